@@ -1,0 +1,158 @@
+"""The encoder: a sealed function from Hounsfield units to features."""
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from tapct.encoders import weights as weights_lib
+from tapct.encoders.card import EncoderCard
+from tapct.errors import EncoderError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch of windows.
+
+    Attributes:
+        map: (B, C, d, h, w) last layer of the encoder, in SPL order.
+        embedding: (B, E) the class token where the model has one, else its own pooled embedding.
+        cls: (B, E) the class token, or None.
+    """
+
+    map: torch.Tensor
+    embedding: torch.Tensor
+    cls: torch.Tensor | None
+
+
+class Encoder(nn.Module, abc.ABC):
+    """Base class of every encoder: a card, a network, and the way from HU to features.
+
+    A new encoder sets `card` and implements `build` and `_encode`; `_convert` renames the keys of its
+    published checkpoint. This class owns the checks of the input, precision, loading and freezing. An
+    encoder is sealed: always in eval mode, without gradients, and a copy of it is itself, since nothing
+    can change it (eva copies the model for every run).
+    """
+
+    card: EncoderCard
+    """The card; a class sets its own, an instance holds it with its options applied."""
+
+    seed: ClassVar[int] = 0
+    """Seed of the weights "random"."""
+
+    def __init__(
+        self, weights: str | Path | None = None, *, precision: Precision = "auto", **options: Any
+    ) -> None:
+        """Builds the network and loads its weights.
+
+        Args:
+            weights: None for the published file, a path to a file of the published layout, or "random"
+                for seeded random initialisation.
+            precision: "bf16" or "fp32"; "auto" is bf16 autocast on a GPU and fp32 elsewhere.
+            options: The card's preprocessing settings to change, such as `in_plane_size=512`.
+
+        Raises:
+            EncoderError: If an option or the precision is unknown.
+            WeightsError: If the weights cannot be had or do not fit.
+        """
+        super().__init__()
+        if precision not in ("auto", "fp32", "bf16"):
+            raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
+        self.card = type(self).card.with_options(**options)
+        self.precision = precision
+        self.weights_source = weights_lib.source_of(weights, self.card)
+        with _seeded(self.seed):
+            self.network = self.build()
+        if weights != "random":
+            state = self._convert(weights_lib.read_state_dict(self.weights_source))
+            weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
+        self.requires_grad_(False)
+        self.eval()
+
+    @abc.abstractmethod
+    def build(self) -> nn.Module:
+        """Returns the network, with its own initialisation."""
+
+    @abc.abstractmethod
+    def _encode(self, windows_hu: torch.Tensor) -> Features:
+        """Encodes checked windows, float32 HU (B, 1, D, H, W) in SPL order."""
+
+    def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the published checkpoint under the names of the network; the default changes nothing."""
+        return state_dict
+
+    def forward(self, windows_hu: torch.Tensor) -> Features:
+        """Encodes a batch of windows.
+
+        Args:
+            windows_hu: (B, 1, D, H, W) float32 HU, at the card's spacing, in SPL order; any size that is
+                a multiple of the feature stride.
+
+        Returns:
+            Their features, float32.
+
+        Raises:
+            EncoderError: If the input cannot be such windows.
+        """
+        self._check(windows_hu)
+        device = windows_hu.device.type
+        bf16 = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
+        # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+            features = self._encode(windows_hu)
+        return Features(*(None if f is None else f.float() for f in features))
+
+    def _check(self, x: torch.Tensor) -> None:
+        name, stride = self.card.name, self.card.feature_stride
+        if x.ndim != 5 or x.shape[1] != 1 or x.shape[0] == 0:
+            raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
+        if x.dtype != torch.float32:
+            raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
+        if any(n % s or n == 0 for n, s in zip(x.shape[2:], stride, strict=True)):
+            raise EncoderError(
+                f"{name} wants windows whose size is a multiple of its stride {stride}, "
+                f"but got {tuple(x.shape[2:])}"
+            )
+        if self.card.window_size[0] == 1 and x.shape[2] != 1:
+            raise EncoderError(f"{name} is a 2D encoder and wants windows with D = 1, but got D = {x.shape[2]}")
+        low, high = (float(v) for v in torch.stack(x.aminmax()).cpu())
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            raise EncoderError(f"{name}: the windows hold NaN or infinite values")
+        if low >= 0 and high <= 1:
+            raise EncoderError(
+                f"{name}: all values lie in [{low:g}, {high:g}]. That is not Hounsfield units; give the "
+                "scan as it is, the encoder normalises it itself"
+            )
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stays in eval mode: a frozen encoder in train mode drops paths and drifts batch statistics."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Encoder":
+        """Returns itself: see the class."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a record must hold: weights, their hash, precision and options, as they are."""
+        return {
+            "weights": str(self.weights_source),
+            "weights_sha256": weights_lib.content_sha256(self.network.state_dict()),
+            "precision": self.precision,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+        }
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's CPU generator for a while, and puts its state back."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

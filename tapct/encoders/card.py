@@ -1,0 +1,92 @@
+"""The card of an encoder: what it is, what it was trained on, and what input it wants."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from tapct.errors import EncoderError, nearest
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where the published weights of an encoder are.
+
+    Attributes:
+        repository: Hub repository, DOI or site; None where nothing is published.
+        revision: Commit or version of the repository.
+        file: Name of the weights file in it.
+        sha256: Checksum of that file; None where it is not known.
+        licence: Licence of the weights (not of the code); None where it could not be established.
+        gated: Whether an account or an agreement is needed to download.
+    """
+
+    repository: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    licence: str | None = None
+    gated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard:
+    """What the benchmark needs to know of an encoder, and what a reader of the results wants to know.
+
+    Attributes:
+        name: The name by which it is loaded, such as `tap-b-3d`.
+        display_name: The name shown in tables.
+        window_size: Voxels (D, H, W) of one window; 2D encoders have D = 1.
+        spacing_mm: Voxel spacing (z, y, x) that scans are resampled to; None keeps the scan's own.
+        in_plane_size: Pixels (square) that slices are resized to; None keeps the scan's own.
+        pad_hu: HU of the padding where a scan is smaller than a window.
+        feature_stride: Voxels (z, y, x) between neighbouring features.
+        feature_dim: Channels of the feature map.
+        embedding_dim: Length of the embedding of a window.
+        has_cls: Whether the embedding is a class token.
+        num_params: Parameters of the frozen encoder, as built.
+        weights: Where its published weights are.
+        pretraining_data: Names of the data it was trained on, to tell overlap with a task.
+        reference: Paper or page that describes it.
+    """
+
+    name: str
+    display_name: str
+    window_size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+    in_plane_size: int | None
+    pad_hu: float
+    feature_stride: tuple[int, int, int]
+    feature_dim: int
+    embedding_dim: int
+    has_cls: bool
+    num_params: int
+    weights: Weights = field(default_factory=Weights)
+    pretraining_data: tuple[str, ...] = ()
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        if any(w % s for w, s in zip(self.window_size, self.feature_stride, strict=True)):
+            raise EncoderError(
+                f"{self.name}: window_size {self.window_size} is not a multiple of "
+                f"feature_stride {self.feature_stride}"
+            )
+        if self.in_plane_size is not None and self.in_plane_size < max(self.feature_stride[1:]):
+            raise EncoderError(f"{self.name}: in_plane_size {self.in_plane_size} is smaller than one feature")
+        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
+            raise EncoderError(f"{self.name}: spacing_mm {self.spacing_mm} must be positive")
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("in_plane_size", "window_size", "spacing_mm", "pad_hu")
+
+    def with_options(self, **options: object) -> "EncoderCard":
+        """Returns the card with some preprocessing settings changed.
+
+        Args:
+            options: Any of `in_plane_size`, `window_size`, `spacing_mm`, `pad_hu`.
+
+        Raises:
+            EncoderError: If an option is unknown, or contradicts the network's stride.
+        """
+        for key in options:
+            if key not in self.OPTIONS:
+                raise EncoderError(f"{self.name} has no option '{key}'. {nearest(key, self.OPTIONS)}")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]

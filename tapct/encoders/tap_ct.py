@@ -1,0 +1,127 @@
+"""The six TAP-CT encoders (Veenboer et al., "TAP-CT", sections 3.1 and 3.2, Appendix B).
+
+2D, 2.5D and 3D differ in patch and window only. Scans keep their slices and are resized in the plane
+(Appendix C.2); voxels are clipped and normalised with the statistics of the pretraining data.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from tapct import vit
+from tapct.encoders.base import Encoder, Features
+from tapct.encoders.card import EncoderCard, Weights
+from tapct.encoders.weights import from_dinov2
+
+# Appendix B: foreground statistics of the 104,405 pretraining volumes.
+CLIP_HU = (-1008.0, 822.0)
+MEAN_HU = -86.8086
+STD_HU = 322.6347
+
+
+class TapCT(Encoder):
+    """A DINOv2 vision transformer on CT, in 2D, 2.5D or 3D."""
+
+    size: ClassVar[str]
+    patch_size: ClassVar[tuple[int, ...]]
+    """Two numbers for the 2D models, whose convolution is 2D as well; three for the others."""
+
+    native_window: ClassVar[tuple[int, ...]]
+    """The window of pretraining, whose patch grid the learned positions have."""
+
+    def build(self) -> nn.Module:
+        """Returns the vision transformer at its pretraining window, four registers (Table 7)."""
+        make = {"s": vit.vit_small, "b": vit.vit_base}[self.size]
+        return make(window_size=self.native_window, patch_size=self.patch_size, num_register_tokens=4)
+
+    def _encode(self, windows_hu: torch.Tensor) -> Features:
+        x = (windows_hu.clamp(*CLIP_HU) - MEAN_HU) / STD_HU
+        two_d = len(self.patch_size) == 2
+        tokens = self.network(x.squeeze(2) if two_d else x)
+        return Features(tokens.map.unsqueeze(2) if two_d else tokens.map, tokens.cls, tokens.cls)
+
+    def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return from_dinov2(state_dict)
+
+
+def _card(size: str, kind: str, window: tuple[int, int, int], stride: tuple[int, int, int], params: int) -> EncoderCard:
+    dim = {"s": 384, "b": 768}[size]
+    name = f"tap-{size}-{kind}"
+    return EncoderCard(
+        name=name,
+        display_name=name.upper(),
+        window_size=window,
+        spacing_mm=None,
+        in_plane_size=224,
+        pad_hu=CLIP_HU[0],
+        feature_stride=stride,
+        feature_dim=dim,
+        embedding_dim=dim,
+        has_cls=True,
+        num_params=params,
+        weights=Weights(
+            # Only b-3d's page is named in the paper; the file layout of the others is the same.
+            repository="huggingface.co/fomofo/tap-ct-b-3d" if (size, kind) == ("b", "3d") else None,
+            file="model.safetensors" if (size, kind) == ("b", "3d") else None,
+        ),
+        pretraining_data=("in-house oncological CT, 105K volumes",),
+        reference="Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of CT Foundation Models, 2025",
+    )
+
+
+class _Tap2D(TapCT):
+    patch_size = (16, 16)
+    native_window = (224, 224)
+
+
+class _Tap2p5D(TapCT):
+    patch_size = (1, 16, 16)
+    native_window = (6, 224, 224)
+
+
+class _Tap3D(TapCT):
+    patch_size = (4, 8, 8)
+    native_window = (12, 224, 224)
+
+
+class TapS2D(_Tap2D):
+    """TAP-S-2D."""
+
+    size = "s"
+    card = _card("s", "2d", (1, 224, 224), (1, 16, 16), 21_480_192)
+
+
+class TapB2D(_Tap2D):
+    """TAP-B-2D."""
+
+    size = "b"
+    card = _card("b", "2d", (1, 224, 224), (1, 16, 16), 85_427_712)
+
+
+class TapS2p5D(_Tap2p5D):
+    """TAP-S-2.5D."""
+
+    size = "s"
+    card = _card("s", "2.5d", (6, 224, 224), (1, 16, 16), 21_856_512)
+
+
+class TapB2p5D(_Tap2p5D):
+    """TAP-B-2.5D."""
+
+    size = "b"
+    card = _card("b", "2.5d", (6, 224, 224), (1, 16, 16), 86_180_352)
+
+
+class TapS3D(_Tap3D):
+    """TAP-S-3D."""
+
+    size = "s"
+    card = _card("s", "3d", (12, 224, 224), (4, 8, 8), 22_308_096)
+
+
+class TapB3D(_Tap3D):
+    """TAP-B-3D."""
+
+    size = "b"
+    card = _card("b", "3d", (12, 224, 224), (4, 8, 8), 87_083_520)

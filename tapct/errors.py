@@ -1,0 +1,44 @@
+"""Errors that a user of the benchmark sees: each says what is wrong, where, and how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TapctError(Exception):
+    """Base class of every error that TAP-CT Bench raises on purpose."""
+
+
+class VolumeError(TapctError, ValueError):
+    """A scan or a mask cannot be read, or is not what it should be."""
+
+
+class EncoderError(TapctError, ValueError):
+    """An encoder is unknown, was built wrongly, or was given an input that it cannot take."""
+
+
+class WeightsError(TapctError, ValueError):
+    """A weights file is missing, unreadable, or does not fit the network."""
+
+
+class TaskError(TapctError, ValueError):
+    """A task is unknown, or its data on disk is not what the task expects."""
+
+
+class RecordError(TapctError, ValueError):
+    """A result record is malformed or cannot be written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence that helps with a mistyped name.
+
+    Args:
+        name: The name that was given.
+        known: The names that exist.
+
+    Returns:
+        ``"Did you mean 'a' or 'b'? Known: ..."``, ready to append to an error message.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(n) for n in close)}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."

@@ -1,0 +1,99 @@
+"""The one Dice policy of the benchmark.
+
+Counts are taken once per scan as a confusion matrix; every Dice below is a function of those counts.
+
+* A class absent from both the reference and the prediction of a scan is undefined there (NaN) and left
+  out; how many such cells there are is reported.
+* A class absent from the reference but predicted scores 0.
+* Headline: per case the mean over its defined classes without background, then the mean over cases (the
+  order of eva and of the paper). Beside it: per class the mean over cases, then the mean over classes.
+  The two differ as soon as a cell is undefined.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+def confusion_matrix(prediction: torch.Tensor, reference: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Counts voxels by (reference class, predicted class).
+
+    Args:
+        prediction: Integer labels of any shape, in [0, num_classes).
+        reference: Integer labels of the same shape.
+        num_classes: Number of classes with background.
+
+    Returns:
+        (num_classes, num_classes) int64 counts.
+
+    Raises:
+        ValueError: If the shapes differ, or a label is out of range.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ")
+    pair = reference.flatten().to(torch.int64) * num_classes + prediction.flatten().to(torch.int64)
+    in_range = all(0 <= int(t.min()) and int(t.max()) < num_classes for t in (prediction, reference))
+    if not in_range:
+        raise ValueError(f"labels must lie in [0, {num_classes})")
+    return torch.bincount(pair, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def dice_per_class(confusion: np.ndarray) -> np.ndarray:
+    """Returns Dice per class.
+
+    Args:
+        confusion: (..., K, K) counts by (reference, prediction).
+
+    Returns:
+        (..., K) float64, NaN where a class is in neither.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    both = np.diagonal(counts, axis1=-2, axis2=-1)
+    total = counts.sum(axis=-1) + counts.sum(axis=-2)
+    with np.errstate(invalid="ignore"):
+        return np.where(total > 0, 2 * both / total, np.nan)
+
+
+@dataclass(frozen=True)
+class DiceSummary:
+    """Dice of a set of cases.
+
+    Attributes:
+        headline: Mean over cases of the mean over a case's defined classes; NaN where nothing is defined.
+        class_mean: Mean over classes of the mean over the cases where a class is defined.
+        per_class: (K,) mean over the cases where the class is defined; NaN where there is none.
+        undefined_cells: Cells (case, class) without background that are undefined and left out.
+        cells: All cells (case, class) without background.
+    """
+
+    headline: float
+    class_mean: float
+    per_class: np.ndarray
+    undefined_cells: int
+    cells: int
+
+
+def summarise(dice: np.ndarray) -> DiceSummary:
+    """Summarises Dice over cases.
+
+    Args:
+        dice: (cases, K) Dice with background first, NaN where undefined.
+    """
+    foreground = np.asarray(dice, dtype=np.float64)[:, 1:]
+    per_class = _mean(dice, axis=0)
+    return DiceSummary(
+        headline=float(_mean(_mean(foreground, axis=1), axis=0)),
+        class_mean=float(_mean(per_class[1:], axis=0)),
+        per_class=per_class,
+        undefined_cells=int(np.isnan(foreground).sum()),
+        cells=foreground.size,
+    )
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Returns the mean of the values that are defined, NaN (without numpy's warning) where none is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

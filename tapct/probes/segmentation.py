@@ -1,0 +1,145 @@
+"""The segmentation probe: one 1x1x1 convolution on the features of a frozen encoder (section 3.3.1)."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from eva.core.metrics import AverageLoss
+from eva.core.metrics import structs as metrics_lib
+from eva.vision.models.modules import semantic_segmentation
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import nn, optim
+from torch.optim import lr_scheduler as schedulers
+from typing_extensions import override
+
+from tapct.encoders import Encoder, Precision
+from tapct.features import CaseFeatures
+from tapct.metrics import NativeDice, PaperDice, confusion_matrix, dice_per_class
+from tapct.probes.dense import dice_ce_loss, predict_labels
+from tapct.probes.frozen import Case, FrozenEncoderProbe
+from tapct.records import CaseResult
+from tapct.viz import draw_overlay
+from tapct.volumes import LinearMap, resample_labels
+
+
+class DiceCE(nn.Module):
+    """The loss, as the module that eva's base class wants to hold; see `dice_ce_loss`."""
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor, to_voxels: LinearMap) -> torch.Tensor:
+        """Returns the loss of (K, d, h, w) logits against (D, H, W) labels."""
+        return dice_ce_loss(logits, target, to_voxels)
+
+
+class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmentationModule):
+    """Trains and evaluates a linear segmentation probe in eva.
+
+    The loss is taken on the encoder's grid (labels resampled by nearest neighbour), as in the paper.
+    Evaluation is on both grids: `paper`, and `native`, where logits are interpolated straight to the
+    scan's own voxels and compared with the untouched labels.
+    """
+
+    head_name = "decoder"
+
+    def __init__(
+        self,
+        encoder: str | Encoder,
+        weights: str | None = None,
+        precision: Precision = "auto",
+        encoder_options: dict[str, Any] | None = None,
+        window_overlap: float = 0.0,
+        optimizer: OptimizerCallable = optim.AdamW,
+        lr_scheduler: LRSchedulerCallable = schedulers.ConstantLR,
+        seed: int = 0,
+        overlays: int = 0,
+        feature_memory_gb: float = 4.0,
+    ) -> None:
+        """Initializes the probe.
+
+        Args:
+            encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
+            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
+            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
+            window_overlap: Share of overlap between windows, in [0, 1).
+            optimizer: Of the head.
+            lr_scheduler: Of the head.
+            seed: Run k starts from seed + k.
+            overlays: Reported cases to draw a picture of, in the first run.
+            feature_memory_gb: Memory for the features of cases already encoded, in GiB.
+        """
+        super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer, lr_scheduler=lr_scheduler)
+        self._init_probe(encoder, weights, precision, encoder_options, window_overlap, feature_memory_gb, seed)
+        self.overlays = overlays
+
+    @property
+    @override
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=[NativeDice(), PaperDice()])
+
+    @override
+    def build_head(self, classes: list[str]) -> nn.Module:
+        return nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
+
+    @override
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        case = self.case_of(batch)
+        features = self.features_of(case)
+        labels = resample_labels(self._labels(case), features.native_grid, features.encoder_grid)
+        return {"loss": self._loss(self.decoder(features.map), labels, features)}
+
+    @override
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        return self._evaluate(batch)
+
+    @override
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        return self._evaluate(batch)
+
+    def _evaluate(self, batch: Any) -> dict[str, torch.Tensor]:
+        case = self.case_of(batch)
+        features = self.features_of(case)
+        labels = {"native": self._labels(case)}
+        labels["paper"] = resample_labels(labels["native"], features.native_grid, features.encoder_grid)
+        logits = self.decoder(features.map)
+        grids = {"native": features.native_grid, "paper": features.encoder_grid}
+        predictions = {
+            name: predict_labels(logits, LinearMap.between(features.feature_grid, grid)) for name, grid in grids.items()
+        }
+        confusions = {
+            name: confusion_matrix(predictions[name], labels[name], len(self.classes)) for name in grids
+        }
+        loss = self._loss(logits, labels["paper"], features)
+        self.keep(self._result(case, features, confusions, float(loss)))
+        if self._split == "test" and self.run == 0 and len(self._cases["test"]) <= self.overlays:
+            self._draw(case, predictions["native"])
+        return {"loss": loss, **{f"confusion_{name}": c for name, c in confusions.items()}}
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, features: CaseFeatures) -> torch.Tensor:
+        to_voxels = LinearMap.between(features.feature_grid, features.encoder_grid)
+        return self.criterion(logits, labels, to_voxels)
+
+    def _labels(self, case: Case) -> torch.Tensor:
+        return case.target.squeeze(1)
+
+    def _result(
+        self, case: Case, features: CaseFeatures, confusions: dict[str, torch.Tensor], loss: float
+    ) -> CaseResult:
+        def by_class(confusion: torch.Tensor) -> dict[str, float | None]:
+            dice = dice_per_class(confusion.cpu().numpy())
+            return {n: None if math.isnan(d) else float(d) for n, d in zip(self.classes[1:], dice[1:], strict=True)}
+
+        return CaseResult(
+            case=case.name,
+            patient=case.patient,
+            loss=loss,
+            dice={name: by_class(c) for name, c in confusions.items()},
+            padding_voxels=features.padding,
+        )
+
+    def _draw(self, case: Case, prediction: torch.Tensor) -> None:
+        path = Path(str(self.trainer.log_dir)) / "overlays" / f"{case.name}.png"
+        hu, truth, predicted = (np.asarray(t.cpu()) for t in (case.hu, self._labels(case), prediction))
+        title = f"{case.name}: {self.encoder.card.display_name} ({self.encoder.weights_source})"
+        draw_overlay(path, hu, truth, predicted, self.classes, case.grid.spacing_mm, title, self._notice)

@@ -1,0 +1,81 @@
+"""Where a result was made: versions, code, device."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "tapct-bench",
+    "kaiko-eva",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "monai",
+    "numpy",
+    "nibabel",
+    "SimpleITK",
+    "pydicom",
+    "jsonargparse",
+)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Returns versions, commit and device of this process, for a record."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_state(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+    """Returns the most memory that this process has used so far, on the host and on the device."""
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # Linux counts in KiB
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def git_state() -> dict[str, Any] | None:
+    """Returns the commit of this project's checkout and whether it has changes.
+
+    None outside a checkout; where git cannot be asked, `{"unavailable": why}`.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=20,
+                env=environment,
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"unavailable": str(error)}
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,148 @@
+"""The result record: what was run, on what, and what came out, case by case.
+
+One JSON file per cell (encoder x task x protocol settings). Everything that decides the result is outside
+`execution`; the same settings and seed give the same `fingerprint`, on whatever day it was run.
+"""
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tapct.errors import RecordError
+from tapct.metrics.dice import summarise
+
+SCHEMA_VERSION = 1
+
+Protocol = Literal["native", "paper"]
+"""`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CaseResult(_Model):
+    """What came out for one case.
+
+    Attributes:
+        case: Name of the case in the split file.
+        patient: Name of the patient.
+        loss: Loss of the probe on the case.
+        dice: Per protocol, Dice of each class without background; None where it is undefined.
+        probabilities: Per class, the predicted probability (classification).
+        target: Per class, the reference (classification).
+        padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
+    """
+
+    case: str
+    patient: str
+    loss: float
+    dice: dict[Protocol, dict[str, float | None]] | None = None
+    probabilities: dict[str, float] | None = None
+    target: dict[str, int] | None = None
+    padding_voxels: tuple[int, int, int]
+
+
+class RunRecord(_Model):
+    """One run: one seed, one trained probe.
+
+    Attributes:
+        run: Index of the run in its session.
+        seed: The session's seed plus the index.
+        probe_sha256: Hash of the probe's weights that were evaluated.
+        metrics: Split to metric to value, as eva logs them.
+        cases: Split to per-case results.
+    """
+
+    run: int
+    seed: int
+    probe_sha256: str
+    metrics: dict[str, dict[str, float | None]]
+    cases: dict[str, list[CaseResult]]
+
+
+class Record(_Model):
+    """One cell: an encoder on a task, over its runs.
+
+    Attributes:
+        schema_version: Version of this layout.
+        notice: What a reader must know before any number, such as that this is a demonstration.
+        encoder: Name, card, weights (source and hash), precision, as built.
+        task: Name, version, classes, split file and its hash, number of cases per split.
+        probe: Head, loss, optimizer and schedule, as built.
+        runs_planned: Runs that the session was to have.
+        runs: The runs that ended, in order.
+        execution: Versions, device, times: what does not decide the result.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    notice: str | None
+    encoder: dict[str, Any]
+    task: dict[str, Any]
+    probe: dict[str, Any]
+    runs_planned: int = Field(ge=1)
+    runs: list[RunRecord]
+    execution: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Record":
+        indices = [run.run for run in self.runs]
+        if indices != sorted(set(indices)):
+            raise ValueError(f"runs are not in order, or one is there twice: {indices}")
+        return self
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run has ended."""
+        return len(self.runs) == self.runs_planned
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides or is the result; without `execution`."""
+        content = self.model_dump(mode="json", exclude={"execution"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Returns the record as JSON, with its fingerprint and whether it is complete."""
+        content = self.model_dump(mode="json")
+        return json.dumps({"fingerprint": self.fingerprint, "complete": self.complete, **content}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "Record":
+        """Reads and validates a record.
+
+        Args:
+            text: The JSON.
+            where: The file, for the error.
+
+        Raises:
+            RecordError: If it is truncated, of another schema, or was changed after it was written.
+        """
+        try:
+            content = json.loads(text)
+            fingerprint = content.pop("fingerprint", None)
+            content.pop("complete", None)
+            record = cls.model_validate(content)
+        except (json.JSONDecodeError, AttributeError) as error:
+            raise RecordError(f"{where} is no record: {error}. It may be truncated; run the cell again") from error
+        except ValidationError as error:
+            raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error
+        if fingerprint != record.fingerprint:
+            raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
+        return record
+
+    def dice_table(self, split: str, protocol: Protocol) -> dict[str, list[float | None]]:
+        """Returns, per class, the mean Dice over cases for each run; None where no case defines it."""
+        table: dict[str, list[float | None]] = {}
+        for run in self.runs:
+            rows = [c.dice[protocol] for c in run.cases.get(split, []) if c.dice is not None]
+            if not rows:
+                continue
+            values = np.array([[math.nan, *(math.nan if v is None else v for v in row.values())] for row in rows])
+            for name, value in zip(rows[0], summarise(values).per_class[1:], strict=True):
+                table.setdefault(name, []).append(None if math.isnan(value) else float(value))
+        return table

@@ -1,0 +1,18 @@
+"""Downstream tasks: what they are, how their files are read, and eva's data module over them."""
+
+from tapct.tasks.data import TaskData
+from tapct.tasks.quickstart import Quickstart
+from tapct.tasks.registry import list_tasks, task_class, task_root
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.spec import Split, TaskSpec
+
+__all__ = [
+    "Quickstart",
+    "SegmentationDataset",
+    "Split",
+    "TaskData",
+    "TaskSpec",
+    "list_tasks",
+    "task_class",
+    "task_root",
+]

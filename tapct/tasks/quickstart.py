@@ -1,0 +1,65 @@
+"""The quickstart: two real scans that ship with the project, to see everything work. Not a benchmark.
+
+The scans and their organ masks are the reference files of the TotalSegmentator source distribution
+(2.18.0, `tests/reference_files/`, Apache-2.0). The masks are predictions of that model, not expert truth.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import override
+
+from tapct.errors import TaskError
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.spec import TaskSpec
+from tapct.volumes import LabelMap, Volume, read_labels
+
+# Organs that both scans show, merged as in the paper's Table 8; ids of TotalSegmentator v2's "total" task
+# (totalsegmentator/map_to_binary.py). Everything else counts as background.
+ORGANS = {
+    "spleen": (1,),
+    "liver": (5,),
+    "stomach": (6,),
+    "colon": (20,),
+    "vertebrae": tuple(range(26, 51)),
+    "aorta": (52,),
+    "inferior vena cava": (63,),
+    "spinal cord": (79,),
+    "autochthon": (86, 87),
+    "ribs": tuple(range(92, 116)),
+    "costal cartilages": (117,),
+}
+
+SPEC = TaskSpec(
+    name="quickstart",
+    display_name="Quickstart",
+    kind="segmentation",
+    version=1,
+    classes=("background", *ORGANS),
+    licence="Apache-2.0",
+    source="it ships with the project; leave DATA_ROOT unset to use it",
+    notice="A demonstration on two patients (one trains the probe, one is reported), not a benchmark score.",
+)
+
+
+class Quickstart(SegmentationDataset):
+    """Abdomen (NIfTI, 61 organs) and lower chest (DICOM series, 31 organs) of two patients."""
+
+    spec = SPEC
+    shipped_root = Path(str(files("tapct.tasks"))) / "quickstart_data"
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        folder = self.root / case
+        return folder / "ct_dicom" if (folder / "ct_dicom").is_dir() else folder / "ct.nii.gz"
+
+    @override
+    def read_labels(self, case: str, ct: Volume) -> LabelMap:
+        organs = read_labels(self.root / case / "organs.nii.gz", reference=ct)
+        lookup = np.zeros(118, dtype=np.uint8)
+        for label, ids in enumerate(ORGANS.values(), start=1):
+            lookup[list(ids)] = label
+        if int(organs.labels.max()) >= len(lookup):
+            raise TaskError(f"{organs.source} holds labels over 117, the last id of TotalSegmentator v2")
+        return LabelMap(lookup[organs.labels], organs.affine, organs.source)

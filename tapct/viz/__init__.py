@@ -1,0 +1,5 @@
+"""Pictures."""
+
+from tapct.viz.overlay import draw_overlay
+
+__all__ = ["draw_overlay"]

@@ -1,0 +1,23 @@
+"""CT volumes: reading, orienting, resampling, tiling into windows and stitching back."""
+
+from tapct.volumes.geometry import Grid, Size
+from tapct.volumes.read import read_ct, read_labels
+from tapct.volumes.resample import LinearMap, resample_image, resample_labels, resample_one_hot
+from tapct.volumes.volume import LabelMap, Volume, check_same_grid
+from tapct.volumes.windows import Stitcher, WindowPlan
+
+__all__ = [
+    "Grid",
+    "LabelMap",
+    "LinearMap",
+    "Size",
+    "Stitcher",
+    "Volume",
+    "WindowPlan",
+    "check_same_grid",
+    "read_ct",
+    "read_labels",
+    "resample_image",
+    "resample_labels",
+    "resample_one_hot",
+]

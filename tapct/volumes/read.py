@@ -1,0 +1,173 @@
+"""The two readers that everything else uses: a scan in HU, and a label map; both in SPL.
+
+A file that could change a result without an error is refused: values that cannot be HU, labels that are not
+whole numbers, headers that do not say where the patient is, labels on another grid than their scan.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.misc import is_dicom
+
+from tapct.errors import VolumeError
+from tapct.volumes.dicom import load_dicom
+from tapct.volumes.metaimage import load_metaimage
+from tapct.volumes.nifti import load_nifti, nifti_grid
+from tapct.volumes.orient import to_spl
+from tapct.volumes.volume import LabelMap, Volume, check_same_grid
+
+SUPPORTED = "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), or a folder with the DICOM files of one CT series"
+NO_AIR_NO_FAT_HU = -50
+"""A CT has voxels below this (air is -1000, fat about -100); stored values, MR and PET have none."""
+LARGEST_HU = 32768
+_NIFTI = (".nii", ".nii.gz")
+_METAIMAGE = (".mha", ".mhd")
+
+
+def read_ct(path: str | Path) -> Volume:
+    """Reads a CT scan.
+
+    Args:
+        path: A NIfTI or MetaImage file, a folder with the DICOM files of one series, or one of these files.
+
+    Returns:
+        The scan: float32 HU, (D, H, W) growing towards Superior, Posterior, Left, with its affine.
+
+    Raises:
+        VolumeError: The path is missing, of another type or damaged; the scan is not 3-D, empty, not finite,
+            or cannot be in HU; or its header does not place it in the patient.
+    """
+    path = Path(path)
+    stored, affine = _load(path)
+    if affine is None:
+        raise VolumeError(
+            f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
+            "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
+        )
+    array, affine = to_spl(stored, affine, str(path))
+    _check_hu(array, path)
+    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, str(path))
+
+
+def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
+    """Reads a label map.
+
+    A NIfTI mask with neither sform nor qform (LiTS has some) is taken to lie in the array of the scan's own
+    file, voxel for voxel: where the stored shapes agree, it gets the affine in that file's header.
+
+    Args:
+        path: A NIfTI or MetaImage file.
+        reference: The scan that the labels belong to; if given, they must lie on its grid.
+
+    Returns:
+        The labels: uint8 (uint16 where one exceeds 255), (D, H, W) as `read_ct` has it.
+
+    Raises:
+        VolumeError: As `read_ct`; or the values are not whole numbers, negative, or above 65535; or the grid
+            is not that of `reference`.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.is_file() and is_dicom(path)):
+        raise VolumeError(
+            f"{path} is DICOM, and labels are read from NIfTI or MetaImage. Convert the segmentation object "
+            "first (for example with dcmqi's segimage2itkimage)."
+        )
+    stored, affine = _load(path)
+    if affine is None:
+        affine = _borrowed_affine(path, stored.shape, reference)
+    array, affine = to_spl(stored, affine, str(path))
+    labels = LabelMap(_whole_numbers(array, path), affine, str(path))
+    if reference is not None:
+        check_same_grid(reference, labels)
+    return labels
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array in the file's own axis order and its affine to RAS+, by what the path is."""
+    if not path.exists():
+        raise VolumeError(f"{path} does not exist. Check the path, and that links do not point to nowhere.")
+    if path.is_dir():
+        return load_dicom(path)
+    name = path.name.lower()
+    if name.endswith(_NIFTI):
+        return load_nifti(path)
+    if name.endswith(_METAIMAGE):
+        return load_metaimage(path)
+    if is_dicom(path):
+        return load_dicom(path.parent)
+    raise VolumeError(f"{path} is of no type that is read here. Supported: {SUPPORTED}.")
+
+
+def _borrowed_affine(path: Path, shape: tuple[int, ...], reference: Volume | None) -> np.ndarray:
+    lacking = f"{path} has neither an sform nor a qform"
+    scan = None if reference is None else Path(reference.source)
+    if scan is None or not scan.name.lower().endswith(_NIFTI):
+        raise VolumeError(
+            f"{lacking}, so left, front and head are unknown. Read it together with the NIfTI scan that it "
+            "was drawn on, whose header can stand in, or write the right affine into it."
+        )
+    scan_shape, affine = nifti_grid(scan)
+    if affine is None or scan_shape[:3] != shape:
+        raise VolumeError(
+            f"{lacking}, and its shape {shape} is not that of {scan}, {scan_shape}, whose header could stand "
+            "in for it. Check that both belong to one scan."
+        )
+    return affine
+
+
+def _check_hu(array: np.ndarray, path: Path) -> None:
+    """Refuses values that cannot be those of a CT in HU; `array` is (D, H, W) as stored."""
+    low, high = _finite_range(array, path)
+    seen = f"{path} has values from {low:g} to {high:g}"
+    if low >= 0 and high <= 1:
+        raise VolumeError(
+            f"{seen}: all within [0, 1], so already normalised, not HU. Give the scan as it was before."
+        )
+    if low >= NO_AIR_NO_FAT_HU:
+        raise VolumeError(
+            f"{seen}: none below {NO_AIR_NO_FAT_HU}, so no air and no fat, and this is no CT in HU. Its "
+            "values lack their RescaleIntercept (usually -1024), or it is MR, PET or a mask. Convert the "
+            "scan again from its DICOM files."
+        )
+    if low < -LARGEST_HU or high > LARGEST_HU:
+        raise VolumeError(
+            f"{seen}: beyond {LARGEST_HU} in magnitude, which no CT in HU reaches. Its slope, intercept or "
+            "number type is wrong: convert the scan again from its DICOM files."
+        )
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    """Labels as uint8 or uint16, never by truncation: 0.99 is refused and does not become 0."""
+    low, high = _finite_range(array, path)
+    if array.dtype.kind == "f":
+        broken = array != np.round(array)
+        if broken.any():
+            at = _first(broken)
+            raise VolumeError(
+                f"{path} has {int(broken.sum()):,} values that are not whole numbers, first {array[at]:g} at "
+                f"(z, y, x) = {at}. Labels were interpolated: resample them with nearest neighbour."
+            )
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise VolumeError(
+            f"{path} has values from {low:g} to {high:g}; labels are whole numbers from 0 to 65535. "
+            "Check that this is the mask and not the scan."
+        )
+    return np.ascontiguousarray(array, dtype=np.uint8 if high <= 255 else np.uint16)
+
+
+def _finite_range(array: np.ndarray, path: Path) -> tuple[float, float]:
+    """Smallest and largest value, after refusing an empty array and one with NaN or infinity."""
+    if array.size == 0:
+        raise VolumeError(f"{path} is empty: its shape is {array.shape}. Export or download it again.")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():  # NaN and infinity both reach the minimum or the maximum
+        broken = ~np.isfinite(array)
+        raise VolumeError(
+            f"{path} has {int(broken.sum()):,} values that are NaN or infinite, the first at (z, y, x) = "
+            f"{_first(broken)}. Find the step that made them (often a resampling) and repeat it."
+        )
+    return low, high
+
+
+def _first(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(mask.argmax(), mask.shape))

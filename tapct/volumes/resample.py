@@ -1,0 +1,118 @@
+"""Resampling between parallel grids: every one is three small matrices, one along each axis.
+
+A matrix a side makes linear resampling exact, differentiable, deterministic on a GPU (its gradient is
+another matrix product, not an atomic scatter), and chainable: what is needed of a slab can be computed
+without the rest.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tapct.volumes.geometry import Grid
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A separable linear map from arrays on one grid to arrays on another.
+
+    Attributes:
+        z: (D_out, D_in) weights along the first axis; each row sums to one.
+        y: (H_out, H_in) likewise.
+        x: (W_out, W_in) likewise.
+    """
+
+    z: torch.Tensor
+    y: torch.Tensor
+    x: torch.Tensor
+
+    @classmethod
+    def between(cls, source: Grid, target: Grid, *, antialias: bool = False) -> "LinearMap":
+        """Returns the (tri)linear interpolation from `source` to `target`.
+
+        Outside the source the nearest border value holds (as `align_corners=False` does).
+
+        Args:
+            source: The grid that the data lies on.
+            target: The grid that the data is wanted on; its axes must be parallel to the source's.
+            antialias: Average over the target's voxel where it is larger than the source's, with the
+                triangle filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use.
+        """
+        axes = [
+            _axis_weights(where, size, antialias=antialias)
+            for where, size in zip(target.coordinates_in(source), source.shape, strict=True)
+        ]
+        return cls(*axes)
+
+    def to(self, tensor: torch.Tensor) -> "LinearMap":
+        """Returns the map on the device and in the dtype of `tensor`."""
+        return LinearMap(*(m.to(tensor.device, tensor.dtype) for m in (self.z, self.y, self.x)))
+
+    def __call__(self, data: torch.Tensor) -> torch.Tensor:
+        """Maps `data` (..., D_in, H_in, W_in) to (..., D_out, H_out, W_out)."""
+        m = self.to(data)
+        along = {
+            -1: lambda t: t @ m.x.T,
+            -2: lambda t: m.y @ t,
+            -3: lambda t: torch.einsum("zd,...dyx->...zyx", m.z, t),
+        }
+        matrices = {-1: m.x, -2: m.y, -3: m.z}
+        # The axis that shrinks most goes first: the others then have less to do.
+        for axis in sorted(along, key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
+            data = along[axis](data)
+        return data
+
+    def slabs(self, depth: int) -> Iterator[tuple[slice, slice, "LinearMap"]]:
+        """Yields (rows of the output, rows of the input that they need, the map between) along z.
+
+        Args:
+            depth: Slices of the output in one slab.
+        """
+        for start in range(0, self.z.shape[0], depth):
+            rows = slice(start, min(start + depth, self.z.shape[0]))
+            used = self.z[rows].ne(0).any(dim=0).nonzero().flatten()
+            columns = slice(int(used[0]), int(used[-1]) + 1)
+            yield rows, columns, LinearMap(self.z[rows, columns], self.y, self.x)
+
+
+def resample_image(image: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
+    """Resamples a floating image (..., D, H, W): linear, averaged where the target is coarser."""
+    return LinearMap.between(source, target, antialias=True)(image)
+
+
+def resample_labels(labels: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
+    """Resamples an integer label map (..., D, H, W): the nearest voxel's label, dtype kept."""
+    for axis, (where, size) in enumerate(zip(target.coordinates_in(source), source.shape, strict=True)):
+        # A tie goes to the lower voxel; the shave keeps rounding noise from deciding it.
+        index = np.clip(np.ceil(where - 0.5 - 1e-6), 0, size - 1).astype(np.int64)
+        labels = labels.index_select(axis - 3, torch.from_numpy(index).to(labels.device))
+    return labels
+
+
+def resample_one_hot(labels: torch.Tensor, source: Grid, target: Grid, num_classes: int) -> torch.Tensor:
+    """Resamples a label map (D, H, W) by the class with the largest share of each target voxel.
+
+    Smoother than `resample_labels` where the target is coarser. One class is held at a time, so memory
+    does not grow with the number of classes.
+    """
+    resample = LinearMap.between(source, target, antialias=True)
+    best = torch.zeros(tuple(target.shape), dtype=labels.dtype, device=labels.device)
+    most = torch.full(tuple(target.shape), -1.0, device=labels.device)
+    for label in range(num_classes):
+        share = resample((labels == label).to(torch.float32))
+        better = share > most
+        best[better] = label
+        most = torch.where(better, share, most)
+    return best
+
+
+def _axis_weights(where: np.ndarray, size: int, *, antialias: bool) -> torch.Tensor:
+    """Returns the (len(where), size) interpolation weights at the coordinates `where` of `size` voxels."""
+    step = abs(float(where[1] - where[0])) if len(where) > 1 else 1.0
+    support = max(1.0, step) if antialias else 1.0
+    # Filters are cut at the border and renormalised; a centre beyond it counts as lying on it.
+    centre = np.clip(where, 0, size - 1) if support == 1.0 else np.clip(where, -0.5, size - 0.5)
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(size)[None] - centre[:, None]) / support)
+    return torch.from_numpy(weights / weights.sum(axis=1, keepdims=True))
