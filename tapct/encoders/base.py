@@ -33,8 +33,8 @@ class Features(NamedTuple):
 class Encoder(nn.Module, abc.ABC):
     """Base class of every encoder: a card, a network, and the way from HU to features.
 
-    A new encoder sets `card` and implements `build` and `_encode`; `_convert` renames the keys of its
-    published checkpoint. This class owns the checks of the input, precision, loading and freezing. An
+    A new encoder sets `card` and implements `build` and `_encode`; `axes` says how its network wants the
+    array turned, and `_convert` renames the keys of its published checkpoint. This class owns the checks of the input, precision, loading and freezing. An
     encoder is sealed: always in eval mode, without gradients, and a copy of it is itself, since nothing
     can change it (eva copies the model for every run).
     """
@@ -42,12 +42,14 @@ class Encoder(nn.Module, abc.ABC):
     card: EncoderCard
     """The card; a class sets its own, an instance holds it with its options applied."""
 
+    axes: ClassVar[str] = "SPL"
+    """Directions in which the axes of the network's array grow: "SPL" is (z, y, x) as everything here has it,
+    "RAS" is the (x, y, z) of MONAI's `Orientationd("RAS")`. Windows are turned so, and the map back."""
+
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
 
-    def __init__(
-        self, weights: str | Path | None = None, *, precision: Precision = "auto", **options: Any
-    ) -> None:
+    def __init__(self, weights: str | Path | None = None, *, precision: Precision = "auto", **options: Any) -> None:
         """Builds the network and loads its weights.
 
         Args:
@@ -80,7 +82,7 @@ class Encoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def _encode(self, windows_hu: torch.Tensor) -> Features:
-        """Encodes checked windows, float32 HU (B, 1, D, H, W) in SPL order."""
+        """Encodes checked windows, float32 HU (B, 1, ...) with the spatial axes as `axes` says."""
 
     def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the published checkpoint under the names of the network; the default changes nothing."""
@@ -104,8 +106,9 @@ class Encoder(nn.Module, abc.ABC):
         bf16 = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-            features = self._encode(windows_hu)
-        return Features(*(None if f is None else f.float() for f in features))
+            features = self._encode(to_axes(windows_hu, self.axes))
+        cls = None if features.cls is None else features.cls.float()
+        return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
 
     def _check(self, x: torch.Tensor) -> None:
         name, stride = self.card.name, self.card.feature_stride
@@ -115,8 +118,7 @@ class Encoder(nn.Module, abc.ABC):
             raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
         if any(n % s or n == 0 for n, s in zip(x.shape[2:], stride, strict=True)):
             raise EncoderError(
-                f"{name} wants windows whose size is a multiple of its stride {stride}, "
-                f"but got {tuple(x.shape[2:])}"
+                f"{name} wants windows whose size is a multiple of its stride {stride}, but got {tuple(x.shape[2:])}"
             )
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
             raise EncoderError(f"{name} is a 2D encoder and wants windows with D = 1, but got D = {x.shape[2]}")
@@ -145,6 +147,31 @@ class Encoder(nn.Module, abc.ABC):
             "precision": self.precision,
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
+
+
+def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:
+    """Turns an array (..., z, y, x) in SPL order so that its spatial axes grow as `axes` says, such as "RAS"."""
+    order, flips = _turn(axes)
+    lead = range(spl.ndim - 3)
+    turned = spl.permute(*lead, *(len(lead) + i for i in order))
+    return turned.flip([len(lead) + i for i in flips]) if flips else turned
+
+
+def from_axes(array: torch.Tensor, axes: str) -> torch.Tensor:
+    """Undoes `to_axes`."""
+    order, flips = _turn(axes)
+    lead = range(array.ndim - 3)
+    straight = array.flip([len(lead) + i for i in flips]) if flips else array
+    return straight.permute(*lead, *(len(lead) + order.index(i) for i in range(3)))
+
+
+def _turn(axes: str) -> tuple[list[int], list[int]]:
+    """Returns which SPL axis each axis of `axes` is, and which axes of the result run backwards."""
+    along = {"S": 0, "I": 0, "P": 1, "A": 1, "L": 2, "R": 2}
+    order = [along[letter] for letter in axes]
+    if sorted(order) != [0, 1, 2]:
+        raise EncoderError(f"axes {axes!r} must name each of S/I, P/A and L/R once, such as 'SPL' or 'RAS'")
+    return order, [i for i, letter in enumerate(axes) if letter not in "SPL"]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from tapct.errors import EncoderError, nearest
 
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """Where the published weights of an encoder are.
@@ -66,8 +67,7 @@ class EncoderCard:
     def __post_init__(self) -> None:
         if any(w % s for w, s in zip(self.window_size, self.feature_stride, strict=True)):
             raise EncoderError(
-                f"{self.name}: window_size {self.window_size} is not a multiple of "
-                f"feature_stride {self.feature_stride}"
+                f"{self.name}: window_size {self.window_size} is not a multiple of feature_stride {self.feature_stride}"
             )
         if self.in_plane_size is not None and self.in_plane_size < max(self.feature_stride[1:]):
             raise EncoderError(f"{self.name}: in_plane_size {self.in_plane_size} is smaller than one feature")

@@ -19,7 +19,7 @@ RANDOM = "random"
 
 
 def source_of(weights: str | Path | None, card: EncoderCard) -> str | Path:
-    """Returns where the weights come from: "random", or an existing file.
+    """Returns where the weights come from: "random", or an existing file (of a folder, the published one).
 
     Raises:
         WeightsError: If the file does not exist, or none was named and none can be downloaded.
@@ -33,6 +33,8 @@ def source_of(weights: str | Path | None, card: EncoderCard) -> str | Path:
             f"(ENCODER_WEIGHTS=/path/to/model.safetensors), or '{RANDOM}' for seeded random weights."
         )
     path = Path(weights).expanduser()
+    if path.is_dir() and card.weights.file is not None:
+        path = path / card.weights.file
     if not path.is_file():
         raise WeightsError(f"{card.name}: there is no weights file {path}. Give a path, or '{RANDOM}'.")
     return path
@@ -120,5 +122,5 @@ def content_sha256(state_dict: dict[str, torch.Tensor]) -> str:
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

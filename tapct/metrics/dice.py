@@ -33,8 +33,7 @@ def confusion_matrix(prediction: torch.Tensor, reference: torch.Tensor, num_clas
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ")
     pair = reference.flatten().to(torch.int64) * num_classes + prediction.flatten().to(torch.int64)
-    in_range = all(0 <= int(t.min()) and int(t.max()) < num_classes for t in (prediction, reference))
-    if not in_range:
+    if any(int(t.min()) < 0 or int(t.max()) >= num_classes for t in (prediction, reference)):
         raise ValueError(f"labels must lie in [0, {num_classes})")
     return torch.bincount(pair, minlength=num_classes**2).reshape(num_classes, num_classes)
 

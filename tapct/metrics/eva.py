@@ -1,8 +1,9 @@
-"""The Dice of the benchmark as torchmetrics, for eva's `results.json`."""
+"""The metrics of the benchmark as torchmetrics, for eva's `results.json`."""
 
 import numpy as np
 import torch
 import torchmetrics
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from typing_extensions import override
 
 from tapct.metrics.dice import dice_per_class, summarise
@@ -60,3 +61,21 @@ class PaperDice(CaseDice):
     def compute(self) -> dict[str, torch.Tensor]:
         """Returns the headline and the mean over classes."""
         return self._summaries("paper")
+
+
+class MicroAUROC(BinaryAUROC):
+    """AUROC over all (case, label) pairs; of one label, the plain AUROC."""
+
+    @override
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        """Adds logits (B, labels) and 0/1 targets of any dtype (the loss wants floats, torchmetrics integers)."""
+        super().update(preds.flatten().sigmoid(), target.flatten().long())
+
+
+class MicroAP(BinaryAveragePrecision):
+    """Average precision over all (case, label) pairs; of one label, the plain average precision."""
+
+    @override
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        """Adds logits (B, labels) and 0/1 targets of any dtype."""
+        super().update(preds.flatten().sigmoid(), target.flatten().long())

@@ -52,9 +52,10 @@ def _parameters(class_path: str) -> set[str]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names: set[str] = set()
     for cls in inspect.getmro(found):
-        parameters = inspect.signature(cls.__init__).parameters.values() if "__init__" in vars(cls) else []
-        parameters = list(parameters)
+        if "__init__" not in vars(cls):
+            continue
+        parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())
         names |= {p.name for p in parameters if p.kind in named}
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters) and parameters:
-            break  # this constructor passes nothing on
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break  # this constructor passes nothing on to its bases
     return names - {"self"} | {"class_path", "init_args"}

@@ -33,7 +33,10 @@ def predict_labels(logits: torch.Tensor, to_voxels: LinearMap, slab: int | None 
     """
     to_voxels = to_voxels.to(logits)
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int16
-    slabs = [part(logits[:, cells]).argmax(0).to(dtype) for _, cells, part in to_voxels.slabs(slab or _slab(logits, to_voxels))]
+    slabs = [
+        part(logits[:, cells]).argmax(0).to(dtype)
+        for _, cells, part in to_voxels.slabs(slab or _slab(logits, to_voxels))
+    ]
     return torch.cat(slabs)
 
 
@@ -64,9 +67,7 @@ class _DiceCE(torch.autograd.Function):
     """Two sweeps over the slabs: the first gathers the sums of the loss, the second its gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: torch.Tensor, target: torch.Tensor, to_voxels: LinearMap, slab: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor, to_voxels: LinearMap, slab: int) -> torch.Tensor:
         classes = logits.shape[0]
         to_voxels = to_voxels.to(logits)
         overlap, predicted, present = (logits.new_zeros(classes) for _ in range(3))
@@ -92,7 +93,7 @@ class _DiceCE(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None, None, None
 

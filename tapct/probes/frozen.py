@@ -1,8 +1,6 @@
 """What both probes share: a frozen encoder, seeds by run, cached features, records."""
 
-import os
 import time
-import warnings
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,18 +12,17 @@ import numpy as np
 import torch
 from eva.core.models.modules import module
 from lightning.pytorch.trainer.states import TrainerFn
+from loguru import logger
 from torch import nn
 from typing_extensions import override
 
+from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.weights import content_sha256
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CaseFeatures, FeatureMemory, extract
 from tapct.records import CaseResult, Record, RunRecord, environment, print_summary, write_record
 from tapct.volumes import Grid
-
-TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""onnxruntime, which eva imports, phones home from 1.29 on unless this variable is 1 before the import."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,10 @@ class FrozenEncoderProbe(module.ModelModule):
         feature_memory_gb: float,
         seed: int,
     ) -> None:
-        if os.environ.get(TELEMETRY) != "1":
-            warnings.warn(f"set {TELEMETRY}=1 before starting eva: it imports onnxruntime", stacklevel=2)
+        if not telemetry.is_off():
+            logger.warning(
+                f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home."
+            )
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, weights, precision=precision, **(encoder_options or {}))
         elif weights is not None or encoder_options or precision != "auto":
@@ -120,7 +119,7 @@ class FrozenEncoderProbe(module.ModelModule):
         Raises:
             TaskError: If the dataset names none.
         """
-        datasets = self.trainer.datamodule.datasets  # type: ignore[attr-defined]
+        datasets = self.trainer.datamodule.datasets
         for dataset in (datasets.train, datasets.val, datasets.test):
             one = dataset[0] if isinstance(dataset, list) else dataset
             if one is not None and one.classes:
@@ -198,7 +197,7 @@ class FrozenEncoderProbe(module.ModelModule):
 
     @property
     def _notice(self) -> str | None:
-        return getattr(self.trainer.datamodule, "notice", None)  # type: ignore[attr-defined]
+        return getattr(self.trainer.datamodule, "notice", None)
 
     @override
     def on_validation_start(self) -> None:
@@ -250,7 +249,7 @@ class FrozenEncoderProbe(module.ModelModule):
         return Record(
             notice=self._notice,
             encoder={"card": asdict(self.encoder.card), **self.encoder.describe()},
-            task=self.trainer.datamodule.describe(),  # type: ignore[attr-defined]
+            task=self.trainer.datamodule.describe(),
             probe=self.describe(),
             runs_planned=getattr(self.trainer, "n_runs", 1),
             runs=[run],

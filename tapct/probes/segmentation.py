@@ -19,7 +19,7 @@ from tapct.features import CaseFeatures
 from tapct.metrics import NativeDice, PaperDice, confusion_matrix, dice_per_class
 from tapct.probes.dense import dice_ce_loss, predict_labels
 from tapct.probes.frozen import Case, FrozenEncoderProbe
-from tapct.records import CaseResult
+from tapct.records import CaseResult, Protocol
 from tapct.viz import draw_overlay
 from tapct.volumes import LinearMap, resample_labels
 
@@ -100,20 +100,19 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     def _evaluate(self, batch: Any) -> dict[str, torch.Tensor]:
         case = self.case_of(batch)
         features = self.features_of(case)
-        labels = {"native": self._labels(case)}
-        labels["paper"] = resample_labels(labels["native"], features.native_grid, features.encoder_grid)
+        native = self._labels(case)
+        paper = resample_labels(native, features.native_grid, features.encoder_grid)
         logits = self.decoder(features.map)
-        grids = {"native": features.native_grid, "paper": features.encoder_grid}
-        predictions = {
-            name: predict_labels(logits, LinearMap.between(features.feature_grid, grid)) for name, grid in grids.items()
+        predicted = predict_labels(logits, LinearMap.between(features.feature_grid, features.native_grid))
+        predicted_paper = predict_labels(logits, LinearMap.between(features.feature_grid, features.encoder_grid))
+        confusions: dict[Protocol, torch.Tensor] = {
+            "native": confusion_matrix(predicted, native, len(self.classes)),
+            "paper": confusion_matrix(predicted_paper, paper, len(self.classes)),
         }
-        confusions = {
-            name: confusion_matrix(predictions[name], labels[name], len(self.classes)) for name in grids
-        }
-        loss = self._loss(logits, labels["paper"], features)
+        loss = self._loss(logits, paper, features)
         self.keep(self._result(case, features, confusions, float(loss)))
         if self._split == "test" and self.run == 0 and len(self._cases["test"]) <= self.overlays:
-            self._draw(case, predictions["native"])
+            self._draw(case, predicted)
         return {"loss": loss, **{f"confusion_{name}": c for name, c in confusions.items()}}
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, features: CaseFeatures) -> torch.Tensor:
@@ -124,7 +123,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         return case.target.squeeze(1)
 
     def _result(
-        self, case: Case, features: CaseFeatures, confusions: dict[str, torch.Tensor], loss: float
+        self, case: Case, features: CaseFeatures, confusions: dict[Protocol, torch.Tensor], loss: float
     ) -> CaseResult:
         def by_class(confusion: torch.Tensor) -> dict[str, float | None]:
             dice = dice_per_class(confusion.cpu().numpy())

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +17,8 @@ def print_summary(path: Path) -> None:
     record = read_record(path)
     console = Console()
     for split in sorted({split for run in record.runs for split in run.cases}):
-        console.print(dice_table(record, split))
+        has_dice = record.dice_table(split, "native")
+        console.print(dice_table(record, split) if has_dice else metric_table(record, split))
     if record.notice:
         console.print(f"[bold]{record.notice}[/bold]", highlight=False)
     console.print(f"record:  {path.resolve()}", soft_wrap=True, highlight=False)
@@ -24,14 +26,22 @@ def print_summary(path: Path) -> None:
         console.print(f"overlay: {picture.resolve()}", soft_wrap=True, highlight=False)
 
 
+def metric_table(record: Record, split: str) -> Table:
+    """Returns the metrics of a record over its runs."""
+    table = Table(title=_title(record, split), title_justify="left", box=box.SIMPLE)
+    table.add_column("metric")
+    table.add_column("mean ± standard deviation over runs", justify="right")
+    for name in record.runs[0].metrics[split]:
+        table.add_row(name, _spread([run.metrics[split].get(name) for run in record.runs]))
+    return table
+
+
 def dice_table(record: Record, split: str) -> Table:
     """Returns Dice per class over the runs of a record, on both grids."""
-    cases = len(record.runs[0].cases[split])
-    weights = record.encoder["weights"]
     table = Table(
-        title=f"{record.task['name']}: Dice on {cases} {split} case{'s' if cases != 1 else ''}, "
-        f"{record.encoder['card']['display_name']} (weights: {weights}), {len(record.runs)} runs",
+        title=_title(record, split),
         title_justify="left",
+        box=box.SIMPLE,
         caption="mean ± standard deviation over runs; – = the class is in no case, nor predicted",
         caption_justify="left",
     )
@@ -49,6 +59,14 @@ def dice_table(record: Record, split: str) -> Table:
         ]
         table.add_row(f"[bold]{label}[/bold]", *columns)
     return table
+
+
+def _title(record: Record, split: str) -> str:
+    cases = len(record.runs[0].cases[split])
+    return (
+        f"{record.task['name']}, {cases} {split} case{'s' if cases != 1 else ''}, "
+        f"{record.encoder['card']['display_name']} (weights: {record.encoder['weights']}), {len(record.runs)} runs"
+    )
 
 
 def _spread(values: Sequence[float | None]) -> str:

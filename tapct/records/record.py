@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tapct.errors import RecordError
 from tapct.metrics.dice import summarise
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""

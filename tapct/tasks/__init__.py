@@ -4,9 +4,10 @@ from tapct.tasks.data import TaskData
 from tapct.tasks.quickstart import Quickstart
 from tapct.tasks.registry import list_tasks, task_class, task_root
 from tapct.tasks.segmentation import SegmentationDataset
-from tapct.tasks.spec import Split, TaskSpec
+from tapct.tasks.spec import SPLITS, Split, TaskSpec
 
 __all__ = [
+    "SPLITS",
     "Quickstart",
     "SegmentationDataset",
     "Split",

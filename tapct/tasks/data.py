@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
 from tapct.tasks.registry import task_class, task_root
+from tapct.tasks.spec import SPLITS
 
 
 class TaskData(eva.DataModule):
@@ -36,8 +37,7 @@ class TaskData(eva.DataModule):
         self.spec = dataset.spec
         self.root: Path = task_root(task, data_root)
         parts: dict[str, Any] = {
-            split: dataset(self.root, split) if self.spec.splits[split] else None  # type: ignore[arg-type]
-            for split in ("train", "val", "test")
+            split: dataset(self.root, split) if self.spec.splits[split] else None for split in SPLITS
         }
         loader = dataloaders.DataLoader(
             batch_size=1,

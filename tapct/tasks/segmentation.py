@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.spec import Split, TaskSpec
-from tapct.volumes import LabelMap, Volume, read_ct, read_labels
+from tapct.volumes import LabelMap, Volume, read_ct
 
 
 class SegmentationDataset(VisionDataset[eva_tv_tensors.Volume, tv_tensors.Mask], abc.ABC):

@@ -14,6 +14,8 @@ Split = Literal["train", "val", "test"]
 """`train` fits the probe, `val` is the part of the training patients that settings are chosen on, `test`
 is reported and nothing is ever chosen on it."""
 
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -51,7 +53,7 @@ class TaskSpec:
         Raises:
             TaskError: If a case is there twice, a split is unknown, or a patient is on two sides.
         """
-        splits: dict[str, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
+        splits: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
         side: dict[str, str] = {}
         lines = [line for line in self.split_file.read_text().splitlines() if not line.startswith("#")]
         for row in csv.DictReader(lines):

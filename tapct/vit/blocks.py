@@ -71,9 +71,7 @@ class Block(nn.Module):
         norm_eps: Epsilon of the layer norms.
     """
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float, norm_eps: float
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, layer_scale_init: float, norm_eps: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)

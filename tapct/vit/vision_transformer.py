@@ -138,9 +138,7 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self, x: Tensor, masks: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tokens:
+    def forward(self, x: Tensor, masks: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tokens:
         """Encodes a batch of images or volumes.
 
         Args:
@@ -202,9 +200,7 @@ class VisionTransformer(nn.Module):
         """Returns the patch grid of an input, or says why the model cannot take it."""
         if x.ndim != 2 + len(self.patch_size) or x.shape[1] != self.in_channels:
             axes = ", ".join(("D", "H", "W")[-len(self.patch_size) :])
-            raise ValueError(
-                f"the input must have shape (B, {self.in_channels}, {axes}), got {tuple(x.shape)}"
-            )
+            raise ValueError(f"the input must have shape (B, {self.in_channels}, {axes}), got {tuple(x.shape)}")
         return patch_grid(x.shape[2:], self.patch_size)
 
 

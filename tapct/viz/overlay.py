@@ -45,9 +45,7 @@ def draw_overlay(
     axes = figure.subplots(len(shown), 3, squeeze=False)
     for row, z in zip(axes, shown, strict=True):
         for axis, labels in zip(row, (None, truth, prediction), strict=True):
-            axis.imshow(
-                hu[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=spacing_mm[1] / spacing_mm[2]
-            )
+            axis.imshow(hu[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=spacing_mm[1] / spacing_mm[2])
             if labels is not None:
                 axis.imshow(colours[labels[z]], aspect=spacing_mm[1] / spacing_mm[2], interpolation="nearest")
             axis.set_xticks([])

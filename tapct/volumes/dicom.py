@@ -107,9 +107,9 @@ def _header(path: Path) -> Slice:
             title=str(header.get("SeriesDescription") or ""),
             localizer="LOCALIZER" in str(header.get("ImageType")),
             size=(int(header.Rows), int(header.Columns)),
-            spacing=np.array(header.PixelSpacing, dtype=np.float64).reshape(2),
-            orientation=np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3),
-            position=np.array(header.ImagePositionPatient, dtype=np.float64).reshape(3),
+            spacing=_vector(header, "PixelSpacing", 2),
+            orientation=_vector(header, "ImageOrientationPatient", 6).reshape(2, 3),
+            position=_vector(header, "ImagePositionPatient", 3),
             thickness=_number(header, "SliceThickness"),
             rescale=_rescale(header),
         )
@@ -120,6 +120,13 @@ def _header(path: Path) -> Slice:
             "scan, move it away; else export the series again."
         ) from error
     return item
+
+
+def _vector(header: pydicom.Dataset, tag: str, length: int) -> np.ndarray:
+    vector = np.atleast_1d(np.array(header.get(tag) or [], dtype=np.float64))
+    if vector.shape != (length,):
+        raise ValueError(f"it has no {tag} of {length} numbers")
+    return vector
 
 
 def _number(header: pydicom.Dataset, tag: str) -> float | None:

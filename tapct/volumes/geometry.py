@@ -66,9 +66,7 @@ class Grid:
             VolumeError: If an axis is not a whole number of cells.
         """
         if any(n % s for n, s in zip(self.shape, stride, strict=True)):
-            raise VolumeError(
-                f"a grid of {tuple(self.shape)} voxels has no whole number of {tuple(stride)} cells"
-            )
+            raise VolumeError(f"a grid of {tuple(self.shape)} voxels has no whole number of {tuple(stride)} cells")
         scale = np.array(stride, dtype=np.float64)
         return self._rescaled([n // s for n, s in zip(self.shape, stride, strict=True)], scale, (scale - 1) / 2)
 

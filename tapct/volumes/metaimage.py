@@ -57,8 +57,8 @@ def _check_data_file(path: Path) -> None:
     for line in header.splitlines():
         key, _, value = (part.strip() for part in line.partition("="))
         if key == "ElementDataFile":
-            listed = value.split()[:1] in (["LIST"], ["LOCAL"], ["Local"], ["local"]) or "%" in value
-            if not listed and not (path.parent / value).is_file():
+            one_file = not value.upper().startswith(("LOCAL", "LIST")) and "%" not in value
+            if one_file and not (path.parent / value).is_file():
                 raise VolumeError(
                     f"{path} keeps its voxels in {value!r}, and there is no such file beside it. Put "
                     f"{value} into {path.parent}, under exactly this name."

@@ -46,9 +46,7 @@ def as_3d(array: np.ndarray, source: str) -> np.ndarray:
     return array
 
 
-def to_spl(
-    array: np.ndarray, affine_ras: np.ndarray, source: str = "the volume"
-) -> tuple[np.ndarray, np.ndarray]:
+def to_spl(array: np.ndarray, affine_ras: np.ndarray, source: str = "the volume") -> tuple[np.ndarray, np.ndarray]:
     """Permutes and flips the axes to the order closest to (z, y, x) = (S, P, L), without resampling.
 
     Oblique and sheared grids keep their exact affine; only the axes change order and direction.

@@ -120,9 +120,7 @@ def _check_hu(array: np.ndarray, path: Path) -> None:
     low, high = _finite_range(array, path)
     seen = f"{path} has values from {low:g} to {high:g}"
     if low >= 0 and high <= 1:
-        raise VolumeError(
-            f"{seen}: all within [0, 1], so already normalised, not HU. Give the scan as it was before."
-        )
+        raise VolumeError(f"{seen}: all within [0, 1], so already normalised, not HU. Give the scan as it was before.")
     if low >= NO_AIR_NO_FAT_HU:
         raise VolumeError(
             f"{seen}: none below {NO_AIR_NO_FAT_HU}, so no air and no fat, and this is no CT in HU. Its "

@@ -85,8 +85,8 @@ def resample_image(image: torch.Tensor, source: Grid, target: Grid) -> torch.Ten
 def resample_labels(labels: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
     """Resamples an integer label map (..., D, H, W): the nearest voxel's label, dtype kept."""
     for axis, (where, size) in enumerate(zip(target.coordinates_in(source), source.shape, strict=True)):
-        # A tie goes to the lower voxel; the shave keeps rounding noise from deciding it.
-        index = np.clip(np.ceil(where - 0.5 - 1e-6), 0, size - 1).astype(np.int64)
+        # A tie goes to the upper voxel (torch's "nearest-exact"); the nudge keeps rounding noise from deciding it.
+        index = np.clip(np.floor(where + 0.5 + 1e-6), 0, size - 1).astype(np.int64)
         labels = labels.index_select(axis - 3, torch.from_numpy(index).to(labels.device))
     return labels
 

@@ -110,9 +110,7 @@ class Stitcher:
         if self._sum is None:
             self._sum = features.new_zeros((features.shape[0], *self._plan.feature_shape))
             self._count = self._count.to(features)
-        where = tuple(
-            slice(o // s, o // s + n) for o, s, n in zip(origin, stride, cells, strict=True)
-        )
+        where = tuple(slice(o // s, o // s + n) for o, s, n in zip(origin, stride, cells, strict=True))
         self._sum[(slice(None), *where)] += features
         self._count[where] += 1
 
@@ -130,4 +128,4 @@ class Stitcher:
 def _starts(size: int, window: int, step: int) -> tuple[int, ...]:
     """Returns the starts of windows that cover `size`, the last one shifted inside."""
     last = size - window
-    return tuple([*range(0, last, step), last])
+    return (*range(0, last, step), last)

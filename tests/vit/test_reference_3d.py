@@ -13,9 +13,9 @@ DIM, HEADS, DEPTH, REGISTERS = 12, 3, 2, 4
 
 
 def build(dtype: torch.dtype = torch.float32) -> VisionTransformer:
-    model = VisionTransformer(
-        window_size=WINDOW, patch_size=PATCH, embed_dim=DIM, depth=DEPTH, num_heads=HEADS
-    ).to(dtype)
+    model = VisionTransformer(window_size=WINDOW, patch_size=PATCH, embed_dim=DIM, depth=DEPTH, num_heads=HEADS).to(
+        dtype
+    )
     randomise(model)
     return model.eval()
 
@@ -29,9 +29,7 @@ def reference_attention(x, w, prefix):
     batch, length, dim = x.shape
     q, k, v = (
         (torch.einsum("btc,oc->bto", x, weight) + bias).reshape(batch, length, HEADS, dim // HEADS)
-        for weight, bias in zip(
-            w[f"{prefix}.qkv.weight"].chunk(3), w[f"{prefix}.qkv.bias"].chunk(3), strict=True
-        )
+        for weight, bias in zip(w[f"{prefix}.qkv.weight"].chunk(3), w[f"{prefix}.qkv.bias"].chunk(3), strict=True)
     )
     scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(dim // HEADS)
     weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
@@ -50,10 +48,7 @@ def reference_tokens(w, volume, masks):
     cubes = volume
     for axis, size in enumerate(PATCH):
         cubes = cubes.unfold(2 + axis, size, size)
-    x = (
-        torch.einsum("bcdhwijk,ocijk->bdhwo", cubes, w["patch_embed.proj.weight"])
-        + w["patch_embed.proj.bias"]
-    )
+    x = torch.einsum("bcdhwijk,ocijk->bdhwo", cubes, w["patch_embed.proj.weight"]) + w["patch_embed.proj.bias"]
     x = x.reshape(len(volume), math.prod(GRID), DIM)
     x = torch.where(masks[..., None], w["mask_token"][0], x) + w["pos_embed"][:, 1:]
     cls = (w["cls_token"] + w["pos_embed"][:, :1]).expand(len(volume), 1, DIM)
@@ -95,7 +90,7 @@ def positions_of(model: VisionTransformer, size: tuple[int, ...]) -> torch.Tenso
     with torch.no_grad():
         for parameter in model.patch_embed.parameters():
             parameter.zero_()
-        return model.embed(torch.zeros(1, model.in_channels, *size))[0, 1 + model.num_register_tokens :]
+        return model.embed(torch.zeros(1, 1, *size, dtype=model.pos_embed.dtype))[0, 1 + model.num_register_tokens :]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

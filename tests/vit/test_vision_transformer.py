@@ -88,6 +88,9 @@ class TestParameters:
         assert [block.attn.num_heads for block in model.blocks] == [heads] * 12
         assert model.embed_dim == 64 * heads
 
+    def test_mlp_ratio_sets_the_hidden_channels(self):
+        assert small_3d(mlp_ratio=2.5).blocks[1].mlp.fc1.weight.shape == (30, 12)
+
     def test_presets_pass_options_on(self):
         with torch.device("meta"):
             model = vit_small(**CONFIGURATIONS["3d"], num_register_tokens=7, drop_path_rate=0.1)
@@ -226,9 +229,7 @@ class TestPrecision:
     def test_every_parameter_gets_a_gradient(self):
         model = small_3d(drop_path_rate=0.25).train()
         randomise(model)
-        tokens = model(
-            noise(4, 1, 2, 6, 8), noise(4, 6) > 0
-        )  # not the native grid: through the interpolation
+        tokens = model(noise(4, 1, 2, 6, 8), noise(4, 6) > 0)  # not the native grid: through the interpolation
         (tokens.cls.square().sum() + tokens.registers.square().sum() + (tokens.patches**3).sum()).backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name

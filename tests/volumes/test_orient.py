@@ -54,9 +54,7 @@ def degenerate(row: int, column: int, value: float) -> np.ndarray:
         pytest.param(degenerate(1, 1, 0.0), id="zero column"),
         pytest.param(degenerate(0, 3, np.nan), id="NaN"),
         pytest.param(degenerate(2, 2, np.inf), id="infinite"),
-        pytest.param(
-            np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), id="two axes in one"
-        ),
+        pytest.param(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), id="two axes in one"),
         pytest.param(np.eye(3), id="3x3"),
     ],
 )

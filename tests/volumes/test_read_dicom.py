@@ -1,4 +1,4 @@
-"""`read_ct` on DICOM, compared with ITK (whose GDCM decodes by other code), or with numbers worked out by hand."""
+"""`read_ct` on DICOM, compared with ITK (its GDCM is other code), or with numbers worked out by hand."""
 
 import shutil
 import time
@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from tapct.errors import VolumeError
 from tapct.volumes.read import read_ct
@@ -69,9 +69,9 @@ def test_one_file_stands_for_its_folder(tmp_path):
 
 
 def test_reading_is_quick():
-    start = time.perf_counter()
+    start = time.process_time()
     read_ct(CHEST_CT)
-    assert time.perf_counter() - start < 4  # 0.6 s on two idle cores; the bound leaves room for busy ones
+    assert time.process_time() - start < 2  # seconds of computing, however busy the machine is; about 0.7
 
 
 # --- order and geometry ----------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_every_orientation_equals_itk(tmp_path, orientation, step):
 
 
 def test_a_gantry_tilt_stays_in_the_affine(tmp_path):
-    """The table moves along the patient, the slices stand at an angle: a shear, which ITK's image cannot hold."""
+    """The table moves along the patient, the slices stand at an angle: a shear, which ITK cannot hold."""
     tilt = np.deg2rad(20)
     orientation = (1, 0, 0, 0, np.cos(tilt), np.sin(tilt))
     stored = phantom()
@@ -146,8 +146,8 @@ def moved_slices(**moves: tuple[float, float, float]):
 def test_a_missing_slice_is_refused_and_the_gap_named(tmp_path):
     files = write_series(tmp_path, phantom(8))
     files[3].unlink()
-    message = r"not evenly spaced: 5\.000 mm between slice_2\.dcm \(at -695\.000 mm.*slice_4\.dcm.*2\.500 mm; 1 gaps"
-    with pytest.raises(VolumeError, match=message):
+    found = r"5\.000 mm between slice_2\.dcm \(at -695\.000 mm.*slice_4\.dcm.*2\.500 mm; 1 gaps"
+    with pytest.raises(VolumeError, match=rf"not evenly spaced: {found}"):
         read_ct(tmp_path)
 
 
@@ -164,10 +164,20 @@ def test_unevenness_below_one_percent_is_rounding(tmp_path):
 
 
 def test_positions_rounded_to_a_hundredth_are_taken(tmp_path):
-    """0.625 mm between slices, written as 0.62 and 0.63: a hundredth is more than 1 % there."""
-    edit = moved_slices(s1=(0, 0, -0.005), s3=(0, 0, 0.005), s5=(0, 0, -0.005))
-    write_series(tmp_path, phantom(8), step=(0, 0, 0.625), edit=edit)
-    assert read_ct(tmp_path).spacing_mm[0] == pytest.approx(0.625)
+    """0.625 mm between slices becomes gaps of 0.62 and 0.63: 0.01 mm apart, which is more than 1 % there."""
+
+    def rounded(dataset, number):
+        dataset.ImagePositionPatient = [-50.0, -60.0, round(number * 0.625 - 700, 2)]
+
+    write_series(tmp_path, phantom(8), edit=rounded)
+    assert read_ct(tmp_path).spacing_mm[0] == pytest.approx(0.625, abs=0.001)
+
+
+def test_a_difference_of_exactly_a_hundredth_is_allowed(tmp_path):
+    """0.51 - 0.50 is 0.010000000000000009 in binary, and must not be more than 0.01 mm."""
+    edit = moved_slices(s3=(0, 0, 0.01))
+    write_series(tmp_path, phantom(8), first=(-50, -60, 0), step=(0, 0, 0.5), edit=edit)
+    assert read_ct(tmp_path).spacing_mm[0] == pytest.approx(0.5)
 
 
 def test_a_slice_shifted_sideways_is_refused(tmp_path):
@@ -254,9 +264,7 @@ def test_another_modality_is_refused_by_name(tmp_path, modality):
 
     write_series(tmp_path, phantom(), edit=edit)
     name = modality or "unknown"
-    with pytest.raises(
-        VolumeError, match=rf"4 of modality CT, 1 of modality {name}; for example slice_2\.dcm"
-    ):
+    with pytest.raises(VolumeError, match=rf"4 of modality CT, 1 of modality {name}; for example slice_2\.dcm"):
         read_ct(tmp_path)
 
 
@@ -299,9 +307,7 @@ def test_rescale_in_some_slices_only_is_refused(tmp_path):
             del dataset.RescaleIntercept
 
     write_series(tmp_path, phantom(), edit=strip)
-    with pytest.raises(
-        VolumeError, match=r"1 of 5 slices lack RescaleSlope or RescaleIntercept, such as slice_3"
-    ):
+    with pytest.raises(VolumeError, match=r"1 of 5 slices lack RescaleSlope or RescaleIntercept, such as slice_3"):
         read_ct(tmp_path)
 
 
@@ -310,9 +316,7 @@ def test_rescale_in_some_slices_only_is_refused(tmp_path):
 def test_only_the_twelve_stored_bits_count(tmp_path, signed, unused):
     """With PixelRepresentation 1 the value -1 is 0x0FFF, and the four bits above it mean nothing."""
     values = phantom() - (2048 if signed else 0)
-    files = write_series(
-        tmp_path, (values & 0x0FFF) | unused, signed=signed, intercept=0.0 if signed else -1024.0
-    )
+    files = write_series(tmp_path, (values & 0x0FFF) | unused, signed=signed, intercept=0.0 if signed else -1024.0)
     np.testing.assert_array_equal(read_ct(tmp_path).hu, values if signed else values - 1024)
     assert_equals_itk(tmp_path, files)
 
@@ -332,9 +336,7 @@ def test_a_jpeg_2000_stream_that_hides_the_sign_is_sign_extended(tmp_path):
     planes = iter(values)
 
     def compress(dataset, _):
-        stream = encode_array(
-            (next(planes) & 0x0FFF).astype(np.uint16), bits_stored=16, photometric_interpretation=2
-        )
+        stream = encode_array((next(planes) & 0x0FFF).astype(np.uint16), bits_stored=16, photometric_interpretation=2)
         dataset.PixelData = encapsulate([bytes(stream)])
         dataset["PixelData"].is_undefined_length = True
         dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
@@ -344,31 +346,48 @@ def test_a_jpeg_2000_stream_that_hides_the_sign_is_sign_extended(tmp_path):
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=lambda uid: uid.name)
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
 def test_compressed_pixels_equal_the_raw_ones_and_itk(tmp_path, syntax, signed):
-    if syntax == JPEGLSLossless:
-        pytest.importorskip(
-            "jpeg_ls", reason="pydicom writes JPEG-LS through pyjpegls, which is not installed"
-        )
     values = phantom(3, 32, 40) - (2048 if signed else 0)
 
     def compress(dataset, _):
-        dataset.PixelData = values[_].astype("<i2").tobytes()
         dataset.compress(syntax, generate_instance_uid=False)
 
-    files = write_series(tmp_path, values, signed=signed, intercept=-24.0, edit=compress)
-    np.testing.assert_array_equal(read_ct(tmp_path).hu, values - 24)
+    files = write_series(tmp_path, values, signed=signed, intercept=-100.0, edit=compress)
+    np.testing.assert_array_equal(read_ct(tmp_path).hu, values - 100)
     assert_equals_itk(tmp_path, files)
 
 
-@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-def test_monochrome1_is_inverted_as_itk_does(tmp_path, signed):
+@pytest.mark.parametrize(("compressor", "syntax"), [("JPEG", JPEGLosslessSV1), ("JPEG2000", JPEG2000Lossless)])
+def test_what_itk_compressed_is_read(tmp_path, compressor, syntax):
+    """The slices that GDCM encodes; lossless JPEG is what most archives send."""
+    values = phantom(3, 32, 40)
+    (tmp_path / "packed").mkdir()
+    for path in write_series(tmp_path / "raw", values):
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.KeepOriginalImageUIDOn()
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        writer.SetFileName(str(tmp_path / "packed" / path.name))
+        writer.Execute(sitk.ReadImage(str(path)))
+    assert pydicom.dcmread(tmp_path / "packed" / "slice_0.dcm").file_meta.TransferSyntaxUID == syntax
+    packed, raw = read_ct(tmp_path / "packed"), read_ct(tmp_path / "raw")
+    np.testing.assert_array_equal(packed.hu, values - 1024)
+    np.testing.assert_allclose(packed.affine, raw.affine, atol=1e-9)
+
+
+@pytest.mark.parametrize(("signed", "bits"), [(False, 12), (False, 16), (True, 16)])
+def test_monochrome1_is_inverted_as_itk_does(tmp_path, signed, bits):
+    """ITK cannot invert 12 signed bits, so those are left out."""
+
     def invert(dataset, _):
         dataset.PhotometricInterpretation = "MONOCHROME1"
 
     bright_is_high = phantom() - (2048 if signed else 0)
-    stored = -1 - bright_is_high if signed else 4095 - bright_is_high
-    files = write_series(tmp_path, stored, signed=signed, intercept=-100.0, edit=invert)
+    stored = -1 - bright_is_high if signed else 2**bits - 1 - bright_is_high
+    options = {"signed": signed, "bits_stored": bits, "intercept": -100.0}
+    files = write_series(tmp_path, stored, **options, edit=invert)
     np.testing.assert_array_equal(read_ct(tmp_path).hu, bright_is_high - 100)
     assert_equals_itk(tmp_path, files)
 
@@ -436,17 +455,17 @@ def test_pixels_that_do_not_decode_are_refused_with_file_and_transfer_syntax(tmp
             dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
 
     write_series(tmp_path, phantom(), edit=garble)
-    with pytest.raises(
-        VolumeError, match=r"slice_2\.dcm: its pixels cannot be decoded \(transfer syntax JPEG 2000"
-    ):
+    with pytest.raises(VolumeError, match=r"slice_2\.dcm: its pixels cannot be decoded \(transfer syntax JPEG 2000"):
         read_ct(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("tag", "value", "message"),
     [
-        ("ImagePositionPatient", None, "ImagePositionPatient|float"),
-        ("PixelSpacing", None, "PixelSpacing|float|reshape"),
+        ("ImagePositionPatient", None, "no ImagePositionPatient of 3 numbers"),
+        ("PixelSpacing", None, "no PixelSpacing of 2 numbers"),
+        ("PixelSpacing", [0.8, float("nan")], "place no pixel"),
+        ("Rows", None, "int"),
         ("PixelSpacing", [0.8, 0], "place no pixel"),
         ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], "place no pixel"),
         ("NumberOfFrames", 3, "several frames"),

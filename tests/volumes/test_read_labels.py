@@ -57,9 +57,7 @@ def test_a_mask_without_any_finding_is_taken(tmp_path):
 def test_a_value_that_is_not_whole_is_refused_and_not_truncated(tmp_path, value):
     labels = block(1).astype(np.float32)
     labels[1, 2, 3] = value
-    with pytest.raises(
-        VolumeError, match=rf"mask\.nii\.gz has 1 values .* whole numbers, first {value}.*3, 2, 2\)"
-    ):
+    with pytest.raises(VolumeError, match=rf"mask\.nii\.gz has 1 values .* whole numbers, first {value}.*3, 2, 2\)"):
         read_labels(save(tmp_path / "mask.nii.gz", labels))
 
 
@@ -141,9 +139,7 @@ def test_a_mask_without_sform_and_qform_is_refused_where_no_header_can_stand_in(
         read_labels(path, read_ct(tmp_path / "dicom"))
     # Shapes are compared as stored: the same number of voxels in another order is another array.
     other = save_unplaced(tmp_path / "other.nii", np.zeros(SHAPE[::-1], np.uint8))
-    with pytest.raises(
-        VolumeError, match=r"other\.nii has .* shape \(6, 5, 4\) is not that of .*\(4, 5, 6\)"
-    ):
+    with pytest.raises(VolumeError, match=r"other\.nii has .* shape \(6, 5, 4\) is not that of .*\(4, 5, 6\)"):
         read_labels(other, scan)
 
 

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from tapct.errors import VolumeError
 from tapct.volumes.read import read_ct
+from tests.volumes.dicom_files import phantom, write_series
 from tests.volumes.real_scans import ABDOMEN_CT
 
 OBLIQUE = Rotation.from_euler("xyz", [12, -20, 15], degrees=True).as_matrix()
@@ -77,9 +78,7 @@ def test_a_fourth_axis_of_one_is_dropped_and_a_real_one_refused(tmp_path):
 def test_a_missing_raw_file_is_named(tmp_path):
     write(tmp_path / "ct.mhd", make_image())
     (tmp_path / "ct.raw").unlink()
-    with pytest.raises(
-        VolumeError, match=r"ct\.mhd keeps its voxels in 'ct\.raw', and there is no such file"
-    ):
+    with pytest.raises(VolumeError, match=r"ct\.mhd keeps its voxels in 'ct\.raw', and there is no such file"):
         read_ct(tmp_path / "ct.mhd")
 
 
@@ -102,6 +101,14 @@ def test_a_file_cut_short_is_refused(tmp_path, compress):
 
 def test_a_text_file_under_its_name_is_refused(tmp_path):
     (tmp_path / "ct.mha").write_text("<html>not found</html>")
+    with pytest.raises(VolumeError, match=r"ct\.mha cannot be read as MetaImage"):
+        read_ct(tmp_path / "ct.mha")
+
+
+def test_a_file_of_another_kind_under_its_name_is_refused(tmp_path):
+    """ITK would look into the file and read one slice of a scan as if it were all."""
+    (slice_file,) = write_series(tmp_path, phantom(1))
+    slice_file.rename(tmp_path / "ct.mha")
     with pytest.raises(VolumeError, match=r"ct\.mha cannot be read as MetaImage"):
         read_ct(tmp_path / "ct.mha")
 

@@ -24,14 +24,10 @@ def itk_spl(path: Path) -> np.ndarray:
 
 def hu_block(shape=(5, 6, 7)) -> np.ndarray:
     """HU without any symmetry and each value only once."""
-    return (
-        np.random.default_rng(0).permutation(np.arange(np.prod(shape)) - 100).reshape(shape).astype(np.int16)
-    )
+    return np.random.default_rng(0).permutation(np.arange(np.prod(shape)) - 100).reshape(shape).astype(np.int16)
 
 
-def save(
-    path: Path, array: np.ndarray, affine: np.ndarray | None = SPACING_AFFINE, kind=nib.Nifti1Image
-) -> Path:
+def save(path: Path, array: np.ndarray, affine: np.ndarray | None = SPACING_AFFINE, kind=nib.Nifti1Image) -> Path:
     nib.save(kind(array, affine), path)
     return path
 
@@ -43,9 +39,7 @@ def assert_places_kept(path: Path, array: np.ndarray, affine: np.ndarray) -> Non
     indices = np.stack(np.unravel_index(order, volume.shape), axis=1)
     stored = np.stack(np.unravel_index(np.argsort(array, axis=None), array.shape), axis=1)
     np.testing.assert_array_equal(volume.hu.reshape(-1)[order], np.sort(array, axis=None))
-    np.testing.assert_allclose(
-        volume.index_to_world(indices), nib.affines.apply_affine(affine, stored), atol=1e-4
-    )
+    np.testing.assert_allclose(volume.index_to_world(indices), nib.affines.apply_affine(affine, stored), atol=1e-4)
 
 
 # --- real scans ------------------------------------------------------------------------------------------
@@ -299,14 +293,10 @@ def damaged(path: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", ["cut short", "only the header", "text", "checksum", "end missing", "no bytes"]
-)
+@pytest.mark.parametrize("kind", ["cut short", "only the header", "text", "checksum", "end missing", "no bytes"])
 def test_a_damaged_file_is_named_with_the_likely_cause(tmp_path, kind):
     path = damaged(tmp_path / "ct.nii.gz", kind)
-    with pytest.raises(
-        VolumeError, match=r"ct\.nii\.gz cannot be read as NIfTI.*interrupted.*Download it again"
-    ):
+    with pytest.raises(VolumeError, match=r"ct\.nii\.gz cannot be read as NIfTI.*interrupted.*Download it again"):
         read_ct(path)
 
 

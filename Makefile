@@ -1,0 +1,33 @@
+# Set-up and the main jobs, from a bare machine with Python 3.11 or 3.12 and make.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+  $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# eva imports onnxruntime; newer Linux wheels of it phone home unless this is set before the import.
+export ORT_DISABLE_TELEMETRY = 1
+
+.PHONY: quickstart test lint install clean
+
+quickstart: install ## Train and report a probe on the two scans that ship with the project
+	$(BIN)/eva fit --config eva_configs/quickstart.yaml
+
+test: install ## The default test suite: CPU, no network
+	$(BIN)/python -m pytest
+
+lint: install ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed ## The virtual environment, with the pinned versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c '$(SUPPORTED)' || \
+	  { echo "Python 3.11 or 3.12 is needed. Try: make PYTHON=/path/to/python3.12"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## Remove the virtual environment and the logs
+	rm -rf $(VENV) logs

@@ -1,0 +1,141 @@
+"""Checks of an installation, each with what to do about it."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from packaging.requirements import Requirement
+
+from tapct import telemetry
+from tapct.errors import TapctError
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        status: "fail" means that a run would fail or phone home, "warn" that it would be slow or untested.
+        name: What was looked at.
+        message: What was found.
+        mend: What to do about it; empty where nothing is to be done.
+    """
+
+    status: Literal["ok", "warn", "fail"]
+    name: str
+    message: str
+    mend: str = ""
+
+
+def checks(task: str | None = None, root: str | None = None, encoder: str | None = None) -> Iterator[Check]:
+    """Yields the checks of this machine, and of a task's data and an encoder where they are named.
+
+    Args:
+        task: Name of a task.
+        root: Folder that holds one folder per task; by default the variable DATA_ROOT.
+        encoder: Name of an encoder.
+    """
+    yield _python()
+    yield from _packages()
+    yield _telemetry()
+    yield _device()
+    yield _output()
+    if task is not None:
+        yield _task(task, root or os.environ.get("DATA_ROOT"))
+    if encoder is not None:
+        yield _encoder(encoder)
+
+
+def _python() -> Check:
+    found = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    if (3, 11) <= sys.version_info < (3, 13):
+        return Check("ok", "python", found)
+    return Check("fail", "python", f"{found}; 3.11 and 3.12 are tested", "make PYTHON=/path/to/python3.12 install")
+
+
+def _packages() -> Iterator[Check]:
+    """Compares what is installed with the ranges that this project was tested with."""
+    for text in requires("tapct-bench") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        found = version(wanted.name)
+        if not wanted.specifier.contains(found, prereleases=True):
+            yield Check(
+                "fail",
+                wanted.name,
+                f"{found} is installed; {wanted.specifier} is tested",
+                f"pip install -c constraints.txt '{wanted.name}{wanted.specifier}'",
+            )
+    yield Check("ok", "packages", f"eva {version('kaiko-eva')}, torch {torch.__version__}")
+
+
+def _telemetry() -> Check:
+    if telemetry.is_off():
+        return Check("ok", "telemetry", f"{telemetry.VARIABLE}=1")
+    return Check(
+        "fail",
+        "telemetry",
+        f"{telemetry.VARIABLE} is not 1, and eva imports onnxruntime, which sends telemetry from 1.29 on",
+        f"export {telemetry.VARIABLE}=1 before `eva`, in your shell's profile or the job script",
+    )
+
+
+def _device() -> Check:
+    if torch.cuda.is_available():
+        return Check("ok", "device", torch.cuda.get_device_name())
+    return Check(
+        "warn",
+        "device",
+        f"no GPU; {torch.get_num_threads()} CPU threads",
+        "the quickstart needs none; for whole tasks use a machine with a CUDA GPU",
+    )
+
+
+def _output() -> Check:
+    folder = Path(os.environ.get("OUTPUT_ROOT", "logs"))
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return Check("fail", "output", f"cannot write to {existing}: {error.strerror}", "set OUTPUT_ROOT")
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    status: Literal["ok", "warn"] = "ok" if free_gb > 1 else "warn"
+    return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
+
+
+def _task(name: str, root: str | None) -> Check:
+    from tapct.tasks import SPLITS, task_class, task_root  # imports eva
+
+    try:
+        folder, task = task_root(name, root), task_class(name)
+        counts = {}
+        for split in SPLITS:
+            dataset = task(folder, split)
+            dataset.setup()
+            for index in range(len(dataset)):
+                dataset[index]
+            counts[split] = len(dataset)
+    except TapctError as error:
+        return Check("fail", f"task {name}", str(error), "see the message")
+    return Check("ok", f"task {name}", f"{folder}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
+
+
+def _encoder(name: str) -> Check:
+    from tapct.encoders import load_encoder
+
+    weights = os.environ.get("ENCODER_WEIGHTS")
+    try:
+        encoder = load_encoder(name, weights)
+        encoder(torch.full((1, 1, *encoder.card.window_size), -1000.0))
+    except TapctError as error:
+        return Check("fail", f"encoder {name}", str(error), "set ENCODER_WEIGHTS to a file, or to random")
+    return Check("ok", f"encoder {name}", f"{encoder.card.num_params:,} parameters, weights {encoder.weights_source}")

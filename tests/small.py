@@ -1,0 +1,101 @@
+"""Small encoders and tasks, real in kind, that a test can run in a second."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from tapct import vit
+from tapct.encoders import Encoder, EncoderCard, Features
+from tapct.encoders.tap_ct import TapCT
+from tapct.tasks.quickstart import Quickstart
+from tapct.volumes import LabelMap, Volume
+
+
+def small_card(**changes) -> EncoderCard:
+    fields = {
+        "name": "small-3d",
+        "display_name": "Small 3D",
+        "window_size": (8, 64, 64),
+        "spacing_mm": None,
+        "in_plane_size": 64,
+        "pad_hu": -1008.0,
+        "feature_stride": (4, 8, 8),
+        "feature_dim": 48,
+        "embedding_dim": 48,
+        "has_cls": True,
+        "num_params": 0,
+    }
+    return EncoderCard(**{**fields, **changes})
+
+
+class Small3D(TapCT):
+    """TAP-CT's architecture and preprocessing, two blocks deep."""
+
+    card = small_card()
+    size = "s"
+    patch_size = (4, 8, 8)
+    native_window = (8, 64, 64)
+
+    def build(self) -> nn.Module:
+        return vit.VisionTransformer(
+            window_size=self.native_window, patch_size=self.patch_size, embed_dim=48, depth=2, num_heads=3
+        )
+
+
+class Drifting(Encoder):
+    """An encoder that shows it when it is trained: batch statistics and dropout."""
+
+    card = small_card(name="drifting", display_name="Drifting", feature_dim=6, embedding_dim=6, has_cls=False)
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Conv3d(1, 6, (4, 8, 8), (4, 8, 8)), nn.BatchNorm3d(6), nn.Dropout(0.5))
+
+    def _encode(self, windows_hu):
+        features = self.network(windows_hu / 1000)
+        return Features(features, features.mean((2, 3, 4)), None)
+
+
+class CubicMillimetres(Encoder):
+    """An encoder that resamples: 4 mm cubes, mean HU of each stride."""
+
+    card = small_card(
+        name="cubic",
+        display_name="Cubic",
+        spacing_mm=(4.0, 4.0, 4.0),
+        in_plane_size=None,
+        window_size=(16, 32, 32),
+        feature_stride=(2, 2, 2),
+        feature_dim=1,
+        embedding_dim=1,
+        has_cls=False,
+    )
+
+    def build(self) -> nn.Module:
+        return nn.AvgPool3d(2)
+
+    def _encode(self, windows_hu):
+        features = self.network(windows_hu)
+        return Features(features, features.mean((2, 3, 4)), None)
+
+
+def cropped(volume: Volume, labels: LabelMap | None, where: tuple[slice, slice, slice]):
+    """Cuts a block out of a scan (and its labels), keeping its place in the patient."""
+    affine = volume.affine.copy()
+    affine[:3, 3] = volume.index_to_world(np.array([[s.start or 0 for s in where]]))[0]
+    scan = Volume(np.ascontiguousarray(volume.hu[where]), affine, volume.source)
+    if labels is None:
+        return scan
+    return scan, LabelMap(np.ascontiguousarray(labels.labels[where]), affine, labels.source)
+
+
+def abdomen(where=(slice(40, 72), slice(None), slice(None))) -> tuple[Volume, LabelMap]:
+    """A slab of the quickstart's abdomen with its labels as the task has them."""
+    dataset = Quickstart(Quickstart.shipped_root, "train")
+    volume, mask, metadata = dataset[0]
+    ct = Volume(np.asarray(volume.as_subclass(torch.Tensor)[:, 0]), metadata["affine"].numpy(), metadata["source"])
+    labels = LabelMap(np.asarray(mask.as_subclass(torch.Tensor)[:, 0]), ct.affine, "organs")
+    return cropped(ct, labels, where)
+
+
+def small_encoder(cls: type[Encoder] = Small3D) -> Encoder:
+    return cls("random")
