@@ -33,9 +33,11 @@ class Features(NamedTuple):
 class Encoder(nn.Module, abc.ABC):
     """Base class of every encoder: a card, a network, and the way from HU to features.
 
-    A new encoder sets `card` and implements `build` and `_encode`; `axes` says how its network wants the
-    array turned, and `_convert` renames the keys of its published checkpoint. This class owns the checks of the input, precision, loading and freezing. An
-    encoder is sealed: always in eval mode, without gradients, and a copy of it is itself, since nothing
+    A new encoder sets `card` and implements `build` and `_encode`. `axes` says how its network wants the
+    array turned, and `_convert` renames the keys of its published checkpoint. This class owns the checks of
+    the input, orientation, precision, loading and freezing.
+
+    An encoder is sealed: always in eval mode, without gradients, and a copy of it is itself, since nothing
     can change it (eva copies the model for every run).
     """
 
@@ -88,6 +90,10 @@ class Encoder(nn.Module, abc.ABC):
         """Returns the published checkpoint under the names of the network; the default changes nothing."""
         return state_dict
 
+    def accepts(self, size: tuple[int, int, int]) -> bool:
+        """Returns whether the network can take windows of `size` (D, H, W): here, multiples of the stride."""
+        return all(n > 0 and n % s == 0 for n, s in zip(size, self.card.feature_stride, strict=True))
+
     def forward(self, windows_hu: torch.Tensor) -> Features:
         """Encodes a batch of windows.
 
@@ -121,7 +127,7 @@ class Encoder(nn.Module, abc.ABC):
                 f"{name} wants windows whose size is a multiple of its stride {stride}, but got {tuple(x.shape[2:])}"
             )
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
-            raise EncoderError(f"{name} is a 2D encoder and wants windows with D = 1, but got D = {x.shape[2]}")
+            raise EncoderError(f"{name} is a 2D encoder: it wants windows with D = 1, but got D = {x.shape[2]}")
         low, high = (float(v) for v in torch.stack(x.aminmax()).cpu())
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             raise EncoderError(f"{name}: the windows hold NaN or infinite values")

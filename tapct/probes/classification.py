@@ -9,7 +9,6 @@ from eva.core.models.modules import head as eva_head
 from eva.vision.models.networks import ABMIL
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn, optim
-from torch.optim import lr_scheduler as schedulers
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
@@ -37,7 +36,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         encoder_options: dict[str, Any] | None = None,
         window_overlap: float = 0.0,
         optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = schedulers.ConstantLR,
+        lr_scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         feature_memory_gb: float = 4.0,
     ) -> None:
@@ -50,14 +49,13 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
             window_overlap: Share of overlap between windows, in [0, 1).
             optimizer: Of the head.
-            lr_scheduler: Of the head.
+            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
             seed: Run k starts from seed + k.
             feature_memory_gb: Memory for the features of cases already encoded, in GiB.
         """
-        super().__init__(
-            head=nn.Identity(), criterion=nn.BCEWithLogitsLoss(), optimizer=optimizer, lr_scheduler=lr_scheduler
-        )
-        self._init_probe(encoder, weights, precision, encoder_options, window_overlap, feature_memory_gb, seed)
+        super().__init__(head=nn.Identity(), criterion=nn.BCEWithLogitsLoss(), optimizer=optimizer)
+        self._init_encoder(encoder, weights, precision, encoder_options)
+        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler)
 
     @property
     @override

@@ -34,12 +34,14 @@ def name_nearest_keys() -> None:
 def with_nearest(message: str) -> str:
     """Returns jsonargparse's `message`, with the nearest keys where it complains of an unknown one."""
     unknown = _UNKNOWN.search(message)
-    if unknown is None or "accept" not in message:
-        return message
+    if unknown is None or "accept" not in message or "Known: " in message:
+        return message  # of something else, or of a nested parser that has said it
     classes = _CLASS.findall(message[: unknown.start()])
-    key = unknown.group(1).split(".")[0]
-    known = _parameters(classes[-1]) if classes else {"trainer", "model", "data"}
-    return f"{message}\n    {nearest(key, known)}" if known else message
+    if classes:
+        known = _parameters(classes[-1])
+    else:
+        known = {"trainer", "model", "data"} if message.startswith("Subcommand") else set()
+    return f"{message}\n    {nearest(unknown.group(1).split('.')[0], known)}" if known else message
 
 
 def _parameters(class_path: str) -> set[str]:

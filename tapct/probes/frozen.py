@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from eva.core.models.modules import module
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from loguru import logger
 from torch import nn
@@ -59,15 +60,12 @@ class FrozenEncoderProbe(module.ModelModule):
     head_name: str
     """Name of the attribute that holds the trained head; what eva's checkpoints save."""
 
-    def _init_probe(
+    def _init_encoder(
         self,
         encoder: str | Encoder,
         weights: str | None,
         precision: Precision,
         encoder_options: dict[str, Any] | None,
-        window_overlap: float,
-        feature_memory_gb: float,
-        seed: int,
     ) -> None:
         if not telemetry.is_off():
             logger.warning(
@@ -80,8 +78,13 @@ class FrozenEncoderProbe(module.ModelModule):
                 "an encoder given by class_path takes its weights, precision and options in its own init_args"
             )
         self.encoder = encoder
+
+    def _init_probe(
+        self, window_overlap: float, feature_memory_gb: float, seed: int, lr_scheduler: LRSchedulerCallable | None
+    ) -> None:
         self.window_overlap = window_overlap
         self.seed = seed
+        self.lr_scheduler = lr_scheduler
         self.run = 0
         self.memory = FeatureMemory(int(feature_memory_gb * 2**30))
         self._cases: dict[str, list[CaseResult]] = defaultdict(list)
@@ -127,14 +130,17 @@ class FrozenEncoderProbe(module.ModelModule):
         raise TaskError("the datasets name no classes: give them a `classes` property, as eva's datasets have")
 
     @property
-    def head(self) -> nn.Module:
+    def trained_head(self) -> nn.Module:
         """The trained head."""
         return getattr(self, self.head_name)
 
     @override
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.head.parameters())
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+        # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
+        optimizer = self.optimizer(self.trained_head.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
 
     @override
     def on_fit_start(self) -> None:
@@ -182,8 +188,15 @@ class FrozenEncoderProbe(module.ModelModule):
             if not bool(torch.isfinite(features.map).all()):
                 raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {case.name}")
             self._seconds["extract"] += time.perf_counter() - start
+            self._report_padding(case, features)
             self.memory.put(case.source, features)
         return features
+
+    def _report_padding(self, case: Case, features: CaseFeatures) -> None:
+        size, window = features.encoder_grid.shape, self.encoder.card.window_size
+        if any(n < w for n, w in zip(size, window, strict=True)):
+            voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
+            logger.warning(f"{case.name}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
 
     def keep(self, result: CaseResult) -> None:
         """Keeps the result of a case of the split that is being evaluated."""
@@ -242,7 +255,7 @@ class FrozenEncoderProbe(module.ModelModule):
         run = RunRecord(
             run=self.run,
             seed=self.seed + self.run,
-            probe_sha256=content_sha256(self.head.state_dict()),
+            probe_sha256=content_sha256(self.trained_head.state_dict()),
             metrics=metrics,
             cases=dict(self._cases),
         )
@@ -264,7 +277,7 @@ class FrozenEncoderProbe(module.ModelModule):
         """Returns the settings of the probe for the record, from the objects that ran."""
         return {
             "module": f"{type(self).__module__}.{type(self).__qualname__}",
-            "head": str(self.head),
+            "head": str(self.trained_head),
             "classes": self.classes,
             "window_overlap": self.window_overlap,
             "seed": self.seed,
@@ -281,14 +294,19 @@ def _run_index(trainer: pl.Trainer) -> int:
 def _training_settings(trainer: pl.Trainer) -> dict[str, Any]:
     """Returns how the head was trained, from the trainer's own objects."""
     optimizer = trainer.optimizers[0]
-    schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
+    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
     group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     return {
-        "optimizer": {"class": type(optimizer).__name__, **group},
-        "lr_scheduler": None if schedule is None else type(schedule).__name__,
+        "optimizer": {"class": type(optimizer).__name__, **_plain(group)},
+        "lr_scheduler": [{"class": type(s).__name__, **_plain(s.state_dict())} for s in schedules],
         "steps": trainer.global_step,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "precision": str(trainer.precision),
         "gradient_clip_val": trainer.gradient_clip_val,
         "checkpoint": getattr(trainer, "checkpoint_type", None),
     }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that JSON can hold."""
+    return {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}

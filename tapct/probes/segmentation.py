@@ -11,7 +11,6 @@ from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn, optim
-from torch.optim import lr_scheduler as schedulers
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
@@ -50,7 +49,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         encoder_options: dict[str, Any] | None = None,
         window_overlap: float = 0.0,
         optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = schedulers.ConstantLR,
+        lr_scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         overlays: int = 0,
         feature_memory_gb: float = 4.0,
@@ -64,13 +63,14 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
             window_overlap: Share of overlap between windows, in [0, 1).
             optimizer: Of the head.
-            lr_scheduler: Of the head.
+            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
             seed: Run k starts from seed + k.
             overlays: Reported cases to draw a picture of, in the first run.
             feature_memory_gb: Memory for the features of cases already encoded, in GiB.
         """
-        super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer, lr_scheduler=lr_scheduler)
-        self._init_probe(encoder, weights, precision, encoder_options, window_overlap, feature_memory_gb, seed)
+        super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer)
+        self._init_encoder(encoder, weights, precision, encoder_options)
+        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler)
         self.overlays = overlays
 
     @property

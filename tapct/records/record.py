@@ -124,10 +124,12 @@ class Record(_Model):
         """
         try:
             content = json.loads(text)
+            if not isinstance(content, dict):
+                raise RecordError(f"{where} is no record: it holds a {type(content).__name__}")
             fingerprint = content.pop("fingerprint", None)
             content.pop("complete", None)
             record = cls.model_validate(content)
-        except (json.JSONDecodeError, AttributeError) as error:
+        except json.JSONDecodeError as error:
             raise RecordError(f"{where} is no record: {error}. It may be truncated; run the cell again") from error
         except ValidationError as error:
             raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error

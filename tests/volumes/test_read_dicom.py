@@ -1,7 +1,6 @@
 """`read_ct` on DICOM, compared with ITK (its GDCM is other code), or with numbers worked out by hand."""
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +65,6 @@ def test_nifti_and_dicom_of_one_scan_are_the_same_volume(tmp_path, chest, chest_
 def test_one_file_stands_for_its_folder(tmp_path):
     files = write_series(tmp_path, phantom(), names=[f"IM{i}" for i in range(5)])
     np.testing.assert_array_equal(read_ct(files[3]).hu, read_ct(tmp_path).hu)
-
-
-def test_reading_is_quick():
-    start = time.process_time()
-    read_ct(CHEST_CT)
-    assert time.process_time() - start < 2  # seconds of computing, however busy the machine is; about 0.7
 
 
 # --- order and geometry ----------------------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""Orientation, geometry and bookkeeping of a whole scan's features."""
+
+import copy
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from tapct.features import FeatureMemory, extract
+from tapct.probes.dense import predict_labels
+from tapct.volumes import Grid, LinearMap, read_ct
+from tests.small import CubicMillimetres, Small3D, abdomen, small_encoder
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory) -> nibabel.Nifti1Image:
+    """A slab of real CT as a NIfTI image in RAS+."""
+    ct, _ = abdomen((slice(70, 90), slice(8, 92), slice(4, 118)))
+    ras = ct.affine[:, [2, 1, 0, 3]]  # columns x, y, z of the index (x to the left, y to the back)
+    return nibabel.Nifti1Image(ct.hu.transpose(2, 1, 0), ras)
+
+
+def extracted(path, encoder):
+    ct = read_ct(path)
+    return ct, extract(encoder, torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "LAI", "SPL", "ASR", "PIR", "SAL"])
+@pytest.mark.parametrize("encoder_class", [Small3D, CubicMillimetres])
+def test_a_scan_turned_on_disk_gives_the_same_features_and_native_prediction(codes, encoder_class, scan, tmp_path):
+    encoder = small_encoder(encoder_class)
+    torch.manual_seed(0)
+    head = torch.nn.Conv3d(encoder.card.feature_dim, 4, 1)
+    results = {}
+    for name, orientation in (("plain", "RAS"), ("turned", codes)):
+        start = nibabel.orientations.io_orientation(scan.affine)
+        turn = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt(tuple(orientation)))
+        nibabel.save(scan.as_reoriented(turn), tmp_path / f"{name}.nii.gz")
+        ct, features = extracted(tmp_path / f"{name}.nii.gz", encoder)
+        to_native = LinearMap.between(features.feature_grid, features.native_grid)
+        results[name] = ct, features, predict_labels(head(features.map), to_native)
+    (plain_ct, plain, plain_labels), (turned_ct, turned, turned_labels) = results["plain"], results["turned"]
+    assert np.array_equal(plain_ct.hu, turned_ct.hu)
+    assert np.allclose(plain_ct.affine, turned_ct.affine, atol=1e-4)
+    torch.testing.assert_close(plain.map, turned.map, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain.embeddings, turned.embeddings, atol=1e-4, rtol=1e-4)
+    assert (plain_labels == turned_labels).float().mean() > 0.9999
+    assert len(plain_labels.unique()) > 1
+
+
+def test_a_mirrored_scan_gives_other_features(scan, tmp_path):
+    """Mirrored in the patient, not only on disk: the array changes and the affine does not."""
+    encoder = small_encoder()
+    nibabel.save(scan, tmp_path / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(scan.get_fdata()[::-1], scan.affine), tmp_path / "b.nii.gz")
+    a, b = (extracted(tmp_path / f"{n}.nii.gz", encoder)[1] for n in "ab")
+    assert (a.map - b.map).abs().max() > 0.1
+
+
+def test_features_do_not_depend_on_how_many_windows_go_together():
+    ct, _ = abdomen((slice(70, 95), slice(None), slice(None)))
+    encoder, grid = small_encoder(), Grid.of(ct.shape, ct.affine)
+    one, many = (extract(encoder, torch.from_numpy(ct.hu), grid, batch=b) for b in (1, 7))
+    torch.testing.assert_close(one.map, many.map, atol=1e-5, rtol=1e-5)
+    assert one.embeddings.shape == (4, 48)  # 25 slices: windows of 8 at 0, 8, 16, 20 of the 28 padded ones
+    assert one.padding == (3, 0, 0)
+
+
+def test_a_feature_lies_where_its_voxels_lie_in_the_patient():
+    """An encoder that averages: each feature is the mean HU of the cube that its grid says."""
+    ct, _ = abdomen((slice(60, 100), slice(None), slice(None)))
+    features = extract(small_encoder(CubicMillimetres), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    assert np.allclose(features.encoder_grid.spacing_mm, 4)
+    assert np.allclose(features.feature_grid.spacing_mm, 8)
+    centres = []
+    for z, y, x in ((2, 6, 7), (4, 5, 3)):
+        centre = features.feature_grid.affine @ [z, y, x, 1]
+        index = np.linalg.inv(ct.affine) @ centre
+        low, high = (np.rint(index[:3] + s * 4 / 3 - 0.5 * (s < 0)).astype(int) for s in (-1, 1))
+        block = ct.hu[low[0] : high[0] + 1, low[1] : high[1] + 1, low[2] : high[2] + 1]
+        centres.append((float(features.map[0, z, y, x]), float(block.mean())))
+    for feature, mean in centres:
+        assert feature == pytest.approx(mean, abs=60)
+
+
+def test_memory_holds_what_fits_and_is_shared_by_copies():
+    ct, _ = abdomen((slice(70, 78), slice(None), slice(None)))
+    features = extract(small_encoder(), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    memory = FeatureMemory(2 * features.nbytes)
+    for key in "abc":
+        memory.put(key, features)
+        memory.get("a")
+    assert memory.get("b") is None, "the least recently used case goes first"
+    assert memory.get("a") is memory.get("c") is features
+    assert copy.deepcopy(memory) is memory
+    tiny = FeatureMemory(1)
+    tiny.put("a", features)
+    assert tiny.get("a") is None

@@ -1,0 +1,109 @@
+"""The classification probe through eva's trainer, on bags of windows of real CT."""
+
+import json
+from typing import ClassVar
+
+import eva
+import pytest
+import torch
+from eva.core.data import dataloaders
+from eva.core.data.datamodules import schemas
+from eva.core.trainers.functional import run_evaluation_session
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tapct.errors import TaskError
+from tapct.probes import ClassificationProbe, Trainer
+from tapct.records import read_record
+from tests.small import Drifting, abdomen, small_encoder
+
+LABELS = ["liver", "spinal cord", "colon"]
+
+
+class Slabs(torch.utils.data.Dataset):
+    """Slabs of the quickstart's abdomen; the target says which organs they show."""
+
+    classes: ClassVar[list[str]] = LABELS
+
+    def __init__(self, starts: list[int]) -> None:
+        self.slabs = [abdomen((slice(s, s + 14), slice(None), slice(None))) for s in starts]
+        self.starts = starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index):
+        ct, organs = self.slabs[index]
+        target = torch.tensor([int((organs.labels == label).any()) for label in (2, 8, 4)])
+        name = f"slab-{self.starts[index]}"
+        metadata = {"case": name, "patient": name, "source": name, "affine": torch.from_numpy(ct.affine)}
+        return torch.from_numpy(ct.hu)[:, None], target, metadata
+
+
+class SlabData(eva.DataModule):
+    notice = None
+
+    def __init__(self, train: list[int], test: list[int]) -> None:
+        loader = dataloaders.DataLoader(
+            batch_size=1, num_workers=0, pin_memory=False, persistent_workers=False, prefetch_factor=None
+        )
+        super().__init__(
+            datasets=schemas.DatasetsSchema(train=Slabs(train), test=Slabs(test)),
+            dataloaders=schemas.DataloadersSchema(train=loader, test=loader),
+        )
+
+    def describe(self):
+        return {"name": "slabs", "version": 1}
+
+    def val_dataloader(self):
+        return []
+
+
+def run(tmp_path, encoder, **trainer):
+    base = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=2, logger=False, **trainer)
+    model = ClassificationProbe(encoder)
+    data = SlabData([0, 30, 60, 90], [10, 40, 70, 98])
+    run_evaluation_session(base, model, data, n_runs=2, verbose=False)
+    (session,) = tmp_path.iterdir()
+    return session, read_record(session / "record.json")
+
+
+def test_metrics_are_those_of_scikit_learn_over_all_cases_and_labels(tmp_path):
+    session, record = run(tmp_path, small_encoder(), max_steps=3, accumulate_grad_batches=2)
+    assert record.complete
+    for one in record.runs:
+        cases = one.cases["test"]
+        assert [c.case for c in cases] == ["slab-10", "slab-40", "slab-70", "slab-98"]
+        truth = [t for c in cases for t in c.target.values()]
+        predicted = [p for c in cases for p in c.probabilities.values()]
+        assert 0 < sum(truth) < len(truth)
+        assert one.metrics["test"]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted))
+        assert one.metrics["test"]["MicroAP"] == pytest.approx(average_precision_score(truth, predicted))
+    assert record.runs[0].probe_sha256 != record.runs[1].probe_sha256
+    results = json.loads((session / "results.json").read_text())["metrics"]["test"][0]
+    assert len(results["test/MicroAUROC"]["values"]) == 2
+
+
+def test_a_model_without_class_tokens_gives_its_patches(tmp_path):
+    encoder = small_encoder(Drifting)
+    assert not encoder.card.has_cls
+    _, record = run(tmp_path, encoder, max_steps=1)
+    assert record.complete
+    assert "in_features=6" in record.probe["head"]
+
+
+def test_a_target_of_another_length_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Slabs, "classes", ["liver"])
+    with pytest.raises(TaskError, match="3 targets for 1 classes"):
+        run(tmp_path, small_encoder(), max_steps=1)
+
+
+def test_metadata_without_an_affine_is_refused(tmp_path, monkeypatch):
+    item = Slabs.__getitem__
+
+    def without(self, index):
+        data, target, metadata = item(self, index)
+        return data, target, {k: v for k, v in metadata.items() if k != "affine"}
+
+    monkeypatch.setattr(Slabs, "__getitem__", without)
+    with pytest.raises(TaskError, match="no 'affine' in its metadata"):
+        run(tmp_path, small_encoder(), max_steps=1)

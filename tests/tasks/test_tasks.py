@@ -1,0 +1,139 @@
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from torch.utils.data import default_collate
+
+from tapct.errors import TaskError, VolumeError
+from tapct.tasks import Quickstart, TaskData, TaskSpec, list_tasks, task_class, task_root
+from tapct.tasks.quickstart import SPEC
+
+
+@pytest.fixture
+def copy(tmp_path, quickstart_root):
+    """A data root with the quickstart's files, for spoiling."""
+    shutil.copytree(quickstart_root, tmp_path / "quickstart", copy_function=shutil.copyfile)
+    return tmp_path
+
+
+def test_the_quickstart_has_two_patients_on_two_sides():
+    assert {split: list(cases) for split, cases in SPEC.splits.items()} == {
+        "train": ["abdomen"],
+        "val": [],
+        "test": ["chest"],
+    }
+    assert "not a benchmark" in SPEC.notice
+
+
+@pytest.mark.parametrize(
+    ("split", "shape", "spacing"), [("train", (112, 101, 122), (3, 3, 3)), ("test", (20, 512, 512), (2, 0.977, 0.977))]
+)
+def test_quickstart_cases_are_hu_with_every_organ(split, shape, spacing):
+    dataset = Quickstart(Quickstart.shipped_root, split)
+    dataset.setup()
+    volume, mask, metadata = dataset[0]
+    assert isinstance(volume, eva_tv_tensors.Volume)
+    assert volume.shape == mask.shape == (shape[0], 1, *shape[1:])
+    assert volume.dtype == torch.float32
+    assert volume.min() < -900
+    assert set(mask.unique().tolist()) == set(range(12)), "every organ of the task is in both scans"
+    assert np.allclose(np.linalg.norm(metadata["affine"][:3, :3].numpy(), axis=0), spacing, atol=1e-3)
+    assert torch.equal(volume.affine, metadata["affine"])
+    # Liver is on the patient's right (low x in SPL: x grows to the left), spleen on the left.
+    liver, spleen = (torch.nonzero(mask[:, 0] == c)[:, 2].float().mean() for c in (2, 1))
+    assert liver < spleen
+
+
+def test_collating_keeps_the_affine():
+    """eva's collate turns a Volume into a plain tensor: affine and spacing must travel in the metadata."""
+    sample = Quickstart(Quickstart.shipped_root, "train")[0]
+    data, _, metadata = default_collate([sample])
+    assert not hasattr(data, "affine") or data.affine is None
+    assert torch.equal(metadata["affine"][0], sample[2]["affine"])
+    assert metadata["case"] == ["abdomen"]
+
+
+def test_unknown_task_names_the_nearest():
+    assert list_tasks() == ["quickstart"]
+    with pytest.raises(TaskError, match="Did you mean 'quickstart'"):
+        task_class("quikstart")
+
+
+def test_a_data_root_without_the_task_says_how_to_get_it(tmp_path):
+    with pytest.raises(TaskError, match=r"no folder .*quickstart.*leave DATA_ROOT unset"):
+        task_root("quickstart", tmp_path)
+
+
+def test_a_missing_scan_is_named_before_any_work(copy):
+    (copy / "quickstart" / "abdomen" / "ct.nii.gz").unlink()
+    data = TaskData("quickstart", str(copy))
+    with pytest.raises(TaskError, match=r"1 of 1 scans of the split 'train' are missing.*abdomen"):
+        data.setup("fit")
+
+
+def rewrite(path, change, affine=None):
+    image = nibabel.load(path)
+    voxels = change(np.asanyarray(image.dataobj).copy())
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine if affine is None else affine), path)
+
+
+def test_an_unknown_label_is_named_with_its_file(copy):
+    organs = copy / "quickstart" / "abdomen" / "organs.nii.gz"
+    rewrite(organs, lambda v: np.where(v == 5, 200, v).astype(np.uint8))
+    with pytest.raises(TaskError, match=r"organs.nii.gz holds labels over 117"):
+        Quickstart(copy / "quickstart", "train")[0]
+
+
+def test_a_mask_on_another_grid_is_refused(copy):
+    organs = copy / "quickstart" / "abdomen" / "organs.nii.gz"
+    shifted = nibabel.load(organs).affine.copy()
+    shifted[0, 3] += 6
+    rewrite(organs, lambda v: v, shifted)
+    with pytest.raises(VolumeError, match=r"organs.nii.gz does not lie on the grid of .*6 mm apart"):
+        Quickstart(copy / "quickstart", "train")[0]
+    rewrite(organs, lambda v: v[:-1])
+    with pytest.raises(VolumeError, match=r"does not lie on the grid"):
+        Quickstart(copy / "quickstart", "train")[0]
+
+
+def test_a_truncated_scan_and_one_with_nan_are_refused(copy):
+    ct = copy / "quickstart" / "abdomen" / "ct.nii.gz"
+    whole = ct.read_bytes()
+    ct.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VolumeError, match=r"ct.nii.gz"):
+        Quickstart(copy / "quickstart", "train")[0]
+    ct.write_bytes(whole)
+    rewrite(ct, lambda v: np.where(v > 1000, np.nan, v).astype(np.float32))
+    with pytest.raises(VolumeError, match="NaN or infinite"):
+        Quickstart(copy / "quickstart", "train")[0]
+
+
+def spec_with(tmp_path, monkeypatch, rows: str) -> TaskSpec:
+    fields = {k: getattr(SPEC, k) for k in ("display_name", "kind", "version", "classes", "licence", "source")}
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "toy.csv").write_text(f"# ours\ncase,patient,split\n{rows}")
+    monkeypatch.setattr("tapct.tasks.spec.files", lambda _: tmp_path)
+    return TaskSpec(name="toy", **fields)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,p,train\nb,p,test\n", "patient p is in train and in test"),
+        ("a,p,train\na,p,train\n", "case a is there twice"),
+        ("a,p,trian\n", "unknown split 'trian'"),
+    ],
+)
+def test_a_bad_split_file_is_refused(rows, message, tmp_path, monkeypatch):
+    with pytest.raises(TaskError, match=message):
+        _ = spec_with(tmp_path, monkeypatch, rows).splits
+
+
+def test_the_split_hash_follows_the_file(tmp_path, monkeypatch):
+    spec = spec_with(tmp_path, monkeypatch, "a,p,train\n")
+    before = spec.split_sha256
+    spec.split_file.write_text(spec.split_file.read_text() + "b,q,test\n")
+    assert spec.split_sha256 != before

@@ -1,0 +1,256 @@
+"""The shipped configs through eva's own command line, in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from eva.__main__ import main
+
+import tapct.probes.frozen
+from tapct.records import Record, read_record
+
+CONFIGS = Path(__file__).parents[1] / "eva_configs"
+SMALL = "--model.init_args.encoder={'class_path': 'tests.small.Small3D', 'init_args': {'weights': 'random'}}"
+DRIFTING = SMALL.replace("Small3D", "Drifting")
+
+
+def eva_fit(monkeypatch, *arguments: str, config: str = "quickstart.yaml", encoder: str = SMALL) -> None:
+    """Runs `eva fit --config ...` with a small encoder instead of the config's."""
+    replaced = [encoder, "--model.init_args.weights=null"] if encoder else []
+    command = ["eva", "fit", "--config", str(CONFIGS / config), *replaced, *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+
+
+def session(tmp_path: Path, index: int = -1) -> Path:
+    return sorted((tmp_path / "logs" / "quickstart").iterdir())[index]
+
+
+def record(tmp_path: Path, index: int = -1) -> Record:
+    return read_record(session(tmp_path, index) / "record.json")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setenv("MAX_STEPS", "2")
+    monkeypatch.setenv("N_RUNS", "2")
+    monkeypatch.setenv("ACCELERATOR", "cpu")
+
+
+def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short, capsys):
+    eva_fit(monkeypatch)
+    out, folder = capsys.readouterr().out, session(tmp_path)
+    cell = record(tmp_path)
+    assert cell.complete
+    assert [run.seed for run in cell.runs] == [0, 1]
+    assert "not a benchmark score" in cell.notice
+    assert cell.notice in out
+    assert str(folder / "record.json") in out
+    assert (folder / "run_0" / "overlays" / "chest.png").stat().st_size > 20_000
+    for organ in ("liver", "costal cartilages"):
+        assert organ in out
+    (case,) = cell.runs[0].cases["test"]
+    assert (case.case, case.patient) == ("chest", "totalsegmentator-example-ct-dicom")
+    assert case.dice.keys() == {"native", "paper"}
+    assert len(case.dice["native"]) == 11
+    assert case.padding_voxels == (0, 0, 0)
+    assert cell.encoder["weights"] == "random"
+    assert cell.encoder["precision"] == "auto"
+    assert cell.task["split_sha256"]
+    assert cell.execution["packages"]["kaiko-eva"] == "0.4.5"
+    # eva's own file, where eva users look for it, with the same numbers.
+    results = json.loads((folder / "results.json").read_text())["metrics"]["test"][0]
+    for metric in ("dice_native", "dice_paper"):
+        values = [run.metrics["test"][metric] for run in cell.runs]
+        assert results[f"test/{metric}"]["values"] == pytest.approx(values)
+    mean = sum(case.dice["native"].values()) / 11
+    assert cell.runs[0].metrics["test"]["dice_native"] == pytest.approx(mean)
+
+
+def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monkeypatch, tmp_path, short):
+    """eva 0.4.5 copies one initialised head: its three "runs" differ only by shuffling."""
+    eva_fit(monkeypatch)
+    both = record(tmp_path)
+    eva_fit(monkeypatch, "--model.init_args.seed=1", "--trainer.n_runs=1")
+    alone = record(tmp_path)
+    assert both.runs[0].probe_sha256 != both.runs[1].probe_sha256
+    assert alone.runs[0].seed == both.runs[1].seed == 1
+    assert alone.runs[0].probe_sha256 == both.runs[1].probe_sha256
+    assert alone.runs[0].metrics == both.runs[1].metrics
+    assert alone.runs[0].cases == both.runs[1].cases
+
+
+def test_the_same_seed_gives_the_same_record(monkeypatch, tmp_path, short):
+    for _ in range(2):
+        eva_fit(monkeypatch)
+    assert record(tmp_path, 0).fingerprint == record(tmp_path, 1).fingerprint
+    assert session(tmp_path, 0) != session(tmp_path, 1)
+
+
+def test_a_crash_in_the_last_run_loses_nothing(monkeypatch, tmp_path, short):
+    """eva writes results.json after the last run only."""
+    started = tapct.probes.frozen.FrozenEncoderProbe.on_fit_start
+
+    def crash(self):
+        if self.run == 1:
+            raise RuntimeError("node failure")
+        started(self)
+
+    monkeypatch.setattr("tapct.probes.frozen.FrozenEncoderProbe.on_fit_start", crash)
+    with pytest.raises(RuntimeError, match="node failure"):
+        eva_fit(monkeypatch)
+    assert not (session(tmp_path) / "results.json").exists()
+    cell = record(tmp_path)
+    assert [run.run for run in cell.runs] == [0]
+    assert not cell.complete
+    assert cell.runs_planned == 2
+
+
+def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
+    """eva 0.4.5 leaves it in train mode: batch statistics drift, dropout is active."""
+    import tests.small
+
+    seen = []
+    encode = tests.small.Drifting._encode
+
+    def watched(self, x):
+        state = {k: v.clone() for k, v in self.network.state_dict().items()}
+        features = encode(self, x)
+        drifted = any(not torch.equal(state[k], v) for k, v in self.network.state_dict().items())
+        seen.append((any(m.training for m in self.modules()), features.map.requires_grad, drifted))
+        return features
+
+    monkeypatch.setattr(tests.small.Drifting, "_encode", watched)
+    eva_fit(monkeypatch, "--model.init_args.feature_memory_gb=0", encoder=DRIFTING)
+    assert len(seen) > 4  # nothing is kept, so it encodes in training and in testing, in both runs
+    assert set(seen) == {(False, False, False)}
+
+
+def test_features_are_computed_once_a_process(monkeypatch, tmp_path, short):
+    calls = []
+    extract = tapct.probes.frozen.extract
+    monkeypatch.setattr("tapct.probes.frozen.extract", lambda *a, **k: calls.append(1) or extract(*a, **k))
+    eva_fit(monkeypatch)
+    assert len(calls) == 2, "one train case, one test case, over two runs of two steps"
+    cached = record(tmp_path)
+    eva_fit(monkeypatch, "--model.init_args.feature_memory_gb=0")
+    assert record(tmp_path).fingerprint == cached.fingerprint
+
+
+def test_no_labels_are_predicted_while_training(monkeypatch, tmp_path, short):
+    """In eva 0.4.5 argmax and one-hot run on every training batch, for half of the time."""
+    import tapct.probes.segmentation
+
+    predict, calls = tapct.probes.segmentation.predict_labels, []
+    monkeypatch.setattr(
+        "tapct.probes.segmentation.predict_labels", lambda *a: calls.append(torch.is_grad_enabled()) or predict(*a)
+    )
+    eva_fit(monkeypatch, "--trainer.n_runs=1")
+    assert calls == [False, False]  # native and encoder grid of the one test case
+
+
+def test_overrides_reach_the_record(monkeypatch, tmp_path, short):
+    """eva's recorded config ignores overrides: the record takes settings from the objects that ran."""
+    monkeypatch.setenv("MAX_STEPS", "3")
+    eva_fit(
+        monkeypatch,
+        "--trainer.n_runs=1",
+        "--model.init_args.optimizer.init_args.lr=0.125",
+        "--trainer.accumulate_grad_batches=2",
+        "--model.init_args.window_overlap=0.5",
+    )
+    probe = record(tmp_path).probe
+    assert probe["optimizer"]["lr"] == 0.125
+    assert probe["optimizer"]["class"] == "AdamW"
+    assert (probe["steps"], probe["accumulate_grad_batches"]) == (3, 2)
+    assert probe["window_overlap"] == 0.5
+
+
+def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_path, short):
+    monkeypatch.setenv("MAX_STEPS", "4")
+    schedule = "{'class_path': 'torch.optim.lr_scheduler.CosineAnnealingLR', 'init_args': {'T_max': 4}}"
+    eva_fit(monkeypatch, "--trainer.n_runs=1", f"--model.init_args.lr_scheduler={schedule}")
+    probe = record(tmp_path).probe
+    assert probe["optimizer"]["lr"] == pytest.approx(0, abs=1e-9), "the cosine ends at zero after four steps"
+    assert probe["lr_scheduler"][0]["class"] == "CosineAnnealingLR"
+    assert probe["lr_scheduler"][0]["T_max"] == 4
+
+
+def test_every_step_sees_a_full_accumulation(monkeypatch, tmp_path, short):
+    """With epochs over one case, Lightning steps after one of four cases, on a quarter of the gradient."""
+    calls = []
+    step = tapct.probes.SegmentationProbe.training_step
+    monkeypatch.setattr(
+        "tapct.probes.SegmentationProbe.training_step", lambda self, *a: calls.append(1) or step(self, *a)
+    )
+    eva_fit(monkeypatch, "--trainer.n_runs=1", "--trainer.accumulate_grad_batches=4")
+    assert len(calls) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--model.init_args.encodr=tap-s-3d", "Did you mean 'encoder'"),
+        ("--model.init_args.window_overlop=0.5", "Did you mean 'window_overlap'"),
+        ("--data.init_args.taks=quickstart", "Did you mean 'task'"),
+        ("--trainer.init_args.max_stepz=3", "Did you mean 'max_steps'"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest(argument, hint, monkeypatch, capsys, tmp_path):
+    key, _, value = argument.removeprefix("--").partition("=")
+    section, _, name = key.partition(".init_args.")
+    text = (CONFIGS / "quickstart.yaml").read_text()
+    config = tmp_path / "misspelt.yaml"
+    at = text.index("init_args:\n", text.index(f"{section}:")) + len("init_args:\n")
+    config.write_text(f"{text[:at]}    {name}: {value}\n{text[at:]}")
+    monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", str(config)])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_misspelt_section_names_the_nearest(monkeypatch, capsys, tmp_path):
+    config = tmp_path / "misspelt.yaml"
+    config.write_text((CONFIGS / "quickstart.yaml").read_text().replace("data:\n", "dat:\n"))
+    monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", str(config)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "dat" in capsys.readouterr().err
+
+
+def test_variables_choose_encoder_weights_data_and_output(monkeypatch, tmp_path):
+    for name, value, message in (
+        ("ENCODER", "tap-s3d", "Did you mean 'tap-s-3d'"),
+        ("ENCODER_WEIGHTS", str(tmp_path / "none.pth"), "no weights file"),
+        ("DATA_ROOT", str(tmp_path), "no folder"),
+        ("ENCODER", "vista4d", "no encoder 'vista4d'"),
+    ):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            with pytest.raises(Exception, match=message):
+                eva_fit(context, encoder="")
+
+
+def test_the_best_checkpoint_needs_something_to_be_best_at(monkeypatch, short):
+    """Without a monitor, Lightning silently evaluates some other checkpoint under the name "best"."""
+    with pytest.raises(Exception, match="needs a ModelCheckpoint that monitors"):
+        eva_fit(monkeypatch, "--trainer.checkpoint_type=best")
+
+
+def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypatch, tmp_path, short, capfd):
+    thick = f"{SMALL[:-1]}, 'dict_kwargs': {{'window_size': [32, 64, 64]}}}}"
+    eva_fit(monkeypatch, encoder=thick)
+    (case,) = record(tmp_path).runs[0].cases["test"]
+    assert case.padding_voxels == (12, 0, 0)
+    assert (
+        "chest: 20 x 64 x 64 voxels are fewer than a window of 32 x 64 x 64; padded with air" in capfd.readouterr().err
+    )
+
+
+def test_several_devices_are_refused(monkeypatch, short):
+    monkeypatch.setattr("lightning.pytorch.Trainer.world_size", 2)
+    with pytest.raises(Exception, match="trains on one device"):
+        eva_fit(monkeypatch)
