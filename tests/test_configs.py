@@ -4,23 +4,29 @@ import json
 import sys
 from pathlib import Path
 
+import jsonargparse
 import pytest
 import torch
+import yaml
 from eva.__main__ import main
 
 import tapct.probes.frozen
 from tapct.records import Record, read_record
 
 CONFIGS = Path(__file__).parents[1] / "eva_configs"
-SMALL = "--model.init_args.encoder={'class_path': 'tests.small.Small3D', 'init_args': {'weights': 'random'}}"
-DRIFTING = SMALL.replace("Small3D", "Drifting")
+SMALL = {"class_path": "tests.small.Small3D", "init_args": {"weights": "random"}}
+DRIFTING = {**SMALL, "class_path": "tests.small.Drifting"}
+OVERRIDES_PARSE = jsonargparse.__version__ < "4.51"
 
 
-def eva_fit(monkeypatch, *arguments: str, config: str = "quickstart.yaml", encoder: str = SMALL) -> None:
-    """Runs `eva fit --config ...` with a small encoder instead of the config's."""
-    replaced = [encoder, "--model.init_args.weights=null"] if encoder else []
-    command = ["eva", "fit", "--config", str(CONFIGS / config), *replaced, *arguments]
-    monkeypatch.setattr(sys, "argv", command)
+def eva_fit(monkeypatch, tmp_path: Path, trainer=None, encoder=SMALL, **model) -> None:
+    """Runs `eva fit --config quickstart.yaml --config overrides.yaml`, with a small encoder by class_path."""
+    if encoder is not None:
+        model |= {"encoder": encoder, "weights": None}
+    overrides = {"trainer": {"init_args": trainer or {}}, "model": {"init_args": model}}
+    (tmp_path / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    configs = ["--config", str(CONFIGS / "quickstart.yaml"), "--config", str(tmp_path / "overrides.yaml")]
+    monkeypatch.setattr(sys, "argv", ["eva", "fit", *configs])
     main()
 
 
@@ -40,7 +46,7 @@ def short(monkeypatch):
 
 
 def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short, capsys):
-    eva_fit(monkeypatch)
+    eva_fit(monkeypatch, tmp_path)
     out, folder = capsys.readouterr().out, session(tmp_path)
     cell = record(tmp_path)
     assert cell.complete
@@ -71,9 +77,9 @@ def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short, capsys
 
 def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monkeypatch, tmp_path, short):
     """eva 0.4.5 copies one initialised head: its three "runs" differ only by shuffling."""
-    eva_fit(monkeypatch)
+    eva_fit(monkeypatch, tmp_path)
     both = record(tmp_path)
-    eva_fit(monkeypatch, "--model.init_args.seed=1", "--trainer.n_runs=1")
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, seed=1)
     alone = record(tmp_path)
     assert both.runs[0].probe_sha256 != both.runs[1].probe_sha256
     assert alone.runs[0].seed == both.runs[1].seed == 1
@@ -84,7 +90,7 @@ def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monk
 
 def test_the_same_seed_gives_the_same_record(monkeypatch, tmp_path, short):
     for _ in range(2):
-        eva_fit(monkeypatch)
+        eva_fit(monkeypatch, tmp_path)
     assert record(tmp_path, 0).fingerprint == record(tmp_path, 1).fingerprint
     assert session(tmp_path, 0) != session(tmp_path, 1)
 
@@ -100,7 +106,7 @@ def test_a_crash_in_the_last_run_loses_nothing(monkeypatch, tmp_path, short):
 
     monkeypatch.setattr("tapct.probes.frozen.FrozenEncoderProbe.on_fit_start", crash)
     with pytest.raises(RuntimeError, match="node failure"):
-        eva_fit(monkeypatch)
+        eva_fit(monkeypatch, tmp_path)
     assert not (session(tmp_path) / "results.json").exists()
     cell = record(tmp_path)
     assert [run.run for run in cell.runs] == [0]
@@ -123,7 +129,7 @@ def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
         return features
 
     monkeypatch.setattr(tests.small.Drifting, "_encode", watched)
-    eva_fit(monkeypatch, "--model.init_args.feature_memory_gb=0", encoder=DRIFTING)
+    eva_fit(monkeypatch, tmp_path, encoder=DRIFTING, feature_memory_gb=0)
     assert len(seen) > 4  # nothing is kept, so it encodes in training and in testing, in both runs
     assert set(seen) == {(False, False, False)}
 
@@ -132,10 +138,10 @@ def test_features_are_computed_once_a_process(monkeypatch, tmp_path, short):
     calls = []
     extract = tapct.probes.frozen.extract
     monkeypatch.setattr("tapct.probes.frozen.extract", lambda *a, **k: calls.append(1) or extract(*a, **k))
-    eva_fit(monkeypatch)
+    eva_fit(monkeypatch, tmp_path)
     assert len(calls) == 2, "one train case, one test case, over two runs of two steps"
     cached = record(tmp_path)
-    eva_fit(monkeypatch, "--model.init_args.feature_memory_gb=0")
+    eva_fit(monkeypatch, tmp_path, feature_memory_gb=0)
     assert record(tmp_path).fingerprint == cached.fingerprint
 
 
@@ -147,31 +153,38 @@ def test_no_labels_are_predicted_while_training(monkeypatch, tmp_path, short):
     monkeypatch.setattr(
         "tapct.probes.segmentation.predict_labels", lambda *a: calls.append(torch.is_grad_enabled()) or predict(*a)
     )
-    eva_fit(monkeypatch, "--trainer.n_runs=1")
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
     assert calls == [False, False]  # native and encoder grid of the one test case
 
 
 def test_overrides_reach_the_record(monkeypatch, tmp_path, short):
     """eva's recorded config ignores overrides: the record takes settings from the objects that ran."""
     monkeypatch.setenv("MAX_STEPS", "3")
-    eva_fit(
-        monkeypatch,
-        "--trainer.n_runs=1",
-        "--model.init_args.optimizer.init_args.lr=0.125",
-        "--trainer.accumulate_grad_batches=2",
-        "--model.init_args.window_overlap=0.5",
-    )
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.125}}
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "accumulate_grad_batches": 2}, optimizer=optimizer, window_overlap=0.5)
     probe = record(tmp_path).probe
     assert probe["optimizer"]["lr"] == 0.125
-    assert probe["optimizer"]["class"] == "AdamW"
+    assert probe["optimizer"]["class"] == "SGD"
     assert (probe["steps"], probe["accumulate_grad_batches"]) == (3, 2)
     assert probe["window_overlap"] == 0.5
 
 
+@pytest.mark.skipif(not OVERRIDES_PARSE, reason="jsonargparse 4.51 and newer refuse overrides of eva's arguments")
+def test_the_command_line_overrides_the_config(monkeypatch, tmp_path, short):
+    overrides = ["--trainer.n_runs=1", "--model.seed=3", "--model.init_args.optimizer.init_args.lr=0.125"]
+    small = ["--model.encoder.class_path=tests.small.Small3D", "--model.encoder.init_args.weights=random"]
+    command = ["eva", "fit", "--config", str(CONFIGS / "quickstart.yaml"), "--model.weights=null", *small, *overrides]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    cell = record(tmp_path)
+    assert [run.seed for run in cell.runs] == [3]
+    assert cell.probe["optimizer"]["lr"] == 0.125
+
+
 def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_path, short):
     monkeypatch.setenv("MAX_STEPS", "4")
-    schedule = "{'class_path': 'torch.optim.lr_scheduler.CosineAnnealingLR', 'init_args': {'T_max': 4}}"
-    eva_fit(monkeypatch, "--trainer.n_runs=1", f"--model.init_args.lr_scheduler={schedule}")
+    schedule = {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 4}}
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, lr_scheduler=schedule)
     probe = record(tmp_path).probe
     assert probe["optimizer"]["lr"] == pytest.approx(0, abs=1e-9), "the cosine ends at zero after four steps"
     assert probe["lr_scheduler"][0]["class"] == "CosineAnnealingLR"
@@ -185,7 +198,7 @@ def test_every_step_sees_a_full_accumulation(monkeypatch, tmp_path, short):
     monkeypatch.setattr(
         "tapct.probes.SegmentationProbe.training_step", lambda self, *a: calls.append(1) or step(self, *a)
     )
-    eva_fit(monkeypatch, "--trainer.n_runs=1", "--trainer.accumulate_grad_batches=4")
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "accumulate_grad_batches": 4})
     assert len(calls) == 2 * 4
 
 
@@ -231,18 +244,18 @@ def test_variables_choose_encoder_weights_data_and_output(monkeypatch, tmp_path)
         with monkeypatch.context() as context:
             context.setenv(name, value)
             with pytest.raises(Exception, match=message):
-                eva_fit(context, encoder="")
+                eva_fit(context, tmp_path, encoder=None)
 
 
-def test_the_best_checkpoint_needs_something_to_be_best_at(monkeypatch, short):
+def test_the_best_checkpoint_needs_something_to_be_best_at(monkeypatch, tmp_path, short):
     """Without a monitor, Lightning silently evaluates some other checkpoint under the name "best"."""
     with pytest.raises(Exception, match="needs a ModelCheckpoint that monitors"):
-        eva_fit(monkeypatch, "--trainer.checkpoint_type=best")
+        eva_fit(monkeypatch, tmp_path, {"checkpoint_type": "best"})
 
 
 def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypatch, tmp_path, short, capfd):
-    thick = f"{SMALL[:-1]}, 'dict_kwargs': {{'window_size': [32, 64, 64]}}}}"
-    eva_fit(monkeypatch, encoder=thick)
+    thick = {**SMALL, "dict_kwargs": {"window_size": [32, 64, 64]}}
+    eva_fit(monkeypatch, tmp_path, encoder=thick)
     (case,) = record(tmp_path).runs[0].cases["test"]
     assert case.padding_voxels == (12, 0, 0)
     assert (
@@ -250,7 +263,7 @@ def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypa
     )
 
 
-def test_several_devices_are_refused(monkeypatch, short):
+def test_several_devices_are_refused(monkeypatch, tmp_path, short):
     monkeypatch.setattr("lightning.pytorch.Trainer.world_size", 2)
     with pytest.raises(Exception, match="trains on one device"):
-        eva_fit(monkeypatch)
+        eva_fit(monkeypatch, tmp_path)
