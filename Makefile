@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # eva imports onnxruntime; newer Linux wheels of it phone home unless this is set before the import.
 export ORT_DISABLE_TELEMETRY = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
 
 .PHONY: quickstart test lint install clean
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.card import EncoderCard
+from tapct.encoders.download import fetch
 from tapct.errors import EncoderError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -69,7 +70,7 @@ class Encoder(nn.Module, abc.ABC):
             raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
         self.card = type(self).card.with_options(**options)
         self.precision = precision
-        self.weights_source = weights_lib.source_of(weights, self.card)
+        self.weights_source = weights_lib.source_of(self.published_weights() if weights is None else weights, self.card)
         with _seeded(self.seed):
             self.network = self.build()
         if weights != "random":
@@ -85,6 +86,10 @@ class Encoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         """Encodes checked windows, float32 HU (B, 1, ...) with the spatial axes as `axes` says."""
+
+    def published_weights(self) -> Path:
+        """Returns the published file, downloading it if it is not in the cache."""
+        return fetch(self.card)
 
     def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the published checkpoint under the names of the network; the default changes nothing."""

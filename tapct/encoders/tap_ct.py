@@ -61,9 +61,9 @@ def _card(size: str, kind: str, window: tuple[int, int, int], stride: tuple[int,
         has_cls=True,
         num_params=params,
         weights=Weights(
-            # Only b-3d's page is named in the paper; the file layout of the others is the same.
-            repository="huggingface.co/fomofo/tap-ct-b-3d" if (size, kind) == ("b", "3d") else None,
-            file="model.safetensors" if (size, kind) == ("b", "3d") else None,
+            # The paper names b-3d's page, and others have loaded s-3d's; the names of the rest are not known.
+            repository=f"huggingface.co/fomofo/tap-ct-{size}-3d" if kind == "3d" else None,
+            file="model.safetensors" if kind == "3d" else None,
         ),
         pretraining_data=("in-house oncological CT, 105K volumes",),
         reference="Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of CT Foundation Models, 2025",

@@ -18,20 +18,14 @@ from tapct.errors import WeightsError
 RANDOM = "random"
 
 
-def source_of(weights: str | Path | None, card: EncoderCard) -> str | Path:
+def source_of(weights: str | Path, card: EncoderCard) -> str | Path:
     """Returns where the weights come from: "random", or an existing file (of a folder, the published one).
 
     Raises:
-        WeightsError: If the file does not exist, or none was named and none can be downloaded.
+        WeightsError: If the file does not exist.
     """
     if weights == RANDOM:
         return RANDOM
-    if weights is None:
-        where = f"They are published at {card.weights.repository}. " if card.weights.repository else ""
-        raise WeightsError(
-            f"{card.name}: downloading weights is not supported yet. {where}Give the path of a file "
-            f"(ENCODER_WEIGHTS=/path/to/model.safetensors), or '{RANDOM}' for seeded random weights."
-        )
     path = Path(weights).expanduser()
     if path.is_dir() and card.weights.file is not None:
         path = path / card.weights.file
@@ -96,12 +90,40 @@ def _likely_cause(problems: dict[str, list[str]]) -> str:
     return "The file is of another architecture, or incomplete."
 
 
+_TRANSFORMERS_NAMES = (
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    ("embeddings.", ""),
+    ("encoder.layer.", "blocks."),
+    ("attention.output.dense", "attn.proj"),
+    ("layer_scale1.lambda1", "ls1.gamma"),
+    ("layer_scale2.lambda1", "ls2.gamma"),
+    ("layernorm.", "norm."),
+)
+"""Names of `transformers`' Dinov2WithRegisters in published files, and ours; q, k and v are joined apart."""
+
+
+def _from_transformers(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for key, value in state_dict.items():
+        name = key
+        for theirs, ours in _TRANSFORMERS_NAMES:
+            name = name.replace(theirs, ours)
+        renamed[name] = value
+    for query in [name for name in renamed if ".attention.attention.query." in name]:
+        parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if all(part in renamed for part in parts):
+            joined = query.replace(".attention.attention.query.", ".attn.qkv.")
+            renamed[joined] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
+
+
 def from_dinov2(state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Returns the backbone of a checkpoint in DINOv2's layout under the names of `tapct.vit`.
 
-    Accepts a flat state dict, or one under `teacher` or `model`; prefixes `module.` and `backbone.`;
-    blocks in chunks (`blocks.0.3.`) or not. The pretraining heads (`dino_head.`, `ibot_head.`) are
-    dropped on purpose.
+    Accepts the names of DINOv2's own code and those of `transformers`; a flat state dict, or one under
+    `teacher` or `model`; prefixes `module.` and `backbone.`; blocks in chunks (`blocks.0.3.`) or not. The
+    pretraining heads (`dino_head.`, `ibot_head.`) are dropped on purpose.
     """
     for wrapper in ("teacher", "model"):
         if isinstance(state_dict.get(wrapper), dict):
@@ -113,7 +135,7 @@ def from_dinov2(state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         if name.startswith(("dino_head.", "ibot_head.")):
             continue
         renamed[re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name) if chunked else name] = state_dict[key]
-    return renamed
+    return _from_transformers(renamed) if any(name.startswith("embeddings.") for name in renamed) else renamed
 
 
 def content_sha256(state_dict: dict[str, torch.Tensor]) -> str:
