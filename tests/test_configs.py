@@ -191,6 +191,15 @@ def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_pa
     assert probe["lr_scheduler"][0]["T_max"] == 4
 
 
+def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, short):
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
+    full = record(tmp_path)
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "precision": "bf16-mixed"})
+    mixed = record(tmp_path)
+    assert mixed.probe["precision"] == "bf16-mixed"
+    assert mixed.runs == full.runs
+
+
 def test_every_step_sees_a_full_accumulation(monkeypatch, tmp_path, short):
     """With epochs over one case, Lightning steps after one of four cases, on a quarter of the gradient."""
     calls = []

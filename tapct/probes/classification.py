@@ -76,6 +76,10 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def _batch_step(self, batch: Any) -> dict[str, Any]:
+        with self.full_precision():
+            return self._step(batch)
+
+    def _step(self, batch: Any) -> dict[str, Any]:
         case = self.case_of(batch)
         target = case.target.flatten()
         if target.numel() != len(self.classes):

@@ -125,9 +125,16 @@ class FrozenEncoderProbe(module.ModelModule):
         datasets = self.trainer.datamodule.datasets
         for dataset in (datasets.train, datasets.val, datasets.test):
             one = dataset[0] if isinstance(dataset, list) else dataset
-            if one is not None and one.classes:
-                return list(one.classes)
+            if names := getattr(one, "classes", None):
+                return list(names)
         raise TaskError("the datasets name no classes: give them a `classes` property, as eva's datasets have")
+
+    def full_precision(self) -> torch.autocast:
+        """Returns a context without autocast: sums over millions of voxels lose their digits in bf16.
+
+        The trainer's `precision` then changes nothing here; the encoder has its own.
+        """
+        return torch.autocast(self.device.type, enabled=False)
 
     @property
     def trained_head(self) -> nn.Module:

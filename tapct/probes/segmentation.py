@@ -84,18 +84,21 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
 
     @override
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        case = self.case_of(batch)
-        features = self.features_of(case)
-        labels = resample_labels(self._labels(case), features.native_grid, features.encoder_grid)
-        return {"loss": self._loss(self.decoder(features.map), labels, features)}
+        with self.full_precision():
+            case = self.case_of(batch)
+            features = self.features_of(case)
+            labels = resample_labels(self._labels(case), features.native_grid, features.encoder_grid)
+            return {"loss": self._loss(self.decoder(features.map), labels, features)}
 
     @override
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        return self._evaluate(batch)
+        with self.full_precision():
+            return self._evaluate(batch)
 
     @override
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        return self._evaluate(batch)
+        with self.full_precision():
+            return self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> dict[str, torch.Tensor]:
         case = self.case_of(batch)

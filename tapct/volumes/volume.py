@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 
 from tapct.errors import VolumeError
+from tapct.volumes.geometry import Grid
 
 SAME_GRID_TOLERANCE = 0.1
 """Two grids are one when their corners agree to this fraction of the smallest voxel edge."""
@@ -41,8 +42,12 @@ class _Placed:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance in mm between neighbouring voxels along (z, y, x)."""
-        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(y), float(x)
+        return self.grid.spacing_mm
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie, without their values."""
+        return Grid.of(self.shape, self.affine)
 
     def index_to_world(self, points: np.ndarray) -> np.ndarray:
         """Maps voxel indices to the patient.

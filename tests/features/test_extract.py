@@ -9,7 +9,7 @@ import torch
 
 from tapct.features import FeatureMemory, extract
 from tapct.probes.dense import predict_labels
-from tapct.volumes import Grid, LinearMap, read_ct
+from tapct.volumes import LinearMap, read_ct
 from tests.small import CubicMillimetres, Small3D, abdomen, small_encoder
 
 
@@ -23,7 +23,7 @@ def scan(tmp_path_factory) -> nibabel.Nifti1Image:
 
 def extracted(path, encoder):
     ct = read_ct(path)
-    return ct, extract(encoder, torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    return ct, extract(encoder, torch.from_numpy(ct.hu), ct.grid)
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "LAI", "SPL", "ASR", "PIR", "SAL"])
@@ -60,7 +60,7 @@ def test_a_mirrored_scan_gives_other_features(scan, tmp_path):
 
 def test_features_do_not_depend_on_how_many_windows_go_together():
     ct, _ = abdomen((slice(70, 95), slice(None), slice(None)))
-    encoder, grid = small_encoder(), Grid.of(ct.shape, ct.affine)
+    encoder, grid = small_encoder(), ct.grid
     one, many = (extract(encoder, torch.from_numpy(ct.hu), grid, batch=b) for b in (1, 7))
     torch.testing.assert_close(one.map, many.map, atol=1e-5, rtol=1e-5)
     assert one.embeddings.shape == (4, 48)  # 25 slices: windows of 8 at 0, 8, 16, 20 of the 28 padded ones
@@ -70,7 +70,7 @@ def test_features_do_not_depend_on_how_many_windows_go_together():
 def test_a_feature_lies_where_its_voxels_lie_in_the_patient():
     """An encoder that averages: each feature is the mean HU of the cube that its grid says."""
     ct, _ = abdomen((slice(60, 100), slice(None), slice(None)))
-    features = extract(small_encoder(CubicMillimetres), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    features = extract(small_encoder(CubicMillimetres), torch.from_numpy(ct.hu), ct.grid)
     assert np.allclose(features.encoder_grid.spacing_mm, 4)
     assert np.allclose(features.feature_grid.spacing_mm, 8)
     centres = []
@@ -86,7 +86,7 @@ def test_a_feature_lies_where_its_voxels_lie_in_the_patient():
 
 def test_memory_holds_what_fits_and_is_shared_by_copies():
     ct, _ = abdomen((slice(70, 78), slice(None), slice(None)))
-    features = extract(small_encoder(), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    features = extract(small_encoder(), torch.from_numpy(ct.hu), ct.grid)
     memory = FeatureMemory(2 * features.nbytes)
     for key in "abc":
         memory.put(key, features)

@@ -58,7 +58,7 @@ def test_no_gradient_is_computed_where_none_is_wanted():
 def test_a_probe_overfits_one_case():
     """Enough steps on one real case bring training Dice well above its start."""
     ct, labels = abdomen((slice(84, 100), slice(None), slice(None)))
-    features = extract(small_encoder(), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine))
+    features = extract(small_encoder(), torch.from_numpy(ct.hu), ct.grid)
     target = resample_labels(torch.from_numpy(labels.labels), features.native_grid, features.encoder_grid)
     to_voxels = LinearMap.between(features.feature_grid, features.encoder_grid)
     torch.manual_seed(0)

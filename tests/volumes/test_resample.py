@@ -87,7 +87,7 @@ def test_labels_by_largest_share_equal_the_argmax_of_resampled_one_hot():
 )
 def test_labels_survive_the_way_to_the_encoder_grid_and_back(spacing, in_plane, bound):
     ct, labels = abdomen()
-    native = Grid.of(ct.shape, ct.affine)
+    native = ct.grid
     there = native if spacing is None else native.respaced(spacing)
     if in_plane:
         there = there.resized((there.shape.z, in_plane, in_plane))

@@ -1,0 +1,108 @@
+"""Speed and memory of every encoder on this machine, as a table and as JSON.
+
+    python benchmarks/encoders.py [--encoders tap-s-3d,tap-b-3d] [--batch 8] [--compile] [--json out.json]
+
+Weights are random: speed does not depend on them. A volume is 300x512x512 voxels of 1.5x0.79x0.79 mm (the median
+spacing of the paper's pretraining data, section 3.2), windows without overlap; volumes/s counts the encoder alone.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import tapct
+from tapct.encoders import Encoder
+from tapct.features import encoder_grid
+from tapct.records import environment, git_state
+from tapct.volumes import Grid, WindowPlan
+
+VOLUME = Grid.of((300, 512, 512), np.diag([1.5, 0.79, 0.79, 1.0]))
+
+
+def seconds(function, device: torch.device, at_least_s: float) -> float:
+    """Mean time of a call, after a warm-up, over at least so many seconds; the device is waited for once."""
+
+    def wait():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(2):
+        function()
+    wait()
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < at_least_s:
+        function()
+        calls += 1
+        wait() if calls % 4 == 0 else None
+    wait()
+    return (time.perf_counter() - start) / calls
+
+
+def matmul_rate(device: torch.device, at_least_s: float) -> float:
+    """Measured FLOP/s of a large matrix product, in the precision that encoders use on this device."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / seconds(lambda: a @ b, device, at_least_s)
+
+
+def measure(encoder: Encoder, batch: int, device: torch.device, at_least_s: float, peak_rate: float) -> dict:
+    card = encoder.card
+    windows = torch.empty(batch, 1, *card.window_size, device=device).uniform_(-1000, 1000)
+    with FlopCounterMode(display=False) as counter:
+        encoder(windows[:1])
+    flop = counter.get_total_flops()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    per_window = seconds(lambda: encoder(windows), device, at_least_s) / batch
+    plan = WindowPlan.of(encoder_grid(VOLUME, card).shape, card.window_size, card.feature_stride)
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "encoder": card.name,
+        "parameters": card.num_params,
+        "tflop_per_window": flop / 1e12,
+        "windows_per_volume": len(plan.origins),
+        "windows_per_s": 1 / per_window,
+        "volumes_per_s": 1 / per_window / len(plan.origins),
+        "peak_memory_gb": (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else host) / 1e9,
+        "share_of_matmul_rate": flop / per_window / peak_rate,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", default=",".join(tapct.list_encoders()), help="names, by comma")
+    parser.add_argument("--batch", type=int, default=8 if torch.cuda.is_available() else 1, help="windows at once")
+    parser.add_argument("--seconds", type=float, default=3.0, help="least time to measure over")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    peak_rate = matmul_rate(device, options.seconds)
+    rows = []
+    for name in options.encoders.split(","):
+        encoder = tapct.load_encoder(name, "random", device)
+        if options.compile:
+            encoder.network = torch.compile(encoder.network)
+        rows.append(measure(encoder, options.batch, device, options.seconds, peak_rate))
+        print(f"{name}: {rows[-1]['windows_per_s']:.2f} windows/s", flush=True)
+    table = Table(*(key.replace("_", " ") for key in rows[0]), title=f"matmul: {peak_rate / 1e12:.2f} TFLOP/s")
+    for row in rows:
+        table.add_row(
+            *(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v for v in row.values())
+        )
+    Console(width=160).print(table)
+    if options.json:
+        made = {"git": git_state(), **environment(device), "batch": options.batch, "compile": options.compile}
+        options.json.write_text(json.dumps({"made": made, "matmul_flop_per_s": peak_rate, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
