@@ -49,6 +49,12 @@ class Encoder(nn.Module, abc.ABC):
     """Directions in which the axes of the network's array grow: "SPL" is (z, y, x) as everything here has it,
     "RAS" is the (x, y, z) of MONAI's `Orientationd("RAS")`. Windows are turned so, and the map back."""
 
+    cell_centre: ClassVar[tuple[float, float, float] | None] = None
+    """Voxel of a window, along the network's own axes, on which its first feature is centred. None is the
+    middle of the stride, as for patches and pooling. A convolution of kernel 3, stride 2 and padding 1 is
+    centred on the first voxel of its stride instead, and so is a chain of them: (0, 0, 0). Mistaken by half a
+    stride, every prediction is shifted (by 23 mm at stride 32 and 1.5 mm), and no 1x1x1 probe can undo it."""
+
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
 
@@ -91,9 +97,19 @@ class Encoder(nn.Module, abc.ABC):
         """Returns the published file, downloading it if it is not in the cache."""
         return fetch(self.card)
 
-    def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Returns the published checkpoint under the names of the network; the default changes nothing."""
         return state_dict
+
+    def feature_centre(self) -> tuple[float, float, float]:
+        """Returns the voxel within its stride on which a feature is centred, along (z, y, x) in SPL order."""
+        stride = self.card.feature_stride
+        centre = [(s - 1) / 2 for s in stride]
+        if self.cell_centre is not None:
+            order, flips = _turn(self.axes)
+            for i, (axis, voxel) in enumerate(zip(order, self.cell_centre, strict=True)):
+                centre[axis] = stride[axis] - 1 - voxel if i in flips else voxel
+        return centre[0], centre[1], centre[2]
 
     def accepts(self, size: tuple[int, int, int]) -> bool:
         """Returns whether the network can take windows of `size` (D, H, W): here, multiples of the stride."""
@@ -156,6 +172,7 @@ class Encoder(nn.Module, abc.ABC):
             "weights": str(self.weights_source),
             "weights_sha256": weights_lib.content_sha256(self.network.state_dict()),
             "precision": self.precision,
+            "feature_centre_voxel": self.feature_centre(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
 

@@ -4,7 +4,7 @@
 (Appendix C.2); voxels are clipped and normalised with the statistics of the pretraining data.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -41,7 +41,7 @@ class TapCT(Encoder):
         tokens = self.network(x.squeeze(2) if two_d else x)
         return Features(tokens.map.unsqueeze(2) if two_d else tokens.map, tokens.cls, tokens.cls)
 
-    def _convert(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         return from_dinov2(state_dict)
 
 

@@ -73,6 +73,6 @@ def extract(
         embeddings=torch.cat(embeddings),
         native_grid=native,
         encoder_grid=grid,
-        feature_grid=grid.padded(plan.padded_shape).cells(card.feature_stride),
+        feature_grid=grid.padded(plan.padded_shape).cells(card.feature_stride, encoder.feature_centre()),
         padding=plan.padding,
     )

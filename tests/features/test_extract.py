@@ -9,8 +9,8 @@ import torch
 
 from tapct.features import FeatureMemory, extract
 from tapct.probes.dense import predict_labels
-from tapct.volumes import LinearMap, read_ct
-from tests.small import CubicMillimetres, Small3D, abdomen, small_encoder
+from tapct.volumes import Grid, LinearMap, read_ct
+from tests.small import CubicMillimetres, Small3D, abdomen, small_card, small_encoder
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,27 @@ def test_memory_holds_what_fits_and_is_shared_by_copies():
     tiny = FeatureMemory(1)
     tiny.put("a", features)
     assert tiny.get("a") is None
+
+
+@pytest.mark.parametrize("axes", ["SPL", "RAS", "SRA"])
+def test_features_of_strided_convolutions_lie_on_the_first_voxel_of_their_stride(axes):
+    """Each feature is the voxel that two strided convolutions are centred on: brought back, a ramp is in its place."""
+
+    class Strided(CubicMillimetres):
+        card = small_card(name="strided", window_size=(8, 32, 32), in_plane_size=None, feature_stride=(4, 4, 4))
+        cell_centre = (0.0, 0.0, 0.0)
+
+        def build(self):
+            layers = [torch.nn.Conv3d(1, 1, 3, stride=2, padding=1, bias=False) for _ in range(2)]
+            for layer in layers:
+                layer.weight.data.zero_()[0, 0, 1, 1, 1] = 1
+            return torch.nn.Sequential(*layers)
+
+    Strided.axes = axes
+    z, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (16, 64, 64)), indexing="ij")
+    ramp = 7 * z - 3 * y + 5 * x - 400
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    features = extract(Strided("random"), ramp, Grid.of(ramp.shape, affine))
+    back = LinearMap.between(features.feature_grid, features.native_grid)(features.map)[0]
+    inner = (slice(4, -4), slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(back[inner], ramp[inner])
