@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tapct import telemetry
+from tapct.encoders import EncoderCard, encoder_class, list_encoders
 from tapct.errors import TapctError
 
 
@@ -60,21 +61,30 @@ def _dump(content: object) -> str:
 
 
 def _encoders() -> Table:
-    from tapct.encoders import encoder_class, list_encoders
-
-    table = Table("encoder", "params", "window", "spacing", "in-plane", "stride", "features", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    for column in ("encoder", "params", "window", "grid", "stride", "features"):
+        table.add_column(column, no_wrap=True)
     for name in list_encoders():
         card = encoder_class(name).card
         table.add_row(
             name,
             f"{card.num_params / 1e6:.1f} M",
-            "x".join(map(str, card.window_size)),
-            "native" if card.spacing_mm is None else "x".join(map(str, card.spacing_mm)) + " mm",
-            str(card.in_plane_size or "native"),
-            "x".join(map(str, card.feature_stride)),
+            _sizes(card.window_size),
+            _grid(card),
+            _sizes(card.feature_stride),
             str(card.feature_dim),
         )
     return table
+
+
+def _sizes(zyx: tuple[float, float, float]) -> str:
+    return f"{zyx[0]:g}³" if len(set(zyx)) == 1 else "x".join(f"{n:g}" for n in zyx)
+
+
+def _grid(card: EncoderCard) -> str:
+    spacing = "" if card.spacing_mm is None else f"{_sizes(card.spacing_mm)} mm"
+    slices = "" if card.in_plane_size is None else f"slices {card.in_plane_size}²"
+    return " ".join(filter(None, (spacing, slices))) or "native"
 
 
 def _tasks() -> Table:

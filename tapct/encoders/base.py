@@ -143,7 +143,7 @@ class Encoder(nn.Module, abc.ABC):
             raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
-        if any(n % s or n == 0 for n, s in zip(x.shape[2:], stride, strict=True)):
+        if not self.accepts((x.shape[2], x.shape[3], x.shape[4])):
             raise EncoderError(
                 f"{name} wants windows whose size is a multiple of its stride {stride}, but got {tuple(x.shape[2:])}"
             )

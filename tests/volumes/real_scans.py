@@ -12,5 +12,5 @@ ABDOMEN_ORGANS = QUICKSTART / "abdomen" / "organs.nii.gz"
 CHEST_CT = QUICKSTART / "chest" / "ct_dicom"
 CHEST_ORGANS = QUICKSTART / "chest" / "organs.nii.gz"
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the small real scans are not at {SHARED}")

@@ -1,0 +1,1 @@
+"""Adapters of published CT encoders, one file each."""

@@ -1,0 +1,206 @@
+"""VoCo-B against eva's own class and MONAI's SwinUNETR, both with the patch merging of MONAI 1.3.0 sliced out here."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from eva.vision.models.networks.backbones.radiology.swin_unetr import SwinUNETREncoder
+from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTransformer, SwinUNETR
+from torch import nn
+from torch.nn import functional as F
+
+from baselines import voco
+from baselines.voco import VoCoB
+from tapct.encoders import Features
+from tapct.errors import EncoderError, WeightsError
+
+SIZE = (32, 64, 96)  # cells (1, 2, 3)
+
+
+def merging_of_monai_13(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Eight slices of which two come twice, layer norm, linear layer: each step by its formula."""
+    eight = [
+        x[:, 0::2, 0::2, 0::2, :],
+        x[:, 1::2, 0::2, 0::2, :],
+        x[:, 0::2, 1::2, 0::2, :],
+        x[:, 0::2, 0::2, 1::2, :],
+        x[:, 1::2, 0::2, 1::2, :],
+        x[:, 0::2, 1::2, 0::2, :],
+        x[:, 0::2, 0::2, 1::2, :],
+        x[:, 1::2, 1::2, 1::2, :],
+    ]
+    x = torch.concatenate(eight, dim=4)
+    x = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, eps=1e-5)
+    return torch.einsum("...i,oi->...o", x, self.reduction.weight)
+
+
+def with_old_merging(network: nn.Module) -> nn.Module:
+    merging = [module for module in network.modules() if isinstance(module, PatchMergingV2)]
+    assert len(merging) == 4
+    for module in merging:
+        module.forward = types.MethodType(merging_of_monai_13, module)
+    return network
+
+
+@pytest.fixture(scope="module")
+def unetr() -> SwinUNETR:
+    """The network of VoComni-B, as upstream's README.md builds it."""
+    return SwinUNETR(in_channels=1, out_channels=21, feature_size=48, use_v2=True).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def vocomni(unetr) -> dict[str, torch.Tensor]:
+    """VoComni_B.pt: a whole SwinUNETR, every parameter random.
+
+    They are views of some million numbers, each row of a matrix starting elsewhere, so that 300 MB fit a small file.
+    """
+    numbers = torch.empty(4_000_000).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    state = unetr.state_dict()
+    for i, (key, tensor) in enumerate(unetr.named_parameters()):
+        if tensor.ndim == 1:
+            state[key] = numbers[31 * i :][: len(tensor)] / 2 + (1.0 if key.endswith("weight") else 0.0)
+        else:
+            row = tensor[0].numel()
+            rows = numbers[31 * i :][: 1009 * (len(tensor) - 1) + row]
+            rows = rows.clone() if key.endswith("bias_table") else rows * (3 / row) ** 0.5
+            state[key] = rows.as_strided(tensor.shape, (1009, *tensor.stride()[1:]))
+    unetr.load_state_dict(state)
+    return state
+
+
+@pytest.fixture(scope="module")
+def eva() -> SwinUNETREncoder:
+    """What eva's `radiology/voco_b` is before it downloads its weights (radiology/voco.py)."""
+    return SwinUNETREncoder(in_channels=1, feature_size=48, spatial_dims=3).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def ssl_head(vocomni, eva) -> dict[str, torch.Tensor]:
+    """VoCo_B_SSL_head.pt: the names of VoComni_B.pt without decoder and output layer."""
+    return {key: vocomni[key] for key in eva.state_dict()}
+
+
+def saved(path, tensors):
+    torch.save(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(ssl_head, tmp_path_factory) -> VoCoB:
+    return VoCoB(saved(tmp_path_factory.mktemp("voco") / "VoCo_B_SSL_head.pt", ssl_head))
+
+
+def scans() -> torch.Tensor:
+    """A scan with a gradient along every axis and beyond the range on both sides, and the same the other way round."""
+    noise = torch.randn(1, 1, *SIZE, generator=torch.Generator().manual_seed(1)) * 150
+    z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in SIZE), indexing="ij")
+    scan = noise + 100 * z + 200 * y + 400 * x
+    return torch.cat([scan, scan.flip(2, 3, 4)])
+
+
+def prepared(scans: torch.Tensor) -> torch.Tensor:
+    """HU -175..250 to 0..1, turned to (x, y, z) towards right, anterior, superior."""
+    scaled = (np.clip(scans.double().numpy(), -175.0, 250.0) + 175.0) / 425.0
+    return torch.from_numpy(scaled.transpose(0, 1, 4, 3, 2)[:, :, ::-1, ::-1].copy()).float()
+
+
+def turned_back(features: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(features.numpy()[:, :, ::-1, ::-1].transpose(0, 1, 4, 3, 2).copy())
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """To 1e-5 of the length: norms over few voxels raise the rounding of fp32 in single ones above that."""
+    assert actual.shape == expected.shape
+    assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
+
+
+@pytest.fixture(scope="module")
+def features(encoder) -> Features:
+    return encoder(scans())
+
+
+def test_features_are_those_of_evas_class_with_the_old_merging(features, eva, ssl_head):
+    eva.load_state_dict(ssl_head)
+    embedding, maps = with_old_merging(eva).forward_intermediates(prepared(scans()[:1]))
+    assert_same(features.map[:1], turned_back(maps[-1]))
+    assert_same(features.embedding[:1], embedding)
+    assert features.map.shape == (2, 768, 1, 2, 3)
+    assert features.embedding.shape == (2, 1152)
+    assert features.cls is None
+
+
+def test_the_map_is_swinunetrs_with_the_old_merging_and_not_with_the_new_for_a_scan_the_other_way_round(
+    features, unetr, vocomni
+):
+    x = prepared(scans()[1:])
+
+    def deepest():
+        return turned_back(unetr.encoder10(unetr.swinViT(x, unetr.normalize)[4]))
+
+    assert {type(m) for m in unetr.modules() if isinstance(m, PatchMergingV2)} == {PatchMerging}
+    new = deepest()  # MONAI's current merging, with the very same tensors
+    with_old_merging(unetr)
+    assert_same(features.map[1:], deepest())
+    assert (features.map[1:] - new).abs().max() > 0.1
+    # A network that could not tell the two scans apart would prove nothing.
+    assert (features.map[1].flip(1, 2, 3) - features.map[0]).abs().max() > 0.1
+
+
+def test_monai_has_changed_the_merging_that_is_kept_here(encoder):
+    x = torch.randn(1, 4, 6, 8, 48, generator=torch.Generator().manual_seed(2))
+    ours = encoder.network.swinViT.layers1[0].downsample
+    current = PatchMerging(48)
+    current.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), merging_of_monai_13(ours, x), rtol=1e-5, atol=1e-5)
+        assert (ours(x) - current(x)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("merging", ["merging", "mergingv2"])
+def test_another_merging_is_refused_when_the_network_is_built(monkeypatch, merging):
+    def deaf(**options):
+        return SwinTransformer(**options | {"downsample": merging})
+
+    monkeypatch.setattr(voco, "SwinTransformer", deaf)
+    with pytest.raises(EncoderError, match=r"voco-b.*merging"):
+        VoCoB("random")
+
+
+def test_the_encoder_is_what_its_card_says(encoder):
+    card = encoder.card
+    assert card.num_params == 53_164_146 == sum(p.numel() for p in encoder.parameters())
+    assert (card.window_size, card.spacing_mm, card.feature_stride) == ((96,) * 3, (1.5,) * 3, (32,) * 3)
+    assert (card.feature_dim, card.embedding_dim) == (768, 1152)
+    assert card.pad_hu == -175.0  # what upstream scales to the 0 that it pads with
+    assert encoder.feature_centre() == (15.5,) * 3  # patches, and merging of 2 x 2 x 2
+    assert card.weights.licence == "Apache-2.0"
+    assert "MONAI 1.3.0" in card.reference
+
+
+def test_a_whole_swinunetr_gives_the_same_encoder_wrapped_or_not(encoder, vocomni, tmp_path):
+    assert {k.split(".")[0] for k in vocomni} > {"swinViT", "encoder10", "decoder1", "decoder5", "out"}
+    whole = VoCoB(saved(tmp_path / "VoComni_B.pt", vocomni))
+    assert whole.describe()["weights_sha256"] == encoder.describe()["weights_sha256"]
+    flat, wrapped = encoder._convert(vocomni), encoder._convert({"state_dict": vocomni})
+    assert flat.keys() == wrapped.keys()
+    assert all(flat[key] is wrapped[key] for key in flat)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("encoder10.layer.conv2.conv.weight"), "1 missing: encoder10.layer.conv2.conv.weight"),
+        (lambda s: s.pop("swinViT.layers4.0.downsample.norm.weight"), "1 missing: swinViT.layers4.0.downsample"),
+        (lambda s: s.update({"encoder5.layer.conv1.conv.weight": torch.ones(1)}), "1 unexpected: encoder5"),
+        (lambda s: s.update({"decoder6.weight": torch.ones(1)}), "1 unexpected: decoder6"),
+        (lambda s: s.update({"outer.weight": torch.ones(1)}), "1 unexpected: outer"),
+        # Upstream's loader would leave this one at random values.
+        (lambda s: s.update({"swinViT.patch_embed.proj.bias": torch.ones(96)}), "1 of another shape: swinViT.patch"),
+    ],
+)
+def test_loading_is_strict(ssl_head, tmp_path, change, message):
+    state = {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in ssl_head.items()}
+    change(state)
+    with pytest.raises(WeightsError, match=message):
+        VoCoB(saved(tmp_path / "bad.pt", state))
