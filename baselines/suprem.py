@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import max_pool3d
 
 from tapct.encoders import Encoder, EncoderCard, Features, Precision, Weights
-from tapct.encoders.base import EncoderError
+from tapct.errors import EncoderError
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: supervised_pretraining/train.py, a_min and a_max
 

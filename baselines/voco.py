@@ -22,7 +22,7 @@ from monai.networks.nets.swin_unetr import PatchMergingV2, SwinTransformer
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
-from tapct.encoders.base import EncoderError
+from tapct.errors import EncoderError
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: voco_train.py, a_min and a_max
 
