@@ -74,14 +74,14 @@ def test_labels_by_largest_share_equal_the_argmax_of_resampled_one_hot():
 
 
 # Labels to an encoder's grid and back to the scan's own, by nearest neighbour: the least mean Dice over organs.
-# Quickstart's abdomen (3 mm); measured 1.000, 0.890, 0.840, 0.732, 0.969.
+# Quickstart's abdomen (3 mm); measured 1.000, 1.000, 0.886, 0.815, 1.000.
 @pytest.mark.parametrize(
     ("spacing", "in_plane", "bound"),
     [
         ((1.5, 1.5, 1.5), None, 0.99),
         ((3.0, 1.0, 1.0), None, 0.99),
-        ((4.0, 4.0, 4.0), None, 0.80),
-        ((6.0, 6.0, 6.0), None, 0.60),
+        ((4.0, 4.0, 4.0), None, 0.85),
+        ((6.0, 6.0, 6.0), None, 0.78),
         (None, 224, 0.99),
     ],
 )
