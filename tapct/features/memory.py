@@ -1,6 +1,7 @@
 """A cache of features in memory, for the runs of one process."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 from tapct.features.extract import CaseFeatures
@@ -15,15 +16,15 @@ class FeatureMemory:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._cases: OrderedDict[str, CaseFeatures] = OrderedDict()
+        self._cases: OrderedDict[Hashable, CaseFeatures] = OrderedDict()
 
-    def get(self, key: str) -> CaseFeatures | None:
+    def get(self, key: Hashable) -> CaseFeatures | None:
         """Returns the features of a case, or None where they are not (or no longer) held."""
         if key in self._cases:
             self._cases.move_to_end(key)
         return self._cases.get(key)
 
-    def put(self, key: str, features: CaseFeatures) -> None:
+    def put(self, key: Hashable, features: CaseFeatures) -> None:
         """Holds the features of a case, letting go of the least recently used ones over the budget."""
         if features.nbytes > self._budget:
             return

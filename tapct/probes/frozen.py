@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from eva.core.models.modules import module
 from lightning.pytorch.cli import LRSchedulerCallable
@@ -33,7 +32,7 @@ class Case:
     Attributes:
         name: Case in the split file.
         patient: Patient in the split file.
-        source: File of the scan; what features are cached under.
+        source: File of the scan.
         hu: (D, H, W) float32.
         grid: Grid of `hu`.
         target: The rest of the batch: labels (D, H, W), or class targets.
@@ -88,6 +87,7 @@ class FrozenEncoderProbe(module.ModelModule):
         self.run = 0
         self.memory = FeatureMemory(int(feature_memory_gb * 2**30))
         self._cases: dict[str, list[CaseResult]] = defaultdict(list)
+        self._metrics: dict[str, dict[str, float | None]] = {}
         self._seconds: dict[str, float] = defaultdict(float)
         self._trained: dict[str, Any] = {}
 
@@ -108,6 +108,7 @@ class FrozenEncoderProbe(module.ModelModule):
             self.run = _run_index(self.trainer)
             pl.seed_everything(self.seed + self.run, workers=True)
             self._cases.clear()
+            self._metrics.clear()
             self._seconds.clear()
             setattr(self, self.head_name, self.build_head(self.classes))
 
@@ -188,7 +189,8 @@ class FrozenEncoderProbe(module.ModelModule):
         Raises:
             EncoderError: If the encoder gives features that are not finite.
         """
-        features = self.memory.get(case.source)
+        key = (case.source, case.name)  # several cases may be crops of one file
+        features = self.memory.get(key)
         if features is None:
             start = time.perf_counter()
             features = extract(self.encoder, case.hu, case.grid, overlap=self.window_overlap)
@@ -196,7 +198,7 @@ class FrozenEncoderProbe(module.ModelModule):
                 raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {case.name}")
             self._seconds["extract"] += time.perf_counter() - start
             self._report_padding(case, features)
-            self.memory.put(case.source, features)
+            self.memory.put(key, features)
         return features
 
     def _report_padding(self, case: Case, features: CaseFeatures) -> None:
@@ -243,28 +245,27 @@ class FrozenEncoderProbe(module.ModelModule):
         self._end_evaluation()
 
     def _end_evaluation(self) -> None:
-        self._seconds[self._split] = time.perf_counter() - self._evaluation_started
+        split = self._split
+        self._seconds[split] = time.perf_counter() - self._evaluation_started
+        # Kept here: the next stage starts with Lightning's metrics empty.
+        self._metrics[split] = {
+            name.removeprefix(f"{split}/"): None if torch.isnan(value) else float(value)
+            for name, value in self.trainer.callback_metrics.items()
+            if name.startswith(f"{split}/")
+        }
         record = self._record()
         path = write_record(record, Path(str(self.trainer.log_dir)).parent)
-        if self.run == record.runs_planned - 1:
+        reported = split == "test" or self.trainer.datamodule.datasets.test is None
+        if reported and self.run == record.runs_planned - 1:
             print_summary(path)
 
     def _record(self) -> Record:
-        logged = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        metrics = {
-            split: {
-                k.removeprefix(f"{split}/"): None if np.isnan(v) else v
-                for k, v in logged.items()
-                if k.startswith(f"{split}/")
-            }
-            for split in self._cases
-        }
         run = RunRecord(
             run=self.run,
             seed=self.seed + self.run,
             probe_sha256=content_sha256(self.trained_head.state_dict()),
-            metrics=metrics,
-            cases=dict(self._cases),
+            metrics=dict(self._metrics),
+            cases={split: self._cases[split] for split in self._metrics},
         )
         return Record(
             notice=self._notice,

@@ -38,7 +38,7 @@ class Trainer(eva.Trainer):
             accumulate_grad_batches: Cases per optimizer step.
             checkpoint_type: Which probe is reported: the "last", or the "best" of a monitored
                 `ModelCheckpoint` on the selection part of the training patients.
-            callbacks: Callbacks; the last probe is always saved.
+            callbacks: Callbacks; without a `ModelCheckpoint` among them, the last probe is saved.
             enable_model_summary: Whether to print the layers.
             num_sanity_val_steps: Validation batches before training.
             log_every_n_steps: Steps between log lines.

@@ -42,26 +42,26 @@ class Slabs(torch.utils.data.Dataset):
 class SlabData(eva.DataModule):
     notice = None
 
-    def __init__(self, train: list[int], test: list[int]) -> None:
+    def __init__(self, train: list[int], test: list[int], val: list[int] | None = None) -> None:
         loader = dataloaders.DataLoader(
             batch_size=1, num_workers=0, pin_memory=False, persistent_workers=False, prefetch_factor=None
         )
         super().__init__(
-            datasets=schemas.DatasetsSchema(train=Slabs(train), test=Slabs(test)),
-            dataloaders=schemas.DataloadersSchema(train=loader, test=loader),
+            datasets=schemas.DatasetsSchema(train=Slabs(train), val=Slabs(val) if val else None, test=Slabs(test)),
+            dataloaders=schemas.DataloadersSchema(train=loader, val=loader, test=loader),
         )
 
     def describe(self):
         return {"name": "slabs", "version": 1}
 
     def val_dataloader(self):
-        return []
+        return [] if self.datasets.val is None else super().val_dataloader()
 
 
-def run(tmp_path, encoder, **trainer):
+def run(tmp_path, encoder, val=None, **trainer):
     base = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=2, logger=False, **trainer)
     model = ClassificationProbe(encoder)
-    data = SlabData([0, 30, 60, 90], [10, 40, 70, 98])
+    data = SlabData([0, 30, 60, 90], [10, 40, 70, 98], val)
     run_evaluation_session(base, model, data, n_runs=2, verbose=False)
     (session,) = tmp_path.iterdir()
     return session, read_record(session / "record.json")
@@ -107,3 +107,29 @@ def test_metadata_without_an_affine_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Slabs, "__getitem__", without)
     with pytest.raises(TaskError, match="no 'affine' in its metadata"):
         run(tmp_path, small_encoder(), max_steps=1)
+
+
+def test_the_record_keeps_the_metrics_of_both_splits_and_is_printed_once(tmp_path, capsys):
+    """The test stage comes after Lightning has let go of what the validation stage logged."""
+    _, record = run(tmp_path, small_encoder(), val=[20, 95], max_steps=1)
+    for one in record.runs:
+        assert [c.case for c in one.cases["val"]] == ["slab-20", "slab-95"]
+        for split, cases in one.cases.items():
+            truth = [t for c in cases for t in c.target.values()]
+            predicted = [p for c in cases for p in c.probabilities.values()]
+            assert one.metrics[split]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted))
+    assert capsys.readouterr().out.count("record:") == 1
+
+
+def test_two_cases_of_one_scan_have_their_own_features(tmp_path, monkeypatch):
+    """Nodules: several crops, as cases of their own, come from one file."""
+    _, apart = run(tmp_path / "apart", small_encoder(), max_steps=1)
+    item = Slabs.__getitem__
+
+    def of_one_file(self, index):
+        data, target, metadata = item(self, index)
+        return data, target, metadata | {"source": "one-file"}
+
+    monkeypatch.setattr(Slabs, "__getitem__", of_one_file)
+    _, together = run(tmp_path / "together", small_encoder(), max_steps=1)
+    assert together.runs[0].cases == apart.runs[0].cases

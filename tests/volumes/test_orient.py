@@ -64,7 +64,8 @@ def test_a_degenerate_affine_is_refused_by_name(affine):
 
 
 def test_a_tiny_voxel_is_no_degenerate_one():
-    to_spl(COUNTING, np.diag([1e-3, 1e-3, 1e-3, 1.0]))
+    _, affine = to_spl(COUNTING, np.diag([1e-3, 1e-3, 1e-3, 1.0]))
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), 1e-3)
 
 
 def test_lps_and_ras_differ_in_the_sign_of_x_and_y():
