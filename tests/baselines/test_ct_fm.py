@@ -14,6 +14,7 @@ from monai.networks.nets.segresnet_ds import SegResEncoder
 
 from baselines.ct_fm import CTFM
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_close, light, uninitialised
 
 BLOCKS = (1, 2, 2, 4, 4)
 
@@ -85,23 +86,7 @@ def scan(*shape: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1800, 2600, shape).astype(np.float32)
 
 
-def close(ours: torch.Tensor, expected: np.ndarray) -> None:
-    assert tuple(ours.shape) == expected.shape
-    assert np.abs(ours.numpy() - expected).max() < 1e-5 * max(1, np.abs(expected).max())
-
-
-def light(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same names and shapes, each tensor one number repeated: a file of a few kilobytes."""
-    return {k: v.flatten()[0].clone().expand_as(v) for k, v in state.items()}
-
-
-class Uninitialised(CTFM):
-    """The same adapter without the time of an initialisation that the file replaces."""
-
-    def build(self):
-        with torch.device("meta"):
-            network = super().build()
-        return network.to_empty(device="cpu")
+Uninitialised = uninitialised(CTFM)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +107,8 @@ def test_map_and_embedding_are_those_of_the_authors_pipeline(encoder, state):
     features = encoder(torch.from_numpy(both)[:, None])
     expected, pooled = reference(state, np.stack([as_upstream_sees_it(w) for w in both]))
     assert expected.shape == (2, 512, 2, 1, 1)
-    close(features.map, expected)
-    close(features.embedding, pooled)
+    assert_close(features.map, expected)
+    assert_close(features.embedding, pooled)
     assert features.cls is None
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 from baselines.curia import Curia
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_close, light, uninitialised
 
 # The published config.json, as raidium-med/curia's save_model.py writes it.
 CONFIG = {
@@ -128,23 +129,7 @@ def encode(encoder, slices: np.ndarray):
     return encoder(torch.from_numpy(np.ascontiguousarray(slices))[:, None, None])
 
 
-def close(ours: torch.Tensor, expected: np.ndarray) -> None:
-    assert tuple(ours.shape) == expected.shape
-    assert np.abs(ours.numpy() - expected).max() < 1e-5 * max(1, np.abs(expected).max())
-
-
-def light(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same names and shapes, each tensor one number repeated: a file of a few kilobytes."""
-    return {k: v.flatten()[0].clone().expand_as(v) for k, v in state.items()}
-
-
-class Uninitialised(Curia):
-    """The same adapter without the time of an initialisation that the file replaces."""
-
-    def build(self):
-        with torch.device("meta"):
-            network = super().build()
-        return network.to_empty(device="cpu")
+Uninitialised = uninitialised(Curia)
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +159,8 @@ def test_map_and_cls_are_those_of_the_authors_pipeline(encoder, state, step):
     for i, pixels in enumerate(as_upstream_sees_it(volume)):
         tokens = reference(state, z_score(pixels))
         assert tokens.shape == (1 + 2 * 3, 768)  # no registers
-        close(features.cls[i], tokens[0])
-        close(features.map[i], tokens[1:].T.reshape(768, 1, 2, 3))
+        assert_close(features.cls[i], tokens[0])
+        assert_close(features.map[i], tokens[1:].T.reshape(768, 1, 2, 3))
 
 
 def test_at_512_pixels_the_positions_are_used_as_they_are(encoder, state):
@@ -188,8 +173,8 @@ def test_at_512_pixels_the_positions_are_used_as_they_are(encoder, state):
     finally:
         encoder.network.encoder.layer = blocks
     tokens = reference(state, z_score(pixels), depth=1)
-    close(features.map[0], tokens[1:].T.reshape(768, 1, 32, 32))
-    close(features.cls[0], tokens[0])
+    assert_close(features.map[0], tokens[1:].T.reshape(768, 1, 32, 32))
+    assert_close(features.cls[0], tokens[0])
 
 
 def test_the_folder_loads_as_transformers_itself_loads_it(encoder, published):
@@ -238,7 +223,7 @@ def test_each_slice_is_normalised_by_itself(encoder):
 def test_a_constant_slice_is_centred_and_not_divided_by_zero(encoder, state, hu):
     tokens = reference(state, np.zeros((32, 32)))
     features = encode(encoder, np.full((1, 32, 32), hu, dtype=np.float32))
-    close(features.cls[0], tokens[0])
+    assert_close(features.cls[0], tokens[0])
 
 
 def test_hu_below_air_are_kept(encoder):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from baselines.fmcib import FMCIB
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_close, light, uninitialised
 
 BLOCKS = (3, 4, 6, 3)
 
@@ -101,23 +102,7 @@ def scan(*shape: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-3024, 4000, shape).astype(np.float32)
 
 
-def close(ours: torch.Tensor, expected: np.ndarray) -> None:
-    assert tuple(ours.shape) == expected.shape
-    assert np.abs(ours.numpy() - expected).max() < 1e-5 * max(1, np.abs(expected).max())
-
-
-def light(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same names and shapes, each tensor one number repeated: a file of a few kilobytes."""
-    return {k: v.flatten()[0].clone().expand_as(v) for k, v in state.items()}
-
-
-class Uninitialised(FMCIB):
-    """The same adapter without the time of an initialisation that the file replaces."""
-
-    def build(self):
-        with torch.device("meta"):
-            network = super().build()
-        return network.to_empty(device="cpu")
+Uninitialised = uninitialised(FMCIB)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +123,8 @@ def test_map_and_embedding_are_those_of_the_authors_pipeline(encoder, state):
     features = encoder(torch.from_numpy(both)[:, None])
     expected, pooled = reference(state, np.stack([as_upstream_sees_it(w) for w in both]))
     assert expected.shape == (2, 4096, 2, 1, 1)
-    close(features.map, expected)
-    close(features.embedding, pooled)
+    assert_close(features.map, expected)
+    assert_close(features.embedding, pooled)
     assert features.cls is None
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from baselines.suprem import SuPreM
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_same
 
 # Channels of the two convolutions of each stage of the upstream U-Net.
 ENCODER = {
@@ -103,12 +104,6 @@ def by_hand(scan: torch.Tensor, features: str) -> tuple[torch.Tensor, torch.Tens
     scaled = (np.clip(turned(scan, "SPL", "RAS").double().numpy(), -175.0, 250.0) + 175.0) / 425.0
     out512, chosen = upstream(torch.from_numpy(scaled), features)
     return turned(chosen, "RAS", "SPL"), out512.mean((2, 3, 4))
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """To 1e-5 of the length: norms over few voxels raise the rounding of fp32 in single ones above that."""
-    assert actual.shape == expected.shape
-    assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
 
 
 def scan(seed=0, size=SIZE) -> torch.Tensor:

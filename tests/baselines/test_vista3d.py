@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from baselines.vista3d import Vista3D
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_same
 
 PREFIX = "image_encoder.encoder."
 SIZE = (32, 48, 16)  # cells (2, 3, 1)
@@ -97,12 +98,6 @@ def by_hand(weights, scan: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         features = upstream(weights, torch.from_numpy(ras.copy()).float())
     return torch.from_numpy(features.numpy()[:, :, ::-1, ::-1].transpose(0, 1, 4, 3, 2).copy())
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """To 1e-5 of the length: norms over few voxels raise the rounding of fp32 in single ones above that."""
-    assert actual.shape == expected.shape
-    assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
 
 
 def scans() -> torch.Tensor:

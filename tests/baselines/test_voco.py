@@ -14,6 +14,7 @@ from baselines import voco
 from baselines.voco import VoCoB
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
+from tests.baselines.golden import assert_same
 
 SIZE = (32, 64, 64)  # cells (1, 2, 2)
 
@@ -107,12 +108,6 @@ def prepared(scans: torch.Tensor) -> torch.Tensor:
 
 def turned_back(features: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(features.numpy()[:, :, ::-1, ::-1].transpose(0, 1, 4, 3, 2).copy())
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """To 1e-5 of the length: norms over few voxels raise the rounding of fp32 in single ones above that."""
-    assert actual.shape == expected.shape
-    assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
 
 
 @pytest.fixture(scope="module")
