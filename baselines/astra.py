@@ -25,8 +25,8 @@ import torch
 
 from baselines.merlin import Merlin
 from tapct.encoders import EncoderCard, Weights
-from tapct.encoders.download import cache_folder
 from tapct.errors import EncoderError, WeightsError
+from tapct.files import cache_folder
 
 # sft/dataset/data_helper.py, ImageTransforms_merlin_chest and _abd: a_min, a_max; and the spacing, see above.
 CLIP_HU = {"chest": (-1000.0, 200.0), "abdomen": (-1000.0, 1000.0)}

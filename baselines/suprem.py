@@ -12,6 +12,7 @@ those facts: the licence of that repository, CC BY-NC-ND, allows no adapted copi
 """
 
 import dataclasses
+import math
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -108,7 +109,11 @@ class SuPreM(Encoder):
 
     def accepts(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of 8: the decoder's map has stride 1, but its network too halves the window three times."""
-        return all(n > 0 and n % 8 == 0 for n in size)
+        return all(n > 0 and n % 8 == 0 for n in size) and math.prod(size) > 8**3  # instance norm: not a single cell
+
+    def wants(self) -> str:
+        """Returns what `accepts` accepts, for its error."""
+        return "each size must be a multiple of 8, and one of them more than 8"
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU

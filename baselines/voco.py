@@ -42,6 +42,7 @@ class VoCoB(Encoder):
     """VoCo's base model, with the patch merging that it was trained with."""
 
     axes = "RAS"
+    least_cells = 2  # instance norm on the last map
     card = EncoderCard(
         name="voco-b",
         display_name="VoCo-B",

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -54,6 +55,9 @@ class Encoder(nn.Module, abc.ABC):
     middle of the stride, as for patches and pooling. A convolution of kernel 3, stride 2 and padding 1 is
     centred on the first voxel of its stride instead, and so is a chain of them: (0, 0, 0). Mistaken by half a
     stride, every prediction is shifted (by 23 mm at stride 32 and 1.5 mm), and no 1x1x1 probe can undo it."""
+
+    least_cells: ClassVar[int] = 1
+    """Features that a window must have. Instance norm has nothing to normalise over in a map of one."""
 
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
@@ -113,7 +117,14 @@ class Encoder(nn.Module, abc.ABC):
 
     def accepts(self, size: tuple[int, int, int]) -> bool:
         """Returns whether the network can take windows of `size` (D, H, W): here, multiples of the stride."""
-        return all(n > 0 and n % s == 0 for n, s in zip(size, self.card.feature_stride, strict=True))
+        stride = self.card.feature_stride
+        whole = all(n > 0 and n % s == 0 for n, s in zip(size, stride, strict=True))
+        return whole and math.prod(size) // math.prod(stride) >= self.least_cells
+
+    def wants(self) -> str:
+        """Returns what `accepts` accepts, for its error."""
+        least = f", and at least {self.least_cells} features" if self.least_cells > 1 else ""
+        return f"each size must be a multiple of its stride {self.card.feature_stride}{least}"
 
     def forward(self, windows_hu: torch.Tensor) -> Features:
         """Encodes a batch of windows.
@@ -138,15 +149,13 @@ class Encoder(nn.Module, abc.ABC):
         return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
 
     def _check(self, x: torch.Tensor) -> None:
-        name, stride = self.card.name, self.card.feature_stride
+        name = self.card.name
         if x.ndim != 5 or x.shape[1] != 1 or x.shape[0] == 0:
             raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
         if not self.accepts((x.shape[2], x.shape[3], x.shape[4])):
-            raise EncoderError(
-                f"{name} wants windows whose size is a multiple of its stride {stride}, but got {tuple(x.shape[2:])}"
-            )
+            raise EncoderError(f"{name} cannot take windows of {tuple(x.shape[2:])}: {self.wants()}")
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
             raise EncoderError(f"{name} is a 2D encoder: it wants windows with D = 1, but got D = {x.shape[2]}")
         low, high = (float(v) for v in torch.stack(x.aminmax()).cpu())

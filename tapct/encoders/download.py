@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import http
 import os
 import urllib.error
 import urllib.request
@@ -23,16 +24,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from tapct.encoders.card import EncoderCard
 from tapct.errors import WeightsError
+from tapct.files import cache_folder
 
 CHUNK_BYTES = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Returns where weights are kept: the variable TAPCT_CACHE, else `~/.cache/tapct`.
-
-    What the Hugging Face hub serves is kept in its own cache (HF_HOME), as everything else from there.
-    """
-    return Path(os.environ.get("TAPCT_CACHE", "~/.cache/tapct")).expanduser()
 
 
 def fetch(card: EncoderCard) -> Path:
@@ -118,7 +112,17 @@ def download(address: str, path: Path, *, by_hand: str = "") -> Path:
 def _append(address: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    try:
+        opened = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if not have or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        # Nothing comes after what is there: it is whole (cut off before its rename), or part of another file.
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return
+        part.unlink()
+        return _append(address, part)
+    with opened as answer:
         resumed = answer.status == 206
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")

@@ -1,5 +1,7 @@
 """From a scan to the features of its windows, on one grid."""
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,8 +47,37 @@ def encoder_grid(native: Grid, card: EncoderCard) -> Grid:
     return grid
 
 
+def fitted_window(encoder: Encoder, shape: Size) -> tuple[int, int, int]:
+    """Returns the smallest window over a whole image that the network takes, up to the card's own size.
+
+    A nodule's crop of 50 mm is 33 voxels across at 1.5 mm; in a window of 128 nearly all would be air, and a
+    pooled embedding would be of that air. Where the network takes the image as it is (FMCiB its authors' 50
+    voxels, no multiple of the stride), that is the window.
+
+    Args:
+        encoder: The encoder.
+        shape: Voxels of the image on the encoder's grid.
+    """
+    card = encoder.card
+    whole = (shape.z, shape.y, shape.x)
+    if all(n <= w for n, w in zip(whole, card.window_size, strict=True)) and encoder.accepts(whole):
+        return whole
+    sizes = [
+        range(min(w, math.ceil(n / s) * s), w + 1, s)
+        for n, w, s in zip(shape, card.window_size, card.feature_stride, strict=True)
+    ]
+    fitting = [(d, h, w) for d, h, w in itertools.product(*sizes) if encoder.accepts((d, h, w))]
+    return min(fitting, key=math.prod, default=card.window_size)
+
+
 def extract(
-    encoder: Encoder, hu: torch.Tensor, native: Grid, *, overlap: float = 0.0, batch: int = WINDOWS_PER_BATCH
+    encoder: Encoder,
+    hu: torch.Tensor,
+    native: Grid,
+    *,
+    overlap: float = 0.0,
+    fit_windows: bool = False,
+    batch: int = WINDOWS_PER_BATCH,
 ) -> CaseFeatures:
     """Encodes a whole scan by sliding window.
 
@@ -55,12 +86,35 @@ def extract(
         hu: (D, H, W) float32 Hounsfield units in SPL order.
         native: The grid of `hu`.
         overlap: Share of overlap between windows; see `WindowPlan`.
+        fit_windows: Whether windows shrink to an image that is smaller than they are; see `fitted_window`.
         batch: Windows encoded at once.
     """
     card = encoder.card
     grid = encoder_grid(native, card)
-    plan = WindowPlan.of(grid.shape, card.window_size, card.feature_stride, overlap)
-    image = plan.pad(resample_image(hu, native, grid), card.pad_hu)
+    image = resample_image(hu, native, grid)
+    window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
+    if window == grid.shape:
+        whole = encoder(image[None, None])
+        feature_map, embeddings, padding = whole.map[0], whole.embedding, Size(0, 0, 0)
+    else:
+        plan = WindowPlan.of(grid.shape, window, card.feature_stride, overlap)
+        feature_map, embeddings = _encode_windows(encoder, plan, plan.pad(image, card.pad_hu), batch)
+        padding = plan.padding
+    covered = Size(*(n * s for n, s in zip(feature_map.shape[1:], card.feature_stride, strict=True)))
+    return CaseFeatures(
+        map=feature_map,
+        embeddings=embeddings,
+        native_grid=native,
+        encoder_grid=grid,
+        feature_grid=grid.padded(covered).cells(card.feature_stride, encoder.feature_centre()),
+        padding=padding,
+    )
+
+
+def _encode_windows(
+    encoder: Encoder, plan: WindowPlan, image: torch.Tensor, batch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the map (C, d, h, w) of a padded image and the embeddings (N, E) of its windows."""
     stitcher, embeddings = Stitcher(plan), []
     for start in range(0, len(plan.origins), batch):
         origins = plan.origins[start : start + batch]
@@ -68,11 +122,4 @@ def extract(
         embeddings.append(features.embedding)
         for origin, feature_map in zip(origins, features.map, strict=True):
             stitcher.add(origin, feature_map)
-    return CaseFeatures(
-        map=stitcher.result(),
-        embeddings=torch.cat(embeddings),
-        native_grid=native,
-        encoder_grid=grid,
-        feature_grid=grid.padded(plan.padded_shape).cells(card.feature_stride, encoder.feature_centre()),
-        padding=plan.padding,
-    )
+    return stitcher.result(), torch.cat(embeddings)

@@ -44,6 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound")
         requested = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(requested.group(1)) if requested else 0
+        if start >= len(self.content) > 0:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.content)}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         body = self.content[start:]
         self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -108,6 +113,14 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     server.stop_after = None
     assert download(address, path).read_bytes() == server.content
     assert server.requests[-1][2] == f"bytes={half}-"
+
+
+@pytest.mark.parametrize("extra", [b"", b"of another file"])
+def test_what_is_left_of_a_download_that_ended_before_its_rename_is_used_or_fetched_again(extra, server, tmp_path):
+    path = tmp_path / "w.safetensors"
+    (tmp_path / "w.safetensors.part").write_bytes(server.content + extra)
+    assert download(f"{server.address}/records/1/files/w", path).read_bytes() == server.content
+    assert len(server.requests) == (2 if extra else 1)
 
 
 def test_a_wrong_checksum_is_refused(server):

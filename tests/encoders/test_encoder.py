@@ -189,3 +189,10 @@ def test_axes_turn_windows_as_nibabel_orients_them_and_maps_turn_back(axes):
 def test_axes_that_name_a_direction_twice_are_refused():
     with pytest.raises(EncoderError, match="once"):
         to_axes(torch.zeros(1, 1, 2, 2, 2), "RLS")
+
+
+@pytest.mark.parametrize(("name", "size"), [("vista3d", 16), ("voco-b", 32), ("suprem", 8)])
+def test_a_window_of_one_feature_is_refused_where_instance_norm_needs_more(name, size):
+    encoder = encoder_class(name).__new__(encoder_class(name))
+    assert not encoder.accepts((size, size, size))
+    assert encoder.accepts((size, size, 2 * size))

@@ -12,6 +12,14 @@ from tapct.probes.dense import predict_labels
 from tapct.volumes import Grid, LinearMap, read_ct
 from tests.small import CubicMillimetres, Small3D, abdomen, small_card, small_encoder
 
+BASE = {
+    "in_plane_size": None,
+    "feature_stride": (32, 32, 32),
+    "feature_dim": 1,
+    "embedding_dim": 1,
+    "has_cls": False,
+}
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory) -> nibabel.Nifti1Image:
@@ -121,3 +129,38 @@ def test_features_of_strided_convolutions_lie_on_the_first_voxel_of_their_stride
     back = LinearMap.between(features.feature_grid, features.native_grid)(features.map)[0]
     inner = (slice(4, -4), slice(4, -4), slice(4, -4))
     torch.testing.assert_close(back[inner], ramp[inner])
+
+
+def test_windows_fit_an_image_smaller_than_they_are():
+    """A crop of 50 mm in a window of 128 voxels is mostly air, and so is its pooled embedding."""
+    ct, _ = abdomen((slice(70, 90), slice(40, 62), slice(40, 60)))
+    encoder = small_encoder(CubicMillimetres)  # windows (16, 32, 32) at 4 mm, stride 2
+    hu = torch.from_numpy(ct.hu)
+    padded, fitted = (extract(encoder, hu, ct.grid, fit_windows=fit) for fit in (False, True))
+    assert tuple(fitted.encoder_grid.shape) == (15, 16, 15)
+    assert tuple(padded.padding) == (1, 16, 17)
+    assert tuple(fitted.padding) == (1, 0, 1)
+    assert fitted.embeddings.shape == (1, 1)
+    assert padded.embeddings.item() < fitted.embeddings.item() - 300
+    cells = tuple(slice(0, n) for n in fitted.map.shape[1:])
+    torch.testing.assert_close(fitted.map, padded.map[(slice(None), *cells)])
+
+
+def test_a_crop_that_the_network_takes_as_it_is_is_not_padded():
+    """FMCiB's 50 voxels are no multiple of its stride."""
+
+    class Fifty(CubicMillimetres):
+        card = small_card(**{**BASE, "spacing_mm": (1.0, 1.0, 1.0), "window_size": (64, 64, 64)})
+
+        def build(self):
+            return torch.nn.Conv3d(1, 1, 3, stride=32, padding=1)
+
+        def accepts(self, size):
+            return size == (50, 50, 50) or super().accepts(size)
+
+    ct, _ = abdomen((slice(40, 65), slice(30, 55), slice(40, 65)))
+    affine = ct.affine @ np.diag([2 / 3, 2 / 3, 2 / 3, 1])  # 25 voxels of 2 mm
+    features = extract(Fifty("random"), torch.from_numpy(ct.hu), Grid.of(ct.hu.shape, affine), fit_windows=True)
+    assert tuple(features.encoder_grid.shape) == (50, 50, 50)
+    assert tuple(features.padding) == (0, 0, 0)
+    assert tuple(features.map.shape[1:]) == (2, 2, 2) == tuple(features.feature_grid.shape)

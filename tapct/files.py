@@ -1,0 +1,32 @@
+"""Writing files so that nothing is half written, and where caches live."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Returns where weights and checks are kept: the variable TAPCT_CACHE, else `~/.cache/tapct`.
+
+    What the Hugging Face hub serves is kept in its own cache (HF_HOME), as everything else from there.
+    """
+    return Path(os.environ.get("TAPCT_CACHE", "~/.cache/tapct")).expanduser()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: If it cannot be written (a full disk, a read-only folder); the old file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
