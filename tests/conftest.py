@@ -17,6 +17,7 @@ def _no_settings_from_outside(monkeypatch, tmp_path):
     for name in ("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "MAX_STEPS", "N_RUNS", "ACCELERATOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "logs"))
+    monkeypatch.setenv("TAPCT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

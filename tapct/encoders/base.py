@@ -2,8 +2,11 @@
 
 import abc
 import contextlib
+import hashlib
+import inspect
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -62,13 +65,21 @@ class Encoder(nn.Module, abc.ABC):
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
 
-    def __init__(self, weights: str | Path | None = None, *, precision: Precision = "auto", **options: Any) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        *,
+        precision: Precision = "auto",
+        deferred: bool = False,
+        **options: Any,
+    ) -> None:
         """Builds the network and loads its weights.
 
         Args:
             weights: None for the published file, a path to a file of the published layout, or "random"
                 for seeded random initialisation.
             precision: "bf16" or "fp32"; "auto" is bf16 autocast on a GPU and fp32 elsewhere.
+            deferred: Whether to wait with the network until the first windows come: with stored features none do.
             options: The card's preprocessing settings to change, such as `in_plane_size=512`.
 
         Raises:
@@ -81,9 +92,25 @@ class Encoder(nn.Module, abc.ABC):
         self.card = type(self).card.with_options(**options)
         self.precision = precision
         self.weights_source = weights_lib.source_of(self.published_weights() if weights is None else weights, self.card)
+        if not deferred:
+            self.materialise()
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the network is there; a deferred encoder has none before its first windows."""
+        return "network" in self._modules
+
+    def materialise(self) -> None:
+        """Builds the network and loads its weights, if that has not been done.
+
+        Raises:
+            WeightsError: If the weights do not fit.
+        """
+        if self.is_built:
+            return
         with _seeded(self.seed):
             self.network = self.build()
-        if weights != "random":
+        if self.weights_source != weights_lib.RANDOM:
             state = self._convert(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
         self.requires_grad_(False)
@@ -140,6 +167,9 @@ class Encoder(nn.Module, abc.ABC):
             EncoderError: If the input cannot be such windows.
         """
         self._check(windows_hu)
+        if not self.is_built:
+            self.materialise()
+            self.to(windows_hu.device)
         device = windows_hu.device.type
         bf16 = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
@@ -177,6 +207,7 @@ class Encoder(nn.Module, abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold: weights, their hash, precision and options, as they are."""
+        self.materialise()
         return {
             "weights": str(self.weights_source),
             "weights_sha256": weights_lib.content_sha256(self.network.state_dict()),
@@ -184,6 +215,27 @@ class Encoder(nn.Module, abc.ABC):
             "feature_centre_voxel": self.feature_centre(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
+
+
+def identity(encoder: Encoder, device: torch.device) -> dict[str, Any]:
+    """Returns everything about an encoder that its features depend on, without building its network.
+
+    The settings are those that the instance holds, a stranger's options among them. The source files of the adapter
+    stand for its constants (a clipping range is in no card), the weights' file for the weights.
+    """
+    auto = "bf16" if device.type == "cuda" else "fp32"
+    source = encoder.weights_source
+    plain = {k: v for k, v in vars(encoder).items() if isinstance(v, bool | int | float | str | tuple | list | None)}
+    settings = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("training", "weights_source")}
+    adapters = [cls for cls in type(encoder).__mro__ if issubclass(cls, Encoder)]
+    sources = {inspect.getsourcefile(cls) or "" for cls in adapters}
+    return {
+        "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
+        "code": sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sources),
+        "card": asdict(encoder.card),
+        "settings": settings | {"precision": auto if encoder.precision == "auto" else encoder.precision},
+        "weights": f"random, seed {encoder.seed}" if source == weights_lib.RANDOM else weights_lib.file_sha256(source),
+    }
 
 
 def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:

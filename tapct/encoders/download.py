@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import http
 import os
 import urllib.error
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tapct.encoders.card import EncoderCard
+from tapct.encoders.weights import file_sha256
 from tapct.errors import WeightsError
 from tapct.files import cache_folder
 
@@ -148,8 +148,7 @@ def check_sha256(path: Path, wanted: str | None) -> None:
     """
     if wanted is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != wanted:
         raise WeightsError(f"{path} is not the published file: sha256 {found}, not {wanted}. Delete it and try again.")
 

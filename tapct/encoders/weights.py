@@ -138,6 +138,12 @@ def from_dinov2(state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
     return _from_transformers(renamed) if any(name.startswith("embeddings.") for name in renamed) else renamed
 
 
+def file_sha256(path: str | Path) -> str:
+    """Returns the hash of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_sha256(state_dict: dict[str, torch.Tensor]) -> str:
     """Returns a hash of the names, dtypes, shapes and values of a state dict, whatever file it came from."""
     digest = hashlib.sha256()

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +72,69 @@ def fitted_window(encoder: Encoder, shape: Size) -> tuple[int, int, int]:
     return min(fitting, key=math.prod, default=card.window_size)
 
 
+@dataclass
+class _Job:
+    """A scan on its way: its padded image, the windows still to come, and what they gave so far."""
+
+    encoder: Encoder
+    native: Grid
+    grid: Grid
+    image: torch.Tensor
+    plan: WindowPlan | None
+
+    def __post_init__(self) -> None:
+        self.stitcher = None if self.plan is None else Stitcher(self.plan)
+        self.whole: torch.Tensor | None = None
+        self.embeddings: list[torch.Tensor] = []
+
+    @classmethod
+    def of(cls, encoder: Encoder, hu: torch.Tensor, native: Grid, overlap: float, fit_windows: bool) -> "_Job":
+        card = encoder.card
+        grid = encoder_grid(native, card)
+        image = resample_image(hu, native, grid)
+        window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
+        if window == grid.shape:  # the image is the window: nothing to tile
+            return cls(encoder, native, grid, image, None)
+        plan = WindowPlan.of(grid.shape, window, card.feature_stride, overlap)
+        return cls(encoder, native, grid, plan.pad(image, card.pad_hu), plan)
+
+    @property
+    def origins(self) -> list[tuple[int, int, int]]:
+        return [(0, 0, 0)] if self.plan is None else self.plan.origins
+
+    @property
+    def window(self) -> Size:
+        return self.grid.shape if self.plan is None else self.plan.window
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.embeddings) == len(self.origins)
+
+    def window_at(self, origin: tuple[int, int, int]) -> torch.Tensor:
+        return self.image if self.plan is None else self.plan.window_at(self.image, origin)
+
+    def add(self, origin: tuple[int, int, int], feature_map: torch.Tensor, embedding: torch.Tensor) -> None:
+        self.embeddings.append(embedding)
+        if self.stitcher is None:
+            self.whole = feature_map
+        else:
+            self.stitcher.add(origin, feature_map)
+
+    def result(self) -> CaseFeatures:
+        feature_map = self.whole if self.stitcher is None else self.stitcher.result()
+        assert feature_map is not None
+        stride = self.encoder.card.feature_stride
+        covered = Size(*(n * s for n, s in zip(feature_map.shape[1:], stride, strict=True)))
+        return CaseFeatures(
+            map=feature_map,
+            embeddings=torch.stack(self.embeddings),
+            native_grid=self.native,
+            encoder_grid=self.grid,
+            feature_grid=self.grid.padded(covered).cells(stride, self.encoder.feature_centre()),
+            padding=Size(0, 0, 0) if self.plan is None else self.plan.padding,
+        )
+
+
 def extract(
     encoder: Encoder,
     hu: torch.Tensor,
@@ -89,37 +154,50 @@ def extract(
         fit_windows: Whether windows shrink to an image that is smaller than they are; see `fitted_window`.
         batch: Windows encoded at once.
     """
-    card = encoder.card
-    grid = encoder_grid(native, card)
-    image = resample_image(hu, native, grid)
-    window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
-    if window == grid.shape:
-        whole = encoder(image[None, None])
-        feature_map, embeddings, padding = whole.map[0], whole.embedding, Size(0, 0, 0)
-    else:
-        plan = WindowPlan.of(grid.shape, window, card.feature_stride, overlap)
-        feature_map, embeddings = _encode_windows(encoder, plan, plan.pad(image, card.pad_hu), batch)
-        padding = plan.padding
-    covered = Size(*(n * s for n, s in zip(feature_map.shape[1:], card.feature_stride, strict=True)))
-    return CaseFeatures(
-        map=feature_map,
-        embeddings=embeddings,
-        native_grid=native,
-        encoder_grid=grid,
-        feature_grid=grid.padded(covered).cells(card.feature_stride, encoder.feature_centre()),
-        padding=padding,
-    )
+    return next(extract_many(encoder, [(hu, native)], overlap=overlap, fit_windows=fit_windows, batch=batch))
 
 
-def _encode_windows(
-    encoder: Encoder, plan: WindowPlan, image: torch.Tensor, batch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the map (C, d, h, w) of a padded image and the embeddings (N, E) of its windows."""
-    stitcher, embeddings = Stitcher(plan), []
-    for start in range(0, len(plan.origins), batch):
-        origins = plan.origins[start : start + batch]
-        features = encoder(torch.stack([plan.window_at(image, o) for o in origins])[:, None])
-        embeddings.append(features.embedding)
-        for origin, feature_map in zip(origins, features.map, strict=True):
-            stitcher.add(origin, feature_map)
-    return stitcher.result(), torch.cat(embeddings)
+def extract_many(
+    encoder: Encoder,
+    scans: Iterable[tuple[torch.Tensor, Grid]],
+    *,
+    overlap: float = 0.0,
+    fit_windows: bool = False,
+    batch: int = WINDOWS_PER_BATCH,
+) -> Iterator[CaseFeatures]:
+    """Encodes scans one after the other, their windows sharing batches: crops of a few windows fill none alone.
+
+    Args:
+        encoder: The frozen encoder, on the device of the scans.
+        scans: (D, H, W) float32 HU and their grids; taken only as they are needed.
+        overlap: As in `extract`.
+        fit_windows: As in `extract`.
+        batch: Windows encoded at once.
+
+    Yields:
+        The features of each scan, in order.
+    """
+    jobs: deque[_Job] = deque()
+    waiting: list[tuple[_Job, tuple[int, int, int]]] = []
+
+    def encode() -> None:
+        features = encoder(torch.stack([job.window_at(origin) for job, origin in waiting])[:, None])
+        for (job, origin), feature_map, embedding in zip(waiting, features.map, features.embedding, strict=True):
+            job.add(origin, feature_map, embedding)
+        waiting.clear()
+
+    for hu, native in scans:
+        job = _Job.of(encoder, hu, native, overlap, fit_windows)
+        if waiting and waiting[0][0].window != job.window:
+            encode()
+        jobs.append(job)
+        for origin in job.origins:
+            waiting.append((job, origin))
+            if len(waiting) == batch:
+                encode()
+        while jobs and jobs[0].is_done:
+            yield jobs.popleft().result()
+    if waiting:
+        encode()
+    while jobs:
+        yield jobs.popleft().result()

@@ -1,15 +1,35 @@
-"""Metrics: one Dice policy, and its face towards eva."""
+"""Metrics: one Dice policy, distances between surfaces, 0/1 labels, and their face towards eva."""
 
-from tapct.metrics.dice import DiceSummary, confusion_matrix, dice_per_class, summarise
-from tapct.metrics.eva import MicroAP, MicroAUROC, NativeDice, PaperDice
+from tapct.metrics.dice import Summary, confusion_matrix, dice_per_class, summarise
+from tapct.metrics.eva import (
+    BalancedAccuracy,
+    CalibrationError,
+    MacroAP,
+    MacroAUROC,
+    MicroAP,
+    MicroAUROC,
+    NativeDice,
+    NativeSurface,
+    PaperDice,
+    UndefinedLabels,
+)
+from tapct.metrics.surface import SurfaceMetrics, surface_metrics
 
 __all__ = [
-    "DiceSummary",
+    "BalancedAccuracy",
+    "CalibrationError",
+    "MacroAP",
+    "MacroAUROC",
     "MicroAP",
     "MicroAUROC",
     "NativeDice",
+    "NativeSurface",
     "PaperDice",
+    "Summary",
+    "SurfaceMetrics",
+    "UndefinedLabels",
     "confusion_matrix",
     "dice_per_class",
     "summarise",
+    "surface_metrics",
 ]

@@ -55,8 +55,8 @@ def dice_per_class(confusion: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class DiceSummary:
-    """Dice of a set of cases.
+class Summary:
+    """Dice, or another number by class, of a set of cases.
 
     Attributes:
         headline: Mean over cases of the mean over a case's defined classes; NaN where nothing is defined.
@@ -73,15 +73,15 @@ class DiceSummary:
     cells: int
 
 
-def summarise(dice: np.ndarray) -> DiceSummary:
-    """Summarises Dice over cases.
+def summarise(values: np.ndarray) -> Summary:
+    """Summarises Dice, or another number by class, over cases.
 
     Args:
-        dice: (cases, K) Dice with background first, NaN where undefined.
+        values: (cases, K) with background first, NaN where undefined.
     """
-    foreground = np.asarray(dice, dtype=np.float64)[:, 1:]
-    per_class = _mean(dice, axis=0)
-    return DiceSummary(
+    foreground = np.asarray(values, dtype=np.float64)[:, 1:]
+    per_class = _mean(values, axis=0)
+    return Summary(
         headline=float(_mean(_mean(foreground, axis=1), axis=0)),
         class_mean=float(_mean(per_class[1:], axis=0)),
         per_class=per_class,

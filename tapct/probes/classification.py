@@ -14,7 +14,15 @@ from typing_extensions import override
 from tapct.encoders import Encoder, Precision
 from tapct.errors import TaskError
 from tapct.features import CaseFeatures
-from tapct.metrics import MicroAP, MicroAUROC
+from tapct.metrics import (
+    BalancedAccuracy,
+    CalibrationError,
+    MacroAP,
+    MacroAUROC,
+    MicroAP,
+    MicroAUROC,
+    UndefinedLabels,
+)
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.records import CaseResult
 
@@ -35,6 +43,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         precision: Precision = "auto",
         encoder_options: dict[str, Any] | None = None,
         window_overlap: float = 0.0,
+        fit_windows: bool = False,
         optimizer: OptimizerCallable = optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
@@ -48,6 +57,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
             encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
             window_overlap: Share of overlap between windows, in [0, 1).
+            fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
             optimizer: Of the head.
             lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
             seed: Run k starts from seed + k.
@@ -55,12 +65,13 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         """
         super().__init__(head=nn.Identity(), criterion=nn.BCEWithLogitsLoss(), optimizer=optimizer)
         self._init_encoder(encoder, weights, precision, encoder_options)
-        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler)
+        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler, fit_windows)
 
     @property
     @override
     def default_metrics(self) -> metrics_lib.MetricsSchema:
-        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=[MicroAUROC(), MicroAP()])
+        micro, macro = [MicroAUROC(), MicroAP()], [MacroAUROC(), MacroAP(), BalancedAccuracy(), UndefinedLabels()]
+        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=[*micro, *macro, CalibrationError()])
 
     @override
     def build_head(self, classes: list[str]) -> nn.Module:

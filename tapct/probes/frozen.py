@@ -79,9 +79,15 @@ class FrozenEncoderProbe(module.ModelModule):
         self.encoder = encoder
 
     def _init_probe(
-        self, window_overlap: float, feature_memory_gb: float, seed: int, lr_scheduler: LRSchedulerCallable | None
+        self,
+        window_overlap: float,
+        feature_memory_gb: float,
+        seed: int,
+        lr_scheduler: LRSchedulerCallable | None,
+        fit_windows: bool = False,
     ) -> None:
         self.window_overlap = window_overlap
+        self.fit_windows = fit_windows
         self.seed = seed
         self.lr_scheduler = lr_scheduler
         self.run = 0
@@ -193,7 +199,9 @@ class FrozenEncoderProbe(module.ModelModule):
         features = self.memory.get(key)
         if features is None:
             start = time.perf_counter()
-            features = extract(self.encoder, case.hu, case.grid, overlap=self.window_overlap)
+            features = extract(
+                self.encoder, case.hu, case.grid, overlap=self.window_overlap, fit_windows=self.fit_windows
+            )
             if not bool(torch.isfinite(features.map).all()):
                 raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {case.name}")
             self._seconds["extract"] += time.perf_counter() - start
@@ -203,7 +211,7 @@ class FrozenEncoderProbe(module.ModelModule):
 
     def _report_padding(self, case: Case, features: CaseFeatures) -> None:
         size, window = features.encoder_grid.shape, self.encoder.card.window_size
-        if any(n < w for n, w in zip(size, window, strict=True)):
+        if not self.fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
             voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
             logger.warning(f"{case.name}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
 
@@ -288,6 +296,7 @@ class FrozenEncoderProbe(module.ModelModule):
             "head": str(self.trained_head),
             "classes": self.classes,
             "window_overlap": self.window_overlap,
+            "fit_windows": self.fit_windows,
             "seed": self.seed,
             **self._trained,
         }

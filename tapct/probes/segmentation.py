@@ -1,6 +1,7 @@
 """The segmentation probe: one 1x1x1 convolution on the features of a frozen encoder (section 3.3.1)."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,22 @@ from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn, optim
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
+from tapct.errors import TaskError
 from tapct.features import CaseFeatures
-from tapct.metrics import NativeDice, PaperDice, confusion_matrix, dice_per_class
+from tapct.metrics import (
+    NativeDice,
+    NativeSurface,
+    PaperDice,
+    SurfaceMetrics,
+    confusion_matrix,
+    dice_per_class,
+    surface_metrics,
+)
 from tapct.probes.dense import dice_ce_loss, predict_labels
 from tapct.probes.frozen import Case, FrozenEncoderProbe
 from tapct.records import CaseResult, Protocol
@@ -52,6 +63,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         lr_scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         overlays: int = 0,
+        nsd_tolerance_mm: float = 2.0,
         feature_memory_gb: float = 4.0,
     ) -> None:
         """Initializes the probe.
@@ -66,17 +78,25 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
             seed: Run k starts from seed + k.
             overlays: Reported cases to draw a picture of, in the first run.
+            nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
             feature_memory_gb: Memory for the features of cases already encoded, in GiB.
+
+        Raises:
+            TaskError: If the tolerance is no distance.
         """
+        if not 0 <= nsd_tolerance_mm < math.inf:
+            raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")
         super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer)
         self._init_encoder(encoder, weights, precision, encoder_options)
         self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler)
         self.overlays = overlays
+        self.nsd_tolerance_mm = nsd_tolerance_mm
 
     @property
     @override
     def default_metrics(self) -> metrics_lib.MetricsSchema:
-        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=[NativeDice(), PaperDice()])
+        evaluation = [NativeDice(), PaperDice(), NativeSurface()]
+        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=evaluation)
 
     @override
     def build_head(self, classes: list[str]) -> nn.Module:
@@ -91,16 +111,20 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             return {"loss": self._loss(self.decoder(features.map), labels, features)}
 
     @override
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor | None]:
         with self.full_precision():
             return self._evaluate(batch)
 
     @override
-    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor | None]:
         with self.full_precision():
             return self._evaluate(batch)
 
-    def _evaluate(self, batch: Any) -> dict[str, torch.Tensor]:
+    @override
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "nsd_tolerance_mm": self.nsd_tolerance_mm}
+
+    def _evaluate(self, batch: Any) -> dict[str, torch.Tensor | None]:
         case = self.case_of(batch)
         features = self.features_of(case)
         native = self._labels(case)
@@ -113,10 +137,26 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             "paper": confusion_matrix(predicted_paper, paper, len(self.classes)),
         }
         loss = self._loss(logits, paper, features)
-        self.keep(self._result(case, features, confusions, float(loss)))
+        surfaces = self._surfaces(predicted, native, features)
+        self.keep(self._result(case, features, confusions, surfaces, float(loss)))
         if self._split == "test" and self.run == 0 and len(self._cases["test"]) <= self.overlays:
             self._draw(case, predicted)
-        return {"loss": loss, **{f"confusion_{name}": c for name, c in confusions.items()}}
+        return {
+            "loss": loss,
+            **{f"confusion_{name}": c for name, c in confusions.items()},
+            "nsd_native": None if surfaces is None else torch.from_numpy(surfaces.nsd),
+            "hd95_mm_native": None if surfaces is None else torch.from_numpy(surfaces.hd95_mm),
+        }
+
+    def _surfaces(self, predicted: torch.Tensor, native: torch.Tensor, features: CaseFeatures) -> SurfaceMetrics | None:
+        """Returns NSD and HD95; None in the validation loop of a fit, which they would slow down."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return None
+        start = time.perf_counter()
+        affine = features.native_grid.affine
+        metrics = surface_metrics(predicted, native, len(self.classes), affine, self.nsd_tolerance_mm)
+        self._seconds["surfaces"] += time.perf_counter() - start
+        return metrics
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, features: CaseFeatures) -> torch.Tensor:
         to_voxels = LinearMap.between(features.feature_grid, features.encoder_grid)
@@ -126,17 +166,23 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         return case.target.squeeze(1)
 
     def _result(
-        self, case: Case, features: CaseFeatures, confusions: dict[Protocol, torch.Tensor], loss: float
+        self,
+        case: Case,
+        features: CaseFeatures,
+        confusions: dict[Protocol, torch.Tensor],
+        surfaces: SurfaceMetrics | None,
+        loss: float,
     ) -> CaseResult:
-        def by_class(confusion: torch.Tensor) -> dict[str, float | None]:
-            dice = dice_per_class(confusion.cpu().numpy())
-            return {n: None if math.isnan(d) else float(d) for n, d in zip(self.classes[1:], dice[1:], strict=True)}
+        def by_class(values: np.ndarray) -> dict[str, float | None]:
+            return {n: None if math.isnan(v) else float(v) for n, v in zip(self.classes[1:], values[1:], strict=True)}
 
         return CaseResult(
             case=case.name,
             patient=case.patient,
             loss=loss,
-            dice={name: by_class(c) for name, c in confusions.items()},
+            dice={name: by_class(dice_per_class(c.cpu().numpy())) for name, c in confusions.items()},
+            nsd=None if surfaces is None else by_class(surfaces.nsd),
+            hd95_mm=None if surfaces is None else by_class(surfaces.hd95_mm),
             padding_voxels=features.padding,
         )
 

@@ -1,5 +1,6 @@
 """A record on the screen."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tapct.records.record import Record
+from tapct.records.record import ClassMetric, Record
 from tapct.records.store import read_record
 
 
@@ -17,8 +18,8 @@ def print_summary(path: Path) -> None:
     record = read_record(path)
     console = Console()
     for split in sorted({split for run in record.runs for split in run.cases}):
-        has_dice = record.dice_table(split, "native")
-        console.print(dice_table(record, split) if has_dice else metric_table(record, split))
+        has_dice = record.summaries(split, "dice_native")
+        console.print(class_table(record, split) if has_dice else metric_table(record, split))
     if record.notice:
         console.print(f"[bold]{record.notice}[/bold]", highlight=False)
     console.print(f"record:  {path.resolve()}", soft_wrap=True, highlight=False)
@@ -31,34 +32,58 @@ def metric_table(record: Record, split: str) -> Table:
     table = Table(title=_title(record, split), title_justify="left", box=box.SIMPLE)
     table.add_column("metric")
     table.add_column("mean ± standard deviation over runs", justify="right")
-    for name in record.runs[0].metrics[split]:
+    names = dict.fromkeys(name for run in record.runs for name in run.metrics[split])  # one may be undefined in a run
+    for name in names:
         table.add_row(name, _spread([run.metrics[split].get(name) for run in record.runs]))
     return table
 
 
-def dice_table(record: Record, split: str) -> Table:
-    """Returns Dice per class over the runs of a record, on both grids."""
+def class_table(record: Record, split: str) -> Table:
+    """Returns Dice, NSD and HD95 per class over the runs of a record."""
     table = Table(
         title=_title(record, split),
         title_justify="left",
         box=box.SIMPLE,
-        caption="mean ± standard deviation over runs; – = the class is in no case, nor predicted",
+        pad_edge=False,
+        collapse_padding=True,
+        caption="mean ± standard deviation over runs; undefined cells are left out\n"
+        "– = class in no case, nor predicted (HD95: or in one of the two only)",
         caption_justify="left",
     )
-    table.add_column("class")
-    table.add_column("native grid", justify="right")
-    table.add_column("encoder grid", justify="right")
-    native, paper = record.dice_table(split, "native"), record.dice_table(split, "paper")
-    for name in native:
-        table.add_row(name, _spread(native[name]), _spread(paper[name]))
+    table.add_column("class", no_wrap=True)
+    columns = _columns(record, split)
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    rows = {metric: record.class_table(split, metric) for metric in columns}
+    for name in rows["dice_native"]:
+        table.add_row(name, *(_spread(rows[metric][name], _digits(metric)) for metric in columns))
     table.add_section()
-    for metric, label in (("", "mean over cases"), ("_class_mean", "mean over classes")):
-        columns = [
-            _spread([run.metrics[split].get(f"dice_{grid}{metric}") for run in record.runs])
-            for grid in ("native", "paper")
-        ]
-        table.add_row(f"[bold]{label}[/bold]", *columns)
+    summaries = {metric: record.summaries(split, metric) for metric in columns}
+    for label, pick in (("cases", lambda s: s.headline), ("classes", lambda s: s.class_mean)):
+        means = (_spread([_defined(pick(s)) for s in summaries[metric]], _digits(metric)) for metric in columns)
+        table.add_row(f"[bold]mean over {label}[/bold]", *means)
+    left_out = (f"{sum(s.undefined_cells for s in of)} of {sum(s.cells for s in of)}" for of in summaries.values())
+    table.add_row("undefined cells", *left_out)
     return table
+
+
+def _columns(record: Record, split: str) -> dict[ClassMetric, str]:
+    tolerance = record.probe.get("nsd_tolerance_mm")
+    titles: dict[ClassMetric, str] = {
+        "dice_native": "Dice,\nnative grid",
+        "dice_paper": "Dice,\nencoder grid",
+        "nsd_native": f"NSD, {tolerance} mm,\nnative grid",
+        "hd95_mm_native": "HD95, mm,\nnative grid",
+    }
+    return {metric: title for metric, title in titles.items() if record.summaries(split, metric)}
+
+
+def _digits(metric: ClassMetric) -> int:
+    return 1 if metric == "hd95_mm_native" else 3
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _title(record: Record, split: str) -> str:
@@ -69,9 +94,9 @@ def _title(record: Record, split: str) -> str:
     )
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(values: Sequence[float | None], digits: int = 3) -> str:
     defined = [v for v in values if v is not None]
     if not defined:
         return "–"
-    deviation = f" ± {statistics.stdev(defined):.3f}" if len(defined) > 1 else ""
-    return f"{statistics.mean(defined):.3f}{deviation}"
+    deviation = f" ± {statistics.stdev(defined):.{digits}f}" if len(defined) > 1 else ""
+    return f"{statistics.mean(defined):.{digits}f}{deviation}"

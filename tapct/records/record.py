@@ -13,12 +13,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapct.errors import RecordError
-from tapct.metrics.dice import summarise
+from tapct.metrics.dice import Summary, summarise
 
 SCHEMA_VERSION: Literal[1] = 1
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
+
+ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native"]
+"""The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
 
 
 class _Model(BaseModel):
@@ -33,6 +36,9 @@ class CaseResult(_Model):
         patient: Name of the patient.
         loss: Loss of the probe on the case.
         dice: Per protocol, Dice of each class without background; None where it is undefined.
+        nsd: Normalised surface Dice of each class, on the native grid, at the probe's `nsd_tolerance_mm`.
+        hd95_mm: 95th percentile of the Hausdorff distance of each class, on the native grid; None as well
+            where the class is in only one of prediction and reference.
         probabilities: Per class, the predicted probability (classification).
         target: Per class, the reference (classification).
         padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
@@ -42,9 +48,18 @@ class CaseResult(_Model):
     patient: str
     loss: float
     dice: dict[Protocol, dict[str, float | None]] | None = None
+    nsd: dict[str, float | None] | None = None
+    hd95_mm: dict[str, float | None] | None = None
     probabilities: dict[str, float] | None = None
     target: dict[str, int] | None = None
     padding_voxels: tuple[int, int, int]
+
+    def by_class(self, metric: ClassMetric) -> dict[str, float | None] | None:
+        """Returns a metric of each class without background; None where the case has no such metric."""
+        surface = {"nsd_native": self.nsd, "hd95_mm_native": self.hd95_mm}
+        if metric in surface:
+            return surface[metric]
+        return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
 
 
 class RunRecord(_Model):
@@ -103,8 +118,7 @@ class Record(_Model):
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides or is the result; without `execution`."""
-        content = self.model_dump(mode="json", exclude={"execution"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _fingerprint(self.model_dump(mode="json"))
 
     def to_json(self) -> str:
         """Returns the record as JSON, with its fingerprint and whether it is complete."""
@@ -133,18 +147,33 @@ class Record(_Model):
             raise RecordError(f"{where} is no record: {error}. It may be truncated; run the cell again") from error
         except ValidationError as error:
             raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error
-        if fingerprint != record.fingerprint:
+        # Of what the file holds, not of the model: that of a later release may have fields which the file has not.
+        if fingerprint != _fingerprint(content):
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record
 
-    def dice_table(self, split: str, protocol: Protocol) -> dict[str, list[float | None]]:
-        """Returns, per class, the mean Dice over cases for each run; None where no case defines it."""
-        table: dict[str, list[float | None]] = {}
+    def summaries(self, split: str, metric: ClassMetric) -> list[Summary]:
+        """Returns, for each run, the summary of a metric over its cases; empty where the cases have none."""
+        found = []
         for run in self.runs:
-            rows = [c.dice[protocol] for c in run.cases.get(split, []) if c.dice is not None]
-            if not rows:
-                continue
-            values = np.array([[math.nan, *(math.nan if v is None else v for v in row.values())] for row in rows])
-            for name, value in zip(rows[0], summarise(values).per_class[1:], strict=True):
-                table.setdefault(name, []).append(None if math.isnan(value) else float(value))
-        return table
+            rows = [row for case in run.cases.get(split, []) if (row := case.by_class(metric)) is not None]
+            if rows:
+                values = [[math.nan, *(math.nan if v is None else v for v in row.values())] for row in rows]
+                found.append(summarise(np.array(values)))
+        return found
+
+    def class_table(self, split: str, metric: ClassMetric) -> dict[str, list[float | None]]:
+        """Returns, per class, the mean of a metric over cases for each run; None where no case defines it."""
+        cases = (case.by_class(metric) for run in self.runs for case in run.cases.get(split, []))
+        names = list(next((row for row in cases if row is not None), {}))
+        means = [summary.per_class[1:] for summary in self.summaries(split, metric)]
+        return {
+            name: [None if math.isnan(mean[index]) else float(mean[index]) for mean in means]
+            for index, name in enumerate(names)
+        }
+
+
+def _fingerprint(content: dict[str, Any]) -> str:
+    """Returns the hash of a record's JSON content, without `execution`."""
+    content = {key: value for key, value in content.items() if key != "execution"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,19 +1,29 @@
 """Downstream tasks: what they are, how their files are read, and eva's data module over them."""
 
-from tapct.tasks.data import TaskData
+from tapct.tasks.checks import broken_cases, require_sound
+from tapct.tasks.classification import ClassificationDataset
+from tapct.tasks.data import TaskData, task_datasets
+from tapct.tasks.dataset import CTDataset
 from tapct.tasks.quickstart import Quickstart
 from tapct.tasks.registry import list_tasks, task_class, task_root
 from tapct.tasks.segmentation import SegmentationDataset
-from tapct.tasks.spec import SPLITS, Split, TaskSpec
+from tapct.tasks.spec import TaskSpec
+from tapct.tasks.splits import SPLITS, Split, SplitTable
 
 __all__ = [
     "SPLITS",
+    "CTDataset",
+    "ClassificationDataset",
     "Quickstart",
     "SegmentationDataset",
     "Split",
+    "SplitTable",
     "TaskData",
     "TaskSpec",
+    "broken_cases",
     "list_tasks",
+    "require_sound",
     "task_class",
+    "task_datasets",
     "task_root",
 ]

@@ -1,5 +1,7 @@
 """A task as eva's data module: the splits of one dataset, and their loaders."""
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ from eva.core.data.datamodules import schemas
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
+from tapct.errors import TaskError, nearest
+from tapct.tasks.checks import require_sound
+from tapct.tasks.dataset import CTDataset
 from tapct.tasks.registry import task_class, task_root
-from tapct.tasks.spec import SPLITS
+from tapct.tasks.splits import SPLITS
 
 
 class TaskData(eva.DataModule):
@@ -22,23 +27,30 @@ class TaskData(eva.DataModule):
     scale (Lightning divides by the full number).
     """
 
-    def __init__(self, task: str, data_root: str | None = None, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        task: str,
+        data_root: str | None = None,
+        num_workers: int = 0,
+        split_file: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         """Initializes the data.
 
         Args:
             task: Name of a task (`tapct list tasks`).
             data_root: Folder that holds one folder per task, under the task's name.
             num_workers: Processes that read cases ahead.
+            split_file: Another split than the task's own: a CSV with the columns case, patient, split.
+            options: Settings of the task's dataset, such as {s1: sacrum} for totalsegmentator.
 
         Raises:
-            TaskError: If the task is unknown, or its folder is not there.
+            TaskError: If the task or an option is unknown, or its folder is not there.
         """
-        dataset = task_class(task)
-        self.spec = dataset.spec
         self.root: Path = task_root(task, data_root)
-        parts: dict[str, Any] = {
-            split: dataset(self.root, split) if self.spec.splits[split] else None for split in SPLITS
-        }
+        parts = task_datasets(task, self.root, split_file, options)
+        self.parts = [part for part in parts.values() if part is not None]
+        self.spec = self.parts[0].spec
         loader = dataloaders.DataLoader(
             batch_size=1,
             num_workers=num_workers,
@@ -58,15 +70,25 @@ class TaskData(eva.DataModule):
 
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold of the task."""
+        one = self.parts[0]
         return {
             "name": self.spec.name,
             "version": self.spec.version,
             "kind": self.spec.kind,
+            "metric": self.spec.metric,
             "classes": list(self.spec.classes),
-            "split_file": self.spec.split_file.name,
-            "split_sha256": self.spec.split_sha256,
-            "cases": {split: len(cases) for split, cases in self.spec.splits.items()},
+            "options": one.describe(),
+            "split": one.table.source,
+            "split_sha256": one.table.sha256,
+            "cases": one.table.counts,
+            "excluded": one.excluded,
         }
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Checks that every file is there and every case is sound, before any GPU time is spent."""
+        super().setup(stage)
+        require_sound(self.parts, self.dataloaders.train.num_workers or 0)
 
     @override
     def train_dataloader(self) -> DataLoader:
@@ -84,3 +106,26 @@ class TaskData(eva.DataModule):
     def val_dataloader(self) -> Any:
         # A task may have no part for selection (the quickstart): then there is nothing to validate on.
         return [] if self.datasets.val is None else super().val_dataloader()
+
+
+def task_datasets(
+    task: str, root: Path, split_file: str | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, CTDataset | None]:
+    """Returns the datasets of a task by split, None for a split without cases.
+
+    Args:
+        task: Name of a task.
+        root: Folder of the task.
+        split_file: Another split than the task's own.
+        options: Settings of the task's dataset.
+
+    Raises:
+        TaskError: If the task or an option is unknown, or the split cannot be read.
+    """
+    dataset = task_class(task)
+    known = set(inspect.signature(dataset.__init__).parameters) - {"self", "root", "split", "split_file"}
+    for option in options or {}:
+        if option not in known:
+            raise TaskError(f"the task {task} has no option '{option}'. {nearest(option, known)}")
+    parts = {split: dataset(root, split, split_file, **(options or {})) for split in SPLITS}
+    return {split: part if len(part) else None for split, part in parts.items()}

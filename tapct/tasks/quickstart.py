@@ -13,7 +13,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
-from tapct.volumes import LabelMap, Volume, read_labels
+from tapct.volumes import LabelMap, Volume
 
 # Organs that both scans show, merged as in the paper's Table 8; ids of TotalSegmentator v2's "total" task
 # (totalsegmentator/map_to_binary.py). Everything else counts as background.
@@ -37,6 +37,7 @@ SPEC = TaskSpec(
     kind="segmentation",
     version=1,
     classes=("background", *ORGANS),
+    metric="dice_native",
     licence="Apache-2.0",
     source="it ships with the project; leave DATA_ROOT unset to use it",
     notice="A demonstration on two patients (one trains the probe, one is reported), not a benchmark score.",
@@ -55,8 +56,12 @@ class Quickstart(SegmentationDataset):
         return folder / "ct_dicom" if (folder / "ct_dicom").is_dir() else folder / "ct.nii.gz"
 
     @override
+    def label_path(self, case: str) -> Path:
+        return self.root / case / "organs.nii.gz"
+
+    @override
     def read_labels(self, case: str, ct: Volume) -> LabelMap:
-        organs = read_labels(self.root / case / "organs.nii.gz", reference=ct)
+        organs = super().read_labels(case, ct)
         lookup = np.zeros(118, dtype=np.uint8)
         for label, ids in enumerate(ORGANS.values(), start=1):
             lookup[list(ids)] = label

@@ -1,12 +1,25 @@
 """Finding tasks by name."""
 
+import importlib
 from pathlib import Path
 
 from tapct.errors import TaskError, nearest
-from tapct.tasks.quickstart import Quickstart
-from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.dataset import CTDataset
 
-TASKS: dict[str, type[SegmentationDataset]] = {"quickstart": Quickstart}
+TASKS: dict[str, str] = {
+    "quickstart": "Quickstart",
+    "amos22": "AMOS22",
+    "lits17": "LiTS17",
+    "kits23": "KiTS23",
+    "totalsegmentator": "TotalSegmentator",
+    "msd_pancreas": "MSDPancreas",
+    "luna16": "LUNA16",
+    "luna25": "LUNA25",
+    "rsna2022": "RSNA2022",
+    "rsna2023": "RSNA2023",
+    "fdg_pet_ct": "FDGPETCT",
+}
+"""The tasks, in the paper's order, each in the module of its name under `tapct.tasks`; to its class."""
 
 
 def list_tasks() -> list[str]:
@@ -14,7 +27,7 @@ def list_tasks() -> list[str]:
     return list(TASKS)
 
 
-def task_class(name: str) -> type[SegmentationDataset]:
+def task_class(name: str) -> type[CTDataset]:
     """Returns the dataset class of the task `name`.
 
     Raises:
@@ -22,7 +35,7 @@ def task_class(name: str) -> type[SegmentationDataset]:
     """
     if name not in TASKS:
         raise TaskError(f"there is no task '{name}'. {nearest(name, TASKS)}")
-    return TASKS[name]
+    return getattr(importlib.import_module(f"tapct.tasks.{name}"), TASKS[name])
 
 
 def task_root(name: str, data_root: str | Path | None) -> Path:
@@ -33,10 +46,9 @@ def task_root(name: str, data_root: str | Path | None) -> Path:
     """
     task = task_class(name)
     if data_root is None:
-        shipped = getattr(task, "shipped_root", None)
-        if shipped is None:
+        if task.shipped_root is None:
             raise TaskError(f"{name} needs data: set DATA_ROOT to the folder that holds '{name}/'. {task.spec.source}")
-        return Path(shipped)
+        return task.shipped_root
     root = Path(data_root).expanduser() / name
     if not root.is_dir():
         raise TaskError(f"there is no folder {root}. To obtain the data of {name}: {task.spec.source}")

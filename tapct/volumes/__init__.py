@@ -1,5 +1,6 @@
 """CT volumes: reading, orienting, resampling, tiling into windows and stitching back."""
 
+from tapct.volumes.crop import crop_mm
 from tapct.volumes.geometry import Grid, Size
 from tapct.volumes.read import read_ct, read_labels
 from tapct.volumes.resample import LinearMap, resample_image, resample_labels, resample_one_hot
@@ -15,6 +16,7 @@ __all__ = [
     "Volume",
     "WindowPlan",
     "check_same_grid",
+    "crop_mm",
     "read_ct",
     "read_labels",
     "resample_image",

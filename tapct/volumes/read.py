@@ -44,9 +44,26 @@ def read_ct(path: str | Path) -> Volume:
             f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
             "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
         )
-    array, affine = to_spl(stored, affine, str(path))
-    _check_hu(array, path)
-    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, str(path))
+    return ct_volume(stored, affine, str(path))
+
+
+def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str) -> Volume:
+    """Makes a scan of voxels that are in no format of `read_ct`, with the same checks.
+
+    Args:
+        stored: HU with three axes, in any order.
+        affine_ras: (4, 4), homogeneous index in that order to mm in RAS+.
+        source: The file, for messages.
+
+    Returns:
+        The scan, as `read_ct` has it.
+
+    Raises:
+        VolumeError: The scan is empty, not finite, or cannot be in HU; or the affine is degenerate.
+    """
+    array, affine = to_spl(stored, affine_ras, source)
+    _check_hu(array, source)
+    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, source)
 
 
 def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
@@ -115,7 +132,7 @@ def _borrowed_affine(path: Path, shape: tuple[int, ...], reference: Volume | Non
     return affine
 
 
-def _check_hu(array: np.ndarray, path: Path) -> None:
+def _check_hu(array: np.ndarray, path: Path | str) -> None:
     """Refuses values that cannot be those of a CT in HU; `array` is (D, H, W) as stored."""
     low, high = _finite_range(array, path)
     seen = f"{path} has values from {low:g} to {high:g}"
@@ -153,7 +170,7 @@ def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.uint8 if high <= 255 else np.uint16)
 
 
-def _finite_range(array: np.ndarray, path: Path) -> tuple[float, float]:
+def _finite_range(array: np.ndarray, path: Path | str) -> tuple[float, float]:
     """Smallest and largest value, after refusing an empty array and one with NaN or infinity."""
     if array.size == 0:
         raise VolumeError(f"{path} is empty: its shape is {array.shape}. Export or download it again.")

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import f1_score
 
-from tapct.metrics import NativeDice, PaperDice, confusion_matrix, dice_per_class, summarise
+from tapct.metrics import NativeDice, NativeSurface, PaperDice, confusion_matrix, dice_per_class, summarise
 
 
 def volume(seed: int, classes: int = 5, shape=(4, 6, 7)) -> torch.Tensor:
@@ -84,3 +85,15 @@ def test_the_torchmetrics_give_evas_names_and_the_same_numbers():
     native.reset()
     native.update(confusion_native=counts[0])
     assert float(native.compute()["dice_native"]) == pytest.approx(np.nanmean(dice_per_class(counts[0].numpy())[1:]))
+
+
+def test_metrics_of_one_collection_are_not_mixed_up_where_they_agree_on_the_first_case():
+    """torchmetrics then merges metrics whose states have the same names, and from there on feeds only one."""
+    collection = torchmetrics.MetricCollection([NativeDice(), PaperDice(), NativeSurface()])
+    missed, found = torch.tensor([[5, 0], [1, 0]]), torch.tensor([[5, 0], [0, 1]])
+    unmeasured = {"nsd_native": None, "hd95_mm_native": None}
+    collection.update(confusion_native=missed, confusion_paper=missed, **unmeasured)
+    collection.update(confusion_native=found, confusion_paper=missed, **unmeasured)
+    means = collection.compute()
+    assert (float(means["dice_native"]), float(means["dice_paper"])) == (0.5, 0)
+    assert not [name for name in means if "nsd" in name or "hd95" in name]

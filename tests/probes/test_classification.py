@@ -83,6 +83,22 @@ def test_metrics_are_those_of_scikit_learn_over_all_cases_and_labels(tmp_path):
     assert len(results["test/MicroAUROC"]["values"]) == 2
 
 
+def test_what_one_class_alone_does_not_define_is_not_reported(tmp_path, monkeypatch):
+    """torchmetrics reports an AUROC of 0; a NaN would end eva's session of two runs with an error."""
+    item = Slabs.__getitem__
+
+    def healthy(self, index):
+        data, target, metadata = item(self, index)
+        return data, torch.zeros_like(target), metadata
+
+    monkeypatch.setattr(Slabs, "__getitem__", healthy)
+    _, record = run(tmp_path, small_encoder(), max_steps=1)
+    metrics = record.runs[0].metrics["test"]
+    assert metrics.keys() == {"AverageLoss", "CalibrationError", "UndefinedLabels"}
+    assert metrics["UndefinedLabels"] == 3
+    assert metrics["CalibrationError"] > 0
+
+
 def test_a_model_without_class_tokens_gives_its_patches(tmp_path):
     encoder = small_encoder(Drifting)
     assert not encoder.card.has_cls

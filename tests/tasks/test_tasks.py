@@ -8,8 +8,9 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from torch.utils.data import default_collate
 
 from tapct.errors import TaskError, VolumeError
-from tapct.tasks import Quickstart, TaskData, TaskSpec, list_tasks, task_class, task_root
+from tapct.tasks import Quickstart, SplitTable, TaskData, list_tasks, task_class, task_root
 from tapct.tasks.quickstart import SPEC
+from tapct.tasks.splits import stratified
 
 
 @pytest.fixture
@@ -20,11 +21,8 @@ def copy(tmp_path, quickstart_root):
 
 
 def test_the_quickstart_has_two_patients_on_two_sides():
-    assert {split: list(cases) for split, cases in SPEC.splits.items()} == {
-        "train": ["abdomen"],
-        "val": [],
-        "test": ["chest"],
-    }
+    datasets = {split: Quickstart(Quickstart.shipped_root, split) for split in ("train", "val", "test")}
+    assert {split: d.cases for split, d in datasets.items()} == {"train": ["abdomen"], "val": [], "test": ["chest"]}
     assert "not a benchmark" in SPEC.notice
 
 
@@ -57,7 +55,7 @@ def test_collating_keeps_the_affine():
 
 
 def test_unknown_task_names_the_nearest():
-    assert list_tasks() == ["quickstart"]
+    assert list_tasks()[0] == "quickstart"
     with pytest.raises(TaskError, match="Did you mean 'quickstart'"):
         task_class("quikstart")
 
@@ -70,7 +68,7 @@ def test_a_data_root_without_the_task_says_how_to_get_it(tmp_path):
 def test_a_missing_scan_is_named_before_any_work(copy):
     (copy / "quickstart" / "abdomen" / "ct.nii.gz").unlink()
     data = TaskData("quickstart", str(copy))
-    with pytest.raises(TaskError, match=r"1 of 1 scans of the split 'train' are missing.*abdomen"):
+    with pytest.raises(TaskError, match=r"1 of 1 cases of the split 'train' lack files .*abdomen/ct.nii.gz"):
         data.setup("fit")
 
 
@@ -111,29 +109,61 @@ def test_a_truncated_scan_and_one_with_nan_are_refused(copy):
         Quickstart(copy / "quickstart", "train")[0]
 
 
-def spec_with(tmp_path, monkeypatch, rows: str) -> TaskSpec:
-    fields = {k: getattr(SPEC, k) for k in ("display_name", "kind", "version", "classes", "licence", "source")}
-    (tmp_path / "splits").mkdir()
-    (tmp_path / "splits" / "toy.csv").write_text(f"# ours\ncase,patient,split\n{rows}")
-    monkeypatch.setattr("tapct.tasks.spec.files", lambda _: tmp_path)
-    return TaskSpec(name="toy", **fields)
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a,p,train\nb,p,test\n", "patient p is in train and in test"),
-        ("a,p,train\na,p,train\n", "case a is there twice"),
-        ("a,p,trian\n", "unknown split 'trian'"),
+        ("case,patient,split\na,p,train\nb,p,test\n", "patient p is in train and in test"),
+        ("case,patient,split\na,p,train\na,p,train\n", "case a is there twice"),
+        ("case,patient,split\na,p,trian\n", "unknown split 'trian'"),
+        ("case,split\na,train\n", "needs the columns case, patient and split"),
     ],
 )
-def test_a_bad_split_file_is_refused(rows, message, tmp_path, monkeypatch):
+def test_a_bad_split_file_is_refused(rows, message, tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text(f"# ours\n{rows}")
     with pytest.raises(TaskError, match=message):
-        _ = spec_with(tmp_path, monkeypatch, rows).splits
+        SplitTable.read(path)
 
 
-def test_the_split_hash_follows_the_file(tmp_path, monkeypatch):
-    spec = spec_with(tmp_path, monkeypatch, "a,p,train\n")
-    before = spec.split_sha256
-    spec.split_file.write_text(spec.split_file.read_text() + "b,q,test\n")
-    assert spec.split_sha256 != before
+def test_the_split_hash_follows_the_rows_and_not_the_comments(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("case,patient,split\na,p,train\nb,q,test\n")
+    before = SplitTable.read(path).sha256
+    path.write_text("# from there\ncase,patient,split\nb,q,test\na,p,train\n")
+    assert SplitTable.read(path).sha256 == before
+    path.write_text("case,patient,split\na,p,train\nb,q,val\n")
+    assert SplitTable.read(path).sha256 != before
+
+
+def test_our_own_split_is_by_patient_and_stratified():
+    patients = {f"scan{i}": f"p{i // 2}" for i in range(400)}  # two scans a patient
+    strata = {f"p{i}": "sick" if i % 5 == 0 else "well" for i in range(200)}
+    table = stratified(patients, strata, "toy v1", "toy")
+    assert table.counts == {"train": 280, "val": 40, "test": 80}
+    for cases in table.cases.values():
+        sick = sum(strata[p] == "sick" for p in cases.values())
+        assert abs(sick - len(cases) / 5) <= 2
+    again = stratified(dict(reversed(patients.items())), strata, "toy v1", "toy")
+    assert again.sha256 == table.sha256
+    assert stratified(patients, strata, "toy v2", "toy").sha256 != table.sha256
+
+
+def test_a_broken_case_stops_the_run_before_anything_is_encoded_and_is_named(copy):
+    data = TaskData("quickstart", str(copy))
+    data.setup("fit")  # sound, and remembered as such
+    organs = copy / "quickstart" / "chest" / "organs.nii.gz"
+    rewrite(organs, lambda v: np.where(v == 5, 200, v).astype(np.uint8))
+    with pytest.raises(TaskError, match=r"1 cases cannot be used:\n  quickstart, case chest: .*organs.nii.gz"):
+        TaskData("quickstart", str(copy)).setup("fit")
+
+
+def test_a_scan_of_three_slices_is_a_broken_export(copy):
+    for name in ("ct", "organs"):
+        rewrite(copy / "quickstart" / "abdomen" / f"{name}.nii.gz", lambda v: v[:, :, :3])
+    with pytest.raises(TaskError, match=r"case abdomen: .*has 3 slices"):
+        Quickstart(copy / "quickstart", "train")[0]
+
+
+def test_an_unknown_option_of_a_task_names_the_nearest():
+    with pytest.raises(TaskError, match="quickstart has no option 's1'"):
+        TaskData("quickstart", options={"s1": "sacrum"})

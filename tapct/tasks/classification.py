@@ -1,0 +1,39 @@
+"""The base class of classification datasets: scans, or crops of them, with one 0/1 target a class."""
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from typing_extensions import override
+
+from tapct.errors import TaskError
+from tapct.tasks.dataset import CTDataset
+from tapct.volumes import Volume
+
+
+class ClassificationDataset(CTDataset):
+    """Scans in HU and their targets, int64 (K,) of 0 and 1 in the order of `spec.classes`."""
+
+    @abc.abstractmethod
+    def targets(self, case: str) -> Sequence[int]:
+        """Returns the target of each class, 0 or 1."""
+
+    @override
+    def scan_paths(self, case: str) -> list[Path]:
+        return self.paths(case)  # a crop is cut where the label file says
+
+    @override
+    def read_target(self, case: str, ct: Volume) -> torch.Tensor:
+        return self.target(case)
+
+    def target(self, case: str) -> torch.Tensor:
+        """Returns the target of a case, which needs no scan.
+
+        Raises:
+            TaskError: If it is not one 0 or 1 for each class.
+        """
+        values = list(self.targets(case))
+        if len(values) != len(self.spec.classes) or not set(values) <= {0, 1}:
+            raise TaskError(f"the targets {values} are not one 0 or 1 for each of {len(self.spec.classes)} classes")
+        return torch.tensor(values, dtype=torch.int64)

@@ -1,0 +1,275 @@
+"""The base class of every task's dataset: scans on disk as eva datasets, untouched."""
+
+import abc
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from eva.vision.data.datasets.vision import VisionDataset
+from typing_extensions import override
+
+from tapct.errors import TapctError, TaskError
+from tapct.tasks.spec import TaskSpec
+from tapct.tasks.splits import Split, SplitTable, read_exclusions
+from tapct.volumes import Volume, read_ct
+
+MIN_SLICES = 5
+"""A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
+
+ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
+
+
+@dataclass(frozen=True)
+class SplitPin:
+    """What a split that is derived from the release's label file must come out as.
+
+    Attributes:
+        sha256: Hash of the table.
+        counts: Cases in (train, val, test).
+    """
+
+    sha256: str
+    counts: tuple[int, int, int]
+
+
+class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
+    """Scans in HU with their targets, untouched, in SPL order.
+
+    A sample is an eva `Volume` (D, 1, H, W), the target, and metadata with `case`, `patient`, `source` and
+    `affine`: the affine is repeated there because collating drops it from the `Volume`. No dataset knows an
+    encoder; nothing is resampled or normalised here.
+
+    A task sets `spec` and implements `ct_path`, `target_paths` and `read_target`. Its split is the CSV of its
+    name in `splits/`, or comes from `derive_split` where the release's list of cases may not be passed on.
+    """
+
+    spec: ClassVar[TaskSpec]
+    shipped_root: ClassVar[Path | None] = None
+    """Folder of the data, for a task that ships with the project."""
+
+    split_pin: ClassVar[SplitPin | None] = None
+    """What `derive_split` must give on the release's own label file."""
+
+    scan_patterns: ClassVar[tuple[str, ...]] = ()
+    """Globs under the root that find the scans of the release, for the doctor's count."""
+
+    def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
+        """Initializes the dataset.
+
+        Args:
+            root: Folder of the task.
+            split: Which cases.
+            split_file: Another split than the task's own: a CSV with the columns case, patient, split.
+
+        Raises:
+            TaskError: If the split cannot be read.
+        """
+        super().__init__()
+        self.root = Path(root)
+        self.split = split
+        self.excluded = read_exclusions(_packaged("exclusions", self.spec.name))
+        self.table = self._table(None if split_file is None else Path(split_file)).without(self.excluded)
+        self._patients = self.table.cases[split]
+        self._cases = list(self._patients)
+
+    # -- What a task says ------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def ct_path(self, case: str) -> Path:
+        """Returns the scan of a case: a file, or a folder of DICOM slices. It need not be there."""
+
+    @abc.abstractmethod
+    def target_paths(self, case: str) -> list[Path]:
+        """Returns the files that hold the target of a case; they need not be there."""
+
+    @abc.abstractmethod
+    def read_target(self, case: str, ct: Volume) -> Any:
+        """Returns the target of a case, given its scan."""
+
+    def read_scan(self, case: str) -> Volume:
+        """Returns the scan of a case; tasks on crops cut here."""
+        return read_ct(self.ct_path(case))
+
+    @classmethod
+    def split_counts(cls) -> tuple[int, int, int]:
+        """Returns the number of cases in (train, val, test), known without the data."""
+        if cls.split_pin is not None:
+            return cls.split_pin.counts
+        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
+        counts = SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded).counts
+        return counts["train"], counts["val"], counts["test"]
+
+    def derive_split(self) -> SplitTable:
+        """Returns the split of a release whose list of cases may not be passed on, from its label file."""
+        raise TaskError(f"{self.spec.name} ships no split and has no rule for one")
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the options of the dataset, for the record."""
+        return {}
+
+    # -- What every task does --------------------------------------------------------------------------
+
+    def _table(self, split_file: Path | None) -> SplitTable:
+        if split_file is not None:
+            return SplitTable.read(split_file)
+        shipped = _packaged("splits", self.spec.name)
+        if shipped.is_file():
+            return SplitTable.read(shipped)
+        table = self.derive_split()
+        counts = tuple(table.counts.values())
+        if self.split_pin is not None and table.sha256 != self.split_pin.sha256:
+            raise TaskError(
+                f"{self.spec.name}: the label file under {self.root} gives another split than the release's: {counts} "
+                f"instead of {self.split_pin.counts} cases in (train, val, test), or the same number of others. "
+                "Results would not be comparable. Fetch the label file again; to use another list of cases on "
+                "purpose, give it as split_file (data.init_args.split_file), which the record names"
+            )
+        return table
+
+    @property
+    @override
+    def classes(self) -> list[str]:
+        return list(self.spec.classes)
+
+    @property
+    @override
+    def class_to_idx(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.spec.classes)}
+
+    @property
+    def cases(self) -> list[str]:
+        """The cases of the split, in order."""
+        return list(self._cases)
+
+    def patient(self, case: str) -> str:
+        """Returns the patient of a case of the split."""
+        return self._patients[case]
+
+    @override
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @override
+    def filename(self, index: int) -> str:
+        return str(self.ct_path(self._cases[index]).relative_to(self.root))
+
+    def paths(self, case: str) -> list[Path]:
+        """Returns every file (or DICOM folder) that a case is read from."""
+        return [self.ct_path(case), *self.target_paths(case)]
+
+    def scan_paths(self, case: str) -> list[Path]:
+        """Returns the files that decide what `read_scan` gives."""
+        return [self.ct_path(case)]
+
+    @override
+    def validate(self) -> None:
+        """Checks before any work that every file of the split is there.
+
+        Raises:
+            TaskError: If not, naming the first that are missing, and archives that were not unpacked.
+        """
+        missing = {case: [p for p in self.paths(case) if not p.exists()] for case in self._cases}
+        absent = [str(p.relative_to(self.root)) for paths in missing.values() for p in paths]
+        if absent:
+            packed = sorted(p.name for pattern in ARCHIVES for p in self.root.glob(pattern))
+            hint = f" There are archives that were not unpacked: {', '.join(packed[:5])}." if packed else ""
+            raise TaskError(
+                f"{self.spec.name}: {sum(map(bool, missing.values()))} of {len(self)} cases of the split "
+                f"'{self.split}' lack files under {self.root}, such as {', '.join(absent[:3])}.{hint} To obtain the "
+                f"data: {self.spec.source}"
+            )
+
+    @override
+    def __getitem__(self, index: int) -> tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]:
+        case = self._cases[index]
+        try:
+            ct = self.read_scan(case)
+            if ct.shape[0] < MIN_SLICES:
+                raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
+            target = self.read_target(case, ct)
+        except TapctError as error:
+            raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
+        affine = torch.from_numpy(ct.affine)
+        volume = eva_tv_tensors.Volume(torch.from_numpy(ct.hu)[:, None], affine=affine)
+        return volume, target, {"case": case, "patient": self._patients[case], "source": ct.source, "affine": affine}
+
+    @override
+    def load_data(self, index: int) -> eva_tv_tensors.Volume:
+        return self[index][0]
+
+    @override
+    def load_target(self, index: int) -> Any:
+        return self[index][1]
+
+    @override
+    def load_metadata(self, index: int) -> dict[str, Any]:
+        return self[index][2]
+
+
+class Index:
+    """Finds files of a release by name, wherever a mirror has put them (it may even make each a folder)."""
+
+    def __init__(self, root: Path, patterns: Iterable[str]) -> None:
+        """Initializes the index.
+
+        Args:
+            root: Folder of the task.
+            patterns: Globs, searched recursively; macOS's `._*` files are passed over.
+        """
+        self._root = root
+        self._patterns = tuple(patterns)
+
+    @cached_property
+    def _found(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for pattern in self._patterns:
+            for path in sorted(self._root.rglob(pattern)):
+                if path.is_file() and not path.name.startswith("._"):
+                    found.setdefault(path.name, []).append(path)
+        return found
+
+    def find(self, *names: str) -> Path:
+        """Returns the file of the first of these names that is there, else where the first belongs.
+
+        Raises:
+            TaskError: If several files have the name, of which none should be taken by chance.
+        """
+        there = next((self._found[name] for name in names if name in self._found), [self._root / names[0]])
+        if len(there) > 1:
+            listed = ", ".join(str(path.relative_to(self._root)) for path in there)
+            raise TaskError(
+                f"{self._root} holds {there[0].name} {len(there)} times: {listed}. Leave the one to be used"
+            )
+        return there[0]
+
+
+def first_there(*paths: Path) -> Path:
+    """Returns the first of these paths that is there, else the first of all: the name that the release gives."""
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def top_folder(root: Path, marker: str) -> Path:
+    """Returns the folder of a release: the task's folder itself, or the one in it that the archive made.
+
+    Args:
+        root: Folder of the task.
+        marker: Glob of something that lies directly in the release's top folder.
+
+    Raises:
+        TaskError: If several folders hold it: two releases, of which none should be taken by chance.
+    """
+    if any(root.glob(marker)):
+        return root
+    found = sorted({path.relative_to(root).parts[0] for path in root.glob(f"*/{marker}")})
+    if len(found) > 1:
+        raise TaskError(f"{root} holds {marker} in several folders: {', '.join(found[:5])}. Leave the one to be used")
+    return root / found[0] if found else root
+
+
+def _packaged(folder: str, task: str) -> Path:
+    return Path(str(files("tapct.tasks"))) / folder / f"{task}.csv"

@@ -1,0 +1,47 @@
+"""KiTS23: kidneys, tumours and cysts (Heller et al., 2023)."""
+
+from functools import cached_property
+from pathlib import Path
+
+from typing_extensions import override
+
+from tapct.tasks.dataset import first_there, top_folder
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.spec import TaskSpec
+
+SPEC = TaskSpec(
+    name="kits23",
+    display_name="KiTS23",
+    kind="segmentation",
+    version=1,
+    classes=("background", "kidney", "tumor", "cyst"),
+    metric="dice_native",
+    licence="CC BY-NC-SA 4.0",
+    source="clone https://github.com/neheller/kits23 as kits23/ and run its kits23_download_data, or put the folder "
+    "images/ of the Hugging Face dataset neheller/KiTS-Challenge-Imaging beside its dataset/",
+)
+
+
+class KiTS23(SegmentationDataset):
+    """All 489 labelled scans, 0 to 299 and 400 to 588, stored with the slice as the first axis.
+
+    The root is the repository, or its `dataset`. A scan is case_NNNNN/imaging.nii.gz, or images/case_NNNNN.nii.gz
+    as on Hugging Face; the masks are in the repository.
+    The classes are scored one by one, as the paper does, not as the challenge's nested regions.
+    """
+
+    spec = SPEC
+    scan_patterns = ("case_*/imaging.nii.gz", "*/case_*/imaging.nii.gz", "images/case_*.nii.gz")
+
+    @cached_property
+    def _top(self) -> Path:
+        return top_folder(self.root, "case_*/segmentation.nii.gz")
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        images = (folder / "images" / f"{case}.nii.gz" for folder in (self._top, self.root))
+        return first_there(self._top / case / "imaging.nii.gz", *images)
+
+    @override
+    def label_path(self, case: str) -> Path:
+        return self._top / case / "segmentation.nii.gz"

@@ -1,0 +1,59 @@
+"""LiTS17: liver and its lesions (Bilic et al., Medical Image Analysis 2023)."""
+
+from functools import cached_property
+from pathlib import Path
+
+from typing_extensions import override
+
+from tapct.tasks.dataset import Index
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.spec import TaskSpec
+
+SPEC = TaskSpec(
+    name="lits17",
+    display_name="LiTS17",
+    kind="segmentation",
+    version=1,
+    classes=("background", "liver", "lesion"),
+    metric="dice_native",
+    licence="CC BY-NC-ND 4.0 (LiTS), or CC BY-SA 4.0 as Task03_Liver of the Medical Segmentation Decathlon",
+    source="download Training_Batch1 and 2 of https://competitions.codalab.org/competitions/17094, or "
+    "Task03_Liver.tar of http://medicaldecathlon.com (the same scans), and unpack them in lits17/",
+)
+
+_VOLUMES = ("volume-*.nii", "volume-*.nii.gz", "imagesTr/liver_*.nii.gz")
+_LABELS = ("segmentation-*.nii", "segmentation-*.nii.gz", "labelsTr/liver_*.nii.gz")
+
+
+class LiTS17(SegmentationDataset):
+    """The 131 labelled scans, wherever under the root a mirror has put them.
+
+    Case `volume-N` is volume-N.nii with segmentation-N.nii, either of them gzipped or not, or the Decathlon's
+    imagesTr/liver_N.nii.gz with labelsTr/liver_N.nii.gz. Some masks have no place in the patient in their
+    header and take that of their scan. Scans without a lesion belong to the task: there the class is undefined.
+    """
+
+    spec = SPEC
+    scan_patterns = tuple(f"**/{pattern}" for pattern in _VOLUMES)
+
+    @cached_property
+    def _volumes(self) -> Index:
+        return Index(self.root, _VOLUMES)
+
+    @cached_property
+    def _labels(self) -> Index:
+        return Index(self.root, _LABELS)
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        return self._volumes.find(f"{case}.nii", f"{case}.nii.gz", f"liver_{_number(case)}.nii.gz")
+
+    @override
+    def label_path(self, case: str) -> Path:
+        number = _number(case)
+        names = f"segmentation-{number}.nii", f"segmentation-{number}.nii.gz", f"liver_{number}.nii.gz"
+        return self._labels.find(*names)
+
+
+def _number(case: str) -> str:
+    return case.removeprefix("volume-")

@@ -1,0 +1,60 @@
+"""LUNA16: malignancy of lung nodules, as LIDC-IDRI's readers rated it (Setio et al. 2017; Armato et al. 2011)."""
+
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from typing_extensions import override
+
+from tapct.tasks.nodules import NoduleColumns, NoduleDataset
+from tapct.tasks.spec import TaskSpec
+
+SPEC = TaskSpec(
+    name="luna16",
+    display_name="LUNA16",
+    kind="classification",
+    version=1,
+    classes=("malignant",),
+    metric="MicroAUROC",
+    licence="CC BY 4.0 (LUNA16), CC BY 3.0 (LIDC-IDRI)",
+    source="download subset0.zip to subset9.zip of https://zenodo.org/records/3723295 (0 to 6) and "
+    "https://zenodo.org/records/4121926 (7 to 9), about 120 GB unpacked, and unpack them in luna16/",
+)
+
+LIST = Path(str(files("tapct.tasks"))) / "labels" / "luna16_nodules.csv"
+COLUMNS = NoduleColumns("nodule", "patient", "series_uid", "x_mm", "y_mm", "z_mm", "label")
+
+
+class LUNA16(NoduleDataset):
+    """The 677 nodules that at least three readers of LIDC-IDRI outlined and rated as benign or malignant.
+
+    LUNA16's own files know no malignancy: labels, patients and places are in `labels/luna16_nodules.csv`, which
+    ships with the project (`tasks/sources/luna16.py` says how it is made). A case is `<SeriesInstanceUID>_<number>`.
+    Scans are `<SeriesInstanceUID>.mhd` with its `.raw`, in `subset0` to `subset9` or directly in the root; the
+    root may also be the folder that holds `LUNA16/`. The lung masks in `seg-lungs-LUNA16` have the names of the
+    scans and are not read. 455 of the 888 scans have none of these nodules and need not be there.
+    """
+
+    spec = SPEC
+    columns = COLUMNS
+
+    @property
+    @override
+    def list_path(self) -> Path:
+        return LIST
+
+    @cached_property
+    def _scans(self) -> dict[str, Path]:
+        """SeriesInstanceUID to header."""
+        patterns = (f"{top}{folder}*.mhd" for top in ("", "LUNA16/") for folder in ("", "subset[0-9]/"))
+        found = [path for pattern in patterns for path in sorted(self.root.glob(pattern)) if path.name[:2] != "._"]
+        return {path.stem: path for path in reversed(found)}
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        series = self.nodules[case].series
+        return self._scans.get(series, self.root / f"{series}.mhd")
+
+    @override
+    def target_paths(self, case: str) -> list[Path]:
+        return [self.ct_path(case).with_suffix(".raw")]  # the voxels; labels ship with the project

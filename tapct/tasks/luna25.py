@@ -1,0 +1,94 @@
+"""LUNA25: malignancy of lung nodules in the National Lung Screening Trial (Peeters et al. 2025)."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from tapct.errors import TaskError
+from tapct.tasks.luna25_blocks import read_block
+from tapct.tasks.nodules import NoduleColumns, NoduleDataset
+from tapct.tasks.spec import TaskSpec
+from tapct.tasks.splits import Split
+from tapct.volumes import Volume
+
+SPEC = TaskSpec(
+    name="luna25",
+    display_name="LUNA25",
+    kind="classification",
+    version=1,
+    classes=("malignant",),
+    metric="MicroAUROC",
+    licence="CC BY 4.0",
+    source="download LUNA25_Public_Training_Development_Data.csv of https://zenodo.org/records/14673658 and "
+    "luna25_nodule_blocks.zip.001 and .002 (6 GB) of https://zenodo.org/records/14223624 (or, for whole scans, the "
+    "46 parts of luna25_images.zip, 205 GB), join the parts (cat NAME.zip.0* > NAME.zip), and unpack in luna25/",
+)
+
+LIST = "LUNA25_Public_Training_Development_Data.csv"
+COLUMNS = NoduleColumns("AnnotationID", "PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "label")
+SOURCES = ("blocks", "scans")
+
+
+class LUNA25(NoduleDataset):
+    """The 6163 annotated nodules of the public release; the same nodule at several dates is several cases.
+
+    A case is an AnnotationID. Crops are cut out of `luna25_nodule_blocks`, or of the whole scans in
+    `luna25_images`. Both give the same voxels, except where 64 slices, the depth of a block, are less than
+    50 mm: there the crop of a block ends in padding and that of a scan does not.
+    """
+
+    spec = SPEC
+    columns = COLUMNS
+    scan_patterns = ("luna25_nodule_blocks/image/*.npy",)
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Split,
+        split_file: str | Path | None = None,
+        source: Literal["blocks", "scans"] = "blocks",
+    ) -> None:
+        """Initializes the dataset.
+
+        Args:
+            root: Folder of the task.
+            split: Which cases.
+            split_file: Another split than the task's own.
+            source: What the crops are cut out of.
+
+        Raises:
+            TaskError: If the split or the release's list cannot be read, or the source is unknown.
+        """
+        if source not in SOURCES:
+            raise TaskError(f"luna25 has no source '{source}' to cut crops out of; it is one of {', '.join(SOURCES)}")
+        self.source = source
+        super().__init__(root, split, split_file)
+
+    @property
+    @override
+    def list_path(self) -> Path:
+        return self.root / LIST
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        if self.source == "scans":
+            return self.root / "luna25_images" / f"{self.nodules[case].series}.mha"
+        return self.root / "luna25_nodule_blocks" / "image" / f"{case}.npy"
+
+    @override
+    def target_paths(self, case: str) -> list[Path]:
+        return [self.list_path] if self.source == "scans" else [self.list_path, self._metadata_path(case)]
+
+    @override
+    def read_volume(self, case: str) -> Volume:
+        if self.source == "scans":
+            return super().read_volume(case)
+        return read_block(self.ct_path(case), self._metadata_path(case))
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        return {"source": self.source}
+
+    def _metadata_path(self, case: str) -> Path:
+        return self.root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"

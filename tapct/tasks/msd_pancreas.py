@@ -1,0 +1,44 @@
+"""Task07 of the Medical Segmentation Decathlon: pancreas and tumour (Antonelli et al., Nature Communications 2022)."""
+
+from functools import cached_property
+from pathlib import Path
+
+from typing_extensions import override
+
+from tapct.tasks.dataset import first_there, top_folder
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.tasks.spec import TaskSpec
+
+SPEC = TaskSpec(
+    name="msd_pancreas",
+    display_name="MSD Pancreas",
+    kind="segmentation",
+    version=1,
+    classes=("background", "pancreas", "cancer"),
+    metric="dice_native",
+    licence="CC BY-SA 4.0",
+    source="download Task07_Pancreas.tar (12 GB) from http://medicaldecathlon.com and unpack it in msd_pancreas/",
+)
+
+
+class MSDPancreas(SegmentationDataset):
+    """The 281 labelled scans, under the release's names or with nnU-Net's `_0000` behind that of the scan.
+
+    The root is Task07_Pancreas, or the folder that holds it.
+    """
+
+    spec = SPEC
+    scan_patterns = ("imagesTr/pancreas_*.nii.gz", "*/imagesTr/pancreas_*.nii.gz")
+
+    @cached_property
+    def _top(self) -> Path:
+        return top_folder(self.root, "imagesTr")
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        images = self._top / "imagesTr"
+        return first_there(images / f"{case}.nii.gz", images / f"{case}_0000.nii.gz")
+
+    @override
+    def label_path(self, case: str) -> Path:
+        return self._top / "labelsTr" / f"{case}.nii.gz"

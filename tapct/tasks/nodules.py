@@ -1,0 +1,173 @@
+"""What the nodule tasks share: a list of nodules, and a crop of 50 mm round each, cut out of its scan."""
+
+import abc
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from typing_extensions import override
+
+from tapct.errors import TaskError
+from tapct.tasks.classification import ClassificationDataset
+from tapct.tasks.dataset import MIN_SLICES
+from tapct.tasks.splits import Split
+from tapct.volumes import Volume, crop_mm, read_ct
+
+SIZE_MM = 50.0
+"""Edge of a crop (section 3.3.2 of the paper)."""
+
+OUTSIDE_HU = -1024.0
+"""Value of what was not measured, outside the scan (LUNA25's own blocks are padded with it) and in it.
+
+Outside the round field of view, scanners write values far under air, such as -3024, which only say that nothing
+was measured. They are raised to this value, as in FMCiB's pretraining: some encoders do not clip (FMCiB, Curia).
+Everything that was measured stays as it is.
+"""
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """A nodule of a release's list.
+
+    Attributes:
+        patient: Patient.
+        series: SeriesInstanceUID of its scan.
+        centre_mm: Its place (x, y, z) in mm, RAS+.
+        malignant: 0 or 1.
+    """
+
+    patient: str
+    series: str
+    centre_mm: tuple[float, float, float]
+    malignant: int
+
+
+class NoduleColumns(NamedTuple):
+    """Names of the columns in a list of nodules; x, y and z are in mm, LPS."""
+
+    case: str
+    patient: str
+    series: str
+    x: str
+    y: str
+    z: str
+    label: str
+
+
+def lps_to_ras_point(x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Returns a point of DICOM's and ITK's world (LPS), in which nodules are listed, in ours (RAS+); in mm."""
+    return -x, -y, z
+
+
+def read_nodules(path: Path, columns: NoduleColumns) -> dict[str, Nodule]:
+    """Reads a list of nodules; lines that start with # say where it is from.
+
+    Args:
+        path: A CSV.
+        columns: The names of its columns.
+
+    Returns:
+        Case to nodule, in the order of the list.
+
+    Raises:
+        TaskError: If the file is missing or lacks a column, a case is there twice, or a value cannot be.
+    """
+    if not path.is_file():
+        raise TaskError(f"there is no list of nodules {path}")
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
+    rows = csv.DictReader(lines)
+    if missing := set(columns) - set(rows.fieldnames or ()):
+        raise TaskError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+    nodules: dict[str, Nodule] = {}
+    for row in rows:
+        case = row[columns.case]
+        if case in nodules:
+            raise TaskError(f"{path}: nodule {case} is there twice")
+        try:
+            nodules[case] = _nodule(row, columns)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"{path}: nodule {case} cannot be read: {error}. Fetch the list again") from error
+    return nodules
+
+
+def _nodule(row: dict[str, str], columns: NoduleColumns) -> Nodule:
+    x, y, z = (float(row[name]) for name in (columns.x, columns.y, columns.z))
+    if not np.isfinite([x, y, z]).all():
+        raise ValueError(f"its place is ({x}, {y}, {z})")
+    if row[columns.label] not in ("0", "1"):
+        raise ValueError(f"{columns.label} is {row[columns.label]!r}, not 0 or 1")
+    return Nodule(row[columns.patient], row[columns.series], lps_to_ras_point(x, y, z), int(row[columns.label]))
+
+
+class NoduleDataset(ClassificationDataset):
+    """Cubes of 50 mm round nodules, on the voxels of their scans. A case is a nodule.
+
+    The last scan is kept in memory (one for each process that reads): the nodules of a scan follow each other
+    in the shipped splits, and reading a scan takes a hundred times as long as cutting a cube out of it.
+    """
+
+    columns: ClassVar[NoduleColumns]
+
+    def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
+        """Initializes the dataset.
+
+        Args:
+            root: Folder of the task.
+            split: Which cases.
+            split_file: Another split than the task's own.
+
+        Raises:
+            TaskError: If the split or the list of nodules cannot be read, or they do not fit together.
+        """
+        super().__init__(root, split, split_file)
+        if not self.list_path.is_file():
+            raise TaskError(f"there is no list of nodules {self.list_path}. To obtain the data: {self.spec.source}")
+        self.nodules = read_nodules(self.list_path, self.columns)
+        self._check_list()
+        self._last: tuple[Path, Volume] | None = None
+
+    @property
+    @abc.abstractmethod
+    def list_path(self) -> Path:
+        """The list of nodules."""
+
+    def read_volume(self, case: str) -> Volume:
+        """Returns what the crop of a case is cut out of."""
+        return read_ct(self.ct_path(case))
+
+    @override
+    def read_scan(self, case: str) -> Volume:
+        ct = self._volume(case)
+        if ct.shape[0] < MIN_SLICES:  # the crop has more slices than that, all but these of padding
+            raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
+        crop = crop_mm(ct, self.nodules[case].centre_mm, SIZE_MM, OUTSIDE_HU)
+        return Volume(np.maximum(crop.hu, np.float32(OUTSIDE_HU)), crop.affine, crop.source)
+
+    @override
+    def targets(self, case: str) -> Sequence[int]:
+        return [self.nodules[case].malignant]
+
+    def _volume(self, case: str) -> Volume:
+        path = self.ct_path(case)
+        if self._last is None or self._last[0] != path:
+            self._last = None  # lets go of the old scan before the new one comes
+            self._last = path, self.read_volume(case)
+        return self._last[1]
+
+    def _check_list(self) -> None:
+        """Refuses a split that names other nodules or patients than the list: a patient could be on two sides."""
+        patients = {case: patient for part in self.table.cases.values() for case, patient in part.items()}
+        if unknown := [case for case in patients if case not in self.nodules]:
+            raise TaskError(
+                f"{self.list_path} lacks {len(unknown)} of the {len(patients)} nodules of the split "
+                f"{self.table.source}, such as {unknown[0]}. Is it the list of this release, and whole?"
+            )
+        for case, patient in patients.items():
+            if patient != self.nodules[case].patient:
+                raise TaskError(
+                    f"nodule {case} is of patient {self.nodules[case].patient} in {self.list_path}, but of {patient} "
+                    f"in the split {self.table.source}: a patient could be on two sides. Mend the split"
+                )

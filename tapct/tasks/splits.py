@@ -1,0 +1,129 @@
+"""Which case is on which side: tables that ship with the project, and the rule behind our own."""
+
+import csv
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from tapct.errors import TaskError
+
+Split = Literal["train", "val", "test"]
+"""`train` fits the probe, `val` is the part of the training patients that settings are chosen on, `test`
+is reported and nothing is ever chosen on it."""
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+_PATTERN: tuple[Split, ...] = (*("train", "train", "test", "train", "train", "val", "train", "test", "train", "train"),)
+"""How `stratified` deals patients out: of ten in a row, seven train, one selects, two are reported."""
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """Cases by split.
+
+    Attributes:
+        cases: Split to case to patient, in the order of the table.
+        source: The file or the rule that the table is from.
+    """
+
+    cases: dict[Split, dict[str, str]]
+    source: str
+
+    @classmethod
+    def read(cls, path: Path) -> "SplitTable":
+        """Reads a CSV with the columns case, patient, split; lines that start with # say where it is from.
+
+        Raises:
+            TaskError: If it is missing or malformed, a case is there twice, a split is unknown, or a patient is
+                on two sides.
+        """
+        if not path.is_file():
+            raise TaskError(f"there is no split file {path}")
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
+        rows = csv.DictReader(lines)
+        if not {"case", "patient", "split"} <= set(rows.fieldnames or ()):
+            raise TaskError(f"{path} needs the columns case, patient and split, but has {rows.fieldnames}")
+        return cls.of([(row["case"], row["patient"], row["split"]) for row in rows], str(path.name), where=str(path))
+
+    @classmethod
+    def of(cls, rows: Collection[tuple[str, str, str]], source: str, *, where: str) -> "SplitTable":
+        """Returns the table of (case, patient, split) rows; `where` is named in errors, which are those of `read`."""
+        cases: dict[Split, dict[str, str]] = {split: {} for split in SPLITS}
+        side: dict[str, str] = {}
+        seen: set[str] = set()
+        for case, patient, split in rows:
+            known = next((s for s in SPLITS if s == split), None)
+            if known is None:
+                raise TaskError(f"{where}: case {case} is in the unknown split '{split}'")
+            if case in seen:
+                raise TaskError(f"{where}: case {case} is there twice")
+            if side.setdefault(patient, known) != known:
+                raise TaskError(f"{where}: patient {patient} is in {side[patient]} and in {split}")
+            seen.add(case)
+            cases[known][case] = patient
+        return cls(cases, source)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the rows, sorted; comments and order do not change it."""
+        return hashlib.sha256("\n".join(sorted(self._rows())).encode()).hexdigest()
+
+    @property
+    def counts(self) -> dict[Split, int]:
+        """Number of cases by split."""
+        return {split: len(cases) for split, cases in self.cases.items()}
+
+    def without(self, excluded: Collection[str]) -> "SplitTable":
+        """Returns the table without these cases."""
+        kept = {s: {c: p for c, p in cases.items() if c not in excluded} for s, cases in self.cases.items()}
+        return SplitTable(kept, self.source)
+
+    def to_csv(self, *comments: str) -> str:
+        """Returns the file that `read` reads, with its provenance in comments."""
+        return "\n".join([*(f"# {line}" for line in comments), "case,patient,split", *self._rows(), ""])
+
+    def _rows(self) -> list[str]:
+        return [f"{case},{patient},{split}" for split, cases in self.cases.items() for case, patient in cases.items()]
+
+
+def stratified(patients: Mapping[str, str], strata: Mapping[str, str], seed: str, where: str) -> SplitTable:
+    """Returns our own split: by patient, stratified, seeded, the same on every machine.
+
+    Patients are put in the order of their stratum and, within it, of the SHA-256 of seed and name; then they are
+    dealt out in turn: of ten in a row seven train, one selects and two are reported. Every stratum is thus
+    shared out evenly to within one patient, and no generator's version matters.
+
+    Args:
+        patients: Case to patient.
+        strata: Patient to stratum, such as the labels.
+        seed: What makes this split another than that of another task or version, such as "luna25 v1".
+        where: What the cases were read from, for errors.
+
+    Raises:
+        TaskError: If a patient has no stratum.
+    """
+    missing = sorted(set(patients.values()) - set(strata))
+    if missing:
+        raise TaskError(f"{where}: no stratum for {len(missing)} patients, such as {', '.join(missing[:3])}")
+
+    def order(patient: str) -> tuple[str, str]:
+        return strata[patient], hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
+
+    side = {p: _PATTERN[i % len(_PATTERN)] for i, p in enumerate(sorted(set(patients.values()), key=order))}
+    rows = [(case, patient, side[patient]) for case, patient in patients.items()]
+    return SplitTable.of(rows, f"ours: stratified by patient, seed '{seed}'", where=where)
+
+
+def read_exclusions(path: Path) -> dict[str, str]:
+    """Returns the cases that are left out, with the reason; empty where there is no such file.
+
+    Args:
+        path: A CSV with the columns case, reason; lines that start with # say where it is from.
+    """
+    if not path.is_file():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {row["case"]: row["reason"] for row in csv.DictReader(lines)}

@@ -1,0 +1,46 @@
+"""A tiny TotalSegmentator v2.0.1: 117 masks a scan, meta.csv with a BOM, one direction that is not orthonormal."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.data.abdomen import Block, block, save
+
+_PARTS = (("L", 5), ("T", 12), ("C", 7))
+_VERTEBRAE = " ".join(f"vertebrae_{part}{n}" for part, top in _PARTS for n in range(top, 0, -1))
+_RIBS = " ".join(f"rib_{side}_{n}" for side in ("left", "right") for n in range(1, 13))
+_NAMES = f"""
+spleen kidney_right kidney_left gallbladder liver stomach pancreas adrenal_gland_right adrenal_gland_left
+lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right lung_middle_lobe_right lung_lower_lobe_right
+esophagus trachea thyroid_gland small_bowel duodenum colon urinary_bladder prostate kidney_cyst_left
+kidney_cyst_right sacrum vertebrae_S1 {_VERTEBRAE} heart aorta pulmonary_vein brachiocephalic_trunk
+subclavian_artery_right subclavian_artery_left common_carotid_artery_right common_carotid_artery_left
+brachiocephalic_vein_left brachiocephalic_vein_right atrial_appendage_left superior_vena_cava inferior_vena_cava
+portal_vein_and_splenic_vein iliac_artery_left iliac_artery_right iliac_vena_left iliac_vena_right humerus_left
+humerus_right scapula_left scapula_right clavicula_left clavicula_right femur_left femur_right hip_left hip_right
+spinal_cord gluteus_maximus_left gluteus_maximus_right gluteus_medius_left gluteus_medius_right
+gluteus_minimus_left gluteus_minimus_right autochthon_left autochthon_right iliopsoas_left iliopsoas_right
+brain skull {_RIBS} sternum costal_cartilages
+"""
+NAMES = _NAMES.split()
+"""The masks in the order of their ids in the "total" task of v2, from 1."""
+
+FIRST = {"s0001": 38, "s0013": 98, "s0029": 90}
+"""Case to its first slice; s0001 shows the sacrum and S1, s0029 is sheared."""
+
+
+def write(root: Path) -> dict[str, Block]:
+    """Writes the release's top folder; returns the cases."""
+    blocks = {case: block(first, slices=8) for case, first in FIRST.items()}
+    for case, slab in blocks.items():
+        if case == "s0029":
+            slab.affine[0, 1] = 0.05  # 1 degree between x and y: ITK refuses such a file
+        form = 0 if case == "s0029" else 1  # a qform cannot hold a shear
+        save(root / case / "ct.nii.gz", slab.hu, slab.affine, qform=form)
+        for number, name in enumerate(NAMES, start=1):
+            mask = (slab.organs == number).astype(np.uint8)
+            save(root / case / "segmentations" / f"{name}.nii.gz", mask, slab.affine, qform=form)
+    rows = [f"{case};50.00;f;I;ct abdomen;train;siemens;sensation 64;120;unclear;unclear" for case in blocks]
+    head = "image_id;age;gender;institute;study_type;split;manufacturer;scanner_model;kvp;pathology;pathology_location"
+    (root / "meta.csv").write_text("\n".join([head, *rows, ""]), encoding="utf-8-sig")
+    return blocks

@@ -1,0 +1,91 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
+from torchmetrics.classification import BinaryCalibrationError
+
+from tapct.metrics import (
+    BalancedAccuracy,
+    CalibrationError,
+    MacroAP,
+    MacroAUROC,
+    MicroAP,
+    MicroAUROC,
+    UndefinedLabels,
+)
+from tapct.metrics.classification import calibration_error
+
+METRICS = (MicroAUROC, MicroAP, MacroAUROC, MacroAP, BalancedAccuracy, CalibrationError, UndefinedLabels)
+
+
+def predictions(cases: int = 60, labels: int = 4):
+    """Logits that know a little, and targets of which each label has its own share."""
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(cases, labels, generator=generator) < torch.linspace(0.1, 0.7, labels)).float()
+    return 2 * torch.randn(cases, labels, generator=generator) + targets, targets
+
+
+def values(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """Case by case through the collection that eva makes of the metrics, where equal states are shared."""
+    collection = torchmetrics.MetricCollection([metric() for metric in METRICS])
+    for one, target in zip(logits, targets, strict=True):
+        collection.update(preds=one[None], target=target[None])
+    return {name: float(value) for name, value in collection.compute().items()}
+
+
+def test_metrics_equal_scikit_learn_and_torchmetrics():
+    logits, targets = predictions()
+    p, t = logits.sigmoid().numpy(), targets.numpy()
+    assert values(logits, targets) == pytest.approx(
+        {
+            "MicroAUROC": roc_auc_score(t.ravel(), p.ravel()),
+            "MicroAP": average_precision_score(t.ravel(), p.ravel()),
+            "MacroAUROC": roc_auc_score(t, p, average="macro"),
+            "MacroAP": average_precision_score(t, p, average="macro"),
+            "BalancedAccuracy": np.mean([balanced_accuracy_score(t[:, k], p[:, k] > 0.5) for k in range(4)]),
+            "CalibrationError": float(BinaryCalibrationError(n_bins=15, norm="l1")(logits.sigmoid(), targets.long())),
+            "UndefinedLabels": 0,
+        },
+        rel=1e-5,
+    )
+
+
+def test_labels_without_both_classes_are_left_out_and_counted():
+    logits, targets = predictions()
+    rest = values(logits[:, 2:], targets[:, 2:])
+    targets[:, 0], targets[:, 1] = 0, 1
+    found = values(logits, targets)
+    assert found["UndefinedLabels"] == 2
+    for name in ("MacroAUROC", "MacroAP", "BalancedAccuracy"):
+        assert found[name] == pytest.approx(rest[name])
+
+
+@pytest.mark.parametrize("only", [0.0, 1.0])
+def test_one_class_alone_is_undefined_and_not_zero(only):
+    """torchmetrics gives an AUROC of 0 and warns."""
+    logits, targets = predictions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = values(logits, torch.full_like(targets, only))
+    for name in ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy"):
+        assert name not in found
+    assert found["UndefinedLabels"] == 4
+    expected = (logits.sigmoid() - only).abs().mean()  # all to one side: no bin hides another
+    assert found["CalibrationError"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_calibration_is_of_the_probability_of_a_positive_and_not_of_the_confidence():
+    """Both answers at a confidence of 0.9, right in 8 of 10 and in 10 of 10: on average as right as confident."""
+    p = torch.tensor([0.9] * 10 + [0.1] * 10)
+    t = torch.tensor([1] * 8 + [0] * 2 + [0] * 10)
+    assert calibration_error(p, t) == pytest.approx(0.1)
+
+
+def test_certainty_belongs_to_the_last_bin():
+    """In torchmetrics a probability of exactly 1 has a sixteenth bin of its own."""
+    assert calibration_error(torch.tensor([1.0, 0.96]), torch.tensor([0, 1])) == pytest.approx((1.96 - 1) / 2)
+    assert calibration_error(torch.tensor([1.0, 0.9]), torch.tensor([0, 1])) == pytest.approx((1.0 + 0.1) / 2)
+    assert calibration_error(torch.tensor([0.0, 0.05]), torch.tensor([0, 0])) == pytest.approx(0.025)

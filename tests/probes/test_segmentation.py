@@ -1,0 +1,125 @@
+"""The segmentation probe through eva's trainer: where it measures surfaces, and what of them is kept."""
+
+import json
+from typing import ClassVar
+
+import eva
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from eva.core.data import dataloaders
+from eva.core.data.datamodules import schemas
+from eva.core.trainers.functional import run_evaluation_session
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+import tapct.probes.segmentation
+from tapct.errors import TaskError
+from tapct.probes import SegmentationProbe, Trainer
+from tapct.records import read_record
+from tests.small import abdomen, small_encoder
+
+SURFACE_METRICS = {
+    "nsd_native",
+    "nsd_native_class_mean",
+    "hd95_mm_native",
+    "hd95_mm_native_class_mean",
+    "hd95_mm_native_one_sided",
+}
+
+
+class Slabs(torch.utils.data.Dataset):
+    """Slabs of the quickstart's abdomen: liver, spinal cord, and a class that is nowhere."""
+
+    classes: ClassVar[list[str]] = ["background", "liver", "spinal cord", "horn"]
+
+    def __init__(self, starts: list[int]) -> None:
+        self.starts = starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index):
+        start = self.starts[index]
+        ct, organs = abdomen((slice(start, start + 8), slice(None), slice(None)))
+        labels = np.select([organs.labels == 2, organs.labels == 8], [1, 2]).astype(np.uint8)
+        name = f"slab-{start}"
+        metadata = {"case": name, "patient": name, "source": name, "affine": torch.from_numpy(ct.affine)}
+        return torch.from_numpy(ct.hu)[:, None], torch.from_numpy(labels)[:, None], metadata
+
+
+class SlabData(eva.DataModule):
+    notice = None
+
+    def __init__(self) -> None:
+        loader = dataloaders.DataLoader(
+            batch_size=1, num_workers=0, pin_memory=False, persistent_workers=False, prefetch_factor=None
+        )
+        super().__init__(
+            datasets=schemas.DatasetsSchema(train=Slabs([60]), val=Slabs([70]), test=Slabs([80, 90])),
+            dataloaders=schemas.DataloadersSchema(train=loader, val=loader, test=loader),
+        )
+
+    def describe(self):
+        return {"name": "slabs", "version": 1}
+
+
+def run(tmp_path, **probe):
+    trainer = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=1, logger=False, max_steps=2)
+    run_evaluation_session(trainer, SegmentationProbe(small_encoder(), **probe), SlabData(), n_runs=1, verbose=False)
+    (session,) = tmp_path.iterdir()
+    return session, read_record(session / "record.json")
+
+
+def test_surfaces_are_measured_on_what_is_reported_and_not_while_training(tmp_path, monkeypatch):
+    logged = []
+    end = SegmentationProbe.on_validation_end
+
+    def watched(self):
+        names = {name.split("/")[1] for name in self.trainer.callback_metrics if name.startswith("val/")}
+        logged.append((self.trainer.state.fn, names))
+        end(self)
+
+    monkeypatch.setattr(SegmentationProbe, "on_validation_end", watched)
+    session, record = run(tmp_path)
+    (fit, while_training), *_, (validate, at_the_end) = logged
+    assert (fit, validate) == ("fit", "validate")
+    assert at_the_end - while_training == SURFACE_METRICS
+    assert while_training > {"dice_native", "dice_paper"}
+    metrics = record.runs[0].metrics
+    assert metrics["val"].keys() == metrics["test"].keys() > SURFACE_METRICS
+    results = json.loads((session / "results.json").read_text())["metrics"]["test"][0]
+    for name in SURFACE_METRICS:
+        assert results[f"test/{name}"]["values"] == pytest.approx([metrics["test"][name]])
+    assert record.execution["seconds"]["surfaces"] > 0
+
+
+def test_surfaces_in_the_record_are_those_of_monai_at_its_tolerance(tmp_path, monkeypatch):
+    pairs, predict = [], tapct.probes.segmentation.predict_labels
+
+    def kept(*args):
+        pairs.append(predict(*args))
+        return pairs[-1]
+
+    monkeypatch.setattr(tapct.probes.segmentation, "predict_labels", kept)
+    _, record = run(tmp_path, nsd_tolerance_mm=4.0)
+    assert record.probe["nsd_tolerance_mm"] == 4.0
+    cases = record.runs[0].cases["test"]
+    predictions = [p for p in pairs[-4:] if p.shape[1:] == (101, 122)]  # the native ones of native and encoder grid
+    expected = []
+    for case, prediction, (_, labels, _) in zip(cases, predictions, Slabs([80, 90]), strict=True):
+        one_hot = [F.one_hot(t.long(), 4).movedim(-1, 0)[None] for t in (prediction, labels[:, 0])]
+        nsd = compute_surface_dice(*one_hot, [4.0] * 3, spacing=(3.0, 3.0, 3.0))[0].tolist()
+        hd95_mm = compute_hausdorff_distance(*one_hot, percentile=95, spacing=(3.0, 3.0, 3.0))[0].tolist()
+        assert [case.nsd["liver"], case.nsd["spinal cord"]] == pytest.approx(nsd[:2])
+        both = [name for k, name in enumerate(("liver", "spinal cord")) if np.isfinite(hd95_mm[k])]
+        assert both
+        assert [case.hd95_mm[name] for name in both] == pytest.approx([d for d in hd95_mm[:2] if np.isfinite(d)])
+        expected.append(np.mean([v for v in case.nsd.values() if v is not None]))
+    assert record.runs[0].metrics["test"]["nsd_native"] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_no_distance_is_refused_before_any_work(tolerance):
+    with pytest.raises(TaskError, match="a distance in mm"):
+        SegmentationProbe(small_encoder(), nsd_tolerance_mm=tolerance)
