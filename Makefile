@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 .PHONY: quickstart test lint install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
-	$(BIN)/eva fit --config eva_configs/quickstart.yaml
+	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
 
 test: install ## The default test suite: CPU, no network
 	$(BIN)/python -m pytest

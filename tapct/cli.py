@@ -1,11 +1,12 @@
 """The `tapct` command."""
 
+import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jsonargparse
 from rich import box
@@ -14,7 +15,11 @@ from rich.table import Table
 
 from tapct import telemetry
 from tapct.encoders import EncoderCard, encoder_class, list_encoders
-from tapct.errors import TapctError
+from tapct.errors import FeatureError, TapctError
+from tapct.files import features_folder
+
+if TYPE_CHECKING:
+    from tapct.features.store import TensorStore
 
 
 def list_(what: Literal["encoders", "tasks"]) -> int:
@@ -30,12 +35,21 @@ def list_(what: Literal["encoders", "tasks"]) -> int:
     return 0
 
 
-def doctor(task: str | None = None, root: str | None = None, encoder: str | None = None, json: bool = False) -> int:
+def doctor(
+    task: str | None = None,
+    root: str | None = None,
+    options: dict[str, Any] | None = None,
+    split_file: str | None = None,
+    encoder: str | None = None,
+    json: bool = False,
+) -> int:
     """Checks this installation, and says what to do about each finding.
 
     Args:
         task: Also read every case of this task.
         root: Folder that holds one folder per task; by default the variable DATA_ROOT.
+        options: Settings of the task, such as '{"ct_file": "CTres.nii.gz"}'.
+        split_file: Cases to check instead of the task's own split.
         encoder: Also load this encoder (weights: the variable ENCODER_WEIGHTS) and run one window.
         json: Print JSON instead of a table.
 
@@ -44,7 +58,7 @@ def doctor(task: str | None = None, root: str | None = None, encoder: str | None
     """
     from tapct.doctor import checks
 
-    found = list(checks(task, root, encoder))
+    found = list(checks(task, root, encoder, options, split_file))
     if json:
         print(_dump([asdict(check) for check in found]))
     else:
@@ -54,6 +68,111 @@ def doctor(task: str | None = None, root: str | None = None, encoder: str | None
             table.add_row(f"[{colours[check.status]}]{check.status}", check.name, check.message, check.mend)
         Console().print(table)
     return int(any(check.status == "fail" for check in found))
+
+
+def cache_ls(folder: str | None = None, json: bool = False) -> int:
+    """Lists what is stored, by encoder and task.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        json: Print JSON instead of a table.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.features import commands
+
+    store = _store(folder)
+    rows = commands.summarise(list(commands.entries(store)))
+    total = sum(row.nbytes for row in rows)
+    if json:
+        print(_dump({"folder": str(store.folder), "nbytes": total, "rows": [asdict(row) for row in rows]}))
+        return 0
+    table = Table("encoder", "task", "cases", "GiB", "last used (UTC)", box=box.SIMPLE, show_footer=True)
+    table.columns[0].footer, table.columns[3].footer = "total", _gib(total)
+    for row in rows:
+        table.add_row(row.encoder, row.task, str(row.cases), _gib(row.nbytes), row.last_used[:16].replace("T", " "))
+    Console().print(table)
+    print(store.folder)
+    return 0
+
+
+def cache_verify(folder: str | None = None) -> int:
+    """Reads everything that is stored, and lists what is damaged.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+
+    Returns:
+        The exit status: 1 if anything is damaged.
+    """
+    from tapct.features import commands
+
+    store = _store(folder)
+    stored = list(commands.entries(store))
+    found = commands.broken(store, stored)
+    for entry in stored:
+        if entry.key in found:
+            print(f"{entry.encoder}, {entry.task}, case {entry.case}: {found[entry.key]}")
+    print(f"{len(found)} of {len(stored)} entries in {store.folder} are damaged")
+    return int(bool(found))
+
+
+def cache_rm(
+    folder: str | None = None,
+    broken: bool = False,
+    encoder: str | None = None,
+    task: str | None = None,
+    unused_days: float | None = None,
+    all: bool = False,
+) -> int:
+    """Removes stored features that meet every condition given; they are computed again when a run needs them.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        broken: Those that are damaged, and what killed processes left half written.
+        encoder: Those of this encoder; "labels" for the labels, which encoders share.
+        task: Those of this task.
+        unused_days: Those that no run has used for so many days.
+        all: Everything.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.features import commands
+
+    if not (broken or all) and encoder is None and task is None and unused_days is None:
+        raise FeatureError(
+            "say what to remove: --broken, --encoder NAME, --task NAME, --unused-days N (together: what meets all of "
+            "them), or --all. `tapct cache ls` shows what there is"
+        )
+    store = _store(folder)
+    chosen = commands.select(store, only_broken=broken, encoder=encoder, task=task, unused_days=unused_days)
+    for entry in chosen:
+        store.remove(entry.key)
+    for row in commands.summarise(chosen):
+        print(f"{row.encoder}, {row.task}: {row.cases} cases, {_gib(row.nbytes)} GiB")
+    left = store.sweep() if broken or all else 0
+    if left:
+        print(f"half written: {_gib(left)} GiB")
+    total = sum(entry.nbytes for entry in chosen) + left
+    print(f"removed {len(chosen)} entries, {_gib(total)} GiB, from {store.folder}")
+    return 0
+
+
+def _store(folder: str | None) -> "TensorStore":
+    from tapct.features.store import TensorStore
+
+    store = TensorStore(folder or features_folder())
+    if not store.folder.is_dir():
+        raise FeatureError(
+            f"there is no folder {store.folder}: nothing was stored there. Name another with --folder or TAPCT_FEATURES"
+        )
+    return store
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.3f}"
 
 
 def _dump(content: object) -> str:
@@ -92,30 +211,67 @@ def _tasks() -> Table:
 
     table = Table("task", "kind", "classes", "train", "val", "test", "licence", box=box.SIMPLE)
     for name in list_tasks():
-        spec = task_class(name).spec
-        counts = [str(len(cases)) for cases in spec.splits.values()]
-        table.add_row(name, spec.kind, str(len(spec.classes)), *counts, spec.licence)
+        task = task_class(name)
+        counts = [str(n) for n in task.split_counts()]
+        table.add_row(name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence)
     return table
+
+
+class Group(NamedTuple):
+    """Commands under a command."""
+
+    help: str
+    commands: "Commands"
+
+
+Commands = Mapping[str, Callable[..., int] | Group]
+
+COMMANDS: Commands = {
+    "list": list_,
+    "doctor": doctor,
+    "cache": Group("Looks after stored features.", {"ls": cache_ls, "verify": cache_verify, "rm": cache_rm}),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "json": {"action": "store_true", "help": "Print JSON instead of a table."},
+    "broken": {"action": "store_true", "help": "Those that are damaged, and what killed processes left half written."},
+    "all": {"action": "store_true", "help": "Everything."},
+    "unused_days": {"type": float | None, "help": "Those that no run has used for so many days."},
+}
+"""Options that jsonargparse would spell otherwise: flags with a value, words with an underscore."""
 
 
 def main() -> None:
     """Runs the command; the exit status is 0 if all is well, 1 if not, 2 for a wrong command line."""
-    commands: dict[str, Callable[..., int]] = {"list": list_, "doctor": doctor}
     parser = jsonargparse.ArgumentParser(prog="tapct", description=sys.modules["tapct"].__doc__)
-    subcommands = parser.add_subcommands()
-    for name, function in commands.items():
-        subparser = jsonargparse.ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
-        subparser.add_function_arguments(function, as_group=False, as_positional=True, skip={"json"})
-        if function is doctor:
-            subparser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
-        subcommands.add_subcommand(name, subparser, help=subparser.description)
+    _add_commands(parser, COMMANDS)
     arguments = parser.parse_args()
     if arguments.subcommand != "doctor":
         os.environ[telemetry.VARIABLE] = "1"  # before anything imports eva; the doctor judges what `eva` would see
     try:
-        sys.exit(commands[arguments.subcommand](**vars(arguments[arguments.subcommand])))
+        sys.exit(_call(COMMANDS, arguments))
     except TapctError as error:
         sys.exit(f"tapct: {error}")
+
+
+def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> None:
+    subcommands = parser.add_subcommands()
+    for name, command in commands.items():
+        about = command.help if isinstance(command, Group) else (command.__doc__ or "").split("\n")[0]
+        subparser = jsonargparse.ArgumentParser(description=about)
+        subcommands.add_subcommand(name, subparser, help=about)
+        if isinstance(command, Group):
+            _add_commands(subparser, command.commands)
+            continue
+        special = [option for option in inspect.signature(command).parameters if option in OPTIONS]
+        subparser.add_function_arguments(command, as_group=False, as_positional=True, skip=set(special))
+        for option in special:
+            subparser.add_argument(f"--{option.replace('_', '-')}", **OPTIONS[option])
+
+
+def _call(commands: Commands, arguments: jsonargparse.Namespace) -> int:
+    command, settings = commands[arguments.subcommand], arguments[arguments.subcommand]
+    return _call(command.commands, settings) if isinstance(command, Group) else command(**vars(settings))
 
 
 if __name__ == "__main__":

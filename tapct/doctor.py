@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from packaging.requirements import Requirement
@@ -34,13 +34,21 @@ class Check:
     mend: str = ""
 
 
-def checks(task: str | None = None, root: str | None = None, encoder: str | None = None) -> Iterator[Check]:
+def checks(
+    task: str | None = None,
+    root: str | None = None,
+    encoder: str | None = None,
+    options: dict[str, Any] | None = None,
+    split_file: str | None = None,
+) -> Iterator[Check]:
     """Yields the checks of this machine, and of a task's data and an encoder where they are named.
 
     Args:
         task: Name of a task.
         root: Folder that holds one folder per task; by default the variable DATA_ROOT.
         encoder: Name of an encoder.
+        options: Settings of the task's dataset.
+        split_file: Another split than the task's own.
     """
     yield _python()
     yield from _packages()
@@ -48,7 +56,7 @@ def checks(task: str | None = None, root: str | None = None, encoder: str | None
     yield _device()
     yield _output()
     if task is not None:
-        yield from _task(task, root or os.environ.get("DATA_ROOT"))
+        yield from _task(task, root or os.environ.get("DATA_ROOT"), options, split_file)
     if encoder is not None:
         yield _encoder(encoder)
 
@@ -112,11 +120,11 @@ def _output() -> Check:
     return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
 
 
-def _task(name: str, root: str | None) -> Iterator[Check]:
+def _task(name: str, root: str | None, options: dict[str, Any] | None, split_file: str | None) -> Iterator[Check]:
     from tapct.tasks.findings import findings  # imports eva
 
     try:
-        for status, message, mend in findings(name, root, num_workers=min(8, os.cpu_count() or 1)):
+        for status, message, mend in findings(name, root, min(8, os.cpu_count() or 1), options, split_file):
             yield Check(status, f"task {name}", message, mend)
     except TapctError as error:
         yield Check("fail", f"task {name}", str(error), "see the message")

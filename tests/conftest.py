@@ -11,10 +11,16 @@ QUICKSTART = Path(__file__).parents[1] / "tapct" / "tasks" / "quickstart_data"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+VARIABLES = (
+    *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS", "MAX_STEPS", "N_RUNS", "ACCELERATOR"),
+    "TAPCT_FEATURES",
+)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch, tmp_path):
     """Keeps the variables of the user's shell out, and logs out of the checkout."""
-    for name in ("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "MAX_STEPS", "N_RUNS", "ACCELERATOR"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "logs"))
     monkeypatch.setenv("TAPCT_CACHE", str(tmp_path / "cache"))

@@ -11,6 +11,7 @@ import yaml
 from eva.__main__ import main
 
 import tapct.probes.frozen
+from tapct.encoders import Encoder
 from tapct.records import Record, read_record
 
 CONFIGS = Path(__file__).parents[1] / "eva_configs"
@@ -129,20 +130,46 @@ def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
         return features
 
     monkeypatch.setattr(tests.small.Drifting, "_encode", watched)
-    eva_fit(monkeypatch, tmp_path, encoder=DRIFTING, feature_memory_gb=0)
+    eva_fit(monkeypatch, tmp_path, encoder=DRIFTING, features="off", feature_memory_gb=0)
     assert len(seen) > 4  # nothing is kept, so it encodes in training and in testing, in both runs
     assert set(seen) == {(False, False, False)}
 
 
-def test_features_are_computed_once_a_process(monkeypatch, tmp_path, short):
-    calls = []
-    extract = tapct.probes.frozen.extract
-    monkeypatch.setattr("tapct.probes.frozen.extract", lambda *a, **k: calls.append(1) or extract(*a, **k))
-    eva_fit(monkeypatch, tmp_path)
-    assert len(calls) == 2, "one train case, one test case, over two runs of two steps"
-    cached = record(tmp_path)
-    eva_fit(monkeypatch, tmp_path, feature_memory_gb=0)
-    assert record(tmp_path).fingerprint == cached.fingerprint
+def test_features_are_extracted_once_and_the_encoder_is_not_even_built_again(monkeypatch, tmp_path, short):
+    built = []
+    monkeypatch.setattr("tests.small.Small3D.materialise", lambda self: built.append(1) or Encoder.materialise(self))
+    lazy = {**SMALL, "init_args": {"weights": "random", "deferred": True}}
+    eva_fit(monkeypatch, tmp_path, encoder=lazy)
+    assert built
+    built.clear()
+    eva_fit(monkeypatch, tmp_path, encoder=lazy, features="only-cached")
+    assert not built
+    assert record(tmp_path, 1).fingerprint == record(tmp_path, 0).fingerprint
+
+
+def test_stored_features_train_as_those_made_on_the_way(monkeypatch, tmp_path, short):
+    monkeypatch.setenv("MAX_STEPS", "6")
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, features="off")
+    on_the_way = record(tmp_path).runs[0]
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, feature_dtype="fp32")
+    full = record(tmp_path).runs[0]
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
+    half = record(tmp_path).runs[0]
+    assert full.metrics["test"] == pytest.approx(on_the_way.metrics["test"], rel=1e-4)
+    for run in (full, half):
+        dice = [run.metrics["test"][f"dice_{grid}"] for grid in ("native", "paper")]
+        assert dice == pytest.approx(
+            [on_the_way.metrics["test"][f"dice_{grid}"] for grid in ("native", "paper")], abs=2e-3
+        )
+
+
+def test_runs_that_train_side_by_side_give_what_they_give_one_after_the_other(monkeypatch, tmp_path, short):
+    eva_fit(monkeypatch, tmp_path, runs_together=True)
+    eva_fit(monkeypatch, tmp_path, runs_together=False)
+    together, apart = record(tmp_path, 0), record(tmp_path, 1)
+    assert [run.seed for run in apart.runs] == [0, 1]
+    assert together.runs == apart.runs
+    assert together.probe == apart.probe
 
 
 def test_no_labels_are_predicted_while_training(monkeypatch, tmp_path, short):
@@ -256,10 +283,24 @@ def test_variables_choose_encoder_weights_data_and_output(monkeypatch, tmp_path)
                 eva_fit(context, tmp_path, encoder=None)
 
 
-def test_the_best_checkpoint_needs_something_to_be_best_at(monkeypatch, tmp_path, short):
+def test_lightning_does_not_choose_as_well(monkeypatch, tmp_path, short):
     """Without a monitor, Lightning silently evaluates some other checkpoint under the name "best"."""
-    with pytest.raises(Exception, match="needs a ModelCheckpoint that monitors"):
+    with pytest.raises(Exception, match="the probe chooses the head that is reported"):
         eva_fit(monkeypatch, tmp_path, {"checkpoint_type": "best"})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "model", "message"),
+    [
+        ({}, {"learning_rates": [0.1, 0.01]}, "need selection cases to choose by"),
+        ({"gradient_clip_val": 1.0}, {}, "set runs_together: false"),
+    ],
+)
+def test_what_would_choose_on_reported_cases_or_couple_the_heads_is_refused(
+    trainer, model, message, monkeypatch, tmp_path, short
+):
+    with pytest.raises(Exception, match=message):
+        eva_fit(monkeypatch, tmp_path, trainer, **model)
 
 
 def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypatch, tmp_path, short, capfd):

@@ -220,22 +220,55 @@ class Encoder(nn.Module, abc.ABC):
 def identity(encoder: Encoder, device: torch.device) -> dict[str, Any]:
     """Returns everything about an encoder that its features depend on, without building its network.
 
-    The settings are those that the instance holds, a stranger's options among them. The source files of the adapter
-    stand for its constants (a clipping range is in no card), the weights' file for the weights.
+    The settings are all that the instance holds, a stranger's options among them. The source files of its classes
+    stand for their constants (a clipping range is in no card), the weights' file for the weights.
+
+    Raises:
+        EncoderError: If it holds a setting, or is of a class, that cannot be told from another.
     """
     auto = "bf16" if device.type == "cuda" else "fp32"
+    own = {"card", "precision", "weights_source", *vars(nn.Module())}
+    settings = {k: _plain(v, f"{encoder.card.name}.{k}") for k, v in vars(encoder).items() if k not in own}
+    classes = [c for c in type(encoder).__mro__ if c.__module__.partition(".")[0] not in ("torch", "builtins", "abc")]
     source = encoder.weights_source
-    plain = {k: v for k, v in vars(encoder).items() if isinstance(v, bool | int | float | str | tuple | list | None)}
-    settings = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("training", "weights_source")}
-    adapters = [cls for cls in type(encoder).__mro__ if issubclass(cls, Encoder)]
-    sources = {inspect.getsourcefile(cls) or "" for cls in adapters}
     return {
         "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
-        "code": sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sources),
+        "code": sorted({_code_sha256(cls) for cls in classes}),
         "card": asdict(encoder.card),
         "settings": settings | {"precision": auto if encoder.precision == "auto" else encoder.precision},
         "weights": f"random, seed {encoder.seed}" if source == weights_lib.RANDOM else weights_lib.file_sha256(source),
     }
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Returns a setting as JSON has it, so that equal settings are equal and others are not."""
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v, where) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v, where) for k, v in value.items()}
+    if isinstance(value, torch.Tensor):
+        return weights_lib.content_sha256({"": value})
+    raise EncoderError(
+        f"{where} is a {type(value).__name__}, which the key of stored features cannot hold: two encoders that differ "
+        "in it would share features. Keep numbers, text, lists, dictionaries or tensors there, or use features: off"
+    )
+
+
+def _code_sha256(cls: type) -> str:
+    try:
+        file = inspect.getsourcefile(cls)
+    except TypeError:
+        file = None
+    if file is None or not Path(file).is_file():
+        raise EncoderError(
+            f"{cls.__qualname__} is defined in no file, so a change of its code could not be told. Put it into a "
+            "module, or use features: off"
+        )
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:

@@ -1,6 +1,19 @@
 """Features of whole scans: extraction by sliding window, and keeping them."""
 
-from tapct.features.extract import CaseFeatures, encoder_grid, extract
+from tapct.features.bank import EncodedCase, EncodedCases, FeatureBank
+from tapct.features.extract import CaseFeatures, encoder_grid, extract, extract_many
 from tapct.features.memory import FeatureMemory
+from tapct.features.store import CacheMode, TensorStore
 
-__all__ = ["CaseFeatures", "FeatureMemory", "encoder_grid", "extract"]
+__all__ = [
+    "CacheMode",
+    "CaseFeatures",
+    "EncodedCase",
+    "EncodedCases",
+    "FeatureBank",
+    "FeatureMemory",
+    "TensorStore",
+    "encoder_grid",
+    "extract",
+    "extract_many",
+]

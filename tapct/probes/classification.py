@@ -1,6 +1,8 @@
 """The classification probe: attention-based multiple-instance learning over a scan's windows (section 3.3.2)."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from eva.core.metrics import AverageLoss
@@ -9,11 +11,12 @@ from eva.core.models.modules import head as eva_head
 from eva.vision.models.networks import ABMIL
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn, optim
+from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
 from tapct.errors import TaskError
-from tapct.features import CaseFeatures
+from tapct.features import EncodedCase
 from tapct.metrics import (
     BalancedAccuracy,
     CalibrationError,
@@ -23,7 +26,8 @@ from tapct.metrics import (
     MicroAUROC,
     UndefinedLabels,
 )
-from tapct.probes.frozen import FrozenEncoderProbe
+from tapct.metrics.classification import auroc, average_precision
+from tapct.probes.frozen import FrozenEncoderProbe, Mode
 from tapct.records import CaseResult
 
 
@@ -46,7 +50,14 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         fit_windows: bool = False,
         optimizer: OptimizerCallable = optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        learning_rates: list[float] | None = None,
+        select: Literal["best", "last"] = "best",
         seed: int = 0,
+        runs_together: bool = True,
+        features: Mode = "use",
+        feature_folder: str | None = None,
+        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+        feature_budget_gb: float | None = None,
         feature_memory_gb: float = 4.0,
     ) -> None:
         """Initializes the probe.
@@ -60,12 +71,33 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
             optimizer: Of the head.
             lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
+            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
+            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
+                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
             seed: Run k starts from seed + k.
-            feature_memory_gb: Memory for the features of cases already encoded, in GiB.
+            runs_together: Whether the runs of a session train side by side; the numbers are the same.
+            features: What to do with stored features: "use", "refresh", "only-cached", "off".
+            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
+            feature_dtype: What they are stored as.
+            feature_budget_gb: What the folder may take, in GiB; older ones make room.
+            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
         """
         super().__init__(head=nn.Identity(), criterion=nn.BCEWithLogitsLoss(), optimizer=optimizer)
         self._init_encoder(encoder, weights, precision, encoder_options)
-        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler, fit_windows)
+        self._init_probe(
+            window_overlap=window_overlap,
+            fit_windows=fit_windows,
+            learning_rates=learning_rates,
+            select=select,
+            lr_scheduler=lr_scheduler,
+            seed=seed,
+            runs_together=runs_together,
+            features=features,
+            feature_folder=feature_folder,
+            feature_dtype=feature_dtype,
+            feature_budget_gb=feature_budget_gb,
+            feature_memory_gb=feature_memory_gb,
+        )
 
     @property
     @override
@@ -81,36 +113,47 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return ABMIL(input_size=size, output_size=len(classes), projected_input_size=None, hidden_sizes_mlp=())
 
     @override
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # eva's own restores only a module named `backbone`.
-        checkpoint["state_dict"].update({f"encoder.{k}": v for k, v in self.encoder.state_dict().items()})
+    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
+        # eva's ABMIL masks instances of minus infinity: bags of any length in one pass, as if each came alone.
+        bags = pad_sequence([self._bag(case) for case in cases], batch_first=True, padding_value=-math.inf)
+        return self.criterion(head(bags), torch.stack([self._target(case) for case in cases]))
 
     @override
-    def _batch_step(self, batch: Any) -> dict[str, Any]:
-        with self.full_precision():
-            return self._step(batch)
+    def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
+        logits, target, classes = self._logits(head, case), self._target(case), self.classes
+        loss = self.criterion(logits, target)
+        result = CaseResult(
+            case=case.name,
+            patient=case.patient,
+            loss=float(loss),
+            probabilities={n: float(p) for n, p in zip(classes, logits.sigmoid(), strict=True)},
+            target={n: int(t) for n, t in zip(classes, target, strict=True)},
+            padding_voxels=case.features.padding,
+        )
+        return {"loss": loss, "predictions": logits[None], "targets": target[None]}, result
 
-    def _step(self, batch: Any) -> dict[str, Any]:
-        case = self.case_of(batch)
+    @override
+    def score(self, results: list[CaseResult]) -> float | None:
+        rank = average_precision if self.ranked_metric == "MicroAP" else auroc
+        pairs = [(p, (r.target or {})[n]) for r in results for n, p in (r.probabilities or {}).items()]
+        probabilities, targets = (torch.tensor(values, dtype=torch.float64) for values in zip(*pairs, strict=True))
+        value = rank(probabilities, targets.long())
+        return None if math.isnan(value) else value
+
+    @property
+    def ranked_metric(self) -> str:
+        """The metric that the task is ranked by; AUROC where the datamodule names none."""
+        return self.trainer.datamodule.describe().get("metric", "MicroAUROC")
+
+    def _logits(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+        return head(self._bag(case)[None])[0]
+
+    def _bag(self, case: EncodedCase) -> torch.Tensor:
+        features = case.features
+        return features.embeddings if self.encoder.card.has_cls else features.map.flatten(1).T
+
+    def _target(self, case: EncodedCase) -> torch.Tensor:
         target = case.target.flatten()
         if target.numel() != len(self.classes):
             raise TaskError(f"{case.name}: {target.numel()} targets for {len(self.classes)} classes")
-        logits = self.head(self._bag(self.features_of(case))[None])
-        loss = self.criterion(logits[0], target.to(logits))
-        if not self.trainer.training:
-            padding = self.features_of(case).padding
-            probabilities, classes = logits[0].sigmoid(), self.classes
-            self.keep(
-                CaseResult(
-                    case=case.name,
-                    patient=case.patient,
-                    loss=float(loss),
-                    probabilities={n: float(p) for n, p in zip(classes, probabilities, strict=True)},
-                    target={n: int(t) for n, t in zip(classes, target, strict=True)},
-                    padding_voxels=padding,
-                )
-            )
-        return {"loss": loss, "predictions": logits, "targets": target[None]}
-
-    def _bag(self, features: CaseFeatures) -> torch.Tensor:
-        return features.embeddings if self.encoder.card.has_cls else features.map.flatten(1).T
+        return target.float()

@@ -1,13 +1,13 @@
-"""What both probes share: a frozen encoder, seeds by run, cached features, records."""
+"""What both probes share: a frozen encoder, stored features, heads trained side by side, records."""
 
+import functools
 import time
-from collections import defaultdict
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+import safetensors.torch
 import torch
 from eva.core.models.modules import module
 from lightning.pytorch.cli import LRSchedulerCallable
@@ -18,46 +18,40 @@ from typing_extensions import override
 
 from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
-from tapct.encoders.weights import content_sha256
 from tapct.errors import EncoderError, TaskError
-from tapct.features import CaseFeatures, FeatureMemory, extract
-from tapct.records import CaseResult, Record, RunRecord, environment, print_summary, write_record
-from tapct.volumes import Grid
+from tapct.features import (
+    CacheMode,
+    CaseFeatures,
+    EncodedCase,
+    EncodedCases,
+    FeatureBank,
+    FeatureMemory,
+    TensorStore,
+    extract,
+)
+from tapct.files import features_folder, write_atomically
+from tapct.probes.heads import Candidates, Session
+from tapct.probes.recording import RunRecorder, training_settings
+from tapct.records import CaseResult, print_summary
+from tapct.volumes import Grid, resample_labels
 
-
-@dataclass(frozen=True)
-class Case:
-    """One case of a batch, as tensors on the device.
-
-    Attributes:
-        name: Case in the split file.
-        patient: Patient in the split file.
-        source: File of the scan.
-        hu: (D, H, W) float32.
-        grid: Grid of `hu`.
-        target: The rest of the batch: labels (D, H, W), or class targets.
-    """
-
-    name: str
-    patient: str
-    source: str
-    hu: torch.Tensor
-    grid: Grid
-    target: torch.Tensor
+Mode = Literal["use", "refresh", "only-cached", "off"]
+"""What to do with stored features; see `tapct.features.CacheMode`."""
 
 
 class FrozenEncoderProbe(module.ModelModule):
     """A probe on a frozen encoder, run by eva.
 
-    What eva 0.4.5 leaves to chance is settled here. Run k of a session starts from seed + k, so the runs
-    differ from each other and each can be reproduced alone (eva copies one initialised head). The encoder
-    stays in eval mode, without gradients, at one precision in every stage. Features of a case are computed
-    once a process. A record is written as each run ends, from the objects that ran.
+    What eva 0.4.5 leaves to chance is settled here. Features of a case are extracted once, before the first step, and
+    read from the store ever after. The runs of a session, and the learning rates to choose from, train side by side
+    in the first run's fit, each head as if alone; the later runs only evaluate theirs. Run k starts from seed + k
+    (eva copies one initialised head), and all see the cases in one order. The encoder stays in eval mode, without
+    gradients, at one precision in every stage. A record is written as each run ends, from the objects that ran.
     """
 
     encoder: Encoder
     head_name: str
-    """Name of the attribute that holds the trained head; what eva's checkpoints save."""
+    """Name of the attribute that holds the heads (one, once it is chosen)."""
 
     def _init_encoder(
         self,
@@ -71,7 +65,8 @@ class FrozenEncoderProbe(module.ModelModule):
                 f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home."
             )
         if isinstance(encoder, str):
-            encoder = load_encoder(encoder, weights, precision=precision, **(encoder_options or {}))
+            # Deferred: with every feature in the store, the network is never needed.
+            encoder = load_encoder(encoder, weights, precision=precision, deferred=True, **(encoder_options or {}))
         elif weights is not None or encoder_options or precision != "auto":
             raise EncoderError(
                 "an encoder given by class_path takes its weights, precision and options in its own init_args"
@@ -80,28 +75,60 @@ class FrozenEncoderProbe(module.ModelModule):
 
     def _init_probe(
         self,
+        *,
         window_overlap: float,
-        feature_memory_gb: float,
-        seed: int,
+        fit_windows: bool,
+        learning_rates: list[float] | None,
+        select: Literal["best", "last"],
         lr_scheduler: LRSchedulerCallable | None,
-        fit_windows: bool = False,
+        seed: int,
+        runs_together: bool,
+        features: Mode,
+        feature_folder: str | None,
+        feature_dtype: str,
+        feature_budget_gb: float | None,
+        feature_memory_gb: float,
     ) -> None:
-        self.window_overlap = window_overlap
-        self.fit_windows = fit_windows
-        self.seed = seed
-        self.lr_scheduler = lr_scheduler
-        self.run = 0
+        self.window_overlap, self.fit_windows = window_overlap, fit_windows
+        self.learning_rates, self.select = learning_rates, select
+        self.lr_scheduler, self.seed, self.runs_together = lr_scheduler, seed, runs_together
+        self.mode, self.feature_dtype = CacheMode(features), feature_dtype
+        self.store = TensorStore(feature_folder or features_folder(), feature_budget_gb)
         self.memory = FeatureMemory(int(feature_memory_gb * 2**30))
-        self._cases: dict[str, list[CaseResult]] = defaultdict(list)
-        self._metrics: dict[str, dict[str, float | None]] = {}
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._trained: dict[str, Any] = {}
+        self.session = Session()
+        self.run = 0
+        self.recorder = RunRecorder()
+        self.bank: FeatureBank | None = None
+
+    # -- What a probe says -----------------------------------------------------------------------------
+
+    def build_head(self, classes: list[str]) -> nn.Module:
+        """Returns a freshly initialised head for these classes (with background, in segmentation)."""
+        raise NotImplementedError
+
+    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
+        """Returns the mean loss of a head over cases."""
+        raise NotImplementedError
+
+    def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
+        """Returns what eva's metrics take, and the result of a head on a case.
+
+        Args:
+            head: The head.
+            case: The case.
+            reported: Whether this goes into the record, or only chooses a head while training.
+        """
+        raise NotImplementedError
+
+    def score(self, results: list[CaseResult]) -> float | None:
+        """Returns the task's ranked metric over cases; None where it is undefined."""
+        raise NotImplementedError
 
     # -- The run ---------------------------------------------------------------------------------------
 
     @override
     def configure_model(self) -> None:
-        """Leaves the head alone; it is built in `setup`, where the run is known."""
+        """Leaves the heads alone; they are built in `setup`, where the run is known."""
 
     @override
     def setup(self, stage: str) -> None:
@@ -110,17 +137,59 @@ class FrozenEncoderProbe(module.ModelModule):
                 f"a probe trains on one device, but the trainer has {self.trainer.world_size}. "
                 "Run several cells side by side instead."
             )
-        if stage == "fit":
-            self.run = _run_index(self.trainer)
-            pl.seed_everything(self.seed + self.run, workers=True)
-            self._cases.clear()
-            self._metrics.clear()
-            self._seconds.clear()
-            setattr(self, self.head_name, self.build_head(self.classes))
+        if stage != "fit":
+            return
+        self.run = _run_index(self.trainer)
+        self.recorder = RunRecorder()
+        pl.seed_everything(self.seed, workers=True)
+        self._fill_bank()
+        if self.run in self.session.by_run:  # an earlier run's fit has trained it
+            self.trainer.limit_train_batches = 0
+            self.candidates = None
+            return
+        planned = getattr(self.trainer, "n_runs", 1)
+        runs = range(self.run, planned) if self.runs_together else [self.run]
+        self._check_selection()
+        self.candidates = Candidates(runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed)
+        self._seen: list[list[CaseResult]] = [[] for _ in self.candidates.all]
+        setattr(self, self.head_name, self.candidates.modules)
 
-    def build_head(self, classes: list[str]) -> nn.Module:
-        """Returns a freshly initialised head for these classes (with background, in segmentation)."""
-        raise NotImplementedError
+    def _fill_bank(self) -> None:
+        """Extracts what the store lacks, and lets the datamodule hand out encoded cases."""
+        datamodule = self.trainer.datamodule
+        if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
+            return  # cases are encoded as they come, as eva would
+        start = time.perf_counter()
+        self.bank = FeatureBank(
+            self.encoder,
+            self.store,
+            # What this session has just extracted, its later runs read.
+            mode=CacheMode.USE if self.session.by_run and self.mode is CacheMode.REFRESH else self.mode,
+            dtype=self.feature_dtype,
+            overlap=self.window_overlap,
+            fit_windows=self.fit_windows,
+            num_workers=datamodule.dataloaders.train.num_workers or 0,
+            device=self.trainer.strategy.root_device,
+        )
+        self.bank.fill(datamodule.parts)
+        datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
+        self.recorder.seconds["extract"] += time.perf_counter() - start
+
+    @property
+    def _selects(self) -> bool:
+        return self.select == "best" and self.trainer.datamodule.datasets.val is not None
+
+    def _check_selection(self) -> None:
+        if len(self.learning_rates or []) > 1 and not self._selects:
+            raise TaskError(
+                "several learning_rates need selection cases to choose by (a task with a `val` split, and select: "
+                "best); nothing may be chosen on the reported cases"
+            )
+        if self.trainer.gradient_clip_val is not None and self.runs_together:
+            raise TaskError(
+                "gradient_clip_val clips the heads that train side by side as one; set runs_together: false and give "
+                "at most one learning rate"
+            )
 
     @property
     def classes(self) -> list[str]:
@@ -145,13 +214,15 @@ class FrozenEncoderProbe(module.ModelModule):
 
     @property
     def trained_head(self) -> nn.Module:
-        """The trained head."""
-        return getattr(self, self.head_name)
+        """The head of this run, once it is chosen."""
+        return getattr(self, self.head_name)[0]
 
     @override
     def configure_optimizers(self) -> Any:
+        if self.candidates is None:
+            return None
         # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
-        optimizer = self.optimizer(self.trained_head.parameters())
+        optimizer = self.optimizer(self.candidates.parameter_groups())
         if self.lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
@@ -160,22 +231,87 @@ class FrozenEncoderProbe(module.ModelModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._started = time.perf_counter()
-        if self._notice:
+        if self._notice and self.run == 0:
             print(f"\n{self._notice}\n")
 
     @override
     def on_fit_end(self) -> None:
-        self._seconds["fit"] = time.perf_counter() - self._started
-        self._trained = _training_settings(self.trainer)
+        if self.candidates is not None:
+            self.session.seconds = {"fit": time.perf_counter() - self._started}
+            self.session.settings = training_settings(self.trainer)
+            step = self.trainer.global_step
+            for run in {candidate.run: None for candidate in self.candidates.all}:
+                self.session.by_run[run] = self.candidates.choose(run, step, by_score=self._selects)
+        head = self.build_head(self.classes)
+        head.load_state_dict(self.session.by_run[self.run].at.state)
+        setattr(self, self.head_name, nn.ModuleList([head.to(self.device).eval()]))
+        self.recorder.seconds |= self.session.seconds
+        folder = Path(str(self.trainer.log_dir))
+        write_atomically(folder / "head.safetensors", safetensors.torch.save(self.session.by_run[self.run].at.state))
+
+    # -- Steps -----------------------------------------------------------------------------------------
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, list) and all(isinstance(case, EncodedCase) for case in batch):
+            return [case.to(device) for case in batch]
+        if isinstance(batch, EncodedCase):
+            return batch.to(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    @override
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        with self.full_precision():
+            cases = batch if isinstance(batch, list) and isinstance(batch[0], EncodedCase) else [self.case_of(batch)]
+            assert self.candidates is not None
+            # Summed: the gradient of each head is that of its own loss.
+            return {"loss": torch.stack([self.loss(c.head, cases) for c in self.candidates.all]).sum()}
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self.candidates is not None
+        mean = {**outputs, "loss": outputs["loss"] / len(self.candidates.all)}  # what is logged is that of one head
+        super().on_train_batch_end(mean, batch, batch_idx)
+
+    @override
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self._evaluation_step(batch)
+
+    @override
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self._evaluation_step(batch)
+
+    def _evaluation_step(self, batch: Any) -> dict[str, Any]:
+        with self.full_precision():
+            case = self.case_of(batch)
+            if self.trainer.state.fn != TrainerFn.FITTING:
+                outputs, result = self.evaluate(self.trained_head, case, reported=True)
+                self.recorder.cases[self._split].append(result)
+                return outputs
+            assert self.candidates is not None
+            both = [self.evaluate(c.head, case, reported=False) for c in self.candidates.all]
+            for seen, (_, result) in zip(self._seen, both, strict=True):
+                seen.append(result)
+            return both[0][0]  # what eva logs while training is the first head's
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if self.trainer.state.fn == TrainerFn.FITTING and self.candidates is not None:
+            self.candidates.observe([self.score(results) for results in self._seen], self.trainer.global_step)
+            self._seen = [[] for _ in self.candidates.all]
 
     # -- One case --------------------------------------------------------------------------------------
 
-    def case_of(self, batch: Any) -> Case:
-        """Returns the one case of a batch (data (1, D, 1, H, W), target, metadata).
+    def case_of(self, batch: Any) -> EncodedCase:
+        """Returns the one case of a batch: encoded already, or (data (1, D, 1, H, W), target, metadata).
 
         Raises:
             TaskError: If the batch holds several cases, or no affine.
         """
+        if isinstance(batch, EncodedCase):
+            self._report_padding(batch.name, batch.features)
+            return batch
         data, target, metadata = batch
         if data.shape[0] != 1 or data.ndim != 5 or data.shape[2] != 1:
             raise TaskError(f"a probe wants one scan a batch, (1, D, 1, H, W), but got {tuple(data.shape)}")
@@ -187,37 +323,35 @@ class FrozenEncoderProbe(module.ModelModule):
         hu = data[0, :, 0].as_subclass(torch.Tensor).float()
         grid = Grid.of(hu.shape, metadata["affine"][0].double().cpu().numpy())
         name, patient, source = (str(metadata[key][0]) for key in ("case", "patient", "source"))
-        return Case(name, patient, source, hu, grid, target.as_subclass(torch.Tensor)[0])
+        features = self._encode(name, source, hu, grid)
+        target = target.as_subclass(torch.Tensor)[0]
+        labels = None
+        if target.ndim == 4:
+            target = target.squeeze(1)
+            labels = resample_labels(target, features.native_grid, features.encoder_grid)
+        return EncodedCase(name, patient, features, target, labels)
 
-    def features_of(self, case: Case) -> CaseFeatures:
-        """Returns the features of a case, encoding it if they are not in memory.
-
-        Raises:
-            EncoderError: If the encoder gives features that are not finite.
-        """
-        key = (case.source, case.name)  # several cases may be crops of one file
+    def _encode(self, name: str, source: str, hu: torch.Tensor, grid: Grid) -> CaseFeatures:
+        key = (source, name)  # several cases may be crops of one file
         features = self.memory.get(key)
         if features is None:
             start = time.perf_counter()
-            features = extract(
-                self.encoder, case.hu, case.grid, overlap=self.window_overlap, fit_windows=self.fit_windows
-            )
-            if not bool(torch.isfinite(features.map).all()):
-                raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {case.name}")
-            self._seconds["extract"] += time.perf_counter() - start
-            self._report_padding(case, features)
+            features = extract(self.encoder, hu, grid, overlap=self.window_overlap, fit_windows=self.fit_windows)
+            if not all(bool(torch.isfinite(t).all()) for t in (features.map, features.embeddings)):
+                raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {name}")
+            self.recorder.seconds["extract"] += time.perf_counter() - start
+            self._report_padding(name, features)
             self.memory.put(key, features)
         return features
 
-    def _report_padding(self, case: Case, features: CaseFeatures) -> None:
+    def _report_padding(self, case: str, features: CaseFeatures) -> None:
+        """Says once a session that a scan is smaller than a window, which the encoder then saw with air around it."""
         size, window = features.encoder_grid.shape, self.encoder.card.window_size
-        if not self.fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
-            voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
-            logger.warning(f"{case.name}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
-
-    def keep(self, result: CaseResult) -> None:
-        """Keeps the result of a case of the split that is being evaluated."""
-        self._cases[self._split].append(result)
+        if self.fit_windows or case in self.session.padded or all(n >= w for n, w in zip(size, window, strict=True)):
+            return
+        self.session.padded.add(case)
+        voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
+        logger.warning(f"{case}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
 
     # -- The record ------------------------------------------------------------------------------------
 
@@ -232,62 +366,38 @@ class FrozenEncoderProbe(module.ModelModule):
     @override
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        self._begin_evaluation()
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self.recorder.begin("val")
 
     @override
     def on_test_start(self) -> None:
         super().on_test_start()
-        self._begin_evaluation()
-
-    def _begin_evaluation(self) -> None:
-        self._cases.pop(self._split, None)
-        self._evaluation_started = time.perf_counter()
+        self.recorder.begin("test")
 
     @override
     def on_validation_end(self) -> None:
         if self.trainer.state.fn == TrainerFn.VALIDATING:
-            self._end_evaluation()
+            self._write_record("val")
 
     @override
     def on_test_end(self) -> None:
-        self._end_evaluation()
+        self._write_record("test")
 
-    def _end_evaluation(self) -> None:
-        split = self._split
-        self._seconds[split] = time.perf_counter() - self._evaluation_started
-        # Kept here: the next stage starts with Lightning's metrics empty.
-        self._metrics[split] = {
-            name.removeprefix(f"{split}/"): None if torch.isnan(value) else float(value)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith(f"{split}/")
-        }
-        record = self._record()
-        path = write_record(record, Path(str(self.trainer.log_dir)).parent)
-        reported = split == "test" or self.trainer.datamodule.datasets.test is None
-        if reported and self.run == record.runs_planned - 1:
-            print_summary(path)
-
-    def _record(self) -> Record:
-        run = RunRecord(
+    def _write_record(self, split: str) -> None:
+        self.recorder.end(split, self.trainer.callback_metrics)
+        path = self.recorder.write(
+            self.trainer,
             run=self.run,
             seed=self.seed + self.run,
-            probe_sha256=content_sha256(self.trained_head.state_dict()),
-            metrics=dict(self._metrics),
-            cases={split: self._cases[split] for split in self._metrics},
-        )
-        return Record(
-            notice=self._notice,
-            encoder={"card": asdict(self.encoder.card), **self.encoder.describe()},
-            task=self.trainer.datamodule.describe(),
+            head=self.trained_head,
+            selection=self.session.by_run[self.run].describe(),
+            card=self.encoder.card,
+            encoder=self.encoder.describe() if self.bank is None else self.bank.description(),
             probe=self.describe(),
-            runs_planned=getattr(self.trainer, "n_runs", 1),
-            runs=[run],
-            execution={
-                "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": {k: round(v, 2) for k, v in self._seconds.items()},
-                **environment(self.device),
-            },
         )
+        last = self.run == getattr(self.trainer, "n_runs", 1) - 1
+        if last and (split == "test" or self.trainer.datamodule.datasets.test is None):
+            print_summary(path)
 
     def describe(self) -> dict[str, Any]:
         """Returns the settings of the probe for the record, from the objects that ran."""
@@ -298,7 +408,10 @@ class FrozenEncoderProbe(module.ModelModule):
             "window_overlap": self.window_overlap,
             "fit_windows": self.fit_windows,
             "seed": self.seed,
-            **self._trained,
+            "learning_rates": self.learning_rates,
+            "select": self.select if self._selects else "last",
+            "feature_dtype": "fp32" if self.bank is None else self.feature_dtype,
+            **self.session.settings,
         }
 
 
@@ -306,24 +419,3 @@ def _run_index(trainer: pl.Trainer) -> int:
     """Returns which run of its session this is; eva tells it only by the name of the log folder."""
     name = Path(str(trainer.log_dir)).name
     return int(name.removeprefix("run_")) if name.startswith("run_") else 0
-
-
-def _training_settings(trainer: pl.Trainer) -> dict[str, Any]:
-    """Returns how the head was trained, from the trainer's own objects."""
-    optimizer = trainer.optimizers[0]
-    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
-    group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-    return {
-        "optimizer": {"class": type(optimizer).__name__, **_plain(group)},
-        "lr_scheduler": [{"class": type(s).__name__, **_plain(s.state_dict())} for s in schedules],
-        "steps": trainer.global_step,
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "precision": str(trainer.precision),
-        "gradient_clip_val": trainer.gradient_clip_val,
-        "checkpoint": getattr(trainer, "checkpoint_type", None),
-    }
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that JSON can hold."""
-    return {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}

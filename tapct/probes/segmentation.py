@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,13 +12,12 @@ from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn, optim
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
 from tapct.errors import TaskError
-from tapct.features import CaseFeatures
+from tapct.features import EncodedCase
 from tapct.metrics import (
     NativeDice,
     NativeSurface,
@@ -25,13 +25,14 @@ from tapct.metrics import (
     SurfaceMetrics,
     confusion_matrix,
     dice_per_class,
+    summarise,
     surface_metrics,
 )
 from tapct.probes.dense import dice_ce_loss, predict_labels
-from tapct.probes.frozen import Case, FrozenEncoderProbe
+from tapct.probes.frozen import FrozenEncoderProbe, Mode
 from tapct.records import CaseResult, Protocol
 from tapct.viz import draw_overlay
-from tapct.volumes import LinearMap, resample_labels
+from tapct.volumes import LinearMap
 
 
 class DiceCE(nn.Module):
@@ -61,9 +62,16 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         window_overlap: float = 0.0,
         optimizer: OptimizerCallable = optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        learning_rates: list[float] | None = None,
+        select: Literal["best", "last"] = "best",
         seed: int = 0,
+        runs_together: bool = True,
         overlays: int = 0,
         nsd_tolerance_mm: float = 2.0,
+        features: Mode = "use",
+        feature_folder: str | None = None,
+        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+        feature_budget_gb: float | None = None,
         feature_memory_gb: float = 4.0,
     ) -> None:
         """Initializes the probe.
@@ -76,10 +84,18 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             window_overlap: Share of overlap between windows, in [0, 1).
             optimizer: Of the head.
             lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
+            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
+            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
+                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
             seed: Run k starts from seed + k.
+            runs_together: Whether the runs of a session train side by side; the numbers are the same.
             overlays: Reported cases to draw a picture of, in the first run.
             nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
-            feature_memory_gb: Memory for the features of cases already encoded, in GiB.
+            features: What to do with stored features: "use", "refresh", "only-cached", "off".
+            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
+            feature_dtype: What they are stored as.
+            feature_budget_gb: What the folder may take, in GiB; older ones make room.
+            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
 
         Raises:
             TaskError: If the tolerance is no distance.
@@ -88,7 +104,20 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")
         super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer)
         self._init_encoder(encoder, weights, precision, encoder_options)
-        self._init_probe(window_overlap, feature_memory_gb, seed, lr_scheduler)
+        self._init_probe(
+            window_overlap=window_overlap,
+            fit_windows=False,
+            learning_rates=learning_rates,
+            select=select,
+            lr_scheduler=lr_scheduler,
+            seed=seed,
+            runs_together=runs_together,
+            features=features,
+            feature_folder=feature_folder,
+            feature_dtype=feature_dtype,
+            feature_budget_gb=feature_budget_gb,
+            feature_memory_gb=feature_memory_gb,
+        )
         self.overlays = overlays
         self.nsd_tolerance_mm = nsd_tolerance_mm
 
@@ -103,72 +132,58 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         return nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
 
     @override
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        with self.full_precision():
-            case = self.case_of(batch)
-            features = self.features_of(case)
-            labels = resample_labels(self._labels(case), features.native_grid, features.encoder_grid)
-            return {"loss": self._loss(self.decoder(features.map), labels, features)}
-
-    @override
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor | None]:
-        with self.full_precision():
-            return self._evaluate(batch)
-
-    @override
-    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor | None]:
-        with self.full_precision():
-            return self._evaluate(batch)
-
-    @override
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "nsd_tolerance_mm": self.nsd_tolerance_mm}
 
-    def _evaluate(self, batch: Any) -> dict[str, torch.Tensor | None]:
-        case = self.case_of(batch)
-        features = self.features_of(case)
-        native = self._labels(case)
-        paper = resample_labels(native, features.native_grid, features.encoder_grid)
-        logits = self.decoder(features.map)
+    @override
+    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
+        return torch.stack([self._loss(head(case.features.map), case) for case in cases]).mean()
+
+    @override
+    def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
+        features = case.features
+        assert case.labels is not None
+        logits = head(features.map)
         predicted = predict_labels(logits, LinearMap.between(features.feature_grid, features.native_grid))
         predicted_paper = predict_labels(logits, LinearMap.between(features.feature_grid, features.encoder_grid))
         confusions: dict[Protocol, torch.Tensor] = {
-            "native": confusion_matrix(predicted, native, len(self.classes)),
-            "paper": confusion_matrix(predicted_paper, paper, len(self.classes)),
+            "native": confusion_matrix(predicted, case.target, len(self.classes)),
+            "paper": confusion_matrix(predicted_paper, case.labels, len(self.classes)),
         }
-        loss = self._loss(logits, paper, features)
-        surfaces = self._surfaces(predicted, native, features)
-        self.keep(self._result(case, features, confusions, surfaces, float(loss)))
-        if self._split == "test" and self.run == 0 and len(self._cases["test"]) <= self.overlays:
+        loss = self._loss(logits, case)
+        # Surfaces would slow down the looks at the selection cases.
+        surfaces = self._surfaces(predicted, case) if reported else None
+        if reported and self._split == "test" and self.run == 0 and len(self.recorder.cases["test"]) < self.overlays:
             self._draw(case, predicted)
-        return {
+        outputs = {
             "loss": loss,
             **{f"confusion_{name}": c for name, c in confusions.items()},
             "nsd_native": None if surfaces is None else torch.from_numpy(surfaces.nsd),
             "hd95_mm_native": None if surfaces is None else torch.from_numpy(surfaces.hd95_mm),
         }
+        return outputs, self._result(case, confusions, surfaces, float(loss))
 
-    def _surfaces(self, predicted: torch.Tensor, native: torch.Tensor, features: CaseFeatures) -> SurfaceMetrics | None:
-        """Returns NSD and HD95; None in the validation loop of a fit, which they would slow down."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            return None
+    @override
+    def score(self, results: list[CaseResult]) -> float | None:
+        rows = [list((result.dice or {})["native"].values()) for result in results]
+        dice = np.array([[math.nan, *(math.nan if v is None else v for v in row)] for row in rows])
+        value = summarise(dice).headline
+        return None if math.isnan(value) else value
+
+    def _loss(self, logits: torch.Tensor, case: EncodedCase) -> torch.Tensor:
+        to_voxels = LinearMap.between(case.features.feature_grid, case.features.encoder_grid)
+        return self.criterion(logits, case.labels, to_voxels)
+
+    def _surfaces(self, predicted: torch.Tensor, case: EncodedCase) -> SurfaceMetrics:
         start = time.perf_counter()
-        affine = features.native_grid.affine
-        metrics = surface_metrics(predicted, native, len(self.classes), affine, self.nsd_tolerance_mm)
-        self._seconds["surfaces"] += time.perf_counter() - start
+        affine = case.features.native_grid.affine
+        metrics = surface_metrics(predicted, case.target, len(self.classes), affine, self.nsd_tolerance_mm)
+        self.recorder.seconds["surfaces"] += time.perf_counter() - start
         return metrics
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, features: CaseFeatures) -> torch.Tensor:
-        to_voxels = LinearMap.between(features.feature_grid, features.encoder_grid)
-        return self.criterion(logits, labels, to_voxels)
-
-    def _labels(self, case: Case) -> torch.Tensor:
-        return case.target.squeeze(1)
 
     def _result(
         self,
-        case: Case,
-        features: CaseFeatures,
+        case: EncodedCase,
         confusions: dict[Protocol, torch.Tensor],
         surfaces: SurfaceMetrics | None,
         loss: float,
@@ -183,11 +198,12 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             dice={name: by_class(dice_per_class(c.cpu().numpy())) for name, c in confusions.items()},
             nsd=None if surfaces is None else by_class(surfaces.nsd),
             hd95_mm=None if surfaces is None else by_class(surfaces.hd95_mm),
-            padding_voxels=features.padding,
+            padding_voxels=case.features.padding,
         )
 
-    def _draw(self, case: Case, prediction: torch.Tensor) -> None:
+    def _draw(self, case: EncodedCase, prediction: torch.Tensor) -> None:
         path = Path(str(self.trainer.log_dir)) / "overlays" / f"{case.name}.png"
-        hu, truth, predicted = (np.asarray(t.cpu()) for t in (case.hu, self._labels(case), prediction))
+        scan = self.trainer.datamodule.scan(case.name)
+        truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
         title = f"{case.name}: {self.encoder.card.display_name} ({self.encoder.weights_source})"
-        draw_overlay(path, hu, truth, predicted, self.classes, case.grid.spacing_mm, title, self._notice)
+        draw_overlay(path, scan.hu, truth, predicted, self.classes, scan.spacing_mm, title, self._notice)

@@ -1,9 +1,8 @@
 """eva's trainer with the benchmark's protocol as its defaults, so that a config says only what is its own."""
 
-from typing import Any, Literal
+from typing import Any
 
 import eva
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from tapct.errors import TaskError
 from tapct.probes import config_errors
@@ -12,7 +11,10 @@ config_errors.name_nearest_keys()
 
 
 class Trainer(eva.Trainer):
-    """eva's trainer: batch 1, gradients accumulated over 4 cases (Appendix C.1), three runs."""
+    """eva's trainer: batch 1, gradients accumulated over 4 cases (Appendix C.1), three runs.
+
+    There are no Lightning checkpoints: the probe keeps the head that it reports and writes it beside the run.
+    """
 
     def __init__(
         self,
@@ -21,8 +23,8 @@ class Trainer(eva.Trainer):
         max_steps: int = 1000,
         n_runs: int = 3,
         accumulate_grad_batches: int = 4,
-        checkpoint_type: Literal["best", "last"] = "last",
-        callbacks: list[Callback] | None = None,
+        checkpoint_type: str = "last",
+        enable_checkpointing: bool = False,
         enable_model_summary: bool = False,
         num_sanity_val_steps: int = 0,
         log_every_n_steps: int = 1,
@@ -36,27 +38,21 @@ class Trainer(eva.Trainer):
             max_steps: Optimizer steps.
             n_runs: Runs, one seed each.
             accumulate_grad_batches: Cases per optimizer step.
-            checkpoint_type: Which probe is reported: the "last", or the "best" of a monitored
-                `ModelCheckpoint` on the selection part of the training patients.
-            callbacks: Callbacks; without a `ModelCheckpoint` among them, the last probe is saved.
+            checkpoint_type: Only "last", which is what the probe has in memory; it does the choosing itself.
+            enable_checkpointing: Refused for the same reason.
             enable_model_summary: Whether to print the layers.
             num_sanity_val_steps: Validation batches before training.
             log_every_n_steps: Steps between log lines.
             kwargs: Keyword arguments of `lightning.pytorch.Trainer`.
 
         Raises:
-            TaskError: If "best" is asked for without a monitored checkpoint (Lightning would silently
-                take some other one).
+            TaskError: If Lightning is to choose or restore a head as well.
         """
-        callbacks = list(callbacks or [])
-        saving = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
-        if checkpoint_type == "best" and not any(c.monitor for c in saving):
+        if checkpoint_type != "last" or enable_checkpointing:
             raise TaskError(
-                "checkpoint_type 'best' needs a ModelCheckpoint that monitors a metric of the selection cases, "
-                "such as monitor: val/dice_native, mode: max"
+                "the probe chooses the head that is reported (model.init_args.select: best or last) and writes it as "
+                "head.safetensors; leave checkpoint_type and enable_checkpointing out"
             )
-        if not saving:
-            callbacks.append(ModelCheckpoint(save_last=True))
         super().__init__(
             *args,
             default_root_dir=default_root_dir,
@@ -64,7 +60,7 @@ class Trainer(eva.Trainer):
             n_runs=n_runs,
             accumulate_grad_batches=accumulate_grad_batches,
             checkpoint_type=checkpoint_type,
-            callbacks=callbacks,
+            enable_checkpointing=enable_checkpointing,
             enable_model_summary=enable_model_summary,
             num_sanity_val_steps=num_sanity_val_steps,
             log_every_n_steps=log_every_n_steps,

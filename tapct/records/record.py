@@ -69,6 +69,8 @@ class RunRecord(_Model):
         run: Index of the run in its session.
         seed: The session's seed plus the index.
         probe_sha256: Hash of the probe's weights that were evaluated.
+        selection: The learning rate and step that they were taken at, and what they were chosen from on the
+            selection cases.
         metrics: Split to metric to value, as eva logs them.
         cases: Split to per-case results.
     """
@@ -76,6 +78,7 @@ class RunRecord(_Model):
     run: int
     seed: int
     probe_sha256: str
+    selection: dict[str, Any] | None = None
     metrics: dict[str, dict[str, float | None]]
     cases: dict[str, list[CaseResult]]
 

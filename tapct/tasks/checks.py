@@ -81,7 +81,7 @@ def require_sound(datasets: Sequence[CTDataset], num_workers: int = 0) -> None:
         raise TaskError(
             f"{spec.name}: {len(broken)} cases cannot be used:{listed}{rest}\n"
             f"Mend them, or leave them out with a split_file of your own, which the record names. "
-            f"`tapct doctor --task {spec.name}` lists all"
+            f"`tapct doctor --task {spec.name}` (with the --root, --options and --split_file of this run) lists all"
         )
 
 

@@ -1,7 +1,7 @@
 """A task as eva's data module: the splits of one dataset, and their loaders."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import eva
 import torch
 from eva.core.data import dataloaders
 from eva.core.data.datamodules import schemas
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
 from tapct.errors import TaskError, nearest
@@ -17,14 +17,15 @@ from tapct.tasks.checks import require_sound
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.registry import task_class, task_root
 from tapct.tasks.splits import SPLITS
+from tapct.volumes import Volume
 
 
 class TaskData(eva.DataModule):
     """The data of a task.
 
-    Training cases come as one endless shuffled stream of `max_steps x accumulate_grad_batches` cases,
-    seeded by the run. With epochs, the last accumulation of each would step on fewer cases, at the wrong
-    scale (Lightning divides by the full number).
+    Training cases come as one endless shuffled stream, as many as the trainer's steps take, the same in every run.
+    With epochs, the last accumulation of each would step on fewer cases, at the wrong scale
+    (Lightning divides by the full number).
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class TaskData(eva.DataModule):
         num_workers: int = 0,
         split_file: str | None = None,
         options: dict[str, Any] | None = None,
+        batch_size: int = 1,
+        order_seed: int = 0,
     ) -> None:
         """Initializes the data.
 
@@ -43,14 +46,18 @@ class TaskData(eva.DataModule):
             num_workers: Processes that read cases ahead.
             split_file: Another split than the task's own: a CSV with the columns case, patient, split.
             options: Settings of the task's dataset, such as {s1: sacrum} for totalsegmentator.
+            batch_size: Training cases that a probe sees at once; more than one needs stored features.
+            order_seed: Decides the order of the training cases.
 
         Raises:
             TaskError: If the task or an option is unknown, or its folder is not there.
         """
         self.root: Path = task_root(task, data_root)
+        self.batch_size, self.order_seed = batch_size, order_seed
         parts = task_datasets(task, self.root, split_file, options)
         self.parts = [part for part in parts.values() if part is not None]
         self.spec = self.parts[0].spec
+        self._encoded: Callable[[CTDataset], Dataset] | None = None
         loader = dataloaders.DataLoader(
             batch_size=1,
             num_workers=num_workers,
@@ -82,11 +89,28 @@ class TaskData(eva.DataModule):
             "split_sha256": one.table.sha256,
             "cases": one.table.counts,
             "excluded": one.excluded,
+            "batch_size": self.batch_size,
+            "order_seed": self.order_seed,
         }
+
+    def use_encoded(self, encoded: Callable[[CTDataset], Dataset]) -> None:
+        """Hands out encoded cases from now on, instead of scans.
+
+        Args:
+            encoded: Gives the cases of a part as their features.
+        """
+        self._encoded = encoded
+
+    def scan(self, case: str) -> Volume:
+        """Returns the scan of a case, whatever split it is in."""
+        part = next(part for part in self.parts if case in part.cases)
+        return part.read_scan(case)
 
     @override
     def setup(self, stage: str) -> None:
         """Checks that every file is there and every case is sound, before any GPU time is spent."""
+        for part in self.parts:  # eva asks only those of the stage: a missing test scan would show after the training
+            part.validate()
         super().setup(stage)
         require_sound(self.parts, self.dataloaders.train.num_workers or 0)
 
@@ -97,15 +121,31 @@ class TaskData(eva.DataModule):
             raise ValueError("the trainer needs max_steps: training is counted in steps, not in epochs")
         sampler = RandomSampler(
             self.datasets.train,
-            num_samples=trainer.max_steps * trainer.accumulate_grad_batches,
-            generator=torch.Generator().manual_seed(torch.initial_seed() % 2**63),
+            num_samples=trainer.max_steps * trainer.accumulate_grad_batches * self.batch_size,
+            generator=torch.Generator().manual_seed(self.order_seed),
         )
+        if self._encoded is not None:
+            # A list: cases of several sizes do not stack, and each probe knows what to do with its own.
+            cases = self._encoded(self.datasets.train)
+            return DataLoader(cases, batch_size=self.batch_size, sampler=sampler, collate_fn=list)
+        if self.batch_size > 1:
+            raise TaskError(
+                f"{self.spec.name}: batch_size {self.batch_size} needs stored features (model.init_args.features other "
+                "than 'off'); encoded on the way, cases come one by one: use trainer.accumulate_grad_batches"
+            )
         return self.dataloaders.train(self.datasets.train, sampler=sampler)
 
     @override
     def val_dataloader(self) -> Any:
         # A task may have no part for selection (the quickstart): then there is nothing to validate on.
-        return [] if self.datasets.val is None else super().val_dataloader()
+        return [] if self.datasets.val is None else self._in_order(self.datasets.val, super().val_dataloader)
+
+    @override
+    def test_dataloader(self) -> Any:
+        return self._in_order(self.datasets.test, super().test_dataloader)
+
+    def _in_order(self, part: Any, stock: Callable[[], Any]) -> Any:
+        return stock() if self._encoded is None else DataLoader(self._encoded(part), batch_size=None)
 
 
 def task_datasets(

@@ -55,7 +55,7 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
     split_pin: ClassVar[SplitPin | None] = None
     """What `derive_split` must give on the release's own label file."""
 
-    scan_patterns: ClassVar[tuple[str, ...]] = ()
+    scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
 
     def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:

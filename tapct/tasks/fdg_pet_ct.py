@@ -56,7 +56,6 @@ class FDGPETCT(ClassificationDataset):
         sha256="335f7fe209010d60fb5b89ad85c1c1f9fbe1aefb3bd49d9be834c1270ff8636f",
         counts=(711, 104, 199),
     )
-    scan_patterns = ("PETCT_*/*/CT.nii.gz", f"{RELEASE}/PETCT_*/*/CT.nii.gz")
 
     def __init__(
         self,
@@ -79,6 +78,7 @@ class FDGPETCT(ClassificationDataset):
         if ct_file not in CT_FILES:
             raise TaskError(f"{SPEC.name}: ct_file is '{ct_file}', but must be one of {', '.join(CT_FILES)}")
         self.ct_file = ct_file
+        self.scan_patterns = (f"PETCT_*/*/{ct_file}", f"{RELEASE}/PETCT_*/*/{ct_file}")
         super().__init__(root, split, split_file)
 
     @cached_property

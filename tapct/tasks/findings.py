@@ -1,10 +1,10 @@
 """What a task's folder holds against what its release has, for the doctor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from tapct.errors import TapctError
+from tapct.errors import TapctError, TaskError
 from tapct.tasks.checks import broken_cases
 from tapct.tasks.data import task_datasets
 from tapct.tasks.dataset import ARCHIVES, CTDataset
@@ -18,13 +18,21 @@ Finding = tuple[Literal["ok", "warn", "fail"], str, str]
 """Status ("warn": a run goes on), message, how to mend it."""
 
 
-def findings(task: str, data_root: str | None, num_workers: int = 0) -> Iterator[Finding]:
+def findings(
+    task: str,
+    data_root: str | None,
+    num_workers: int = 0,
+    options: Mapping[str, Any] | None = None,
+    split_file: str | None = None,
+) -> Iterator[Finding]:
     """Compares a task's folder with its release, and reads every case.
 
     Args:
         task: Name of the task.
         data_root: Folder that holds one folder per task.
         num_workers: Processes that read.
+        options: Settings of the task's dataset.
+        split_file: Another split than the task's own.
 
     Yields:
         The findings.
@@ -33,7 +41,7 @@ def findings(task: str, data_root: str | None, num_workers: int = 0) -> Iterator
     obtain = f"to obtain the data: {spec.source} (licence: {spec.licence})"
     try:
         root = task_root(task, data_root)
-        parts = [part for part in task_datasets(task, root).values() if part is not None]
+        parts = [part for part in task_datasets(task, root, split_file, options).values() if part is not None]
         missing = list(_missing(parts))
     except TapctError as error:
         yield "fail", str(error), obtain
@@ -46,6 +54,7 @@ def findings(task: str, data_root: str | None, num_workers: int = 0) -> Iterator
         packed = sorted({p.name for pattern in ARCHIVES for p in root.glob(pattern)})
         unpack = f"unpack {_some(packed)} in {root}; else " if packed else ""
         yield "fail", f"{whole} of {total} cases are there; missing: {_some(missing)}", unpack + obtain
+        yield from _hints(parts)
     else:
         yield "ok", f"all {total} cases are there ({counts})", ""
     for case, reason in parts[0].excluded.items():
@@ -64,6 +73,17 @@ def _missing(parts: list[CTDataset]) -> Iterator[str]:
         for case in part.cases:
             if absent := [p for p in part.paths(case) if not p.exists()]:
                 yield f"{case} ({absent[0].name})"
+
+
+def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
+    """What a task itself says of missing files, where it knows more than that they are."""
+    for part in parts:
+        if type(part).validate is not CTDataset.validate:
+            try:
+                part.validate()
+            except TaskError as error:
+                yield "fail", str(error), "see the message"
+                return
 
 
 def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[Finding]:

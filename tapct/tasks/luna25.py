@@ -40,7 +40,6 @@ class LUNA25(NoduleDataset):
 
     spec = SPEC
     columns = COLUMNS
-    scan_patterns = ("luna25_nodule_blocks/image/*.npy",)
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class LUNA25(NoduleDataset):
         if source not in SOURCES:
             raise TaskError(f"luna25 has no source '{source}' to cut crops out of; it is one of {', '.join(SOURCES)}")
         self.source = source
+        self.scan_patterns = ("luna25_images/*.mha" if source == "scans" else "luna25_nodule_blocks/image/*.npy",)
         super().__init__(root, split, split_file)
 
     @property

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import tapct
 from tapct.encoders import Encoder, EncoderCard, Features, encoder_class
-from tapct.encoders.base import from_axes, to_axes
+from tapct.encoders.base import from_axes, identity, to_axes
 from tapct.errors import EncoderError
 from tests.small import Drifting, Small3D, small_card, small_encoder
 
@@ -196,3 +197,41 @@ def test_a_window_of_one_feature_is_refused_where_instance_norm_needs_more(name,
     encoder = encoder_class(name).__new__(encoder_class(name))
     assert not encoder.accepts((size, size, size))
     assert encoder.accepts((size, size, 2 * size))
+
+
+class _Optional(Small3D):
+    """A stranger's adapter with settings of its own."""
+
+    def __init__(self, weights=None, *, clip=None, _window=0, **options):
+        self.__dict__["clip"], self.__dict__["_window"] = clip, _window
+        super().__init__(weights, **options)
+        self.clip, self._window = clip, _window
+
+
+def test_encoders_that_differ_in_any_setting_have_different_identities():
+    def of(**options):
+        return identity(_Optional("random", deferred=True, **options), torch.device("cpu"))
+
+    options = [
+        {},
+        {"clip": {"low": -1}},
+        {"clip": {"low": -2}},
+        {"_window": 3},
+        {"in_plane_size": 32},
+        {"precision": "bf16"},
+    ]
+    assert len({json.dumps(of(**o), sort_keys=True) for o in options}) == len(options)
+    assert of(clip=(1, 2)) == of(clip=[1, 2])
+    assert of(precision="auto") == of(precision="fp32")
+    with pytest.raises(EncoderError, match=r"small-3d.clip is a object, which the key of stored features cannot hold"):
+        of(clip=object())
+
+
+@pytest.mark.parametrize("name", tapct.list_encoders())
+def test_every_encoder_has_an_identity_without_being_built(name):
+    encoder = tapct.load_encoder(name, "random", deferred=True)
+    found = identity(encoder, torch.device("cpu"))
+    assert not encoder.is_built
+    assert found["weights"] == "random, seed 0"
+    assert found["card"]["name"] == name
+    json.dumps(found)

@@ -58,9 +58,9 @@ class SlabData(eva.DataModule):
         return [] if self.datasets.val is None else super().val_dataloader()
 
 
-def run(tmp_path, encoder, val=None, **trainer):
+def run(tmp_path, encoder, val=None, probe=None, **trainer):
     base = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=2, logger=False, **trainer)
-    model = ClassificationProbe(encoder)
+    model = ClassificationProbe(encoder, **(probe or {}))
     data = SlabData([0, 30, 60, 90], [10, 40, 70, 98], val)
     run_evaluation_session(base, model, data, n_runs=2, verbose=False)
     (session,) = tmp_path.iterdir()
@@ -149,3 +149,30 @@ def test_two_cases_of_one_scan_have_their_own_features(tmp_path, monkeypatch):
     monkeypatch.setattr(Slabs, "__getitem__", of_one_file)
     _, together = run(tmp_path / "together", small_encoder(), max_steps=1)
     assert together.runs[0].cases == apart.runs[0].cases
+
+
+def test_each_run_reports_the_rate_and_step_that_do_best_on_the_selection_cases(tmp_path):
+    rates = [1e-6, 0.05]
+    settings = {"max_steps": 6, "accumulate_grad_batches": 2, "val_check_interval": 4}
+    _, record = run(tmp_path, small_encoder(Drifting), [20, 66, 92], {"learning_rates": rates}, **settings)
+    assert record.probe["learning_rates"] == rates
+    for one in record.runs:
+        looks = {look["learning_rate"]: look["scores"] for look in one.selection["candidates"]}
+        assert [step for step, _ in looks[0.05]] == [2, 4, 6]
+        best = max(score for scores in looks.values() for _, score in scores)
+        assert one.selection["score"] == best == one.metrics["val"]["MicroAUROC"]
+        assert [one.selection["step"], best] in looks[one.selection["learning_rate"]]
+    assert len({one.probe_sha256 for one in record.runs}) == 2
+
+
+def test_the_last_head_is_reported_where_that_is_asked_for(tmp_path):
+    settings = {"max_steps": 4, "val_check_interval": 1}
+    _, record = run(tmp_path, small_encoder(Drifting), [20, 66], {"select": "last"}, **settings)
+    assert record.runs[0].selection["step"] == record.probe["steps"] == 4
+    assert record.runs[0].selection["score"] is None
+
+
+def test_a_metric_that_is_undefined_on_the_selection_cases_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(ClassificationProbe, "score", lambda self, results: None)
+    with pytest.raises(TaskError, match=r"no head has a score on the selection cases.*select: last"):
+        run(tmp_path, small_encoder(Drifting), [20], max_steps=1)

@@ -162,7 +162,7 @@ def a_cut_slice(root):
         (a_word, r"900003: patient_overall is 'yes', but must be 0 or 1"),
         (twice, r"study .*900003: it is there twice"),
         (no_row, r"case .*900003: it has no row in .*train\.csv"),
-        (no_folder, r"case .*900003: .*train_images/.*900003 does not exist"),
+        (no_folder, r"of the split 'test' lack files .*900003\. To obtain"),
         (empty_folder, r"case .*900003: .*has no DICOM file"),
         (three_slices, r"case .*900003: .*has 3 slices"),
         (a_gap, r"case .*900003: .*not evenly spaced"),

@@ -1,0 +1,427 @@
+"""The features of a task's cases: extracted once, then read from the store."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from loguru import logger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tapct.encoders import Encoder
+from tapct.encoders.base import identity
+from tapct.errors import EncoderError, FeatureError
+from tapct.features.extract import CaseFeatures, encoder_grid, extract_many
+from tapct.features.identity import ContentHashes, key_of
+from tapct.features.store import CacheMode, Entry, TensorStore
+from tapct.tasks.classification import ClassificationDataset
+from tapct.tasks.dataset import CTDataset
+from tapct.tasks.segmentation import SegmentationDataset
+from tapct.volumes import Grid, Size, resample_labels
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+WRITES_AT_ONCE = 4
+"""Extracted cases that may wait to be written, each held in memory."""
+
+
+@dataclass(frozen=True)
+class EncodedCase:
+    """What a probe sees of a case.
+
+    Attributes:
+        name: Case in the split file.
+        patient: Patient in the split file.
+        features: Its features; the map may be memory-mapped.
+        target: Labels (D, H, W) on the scan's own grid, or class targets (K,).
+        labels: Labels on the encoder's grid; None in classification.
+    """
+
+    name: str
+    patient: str
+    features: CaseFeatures
+    target: torch.Tensor
+    labels: torch.Tensor | None
+
+    def to(self, device: torch.device) -> "EncodedCase":
+        """Returns the case on a device, its features in float32."""
+        features = replace(
+            self.features,
+            map=self.features.map.to(device).float(),
+            embeddings=self.features.embeddings.to(device).float(),
+        )
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, features=features, target=self.target.to(device), labels=labels)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A case to extract: its dataset, its index there, and the keys of its entries (labels: segmentation only)."""
+
+    dataset: CTDataset
+    index: int
+    features_key: str
+    labels_key: str | None
+
+    @property
+    def case(self) -> str:
+        return self.dataset.cases[self.index]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.features_key,) if self.labels_key is None else (self.labels_key, self.features_key)
+
+
+class _Unwritten(NamedTuple):
+    """An entry that is to be stored."""
+
+    key: str
+    tensors: dict[str, torch.Tensor]
+    about: dict[str, Any]
+
+
+class FeatureBank:
+    """Features and labels of the cases of a task for one encoder, in a store.
+
+    What a features entry depends on is in its key: the weights, card, code and settings of the encoder, the windows,
+    the content of the case's files, how its task reads them, the dtype. A change of any of them is another key.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: TensorStore,
+        *,
+        mode: CacheMode = CacheMode.USE,
+        dtype: str = "bf16",
+        overlap: float = 0.0,
+        fit_windows: bool = False,
+        num_workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Initializes the bank.
+
+        Args:
+            encoder: May be deferred; it is built only if something must be extracted.
+            store: Where entries are.
+            mode: What to do with them; not "off".
+            dtype: Of stored features: "bf16", "fp16", "fp32".
+            overlap: Share of overlap between windows.
+            fit_windows: Whether windows shrink to small scans.
+            num_workers: Processes that read scans.
+            device: Where the encoder runs and scans are resampled.
+
+        Raises:
+            FeatureError: If the dtype is unknown, or the mode is "off".
+        """
+        if CacheMode(mode) is CacheMode.OFF:
+            raise FeatureError("a feature bank reads and writes its store; in the mode 'off' there must be none")
+        if dtype not in DTYPES:
+            raise FeatureError(f"features are stored as {', '.join(DTYPES)}, not as '{dtype}'")
+        self.encoder, self.store, self.mode = encoder, store, CacheMode(mode)
+        self.dtype, self.overlap, self.fit_windows = dtype, overlap, fit_windows
+        self.num_workers, self.device = num_workers, torch.device(device)
+        self._hashes = ContentHashes(store.folder / "hashes")
+        self._tasks: dict[tuple[str, str], _Task] = {}
+        self._damaged: set[str] = set()
+        self.extracted = 0
+
+    # -- Filling ---------------------------------------------------------------------------------------
+
+    def fill(self, parts: Sequence[CTDataset]) -> None:
+        """Sees to it that the features of every case are in the store.
+
+        Raises:
+            FeatureError: If something is missing in the mode "only-cached", damaged there, or cannot be written.
+        """
+        cases = [(part, index) for part in parts for index in range(len(part))]
+        who = identity(self.encoder, self.device)
+        with ThreadPoolExecutor(max(4, self.num_workers)) as pool:  # hashing lets go of the interpreter's lock
+            tasks = list(pool.map(lambda case: self._task(who, *case), cases))
+            todo = [task for task, missing in zip(tasks, pool.map(self._missing, tasks), strict=True) if missing]
+        if todo and self.mode is CacheMode.ONLY_CACHED:
+            names = ", ".join(task.case for task in todo[:3])
+            raise FeatureError(
+                f"the features of {len(todo)} of {len(tasks)} cases of {parts[0].spec.name}, such as {names}, are not "
+                f"in {self.store.folder} or damaged there, and the mode is 'only-cached'. Run once with the mode 'use'"
+            )
+        if todo:
+            self._extract(todo)
+        self._tasks |= {(task.dataset.split, task.case): task for task in tasks}
+
+    def _task(self, who: dict[str, Any], part: CTDataset, index: int) -> _Task:
+        case, card = part.cases[index], self.encoder.card
+        scan = self._hashes.of(part.scan_paths(case))
+        task = [part.spec.name, part.spec.version, part.describe(), case]
+        windows = {"overlap": self.overlap, "fit": self.fit_windows}
+        features_key = key_of({"encoder": who, "scan": scan, "task": task, "windows": windows, "dtype": self.dtype})
+        if not isinstance(part, SegmentationDataset):
+            return _Task(part, index, features_key, None)
+        target = self._hashes.of(part.target_paths(case))
+        grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
+        return _Task(part, index, features_key, key_of({"labels": target, "scan": scan, "task": task, "grid": grid}))
+
+    def _missing(self, task: _Task) -> list[str]:
+        """Returns the keys of a case's entries that are to be computed; of a damaged one it is said, once."""
+        if self.mode is CacheMode.REFRESH:
+            return list(task.keys)
+        missing = []
+        for key in task.keys:
+            try:
+                entry = self.store.load(key)
+            except FeatureError as error:
+                entry = None
+                if key not in self._damaged:
+                    logger.warning(f"{task.dataset.spec.name}, case {task.case}: {error}")
+                self._damaged.add(key)
+            if entry is None:
+                missing.append(key)
+        return missing
+
+    def _extract(self, todo: Sequence[_Task]) -> None:
+        columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        with (
+            Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as progress,
+            ThreadPoolExecutor(2) as writers,
+        ):
+            bar = progress.add_task("", total=len(todo), rate="")
+
+            def advance(cases: int) -> None:
+                seconds = max(progress.tasks[0].elapsed or 0, 1e-6)
+                rate = (progress.tasks[0].completed + cases) / seconds
+                progress.update(bar, advance=cases, rate=f"{rate:.2f} volumes/s")
+
+            busy = _Pass(self, todo, writers, advance, wait=False).run()
+            # In one order everywhere: two processes that each hold what the other waits for would wait for ever.
+            busy.sort(key=lambda task: task.features_key)
+            if busy:
+                _Pass(self, busy, writers, advance, wait=True).run()
+
+    def _features_entry(self, task: _Task, features: CaseFeatures) -> _Unwritten:
+        """Returns the entry of a case's features.
+
+        Raises:
+            EncoderError: If they are not finite, or would not be in the dtype of the store.
+        """
+        card, dtype = self.encoder.card, DTYPES[self.dtype]
+        computed = {"map": features.map, "embeddings": features.embeddings}
+        tensors = {name: tensor.to(dtype) for name, tensor in computed.items()}
+        if not _are_finite(computed):
+            raise EncoderError(f"{card.name} gives features that are not finite for {task.case}")
+        if not _are_finite(tensors):
+            largest = max(float(tensor.abs().max()) for tensor in computed.values())
+            raise EncoderError(
+                f"{card.name} gives features up to {largest:.3g} for {task.case}, too large for {self.dtype}. "
+                "Store them as bf16 or fp32 (feature_dtype)"
+            )
+        about: dict[str, Any] = {
+            "kind": "features",
+            "task": task.dataset.spec.name,
+            "case": task.case,
+            "card": card.name,
+            "encoder": self.encoder.describe(),
+            "native_grid": _plain(features.native_grid),
+            "encoder_grid": _plain(features.encoder_grid),
+            "feature_grid": _plain(features.feature_grid),
+            "padding": list(features.padding),
+        }
+        return _Unwritten(task.features_key, tensors, about)
+
+    def _labels_entry(self, task: _Task, native: torch.Tensor, grid: Grid) -> _Unwritten:
+        """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
+        assert task.labels_key is not None
+        card = self.encoder.card
+        labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, card))
+        about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": card.name}
+        return _Unwritten(task.labels_key, {"native": native, "encoder": labels}, about)
+
+    # -- Reading ---------------------------------------------------------------------------------------
+
+    def case(self, part: CTDataset, index: int) -> EncodedCase:
+        """Returns a case of one of the parts that the bank was filled with.
+
+        Raises:
+            FeatureError: If the bank was not filled with it, or it is not in the store any more, or damaged.
+        """
+        name = part.cases[index]
+        task = self._tasks.get((part.split, name))
+        if task is None:
+            raise FeatureError(f"the bank was not filled with the case {name} of '{part.split}': call `fill` first")
+        entry = self._entry(task.features_key, name)
+        grids = {grid: _grid(entry.about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}
+        features = CaseFeatures(
+            map=entry.tensors["map"],
+            embeddings=entry.tensors["embeddings"],
+            padding=Size(*entry.about["padding"]),
+            **grids,
+        )
+        labels = None
+        if task.labels_key is not None:
+            stored = self._entry(task.labels_key, name).tensors
+            target, labels = stored["native"], stored["encoder"]
+        else:
+            assert isinstance(part, ClassificationDataset)
+            target = part.target(name)
+        return EncodedCase(name, part.patient(name), features, target, labels)
+
+    def description(self) -> dict[str, Any]:
+        """Returns what a record must hold of the encoder, as it was when the features were extracted."""
+        if self.encoder.is_built or not self._tasks:
+            return self.encoder.describe()
+        task = next(iter(self._tasks.values()))
+        return self._entry(task.features_key, task.case).about["encoder"]
+
+    def _entry(self, key: str, case: str) -> Entry:
+        entry = self.store.load(key)
+        if entry is None:
+            raise FeatureError(f"the features of {case} are no longer in {self.store.folder}; run again")
+        return entry
+
+
+class EncodedCases(Dataset):
+    """A part of a task as its encoded cases, for eva's loaders."""
+
+    def __init__(self, bank: FeatureBank, part: CTDataset) -> None:
+        self._bank, self._part = bank, part
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, index: int) -> EncodedCase:
+        return self._bank.case(self._part, index)
+
+
+class _Scans(Dataset):
+    """Scans and targets as they are read, for the loader's workers."""
+
+    def __init__(self, tasks: Sequence[_Task]) -> None:
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+        task = self._tasks[position]
+        volume, target, metadata = task.dataset[task.index]
+        hu = volume.as_subclass(torch.Tensor)[:, 0].float()
+        target = target.as_subclass(torch.Tensor)
+        return position, hu, metadata["affine"], target[:, 0] if target.ndim == 4 else target
+
+
+class _Unheld(Sampler):
+    """Positions of the cases that no other process is extracting, each locked as it is handed out.
+
+    Attributes:
+        held: By features key, the lock and what is missing.
+        busy: Cases that another process holds.
+        found: Cases that another process has finished meanwhile.
+    """
+
+    def __init__(self, bank: FeatureBank, tasks: Sequence[_Task], wait: bool) -> None:
+        self._bank, self._tasks, self._wait = bank, tasks, wait
+        self.held: dict[str, tuple[ExitStack, list[str]]] = {}
+        self.busy: list[_Task] = []
+        self.found = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for position, task in enumerate(self._tasks):
+            lock = ExitStack()
+            if not lock.enter_context(self._bank.store.lock(task.features_key, wait=self._wait)):
+                self.busy.append(task)
+            elif missing := self._bank._missing(task):
+                self.held[task.features_key] = lock, missing
+                yield position
+            else:
+                lock.close()
+                self.found += 1
+
+
+class _Pass:
+    """Goes once over cases, and extracts those that no other process holds (or, waiting, all)."""
+
+    def __init__(
+        self,
+        bank: FeatureBank,
+        todo: Sequence[_Task],
+        writers: ThreadPoolExecutor,
+        advance: Callable[[int], None],
+        *,
+        wait: bool,
+    ) -> None:
+        self._bank, self._todo, self._writers, self._advance = bank, todo, writers, advance
+        self._order = _Unheld(bank, todo, wait)
+        self._underway: deque[tuple[_Task, torch.Tensor]] = deque()
+        self._writes: deque[Future[None]] = deque()
+
+    def run(self) -> list[_Task]:
+        """Extracts, and returns the cases that another process holds."""
+        bank = self._bank
+        try:
+            scans = self._scans()
+            for features in extract_many(bank.encoder, scans, overlap=bank.overlap, fit_windows=bank.fit_windows):
+                task, target = self._underway.popleft()
+                bank.extracted += 1
+                self._finish(task, target, features.native_grid, features)
+            for write in self._writes:
+                write.result()
+        finally:
+            for lock, _ in self._order.held.values():
+                lock.close()
+        self._advance(self._order.found)
+        return self._order.busy
+
+    def _scans(self) -> Iterator[tuple[torch.Tensor, Grid]]:
+        """Yields the scans to encode, on the device; where only labels are missing, stores those and goes on."""
+        device = self._bank.device
+        loader = DataLoader(
+            _Scans(self._todo),
+            batch_size=None,
+            sampler=self._order,
+            num_workers=self._bank.num_workers,
+            pin_memory=device.type == "cuda",
+        )
+        for position, hu, affine, target in loader:
+            task, grid = self._todo[position], Grid.of(hu.shape, affine.numpy())
+            if task.features_key in self._order.held[task.features_key][1]:
+                self._underway.append((task, target))
+                yield hu.to(device, non_blocking=True), grid
+            else:
+                self._finish(task, target, grid, None)
+
+    def _finish(self, task: _Task, target: torch.Tensor, grid: Grid, features: CaseFeatures | None) -> None:
+        """Has the missing entries of a case written in the background, the labels first: features are there last."""
+        missing = self._order.held[task.features_key][1]
+        entries = []
+        if task.labels_key in missing:
+            entries.append(self._bank._labels_entry(task, target, grid))
+        if features is not None:
+            entries.append(self._bank._features_entry(task, features))
+        lock, _ = self._order.held.pop(task.features_key)
+        self._writes.append(self._writers.submit(self._write, task, entries, lock))
+        while len(self._writes) > WRITES_AT_ONCE:
+            self._writes.popleft().result()
+        self._advance(1)
+
+    def _write(self, task: _Task, entries: list[_Unwritten], lock: ExitStack) -> None:
+        store = self._bank.store
+        with lock:
+            for entry in entries:
+                # Labels are shared by encoders of one grid, and so not covered by the lock of these features.
+                with nullcontext() if entry.key == task.features_key else store.lock(entry.key):
+                    store.save(*entry)
+
+
+def _are_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+def _plain(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _grid(plain: dict[str, Any]) -> Grid:
+    return Grid.of(plain["shape"], plain["affine"])

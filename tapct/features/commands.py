@@ -1,0 +1,121 @@
+"""What `tapct cache` does with the store."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.progress import track
+
+from tapct.errors import FeatureError, nearest
+from tapct.features.store import TensorStore
+
+LABELS = "labels"
+"""Where a table names an encoder: the labels of a task, which encoders of one grid share."""
+
+UNKNOWN = "?"
+"""Encoder and task of an entry of which not even the header can be read."""
+
+DAY_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An entry of the store.
+
+    Attributes:
+        key: Its key.
+        encoder: Name of the encoder, `LABELS` or `UNKNOWN`.
+        task: Name of the task, or `UNKNOWN`.
+        case: Case in the split file.
+        nbytes: Bytes on disk.
+        used_at_s: When it was last used, in seconds since the epoch.
+    """
+
+    key: str
+    encoder: str
+    task: str
+    case: str
+    nbytes: int
+    used_at_s: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is stored of one encoder for one task; `last_used` is in UTC."""
+
+    encoder: str
+    task: str
+    cases: int
+    nbytes: int
+    last_used: str
+
+
+def entries(store: TensorStore) -> Iterator[Stored]:
+    """Yields what is in a store, the least recently used first."""
+    for file in store.files():
+        try:
+            about: dict[str, Any] = store.about(file.key)
+        except FeatureError:
+            if not file.path.exists():  # removed by another process meanwhile
+                continue
+            about = {"card": UNKNOWN, "task": UNKNOWN, "case": UNKNOWN}
+        encoder = LABELS if about.get("kind") == "labels" else about["card"]
+        yield Stored(file.key, encoder, about["task"], about["case"], file.nbytes, file.used_at_s)
+
+
+def summarise(stored: Sequence[Stored]) -> list[Row]:
+    """Returns a row for each encoder and task, by name."""
+    rows = []
+    for encoder, task in sorted({(entry.encoder, entry.task) for entry in stored}):
+        group = [entry for entry in stored if (entry.encoder, entry.task) == (encoder, task)]
+        used = datetime.fromtimestamp(max(entry.used_at_s for entry in group), UTC)
+        cases = len({entry.case for entry in group})
+        rows.append(Row(encoder, task, cases, sum(e.nbytes for e in group), used.isoformat(timespec="seconds")))
+    return rows
+
+
+def broken(store: TensorStore, stored: Sequence[Stored]) -> dict[str, str]:
+    """Reads entries in full, and returns what is wrong with each broken one, by key."""
+    found = {}
+    for entry in track(stored, f"reading {store.folder}", transient=True):
+        if (problem := store.verify(entry.key)) is not None:
+            found[entry.key] = problem
+    return found
+
+
+def select(
+    store: TensorStore,
+    *,
+    only_broken: bool = False,
+    encoder: str | None = None,
+    task: str | None = None,
+    unused_days: float | None = None,
+) -> list[Stored]:
+    """Returns the entries that meet every condition.
+
+    Args:
+        store: The store; read in full if only broken ones are wanted.
+        only_broken: Those that cannot be read.
+        encoder: Those of this encoder, or `LABELS`.
+        task: Those of this task.
+        unused_days: Those not used for so many days.
+
+    Raises:
+        FeatureError: If nothing is stored of the encoder or the task, or the days are negative.
+    """
+    if unused_days is not None and not unused_days >= 0:
+        raise FeatureError(f"--unused-days must be 0 or more, not {unused_days:g}")
+    chosen = list(entries(store))
+    for name, wanted in (("encoder", encoder), ("task", task)):
+        known = {getattr(entry, name) for entry in chosen}
+        if wanted is not None and wanted not in known:
+            raise FeatureError(f"nothing in {store.folder} is of the {name} '{wanted}'. {nearest(wanted, known)}")
+        chosen = [entry for entry in chosen if wanted in (None, getattr(entry, name))]
+    if unused_days is not None:
+        chosen = [entry for entry in chosen if entry.used_at_s < time.time() - unused_days * DAY_S]
+    if only_broken:
+        found = broken(store, chosen)
+        chosen = [entry for entry in chosen if entry.key in found]
+    return chosen

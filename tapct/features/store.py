@@ -1,0 +1,309 @@
+"""Tensors on disk by content: one safetensors file an entry, written once, read by memory map.
+
+The folder may be shared by many processes and machines. An entry appears whole or not at all (temporary file, then
+rename); a lock per entry keeps two processes from computing the same one; a process that dies lets go of its lock.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TextIO
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from tapct.encoders.weights import content_sha256
+from tapct.errors import FeatureError
+
+FORMAT = 1
+"""Goes up whenever what is stored, or how it is computed outside the adapters, changes: older entries are missed."""
+
+SUFFIX = ".safetensors"
+
+
+class CacheMode(StrEnum):
+    """What to do with stored features.
+
+    Attributes:
+        USE: Read what is there, compute and store the rest.
+        REFRESH: Compute everything again and store it.
+        ONLY_CACHED: Read; what is missing is an error. Nothing is written, and the encoder is never built.
+        OFF: Neither read nor write; features are computed anew, and kept in memory while they fit.
+    """
+
+    USE = "use"
+    REFRESH = "refresh"
+    ONLY_CACHED = "only-cached"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored entry.
+
+    Attributes:
+        tensors: By name; memory-mapped.
+        about: What was stored with them.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EntryFile:
+    """A file of the store: its key, bytes, and when it was last used (seconds since the epoch)."""
+
+    path: Path
+    key: str
+    nbytes: int
+    used_at_s: float
+
+
+class TensorStore:
+    """A folder of entries.
+
+    Files are checked against their checksum when this process first reads them, then only mapped.
+    """
+
+    def __init__(self, folder: str | Path, budget_gb: float | None = None) -> None:
+        """Initializes the store; nothing is written yet.
+
+        Args:
+            folder: Where the entries are; may be shared.
+            budget_gb: What the entries may take together, in GiB; the least recently used ones that this process
+                does not need make room. None is no limit.
+        """
+        self.folder = Path(folder).expanduser()
+        self.budget_bytes = None if budget_gb is None else int(budget_gb * 2**30)
+        self._checked: set[str] = set()
+        self._needed: set[str] = set()
+
+    def path(self, key: str) -> Path:
+        """Returns the file of an entry, whether it is there or not."""
+        return self.folder / key[:2] / f"{key}{SUFFIX}"
+
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def load(self, key: str) -> Entry | None:
+        """Returns an entry, or None if it is not there.
+
+        Raises:
+            FeatureError: If it is truncated or was changed.
+        """
+        path = self.path(key)
+        try:
+            entry = _read(path, check=key not in self._checked)
+        except FileNotFoundError:  # perhaps removed by another process a moment ago
+            return None
+        if key not in self._checked:
+            self._checked.add(key)
+            with contextlib.suppress(OSError):  # a read-only store cannot note that an entry was used
+                os.utime(path)
+        self._needed.add(key)
+        return entry
+
+    def save(self, key: str, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+        """Stores an entry, replacing what is there.
+
+        Raises:
+            FeatureError: If it cannot be written, or takes more than the budget. Nothing is left behind.
+        """
+        path = self.path(key)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        nbytes = sum(t.numel() * t.element_size() for t in tensors.values())
+        written = json.dumps(about)
+        metadata = {"about": written, "sha256": _checksum(tensors, written), "format": str(FORMAT)}
+        self._needed.add(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_room(nbytes, key)
+            # A folder, since safetensors has a temporary file of its own beside what it writes.
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{key}.") as folder:
+                whole = Path(folder) / path.name
+                safetensors.torch.save_file(tensors, whole, metadata)
+                with whole.open("rb") as file:
+                    os.fsync(file.fileno())
+                whole.chmod(0o644)
+                whole.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise FeatureError(
+                f"cannot store {nbytes / 2**20:.0f} MiB of features under {self.folder}: {error}. Free space there, "
+                "name another folder (TAPCT_FEATURES), set a budget, or use the mode 'off'"
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Holds an entry against other processes while it is computed; yields whether it is held.
+
+        Args:
+            key: The entry.
+            wait: Whether to wait for another process that holds it; else False is yielded.
+        """
+        path = self._lock_path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _locked(path, wait)
+        except OSError as error:
+            raise FeatureError(
+                f"cannot write under {self.folder}: {error}. Name another folder (TAPCT_FEATURES)"
+            ) from error
+        if file is None:
+            yield False
+            return
+        with file:
+            for left in path.parent.glob(f".{key}.*"):  # of a process that was killed in the middle of a write
+                shutil.rmtree(left)
+            yield True
+
+    def files(self) -> list[EntryFile]:
+        """Returns the entries that are there, the least recently used first."""
+        found = []
+        for path in self.folder.glob(f"??/*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
+                stat = path.stat()
+                found.append(EntryFile(path, path.name.removesuffix(SUFFIX), stat.st_size, stat.st_mtime))
+        return sorted(found, key=lambda file: file.used_at_s)
+
+    def about(self, key: str) -> dict[str, Any]:
+        """Returns what was stored with an entry, without its tensors.
+
+        Raises:
+            FeatureError: If it is not there, or cannot be read.
+        """
+        try:
+            return _read(self.path(key), check=False).about
+        except FileNotFoundError as error:
+            raise FeatureError(f"{self.path(key)} is not there") from error
+
+    def verify(self, key: str) -> str | None:
+        """Reads an entry in full and returns what is wrong with it, or None. That does not count as a use."""
+        try:
+            _read(self.path(key), check=True)
+        except FileNotFoundError:
+            return f"{self.path(key)} is not there"
+        except FeatureError as error:
+            return str(error)
+        return None
+
+    def remove(self, key: str) -> None:
+        """Removes an entry, and its lock unless it is held.
+
+        Raises:
+            FeatureError: If it cannot be removed.
+        """
+        path = self._lock_path(key)
+        try:
+            self.path(key).unlink(missing_ok=True)
+            self._checked.discard(key)
+            file = _locked(path, wait=False) if path.exists() else None
+            if file is not None:
+                with file:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise FeatureError(f"cannot remove {self.path(key)}: {error}. Is the folder yours?") from error
+
+    def sweep(self) -> int:
+        """Removes what killed processes left half written, and returns its bytes."""
+        left = list(self.folder.glob("??/.*.*/*"))
+        nbytes = {path: path.stat().st_size for path in left if path.exists()}
+        for key in {path.parent.name.split(".")[1] for path in left}:
+            with self.lock(key, wait=False):
+                pass  # whoever gets the lock cleans up
+        return sum(n for path, n in nbytes.items() if not path.exists())
+
+    def _lock_path(self, key: str) -> Path:
+        return self.path(key).with_suffix(".lock")
+
+    def _make_room(self, nbytes: int, key: str) -> None:
+        if self.budget_bytes is None:
+            return
+        files = [file for file in self.files() if file.key != key]  # what is replaced takes no room
+        used = sum(file.nbytes for file in files)
+        for file in files:
+            if used + nbytes <= self.budget_bytes:
+                return
+            if file.key not in self._needed:
+                self.remove(file.key)
+                used -= file.nbytes
+        if used + nbytes > self.budget_bytes:
+            raise FeatureError(
+                f"the features of this run alone take more than the budget of {self.budget_bytes / 2**30:g} GiB under "
+                f"{self.folder}. Raise it (feature_budget_gb), or use the mode 'off'"
+            )
+
+
+_MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"
+
+
+def _locked(path: Path, wait: bool) -> TextIO | None:
+    """Returns the open lock file, held until it is closed, or None if another process holds it."""
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        file.close()  # removed while we waited: another file is, or will be, the lock
+
+
+def _checksum(tensors: dict[str, torch.Tensor], about: str) -> str:
+    return hashlib.sha256(f"{content_sha256(tensors)} {about}".encode()).hexdigest()
+
+
+def _read(path: Path, *, check: bool) -> Entry:
+    """Maps an entry.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        FeatureError: If it is of another format, damaged, or (where it is checked) not what was stored.
+    """
+    try:
+        tensors, metadata = _map(path)
+        if metadata.get("format") != str(FORMAT):
+            raise FeatureError(f"{path} has the format {metadata.get('format')}, not {FORMAT}. {_MEND}")
+        if check and _checksum(tensors, metadata["about"]) != metadata["sha256"]:
+            raise FeatureError(f"{path} does not match its checksum. {_MEND}")
+        return Entry(tensors, json.loads(metadata["about"]))
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+        raise FeatureError(f"{path} is truncated or damaged ({error}). {_MEND}") from error
+
+
+def _map(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Maps a file: its tensors and metadata.
+
+    safetensors opens a file twice, for the header and for the tensors. Were it replaced in between, the one would be
+    read by the offsets of the other; so a file that changed meanwhile is mapped again.
+    """
+    while True:
+        before = path.stat()
+        try:
+            with safe_open(path, framework="pt") as file:
+                mapped = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (SafetensorError, OSError, RuntimeError):
+            if _is_same(before, path.stat()):
+                raise
+        else:
+            if _is_same(before, path.stat()):
+                return mapped
+
+
+def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    return os.path.samestat(before, after) and before.st_mtime_ns == after.st_mtime_ns

@@ -1,0 +1,325 @@
+"""The store under faults: killed, damaged, full, read-only, shared, and with little room."""
+
+import os
+import random
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tapct.errors import FeatureError
+from tapct.features.store import TensorStore
+from tests.features.processes import Child
+
+KEYS = [f"{n:064x}" for n in range(5)]
+MIB = 2**20
+
+
+def tensors(value: float, mib: float = 1) -> dict[str, torch.Tensor]:
+    return {"map": torch.full((int(mib * MIB) // 4,), float(value))}
+
+
+def visible(folder: Path) -> list[str]:
+    """Every file of the store but the locks, which are empty."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def unfinished(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob(".*"))
+
+
+@pytest.fixture
+def store(tmp_path) -> TensorStore:
+    return TensorStore(tmp_path / "features")
+
+
+def test_what_is_stored_is_read_to_the_bit(store):
+    content = {"a": torch.randn(3, 5, 7, 2).bfloat16(), "b": torch.randn(4).half(), "c": torch.arange(3).byte()}
+    strided = torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1)
+    assert store.load(KEYS[0]) is None
+    store.save(KEYS[0], {**content, "d": strided}, {"case": "Jörg", "grid": [[1.5, 0]]})
+    entry = TensorStore(store.folder).load(KEYS[0])
+    assert entry.about == store.about(KEYS[0]) == {"case": "Jörg", "grid": [[1.5, 0]]}
+    for name, tensor in {**content, "d": strided}.items():
+        assert entry.tensors[name].dtype == tensor.dtype
+        assert torch.equal(entry.tensors[name], tensor)
+
+
+# -- Killed ------------------------------------------------------------------------------------------------
+
+
+def write_for_ever(send, folder):
+    store = TensorStore(folder)
+    for n in range(10**6):
+        key = KEYS[n % 3]
+        with store.lock(key):
+            store.save(key, tensors(n, 4), {"n": n})
+        if n == 2:
+            send("writing")
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_entries_and_nothing_for_good(store):
+    chance, torn = random.Random(0), 0
+    for _ in range(60):
+        child = Child(write_for_ever, store.folder)
+        child.receive()
+        time.sleep(chance.uniform(0, 0.05))
+        child.kill()
+        fresh = TensorStore(store.folder)
+        assert len(fresh.files()) >= 1
+        for file in fresh.files():
+            entry = fresh.load(file.key)
+            assert (entry.tensors["map"] == entry.about["n"]).all()
+        torn += bool(unfinished(store.folder))
+        if torn == 3:
+            break
+    assert torn == 3, "no write was interrupted in 60 tries"
+    for key in KEYS[:3]:
+        with store.lock(key, wait=False) as held:
+            assert held
+    assert unfinished(store.folder) == []
+    assert visible(store.folder) == [store.path(key).name for key in KEYS[:3]]
+
+
+def test_a_sweep_removes_what_was_left_half_written_and_not_what_is_being_written(store):
+    def write_half(send, key):
+        with store.lock(key):
+            half = store.path(key).parent / f".{key}.half" / "file"
+            half.parent.mkdir()
+            half.write_bytes(bytes(1000))
+            send("half")
+            time.sleep(60)
+
+    dead, alive = Child(write_half, KEYS[0]), Child(write_half, KEYS[1])
+    dead.receive()
+    alive.receive()
+    dead.kill()
+    assert store.sweep() == 1000
+    assert unfinished(store.folder) == [f".{KEYS[1]}.half"]
+    alive.kill()
+    assert store.sweep() == 1000
+
+
+# -- Damaged -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_cut_short_is_named_and_never_read(store):
+    store.save(KEYS[0], tensors(1), {})
+    whole = store.path(KEYS[0]).read_bytes()
+    for size in (0, 1, 7, 8, 20, 200, len(whole) // 2, len(whole) - 1):
+        store.path(KEYS[0]).write_bytes(whole[:size])
+        with pytest.raises(FeatureError, match=rf"{KEYS[0]}.* is truncated or damaged .*cache rm --broken"):
+            TensorStore(store.folder).load(KEYS[0])
+    assert "truncated" in store.verify(KEYS[0])
+    store.save(KEYS[0], tensors(1), {})
+    assert store.verify(KEYS[0]) is None
+
+
+def test_every_flipped_bit_is_found_also_in_what_is_said_about_the_tensors(store):
+    """A wrong digit in an affine shifts every prediction: it is as bad as one in a feature."""
+    content, about = {"map": torch.randn(16).half()}, {"grid": [[3.0, 0.0], [0.0, 1.5]], "case": "abdomen"}
+    store.save(KEYS[0], content, about)
+    path = store.path(KEYS[0])
+    whole = path.read_bytes()
+    survived = []
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            entry = TensorStore(store.folder).load(KEYS[0])
+        except FeatureError:
+            continue
+        survived.append(position)
+        assert entry.about == about, position
+        assert torch.equal(entry.tensors["map"], content["map"]), position
+    assert len(survived) < 8, "padding of the header at most"
+
+
+def test_an_entry_of_another_format_is_not_read(store, monkeypatch):
+    store.save(KEYS[0], tensors(1), {})
+    monkeypatch.setattr("tapct.features.store.FORMAT", 99)
+    with pytest.raises(FeatureError, match="has the format 1, not 99"):
+        TensorStore(store.folder).load(KEYS[0])
+
+
+# -- Full, read-only ---------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(store):
+    store.save(KEYS[0], tensors(1), {})
+
+    def fill(_send):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, 2 * MIB))
+        store.save(KEYS[0], tensors(2, 4), {})
+
+    with pytest.raises(FeatureError, match=r"cannot store 4 MiB of features under .*File too large.*Free space there"):
+        Child(fill).receive()
+    assert visible(store.folder) == [store.path(KEYS[0]).name]
+    assert TensorStore(store.folder).load(KEYS[0]).tensors["map"][0] == 1, "what was there stays"
+
+
+def test_a_store_that_cannot_be_a_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = TensorStore(tmp_path / "file" / "features")
+    with pytest.raises(FeatureError, match=r"cannot store .*name another folder \(TAPCT_FEATURES\)"):
+        store.save(KEYS[0], tensors(1), {})
+    with pytest.raises(FeatureError, match=r"cannot write under .*file.*Name another folder"), store.lock(KEYS[0]):
+        pass
+
+
+def test_a_read_only_store_is_read(store):
+    with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folder is closed to others
+        store = TensorStore(Path(open_to_all) / "features")
+        store.save(KEYS[0], tensors(3), {})
+        for folder in (store.folder, store.path(KEYS[0]).parent):
+            folder.chmod(0o555)
+        Path(open_to_all).chmod(0o755)
+
+        def read(_send):
+            return float(TensorStore(store.folder).load(KEYS[0]).tensors["map"][5])
+
+        assert Child(read, nobody=True).receive() == 3
+        for attempt in (lambda _: store.save(KEYS[0], tensors(1), {}), lambda _: store.remove(KEYS[0])):
+            with pytest.raises(FeatureError, match=r"cannot (store|remove) .*Permission denied"):
+                Child(attempt, nobody=True).receive()
+        for folder in (store.folder, store.path(KEYS[0]).parent):
+            folder.chmod(0o755)
+
+
+# -- Little room -------------------------------------------------------------------------------------------
+
+
+def used_in_order(store: TensorStore, keys) -> None:
+    for age, key in enumerate(reversed(keys)):
+        os.utime(store.path(key), (1e9 - age, 1e9 - age))
+
+
+def test_the_least_recently_used_entry_makes_room_but_none_of_this_run(store):
+    for key in KEYS[:3]:
+        store.save(key, tensors(1), {})
+    used_in_order(store, KEYS[:3])
+    run = TensorStore(store.folder, budget_gb=3.5 / 1024)
+    run.load(KEYS[0])
+    used_in_order(run, KEYS[:3])  # the oldest, were it not needed
+    run.save(KEYS[3], tensors(1), {})
+    assert {file.key for file in run.files()} == {KEYS[0], KEYS[2], KEYS[3]}
+    assert sum(file.nbytes for file in run.files()) <= run.budget_bytes
+
+
+def test_reading_an_entry_keeps_it_from_being_the_oldest(store):
+    for key in KEYS[:3]:
+        store.save(key, tensors(1), {})
+    used_in_order(store, KEYS[:3])
+    TensorStore(store.folder).load(KEYS[0])
+    TensorStore(store.folder, budget_gb=3.5 / 1024).save(KEYS[3], tensors(1), {})
+    assert {file.key for file in store.files()} == {KEYS[0], KEYS[2], KEYS[3]}
+
+
+def test_a_run_that_alone_exceeds_the_budget_is_told_and_evicts_nothing_it_needs(store):
+    run = TensorStore(store.folder, budget_gb=2.5 / 1024)
+    for key in KEYS[:2]:
+        run.save(key, tensors(1), {})
+    with pytest.raises(FeatureError, match=r"this run alone take more than the budget of 0\.002.* GiB.*Raise it"):
+        run.save(KEYS[2], tensors(1), {})
+    assert visible(store.folder) == [run.path(key).name for key in KEYS[:2]]
+
+
+def test_replacing_an_entry_needs_no_second_place_in_the_budget(store):
+    run = TensorStore(store.folder, budget_gb=1.5 / 1024)
+    for value in (1, 2):
+        run.save(KEYS[0], tensors(value), {})
+    assert run.load(KEYS[0]).tensors["map"][0] == 2
+
+
+# -- Memory ------------------------------------------------------------------------------------------------
+
+
+def resident_mib(*kinds: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in kinds) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures with Linux's /proc")
+def test_a_big_entry_is_mapped_and_not_read_into_memory(store):
+    store.save(KEYS[0], tensors(1, 128), {})
+
+    def measure(_send):
+        reader = TensorStore(store.folder)
+        start = resident_mib("RssAnon")
+        reader.load(KEYS[0])  # checked: read through once, in pages that the system may drop
+        checked = resident_mib("RssAnon") - start
+        start = resident_mib("RssAnon", "RssFile")
+        entry = reader.load(KEYS[0])
+        mapped = resident_mib("RssAnon", "RssFile") - start
+        total = float(entry.tensors["map"].sum())
+        return checked, mapped, total, resident_mib("RssAnon", "RssFile") - start
+
+    checked, mapped, total, read = Child(measure).receive()
+    assert total == 32 * MIB
+    assert checked < 16
+    assert mapped < 16
+    assert read > 100, "the measure sees what is read"
+
+
+# -- Shared ------------------------------------------------------------------------------------------------
+
+
+def test_two_writers_of_one_key_never_show_a_mixture(store):
+    def write(_send, value):
+        for _ in range(40):
+            store.save(KEYS[0], tensors(value), {"value": value})
+
+    writers = [Child(write, value) for value in (1, 2)]
+    seen = set()
+    while any(writer.is_alive for writer in writers):
+        entry = TensorStore(store.folder).load(KEYS[0])
+        if entry is not None:
+            assert (entry.tensors["map"] == entry.about["value"]).all()
+            seen.add(entry.about["value"])
+    for writer in writers:
+        writer.receive()
+    assert seen == {1, 2}
+    assert visible(store.folder) == [store.path(KEYS[0]).name]
+
+
+def test_two_processes_never_hold_one_key_although_a_third_removes_it(store):
+    """`tapct cache rm` during a run: removing a lock that is held would let a second process in."""
+    inside = store.folder / "inside"
+
+    def compute(_send):
+        for _ in range(60):
+            with store.lock(KEYS[0]):
+                inside.touch(exist_ok=False)
+                store.save(KEYS[0], tensors(1, 0.01), {})
+                inside.unlink()
+
+    def remove(send):
+        send("removing")
+        while True:
+            store.remove(KEYS[0])
+
+    store.folder.mkdir()
+    remover = Child(remove)
+    remover.receive()
+    for computing in [Child(compute) for _ in range(3)]:
+        computing.receive()  # raises FileExistsError if two were inside
+    remover.kill()
+
+
+def test_a_process_that_is_killed_lets_go_of_its_lock(store):
+    def hold(send):
+        with store.lock(KEYS[0]) as held:
+            send(held)
+            time.sleep(60)
+
+    holder = Child(hold)
+    assert holder.receive() is True
+    with store.lock(KEYS[0], wait=False) as held:
+        assert held is False
+    with store.lock(KEYS[1], wait=False) as held:
+        assert held is True
+    holder.kill()
+    with store.lock(KEYS[0], wait=False) as held:
+        assert held is True

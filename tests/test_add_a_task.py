@@ -1,0 +1,131 @@
+"""docs/add-a-task.md, followed in a copy of the package."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.abdomen import Block, block, save
+
+REPOSITORY = Path(__file__).parents[1]
+GUIDE = (REPOSITORY / "docs" / "add-a-task.md").read_text()
+FIRST = {"p1_2019": 90, "p1_2020": 92, "p2_2019": 94, "p3_2021": 96}
+"""Case of the guide's split to the first slice of its slab; all show the spleen."""
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tapct.tasks import TaskData, list_tasks, task_class
+from tapct.tasks.findings import findings
+from tests.tasks.end_to_end import run
+
+data, config, out = map(Path, sys.argv[1:])
+report = {"tasks": list_tasks()}
+for task in ("spleen", "spleen_injury"):
+    cls = task_class(task)
+    parts = {split: cls(data / task, split) for split in ("train", "val", "test")}
+    report[task] = {
+        "file": sys.modules[cls.__module__].__file__,
+        "counts": cls.split_counts(),
+        "patients": {split: [part.patient(case) for case in part.cases] for split, part in parts.items()},
+        "shape": list(parts["test"][0][0].shape),
+        "targets": [int(part[i][1].sum()) for part in parts.values() for i in range(len(part))],
+        "doctor": [finding[:2] for finding in findings(task, str(data))],
+    }
+TaskData("spleen_injury", str(data)).setup("fit")
+(case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
+report["dice"] = case.dice["native"]["spleen"]
+labels = data / "spleen_injury" / "labels.csv"
+whole = labels.read_text()
+for name, text in {"lacking": whole.replace("p2_2019,1\\n", ""), "twice": whole + "p2_2019,0\\n"}.items():
+    labels.write_text(text)
+    report[name] = [message for status, message, _ in findings("spleen_injury", str(data)) if status == "fail"]
+print(json.dumps(report))
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def slabs() -> dict[str, Block]:
+    return {case: block(first) for case, first in FIRST.items()}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, slabs) -> dict:
+    """What the two tasks of the guide are in a copy of the package, to which only the guide's steps were done."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(REPOSITORY / "tapct", checkout / "tapct", ignore=shutil.ignore_patterns("__pycache__"))
+    tasks = checkout / "tapct" / "tasks"
+    for name, module in zip(("spleen", "spleen_injury"), blocks("python"), strict=True):
+        (tasks / f"{name}.py").write_text(module)
+        (tasks / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
+    entries = blocks("text")[0] + '    "spleen_injury": "SpleenInjury",\n'
+    registry = (tasks / "registry.py").read_text()
+    last = '    "fdg_pet_ct": "FDGPETCT",\n'
+    assert last in registry
+    (tasks / "registry.py").write_text(registry.replace(last, last + entries))
+    copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text()
+    (checkout / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
+    for case, slab in slabs.items():
+        for task in ("spleen", "spleen_injury"):
+            save(checkout / "data" / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
+        save(checkout / "data" / "spleen" / "masks" / f"{case}.nii.gz", slab.labels({1: 1}), slab.affine)
+    rows = [f"{case},{int(case.startswith('p2'))}" for case in slabs]
+    (checkout / "data" / "spleen_injury" / "labels.csv").write_text("\n".join(["case,injured", *rows, ""]))
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *(str(checkout / name) for name in ("data", "spleen.yaml", "."))],
+        env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{REPOSITORY}", "TAPCT_CACHE": str(checkout / "cache")},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["spleen"]["file"] == str(tasks / "spleen.py")
+    return found
+
+
+def test_the_files_have_at_most_40_lines():
+    assert [len(module.splitlines()) <= 40 for module in blocks("python")] == [True, True]
+
+
+def test_the_tasks_are_listed_with_their_counts(report):
+    assert report["tasks"][-2:] == ["spleen", "spleen_injury"]
+    for task in ("spleen", "spleen_injury"):
+        assert report[task]["counts"] == [2, 1, 1]
+        assert report[task]["patients"] == {"train": ["p1", "p1"], "val": ["p2"], "test": ["p3"]}
+
+
+def test_their_cases_are_read_and_the_doctor_is_content(report, slabs):
+    voxels = [int((slab.organs == 1).sum()) for slab in slabs.values()]
+    assert all(voxels)
+    assert report["spleen"]["targets"] == voxels
+    assert report["spleen_injury"]["targets"] == [0, 0, 1, 0]
+    for task in ("spleen", "spleen_injury"):
+        z, _, y, x = report[task]["shape"]
+        assert (x, y, z) == slabs["p3_2021"].hu.shape
+        assert {status for status, _ in report[task]["doctor"]} == {"ok"}
+        assert "all 4 cases can be read, scan and target" in [message for _, message in report[task]["doctor"]]
+
+
+def test_the_copied_config_runs_in_eva(report):
+    assert report["dice"] is not None
+    assert np.isfinite(report["dice"])
+
+
+def test_a_case_without_a_row_or_with_two_is_named(report):
+    assert report["lacking"] == ["spleen_injury, case p2_2019: the targets [] are not one 0 or 1 for each of 1 classes"]
+    assert report["twice"] == [
+        "spleen_injury, case p2_2019: the targets [1, 0] are not one 0 or 1 for each of 1 classes"
+    ]
