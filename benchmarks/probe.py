@@ -63,7 +63,7 @@ def run(way: str, encoder: str, seeds: int, steps: int) -> dict:
         run_evaluation_session(trainer, probe, data, n_runs=seeds, verbose=False)
         seconds = time.perf_counter() - start
         (record,) = Path(folder).glob("*/record.json")
-        runs = json.loads(record.read_text())["runs"]
+        runs = json.loads(record.read_text(encoding="utf-8"))["runs"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dice = [one["metrics"]["test"]["dice_native"] for one in runs]
     return {"way": way, "seeds": seeds, "steps": steps, "seconds": seconds, "dice": dice, **peak_memory_bytes(device)}

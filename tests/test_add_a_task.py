@@ -86,7 +86,7 @@ def report(tmp_path_factory, slabs) -> dict:
         env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{REPOSITORY}", "TAPCT_CACHE": str(checkout / "cache")},
         cwd=checkout,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=300,
     )

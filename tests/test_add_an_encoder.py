@@ -42,7 +42,7 @@ def test_the_installed_encoder_is_listed_and_encodes(installed):
         [sys.executable, "-c", script],
         env={"PYTHONPATH": str(installed), "PATH": ""},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=120,
     )

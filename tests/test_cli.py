@@ -11,7 +11,7 @@ import pytest
 def tapct(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | environment | {"COLUMNS": "120"}
     command = [sys.executable, "-m", "tapct.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=False, timeout=120)
 
 
 def test_list_shows_encoders_and_tasks():

@@ -53,7 +53,7 @@ class ContentHashes:
         stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
         memory = self._folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()}.json"
         try:
-            remembered = json.loads(memory.read_text())
+            remembered = json.loads(memory.read_text(encoding="utf-8"))
             if remembered["stamp"] == stamp:
                 return remembered["sha256"]
         except (OSError, ValueError, KeyError):

@@ -249,7 +249,7 @@ _MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"
 def _locked(path: Path, wait: bool) -> TextIO | None:
     """Returns the open lock file, held until it is closed, or None if another process holds it."""
     while True:
-        file = path.open("w")
+        file = path.open("w", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):

@@ -62,7 +62,7 @@ def git_state() -> dict[str, Any] | None:
             subprocess.run(
                 ["git", "-C", str(root), *command],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 check=True,
                 timeout=20,
                 env=environment,

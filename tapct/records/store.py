@@ -68,7 +68,7 @@ def read_record(path: Path) -> Record:
     """
     if not path.is_file():
         raise RecordError(f"there is no record at {path}")
-    return Record.from_json(path.read_text(), where=str(path))
+    return Record.from_json(path.read_text(encoding="utf-8"), where=str(path))
 
 
 def _settings(record: Record) -> dict[str, object]:

@@ -105,6 +105,6 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 def _recall(memory: Path) -> set[str]:
     try:
-        return set(json.loads(memory.read_text()))
+        return set(json.loads(memory.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return set()  # nothing was remembered: every case is read, as the first time

@@ -125,5 +125,5 @@ def read_exclusions(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return {row["case"]: row["reason"] for row in csv.DictReader(lines)}

@@ -80,5 +80,5 @@ def write_split(path: Path, **cases: Sequence[str]) -> Path:
     """Writes a split file with the true patients."""
     nodules = read_nodules(LIST, COLUMNS)
     rows = [f"{case},{nodules[case].patient},{split}" for split, names in cases.items() for case in names]
-    path.write_text("\n".join(["case,patient,split", *rows, ""]))
+    path.write_text("\n".join(["case,patient,split", *rows, ""]), encoding="utf-8")
     return path

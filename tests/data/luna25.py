@@ -91,5 +91,5 @@ def write(root: Path, annotations: Sequence[Annotation], flipped: bool = False) 
 def write_split(path: Path, **annotations: Sequence[Annotation]) -> Path:
     """Writes a split file."""
     rows = [f"{a.case},{a.patient},{split}" for split, part in annotations.items() for a in part]
-    path.write_text("\n".join(["case,patient,split", *rows, ""]))
+    path.write_text("\n".join(["case,patient,split", *rows, ""]), encoding="utf-8")
     return path

@@ -144,7 +144,8 @@ def adapter(file: Path, lowest_hu: int) -> type[CubicMillimetres]:
     file.write_text(
         "from tests.small import CubicMillimetres\n\n"
         "class Clipped(CubicMillimetres):\n"
-        f"    def _encode(self, x):\n        return super()._encode(x.clamp({lowest_hu}, 1000))\n"
+        f"    def _encode(self, x):\n        return super()._encode(x.clamp({lowest_hu}, 1000))\n",
+        encoding="utf-8",
     )
     spec = importlib.util.spec_from_file_location("a_strangers_adapter", file)
     module = sys.modules["a_strangers_adapter"] = importlib.util.module_from_spec(spec)

@@ -237,7 +237,7 @@ def test_replacing_an_entry_needs_no_second_place_in_the_budget(store):
 
 
 def resident_mib(*kinds: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in kinds) / 1024
 
 

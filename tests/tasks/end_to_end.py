@@ -71,5 +71,5 @@ def run(
 def write_split(path: Path, **cases: list[str]) -> Path:
     """Writes a split file, `write_split(path, train=[...], val=[...], test=[...])`; each case is its own patient."""
     rows = [f"{case},{case},{split}" for split, names in cases.items() for case in names]
-    path.write_text("\n".join(["case,patient,split", *rows, ""]))
+    path.write_text("\n".join(["case,patient,split", *rows, ""]), encoding="utf-8")
     return path

@@ -76,7 +76,7 @@ def lidc(tmp_path):
 
 
 def write(path: Path, *rows: tuple[object, ...]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
@@ -97,7 +97,8 @@ def fmcib(tmp_path):
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(line for line in path.read_text().splitlines() if not line.startswith("#")))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 def run(monkeypatch, lidc, fmcib, output):

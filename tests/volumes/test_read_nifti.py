@@ -283,7 +283,7 @@ def damaged(path: Path, kind: str) -> Path:
     elif kind == "only the header":
         path.write_bytes(gzip.compress(gzip.decompress(whole)[:352]))
     elif kind == "text":
-        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8")
     elif kind == "checksum":
         path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
     elif kind == "end missing":

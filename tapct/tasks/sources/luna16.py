@@ -316,7 +316,7 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise TaskError(f"there is no {path}; it is among FMCiB's annotations of LUNA16")
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if missing := set(columns) - set(reader.fieldnames or ()):
             raise TaskError(f"{path} has no column {', '.join(sorted(missing))}")

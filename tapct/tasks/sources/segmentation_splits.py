@@ -71,7 +71,7 @@ VOCO_LISTS = {
 def voco_table(task: str, lists: Path) -> str:
     """Returns the table of a task whose split is a list of VoCo's."""
     entry = VOCO_LISTS[task]
-    content = json.loads(_find(lists, entry.file).read_text())
+    content = json.loads(_find(lists, entry.file).read_text(encoding="utf-8"))
     train, test = ({entry.case.format(n) for n in _numbers(content[k])} for k in ("training", "validation"))
     excluded = read_exclusions(EXCLUSIONS / f"{task}.csv")
     val = set_aside(train - excluded.keys(), f"{task} v1")
@@ -133,7 +133,7 @@ def main(lists: Path, out: Path) -> None:
     tables["totalsegmentator"] = totalsegmentator_table(lists)
     for task, table in tables.items():
         path = out / f"{task}.csv"
-        path.write_text(table)
+        path.write_text(table, encoding="utf-8")
         print(f"{path}: {SplitTable.read(path).counts}")
 
 
