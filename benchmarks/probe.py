@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ from tapct.tasks import TaskData
 class StockProbe(SegmentationProbe):
     """The loss as eva's modules take it."""
 
-    def loss(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
+        (case,) = cases
         shape = case.features.encoder_grid.shape
         padded = [n * s for n, s in zip(case.features.map.shape[1:], self.encoder.card.feature_stride, strict=True)]
         voxels = F.interpolate(head(case.features.map)[None], size=padded, mode="trilinear")

@@ -1,0 +1,177 @@
+"""What the statistics of one task are computed from: arrays, made from records that really compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from tapct.errors import RecordError
+from tapct.records.record import CaseResult, ClassMetric, Record
+
+Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
+"""The metrics that can be compared, by their names in a record."""
+
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"hd95_mm_native"})
+PAIR_METRICS: frozenset[Metric] = frozenset({"MicroAUROC", "MicroAP"})
+"""Metrics of all (case, label) pairs; every other one is a mean over cases."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskInputs:
+    """One metric of one task, of all models on the same cases.
+
+    Attributes:
+        task: Name of the task.
+        version: What decides its cases and labels, such as the task's version and the hash of its split. With
+            `task` it seeds the resamples, so every metric of a task sees the same ones.
+        metric: The metric.
+        models: M names.
+        cases: C names.
+        patients: The patient of each case, C names.
+        values: (M, seeds, C) scores of cases, NaN where undefined; or, for the metrics of pairs,
+            (M, seeds, C, labels) probabilities.
+        targets: (C, labels) 0/1 references of the metrics of pairs; else None.
+        notice: What must stand beside every number, if anything.
+    """
+
+    task: str
+    version: str
+    metric: Metric
+    models: tuple[str, ...]
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    values: np.ndarray
+    targets: np.ndarray | None = None
+    notice: str | None = None
+
+    def __post_init__(self) -> None:
+        labels = () if self.targets is None else self.targets.shape[1:]
+        if (self.targets is not None) != (self.metric in PAIR_METRICS):
+            raise ValueError(f"{self.metric} {'needs' if self.metric in PAIR_METRICS else 'takes no'} targets")
+        models, _, *rest = self.values.shape
+        if (models, *rest) != (len(self.models), len(self.cases), *labels):
+            expected = f"{len(self.models)} models, {len(self.cases)} cases, {labels} labels"
+            raise ValueError(f"values are {self.values.shape} for {expected}")
+        if len(self.patients) != len(self.cases) or (self.targets is not None and len(self.targets) != len(self.cases)):
+            raise ValueError("patients and targets must have one entry per case")
+        for what, names in (("models", self.models), ("cases", self.cases)):
+            if len(set(names)) != len(names):
+                raise ValueError(
+                    f"{what} must have different names: {sorted({n for n in names if names.count(n) > 1})}"
+                )
+        if self.values.size == 0 or np.isinf(self.values).any():
+            raise ValueError("values must be there, and finite")
+        if self.targets is not None and (np.isnan(self.values).any() or not np.isin(self.targets, (0, 1)).all()):
+            raise ValueError("probabilities must be defined, and targets 0 or 1")
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is better, else -1."""
+        return -1 if self.metric in LOWER_IS_BETTER else 1
+
+    @cached_property
+    def patient_index(self) -> np.ndarray:
+        """(C,) number of each case's patient, in [0, patients)."""
+        return np.unique(self.patients, return_inverse=True)[1]
+
+    @property
+    def num_patients(self) -> int:
+        """Number of patients."""
+        return len(set(self.patients))
+
+
+def from_records(
+    records: Sequence[Record], metric: Metric, *, split: str = "test", names: Sequence[str] | None = None
+) -> TaskInputs:
+    """Collects a metric from the records of one task, one record per model.
+
+    Args:
+        records: The records, all of the same task, version, options, classes, split, cases and notice.
+        metric: The metric.
+        split: The split that is reported.
+        names: Names of the models; by default those of the encoders' cards.
+
+    Raises:
+        RecordError: If a record is incomplete, does not compare with the others, or has no such metric.
+    """
+    if not records:
+        raise RecordError("there is no record to compare")
+    models = tuple(names or (record.encoder["card"]["name"] for record in records))
+    if len(set(models)) != len(models) or len(models) != len(records):
+        raise RecordError(f"{len(records)} records need as many different names, not {list(models)}; give names=...")
+    settings = [_settings(record, metric) for record in records]
+    for name, record, own in zip(models, records, settings, strict=True):
+        if not record.complete:
+            raise RecordError(f"{name}: {len(record.runs)} of {record.runs_planned} runs have ended; finish it first")
+        _require_equal(models[0], settings[0], name, own)
+    tables = [_tables(name, record, split) for name, record in zip(models, records, strict=True)]
+    for name, table in zip(models, tables, strict=True):
+        for run in table:
+            _require_equal(models[0], _identities(tables[0][0]), name, _identities(run))
+    task, cases = records[0].task, list(tables[0][0].values())
+    pairs = metric in PAIR_METRICS
+    rows = [
+        [[_value(name, c, metric) for c in run.values()] for run in t] for name, t in zip(models, tables, strict=True)
+    ]
+    return TaskInputs(
+        task=task["name"],
+        version=f"{task['version']}:{task['split_sha256']}:{split}",
+        metric=metric,
+        models=models,
+        cases=tuple(case.case for case in cases),
+        patients=tuple(case.patient for case in cases),
+        values=np.array(rows, dtype=np.float64),
+        targets=np.array([list((case.target or {}).values()) for case in cases]) if pairs else None,
+        notice=records[0].notice,
+    )
+
+
+def _settings(record: Record, metric: Metric) -> dict[str, Any]:
+    """Returns what must be the same in all records for their numbers to compare."""
+    keys = ("name", "version", "kind", "classes", "options", "split_sha256")
+    missing = [key for key in keys if key not in record.task]
+    if missing:
+        raise RecordError(f"a record's task has no {', '.join(missing)}")
+    tolerance = {"nsd_tolerance_mm": record.probe["nsd_tolerance_mm"]} if metric == "nsd_native" else {}
+    return {key: record.task[key] for key in keys} | tolerance | {"notice": record.notice, "runs": len(record.runs)}
+
+
+def _tables(name: str, record: Record, split: str) -> list[dict[str, CaseResult]]:
+    """Returns, for each run, its cases by name, in the order of the names."""
+    tables = []
+    for run in record.runs:
+        cases = run.cases.get(split, [])
+        table = {case.case: case for case in sorted(cases, key=lambda case: case.case)}
+        if not table or len(table) != len(cases):
+            raise RecordError(f"{name}: run {run.run} has no cases of '{split}', or has one twice")
+        tables.append(table)
+    return tables
+
+
+def _identities(run: dict[str, CaseResult]) -> dict[str, Any]:
+    """Returns what must be the same of each case in every run of every model."""
+    return {f"case {name}": (case.patient, case.target) for name, case in run.items()}
+
+
+def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+    """Refuses a record of other settings or cases, naming the first that differs."""
+    if expected == found:
+        return
+    key = next(k for k in [*expected, *found] if k not in expected or k not in found or expected[k] != found[k])
+    ours, theirs = (repr(of.get(key, "missing"))[:200] for of in (expected, found))
+    raise RecordError(f"{first} and {name} do not compare: {key} is {ours} and {theirs}")
+
+
+def _value(name: str, case: CaseResult, metric: Metric) -> float | list[float]:
+    """Returns the score of a case, NaN where undefined, or its probabilities by label."""
+    if metric == "MicroAUROC" or metric == "MicroAP":
+        if case.probabilities is None or case.target is None or list(case.probabilities) != list(case.target):
+            raise RecordError(f"{name}: {case.case} has no probabilities and targets of the same labels for {metric}")
+        return list(case.probabilities.values())
+    row = case.by_class(metric)
+    if row is None:
+        raise RecordError(f"{name}: {case.case} has no {metric}")
+    defined = [value for value in row.values() if value is not None]
+    return sum(defined) / len(defined) if defined else np.nan

@@ -1,0 +1,171 @@
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tapct.leaderboard import comparison, summarise_task
+from tests.leaderboard.simulated import clusters, task, within
+
+SIMULATIONS = 250
+ERROR = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
+
+
+def step_down_by_hand(evidence, chance):
+    """Romano and Wolf's algorithm as they write it: one hypothesis after the other."""
+    order = sorted(range(len(evidence)), key=lambda k: -evidence[k])
+    corrected, before = {}, 0.0
+    for place, k in enumerate(order):
+        largest = [max(chance[j][r] for j in order[place:]) for r in range(len(chance[0]))]
+        p = (1 + sum(c >= evidence[k] for c in largest)) / (1 + len(largest))
+        before = corrected[k] = max(p, before)
+    return [corrected[k] for k in range(len(evidence))]
+
+
+def test_the_correction_is_the_step_down_of_romano_and_wolf():
+    rng = np.random.default_rng(0)
+    evidence, chance = rng.gamma(2, size=12), np.abs(rng.normal(size=(12, 200)))
+    expected = step_down_by_hand(evidence, chance)
+    np.testing.assert_allclose(comparison.corrected_p_values(evidence, chance), expected)
+    alone = comparison.p_values(evidence, chance)
+    assert (alone <= expected).all()
+    np.testing.assert_allclose(comparison.corrected_p_values(evidence[:1], chance[:1]), alone[:1])
+
+
+def test_the_p_value_of_a_pair_is_that_of_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=400)
+    values = common + 0.3 * rng.normal(size=(2, 400)) + [[0.0], [0.04]]
+    (found,) = summarise_task(task(values), 20_000).comparison.differences
+    expected = stats.ttest_rel(*values).pvalue
+    assert 0.001 < expected < 0.2
+    assert found.p_value == pytest.approx(expected, abs=4 * np.sqrt(expected / 20_000) + 0.003)
+    assert found.corrected == found.p_value
+    # The two are strongly paired: taken for independent they would be far from different.
+    assert stats.ttest_ind(*values).pvalue > 0.3
+
+
+def false_differences(models: int, patients: int, alike: int = 5, better: float = 0.0) -> tuple[float, float, float]:
+    """Share of simulations with a false difference after correction and before, and with a true one found.
+
+    The first model is better than the others by `better`; all others are equal. A patient has up to `alike` cases.
+    """
+    rng, after, before, found = np.random.default_rng(2), 0, 0, 0
+    for index in range(SIMULATIONS):
+        patient = clusters(patients, rng, alike)
+        values = within(patient, rng) + within(patient, rng, (models,))
+        values[0] += better
+        differences = summarise_task(task(values, patient, name=f"simulation {index}"), 500).comparison.differences
+        null = [d for d in differences if d.first != "a" or not better]
+        after += any(d.better for d in null)
+        before += any(d.p_value <= 0.05 for d in null)
+        found += any(d.better == "a" for d in differences if d.first == "a")
+    return after / SIMULATIONS, before / SIMULATIONS, found / SIMULATIONS
+
+
+@pytest.mark.parametrize(("patients", "alike"), [(24, 1), (80, 5)])  # 24 scans of 24 patients: as in three tasks
+def test_equal_models_differ_in_no_more_than_one_of_twenty_tasks(patients, alike):
+    after, before, _ = false_differences(8, patients, alike)
+    assert after <= 0.05 + ERROR
+    assert before > 0.3  # without the correction
+
+
+def test_a_true_difference_is_found_and_opens_no_door_to_false_ones():
+    after, _, found = false_differences(5, 80, better=0.8)
+    assert found > 0.9
+    assert after <= 0.05 + ERROR
+
+
+def test_models_of_clear_order_get_one_rank_each():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=100) + 0.1 * rng.normal(size=(20, 100)) - np.linspace(0, 5, 20)[:, None]
+    found = summarise_task(task(values)).comparison
+    # 190 pairs: by Holm's correction of 2,000 resamples none of them could differ.
+    assert all(d.better == min(d.first, d.second) for d in found.differences)
+    assert found.rank_intervals == {name: (i + 1, i + 1) for i, name in enumerate("abcdefghijklmnopqrst")}
+    assert found.groups == tuple((name,) for name in "abcdefghijklmnopqrst")
+
+
+def test_lower_is_better_where_it_is():
+    values = np.random.default_rng(0).gamma(5, size=60) + np.array([[9.0], [0.0]])
+    values[0] += np.random.default_rng(1).random(60)
+    (found,) = summarise_task(task(values, metric="hd95_mm_native")).comparison.differences
+    assert found.better == "b"
+    assert found.estimate.value > 0
+
+
+@pytest.mark.parametrize("targets", [None, (np.arange(60) % 3 == 0).astype(int)[:, None]])
+def test_identical_models_are_a_tie_of_p_1(targets):
+    one = np.random.default_rng(0).random((1, 60) if targets is None else (1, 2, 60, 1))
+    found = summarise_task(task(np.repeat(one, 3, axis=0), targets=targets)).comparison
+    assert [(d.p_value, d.corrected, d.better, d.estimate.value) for d in found.differences] == [(1, 1, None, 0)] * 3
+    assert found.groups == (("a", "b", "c"),)
+    assert set(found.rank_intervals.values()) == {(1, 3)}
+
+
+def test_a_difference_that_is_the_same_in_every_patient_is_certain():
+    one = np.random.default_rng(0).random(60)
+    (found,) = summarise_task(task([one, one + 0.01])).comparison.differences
+    assert found.better == "b"
+    assert found.corrected == pytest.approx(1 / 2001)
+
+
+def test_the_p_value_of_few_patients_is_that_of_all_swaps():
+    """With 10 patients there are 1024 ways to swap, of which the p-value is the share that does as much."""
+    values = np.random.default_rng(3).normal(size=(2, 10)) + np.array([[0.0], [1.2]])
+    contribution = values[1] - values[0]
+    ways = np.array(list(product([-1, 1], repeat=10)))
+    expected = (np.abs(ways @ contribution) >= np.abs(contribution.sum()) - 1e-9).mean()
+    (found,) = summarise_task(task(values), 20_000).comparison.differences
+    assert 0.005 < expected < 0.1
+    assert found.p_value == pytest.approx(expected, abs=4 * np.sqrt(expected / 20_000))
+
+
+def test_no_difference_is_certain_in_five_patients():
+    """Of the 32 ways to swap, two do as much whatever the difference: p is at least 1/16."""
+    one = np.random.default_rng(0).random(5)
+    (found,) = summarise_task(task([one, one + 0.5])).comparison.differences
+    assert found.p_value == pytest.approx(1 / 16, abs=0.02)
+    assert found.better is None
+
+
+def test_rank_intervals_count_who_is_better_and_who_is_worse():
+    better = np.zeros((4, 4), dtype=bool)
+    better[0, 2] = better[0, 3] = better[1, 3] = True
+    assert comparison.rank_intervals(better).tolist() == [[1, 2], [1, 3], [2, 4], [3, 4]]
+
+
+def maximal_cliques_by_hand(tied, order):
+    sets = [s for n in range(1, len(order) + 1) for s in combinations(order, n)]
+    cliques = [set(s) for s in sets if all(tied[i, j] for i, j in combinations(s, 2))]
+    return [c for c in cliques if not any(c < other for other in cliques)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_tie_groups_are_all_maximal_sets_without_a_difference(share):
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        better = np.triu(rng.random((8, 8)) < share, 1)
+        order = rng.permutation(8).tolist()
+        found = comparison.tie_groups(better, order)
+        expected = maximal_cliques_by_hand(~(better | better.T), order)
+        assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+        for i, j in combinations(range(8), 2):  # a compact letter display
+            assert any(i in group and j in group for group in found) == (not better[i, j])
+        assert [group[0] for group in found] == sorted((group[0] for group in found), key=order.index)
+
+
+def test_without_enough_patients_or_models_there_is_no_comparison():
+    rng = np.random.default_rng(0)
+    few = summarise_task(task(rng.random((2, 3)))).comparison
+    assert (few.differences, few.groups, few.rank_intervals) == ((), (), {})
+    assert "too few" in few.reason
+    assert "fewer than two" in summarise_task(task(rng.random((1, 60)))).comparison.reason
+
+
+def test_a_model_without_a_score_is_left_out_of_the_comparison():
+    values = np.random.default_rng(0).random((3, 60))
+    values[1] = np.nan
+    found = summarise_task(task(values)).comparison
+    assert list(found.rank_intervals) == ["a", "c"]
+    assert found.reason.startswith("1 model")

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+
+from tapct.errors import RecordError
+from tapct.leaderboard import TaskInputs, from_records, summarise_task
+from tapct.records import CaseResult, Record, RunRecord
+from tests.leaderboard.simulated import task
+
+CLASSES = ["background", "liver", "spleen"]
+TASK = {
+    "name": "made",
+    "version": 1,
+    "kind": "segmentation",
+    "classes": CLASSES,
+    "options": {},
+    "split_sha256": "0" * 64,
+}
+
+
+def case(name: str, liver: float | None, spleen: float | None, **changes) -> CaseResult:
+    dice = {"liver": liver, "spleen": spleen}
+    fields = {
+        "case": name,
+        "patient": name[0],
+        "loss": 1.0,
+        "dice": {"native": dice, "paper": {"liver": 0.1, "spleen": 0.1}},
+        "nsd": dice,
+        "hd95_mm": {"liver": 3.0, "spleen": None},
+        "padding_voxels": (0, 0, 0),
+    }
+    return CaseResult(**{**fields, **changes})
+
+
+def scan(name: str, probability: float, target: int, **changes) -> CaseResult:
+    fields = {"case": name, "patient": name[0], "loss": 1.0, "padding_voxels": (0, 0, 0)}
+    fields |= {"probabilities": {"x": probability, "y": 0.5}, "target": {"x": target, "y": 1 - target}}
+    return CaseResult(**{**fields, **changes})
+
+
+def record(name: str, *runs: list[CaseResult], **changes) -> Record:
+    made = [
+        RunRecord(run=i, seed=i, probe_sha256="0" * 64, metrics={}, cases={"test": cases})
+        for i, cases in enumerate(runs)
+    ]
+    fields = {
+        "notice": None,
+        "encoder": {"card": {"name": name}},
+        "task": TASK,
+        "probe": {"nsd_tolerance_mm": 2.0},
+        "runs_planned": len(made),
+        "runs": made,
+        "execution": {},
+    }
+    return Record(**{**fields, **changes})
+
+
+def cases() -> list[CaseResult]:
+    return [case("q1", 0.2, 0.6), case("p1", 0.5, None), case("p2", None, None)]
+
+
+def test_scores_are_the_mean_over_a_cases_defined_classes_in_one_order_of_cases():
+    second = [case("p1", 0.1, 0.3), case("p2", None, 0.9), case("q1", 0.0, 0.0)]
+    inputs = from_records([record("one", cases(), second), record("two", second, cases())], "dice_native")
+    assert (inputs.models, inputs.cases, inputs.patients) == (("one", "two"), ("p1", "p2", "q1"), ("p", "p", "q"))
+    np.testing.assert_allclose(inputs.values[0], [[0.5, np.nan, 0.4], [0.2, 0.9, 0.0]])
+    np.testing.assert_allclose(inputs.values[1], inputs.values[0][::-1])
+    assert inputs.targets is None
+    assert inputs.num_patients == 2
+    np.testing.assert_allclose(from_records([record("one", cases())], "dice_paper").values, 0.1)
+    np.testing.assert_allclose(from_records([record("one", cases())], "hd95_mm_native").values, 3.0)
+
+
+def test_the_summary_agrees_with_the_records_own():
+    one = record("one", cases())
+    (model,) = summarise_task(from_records([one], "dice_native")).models
+    assert model.estimate.value == pytest.approx(one.summaries("test", "dice_native")[0].headline)
+
+
+def test_probabilities_come_with_their_targets():
+    run = [scan("b1", 0.9, 1), scan("a1", 0.2, 0)]
+    inputs = from_records([record("one", run, run)], "MicroAP")
+    np.testing.assert_array_equal(inputs.values, [[[[0.2, 0.5], [0.9, 0.5]]] * 2])
+    np.testing.assert_array_equal(inputs.targets, [[0, 1], [1, 0]])
+
+
+def other_task(**changes):
+    return {"task": {**TASK, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (other_task(split_sha256="1" * 64), "split_sha256"),
+        (other_task(version=2), "version is 1 and 2"),
+        (other_task(classes=CLASSES[:2]), "classes"),
+        (other_task(options={"s1": "sacrum"}), "options"),
+        (other_task(name="other"), "name"),
+        ({"notice": "a demonstration"}, "notice is None and 'a demonstration'"),
+        ({"runs_planned": 3}, r"two: 1 of 3 runs have ended"),
+        ({"encoder": {"card": {"name": "one"}}}, "different names"),
+        ({"probe": {"nsd_tolerance_mm": 1.0}}, "nsd_tolerance_mm is 2.0 and 1.0"),
+    ],
+)
+def test_records_that_do_not_compare_are_refused(changes, message):
+    with pytest.raises(RecordError, match=message):
+        from_records([record("one", cases()), record("two", cases(), **changes)], "nsd_native")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (cases()[1:], "case q1 is .* and 'missing'"),
+        ([*cases(), case("r1", 0.1, 0.1)], "case r1 is 'missing' and"),
+        ([*cases()[:2], case("p2", 0.1, 0.1, patient="z")], "case p2"),
+        ([*cases(), case("p1", 0.1, 0.1)], "twice"),
+        ([], "no cases of 'test'"),
+        ([*cases()[:2], case("p2", 0.1, 0.1, dice=None)], "p2 has no dice_native"),
+    ],
+)
+def test_records_of_other_cases_are_refused(changed, message):
+    with pytest.raises(RecordError, match=message):
+        from_records([record("one", cases()), record("two", changed)], "dice_native")
+    if changed and message != "p2 has no dice_native":  # and so is a second run of them
+        with pytest.raises(RecordError, match=message):
+            from_records([record("one", cases(), changed)], "dice_native")
+
+
+def test_records_of_other_references_or_numbers_of_runs_are_refused():
+    with pytest.raises(RecordError, match="case a1"):
+        from_records([record("one", [scan("a1", 0.2, 0)]), record("two", [scan("a1", 0.2, 1)])], "MicroAP")
+    with pytest.raises(RecordError, match="runs is 1 and 2"):
+        from_records([record("one", cases()), record("two", cases(), cases())], "dice_native")
+    with pytest.raises(RecordError, match="no probabilities"):
+        from_records([record("one", cases())], "MicroAUROC")
+    with pytest.raises(RecordError, match="no record"):
+        from_records([], "MicroAUROC")
+
+
+def test_two_records_of_one_encoder_need_names():
+    pair = [record("one", cases()), record("one", cases())]
+    assert from_records(pair, "dice_native", names=["one", "one at 512"]).models == ("one", "one at 512")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ("a", "a")}, "different names"),
+        ({"models": ("a",)}, "values are"),
+        ({"patients": ("p",)}, "one entry per case"),
+        ({"metric": "MicroAP"}, "needs targets"),
+        ({"targets": np.ones((3, 1))}, "takes no targets"),
+        ({"values": np.full((2, 1, 3), np.inf)}, "finite"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(changes, message):
+    good = vars(task(np.ones((2, 3))))
+    with pytest.raises(ValueError, match=message):
+        TaskInputs(**{**good, **changes})
+
+
+def test_undefined_probabilities_are_refused():
+    with pytest.raises(ValueError, match="defined"):
+        task(np.full((1, 1, 2, 1), np.nan), targets=np.array([[0], [1]]))

@@ -1,0 +1,106 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tapct.leaderboard import resampling, summarise_task
+from tapct.leaderboard.intervals import bca, estimate, tail
+from tests.leaderboard.simulated import clusters, task, within
+
+SIMULATIONS = 300
+ERROR = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
+"""Three standard errors of a share of 95 % (or 5 %) of the simulations."""
+
+
+@pytest.mark.parametrize("cut", [0.025, 0.01])
+def test_the_interval_is_scipys_bca_of_the_same_resamples(cut):
+    x = np.random.default_rng(0).exponential(size=30)
+    counts = resampling.draw_patients(30, 2000, "any")
+    every = np.concatenate([np.ones((30, 1)), counts, 1 - np.eye(30)], axis=1)
+    found = resampling.mean_over_cases(x, np.arange(30), every)
+    expected = stats.bootstrap(
+        (x,),
+        np.mean,
+        n_resamples=0,
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=found[1:2001]),
+        confidence_level=1 - 2 * cut,
+        method="BCa",
+    ).confidence_interval
+    assert bca(found[0], found[1:2001], found[2001:], cut) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_tails_make_the_interval_of_a_normal_mean_students():
+    """On resamples as they would be without end: normal, of the plug-in variance."""
+    x = np.random.default_rng(0).normal(size=10)
+    plug_in = stats.norm(x.mean(), x.std() / np.sqrt(10))
+    expected = stats.t(9, x.mean(), x.std(ddof=1) / np.sqrt(10)).interval(0.95)
+    assert (plug_in.ppf(tail(10)), plug_in.ppf(1 - tail(10))) == pytest.approx(expected)
+    assert tail(100_000) == pytest.approx(0.025, rel=1e-3)
+
+
+def holds(inputs, truth: float) -> bool:
+    interval = summarise_task(inputs, 500).models[0].estimate
+    return interval.low <= truth <= interval.high
+
+
+def coverage(simulate, ignore_clusters: bool) -> float:
+    rng, held = np.random.default_rng(1), 0
+    for index in range(SIMULATIONS):
+        patients = clusters(60, rng)
+        values, targets, truth = simulate(patients, rng)
+        own = np.arange(len(patients)) if ignore_clusters else patients
+        held += holds(task(values, own, targets, name=f"simulation {index}"), truth)
+    return held / SIMULATIONS
+
+
+def mean_of_skewed_scores(patients, rng):
+    return stats.expon.ppf(stats.norm.cdf(within(patients, rng)))[None], None, 1.0
+
+
+def auroc_of_alike_scans(patients, rng):
+    """Scans of one patient share their two labels, and mostly their scores; truth is the AUROC of two normals."""
+    targets = (rng.random((patients.max() + 1, 2)) < 0.4).astype(int)[patients]
+    values = np.stack([within(patients, rng), within(patients, rng)], axis=1) + 1.2 * targets
+    return values[None, None], targets, float(stats.norm.cdf(1.2 / np.sqrt(2)))
+
+
+@pytest.mark.parametrize("simulate", [mean_of_skewed_scores, auroc_of_alike_scans])
+def test_intervals_hold_the_truth_as_often_as_they_say_and_only_by_patients(simulate):
+    assert coverage(simulate, ignore_clusters=False) >= 0.95 - ERROR
+    assert coverage(simulate, ignore_clusters=True) < 0.95 - 3 * ERROR
+
+
+def test_intervals_are_not_too_long_either():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    interval = summarise_task(task(x[None])).models[0].estimate
+    expected = stats.t(199, x.mean(), x.std(ddof=1) / np.sqrt(200)).interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
+
+
+@pytest.mark.parametrize(
+    ("values", "patients", "targets", "value", "reason"),
+    [
+        ([[0.5, 0.7]], [0, 0], None, 0.6, "a single patient"),
+        ([[0.5, 0.7, 0.9]], None, None, 0.7, "3 patients are too few"),
+        ([[np.nan] * 60], None, None, None, "no case of a seed defines it"),
+        ([[0.5] * 60], None, None, 0.5, "the same in every resample"),
+        (np.full((1, 1, 60, 1), 0.5), None, np.ones((60, 1)), None, "the references have only one class"),
+        (np.linspace(0, 1, 60).reshape(1, 1, 60, 1), None, np.eye(60)[:, -1:], 1.0, "undefined in 3"),
+    ],
+)
+def test_what_is_undefined_is_none_with_its_reason(values, patients, targets, value, reason):
+    found = summarise_task(task(values, patients, targets)).models[0].estimate
+    assert found.value == (None if value is None else pytest.approx(value))
+    assert (found.low, found.high) == (None, None)
+    assert reason in found.reason
+
+
+def test_few_undefined_resamples_are_left_out():
+    x = np.random.default_rng(0).normal(size=2000)
+    draws = np.where(np.arange(2000) % 200 == 0, np.nan, x)
+    jackknife = np.linspace(-0.1, 0.1, 60)
+    found, expected = (estimate(0.0, d, jackknife, 60, "") for d in (draws, draws[~np.isnan(draws)]))
+    assert found == expected
+    assert found.reason is None

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tapct.leaderboard import resampling
+from tests.leaderboard.simulated import clusters, task
+
+METRICS = {"MicroAUROC": roc_auc_score, "MicroAP": average_precision_score}
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 8])  # of the scores: many ties, some, none
+@pytest.mark.parametrize("metric", METRICS)
+def test_pairs_are_weighted_as_scikit_learn_scores_the_repeated_cases(metric, decimals):
+    rng = np.random.default_rng(decimals)
+    patients = clusters(20, rng)
+    cases = len(patients)
+    targets = (rng.random((cases, 3)) < 0.3).astype(int)
+    values = (0.3 * targets + 0.7 * rng.random((2, 2, cases, 3))).round(decimals)
+    inputs = task(values, patients, targets, metric=metric)
+    counts = resampling.draw_patients(20, 50, "any")
+    found = resampling.evaluate(inputs, counts)
+    assert found.shape == (2, 2, 50)
+    for r in range(50):
+        again = np.repeat(np.arange(cases), counts[inputs.patient_index, r].astype(int))
+        for model, seed in np.ndindex(2, 2):
+            expected = METRICS[metric](targets[again].ravel(), values[model, seed][again].ravel())
+            assert found[model, seed, r] == pytest.approx(expected, rel=1e-12)
+
+
+def test_means_are_of_the_defined_cases_as_often_as_their_patient_was_drawn():
+    rng = np.random.default_rng(0)
+    patients = clusters(10, rng)
+    values = rng.random((2, 3, len(patients)))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    inputs = task(values, patients)
+    counts = resampling.draw_patients(10, 20, "any")
+    expected = np.stack(
+        [np.nanmean(np.repeat(values, counts[inputs.patient_index, r].astype(int), axis=2), axis=2) for r in range(20)],
+        axis=2,
+    )
+    np.testing.assert_allclose(resampling.evaluate(inputs, counts), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", [resampling.auroc, resampling.average_precision])
+def test_a_resample_of_one_class_is_undefined(metric):
+    counts = np.array([[1, 2, 0], [1, 0, 2]], dtype=float)
+    found = metric(np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
+    np.testing.assert_array_equal(found, [1, np.nan, np.nan])
+
+
+def test_a_resample_without_a_defined_case_is_undefined():
+    counts = np.array([[1, 2, 0], [1, 0, 2]], dtype=float)
+    found = resampling.mean_over_cases(np.array([0.5, np.nan]), np.array([0, 1]), counts)
+    np.testing.assert_array_equal(found, [0.5, 0.5, np.nan])
+
+
+def test_the_resamples_are_whole_sets_of_patients_and_the_tasks_own():
+    counts = resampling.draw_patients(30, 4000, "task")
+    assert counts.shape == (30, 4000)
+    assert (counts.sum(axis=0) == 30).all()
+    np.testing.assert_array_equal(counts, resampling.draw_patients(30, 4000, "task"))
+    assert (counts != resampling.draw_patients(30, 4000, "another")).any()
+    # How often one patient is drawn is binomial(30, 1/30): mean 1, variance 29/30, over 4000 resamples.
+    np.testing.assert_allclose(counts.mean(axis=1), 1, atol=4.5 * np.sqrt(1 / 4000))
+    np.testing.assert_allclose(counts.var(axis=1).mean(), 29 / 30, rtol=0.02)
+
+
+def test_half_of_the_patients_swap():
+    swaps = resampling.draw_swaps(30, 4000, "task")
+    assert set(np.unique(swaps)) == {-1, 1}
+    np.testing.assert_allclose(swaps.mean(axis=1), 0, atol=4.5 / np.sqrt(4000))
+    np.testing.assert_array_equal(swaps, resampling.draw_swaps(30, 4000, "task"))
+
+
+def test_the_order_of_cases_and_patients_is_of_no_consequence():
+    rng = np.random.default_rng(0)
+    patients = clusters(12, rng)
+    values = rng.random((2, len(patients)))
+    shuffled = rng.permutation(len(patients))
+    counts = resampling.draw_patients(12, 30, "any")
+    one, other = task(values, patients), task(values[:, shuffled], patients[shuffled])
+    np.testing.assert_allclose(resampling.evaluate(one, counts), resampling.evaluate(other, counts), rtol=1e-12)
