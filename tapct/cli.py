@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
+import docstring_parser
 import jsonargparse
 from rich import box
 from rich.console import Console
@@ -68,6 +69,98 @@ def doctor(
             table.add_row(f"[{colours[check.status]}]{check.status}", check.name, check.message, check.mend)
         Console().print(table)
     return int(any(check.status == "fail" for check in found))
+
+
+def run(
+    encoders: str,
+    tasks: str,
+    weights: str | None = None,
+    results: str | None = None,
+    launcher: Literal["local", "slurm"] = "local",
+    dry_run: bool = False,
+    replace: bool = False,
+    max_steps: int | None = None,
+    runs: int | None = None,
+    accelerator: str | None = None,
+    configs: str | None = None,
+    override: list[str] | None = None,
+    jobs: int | None = None,
+    detach: bool = False,
+    partition: str | None = None,
+    gpus: int | None = None,
+    time: int | None = None,
+    cpus: int | None = None,
+    mem_gb: float | None = None,
+    slurm_extra: list[str] | None = None,
+) -> int:
+    """Runs encoders on tasks: every cell that is not done. The same command again goes on where it stopped.
+
+    Args:
+        encoders: Names by comma, or "all".
+        tasks: Names by comma, or "all": every one but the quickstart.
+        weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
+        results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
+        launcher: Processes on this machine, or jobs of a Slurm cluster.
+        dry_run: Only show what is done, what would run, and how long it may take.
+        replace: Put records aside that are broken or of other settings, and run their cells again.
+        max_steps: Optimizer steps, instead of the configs'.
+        runs: Runs, one seed each, instead of the configs'.
+        accelerator: cpu, gpu or auto.
+        configs: Folder of KIND/TASK.yaml; by default eva_configs/ of this project.
+        override: YAML file that is passed to eva after the task's config; may be given several times.
+        jobs: Processes at once on this machine; by default one a GPU.
+        detach: Do not wait for Slurm's jobs.
+        partition: Of the Slurm jobs.
+        gpus: Of each Slurm job; by default 1, and 0 with --accelerator cpu.
+        time: Minutes of each Slurm job (240); one that needs more is queued again.
+        cpus: Cores of each Slurm job (8).
+        mem_gb: Memory of each Slurm job, in GB.
+        slurm_extra: KEY=VALUE, a further option of sbatch; may be given several times.
+
+    Returns:
+        The exit status: 1 if a cell failed, 128 + N if signal N ended the launcher.
+    """
+    from tapct.sweep import commands
+
+    sweep = commands.Sweep(
+        encoders=encoders,
+        tasks=tasks,
+        weights=weights,
+        results=results,
+        configs=configs,
+        overrides=override or (),
+        max_steps=max_steps,
+        runs=runs,
+        accelerator=accelerator,
+    )
+    resources = commands.job_resources(partition, gpus, time, cpus, mem_gb, slurm_extra or (), sweep)
+    return commands.run(
+        sweep, launcher=launcher, dry_run=dry_run, replace=replace, jobs=jobs, detach=detach, resources=resources
+    )
+
+
+def status(
+    results: str | None = None,
+    encoders: str | None = None,
+    tasks: str | None = None,
+    watch: bool = False,
+    json: bool = False,
+) -> int:
+    """Shows which cells are done, running (where, since when), failed (why) or missing.
+
+    Args:
+        results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
+        encoders: Names by comma; by default those that have been run.
+        tasks: Likewise.
+        watch: Refresh until Ctrl-C.
+        json: Print JSON instead of a table.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.sweep import commands
+
+    return commands.status(results, encoders, tasks, watch=watch, as_json=json)
 
 
 def cache_ls(folder: str | None = None, json: bool = False) -> int:
@@ -229,16 +322,13 @@ Commands = Mapping[str, Callable[..., int] | Group]
 COMMANDS: Commands = {
     "list": list_,
     "doctor": doctor,
+    "run": run,
+    "status": status,
     "cache": Group("Looks after stored features.", {"ls": cache_ls, "verify": cache_verify, "rm": cache_rm}),
 }
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "json": {"action": "store_true", "help": "Print JSON instead of a table."},
-    "broken": {"action": "store_true", "help": "Those that are damaged, and what killed processes left half written."},
-    "all": {"action": "store_true", "help": "Everything."},
-    "unused_days": {"type": float | None, "help": "Those that no run has used for so many days."},
-}
-"""Options that jsonargparse would spell otherwise: flags with a value, words with an underscore."""
+SHORT = {"encoders": "-e", "tasks": "-t", "weights": "-w"}
+"""Options with a second name; they are named, not placed, even where they must be given."""
 
 
 def main() -> None:
@@ -263,10 +353,30 @@ def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> No
         if isinstance(command, Group):
             _add_commands(subparser, command.commands)
             continue
-        special = [option for option in inspect.signature(command).parameters if option in OPTIONS]
+        special = [option for option in inspect.signature(command).parameters if _is_special(command, option)]
         subparser.add_function_arguments(command, as_group=False, as_positional=True, skip=set(special))
         for option in special:
-            subparser.add_argument(f"--{option.replace('_', '-')}", **OPTIONS[option])
+            _add_option(subparser, command, option)
+
+
+def _is_special(command: Callable[..., int], option: str) -> bool:
+    """Returns whether jsonargparse would spell it otherwise: a flag with a value, a word with an underscore."""
+    return option in SHORT or "_" in option or get_type_hints(command)[option] in (bool, list[str] | None)
+
+
+def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int], option: str) -> None:
+    kind, default = get_type_hints(command)[option], inspect.signature(command).parameters[option].default
+    texts = {p.arg_name: p.description for p in docstring_parser.parse(command.__doc__ or "").params}
+    names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
+    settings: dict[str, Any] = {"help": texts[option]}
+    if kind is bool:
+        settings["action"] = "store_true"
+    elif kind == list[str] | None:
+        settings |= {"action": "append", "type": str}
+    else:
+        settings["type"] = kind
+        settings |= {"required": True} if default is inspect.Parameter.empty else {"default": default}
+    parser.add_argument(*names, **settings)
 
 
 def _call(commands: Commands, arguments: jsonargparse.Namespace) -> int:

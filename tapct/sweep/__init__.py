@@ -1,0 +1,1 @@
+"""Sweeps: many encoders on many tasks, by one command that can be stopped and started again."""

@@ -1,0 +1,213 @@
+"""Cells of a sweep: an encoder on a task under given settings, and where its files are."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tapct.errors import TapctError, nearest
+
+VARIABLES = (
+    *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
+    *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
+)
+"""The variables that the shipped configs read."""
+
+INCIDENTAL = ("DATA_ROOT", "NUM_WORKERS", "ACCELERATOR", "OUTPUT_ROOT")
+"""Those that do not decide a result: the same cell may be finished on another machine."""
+
+SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
+
+
+class SweepError(TapctError, ValueError):
+    """A sweep was asked for that cannot be run, or a cell left something else than its record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An encoder on a task.
+
+    Attributes:
+        task: Name of the task, which is also that of its config.
+        encoder: Name of the encoder.
+        folder: Where the cell's files are, absolute.
+        config: The task's config, absolute.
+        overrides: Further configs, each over the ones before, absolute.
+        variables: The variables of the config that are set; all others are not.
+    """
+
+    task: str
+    encoder: str
+    folder: Path
+    config: Path
+    overrides: tuple[Path, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.encoder} on {self.task}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that its config reads."""
+        return {**self.variables, "ENCODER": self.encoder, "OUTPUT_ROOT": str(self.folder / "sessions")}
+
+    def settings(self) -> dict[str, str]:
+        """Returns what decides the result: every key of the resolved configs, by its path.
+
+        Raises:
+            SweepError: If a config cannot be read.
+        """
+        flat: dict[str, str] = {}
+        with environment({**self.environment, **dict.fromkeys(INCIDENTAL, "")}):
+            for path in (self.config, *self.overrides):
+                try:
+                    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+                except (OSError, ValueError, OmegaConfBaseException) as error:
+                    raise SweepError(f"the config {path} cannot be read: {error}") from error
+                flat |= _flat(content)
+        return dict(sorted(flat.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the cell as JSON can hold it."""
+        paths = {"folder": str(self.folder), "config": str(self.config), "overrides": [str(p) for p in self.overrides]}
+        return {"task": self.task, "encoder": self.encoder, **paths, "variables": dict(self.variables)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Cell":
+        """Returns the cell that `to_dict` was called on."""
+        paths = {"folder": Path(content["folder"]), "config": Path(content["config"])}
+        return cls(**{**content, **paths, "overrides": tuple(Path(p) for p in content["overrides"])})
+
+
+@dataclass(frozen=True)
+class Order:
+    """A cell that a launcher wants run.
+
+    Attributes:
+        cell: The cell.
+        attempts_seen: Attempts at it when the launcher looked; another one since is another launcher's.
+        replace: Whether a record that is in the way may be put aside.
+    """
+
+    cell: Cell
+    attempts_seen: int = 0
+    replace: bool = False
+
+    def to_json(self) -> str:
+        """Returns the order as a worker takes it."""
+        return json.dumps({**vars(self), "cell": self.cell.to_dict()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Order":
+        """Returns the order that `to_json` was called on."""
+        content = json.loads(text)
+        return cls(**{**content, "cell": Cell.from_dict(content["cell"])})
+
+
+def configs_by_task(folder: Path) -> dict[str, Path]:
+    """Returns the config of each task: `KIND/TASK.yaml`, and `TASK.yaml` for what is no benchmark.
+
+    Raises:
+        SweepError: If there are none, or two of one name.
+    """
+    paths = [path for pattern in ("*/*.yaml", "*.yaml") for path in sorted(folder.glob(pattern))]
+    if not paths:
+        raise SweepError(
+            f"there are no configs in {folder}. Name the folder with --configs: eva_configs/ of a checkout"
+        )
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise SweepError(f"{path} and {found[path.stem]} have one name, which is that of the task; rename one")
+        found[path.stem] = path
+    return found
+
+
+def choose(what: str, asked: str, known: Mapping[str, bool]) -> list[str]:
+    """Returns the names of a comma-separated list.
+
+    Args:
+        what: What they are names of, for the error.
+        asked: Names, or "all".
+        known: The names that exist; whether "all" means them too.
+
+    Raises:
+        SweepError: If a name does not exist.
+    """
+    if asked == "all":
+        return [name for name, is_meant in known.items() if is_meant]
+    names = list(dict.fromkeys(name.strip() for name in asked.split(",") if name.strip()))
+    if not names:
+        raise SweepError(f"name at least one {what}, or all")
+    for name in names:
+        if name not in known:
+            raise SweepError(f"there is no {what} '{name}'. {nearest(name, known)}")
+    return names
+
+
+def weights_by_encoder(asked: str | None, encoders: list[str]) -> dict[str, str]:
+    """Returns the weights asked for: one value for all encoders, or NAME=VALUE by comma.
+
+    Raises:
+        SweepError: If it names an encoder that does not run, or mixes the two.
+    """
+    if not asked:
+        return {}
+    if "=" not in asked:
+        return dict.fromkeys(encoders, _weights(asked))
+    found = {}
+    for part in asked.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not (equals and value):
+            raise SweepError(f"--weights {part}: write ENCODER=PATH, ENCODER=random or ENCODER=null (published)")
+        if name not in encoders:
+            raise SweepError(
+                f"--weights {part}: '{name}' is not among the encoders that run. {nearest(name, encoders)}"
+            )
+        found[name] = _weights(value)
+    return found
+
+
+def _weights(value: str) -> str:
+    return value if value in ("random", "null") else absolute(value)
+
+
+def absolute(path: str) -> str:
+    """Returns a path that holds in any process."""
+    return str(Path(path).expanduser().absolute())
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets exactly these of the config's variables for a while."""
+    before = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    try:
+        set_variables(variables)
+        yield
+    finally:
+        set_variables(before)
+
+
+def set_variables(variables: Mapping[str, str]) -> None:
+    """Sets exactly these of the config's variables."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+
+
+def _flat(content: Any, at: str = "") -> dict[str, str]:
+    if isinstance(content, dict) and content:
+        return {
+            key: value for k, v in content.items() for key, value in _flat(v, f"{at}.{k}" if at else str(k)).items()
+        }
+    if content is None:
+        return {at: "null"}
+    return {at: content if isinstance(content, str) else json.dumps(content)}

@@ -1,0 +1,333 @@
+"""What `tapct run` and `tapct status` do."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tapct.encoders import list_encoders
+from tapct.sweep import local, matrix
+from tapct.sweep.cell import (
+    SHIPPED_CONFIGS,
+    VARIABLES,
+    Cell,
+    Order,
+    SweepError,
+    absolute,
+    choose,
+    configs_by_task,
+    weights_by_encoder,
+)
+from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
+
+WATCH_S = 5.0
+_WIDE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What was asked for.
+
+    Attributes:
+        encoders: Names by comma, or "all".
+        tasks: Names by comma, or "all": every one but the quickstart.
+        weights: One value for all, or ENCODER=VALUE by comma; None is the variable ENCODER_WEIGHTS, else the config's.
+        results: Folder of the results.
+        configs: Folder of the configs; None is the project's own.
+        overrides: Further configs.
+        max_steps: Optimizer steps; None is the variable MAX_STEPS, else the config's.
+        runs: Runs; likewise, of N_RUNS.
+        accelerator: Likewise, of ACCELERATOR.
+    """
+
+    encoders: str
+    tasks: str
+    weights: str | None = None
+    results: str | None = None
+    configs: str | None = None
+    overrides: Sequence[str] = ()
+    max_steps: int | None = None
+    runs: int | None = None
+    accelerator: str | None = None
+
+    def cells(self) -> list[Cell]:
+        """Returns the cells, task by task: scans that were just read need no disk.
+
+        Raises:
+            SweepError: If an encoder, a task, a config or an override does not exist.
+        """
+        folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
+        configs = configs_by_task(folder)
+        benchmark = {task: path.parent != folder for task, path in configs.items()}
+        encoders = choose("encoder", self.encoders, dict.fromkeys(list_encoders(), True))
+        tasks = choose("task", self.tasks, benchmark)
+        weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), encoders)
+        overrides = tuple(Path(absolute(path)) for path in self.overrides)
+        for path in overrides:
+            if not path.is_file():
+                raise SweepError(f"there is no override {path}")
+        results = results_folder(self.results)
+        return [
+            Cell(
+                task=task,
+                encoder=encoder,
+                folder=results / task / encoder,
+                config=configs[task],
+                overrides=overrides,
+                variables=self._variables(weights.get(encoder)),
+            )
+            for task in tasks
+            for encoder in encoders
+        ]
+
+    def _variables(self, weights: str | None) -> dict[str, str]:
+        own = {"ENCODER_WEIGHTS": weights, "MAX_STEPS": self.max_steps, "N_RUNS": self.runs}
+        asked: Mapping[str, object] = {**own, "ACCELERATOR": self.accelerator}
+        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS"}
+        found = {name: os.environ[name] for name in kept if name in os.environ}
+        found |= {name: absolute(found[name]) for name in ("DATA_ROOT", "SPLIT_FILE") if name in found}
+        return found | {name: str(value) for name, value in asked.items() if value is not None}
+
+
+def results_folder(results: str | None) -> Path:
+    """Returns the folder of the results: the one named, else the variable RESULTS_ROOT, else `results`."""
+    return Path(absolute(results or os.environ.get("RESULTS_ROOT") or "results"))
+
+
+def job_resources(
+    partition: str | None,
+    gpus: int | None,
+    time_min: int | None,
+    cpus: int | None,
+    mem_gb: float | None,
+    extra: Sequence[str],
+    sweep: Sweep,
+) -> dict[str, object]:
+    """Returns what each Slurm job asks for, without what is left to its default.
+
+    Raises:
+        SweepError: If an extra option is not KEY=VALUE.
+    """
+    pairs = [option.lstrip("-").partition("=") for option in extra]
+    if wrong := [option for option, (key, equals, _) in zip(extra, pairs, strict=True) if not (key and equals)]:
+        raise SweepError(f"--slurm-extra {wrong[0]}: write KEY=VALUE, such as account=radiology")
+    if gpus is None and _accelerator(sweep) == "cpu":
+        gpus = 0
+    asked = {"partition": partition, "gpus": gpus, "time_min": time_min, "cpus": cpus, "mem_gb": mem_gb}
+    return {k: v for k, v in asked.items() if v is not None} | {"extra": {key: value for key, _, value in pairs}}
+
+
+def run(
+    sweep: Sweep,
+    *,
+    launcher: Literal["local", "slurm"],
+    dry_run: bool,
+    replace: bool,
+    jobs: int | None,
+    detach: bool,
+    resources: Mapping[str, object],
+    start: local.Start = local.Worker,
+) -> int:
+    """Runs what is not done.
+
+    Args:
+        sweep: What was asked for.
+        launcher: Where the workers are.
+        dry_run: Only show the matrix.
+        replace: Put records aside that are broken or of other settings, and run their cells again.
+        jobs: Workers at once on this machine; None is one a device.
+        detach: Leave Slurm's jobs alone once they are submitted.
+        resources: Of Slurm's jobs, as `tapct.sweep.slurm.Resources` takes them.
+        start: Starts a worker; the tests put something faster here.
+
+    Returns:
+        The exit status: 0 if every cell is done, runs elsewhere or is queued.
+    """
+    cells = sweep.cells()
+    states = _states(cells)
+    runs = ("missing", "failed", *(("other", "broken") if replace else ()))
+    orders = [
+        Order(cell, state.attempts, replace) for cell, state in zip(cells, states, strict=True) if state.status in runs
+    ]
+    if dry_run:
+        _show(states, _estimates(orders, states, results_folder(sweep.results)))
+        return 0
+    try:
+        if orders and launcher == "slurm":
+            _run_on_slurm(orders, resources, results_folder(sweep.results), detach, start)
+        elif orders:
+            with Notices(len(orders)) as notices:
+                local.run(orders, local.slots(jobs, _accelerator(sweep)), notices, start)
+    except local.Interrupted as interrupted:
+        _show(_states(cells))
+        print(f"ended by {interrupted}; the workers were ended too. The same command goes on", file=sys.stderr)
+        return 128 + interrupted.signum
+    return _report(_states(cells))
+
+
+def status(results: str | None, encoders: str | None, tasks: str | None, *, watch: bool, as_json: bool) -> int:
+    """Shows what the files of a results folder say.
+
+    Args:
+        results: The folder.
+        encoders: Names by comma; None is those that are there.
+        tasks: Likewise.
+        watch: Refresh until Ctrl-C.
+        as_json: Print JSON instead of a table.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SweepError: If there is no such folder.
+    """
+    folder = results_folder(results)
+    if not folder.is_dir():
+        raise SweepError(f"there is no folder {folder}. Name the one of `tapct run` with --results or RESULTS_ROOT")
+
+    def look() -> list[State]:
+        folders = _folders(folder, encoders, tasks)
+        live = _live_jobs(folders)
+        return [state_of(one, None, live) for one in folders]
+
+    if as_json:
+        print(json.dumps([asdict(state) for state in look()], indent=1))
+    elif not watch:
+        _show(look())
+    else:
+        try:
+            with Live(matrix.table(look()), console=_console(), auto_refresh=False) as live:
+                while True:
+                    time.sleep(WATCH_S)
+                    live.update(matrix.table(look()), refresh=True)
+        except KeyboardInterrupt:
+            pass
+    return 0
+
+
+class Notices:
+    """Says which cell started or ended, above a bar of how many did."""
+
+    def __init__(self, total: int) -> None:
+        """Initializes the bar; it is shown inside `with`."""
+        columns = (
+            TextColumn("cells"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._progress = Progress(*columns, console=_console())
+        self._bar = self._progress.add_task("", total=total)
+        self._running: list[str] = []
+
+    def __enter__(self) -> "Notices":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, order: Order, what: Literal["started", "ended"]) -> None:
+        """Takes notice of a start or an end."""
+        name = order.cell.name
+        if what == "started":
+            self._running.append(name)
+            self._progress.console.print(f"{name}: started; log: {order.cell.folder / 'log.txt'}", soft_wrap=True)
+        else:
+            self._running = [other for other in self._running if other != name]
+            state = state_of(order.cell.folder, order.cell.settings())
+            colour = matrix.COLOURS[state.status]
+            text = f"{escape(name)}: [{colour}]{state.status}[/] {escape(state.detail)}"
+            self._progress.console.print(text, soft_wrap=True, highlight=False)
+        done = what == "ended"
+        self._progress.update(self._bar, advance=int(done), description=", ".join(self._running))
+
+
+def _run_on_slurm(
+    orders: list[Order], resources: Mapping[str, object], results: Path, detach: bool, start: local.Start
+) -> None:
+    from tapct.sweep import slurm
+
+    asked = slurm.Resources(**resources)  # type: ignore[arg-type]
+    jobs = slurm.submit(orders, asked, results / ".slurm", start)
+    print(f"submitted {len(jobs)} jobs: {', '.join(jobs)}. `tapct status --results {results} --watch` shows them")
+    if detach:
+        return
+    try:
+        with Notices(len(jobs)) as notices:
+            slurm.wait(jobs, notices)
+    except KeyboardInterrupt:
+        print(
+            f"no longer waiting; the jobs go on (scancel {next(iter(jobs)).split('_')[0]} ends them)", file=sys.stderr
+        )
+
+
+def _accelerator(sweep: Sweep) -> str | None:
+    return sweep.accelerator or os.environ.get("ACCELERATOR")
+
+
+def _states(cells: Sequence[Cell]) -> list[State]:
+    # Where Slurm cannot be asked, a job that may still wait does not hold its cell: the lock does, once it starts.
+    live = _live_jobs([cell.folder for cell in cells]) or {}
+    return [state_of(cell.folder, cell.settings(), live) for cell in cells]
+
+
+def _live_jobs(folders: Sequence[Path]) -> dict[str, str] | None:
+    """Asks Slurm, where any cell was ever submitted to it."""
+    if not any((folder / SUBMITTED_FILE).exists() for folder in folders):
+        return None
+    from tapct.sweep.slurm import live_jobs
+
+    return live_jobs()
+
+
+def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Path]:
+    there = sorted(path.parent for path in results.glob("*/*/cell.lock"))
+    there += [path.parent for path in sorted(results.glob("*/*/record.json")) if path.parent not in there]
+    found_encoders = list(dict.fromkeys(path.name for path in there))
+    found_tasks = list(dict.fromkeys(path.parent.name for path in there))
+    known_encoders = [*list_encoders(), *(name for name in found_encoders if name not in list_encoders())]
+    known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
+    wanted = dict.fromkeys(known_encoders, False) | dict.fromkeys(found_encoders, True)
+    chosen = choose("encoder", encoders or "all", wanted)
+    return [results / task / encoder for task in choose("task", tasks or "all", known_tasks) for encoder in chosen]
+
+
+def _estimates(orders: Sequence[Order], states: Sequence[State], results: Path) -> dict[str, float | None]:
+    finished = [state_of(path.parent) for path in results.glob(f"*/*/{ABOUT_FILE}")]
+    by_name = {state.name: state for state in states}
+    return {o.cell.name: matrix.minutes(by_name[o.cell.name], o.cell.settings(), finished) for o in orders}
+
+
+def _report(states: list[State]) -> int:
+    _show(states)
+    stuck = [state for state in states if state.status in ("other", "broken")]
+    if stuck:
+        print(
+            f"{len(stuck)} records are in the way; --replace puts them aside and runs their cells again",
+            file=sys.stderr,
+        )
+    return int(any(state.status not in ("done", "running", "queued") for state in states))
+
+
+def _show(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> None:
+    if states:
+        _console().print(matrix.table(states, estimates))
+    else:
+        print("nothing has been run")
+
+
+def _console() -> Console:
+    """Returns the terminal; where there is none, lines are not broken at 80 characters."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)

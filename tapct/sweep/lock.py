@@ -1,0 +1,150 @@
+"""The lock of a cell: a `flock` held by the process that runs it, with who that is inside.
+
+The kernel lets go of the lock when its holder dies, so there are no dead locks to clear. What the file says stays: an
+attempt without an end, in a file that nobody holds, was killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+
+LOCK_FILE = "cell.lock"
+
+WAIT_S = 2.0
+"""How long an attempt waits for the lock: who only looks holds it for an instant."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a cell.
+
+    Attributes:
+        number: Counted from 1.
+        host: Name of the machine.
+        pid: The process.
+        started_at: UTC.
+        slurm_job: The Slurm job, if it is one.
+        ended_at: UTC; None while it runs, and for ever if it was killed.
+    """
+
+    number: int
+    host: str
+    pid: int
+    started_at: str
+    slurm_job: str | None = None
+    ended_at: str | None = None
+
+    def __str__(self) -> str:
+        job = "" if self.slurm_job is None else f", slurm job {self.slurm_job}"
+        return f"attempt {self.number} on {self.host} (pid {self.pid}{job}) since {self.started_at}"
+
+
+@contextlib.contextmanager
+def attempt(folder: Path) -> Iterator[Attempt | None]:
+    """Holds a cell against all other processes; yields None if another one holds it."""
+    with _held(folder, WAIT_S) as file:
+        if file is None:
+            yield None
+            return
+        before = _read(file)
+        mine = _this_process(1 if before is None else before.number + 1)
+        _write(file, mine)
+        # Loader processes are forked: one that outlives us must not hold the cell.
+        os.register_at_fork(after_in_child=lambda: _close(file))
+        try:
+            yield mine
+        finally:
+            _write(file, replace(mine, ended_at=now()))
+
+
+@contextlib.contextmanager
+def between_attempts(folder: Path, at_least: int = 0) -> Iterator[bool]:
+    """Holds a cell that nobody runs, to note the end of an attempt that was killed; yields whether it is held.
+
+    Args:
+        folder: The cell's folder.
+        at_least: Number of that attempt; it is counted even if it was killed before it had the lock.
+    """
+    with _held(folder, WAIT_S) as file:
+        if file is None:
+            yield False
+            return
+        yield True
+        last = _read(file)
+        if last is None or last.number < at_least:
+            last = _this_process(at_least)
+        if last.ended_at is None:
+            _write(file, replace(last, ended_at=now()))
+
+
+def last_attempt(folder: Path) -> tuple[Attempt | None, bool]:
+    """Returns the last attempt at a cell, and whether it is running. Needs no write permission."""
+    try:
+        file = (folder / LOCK_FILE).open("rb", buffering=0)
+    except FileNotFoundError:
+        return None, False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(file), True
+        return _read(file), False
+
+
+def now() -> str:
+    """Returns the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def slurm_job() -> str | None:
+    """Returns the name of the Slurm job that this process is in, as `squeue` shows it."""
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+@contextlib.contextmanager
+def _held(folder: Path, wait_s: float) -> Iterator[FileIO | None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with (folder / LOCK_FILE).open("ab+", buffering=0) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    yield None
+                    return
+                time.sleep(0.05)
+        yield file
+
+
+def _read(file: FileIO) -> Attempt | None:
+    file.seek(0)
+    try:
+        return Attempt(**json.loads(file.read()))
+    except (ValueError, TypeError):  # new, or being written at this moment
+        return None
+
+
+def _write(file: FileIO, content: Attempt) -> None:
+    file.truncate(0)
+    file.write(json.dumps(asdict(content)).encode())
+
+
+def _this_process(number: int) -> Attempt:
+    return Attempt(number, socket.gethostname(), os.getpid(), now(), slurm_job())
+
+
+def _close(file: FileIO) -> None:
+    with contextlib.suppress(OSError):
+        file.close()

@@ -1,0 +1,160 @@
+"""What the files of a cell say: done, running, failed and why, or nothing yet."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tapct.errors import RecordError
+from tapct.files import write_atomically
+from tapct.sweep import lock
+
+if TYPE_CHECKING:
+    from tapct.records import Record
+
+LOG_FILE = "log.txt"
+FAILURE_FILE = "failure.json"
+ABOUT_FILE = "cell.json"
+"""Beside a record: the settings that it was asked under, and its fingerprint, which binds the two."""
+SUBMITTED_FILE = "slurm.json"
+
+Status = Literal["done", "running", "queued", "other", "broken", "failed", "missing"]
+"""`other`: a record of other settings than those asked for. `broken`: a record that cannot be read."""
+
+LOST = "ended without a word: killed, out of memory, or the machine went down"
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a cell.
+
+    Attributes:
+        encoder: Name of the encoder.
+        task: Name of the task.
+        status: In a word.
+        detail: Who runs it since when, why it failed, what is wrong with its record.
+        attempts: Attempts so far.
+        log: What the attempts printed, if there was one.
+        wall_s: What the attempt that gave the record took, in seconds.
+        settings: What the record was made under.
+    """
+
+    encoder: str
+    task: str
+    status: Status
+    detail: str = ""
+    attempts: int = 0
+    log: str | None = None
+    wall_s: float | None = None
+    settings: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.encoder} on {self.task}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt gave no record.
+
+    Attributes:
+        reason: In a line.
+        traceback: The end of what was printed.
+        time: UTC.
+        host: Name of the machine.
+        attempt: Which attempt it was.
+        log: Path of the log.
+    """
+
+    reason: str
+    traceback: list[str]
+    time: str
+    host: str
+    attempt: int
+    log: str
+
+    def write(self, folder: Path) -> None:
+        """Writes it into the folder of its cell."""
+        write_atomically(folder / FAILURE_FILE, json.dumps(asdict(self), indent=1))
+
+
+def state_of(folder: Path, asked: dict[str, str] | None = None, live_jobs: Mapping[str, str] | None = None) -> State:
+    """Returns the state of a cell.
+
+    Args:
+        folder: The cell's folder, RESULTS/TASK/ENCODER; need not exist.
+        asked: The settings that the record must have been made under; None takes any.
+        live_jobs: The Slurm jobs that wait or run, to their state; None if Slurm cannot be asked.
+    """
+    attempt, running = lock.last_attempt(folder)
+    common: dict[str, Any] = {"encoder": folder.name, "task": folder.parent.name}
+    common["attempts"] = 0 if attempt is None else attempt.number
+    common["log"] = str(folder / LOG_FILE) if (folder / LOG_FILE).exists() else None
+    if running:
+        return State(status="running", detail=str(attempt or "just started"), **common)
+    recorded = recorded_state(folder, asked)
+    if recorded is not None and recorded["status"] == "done":
+        return State(**common, **recorded)
+    job = _json(folder / SUBMITTED_FILE)
+    if job and live_jobs is None and (attempt is None or str(job["submitted_at"]) > attempt.started_at):
+        return State(status="queued", detail=f"slurm job {job['job']}, submitted {job['submitted_at']}", **common)
+    if job and job["job"] in (live_jobs or {}):
+        detail = f"slurm job {job['job']}, {(live_jobs or {})[job['job']]}, submitted {job['submitted_at']}"
+        return State(status="queued", detail=detail, **common)
+    if recorded is not None:
+        return State(**common, **recorded)
+    failure = _json(folder / FAILURE_FILE)
+    if attempt is not None and attempt.ended_at is None:
+        return State(status="failed", detail=f"{attempt}: {LOST}", **common)
+    if failure:
+        detail = f"attempt {failure['attempt']} on {failure['host']}, {failure['time']}: {failure['reason']}"
+        return State(status="failed", detail=detail, **common)
+    return State(status="missing", **common)
+
+
+def recorded_state(folder: Path, asked: dict[str, str] | None) -> dict[str, Any] | None:
+    """Returns what the record of a cell makes of its state: status, detail, wall_s, settings; None without one."""
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    from tapct.records import read_record  # imports eva, for seconds
+
+    try:
+        record = read_record(path)
+    except (RecordError, OSError, UnicodeDecodeError) as error:
+        return {"status": "broken", "detail": f"{error}".splitlines()[0]}
+    if not record.complete:
+        detail = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
+        return {"status": "broken", "detail": detail}
+    about = _json(folder / ABOUT_FILE)
+    ours = about.get("fingerprint") == record.fingerprint
+    settings = about["settings"] if ours else None
+    difference = None if asked is None else _difference(settings, asked)
+    status = "done" if difference is None else "other"
+    detail = _in_words(record) if difference is None else difference
+    return {"status": status, "detail": detail, "wall_s": about["wall_s"] if ours else None, "settings": settings}
+
+
+def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str | None:
+    if settings is None:
+        return f"its record has no {ABOUT_FILE} of its own, so its settings are unknown"
+    keys = [key for key in {**asked, **settings} if settings.get(key) != asked.get(key)]
+    if not keys:
+        return None
+    shown = (f"{key} was {settings.get(key, 'absent')}, asked {asked.get(key, 'absent')}" for key in keys[:3])
+    return f"its record is of other settings: {'; '.join(shown)}{' ...' if len(keys) > 3 else ''}"
+
+
+def _in_words(record: "Record") -> str:
+    return f"{len(record.runs)} runs, weights {record.encoder['weights']}, {record.probe.get('steps')} steps"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Returns a small file of ours; empty if it is not there or is no JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,95 @@
+"""A real cell, run once through the command, and the records that tests make of it."""
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from tapct.cli import main
+from tapct.records import Record, read_record
+from tests.features.processes import Child
+from tests.sweep.fakes import Forked
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """A folder that installs the small encoders of the tests under names, as a stranger's package would."""
+    folder = tmp_path_factory.mktemp("site")
+    info = folder / "small_encoders-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small-encoders\nVersion: 0\n")
+    encoders = "small-3d = tests.small:Small3D\ncubic = tests.small:CubicMillimetres\n"
+    (info / "entry_points.txt").write_text(f"[tapct.encoders]\n{encoders}")
+    return folder
+
+
+class Installed:
+    """Runs `tapct` with the small encoders installed, its workers in processes of their own.
+
+    Attributes:
+        results: Folder of the results.
+        environment: What its processes see.
+    """
+
+    def __init__(self, site: Path, folder: Path) -> None:
+        kept = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+        self.results = folder / "results"
+        self.environment = {
+            **kept,
+            "PYTHONPATH": f"{site}:{REPO}",
+            "RESULTS_ROOT": str(self.results),
+            "TAPCT_CACHE": str(folder / "cache"),
+            "DATA_ROOT": str(folder),  # has no folder "quickstart": that task ships with its data
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "250",
+        }
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "tapct.cli", *arguments]
+        env = self.environment | environment
+        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPO, check=False, timeout=600)
+
+    def here(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Runs the command itself in this process, where everything is imported."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.syspath_prepend(self.environment["PYTHONPATH"].partition(":")[0])
+            patch.setattr(sys, "argv", ["tapct", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        status = ended.value.code
+        if isinstance(status, str):
+            return subprocess.CompletedProcess(arguments, 1, out.getvalue(), err.getvalue() + status)
+        return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+SWEEP = ("-e", "small-3d,cubic", "-t", "quickstart", "--max-steps", "2", "--runs", "2", "--accelerator", "cpu")
+
+
+@pytest.fixture(scope="session")
+def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProcess]:
+    """Two real cells on the quickstart, one of which fails: its weights are not there."""
+    tapct = Installed(site, tmp_path_factory.mktemp("swept"))
+    return tapct, tapct.here("run", *SWEEP, "--jobs", "2", "-w", f"small-3d=random,cubic={tapct.results}/none.pth")
+
+
+@pytest.fixture(scope="session")
+def real_record(swept) -> Record:
+    tapct, ran = swept
+    assert ran.returncode in (0, 1), ran.stderr
+    return read_record(tapct.results / "quickstart" / "small-3d" / "record.json")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays():
+    yield
+    Child.kill_all()
+    Forked.kill_all()

@@ -1,0 +1,158 @@
+"""Workers that do everything but train: forked, so that they start at once, with `fit` in eva's place."""
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tapct.records import Record
+from tapct.sweep import commands
+from tapct.sweep.cell import Cell, Order
+from tapct.sweep.worker import die_with, work
+from tests.features.processes import Child
+
+Fit = Callable[[Cell], None]
+
+
+class Forked:
+    """A worker in a process of its own; see `tapct.sweep.local.Process`."""
+
+    _started: ClassVar[list["Forked"]] = []
+
+    def __init__(self, order: Order, fit: Fit) -> None:
+        launcher = os.getpid()
+        self._status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                gc.disable()  # it would copy every page of pytest's
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
+                die_with(launcher)
+                sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
+                os._exit(work(order, fit))
+            finally:
+                os._exit(77)
+        self._started.append(self)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        while cls._started:
+            cls._started.pop().kill()
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # of another process than this
+                return None
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+    def last_words(self) -> list[str]:
+        return []
+
+
+class Lab:
+    """A results folder in which cells run at once, as a test says.
+
+    Attributes:
+        results: The folder.
+        fails: Names of cells that fail.
+        waits: Names of cells that wait until `release` is called.
+        takes_s: What every other one takes.
+    """
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.results, self._record = folder / "results", record
+        self._ran, self._go = folder / "ran", folder / "go"
+        self.fails: set[str] = set()
+        self.waits: set[str] = set()
+        self.takes_s = 0.0
+
+    def fit(self, cell: Cell) -> None:
+        """Leaves a record where eva would, after noting that it ran."""
+        with self._ran.open("a") as file:
+            file.write(f"{cell.name} {os.getpid()}\n")
+        print(f"fitting {cell.name}", flush=True)
+        while cell.name in self.waits and not self._go.exists():
+            time.sleep(0.02)
+        time.sleep(self.takes_s)
+        if cell.name in self.fails:
+            raise RuntimeError("the GPU fell off the bus")
+        self.write(self.record(cell), cell.folder / "sessions" / cell.task / "session")
+
+    def record(self, cell: Cell, **changes) -> Record:
+        """Returns the real record under the names of a cell."""
+        card = {**self._record.encoder["card"], "name": cell.encoder}
+        names = {"encoder": {**self._record.encoder, "card": card}, "task": {**self._record.task, "name": cell.task}}
+        return self._record.model_copy(update={**names, **changes})
+
+    def write(self, record: Record, folder: Path) -> None:
+        unique = folder.with_name(f"{folder.name}-{os.getpid()}-{time.monotonic_ns()}")
+        unique.mkdir(parents=True)
+        (unique / "record.json").write_text(record.to_json())
+
+    def run(self, encoders: str, tasks: str, *, dry_run=False, replace=False, jobs=1, **sweep) -> int:
+        """Runs a sweep as `tapct run` would, and returns its exit status."""
+        asked = commands.Sweep(encoders=encoders, tasks=tasks, results=str(self.results), **sweep)
+        return commands.run(
+            asked,
+            launcher="local",
+            dry_run=dry_run,
+            replace=replace,
+            jobs=jobs,
+            detach=False,
+            resources={},
+            start=self.start,
+        )
+
+    def launch(self, encoders: str, tasks: str, **options) -> Child:
+        """Does the same in a process of its own, which first sends its number."""
+
+        def run(send):
+            gc.disable()
+            send(os.getpid())
+            return self.run(encoders, tasks, **options)
+
+        return Child(run)
+
+    def start(self, order: Order, variables: Mapping[str, str]) -> Forked:
+        return Forked(order, self.fit)
+
+    def release(self) -> None:
+        self._go.touch()
+
+    def ran(self) -> list[str]:
+        """Returns the names of the cells that were fitted, in order."""
+        return [line.rpartition(" ")[0] for line in self._lines()]
+
+    def pid_of(self, name: str, timeout_s: float = 20) -> int:
+        """Returns the process that fits a cell, once it does."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for line in reversed(self._lines()):
+                if line.rpartition(" ")[0] == name:
+                    return int(line.rpartition(" ")[2])
+            time.sleep(0.02)
+        raise TimeoutError(f"{name} did not start")
+
+    def folder(self, name: str) -> Path:
+        encoder, _, task = name.partition(" on ")
+        return self.results / task / encoder
+
+    def _lines(self) -> list[str]:
+        return self._ran.read_text().splitlines() if self._ran.exists() else []

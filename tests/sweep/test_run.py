@@ -1,0 +1,77 @@
+"""`tapct run` and `tapct status` as a user starts them: real cells through eva, on the quickstart."""
+
+import json
+import sys
+
+import torch
+from eva.__main__ import main
+
+from tapct.records import read_record
+from tests.sweep.conftest import SWEEP
+
+
+def test_a_good_cell_beside_one_that_fails(swept):
+    tapct, ran = swept
+    assert ran.returncode == 1, ran.stderr
+    assert "1 done, 1 failed" in ran.stdout
+    reason = f"WeightsError: cubic: there is no weights file {tapct.results}/none.pth"
+    assert reason in ran.stdout
+    good, bad = tapct.results / "quickstart" / "small-3d", tapct.results / "quickstart" / "cubic"
+    record = read_record(good / "record.json")
+    assert record.complete
+    assert (record.probe["steps"], record.runs_planned) == (2, 2)
+    about = json.loads((good / "cell.json").read_text())
+    assert about["fingerprint"] == record.fingerprint
+    assert about["settings"]["trainer.init_args.max_steps"] == "2"
+    assert read_record(good / about["session"] / "record.json") == record, "eva's own folder keeps what eva put there"
+    assert (good / about["session"] / "results.json").exists()
+    log = (good / "log.txt").read_text()
+    assert "attempt 1 on " in log
+    assert "DATA_ROOT has no folder 'quickstart': the data that ship with it are used" in log
+    assert "Dice" in log, "eva's own output is in the log"
+    assert str(bad / "log.txt") in ran.stdout
+    assert json.loads((bad / "failure.json").read_text())["reason"].startswith(reason)
+    assert not (bad / "record.json").exists()
+
+
+def test_the_same_command_again_runs_only_what_is_not_done(swept):
+    tapct, _ = swept
+    good = tapct.results / "quickstart" / "small-3d"
+    before = (good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text()
+    again = tapct.here("run", "-e", "small-3d", *SWEEP[2:], "-w", "random")
+    assert (again.returncode, "1 done" in again.stdout) == (0, True), again.stdout + again.stderr
+    assert ((good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text()) == before
+    dry = tapct.here("run", *SWEEP, "-w", "random", "--dry-run")
+    assert (dry.returncode, "1 done, 1 failed" in dry.stdout) == (0, True)
+
+
+def test_status_from_a_shell(swept):
+    tapct, _ = swept
+    states = json.loads(tapct("status", "--json").stdout)
+    assert {(s["encoder"], s["status"]) for s in states} == {("small-3d", "done"), ("cubic", "failed")}
+
+
+def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
+    tapct, _ = swept
+    monkeypatch.syspath_prepend(str(site))
+    variables = {"ENCODER": "small-3d", "ENCODER_WEIGHTS": "random", "MAX_STEPS": "2", "N_RUNS": "2"}
+    for name, value in {**variables, "ACCELERATOR": "cpu", "TAPCT_CACHE": tapct.environment["TAPCT_CACHE"]}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", "eva_configs/quickstart.yaml"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the cell had: the last digits of a sum depend on them
+    main()
+    torch.set_num_threads(threads)
+    (path,) = (tmp_path / "logs").glob("*/*/record.json")
+    assert (
+        read_record(path).fingerprint
+        == read_record(tapct.results / "quickstart" / "small-3d" / "record.json").fingerprint
+    )
+
+
+def test_a_wrong_command_line_ends_with_status_2_and_a_wrong_name_with_1(swept):
+    tapct, _ = swept
+    assert tapct.here("run", "-e", "curia").returncode == 2
+    wrong = tapct.here("run", "-e", "curai", "-t", "amos22")
+    assert wrong.returncode == 1
+    assert "Did you mean 'curia'" in wrong.stderr
