@@ -1,9 +1,8 @@
 """Writing records so that nothing is lost: atomically, as each run ends."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from tapct import files
 from tapct.errors import RecordError
 from tapct.records.record import Record
 
@@ -17,17 +16,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         RecordError: If it cannot be written (a full disk, a read-only folder); the old file stays.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        files.write_atomically(path, content)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
 
