@@ -51,7 +51,7 @@ def measure(way: str, size: tuple[int, int, int], classes: int) -> dict:
         torch.cuda.reset_peak_memory_stats(device)
     before = peak_memory_bytes(device)
     start = time.perf_counter()
-    loss = float(step())
+    loss = float(step().detach())
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds, after = time.perf_counter() - start, peak_memory_bytes(device)
@@ -84,6 +84,7 @@ def main() -> None:
                     continue
                 with multiprocessing.get_context("spawn").Pool(1) as process:
                     rows.append(process.apply(measure, (way, size, classes)))
+                print(rows[-1], flush=True)
     table = Table("size", "classes", "way", "seconds", "GiB added", "loss")
     for row in rows:
         seconds, added = row["seconds"], row["added_gib"]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 import docstring_parser
@@ -18,6 +19,8 @@ from tapct import telemetry
 from tapct.encoders import EncoderCard, encoder_class, list_encoders
 from tapct.errors import FeatureError, TapctError
 from tapct.files import features_folder
+from tapct.report import commands as report_commands
+from tapct.viz import commands as viz_commands
 
 if TYPE_CHECKING:
     from tapct.features.store import TensorStore
@@ -84,6 +87,9 @@ def run(
     accelerator: str | None = None,
     configs: str | None = None,
     override: list[str] | None = None,
+    fractions: str | None = None,
+    draws: int = 3,
+    perturbations: str | None = None,
     jobs: int | None = None,
     detach: bool = False,
     partition: str | None = None,
@@ -96,7 +102,7 @@ def run(
     """Runs encoders on tasks: every cell that is not done. The same command again goes on where it stopped.
 
     Args:
-        encoders: Names by comma, or "all".
+        encoders: Names by comma, or "all"; "curia@random" is curia with random weights.
         tasks: Names by comma, or "all": every one but the quickstart.
         weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
@@ -108,6 +114,9 @@ def run(
         accelerator: cpu, gpu or auto.
         configs: Folder of KIND/TASK.yaml; by default eva_configs/ of this project.
         override: YAML file that is passed to eva after the task's config; may be given several times.
+        fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.
+        draws: How often patients are drawn for each share below 1.
+        perturbations: Of the test scans, by comma, or "all": robustness, beside the unperturbed scans.
         jobs: Processes at once on this machine; by default one a GPU.
         detach: Do not wait for Slurm's jobs.
         partition: Of the Slurm jobs.
@@ -132,6 +141,9 @@ def run(
         max_steps=max_steps,
         runs=runs,
         accelerator=accelerator,
+        fractions=commands.shares(fractions),
+        draws=draws,
+        perturbations=perturbations,
     )
     resources = commands.job_resources(partition, gpus, time, cpus, mem_gb, slurm_extra or (), sweep)
     return commands.run(
@@ -161,6 +173,21 @@ def status(
     from tapct.sweep import commands
 
     return commands.status(results, encoders, tasks, watch=watch, as_json=json)
+
+
+def leaderboard(results: str, out: str) -> int:
+    """Writes the leaderboard of a results folder: a page, CSV, JSON, Markdown and LaTeX.
+
+    Args:
+        results: Folder of the results.
+        out: Folder to write to.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.leaderboard import site
+
+    return site.build(Path(results), Path(out))
 
 
 def cache_ls(folder: str | None = None, json: bool = False) -> int:
@@ -324,10 +351,16 @@ COMMANDS: Commands = {
     "doctor": doctor,
     "run": run,
     "status": status,
+    "leaderboard": leaderboard,
     "cache": Group("Looks after stored features.", {"ls": cache_ls, "verify": cache_verify, "rm": cache_rm}),
+    "embed": viz_commands.embed,
+    "features": viz_commands.features,
+    "retrieve": viz_commands.retrieve,
+    "overlay": report_commands.overlay,
+    "report": report_commands.report,
 }
 
-SHORT = {"encoders": "-e", "tasks": "-t", "weights": "-w"}
+SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "weights": "-w", "out": "-o"}
 """Options with a second name; they are named, not placed, even where they must be given."""
 
 
@@ -361,7 +394,7 @@ def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> No
 
 def _is_special(command: Callable[..., int], option: str) -> bool:
     """Returns whether jsonargparse would spell it otherwise: a flag with a value, a word with an underscore."""
-    return option in SHORT or "_" in option or get_type_hints(command)[option] in (bool, list[str] | None)
+    return option in SHORT or "_" in option or get_type_hints(command)[option] in (bool, list[str], list[str] | None)
 
 
 def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int], option: str) -> None:
@@ -369,7 +402,9 @@ def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int]
     texts = {p.arg_name: p.description for p in docstring_parser.parse(command.__doc__ or "").params}
     names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
     settings: dict[str, Any] = {"help": texts[option]}
-    if kind is bool:
+    if kind == list[str]:
+        names, settings["nargs"] = [option], "+"
+    elif kind is bool:
         settings["action"] = "store_true"
     elif kind == list[str] | None:
         settings |= {"action": "append", "type": str}

@@ -13,6 +13,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS", "MAX_STEPS", "N_RUNS", "ACCELERATOR"),
+    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION"),
     "TAPCT_FEATURES",
 )
 

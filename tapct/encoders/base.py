@@ -77,7 +77,7 @@ class Encoder(nn.Module, abc.ABC):
 
         Args:
             weights: None for the published file, a path to a file of the published layout, or "random"
-                for seeded random initialisation.
+                for seeded random initialisation. Of an encoder without parameters, None and "random" are the same.
             precision: "bf16" or "fp32"; "auto" is bf16 autocast on a GPU and fp32 elsewhere.
             deferred: Whether to wait with the network until the first windows come: with stored features none do.
             options: The card's preprocessing settings to change, such as `in_plane_size=512`.
@@ -89,9 +89,11 @@ class Encoder(nn.Module, abc.ABC):
         super().__init__()
         if precision not in ("auto", "fp32", "bf16"):
             raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
-        self.card = type(self).card.with_options(**options)
+        self.card = self.card.with_options(**options)
         self.precision = precision
-        self.weights_source = weights_lib.source_of(self.published_weights() if weights is None else weights, self.card)
+        if weights is None:
+            weights = self.published_weights() if self.card.weights.needed else weights_lib.NONE
+        self.weights_source = weights_lib.source_of(weights, self.card)
         if not deferred:
             self.materialise()
 
@@ -105,12 +107,16 @@ class Encoder(nn.Module, abc.ABC):
 
         Raises:
             WeightsError: If the weights do not fit.
+            EncoderError: If the card says that there are none, and there are.
         """
         if self.is_built:
             return
         with _seeded(self.seed):
             self.network = self.build()
-        if self.weights_source != weights_lib.RANDOM:
+        if self.weights_source == weights_lib.NONE and self.network.state_dict():
+            del self.network
+            raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
+        if self.weights_source not in (weights_lib.RANDOM, weights_lib.NONE):
             state = self._convert(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
         self.requires_grad_(False)
@@ -171,7 +177,7 @@ class Encoder(nn.Module, abc.ABC):
             self.materialise()
             self.to(windows_hu.device)
         device = windows_hu.device.type
-        bf16 = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
+        bf16 = self.precision_on(device) == "bf16"
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
             features = self._encode(to_axes(windows_hu, self.axes))
@@ -205,12 +211,19 @@ class Encoder(nn.Module, abc.ABC):
         """Returns itself: see the class."""
         return self
 
+    def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
+        """Returns the precision on a type of device, such as "cuda"; it settles "auto"."""
+        if self.precision == "auto":
+            return "bf16" if device_type == "cuda" else "fp32"
+        return self.precision
+
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold: weights, their hash, precision and options, as they are."""
         self.materialise()
+        state = self.network.state_dict()
         return {
             "weights": str(self.weights_source),
-            "weights_sha256": weights_lib.content_sha256(self.network.state_dict()),
+            "weights_sha256": None if self.weights_source == weights_lib.NONE else weights_lib.content_sha256(state),
             "precision": self.precision,
             "feature_centre_voxel": self.feature_centre(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
@@ -226,18 +239,23 @@ def identity(encoder: Encoder, device: torch.device) -> dict[str, Any]:
     Raises:
         EncoderError: If it holds a setting, or is of a class, that cannot be told from another.
     """
-    auto = "bf16" if device.type == "cuda" else "fp32"
     own = {"card", "precision", "weights_source", *vars(nn.Module())}
     settings = {k: _plain(v, f"{encoder.card.name}.{k}") for k, v in vars(encoder).items() if k not in own}
     classes = [c for c in type(encoder).__mro__ if c.__module__.partition(".")[0] not in ("torch", "builtins", "abc")]
-    source = encoder.weights_source
     return {
         "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
         "code": sorted({_code_sha256(cls) for cls in classes}),
         "card": asdict(encoder.card),
-        "settings": settings | {"precision": auto if encoder.precision == "auto" else encoder.precision},
-        "weights": f"random, seed {encoder.seed}" if source == weights_lib.RANDOM else weights_lib.file_sha256(source),
+        "settings": settings | {"precision": encoder.precision_on(device.type)},
+        "weights": _weights_identity(encoder),
     }
+
+
+def _weights_identity(encoder: Encoder) -> str:
+    source = encoder.weights_source
+    if source == weights_lib.RANDOM:
+        return f"random, seed {encoder.seed}"
+    return weights_lib.NONE if source == weights_lib.NONE else weights_lib.file_sha256(source)
 
 
 def _plain(value: Any, where: str) -> Any:

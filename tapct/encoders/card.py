@@ -18,6 +18,7 @@ class Weights:
         sha256: Checksum of that file; None where it is not known.
         licence: Licence of the weights (not of the code); None where it could not be established.
         gated: Whether an account or an agreement is needed to download.
+        needed: False for an encoder without parameters, such as a baseline of plain statistics.
     """
 
     repository: str | None = None
@@ -26,6 +27,7 @@ class Weights:
     sha256: str | None = None
     licence: str | None = None
     gated: bool = False
+    needed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

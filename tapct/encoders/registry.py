@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tapct.encoders.base import Encoder
+from tapct.encoders.exported import CARD_FILE, Exported
 from tapct.errors import EncoderError, nearest
 
 GROUP = "tapct.encoders"
@@ -41,9 +42,9 @@ def load_encoder(
     """Builds an encoder and loads its weights.
 
     Args:
-        name: One of `list_encoders()`.
-        weights: None for the published file, a path to a file of the published layout, or "random" for
-            seeded random initialisation.
+        name: One of `list_encoders()`, or a folder that `python -m pretrain.export` wrote.
+        weights: None for the published file (of a folder, the one in it), a path to a file of the published
+            layout, or "random" for seeded random initialisation.
         device: Where to put it.
         options: The card's settings to change (`in_plane_size=512`), and `precision`.
 
@@ -51,6 +52,8 @@ def load_encoder(
         EncoderError: If the name or an option is unknown.
         WeightsError: If the weights cannot be had or do not fit.
     """
+    if (Path(name) / CARD_FILE).is_file():
+        return Exported(name, weights, **options).to(device)
     return encoder_class(name)(weights, **options).to(device)
 
 

@@ -4,6 +4,7 @@
 (Appendix C.2); voxels are clipped and normalised with the statistics of the pretraining data.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, Weights
-from tapct.encoders.weights import from_dinov2
+from tapct.encoders.exported import Intensities, check_intensities, encode
+from tapct.encoders.weights import RANDOM, from_dinov2
 
 # Appendix B: foreground statistics of the 104,405 pretraining volumes.
 CLIP_HU = (-1008.0, 822.0)
@@ -30,16 +32,23 @@ class TapCT(Encoder):
     native_window: ClassVar[tuple[int, ...]]
     """The window of pretraining, whose patch grid the learned positions have."""
 
+    def materialise(self) -> None:
+        """Builds the network and loads its weights.
+
+        Raises:
+            WeightsError: If the weights do not fit, or were exported by a run with other intensities.
+        """
+        if self.weights_source != RANDOM:
+            check_intensities(Path(self.weights_source), Intensities(CLIP_HU, MEAN_HU, STD_HU), self.card.name)
+        super().materialise()
+
     def build(self) -> nn.Module:
         """Returns the vision transformer at its pretraining window, four registers (Table 7)."""
         make = {"s": vit.vit_small, "b": vit.vit_base}[self.size]
         return make(window_size=self.native_window, patch_size=self.patch_size, num_register_tokens=4)
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
-        x = (windows_hu.clamp(*CLIP_HU) - MEAN_HU) / STD_HU
-        two_d = len(self.patch_size) == 2
-        tokens = self.network(x.squeeze(2) if two_d else x)
-        return Features(tokens.map.unsqueeze(2) if two_d else tokens.map, tokens.cls, tokens.cls)
+        return encode(self.network, Intensities(CLIP_HU, MEAN_HU, STD_HU).normalise(windows_hu))
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         return from_dinov2(state_dict)
@@ -63,7 +72,7 @@ def _card(size: str, kind: str, window: tuple[int, int, int], stride: tuple[int,
         weights=Weights(
             # The paper names b-3d's page, and others have loaded s-3d's; the names of the rest are not known.
             repository=f"huggingface.co/fomofo/tap-ct-{size}-3d" if kind == "3d" else None,
-            file="model.safetensors" if kind == "3d" else None,
+            file="model.safetensors",
         ),
         pretraining_data=("in-house oncological CT, 105K volumes",),
         reference="Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of CT Foundation Models, 2025",

@@ -16,14 +16,24 @@ from tapct.encoders.card import EncoderCard
 from tapct.errors import WeightsError
 
 RANDOM = "random"
+NONE = "none"
+"""The source of the weights of an encoder without parameters."""
 
 
 def source_of(weights: str | Path, card: EncoderCard) -> str | Path:
     """Returns where the weights come from: "random", or an existing file (of a folder, the published one).
 
+    Of an encoder without parameters it is "none", also where "random" is asked for: there is nothing to draw.
+
     Raises:
-        WeightsError: If the file does not exist.
+        WeightsError: If the file does not exist, or the encoder has no parameters that it could hold.
     """
+    if not card.weights.needed:
+        if weights not in (NONE, RANDOM):
+            raise WeightsError(
+                f"{card.name} has no parameters, and takes no weights file such as {weights}. Leave it out"
+            )
+        return NONE
     if weights == RANDOM:
         return RANDOM
     path = Path(weights).expanduser()

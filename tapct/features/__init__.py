@@ -3,6 +3,7 @@
 from tapct.features.bank import EncodedCase, EncodedCases, FeatureBank
 from tapct.features.extract import CaseFeatures, encoder_grid, extract, extract_many
 from tapct.features.memory import FeatureMemory
+from tapct.features.statistics import FeatureStatistics
 from tapct.features.store import CacheMode, TensorStore
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "EncodedCases",
     "FeatureBank",
     "FeatureMemory",
+    "FeatureStatistics",
     "TensorStore",
     "encoder_grid",
     "extract",

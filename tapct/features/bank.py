@@ -156,14 +156,20 @@ class FeatureBank:
     def _task(self, who: dict[str, Any], part: CTDataset, index: int) -> _Task:
         case, card = part.cases[index], self.encoder.card
         scan = self._hashes.of(part.scan_paths(case))
-        task = [part.spec.name, part.spec.version, part.describe(), case]
         windows = {"overlap": self.overlap, "fit": self.fit_windows}
-        features_key = key_of({"encoder": who, "scan": scan, "task": task, "windows": windows, "dtype": self.dtype})
+        features_key = key_of(
+            {"encoder": who, "scan": scan, "task": part.scan_reading(case), "windows": windows, "dtype": self.dtype}
+        )
         if not isinstance(part, SegmentationDataset):
             return _Task(part, index, features_key, None)
         target = self._hashes.of(part.target_paths(case))
         grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
-        return _Task(part, index, features_key, key_of({"labels": target, "scan": scan, "task": task, "grid": grid}))
+        return _Task(
+            part,
+            index,
+            features_key,
+            key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid}),
+        )
 
     def _missing(self, task: _Task) -> list[str]:
         """Returns the keys of a case's entries that are to be computed; of a damaged one it is said, once."""

@@ -1,9 +1,11 @@
 """What the records say: intervals over patients, what separates models and what does not, and ranks."""
 
-from tapct.leaderboard.inputs import Metric, TaskInputs, from_records
+from tapct.leaderboard.inputs import Metric, TaskInputs, comparison_settings, from_records, model_name
 from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.label_efficiency import LabelEfficiency, LabelPoint, label_efficiency
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.paper import PAPER, PaperRow, read_paper
+from tapct.leaderboard.robustness import Drop, Robustness, robustness
 from tapct.leaderboard.summary import (
     RESAMPLES,
     Comparison,
@@ -18,15 +20,23 @@ __all__ = [
     "RESAMPLES",
     "Comparison",
     "Difference",
+    "Drop",
     "Estimate",
+    "LabelEfficiency",
+    "LabelPoint",
     "Metric",
     "ModelSummary",
     "OverallModel",
     "PaperRow",
+    "Robustness",
     "TaskInputs",
     "TaskSummary",
+    "comparison_settings",
     "from_records",
+    "label_efficiency",
+    "model_name",
     "read_paper",
+    "robustness",
     "summarise_task",
     "summarise_tasks",
 ]

@@ -1,6 +1,7 @@
 """What the statistics of one task are computed from: arrays, made from records that really compare."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +17,20 @@ Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
 LOWER_IS_BETTER: frozenset[Metric] = frozenset({"hd95_mm_native"})
 PAIR_METRICS: frozenset[Metric] = frozenset({"MicroAUROC", "MicroAP"})
 """Metrics of all (case, label) pairs; every other one is a mean over cases."""
+
+Variable = Literal["train_fraction", "train_draw", "perturbation"]
+"""What records of one task may be made to differ in, to see what it does."""
+
+_PLAIN: dict[Variable, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
+"""What these are in records from before they could be set."""
+
+_TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
+_PROBE = (
+    *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
+    "lr_scheduler",
+)
+_RATES = frozenset({"lr", "initial_lr", "base_lrs", "_last_lr"})
+_HOW_COMPUTED = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +82,12 @@ class TaskInputs:
             raise ValueError("probabilities must be defined, and targets 0 or 1")
 
     @property
+    def undefined(self) -> str:
+        """Why a number of this task is undefined, where it is."""
+        pairs = self.metric in PAIR_METRICS
+        return "the references have only one class" if pairs else "no case of a seed defines it"
+
+    @property
     def sign(self) -> int:
         """1 where a higher value is better, else -1."""
         return -1 if self.metric in LOWER_IS_BETTER else 1
@@ -77,31 +98,68 @@ class TaskInputs:
         return np.unique(self.patients, return_inverse=True)[1]
 
     @property
+    def key(self) -> str:
+        """What seeds the resamples: the same for all models and metrics of a task."""
+        return f"{self.task}:{self.version}"
+
+    @property
     def num_patients(self) -> int:
         """Number of patients."""
         return len(set(self.patients))
 
 
+def model_name(record: Record) -> str:
+    """Returns the name of a record's model, as a sweep's cells have it: `curia`, `curia@random` for random weights."""
+    name = record.encoder["card"]["name"]
+    return f"{name}@random" if record.encoder.get("weights") == "random" else name
+
+
+def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> None:
+    """Refuses records of one model that are of different encoders, options or weights.
+
+    Args:
+        models: Name of the model of each record.
+        records: The records.
+
+    Raises:
+        RecordError: If two records of a model differ in what the features depend on.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    for model, record in zip(models, records, strict=True):
+        known = {key: record.encoder[key] for key in ("card", "weights_sha256") if key in record.encoder}
+        own = json.loads(json.dumps(known))
+        _require_equal(model, first.setdefault(model, own), f"another record of {model}", own)
+
+
 def from_records(
-    records: Sequence[Record], metric: Metric, *, split: str = "test", names: Sequence[str] | None = None
+    records: Sequence[Record],
+    metric: Metric,
+    *,
+    split: str = "test",
+    names: Sequence[str] | None = None,
+    vary: Collection[Variable] = (),
 ) -> TaskInputs:
     """Collects a metric from the records of one task, one record per model.
 
     Args:
-        records: The records, all of the same task, version, options, classes, split, cases and notice.
+        records: The records, all of the same cases and `comparison_settings`.
         metric: The metric.
         split: The split that is reported.
-        names: Names of the models; by default those of the encoders' cards.
+        names: Names of the models; by default their `model_name`.
+        vary: The settings in which the records may differ, because their effect is what is asked for.
 
     Raises:
         RecordError: If a record is incomplete, does not compare with the others, or has no such metric.
     """
     if not records:
         raise RecordError("there is no record to compare")
-    models = tuple(names or (record.encoder["card"]["name"] for record in records))
+    models = tuple(names or map(model_name, records))
     if len(set(models)) != len(models) or len(models) != len(records):
         raise RecordError(f"{len(records)} records need as many different names, not {list(models)}; give names=...")
-    settings = [_settings(record, metric) for record in records]
+    settings = [
+        {key: value for key, value in comparison_settings(record, metric).items() if key not in vary}
+        for record in records
+    ]
     for name, record, own in zip(models, records, settings, strict=True):
         if not record.complete:
             raise RecordError(f"{name}: {len(record.runs)} of {record.runs_planned} runs have ended; finish it first")
@@ -128,14 +186,51 @@ def from_records(
     )
 
 
-def _settings(record: Record, metric: Metric) -> dict[str, Any]:
-    """Returns what must be the same in all records for their numbers to compare."""
-    keys = ("name", "version", "kind", "classes", "options", "split_sha256")
-    missing = [key for key in keys if key not in record.task]
+def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
+    """Returns what must be the same in all records for their numbers to compare, by name.
+
+    The task and its split; the labels that were trained on; how the head was trained: steps, batch, optimizer,
+    schedule, how many learning rates and looks at the selection cases it was chosen from; how scans are cut into
+    windows; the tolerance of NSD; the number of runs. Free are what each encoder needs for itself (its card's options,
+    the rates, the dtype of stored features), the seeds, and the machine. A setting that a record lacks is left out, and
+    so only compares with records that lack it as well.
+
+    Raises:
+        RecordError: If the record does not say what task it is of.
+    """
+    task, probe = record.task, record.probe
+    missing = [key for key in _TASK if key not in task]
     if missing:
         raise RecordError(f"a record's task has no {', '.join(missing)}")
-    tolerance = {"nsd_tolerance_mm": record.probe["nsd_tolerance_mm"]} if metric == "nsd_native" else {}
-    return {key: record.task[key] for key in keys} | tolerance | {"notice": record.notice, "runs": len(record.runs)}
+    settings = {key: task[key] for key in (*_TASK, "batch_size") if key in task}
+    settings |= {key: task.get(key, plain) for key, plain in _PLAIN.items()}
+    if settings["perturbation"] is not None:
+        settings["perturbation"] = [settings["perturbation"], task.get("perturbation_parameters")]
+    settings |= {key: _without(probe[key], _RATES) for key in _PROBE if key in probe}
+    if "optimizer" in probe:
+        settings["optimizer"] = _without(probe["optimizer"], _RATES | _HOW_COMPUTED)
+    if "learning_rates" in probe:
+        settings["number of learning rates"] = len(probe["learning_rates"] or [None])
+    settings["looks at the selection cases"] = _looks(record)
+    if metric == "nsd_native":
+        settings["nsd_tolerance_mm"] = probe["nsd_tolerance_mm"]
+    # As JSON has it: tuples of a record that was just made are the lists of one that was read.
+    return json.loads(json.dumps(settings | {"notice": record.notice, "runs": len(record.runs)}))
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    """Returns settings without some keys, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without(inner, keys) for key, inner in value.items() if key not in keys}
+    if isinstance(value, list | tuple):
+        return [_without(inner, keys) for inner in value]
+    return value
+
+
+def _looks(record: Record) -> list[int]:
+    """Returns how often each candidate head was looked at on the selection cases; the numbers that occur."""
+    candidates = [c for run in record.runs for c in (run.selection or {}).get("candidates", [])]
+    return sorted({len(candidate["scores"]) for candidate in candidates})
 
 
 def _tables(name: str, record: Record, split: str) -> list[dict[str, CaseResult]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -49,6 +50,35 @@ def draw_swaps(patients: int, resamples: int, key: str) -> np.ndarray:
 
 def _generator(key: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+
+
+class Resampled(NamedTuple):
+    """A metric of M models and S seeds: as it is, in R resamples of n patients, and without each patient.
+
+    Attributes:
+        value: (M, S), NaN where undefined.
+        draws: (M, S, R) likewise.
+        jackknife: (M, S, n) likewise.
+    """
+
+    value: np.ndarray
+    draws: np.ndarray
+    jackknife: np.ndarray
+
+    def mean(self, *rows: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """Returns the mean over the seeds of these models: the number, (R,) and (n,)."""
+        value, draws, jackknife = (of[list(rows)].mean(axis=(0, 1)) for of in self)
+        return float(value), draws, jackknife
+
+
+def resample(inputs: TaskInputs, resamples: int) -> Resampled:
+    """Returns the metric under resampling of patients; of one task the resamples are always the same."""
+    patients = inputs.num_patients
+    drawn = draw_patients(patients, resamples, inputs.key)
+    # Three questions in one pass: every patient once; the resamples; each patient left out in turn.
+    counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
+    value, draws, jackknife = np.split(evaluate(inputs, counts), [1, 1 + resamples], axis=2)
+    return Resampled(value[:, :, 0], draws, jackknife)
 
 
 def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tapct.leaderboard import comparison, resampling
-from tapct.leaderboard.inputs import LOWER_IS_BETTER, PAIR_METRICS, Metric, TaskInputs
+from tapct.leaderboard.inputs import LOWER_IS_BETTER, Metric, TaskInputs
 from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate, no_interval
 
 RESAMPLES = 2000
 FEW_PATIENTS = 50
-"""Below this many, intervals of a mean are often too short (André et al. 2026, arXiv:2601.17103)."""
+"""Below this many, intervals of a mean are often too short (André et al., "Some hidden traps of confidence intervals in
+medical image segmentation", BRIDGE workshop at MICCAI 2025; for other metrics it takes more: arXiv:2601.17103)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,37 +123,34 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
     resample, so their spread stands beside the interval as a number of its own.
     """
     patients = inputs.num_patients
-    key = f"{inputs.task}:{inputs.version}"
-    drawn = resampling.draw_patients(patients, resamples, key)
-    # Three questions in one pass: every patient once; the resamples; each patient left out in turn.
-    counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
-    by_seed = resampling.evaluate(inputs, counts)
-    value, draws, jackknife = np.split(by_seed.mean(axis=1), [1, 1 + resamples], axis=1)
-    undefined = (
-        "the references have only one class" if inputs.metric in PAIR_METRICS else "no case of a seed defines it"
-    )
+    found = resampling.resample(inputs, resamples)
+    value, draws, jackknife = (of.mean(axis=1) for of in found)
     estimates = [
-        estimate(float(v[0]), d, j, patients, undefined) for v, d, j in zip(value, draws, jackknife, strict=True)
+        estimate(float(v), d, j, patients, inputs.undefined) for v, d, j in zip(value, draws, jackknife, strict=True)
     ]
-    few = f"{patients} patient{'s' * (patients > 1)}: under {FEW_PATIENTS}, intervals are often too short"
     summary = TaskSummary(
         task=inputs.task,
         metric=inputs.metric,
         notice=inputs.notice,
         num_cases=len(inputs.cases),
         num_patients=patients,
-        warnings=(few,) if patients < FEW_PATIENTS else (),
+        warnings=few_patients(patients),
         models=tuple(
-            _model(name, each, seeds)
-            for name, each, seeds in zip(inputs.models, estimates, by_seed[:, :, 0], strict=True)
+            _model(name, each, seeds) for name, each, seeds in zip(inputs.models, estimates, found.value, strict=True)
         ),
         comparison=Comparison(rank_intervals={}),
-        value=value[:, 0],
+        value=value,
         draws=draws,
         jackknife=jackknife,
-        swaps=resampling.draw_swaps(patients, resamples, key),
+        swaps=resampling.draw_swaps(patients, resamples, inputs.key),
     )
     return replace(summary, comparison=compare(summary))
+
+
+def few_patients(patients: int) -> tuple[str, ...]:
+    """Returns what to know before reading intervals over so few patients, if anything."""
+    few = f"{patients} patient{'s' * (patients > 1)}: under {FEW_PATIENTS}, intervals are often too short"
+    return (few,) if patients < FEW_PATIENTS else ()
 
 
 def compare(summary: TaskSummary) -> Comparison:

@@ -28,6 +28,7 @@ from tapct.metrics import (
 )
 from tapct.metrics.classification import auroc, average_precision
 from tapct.probes.frozen import FrozenEncoderProbe, Mode
+from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult
 
 
@@ -125,12 +126,16 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         result = CaseResult(
             case=case.name,
             patient=case.patient,
-            loss=float(loss),
+            loss=finite_loss(loss, case.name),
             probabilities={n: float(p) for n, p in zip(classes, logits.sigmoid(), strict=True)},
             target={n: int(t) for n, t in zip(classes, target, strict=True)},
             padding_voxels=case.features.padding,
         )
         return {"loss": loss, "predictions": logits[None], "targets": target[None]}, result
+
+    @override
+    def head_input(self, case: EncodedCase) -> torch.Tensor:
+        return self._bag(case).T
 
     @override
     def score(self, results: list[CaseResult]) -> float | None:

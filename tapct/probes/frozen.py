@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from loguru import logger
 from torch import nn
 from typing_extensions import override
 
-from tapct import telemetry
+from tapct import flags, telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.errors import EncoderError, TaskError
 from tapct.features import (
@@ -30,9 +31,9 @@ from tapct.features import (
     extract,
 )
 from tapct.files import features_folder, write_atomically
-from tapct.probes.heads import Candidates, Session
+from tapct.probes.heads import Candidates, DivergedError, Session
 from tapct.probes.recording import RunRecorder, training_settings
-from tapct.records import CaseResult, print_summary
+from tapct.records import CaseResult, print_summary, read_record, write_record
 from tapct.volumes import Grid, resample_labels
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
@@ -117,7 +118,14 @@ class FrozenEncoderProbe(module.ModelModule):
             head: The head.
             case: The case.
             reported: Whether this goes into the record, or only chooses a head while training.
+
+        Raises:
+            DivergedError: If the loss of the head is not finite.
         """
+        raise NotImplementedError
+
+    def head_input(self, case: EncodedCase) -> torch.Tensor:
+        """Returns what a head sees of a case, (channels, values)."""
         raise NotImplementedError
 
     def score(self, results: list[CaseResult]) -> float | None:
@@ -151,7 +159,7 @@ class FrozenEncoderProbe(module.ModelModule):
         runs = range(self.run, planned) if self.runs_together else [self.run]
         self._check_selection()
         self.candidates = Candidates(runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed)
-        self._seen: list[list[CaseResult]] = [[] for _ in self.candidates.all]
+        self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
         setattr(self, self.head_name, self.candidates.modules)
 
     def _fill_bank(self) -> None:
@@ -237,7 +245,7 @@ class FrozenEncoderProbe(module.ModelModule):
     @override
     def on_fit_end(self) -> None:
         if self.candidates is not None:
-            self.session.seconds = {"fit": time.perf_counter() - self._started}
+            self.recorder.seconds["fit"] = time.perf_counter() - self._started
             self.session.settings = training_settings(self.trainer)
             step = self.trainer.global_step
             for run in {candidate.run: None for candidate in self.candidates.all}:
@@ -245,7 +253,6 @@ class FrozenEncoderProbe(module.ModelModule):
         head = self.build_head(self.classes)
         head.load_state_dict(self.session.by_run[self.run].at.state)
         setattr(self, self.head_name, nn.ModuleList([head.to(self.device).eval()]))
-        self.recorder.seconds |= self.session.seconds
         folder = Path(str(self.trainer.log_dir))
         write_atomically(folder / "head.safetensors", safetensors.torch.save(self.session.by_run[self.run].at.state))
 
@@ -264,8 +271,12 @@ class FrozenEncoderProbe(module.ModelModule):
         with self.full_precision():
             cases = batch if isinstance(batch, list) and isinstance(batch[0], EncodedCase) else [self.case_of(batch)]
             assert self.candidates is not None
-            # Summed: the gradient of each head is that of its own loss.
-            return {"loss": torch.stack([self.loss(c.head, cases) for c in self.candidates.all]).sum()}
+            for case in cases:
+                if self.session.features.wants(case.name):
+                    self.session.features.add(case.name, self.head_input(case))
+            losses = torch.stack([self.loss(c.head, cases) for c in self.candidates.all])
+            self.candidates.trained(losses)
+            return {"loss": losses.sum()}  # summed: the gradient of each head is that of its own loss
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -289,17 +300,33 @@ class FrozenEncoderProbe(module.ModelModule):
                 self.recorder.cases[self._split].append(result)
                 return outputs
             assert self.candidates is not None
-            both = [self.evaluate(c.head, case, reported=False) for c in self.candidates.all]
-            for seen, (_, result) in zip(self._seen, both, strict=True):
-                seen.append(result)
-            return both[0][0]  # what eva logs while training is the first head's
+            looks = [self._look(candidate.head, case) for candidate in self.candidates.all]
+            for seen, look in zip(self._seen, looks, strict=True):
+                seen.append(None if look is None else look[1])
+            sound = [outputs for outputs, _ in filter(None, looks)]
+            if not sound:
+                raise DivergedError(
+                    f"every head has diverged at step {self.trainer.global_step}; lower the learning rates"
+                )
+            return sound[0]  # what eva logs while training is one head's
+
+    def _look(self, head: nn.Module, case: EncodedCase) -> tuple[dict[str, Any], CaseResult] | None:
+        """Evaluates a head while it trains; None if it has diverged, which must not end the others."""
+        try:
+            return self.evaluate(head, case, reported=False)
+        except DivergedError:
+            return None
 
     @override
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         if self.trainer.state.fn == TrainerFn.FITTING and self.candidates is not None:
-            self.candidates.observe([self.score(results) for results in self._seen], self.trainer.global_step)
+            self.candidates.observe([self._score(results) for results in self._seen], self.trainer.global_step)
             self._seen = [[] for _ in self.candidates.all]
+
+    def _score(self, results: list[CaseResult | None]) -> float | None:
+        sound = [result for result in results if result is not None]
+        return self.score(sound) if len(sound) == len(results) else None
 
     # -- One case --------------------------------------------------------------------------------------
 
@@ -390,13 +417,18 @@ class FrozenEncoderProbe(module.ModelModule):
             run=self.run,
             seed=self.seed + self.run,
             head=self.trained_head,
-            selection=self.session.by_run[self.run].describe(),
-            card=self.encoder.card,
-            encoder=self.encoder.describe() if self.bank is None else self.bank.description(),
+            chosen=self.session.by_run[self.run],
+            features=self.session.features.describe(),
+            encoder={
+                "card": asdict(self.encoder.card),
+                **(self.encoder.describe() if self.bank is None else self.bank.description()),
+                "precision_used": self.encoder.precision_on(self.device.type),
+            },
             probe=self.describe(),
         )
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (split == "test" or self.trainer.datamodule.datasets.test is None):
+            write_record(flags.with_own_checks(read_record(path)), path.parent)
             print_summary(path)
 
     def describe(self) -> dict[str, Any]:

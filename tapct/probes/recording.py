@@ -1,8 +1,8 @@
 """Collecting what a run gives, and writing its record from the objects that ran."""
 
+import math
 import time
 from collections import defaultdict
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from tapct.encoders import EncoderCard
 from tapct.encoders.weights import content_sha256
-from tapct.records import CaseResult, Record, RunRecord, environment, write_record
+from tapct.probes.heads import Chosen
+from tapct.records import CaseResult, Record, RunRecord, environment, git_state, write_record
 
 
 class RunRecorder:
     """The results, metrics and times of one run."""
 
     def __init__(self) -> None:
+        git_state()  # now, with the code that runs, and not hours later
         self.cases: dict[str, list[CaseResult]] = defaultdict(list)
         self.metrics: dict[str, dict[str, float | None]] = {}
         self.seconds: dict[str, float] = defaultdict(float)
@@ -48,8 +49,8 @@ class RunRecorder:
         run: int,
         seed: int,
         head: torch.nn.Module,
-        selection: dict[str, Any],
-        card: EncoderCard,
+        chosen: Chosen,
+        features: dict[str, Any] | None,
         encoder: dict[str, Any],
         probe: dict[str, Any],
     ) -> Path:
@@ -60,32 +61,40 @@ class RunRecorder:
             run: Index of the run.
             seed: Seed of the run's head.
             head: The head that was evaluated.
-            selection: How it was chosen.
-            card: The encoder's card.
-            encoder: What else the record holds of the encoder.
+            chosen: How it was chosen.
+            features: Statistics of the training features.
+            encoder: What the record holds of the encoder.
             probe: Settings of the probe.
         """
         one = RunRecord(
             run=run,
             seed=seed,
             probe_sha256=content_sha256(head.state_dict()),
-            selection=selection,
+            selection=chosen.describe(),
             metrics=dict(self.metrics),
             cases={split: self.cases[split] for split in self.metrics},
         )
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        device = trainer.strategy.root_device
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        seconds = {stage: round(value, 2) for stage, value in self.seconds.items()}
+        training = {
+            "loss": [value if math.isfinite(value) else None for value in chosen.losses],
+            "start_sha256": chosen.start_sha256,
+            "is_zero": not any(bool(p.any()) for p in head.parameters() if p.ndim > 1),
+        }
         record = Record(
             notice=getattr(datamodule, "notice", None),
-            encoder={"card": asdict(card), **encoder},
+            encoder=encoder,
             task=datamodule.describe(),
             probe=probe,
             runs_planned=getattr(trainer, "n_runs", 1),
             runs=[one],
             execution={
-                "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
-                **environment(device),
+                "written_at": now,
+                "seconds": seconds,
+                **environment(trainer.strategy.root_device),
+                "features": features,
+                "runs": [{"run": run, "ended_at": now, "seconds": seconds, "training": training}],
             },
         )
         return write_record(record, Path(str(trainer.log_dir)).parent)
@@ -107,5 +116,6 @@ def training_settings(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that JSON can hold."""
-    return {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}
+    """Returns the settings that JSON can hold; "inf" and "nan" as text, for they are no numbers there."""
+    kept = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}

@@ -30,8 +30,9 @@ from tapct.metrics import (
 )
 from tapct.probes.dense import dice_ce_loss, predict_labels
 from tapct.probes.frozen import FrozenEncoderProbe, Mode
+from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult, Protocol
-from tapct.viz import draw_overlay
+from tapct.viz.overlay import draw_overlay
 from tapct.volumes import LinearMap
 
 
@@ -151,6 +152,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             "paper": confusion_matrix(predicted_paper, case.labels, len(self.classes)),
         }
         loss = self._loss(logits, case)
+        value = finite_loss(loss, case.name)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None
         if reported and self._split == "test" and self.run == 0 and len(self.recorder.cases["test"]) < self.overlays:
@@ -161,7 +163,11 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             "nsd_native": None if surfaces is None else torch.from_numpy(surfaces.nsd),
             "hd95_mm_native": None if surfaces is None else torch.from_numpy(surfaces.hd95_mm),
         }
-        return outputs, self._result(case, confusions, surfaces, float(loss))
+        return outputs, self._result(case, confusions, surfaces, value)
+
+    @override
+    def head_input(self, case: EncodedCase) -> torch.Tensor:
+        return case.features.map.flatten(1)
 
     @override
     def score(self, results: list[CaseResult]) -> float | None:
@@ -191,6 +197,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         def by_class(values: np.ndarray) -> dict[str, float | None]:
             return {n: None if math.isnan(v) else float(v) for n, v in zip(self.classes[1:], values[1:], strict=True)}
 
+        reference = confusions["native"].sum(dim=1).tolist()
         return CaseResult(
             case=case.name,
             patient=case.patient,
@@ -199,6 +206,8 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             nsd=None if surfaces is None else by_class(surfaces.nsd),
             hd95_mm=None if surfaces is None else by_class(surfaces.hd95_mm),
             padding_voxels=case.features.padding,
+            voxels=sum(reference),
+            reference_voxels=dict(zip(self.classes[1:], reference[1:], strict=True)),
         )
 
     def _draw(self, case: EncodedCase, prediction: torch.Tensor) -> None:
@@ -206,4 +215,5 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         scan = self.trainer.datamodule.scan(case.name)
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
         title = f"{case.name}: {self.encoder.card.display_name} ({self.encoder.weights_source})"
-        draw_overlay(path, scan.hu, truth, predicted, self.classes, scan.spacing_mm, title, self._notice)
+        columns = {"prediction": predicted}
+        draw_overlay(path, scan.hu, scan.grid, truth, columns, self.classes, title, notice=self._notice)

@@ -1,22 +1,29 @@
 """Result records: their schema, how they are written, and where they were made."""
 
+from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
 from tapct.records.provenance import environment, git_state
-from tapct.records.record import SCHEMA_VERSION, CaseResult, ClassMetric, Protocol, Record, RunRecord
-from tapct.records.store import RECORD_FILE, read_record, write_atomically, write_record
+from tapct.records.record import SCHEMA_VERSION, CaseResult, ClassMetric, Flag, Protocol, Record, RunRecord
+from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 
 __all__ = [
+    "CASES_FILE",
     "RECORD_FILE",
     "SCHEMA_VERSION",
     "CaseResult",
     "ClassMetric",
+    "Flag",
     "Protocol",
     "Record",
+    "RecordsFound",
     "RunRecord",
     "environment",
     "git_state",
     "print_summary",
+    "read_cases",
     "read_record",
+    "read_records",
+    "to_table",
     "write_atomically",
     "write_record",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tapct.records.record import ClassMetric, Record
@@ -14,7 +15,7 @@ from tapct.records.store import read_record
 
 
 def print_summary(path: Path) -> None:
-    """Prints the table of a record, where the record is, and the pictures beside it."""
+    """Prints the table of a record, its flags, where the record is, and the pictures beside it."""
     record = read_record(path)
     console = Console()
     for split in sorted({split for run in record.runs for split in run.cases}):
@@ -22,6 +23,8 @@ def print_summary(path: Path) -> None:
         console.print(class_table(record, split) if has_dice else metric_table(record, split))
     if record.notice:
         console.print(f"[bold]{record.notice}[/bold]", highlight=False)
+    for flag in record.flags:
+        console.print(f"[bold yellow]red flag {flag.id}[/bold yellow]: {escape(flag.detail)}. {escape(flag.message)}")
     console.print(f"record:  {path.resolve()}", soft_wrap=True, highlight=False)
     for picture in sorted(path.parent.glob("run_*/overlays/*.png")):
         console.print(f"overlay: {picture.resolve()}", soft_wrap=True, highlight=False)

@@ -1,5 +1,6 @@
 """Where a result was made: versions, code, device."""
 
+import functools
 import os
 import platform
 import resource
@@ -23,6 +24,11 @@ PACKAGES = (
     "SimpleITK",
     "pydicom",
     "jsonargparse",
+    "transformers",
+    "safetensors",
+    "scipy",
+    "pydantic",
+    "pyarrow",
 )
 
 
@@ -35,6 +41,10 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git": git_state(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "device_type": device.type,
+        "processor": _processor(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
@@ -48,8 +58,11 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     return peak
 
 
+@functools.cache
 def git_state() -> dict[str, Any] | None:
     """Returns the commit of this project's checkout and whether it has changes.
+
+    Asked once: a process goes on with the code that it began with, whatever is committed meanwhile.
 
     None outside a checkout; where git cannot be asked, `{"unavailable": why}`.
     """
@@ -72,6 +85,15 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError) as error:
         return {"unavailable": str(error)}
     return {"commit": commit, "dirty": bool(status)}
+
+
+def _processor() -> str | None:
+    """Returns the model of the CPU; None where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _version(package: str) -> str | None:

@@ -7,6 +7,7 @@ One JSON file per cell (encoder x task x protocol settings). Everything that dec
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tapct.errors import RecordError
 from tapct.metrics.dice import Summary, summarise
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+
+UNSIGNED = ("fingerprint", "complete", "execution", "flags")
+"""The keys of a record's file that its fingerprint does not cover."""
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
@@ -26,6 +30,20 @@ ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Flag(_Model):
+    """Something about a record that must be looked at before its numbers are believed.
+
+    Attributes:
+        id: What it is, the same in every release; `tapct.flags` has them all.
+        message: What it means and what to check.
+        detail: What was found in this record.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9-]+$")
+    message: str
+    detail: str
 
 
 class CaseResult(_Model):
@@ -42,6 +60,8 @@ class CaseResult(_Model):
         probabilities: Per class, the predicted probability (classification).
         target: Per class, the reference (classification).
         padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
+        voxels: Voxels of the scan (segmentation).
+        reference_voxels: Per class without background, its voxels in the reference, on the native grid.
     """
 
     case: str
@@ -53,6 +73,9 @@ class CaseResult(_Model):
     probabilities: dict[str, float] | None = None
     target: dict[str, int] | None = None
     padding_voxels: tuple[int, int, int]
+    # Left out of the file where a record has them not: the fingerprint of one of before them stays what it was.
+    voxels: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    reference_voxels: dict[str, int] | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def by_class(self, metric: ClassMetric) -> dict[str, float | None] | None:
         """Returns a metric of each class without background; None where the case has no such metric."""
@@ -95,9 +118,10 @@ class Record(_Model):
         runs_planned: Runs that the session was to have.
         runs: The runs that ended, in order.
         execution: Versions, device, times: what does not decide the result.
+        flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     notice: str | None
     encoder: dict[str, Any]
     task: dict[str, Any]
@@ -105,6 +129,7 @@ class Record(_Model):
     runs_planned: int = Field(ge=1)
     runs: list[RunRecord]
     execution: dict[str, Any]
+    flags: list[Flag] = []
 
     @model_validator(mode="after")
     def _check(self) -> "Record":
@@ -120,7 +145,7 @@ class Record(_Model):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides or is the result; without `execution`."""
+        """Hash of everything that decides or is the result; without `execution` and `flags`."""
         return _fingerprint(self.model_dump(mode="json"))
 
     def to_json(self) -> str:
@@ -137,21 +162,21 @@ class Record(_Model):
             where: The file, for the error.
 
         Raises:
-            RecordError: If it is truncated, of another schema, or was changed after it was written.
+            RecordError: If it is truncated, of a newer schema, or was changed after it was written.
         """
         try:
             content = json.loads(text)
-            if not isinstance(content, dict):
-                raise RecordError(f"{where} is no record: it holds a {type(content).__name__}")
-            fingerprint = content.pop("fingerprint", None)
-            content.pop("complete", None)
-            record = cls.model_validate(content)
         except json.JSONDecodeError as error:
             raise RecordError(f"{where} is no record: {error}. It may be truncated; run the cell again") from error
+        if not isinstance(content, dict):
+            raise RecordError(f"{where} is no record: it holds a {type(content).__name__}")
+        signed = {key: value for key, value in content.items() if key not in ("fingerprint", "complete")}
+        try:
+            record = cls.model_validate(_migrated(signed, where))
         except ValidationError as error:
             raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error
         # Of what the file holds, not of the model: that of a later release may have fields which the file has not.
-        if fingerprint != _fingerprint(content):
+        if content.get("fingerprint") != _fingerprint(content):
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record
 
@@ -177,6 +202,39 @@ class Record(_Model):
 
 
 def _fingerprint(content: dict[str, Any]) -> str:
-    """Returns the hash of a record's JSON content, without `execution`."""
-    content = {key: value for key, value in content.items() if key != "execution"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Returns the hash of what is signed of a record's JSON content.
+
+    The schema's number goes in as 1 for all: later ones changed nothing in what is signed, and so one result has one
+    fingerprint, whichever of them it was written under.
+    """
+    signed = {key: value for key, value in content.items() if key not in UNSIGNED} | {"schema_version": 1}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 has flags, and the times of every run; schema 1 kept those of the last run that was written."""
+    match content:
+        case {"runs": [*_, {"run": last}], "execution": {"seconds": dict(seconds), **others}}:
+            content = {
+                **content,
+                "execution": {**others, "seconds": seconds, "runs": [{"run": last, "seconds": seconds}]},
+            }
+    return {**content, "schema_version": 2, "flags": []}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""By schema, what makes content of the next one of it; it need not be valid."""
+
+
+def _migrated(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the content of a record's file as the newest schema has it."""
+    version = content.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise RecordError(f"{where} is no record: its schema_version is {version!r}")
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{where} was written by a newer tapct (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade"
+        )
+    for number in range(version, SCHEMA_VERSION):
+        content = MIGRATIONS[number](content)
+    return content

@@ -1,12 +1,57 @@
-"""Writing records so that nothing is lost: atomically, as each run ends."""
+"""Writing records so that nothing is lost, and reading those of a folder."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tapct import files
 from tapct.errors import RecordError
+from tapct.records.cases import CASES_FILE, cases_parquet
 from tapct.records.record import Record
 
 RECORD_FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class RecordsFound:
+    """The records of a results folder.
+
+    Attributes:
+        sound: Path to record, sorted by path.
+        unsound: Path to why it cannot be used.
+    """
+
+    sound: dict[Path, Record]
+    unsound: dict[Path, str]
+
+
+def read_records(results: Path, task: str = "*") -> RecordsFound:
+    """Reads the published records of a results folder, `RESULTS/TASK/CELL/record.json`.
+
+    What eva wrote under `CELL/sessions/`, and records put aside (`replaced-TIME-record.json`), are no results.
+
+    Args:
+        results: The folder.
+        task: Only this task's.
+
+    Raises:
+        RecordError: If the folder is not there.
+    """
+    if not results.is_dir():
+        raise RecordError(f"there is no results folder {results}")
+    found = RecordsFound({}, {})
+    for path in sorted(results.glob(f"{task}/*/{RECORD_FILE}")):
+        try:
+            record = read_record(path)
+        except RecordError as error:
+            found.unsound[path] = str(error)
+            continue
+        if record.complete:
+            found.sound[path] = record
+        else:
+            found.unsound[path] = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
+    return found
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -22,10 +67,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_record(record: Record, folder: Path) -> Path:
-    """Writes the record of a session into its folder, with the runs that ended before.
+    """Writes the record of a session into its folder, with the runs that ended before, and its cases as a table.
 
     Called as each run ends with that run alone: runs already on disk are kept, so a crash in the last
-    run loses nothing.
+    run loses nothing. The table goes first: a record that is there has its table, and one that was not reached
+    leaves a table of another fingerprint, which `read_cases` refuses and the next write replaces.
 
     Args:
         record: The cell, holding the newest run (or runs).
@@ -35,17 +81,15 @@ def write_record(record: Record, folder: Path) -> Path:
         The path of the record.
 
     Raises:
-        RecordError: If the record there is of other settings, or cannot be written.
+        RecordError: If the record there is of other settings, or either file cannot be written or would not be valid.
     """
     path = folder / RECORD_FILE
     if path.exists():
-        earlier = read_record(path)
-        if _settings(earlier) != _settings(record):
-            raise RecordError(f"{path} is of other settings than this run; use another OUTPUT_ROOT")
-        new = {run.run for run in record.runs}
-        runs = sorted([*(r for r in earlier.runs if r.run not in new), *record.runs], key=lambda run: run.run)
-        record = record.model_copy(update={"runs": runs})
-    write_atomically(path, record.to_json())
+        record = _joined(read_record(path), record, path)
+    text = record.to_json()
+    Record.from_json(text, where=f"what would be written to {path}")
+    write_atomically(folder / CASES_FILE, cases_parquet(record))
+    write_atomically(path, text)
     return path
 
 
@@ -53,11 +97,36 @@ def read_record(path: Path) -> Record:
     """Reads a record.
 
     Raises:
-        RecordError: If it is not there, or not valid.
+        RecordError: If it is not there, cannot be read, or is not valid.
     """
     if not path.is_file():
         raise RecordError(f"there is no record at {path}")
-    return Record.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+    return Record.from_json(text, where=str(path))
+
+
+def _joined(earlier: Record, record: Record, path: Path) -> Record:
+    """Returns a record with the runs of an earlier one that it does not have itself."""
+    if _settings(earlier) != _settings(record):
+        raise RecordError(f"{path} is of other settings than this run; use another OUTPUT_ROOT")
+    runs = {run.run: run for run in [*earlier.runs, *record.runs]}
+    execution = _with_all_runs(earlier.execution, record.execution)
+    return record.model_copy(update={"runs": [runs[run] for run in sorted(runs)], "execution": execution})
+
+
+def _with_all_runs(earlier: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
+    """Returns how the latest runs were executed, with the times of those before and the seconds of all."""
+    runs = {run["run"]: run for run in [*earlier.get("runs", []), *latest.get("runs", [])]}
+    if not runs:
+        return latest
+    seconds: Counter[str] = Counter()
+    for run in runs.values():
+        seconds.update(run["seconds"])
+    total = {stage: round(value, 2) for stage, value in seconds.items()}
+    return {**latest, "seconds": total, "runs": [runs[run] for run in sorted(runs)]}
 
 
 def _settings(record: Record) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tapct.errors import TapctError, nearest
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
+    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION"),
 )
 """The variables that the shipped configs read."""
 
@@ -36,6 +37,7 @@ class Cell:
     Attributes:
         task: Name of the task, which is also that of its config.
         encoder: Name of the encoder.
+        label: Names the cell among those of its task (see `tapct.sweep.variants`).
         folder: Where the cell's files are, absolute.
         config: The task's config, absolute.
         overrides: Further configs, each over the ones before, absolute.
@@ -44,6 +46,7 @@ class Cell:
 
     task: str
     encoder: str
+    label: str
     folder: Path
     config: Path
     overrides: tuple[Path, ...] = ()
@@ -52,7 +55,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell in words."""
-        return f"{self.encoder} on {self.task}"
+        return f"{self.label} on {self.task}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -78,7 +81,8 @@ class Cell:
     def to_dict(self) -> dict[str, Any]:
         """Returns the cell as JSON can hold it."""
         paths = {"folder": str(self.folder), "config": str(self.config), "overrides": [str(p) for p in self.overrides]}
-        return {"task": self.task, "encoder": self.encoder, **paths, "variables": dict(self.variables)}
+        names = {"task": self.task, "encoder": self.encoder, "label": self.label}
+        return {**names, **paths, "variables": dict(self.variables)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Cell":

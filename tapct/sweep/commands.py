@@ -28,6 +28,7 @@ from tapct.sweep.cell import (
     weights_by_encoder,
 )
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
+from tapct.sweep.variants import encoder_of, variants
 
 WATCH_S = 5.0
 _WIDE = 200
@@ -38,7 +39,7 @@ class Sweep:
     """What was asked for.
 
     Attributes:
-        encoders: Names by comma, or "all".
+        encoders: Names by comma, or "all"; `@random` behind one is that encoder with random weights.
         tasks: Names by comma, or "all": every one but the quickstart.
         weights: One value for all, or ENCODER=VALUE by comma; None is the variable ENCODER_WEIGHTS, else the config's.
         results: Folder of the results.
@@ -47,6 +48,9 @@ class Sweep:
         max_steps: Optimizer steps; None is the variable MAX_STEPS, else the config's.
         runs: Runs; likewise, of N_RUNS.
         accelerator: Likewise, of ACCELERATOR.
+        fractions: Shares of the training patients, each a cell of its own; empty is all patients.
+        draws: How often patients are drawn for each share below 1.
+        perturbations: Of the test scans, by comma, or "all": each a cell beside the unperturbed one.
     """
 
     encoders: str
@@ -58,6 +62,9 @@ class Sweep:
     max_steps: int | None = None
     runs: int | None = None
     accelerator: str | None = None
+    fractions: Sequence[float] = ()
+    draws: int = 1
+    perturbations: str | None = None
 
     def cells(self) -> list[Cell]:
         """Returns the cells, task by task: scans that were just read need no disk.
@@ -68,9 +75,16 @@ class Sweep:
         folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
         configs = configs_by_task(folder)
         benchmark = {task: path.parent != folder for task, path in configs.items()}
-        encoders = choose("encoder", self.encoders, dict.fromkeys(list_encoders(), True))
+        varied = variants(
+            self.encoders,
+            list_encoders(),
+            fractions=self.fractions,
+            draws=self.draws,
+            perturbations=self.perturbations,
+        )
         tasks = choose("task", self.tasks, benchmark)
-        weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), encoders)
+        names = list(dict.fromkeys(variant.encoder for variant in varied))
+        weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), names)
         overrides = tuple(Path(absolute(path)) for path in self.overrides)
         for path in overrides:
             if not path.is_file():
@@ -79,14 +93,15 @@ class Sweep:
         return [
             Cell(
                 task=task,
-                encoder=encoder,
-                folder=results / task / encoder,
+                encoder=variant.encoder,
+                label=variant.label,
+                folder=results / task / variant.label,
                 config=configs[task],
                 overrides=overrides,
-                variables=self._variables(weights.get(encoder)),
+                variables={**self._variables(weights.get(variant.encoder)), **variant.variables},
             )
             for task in tasks
-            for encoder in encoders
+            for variant in varied
         ]
 
     def _variables(self, weights: str | None) -> dict[str, str]:
@@ -96,6 +111,18 @@ class Sweep:
         found = {name: os.environ[name] for name in kept if name in os.environ}
         found |= {name: absolute(found[name]) for name in ("DATA_ROOT", "SPLIT_FILE") if name in found}
         return found | {name: str(value) for name, value in asked.items() if value is not None}
+
+
+def shares(fractions: str | None) -> list[float]:
+    """Returns the numbers of a list by comma.
+
+    Raises:
+        SweepError: If one is no number.
+    """
+    try:
+        return [float(word) for word in (fractions or "").split(",") if word.strip()]
+    except ValueError as error:
+        raise SweepError(f"--fractions {fractions}: write numbers by comma, such as 0.01,0.1,1") from error
 
 
 def results_folder(results: str | None) -> Path:
@@ -294,13 +321,14 @@ def _live_jobs(folders: Sequence[Path]) -> dict[str, str] | None:
 def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Path]:
     there = sorted(path.parent for path in results.glob("*/*/cell.lock"))
     there += [path.parent for path in sorted(results.glob("*/*/record.json")) if path.parent not in there]
-    found_encoders = list(dict.fromkeys(path.name for path in there))
+    labels = list(dict.fromkeys(path.name for path in there))
     found_tasks = list(dict.fromkeys(path.parent.name for path in there))
-    known_encoders = [*list_encoders(), *(name for name in found_encoders if name not in list_encoders())]
     known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
-    wanted = dict.fromkeys(known_encoders, False) | dict.fromkeys(found_encoders, True)
-    chosen = choose("encoder", encoders or "all", wanted)
-    return [results / task / encoder for task in choose("task", tasks or "all", known_tasks) for encoder in chosen]
+    known = dict.fromkeys(list_encoders(), False) | dict.fromkeys((encoder_of(label) for label in labels), False)
+    asked = choose("encoder", encoders or "all", known | dict.fromkeys(labels, True))
+    # The name of an encoder means its variants too.
+    chosen = dict.fromkeys(label for name in asked for label in (name, *labels) if name in (label, encoder_of(label)))
+    return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
 
 
 def _estimates(orders: Sequence[Order], states: Sequence[State], results: Path) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tapct.sweep.state import State, Status
+from tapct.sweep.variants import encoder_of
 
 COLOURS: dict[Status, str] = {
     "done": "green",
@@ -45,14 +46,14 @@ def minutes(state: State, asked: Mapping[str, str], finished: Sequence[State]) -
         for other in finished
         if other.wall_s is not None and all((other.settings or {}).get(key) == asked.get(key) for key in BUDGET)
     ]
-    for same in ("task", "encoder"):
-        if found := [other.wall_s for other in alike if getattr(other, same) == getattr(state, same)]:
+    for same in (lambda of: of.task, lambda of: encoder_of(of.label)):
+        if found := [other.wall_s for other in alike if same(other) == same(state)]:
             return fmean(s for s in found if s is not None) / 60
     return None
 
 
 def table(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> Group:
-    """Returns a row for each encoder and a column for each task, then a line for each cell that needs one.
+    """Returns a row for each encoder and variant, a column for each task, then a line for each cell that needs one.
 
     Args:
         states: The cells.
@@ -63,9 +64,9 @@ def table(states: Sequence[State], estimates: Mapping[str, float | None] | None 
     for column in grid.columns:
         column.no_wrap = True
     by_name = {state.name: state for state in states}
-    for encoder in dict.fromkeys(state.encoder for state in states):
-        cells = (by_name.get(f"{encoder} on {task}") for task in tasks)
-        grid.add_row(encoder, *(_cell(state, estimates) for state in cells))
+    for label in dict.fromkeys(state.label for state in states):
+        cells = (by_name.get(f"{label} on {task}") for task in tasks)
+        grid.add_row(label, *(_cell(state, estimates) for state in cells))
     lines = [_line(state) for state in states if state.status not in ("done", "missing")]
     return Group(grid, *lines, Text(summary(states, estimates), style="bold"))
 

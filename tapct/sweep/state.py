@@ -30,7 +30,7 @@ class State:
     """The state of a cell.
 
     Attributes:
-        encoder: Name of the encoder.
+        label: Names the cell among those of its task: the encoder, and what is varied about it.
         task: Name of the task.
         status: In a word.
         detail: Who runs it since when, why it failed, what is wrong with its record.
@@ -40,7 +40,7 @@ class State:
         settings: What the record was made under.
     """
 
-    encoder: str
+    label: str
     task: str
     status: Status
     detail: str = ""
@@ -52,7 +52,7 @@ class State:
     @property
     def name(self) -> str:
         """The cell in words."""
-        return f"{self.encoder} on {self.task}"
+        return f"{self.label} on {self.task}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def state_of(folder: Path, asked: dict[str, str] | None = None, live_jobs: Mappi
         live_jobs: The Slurm jobs that wait or run, to their state; None if Slurm cannot be asked.
     """
     attempt, running = lock.last_attempt(folder)
-    common: dict[str, Any] = {"encoder": folder.name, "task": folder.parent.name}
+    common: dict[str, Any] = {"label": folder.name, "task": folder.parent.name}
     common["attempts"] = 0 if attempt is None else attempt.number
     common["log"] = str(folder / LOG_FILE) if (folder / LOG_FILE).exists() else None
     if running:

@@ -104,7 +104,8 @@ def _leave_shipped_data_alone(cell: Cell) -> None:
 
 def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float) -> None:
     """Puts the record of a session where the results are read, with the settings that it was asked under."""
-    from tapct.records import RECORD_FILE, read_record
+    from tapct import flags
+    from tapct.records import RECORD_FILE, read_record, write_record
 
     record = read_record(session)
     found = (record.task["name"], record.encoder["card"]["name"])
@@ -127,7 +128,7 @@ def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float)
         "finished_at": lock.now(),
     }
     write_atomically(cell.folder / ABOUT_FILE, json.dumps(about, indent=1))
-    write_atomically(target, session.read_bytes())
+    write_record(flags.with_cross_checks(record, cell.folder.parents[1]), cell.folder)
     (cell.folder / FAILURE_FILE).unlink(missing_ok=True)
     print(f"done in {wall_s:.0f} s: {target}", flush=True)
 

@@ -27,6 +27,11 @@ class ClassificationDataset(CTDataset):
     def read_target(self, case: str, ct: Volume) -> torch.Tensor:
         return self.target(case)
 
+    @override
+    def answers(self, case: str) -> frozenset[str]:
+        targets = zip(self.spec.classes, self.target(case).tolist(), strict=True)
+        return frozenset(name if positive else f"not {name}" for name, positive in targets)
+
     def target(self, case: str) -> torch.Tensor:
         """Returns the target of a case, which needs no scan.
 

@@ -15,9 +15,11 @@ from typing_extensions import override
 from tapct.errors import TaskError, nearest
 from tapct.tasks.checks import require_sound
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.fractions import check_fraction, drawn_patients, patients_of
 from tapct.tasks.registry import task_class, task_root
 from tapct.tasks.splits import SPLITS
 from tapct.volumes import Volume
+from tapct.volumes.perturb import perturbation as perturbation_named
 
 
 class TaskData(eva.DataModule):
@@ -37,6 +39,9 @@ class TaskData(eva.DataModule):
         options: dict[str, Any] | None = None,
         batch_size: int = 1,
         order_seed: int = 0,
+        train_fraction: float = 1.0,
+        train_draw: int = 0,
+        perturbation: str | None = None,
     ) -> None:
         """Initializes the data.
 
@@ -48,13 +53,21 @@ class TaskData(eva.DataModule):
             options: Settings of the task's dataset, such as {s1: sacrum} for totalsegmentator.
             batch_size: Training cases that a probe sees at once; more than one needs stored features.
             order_seed: Decides the order of the training cases.
+            train_fraction: Share of the training patients that train, in (0, 1]; see `fractions.drawn_patients`. The
+                selection cases stay whole.
+            train_draw: Which patients these are: the number of the draw. A smaller share of one draw is part of a
+                larger one.
+            perturbation: Of the reported scans, by its name in `tapct.volumes.perturb.PERTURBATIONS`; None for none.
 
         Raises:
-            TaskError: If the task or an option is unknown, or its folder is not there.
+            TaskError: If the task, an option or the perturbation is unknown, the task's folder is not there, or the
+                fraction cannot be.
         """
+        check_fraction(train_fraction, train_draw)
         self.root: Path = task_root(task, data_root)
         self.batch_size, self.order_seed = batch_size, order_seed
-        parts = task_datasets(task, self.root, split_file, options)
+        self.train_fraction, self.train_draw, self.perturbation = train_fraction, train_draw, perturbation
+        parts = self._varied(task_datasets(task, self.root, split_file, options))
         self.parts = [part for part in parts.values() if part is not None]
         self.spec = self.parts[0].spec
         self._encoded: Callable[[CTDataset], Dataset] | None = None
@@ -70,6 +83,21 @@ class TaskData(eva.DataModule):
             dataloaders=schemas.DataloadersSchema(train=loader, val=loader, test=loader, predict=loader),
         )
 
+    def _varied(self, parts: dict[str, CTDataset | None]) -> dict[str, CTDataset | None]:
+        """Returns the parts with fewer patients to train on, and perturbed reported scans, as asked for."""
+        train, test = parts["train"], parts["test"]
+        if train is not None and self.train_fraction < 1:
+            cases = {case: train.patient(case) for case in train.cases}
+            answers = patients_of(cases, {case: train.answers(case) for case in cases})
+            patients = drawn_patients(answers, self.train_fraction, self.train_draw, train.spec.name)
+            parts = {**parts, "train": train.only(patients)}
+        if self.perturbation is not None:
+            perturbation = perturbation_named(self.perturbation)
+            if test is None:
+                raise TaskError(f"{self.perturbation} cannot be applied: the split has no reported cases (test)")
+            parts = {**parts, "test": test.perturbed(perturbation)}
+        return parts
+
     @property
     def notice(self) -> str | None:
         """What must stand beside every number of this task."""
@@ -78,6 +106,8 @@ class TaskData(eva.DataModule):
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold of the task."""
         one = self.parts[0]
+        of_split = {part.split: part for part in self.parts}
+        parameters = None if self.perturbation is None else perturbation_named(self.perturbation).describe()
         return {
             "name": self.spec.name,
             "version": self.spec.version,
@@ -87,10 +117,15 @@ class TaskData(eva.DataModule):
             "options": one.describe(),
             "split": one.table.source,
             "split_sha256": one.table.sha256,
-            "cases": one.table.counts,
+            "cases": {split: len(of_split[split]) if split in of_split else 0 for split in SPLITS},
+            "patients": {split: len(of_split[split].patients) if split in of_split else 0 for split in SPLITS},
             "excluded": one.excluded,
             "batch_size": self.batch_size,
             "order_seed": self.order_seed,
+            "train_fraction": self.train_fraction,
+            "train_draw": self.train_draw,
+            "perturbation": self.perturbation,
+            "perturbation_parameters": parameters,
         }
 
     def use_encoded(self, encoded: Callable[[CTDataset], Dataset]) -> None:
@@ -102,9 +137,9 @@ class TaskData(eva.DataModule):
         self._encoded = encoded
 
     def scan(self, case: str) -> Volume:
-        """Returns the scan of a case, whatever split it is in."""
+        """Returns the scan of a case, whatever split it is in, as encoders get it."""
         part = next(part for part in self.parts if case in part.cases)
-        return part.read_scan(case)
+        return part.scan(case)
 
     @override
     def setup(self, stage: str) -> None:

@@ -1,12 +1,13 @@
 """The base class of every task's dataset: scans on disk as eva datasets, untouched."""
 
 import abc
-from collections.abc import Iterable
+import copy
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
@@ -17,6 +18,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions
 from tapct.volumes import Volume, read_ct
+from tapct.volumes.perturb import Perturbation
 
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
@@ -54,6 +56,9 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
 
     split_pin: ClassVar[SplitPin | None] = None
     """What `derive_split` must give on the release's own label file."""
+
+    perturbation: Perturbation | None = None
+    """What is done to the scans after they are read; see `perturbed`."""
 
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
@@ -112,7 +117,41 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
         """Returns the options of the dataset, for the record."""
         return {}
 
+    def answers(self, case: str) -> frozenset[str]:
+        """Returns what a case is an example of, to draw few patients evenly by; nothing where all are alike."""
+        return frozenset()
+
     # -- What every task does --------------------------------------------------------------------------
+
+    def only(self, patients: Collection[str]) -> Self:
+        """Returns the dataset with the cases of these patients alone."""
+        some = copy.copy(self)
+        some._patients = {case: patient for case, patient in self._patients.items() if patient in patients}
+        some._cases = list(some._patients)
+        return some
+
+    def perturbed(self, perturbation: Perturbation) -> Self:
+        """Returns the dataset with its scans perturbed, and its labels where they must follow."""
+        changed = copy.copy(self)
+        changed.perturbation = perturbation
+        return changed
+
+    def scan(self, case: str) -> Volume:
+        """Returns the scan of a case as encoders get it: read, and perturbed where that was asked for."""
+        return self._perturbed(case, self.read_scan(case))
+
+    def _perturbed(self, case: str, ct: Volume) -> Volume:
+        return ct if self.perturbation is None else self.perturbation(ct, f"{self.spec.name}:{case}")
+
+    def scan_reading(self, case: str) -> list[Any]:
+        """Returns everything beside the files that decides what the scan of a case is: stored features hang on it."""
+        reading = [self.spec.name, self.spec.version, self.describe(), case]
+        return reading if self.perturbation is None else [*reading, self.perturbation.identity()]
+
+    def target_reading(self, case: str) -> list[Any]:
+        """Returns everything beside the files that decides what the target of a case is: stored labels hang on it."""
+        whole = self.perturbation is None or not self.perturbation.changes_labels
+        return [self.spec.name, self.spec.version, self.describe(), case] if whole else self.scan_reading(case)
 
     def _table(self, split_file: Path | None) -> SplitTable:
         if split_file is not None:
@@ -145,6 +184,11 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
     def cases(self) -> list[str]:
         """The cases of the split, in order."""
         return list(self._cases)
+
+    @property
+    def patients(self) -> list[str]:
+        """The patients of the split, each once, in order."""
+        return list(dict.fromkeys(self._patients.values()))
 
     def patient(self, case: str) -> str:
         """Returns the patient of a case of the split."""
@@ -192,6 +236,7 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
             if ct.shape[0] < MIN_SLICES:
                 raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
             target = self.read_target(case, ct)
+            ct = self._perturbed(case, ct)
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
         affine = torch.from_numpy(ct.affine)

@@ -37,4 +37,5 @@ class SegmentationDataset(CTDataset):
                 f"{labels.source} holds the unknown labels {unknown[:5]}; the task has 0 to "
                 f"{len(self.spec.classes) - 1}. Is it the mask of another task or release?"
             )
-        return tv_tensors.Mask(torch.from_numpy(labels.labels)[:, None])
+        asked = labels.labels if self.perturbation is None else self.perturbation.labels(labels.labels)
+        return tv_tensors.Mask(torch.from_numpy(asked)[:, None])

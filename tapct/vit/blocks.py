@@ -5,6 +5,7 @@ in, so that a compiled block meets neither a random generator nor a changing sha
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,23 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+    def attend(self, queries: Tensor, x: Tensor) -> Tensor:
+        """Attends from some tokens to all tokens, without the output projection.
+
+        Args:
+            queries: The tokens that ask, ``(B, Q, C)``.
+            x: The tokens that are looked at, ``(B, T, C)``.
+
+        Returns:
+            What `forward` hands to ``proj`` at the tokens that ask, ``(B, Q, C)``.
+        """
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = functional.linear(queries, weight[:dim], bias[:dim]).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        kv = functional.linear(x, weight[dim:], bias[dim:]).unflatten(-1, (2, self.num_heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -95,6 +113,57 @@ class Block(nn.Module):
         x = _add_residual(x, lambda tokens: self.ls1(self.attn(self.norm1(tokens))), kept_attn)
         return _add_residual(x, lambda tokens: self.ls2(self.mlp(self.norm2(tokens))), kept_mlp)
 
+    def forward_at(self, x: Tensor, at: "Places", kept: Tensor | None = None) -> Tensor:
+        """Runs the block for some tokens only: all give keys and values, the others are not computed.
+
+        After the last block nobody reads the other tokens, so this is exact.
+
+        Args:
+            x: Tokens, ``(B, T, C)``.
+            at: Which tokens.
+            kept: As in `forward`.
+
+        Returns:
+            What `forward` gives at these tokens, ``(R, C)``.
+        """
+        kept_attn, kept_mlp = (None, None) if kept is None else kept.unbind(0)
+        batch, _, dim = x.shape
+        tokens = x.flatten(0, 1).index_select(0, at.tokens)
+
+        asked = at.asked if kept_attn is None else at.asked.index_select(0, kept_attn)
+        normed = self.norm1(x if kept_attn is None else x.index_select(0, kept_attn))
+        heads = self.attn.attend(normed.gather(1, asked.unsqueeze(-1).expand(-1, -1, dim)), normed)
+        if kept_attn is not None:
+            heads = heads.new_zeros(batch, *heads.shape[1:]).index_copy(0, kept_attn, heads)
+        heads = heads.flatten(0, 1).index_select(0, at.slots)
+        tokens = tokens + self.ls1(self.attn.proj(heads)) * _residual_scale(kept_attn, batch, at.samples, tokens)
+        # The MLP runs on the chosen tokens of dropped samples too, times 0: their number is small and fixed.
+        return tokens + self.ls2(self.mlp(self.norm2(tokens))) * _residual_scale(kept_mlp, batch, at.samples, tokens)
+
+
+class Places(NamedTuple):
+    """Some tokens of each sample of a batch ``(B, T, C)``: ``R`` in all, at most ``Q`` in one sample.
+
+    Attributes:
+        tokens: ``(R,)``, their indices into the ``B T`` tokens of the batch.
+        samples: ``(R,)``, the sample of each.
+        slots: ``(R,)``, where each is found in ``asked``, as indices into its ``B Q`` entries.
+        asked: ``(B, Q)``, the tokens of each sample, within its ``T``; token 0 fills what is left over.
+    """
+
+    tokens: Tensor
+    samples: Tensor
+    slots: Tensor
+    asked: Tensor
+
+
+def _residual_scale(kept: Tensor | None, batch: int, samples: Tensor, like: Tensor) -> Tensor | float:
+    """Returns, ``(R, 1)``, B / K for tokens of kept samples and 0 for the others; 1 where all are kept."""
+    if kept is None:
+        return 1.0
+    scale = like.new_zeros(batch).index_fill(0, kept, batch / kept.shape[0])
+    return scale.index_select(0, samples).unsqueeze(-1)
+
 
 def _add_residual(x: Tensor, branch: Callable[[Tensor], Tensor], kept: Tensor | None) -> Tensor:
     """Adds ``branch(x)`` to ``x``, or, on the kept samples alone, scaled to the same expectation."""
@@ -106,13 +175,18 @@ def _add_residual(x: Tensor, branch: Callable[[Tensor], Tensor], kept: Tensor | 
     return x.index_add(0, kept, residual, alpha=x.shape[0] / kept.shape[0])
 
 
+def num_kept_samples(batch: int, rate: float) -> int:
+    """Returns ``K = max(1, round(B (1 - rate)))``, the samples of a batch that pass a branch."""
+    return max(1, round(batch * (1 - rate)))
+
+
 def draw_kept_samples(
     batch: int, rate: float, depth: int, *, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor | None:
     """Draws, for every residual branch, the samples of the batch that pass it.
 
     This is stochastic depth as DINOv2 has it: a branch is computed on a random subset of
-    ``K = max(1, round(B (1 - rate)))`` samples, which saves its work on the others. The rate is the same for
+    ``K`` samples (`num_kept_samples`), which saves its work on the others. The rate is the same for
     all blocks, as in DINOv2's recipe (``drop_path_uniform``). DINOv2 rounds down, and takes this path only
     above a rate of 0.1; rounding to the nearest stays closer to the rate, and TAP-S trains at 0.1 itself.
 
@@ -127,7 +201,7 @@ def draw_kept_samples(
     Returns:
         Indices ``(depth, 2, K)``, distinct along the last axis; or None where every sample is kept.
     """
-    count = max(1, round(batch * (1 - rate)))
+    count = num_kept_samples(batch, rate)
     if count == batch:
         return None
     source = device if generator is None else generator.device

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tapct.vit.blocks import Block, draw_kept_samples
+from tapct.vit.blocks import Block, Places, draw_kept_samples
 from tapct.vit.positions import patch_grid, positions_on_grid
 
 
@@ -153,17 +153,90 @@ class VisionTransformer(nn.Module):
             ValueError: ``x`` or ``masks`` has a shape that the model cannot take.
         """
         grid = self._grid_of(x)
-        tokens = self.embed(x, masks)
-        kept = None
-        if self.training:
-            kept = draw_kept_samples(
-                len(x), self.drop_path_rate, len(self.blocks), device=x.device, generator=generator
-            )
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, None if kept is None else kept[index])
-        tokens = self.norm(tokens)
+        kept = self._draw_kept_samples(x, generator)
+        tokens = self.norm(self._run_blocks(self.embed(x, masks), kept, len(self.blocks)))
         first_patch = 1 + self.num_register_tokens
         return Tokens(tokens[:, 0], tokens[:, 1:first_patch], tokens[:, first_patch:], grid)
+
+    def forward_at(
+        self,
+        x: Tensor,
+        patches: Tensor | None = None,
+        *,
+        masks: Tensor | None = None,
+        most_patches: int | None = None,
+        generator: torch.Generator | None = None,
+        prune: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Encodes a batch and returns the CLS tokens and some of the patch tokens.
+
+        The last block computes keys and values of all tokens, and everything else of the returned ones only.
+
+        Args:
+            x: As in `forward`.
+            patches: The patches to return, ascending indices ``(M,)`` into the ``B N`` of the batch; None for
+                none.
+            masks: As in `forward`.
+            most_patches: A bound on the patches of one sample, which fixes the shapes; None counts them,
+                which makes a GPU wait.
+            generator: As in `forward`.
+            prune: False computes the whole last block, for comparison.
+
+        Returns:
+            The CLS tokens, ``(B, C)``, and the patch tokens, ``(M, C)``, after the final norm; equal to those
+            of `forward` up to rounding.
+
+        Raises:
+            ValueError: ``x`` or ``masks`` has a shape that the model cannot take.
+        """
+        grid = self._grid_of(x)
+        kept = self._draw_kept_samples(x, generator)
+        at = self._places(len(x), math.prod(grid), patches, most_patches, x.device)
+        tokens = self._run_blocks(self.embed(x, masks), kept, len(self.blocks) - 1)
+        last_kept = None if kept is None else kept[-1]
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        if prune:
+            chosen = last.forward_at(tokens, at, last_kept)
+        else:
+            chosen = last(tokens, last_kept).flatten(0, 1).index_select(0, at.tokens)
+        chosen = self.norm(chosen)
+        return chosen[: len(x)], chosen[len(x) :]
+
+    def _draw_kept_samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Draws the samples that pass each residual branch, ``(depth, 2, K)``; None for all."""
+        if not self.training:
+            return None
+        return draw_kept_samples(len(x), self.drop_path_rate, len(self.blocks), device=x.device, generator=generator)
+
+    def _run_blocks(self, tokens: Tensor, kept: Tensor | None, count: int) -> Tensor:
+        """Runs the first ``count`` blocks."""
+        for index, block in enumerate(self.blocks[:count]):
+            tokens = block(tokens, None if kept is None else kept[index])
+        return tokens
+
+    def _places(
+        self, batch: int, num_patches: int, patches: Tensor | None, most_patches: int | None, device: torch.device
+    ) -> Places:
+        """Says where the CLS tokens and some patches stand in a batch of tokens; CLS tokens first."""
+        first_patch = 1 + self.num_register_tokens
+        length = first_patch + num_patches
+        cls = torch.arange(batch, device=device)
+        if patches is None or len(patches) == 0:
+            return Places(cls * length, cls, cls, cls.new_zeros(batch, 1))
+        samples = patches // num_patches
+        tokens = first_patch + patches % num_patches
+        counts = cls.new_zeros(batch).index_add(0, samples, torch.ones_like(samples))
+        # The patches ascend, so those of a sample follow each other: its CLS token asks first, then they.
+        order = 1 + torch.arange(len(patches), device=device) - (counts.cumsum(0) - counts)[samples]
+        width = 1 + (int(counts.max()) if most_patches is None else most_patches)
+        asked = cls.new_zeros(batch, width).index_put((samples, order), tokens)
+        return Places(
+            tokens=torch.cat((cls * length, samples * length + tokens)),
+            samples=torch.cat((cls, samples)),
+            slots=torch.cat((cls * width, samples * width + order)),
+            asked=asked,
+        )
 
     def embed(self, x: Tensor, masks: Tensor | None = None) -> Tensor:
         """Makes the sequence that enters the first block.

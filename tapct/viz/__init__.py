@@ -1,5 +1,1 @@
-"""Pictures."""
-
-from tapct.viz.overlay import draw_overlay
-
-__all__ = ["draw_overlay"]
+"""Pictures of scans, features and predictions."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import RecordError
-from tapct.leaderboard import TaskInputs, from_records, summarise_task
+from tapct.leaderboard import TaskInputs, from_records, model_name, summarise_task
 from tapct.records import CaseResult, Record, RunRecord
 from tests.leaderboard.simulated import task
 
@@ -104,6 +104,92 @@ def other_task(**changes):
 def test_records_that_do_not_compare_are_refused(changes, message):
     with pytest.raises(RecordError, match=message):
         from_records([record("one", cases()), record("two", cases(), **changes)], "nsd_native")
+
+
+PROBE = {
+    "module": "tapct.probes.segmentation.SegmentationProbe",
+    "window_overlap": 0.0,
+    "fit_windows": False,
+    "seed": 0,
+    "learning_rates": [0.001, 0.01],
+    "select": "best",
+    "feature_dtype": "bf16",
+    "optimizer": {"class": "AdamW", "lr": 0.01, "betas": (0.9, 0.999), "weight_decay": 0.01, "fused": None},
+    "lr_scheduler": [{"class": "CosineAnnealingLR", "T_max": 100, "base_lrs": [0.01], "_last_lr": [0.0]}],
+    "steps": 100,
+    "accumulate_grad_batches": 4,
+    "gradient_clip_val": None,
+    "nsd_tolerance_mm": 2.0,
+}
+
+
+def probe(**changes):
+    return {"probe": {**PROBE, **changes}}
+
+
+def chosen(looks: int):
+    candidates = [{"learning_rate": rate, "scores": [[10 * i, 0.5] for i in range(looks)]} for rate in (0.001, 0.01)]
+    run = record("two", cases()).runs[0].model_copy(update={"selection": {"candidates": candidates}})
+    return {"runs": [run]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (probe(module="tapct.probes.classification.ClassificationProbe"), "module"),
+        (probe(steps=200), "steps is 100 and 200"),
+        (probe(accumulate_grad_batches=1), "accumulate_grad_batches is 4 and 1"),
+        (probe(gradient_clip_val=1.0), "gradient_clip_val"),
+        (probe(optimizer={**PROBE["optimizer"], "weight_decay": 0.1}), "optimizer"),
+        (probe(optimizer={"class": "SGD", "lr": 0.01}), "optimizer"),
+        (probe(lr_scheduler=[]), "lr_scheduler"),
+        (probe(lr_scheduler=[{**PROBE["lr_scheduler"][0], "T_max": 50}]), "lr_scheduler"),
+        (probe(learning_rates=[0.001, 0.01, 0.1]), "number of learning rates is 2 and 3"),
+        (probe(learning_rates=None), "number of learning rates is 2 and 1"),
+        (probe(select="last"), "select is 'best' and 'last'"),
+        (probe(window_overlap=0.5), "window_overlap"),
+        (probe(fit_windows=True), "fit_windows"),
+        (other_task(batch_size=64), "batch_size"),
+        (other_task(train_fraction=0.1), "train_fraction is 1.0 and 0.1"),
+        (other_task(train_draw=1), "train_draw is 0 and 1"),
+        (other_task(perturbation="noise-30hu"), "perturbation"),
+        (chosen(10), "looks at the selection cases"),
+    ],
+)
+def test_records_of_another_training_are_refused_with_the_setting(changes, message):
+    with pytest.raises(RecordError, match=f"one and two do not compare: {message}"):
+        from_records(
+            [record("one", cases(), **probe()), record("two", cases(), **{**probe(), **changes})], "nsd_native"
+        )
+
+
+def test_what_an_encoder_needs_for_itself_may_differ():
+    own = probe(
+        learning_rates=[0.02, 0.2],
+        optimizer={**PROBE["optimizer"], "lr": 0.2, "betas": [0.9, 0.999], "fused": True},
+        lr_scheduler=[{**PROBE["lr_scheduler"][0], "base_lrs": [0.2], "_last_lr": [0.1]}],
+        feature_dtype="fp32",
+        seed=7,
+    )
+    plain = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}  # as records from before say by silence
+    pair = [record("one", cases(), **probe()), record("two", cases(), **own, **other_task(**plain))]
+    assert from_records(pair, "dice_native").models == ("one", "two")
+    read = Record.from_json(pair[1].to_json(), where="two")
+    assert from_records([pair[0], read], "dice_native").models == ("one", "two")
+
+
+def test_records_may_differ_in_what_is_asked_for_alone():
+    few = record("two", cases(), **probe(), **other_task(train_fraction=0.1, train_draw=3))
+    pair = [record("one", cases(), **probe()), few]
+    assert from_records(pair, "dice_native", vary=("train_fraction", "train_draw")).models == ("one", "two")
+    with pytest.raises(RecordError, match="train_draw is 0 and 3"):
+        from_records(pair, "dice_native", vary=("train_fraction",))
+
+
+def test_random_weights_are_another_model():
+    pair = [record("one", cases()), record("one", cases(), encoder={"card": {"name": "one"}, "weights": "random"})]
+    assert [model_name(each) for each in pair] == ["one", "one@random"]
+    assert from_records(pair, "dice_native").models == ("one", "one@random")
 
 
 @pytest.mark.parametrize(

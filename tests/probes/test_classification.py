@@ -176,3 +176,30 @@ def test_a_metric_that_is_undefined_on_the_selection_cases_says_so(tmp_path, mon
     monkeypatch.setattr(ClassificationProbe, "score", lambda self, results: None)
     with pytest.raises(TaskError, match=r"no head has a score on the selection cases.*select: last"):
         run(tmp_path, small_encoder(Drifting), [20], max_steps=1)
+
+
+def test_a_learning_rate_that_diverges_does_not_end_the_others(tmp_path):
+    settings = {"learning_rates": [1e30, 1e-3], "optimizer": torch.optim.SGD}
+    _, record = run(
+        tmp_path,
+        small_encoder(Drifting),
+        [20, 95],
+        settings,
+        max_steps=6,
+        accumulate_grad_batches=1,
+        val_check_interval=2,
+    )
+    for one in record.runs:
+        assert one.selection["learning_rate"] == 1e-3
+        diverged, trained = one.selection["candidates"]
+        assert diverged["scores"][-1][1] is None
+        assert None not in [score for _, score in trained["scores"]]
+
+
+def test_heads_that_all_diverge_end_the_session_with_the_reason(tmp_path):
+    settings = {"learning_rates": [1e30], "optimizer": torch.optim.SGD}
+    options = {"max_steps": 6, "accumulate_grad_batches": 1}
+    with pytest.raises(TaskError, match="every head has diverged"):
+        run(tmp_path, small_encoder(Drifting), [20, 95], settings, val_check_interval=2, **options)
+    with pytest.raises(TaskError, match="the head has diverged"):
+        run(tmp_path, small_encoder(Drifting), None, settings, **options)

@@ -2,13 +2,23 @@ import hashlib
 import io
 import json
 import math
+import os
+import re
+import resource
+import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import tapct.records.store
 from tapct.errors import RecordError
-from tapct.records import CaseResult, Record, RunRecord, read_record, write_record
-from tapct.records.console import class_table
+from tapct.records import SCHEMA_VERSION, CaseResult, Flag, Record, RunRecord, read_record, read_records, write_record
+from tapct.records.cases import read_cases
+from tapct.records.console import class_table, print_summary
+from tapct.records.store import write_atomically
+from tests.features.processes import Child
 
 
 def run(index: int, liver: float | None = 0.5) -> RunRecord:
@@ -47,7 +57,8 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
     assert not back.complete
     content = json.loads(path.read_text())
     assert content["complete"] is False
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == SCHEMA_VERSION
+    assert back.to_json() == record(run(0), run(1, None)).to_json()
 
 
 def test_runs_join_the_record_as_they_end_and_nothing_is_lost_on_the_way(tmp_path):
@@ -55,7 +66,7 @@ def test_runs_join_the_record_as_they_end_and_nothing_is_lost_on_the_way(tmp_pat
         path = write_record(record(run(index)), tmp_path)
         assert [r.run for r in read_record(path).runs] == list(range(index + 1))
     assert read_record(path).complete
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["record.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.parquet", "record.json"]
 
 
 def test_the_fingerprint_covers_everything_but_the_execution():
@@ -76,7 +87,10 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "truncated"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "not a record of schema 1"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 99'), r"newer tapct \(schema 99.*upgrade"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": "two"'), "its schema_version is 'two'"),
+        (lambda text: text.replace('"loss": 1.0', '"loss": "low"'), "not a record of schema 2"),
+        (lambda text: text.replace('"flags": []', '"flags": [{"id": "x"}]'), "flags.0.message"),
         (lambda text: text.replace('"notice"', '"notise"'), "notise"),
         (lambda text: text.replace("0.5", "0.9"), "changed after it was written"),
         (lambda text: "[]", "no record"),
@@ -102,16 +116,147 @@ def test_a_run_is_there_once():
 
 def test_a_write_that_fails_keeps_the_old_record(tmp_path, monkeypatch):
     path = write_record(record(run(0)), tmp_path)
-    before = path.read_bytes()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(RecordError, match=r"cannot write .*record.json: No space left"):
+    with pytest.raises(RecordError, match=r"cannot write .*cases.parquet: No space left"):
         write_record(record(run(1)), tmp_path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert [one.run for one in read_record(path).runs] == [0]
+
+
+def test_a_disk_that_fills_up_between_the_two_files_leaves_a_record_that_is_sound(tmp_path):
+    """A real limit of the system: files of this process may be no longer than the table, and the JSON is longer."""
+    path = write_record(record(run(0)), tmp_path)
+    larger = record(run(1), execution={"log": "x" * 100_000})
+
+    def write():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            write_record(larger, tmp_path)
+        except RecordError as error:
+            return str(error)
+
+    assert re.match(r"cannot write .*record.json: File too large", Child(lambda send: write()).receive())
+    assert [one.run for one in read_record(path).runs] == [0]
+    with pytest.raises(RecordError, match="of another record"):
+        read_cases(read_record(path), tmp_path)
+    write_record(larger, tmp_path)  # with room again, both are whole
+    assert read_cases(read_record(path), tmp_path).column("run").to_pylist() == [0, 0, 1, 1]
+
+
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
+        Path(folder).chmod(0o555)
+        child = Child(lambda send: write_record(record(run(0)), Path(folder)), nobody=True)
+        with pytest.raises(RecordError, match=rf"cannot write {folder}/cases.parquet: Permission denied"):
+            child.receive()
+
+
+def test_a_kill_between_table_and_record_loses_only_the_run_that_had_not_been_written(tmp_path, monkeypatch):
+    path = write_record(record(run(0)), tmp_path)
+
+    def killed(send):
+        files = write_atomically
+
+        def until_the_record(target, content):
+            if target.name == "record.json":
+                os.kill(os.getpid(), signal.SIGKILL)
+            files(target, content)
+
+        tapct.records.store.write_atomically = until_the_record
+        write_record(record(run(1)), tmp_path)
+
+    with pytest.raises(EOFError):
+        Child(killed).receive()
+    assert [one.run for one in read_record(path).runs] == [0]
+    with pytest.raises(RecordError, match="of another record"):
+        read_cases(read_record(path), tmp_path)
+    write_record(record(run(1)), tmp_path)
+    assert read_cases(read_record(path), tmp_path).num_rows == 4
+
+
+def test_what_would_not_be_read_is_not_written(tmp_path):
+    path = write_record(record(run(0)), tmp_path)
+    twice = record(run(1)).model_copy(update={"runs_planned": 0})
+    with pytest.raises(RecordError, match=r"what would be written to [^\n]*\nruns_planned"):
+        write_record(twice, tmp_path)
+    assert [one.run for one in read_record(path).runs] == [0]
+
+
+def test_times_of_every_run_are_kept_and_added_up(tmp_path):
+    for index, seconds in enumerate(({"extract": 5.0, "fit": 3.0, "test": 1.0}, {"extract": 0.25, "test": 1.5})):
+        execution = {"seconds": seconds, "runs": [{"run": index, "seconds": seconds}], "threads": index}
+        path = write_record(record(run(index), execution=execution), tmp_path)
+    execution = read_record(path).execution
+    assert execution["seconds"] == {"extract": 5.25, "fit": 3.0, "test": 2.5}
+    assert [each["run"] for each in execution["runs"]] == [0, 1]
+    assert execution["threads"] == 1
+    write_record(read_record(path), tmp_path)
+    assert read_record(path).execution == execution, "written again, nothing counts twice"
+
+
+SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.json"
+
+
+def test_a_record_of_schema_1_is_read_with_its_fingerprint(tmp_path):
+    """A real one: TAP-S-3D on the quickstart, written by the release before schema 2."""
+    old, written = read_record(SCHEMA_1), json.loads(SCHEMA_1.read_text())
+    assert written["schema_version"] == 1
+    assert old.schema_version == SCHEMA_VERSION
+    assert old.fingerprint == written["fingerprint"], "cell.json of a sweep names it"
+    assert [run.metrics["test"]["dice_native"] for run in old.runs] == [
+        run["metrics"]["test"]["dice_native"] for run in written["runs"]
+    ]
+    assert old.flags == []
+    assert old.execution["runs"] == [{"run": 2, "seconds": written["execution"]["seconds"]}]
+    again = read_record(write_record(old, tmp_path))
+    assert (again, again.fingerprint) == (old, old.fingerprint)
+
+
+def test_a_record_of_schema_1_that_was_changed_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(SCHEMA_1.read_text().replace("0.0666690543293953", "0.9"))
+    with pytest.raises(RecordError, match="changed after it was written"):
+        read_record(path)
+
+
+def test_flags_travel_with_the_record_outside_its_fingerprint(tmp_path):
+    flag = Flag(id="chance-level", message="Check the labels", detail="MicroAP")
+    path = write_record(record(run(0), flags=[flag]), tmp_path)
+    assert read_record(path).flags == [flag]
+    assert read_record(path).fingerprint == record(run(0)).fingerprint
+
+
+def test_the_records_of_a_folder_are_read_with_the_reasons_for_those_that_are_not_sound(tmp_path):
+    whole = record(run(0), runs_planned=1)
+    sound = write_record(whole, tmp_path / "quickstart" / "small")
+    other = write_record(whole, tmp_path / "amos22" / "small@random")
+    half = write_record(record(run(0)), tmp_path / "quickstart" / "half")
+    truncated = write_record(whole, tmp_path / "quickstart" / "truncated")
+    truncated.write_text(truncated.read_text()[:100])
+    binary = write_record(whole, tmp_path / "quickstart" / "binary")
+    binary.write_bytes(b"\xff\xfe\x00")
+    write_record(whole, sound.parent / "sessions" / "1")
+    (sound.parent / "replaced-2026-record.json").write_text("{}")
+    found = read_records(tmp_path)
+    assert list(found.sound) == [other, sound]
+    assert all(one.to_json() == whole.to_json() for one in found.sound.values())
+    assert list(found.unsound) == [binary, half, truncated]
+    for path, reason in (
+        (half, "holds 1 of 3 runs"),
+        (truncated, "may be truncated"),
+        (binary, "cannot be read"),
+    ):
+        assert reason in found.unsound[path]
+        assert str(path) in found.unsound[path]
+    assert list(read_records(tmp_path, "amos22").sound) == [other]
+    with pytest.raises(RecordError, match="no results folder"):
+        read_records(tmp_path / "nowhere")
 
 
 def test_a_missing_record_is_named(tmp_path):
@@ -129,6 +274,7 @@ def without(content, *names):
 def test_a_record_of_before_an_optional_field_is_still_valid(tmp_path):
     path = write_record(record(run(0)), tmp_path)
     old = without(json.loads(path.read_text()), "nsd", "hd95_mm")
+    old = {k: v for k, v in old.items() if k != "flags"} | {"schema_version": 1}
     signed = {k: v for k, v in old.items() if k not in ("fingerprint", "complete", "execution")}
     old["fingerprint"] = hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(old))
@@ -165,4 +311,12 @@ def test_the_table_shows_surfaces_beside_dice_and_counts_what_is_undefined():
 
 
 def with_card(one: Record) -> Record:
-    return one.model_copy(update={"encoder": {"card": {"display_name": "Small"}, "weights": "random"}})
+    return one.model_copy(update={"encoder": {"card": {"name": "small", "display_name": "Small"}, "weights": "random"}})
+
+
+def test_flags_are_shown_beneath_the_numbers(tmp_path, capsys):
+    flag = Flag(id="zero-head", message="Check the weight decay", detail="run 0 [of 3]")
+    path = write_record(with_card(record(run(0), flags=[flag])), tmp_path)
+    print_summary(path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "red flag zero-head: run 0 [of 3]. Check the weight decay" in out

@@ -282,7 +282,7 @@ def test_status_tells_from_the_disk(lab, capsys):
     with attempt(lab.folder("fmcib on amos22")):
         capsys.readouterr()
         assert commands.status(str(lab.results), None, None, watch=False, as_json=True) == 0
-        states = {f"{s['encoder']} on {s['task']}": s for s in json.loads(capsys.readouterr().out)}
+        states = {f"{s['label']} on {s['task']}": s for s in json.loads(capsys.readouterr().out)}
         assert commands.status(str(lab.results), "fmcib", "kits23,amos22", watch=False, as_json=False) == 0
         assert "1 running, 1 to do" in capsys.readouterr().out
     assert {name: s["status"] for name, s in states.items()} == {

@@ -1,0 +1,150 @@
+"""How well each model does with few labels: the metric over the fraction of patients that trained the probe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tapct.errors import RecordError
+from tapct.leaderboard.inputs import Metric, from_records, model_name, require_one_encoder
+from tapct.leaderboard.intervals import Estimate, estimate
+from tapct.leaderboard.resampling import Resampled, resample
+from tapct.leaderboard.summary import RESAMPLES, few_patients
+from tapct.records.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPoint:
+    """A model that was trained on a fraction of the patients.
+
+    Attributes:
+        fraction: The share of the training patients.
+        patients: Their number; None where the records do not say it.
+        estimate: Mean over draws and seeds of the metric, with its interval over the reported patients.
+        draws: Mean over seeds for each draw, by its number; None where it is undefined.
+        draw_spread: Standard deviation over draws (n - 1) of these means: how much depends on who happened to be
+            labelled. None with one draw, or where one is undefined.
+        seed_spread: Standard deviation over seeds (n - 1), the root of its mean square over draws; None with one seed,
+            or where one is undefined.
+    """
+
+    fraction: float
+    patients: int | None
+    estimate: Estimate
+    draws: dict[int, float | None]
+    draw_spread: float | None
+    seed_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEfficiency:
+    """One metric of one task over the fraction of patients that trained.
+
+    Attributes:
+        task: Name of the task.
+        metric: The metric.
+        notice: What must stand beside every number, if anything.
+        num_patients: Reported patients.
+        warnings: What to know before reading the numbers.
+        curves: Model to its points, one for each fraction that any model has, ascending.
+    """
+
+    task: str
+    metric: Metric
+    notice: str | None
+    num_patients: int
+    warnings: tuple[str, ...]
+    curves: dict[str, tuple[LabelPoint, ...]]
+
+
+def label_efficiency(
+    records: Sequence[Record],
+    metric: Metric,
+    *,
+    split: str = "test",
+    names: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+) -> LabelEfficiency:
+    """Returns every model's numbers for every fraction.
+
+    In each resample the metric is computed for every draw and seed by itself, then averaged: the interval is that of
+    the mean over these draws and seeds for other reported patients, the same resamples for all points of a task. What
+    other draws of the training patients would give is not in it; their spread stands beside it. Where a model lacks a
+    draw that another one has, its mean would be of other patients, and is left out.
+
+    Args:
+        records: One record per model, fraction and draw, which differ in nothing else.
+        metric: The metric.
+        split: The split that is reported.
+        names: Name of the model of each record; by default its `model_name`.
+        resamples: Number of resamples.
+
+    Raises:
+        RecordError: If records do not compare, or two are of one cell.
+    """
+    models = list(names or map(model_name, records))
+    cells = [(m, *_trained_on(record)) for m, record in zip(models, records, strict=True)]
+    twice = next((cell for cell in cells if cells.count(cell) > 1), None)
+    if twice:
+        raise RecordError(f"two records are of {twice[0]} with the fraction {twice[1]:g}, draw {twice[2]}")
+    require_one_encoder(models, records)
+    labels = [f"{model}, fraction {fraction:g}, draw {draw}" for model, fraction, draw in cells]
+    inputs = from_records(records, metric, split=split, names=labels, vary={"train_fraction", "train_draw"})
+    found = resample(inputs, resamples)
+    wanted = {fraction: sorted({d for _, f, d in cells if f == fraction}) for fraction in sorted({c[1] for c in cells})}
+    patients = {_trained_on(record)[0]: record.task.get("patients", {}).get("train") for record in records}
+
+    def point(model: str, fraction: float) -> LabelPoint:
+        rows = {draw: cells.index(cell) for draw in wanted[fraction] if (cell := (model, fraction, draw)) in cells}
+        return _point(
+            fraction, patients[fraction], rows, wanted[fraction], found, inputs.num_patients, inputs.undefined
+        )
+
+    return LabelEfficiency(
+        task=inputs.task,
+        metric=metric,
+        notice=inputs.notice,
+        num_patients=inputs.num_patients,
+        warnings=few_patients(inputs.num_patients),
+        curves={model: tuple(point(model, fraction) for fraction in wanted) for model in dict.fromkeys(models)},
+    )
+
+
+def _trained_on(record: Record) -> tuple[float, int]:
+    """Returns the fraction of the training patients and the draw."""
+    return float(record.task.get("train_fraction", 1.0)), int(record.task.get("train_draw", 0))
+
+
+def _point(
+    fraction: float,
+    patients: int | None,
+    rows: dict[int, int],
+    wanted: Sequence[int],
+    found: Resampled,
+    reported: int,
+    undefined: str,
+) -> LabelPoint:
+    """Returns a point from the rows of `found` that its draws are in."""
+    missing = [str(draw) for draw in wanted if draw not in rows]
+    if missing:
+        reason = f"draw {', '.join(missing)} of the fraction {fraction:g} is missing" if rows else "not run"
+        number = Estimate(None, None, None, reason)
+    else:
+        number = estimate(*found.mean(*rows.values()), reported, undefined)
+    seeds = found.value[list(rows.values())]
+    means = seeds.mean(axis=1)
+    return LabelPoint(
+        fraction=fraction,
+        patients=patients,
+        estimate=number,
+        draws={draw: None if np.isnan(mean) else float(mean) for draw, mean in zip(rows, means, strict=True)},
+        draw_spread=_spread(means[:, None]),
+        seed_spread=_spread(seeds.T),
+    )
+
+
+def _spread(values: np.ndarray) -> float | None:
+    """Returns the root mean square over columns of the standard deviations of (n, columns) values."""
+    if len(values) < 2 or values.size == 0 or np.isnan(values).any():
+        return None
+    return float(np.sqrt(values.var(axis=0, ddof=1).mean()))

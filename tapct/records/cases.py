@@ -1,0 +1,110 @@
+"""The cases of a record as a table: Parquet, which pandas, Polars, DuckDB and R read without our code.
+
+The record is the source of truth; the table is made of it, and carries its fingerprint to show of which.
+"""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tapct.errors import RecordError
+from tapct.records.record import CaseResult, ClassMetric, Record
+
+CASES_FILE = "cases.parquet"
+
+CLASS_METRICS: tuple[ClassMetric, ...] = ("dice_native", "dice_paper", "nsd_native", "hd95_mm_native")
+
+COLUMNS = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("encoder", pa.string(), nullable=False),
+        pa.field("run", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("case", pa.string(), nullable=False),
+        pa.field("patient", pa.string(), nullable=False),
+        pa.field("class", pa.string()),
+        pa.field("loss", pa.float64(), nullable=False),
+        *(pa.field(metric, pa.float64()) for metric in CLASS_METRICS),
+        pa.field("probability", pa.float64()),
+        pa.field("target", pa.int8()),
+        pa.field("voxels", pa.int64()),
+        pa.field("reference_voxels", pa.int64()),
+        *(pa.field(f"padding_{axis}", pa.int32(), nullable=False) for axis in "zyx"),
+    ]
+)
+"""One row per run, split, case and class; the same columns in every file, so that files of several cells join.
+
+What is of the case (`loss`, `voxels`, `padding_*`) stands in each of its rows. `class` is null in the one row of a case
+without classes. What a task has not, or is undefined, is null.
+"""
+
+_FINGERPRINT, _SCHEMA = b"tapct.fingerprint", b"tapct.schema_version"
+
+
+def to_table(record: Record) -> pa.Table:
+    """Returns the cases of a record, with the columns of `COLUMNS` and the record's fingerprint in the metadata."""
+    metadata = {_FINGERPRINT: record.fingerprint.encode(), _SCHEMA: str(record.schema_version).encode()}
+    return pa.Table.from_pylist(list(_rows(record)), COLUMNS).replace_schema_metadata(metadata)
+
+
+def cases_parquet(record: Record) -> bytes:
+    """Returns the content of a record's `cases.parquet`."""
+    buffer = BytesIO()
+    pq.write_table(to_table(record), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_cases(record: Record, folder: Path) -> pa.Table:
+    """Reads the table beside a record.
+
+    Args:
+        record: The record.
+        folder: Its folder.
+
+    Raises:
+        RecordError: If there is none, it cannot be read, or it is of another record.
+    """
+    path = folder / CASES_FILE
+    try:
+        table = pq.read_table(BytesIO(path.read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise RecordError(f"{path} cannot be read: {error}. {_MEND}") from error
+    found = (table.schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+    if found != record.fingerprint:
+        raise RecordError(
+            f"{path} is of another record ({found[:12] or 'none'}, not {record.fingerprint[:12]}). {_MEND}"
+        )
+    return table
+
+
+_MEND = "`tapct.records.write_record(record, folder)` makes it anew from the record"
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    of_record = {"task": record.task["name"], "encoder": record.encoder["card"]["name"]}
+    for run in record.runs:
+        for split, cases in run.cases.items():
+            for case in cases:
+                padding = dict(zip(("padding_z", "padding_y", "padding_x"), case.padding_voxels, strict=True))
+                of_case = {"case": case.case, "patient": case.patient, "loss": case.loss, "voxels": case.voxels}
+                for row in _classes(case):
+                    yield {**of_record, "run": run.run, "seed": run.seed, "split": split, **of_case, **row, **padding}
+
+
+def _classes(case: CaseResult) -> list[dict[str, Any]]:
+    """Returns what a case has by class; one row without a class where it has nothing."""
+    columns: dict[str, dict[str, Any]] = {
+        **{metric: case.by_class(metric) or {} for metric in CLASS_METRICS},
+        "probability": case.probabilities or {},
+        "target": case.target or {},
+        "reference_voxels": case.reference_voxels or {},
+    }
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return [{"class": name, **{key: of.get(name) for key, of in columns.items()}} for name in names] or [
+        {"class": None}
+    ]
