@@ -11,8 +11,9 @@ import torch
 from tapct.encoders import Encoder, EncoderCard
 from tapct.volumes import Grid, Size, Stitcher, WindowPlan, resample_image
 
-WINDOWS_PER_BATCH = 8
-"""Windows encoded at once. Results do not depend on it beyond rounding."""
+WINDOWS_PER_BATCH = {"cuda": 8, "cpu": 2}
+"""Windows encoded at once, by type of device. Results do not depend on it beyond rounding; on a CPU, more windows only
+take more memory."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def extract(
     *,
     overlap: float = 0.0,
     fit_windows: bool = False,
-    batch: int = WINDOWS_PER_BATCH,
+    batch: int | None = None,
 ) -> CaseFeatures:
     """Encodes a whole scan by sliding window.
 
@@ -152,7 +153,7 @@ def extract(
         native: The grid of `hu`.
         overlap: Share of overlap between windows; see `WindowPlan`.
         fit_windows: Whether windows shrink to an image that is smaller than they are; see `fitted_window`.
-        batch: Windows encoded at once.
+        batch: Windows encoded at once; None is `WINDOWS_PER_BATCH` of the device.
     """
     return next(extract_many(encoder, [(hu, native)], overlap=overlap, fit_windows=fit_windows, batch=batch))
 
@@ -163,7 +164,7 @@ def extract_many(
     *,
     overlap: float = 0.0,
     fit_windows: bool = False,
-    batch: int = WINDOWS_PER_BATCH,
+    batch: int | None = None,
 ) -> Iterator[CaseFeatures]:
     """Encodes scans one after the other, their windows sharing batches: crops of a few windows fill none alone.
 
@@ -172,7 +173,7 @@ def extract_many(
         scans: (D, H, W) float32 HU and their grids; taken only as they are needed.
         overlap: As in `extract`.
         fit_windows: As in `extract`.
-        batch: Windows encoded at once.
+        batch: As in `extract`.
 
     Yields:
         The features of each scan, in order.
@@ -193,7 +194,7 @@ def extract_many(
         jobs.append(job)
         for origin in job.origins:
             waiting.append((job, origin))
-            if len(waiting) == batch:
+            if len(waiting) == (batch or WINDOWS_PER_BATCH[hu.device.type]):
                 encode()
         while jobs and jobs[0].is_done:
             yield jobs.popleft().result()

@@ -1,0 +1,204 @@
+"""Features of any CT: encoding scans with a bar, and keeping them in files that need none of our code to be read."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+
+from tapct.encoders import Encoder
+from tapct.encoders.base import identity
+from tapct.errors import EncoderError, FeatureError, TapctError
+from tapct.features.bank import DTYPES
+from tapct.features.extract import CaseFeatures, encoder_grid, extract
+from tapct.features.identity import ContentHashes, key_of
+from tapct.files import features_folder, write_atomically
+from tapct.volumes import Grid, Volume, WindowPlan, read_ct
+
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of an input: `written`, `there` (from before), or `failed`, and then why."""
+
+    source: Path
+    target: Path
+    status: Literal["written", "there", "failed"]
+    reason: str | None = None
+
+
+def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, overlap: float = 0.0) -> CaseFeatures:
+    """Encodes a scan by sliding window, with a progress bar over its windows.
+
+    Args:
+        encoder: The encoder; it may be deferred.
+        ct: The scan.
+        device: Where to compute.
+        overlap: Share of overlap between windows.
+
+    Returns:
+        The features, on the CPU.
+
+    Raises:
+        EncoderError: If they are not finite.
+    """
+    with _bar(Path(ct.source).name, len(_plan(encoder, ct.grid, overlap).origins)) as advance:
+        hook = encoder.register_forward_hook(lambda _, windows, __: advance(windows[0].shape[0]))
+        try:
+            found = extract(encoder, torch.from_numpy(ct.hu).to(device), ct.grid, overlap=overlap)
+        finally:
+            hook.remove()
+    if not all(bool(torch.isfinite(t).all()) for t in (found.map, found.embeddings)):
+        raise EncoderError(f"{encoder.card.name} gives features that are not finite for {ct.source}")
+    return CaseFeatures(
+        map=found.map.cpu(),
+        embeddings=found.embeddings.cpu(),
+        native_grid=found.native_grid,
+        encoder_grid=found.encoder_grid,
+        feature_grid=found.feature_grid,
+        padding=found.padding,
+    )
+
+
+def embed(
+    encoder: Encoder,
+    inputs: Sequence[Path],
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: str = "fp16",
+    overlap: float = 0.0,
+    replace: bool = False,
+) -> Iterator[Embedded]:
+    """Writes the features of scans, one safetensors file each; what is there already is left alone.
+
+    The file of `a/b/ct.nii.gz` (or of the DICOM folder `a/b/ct`) is `b/ct.safetensors`: releases name their scans by
+    file or by folder, and so neither is lost. It is told by content whether a file is there: encoder, weights, settings
+    and the bytes of the scan.
+
+    Args:
+        encoder: The encoder; it may be deferred, and is built only if something is missing.
+        inputs: NIfTI, MetaImage, or folders of DICOM slices.
+        folder: Where to write.
+        device: Where to compute.
+        dtype: Of the features: "fp16", "bf16", "fp32".
+        overlap: Share of overlap between windows.
+        replace: Whether a file of another encoder or scan under the same name is replaced; else it is an error.
+
+    Yields:
+        What became of each input, as it is done. A scan that fails does not stop the others.
+
+    Raises:
+        FeatureError: If two inputs have the same file, or the dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise FeatureError(f"features are written as {', '.join(DTYPES)}, not as '{dtype}'")
+    targets = {path: target_of(path, folder) for path in inputs}
+    for path, target in targets.items():
+        if (other := next(p for p in targets if targets[p] == target)) != path:
+            raise FeatureError(f"{other} and {path} would both be written to {target}: embed them into two folders")
+    who, hashes = identity(encoder, torch.device(device)), ContentHashes(features_folder() / "hashes")
+    for path, target in targets.items():
+        try:
+            if not path.exists():
+                raise FeatureError(f"{path} does not exist")
+            settings = {"encoder": who, "scan": hashes.of([path]), "overlap": overlap, "dtype": dtype}
+            key = key_of(settings)
+            if target.exists() and _is_there(target, key, replace):
+                yield Embedded(path, target, "there")
+                continue
+            ct = read_ct(path)
+            _write(target, key, encoder, encode(encoder, ct, device, overlap=overlap), dtype, overlap)
+            yield Embedded(path, target, "written")
+        except TapctError as error:
+            yield Embedded(path, target, "failed", str(error))
+
+
+def device_of(name: str) -> str:
+    """Returns the device of a name, where "auto" is a GPU if there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def target_of(path: Path, folder: Path) -> Path:
+    """Returns the file of an input: its name under the name of the folder that it is in."""
+    path = path.absolute()
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    stem = path.name[: len(path.name) - len(suffix)]
+    return folder / path.parent.name / f"{stem}.safetensors"
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Returns what a file of `embed` says of itself.
+
+    Raises:
+        FeatureError: If it is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["tapct"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise FeatureError(f"{path} was not written by `tapct embed`, or is damaged: {error}") from error
+
+
+def _is_there(target: Path, key: str, replace: bool) -> bool:
+    try:
+        found = about(target)
+    except FeatureError:
+        if replace:
+            return False
+        raise
+    if found["key"] == key or replace:
+        return found["key"] == key
+    raise FeatureError(
+        f"{target} holds features of another scan, or by another encoder ({found['card']['name']}), weights or "
+        "settings. Write into another folder, or give --replace"
+    )
+
+
+def _write(target: Path, key: str, encoder: Encoder, features: CaseFeatures, dtype: str, overlap: float) -> None:
+    tensors = {name: getattr(features, name).to(DTYPES[dtype]).contiguous() for name in ("map", "embeddings")}
+    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise FeatureError(f"{encoder.card.name} gives features too large for {dtype}: give --dtype bf16 or fp32")
+    plan = _plan(encoder, features.native_grid, overlap)
+    tensors["windows"] = torch.tensor(plan.origins, dtype=torch.int32)
+    tensors["affine"] = torch.from_numpy(features.feature_grid.affine)
+    content = {
+        "key": key,
+        "card": {"name": encoder.card.name, "display_name": encoder.card.display_name, "has_cls": encoder.card.has_cls},
+        "encoder": encoder.describe() | {"weights": Path(str(encoder.weights_source)).name},
+        "window_size": list(plan.window),
+        "native_grid": _plain(features.native_grid),
+        "encoder_grid": _plain(features.encoder_grid),
+        "padding": list(features.padding),
+    }
+    data = safetensors.torch.save(tensors, {"tapct": json.dumps(content)})
+    try:
+        write_atomically(target, data)
+    except OSError as error:
+        raise FeatureError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _plan(encoder: Encoder, grid: Grid, overlap: float) -> WindowPlan:
+    card = encoder.card
+    return WindowPlan.of(encoder_grid(grid, card).shape, card.window_size, card.feature_stride, overlap)
+
+
+def _plain(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+@contextmanager
+def _bar(name: str, windows: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("windows"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as progress:
+        bar = progress.add_task(name, total=windows)
+        yield lambda done: progress.advance(bar, done)

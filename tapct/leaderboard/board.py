@@ -1,0 +1,381 @@
+"""What a folder of records amounts to: models, tasks, their statistics, and what was left out and why."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tapct.errors import RecordError
+from tapct.leaderboard.inputs import Metric, from_records
+from tapct.leaderboard.overall import OverallModel, summarise_tasks
+from tapct.leaderboard.overlap import known_overlap
+from tapct.leaderboard.paper import PaperRow, read_paper
+from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summarise_task
+from tapct.records import Protocol, Record, RecordsFound
+
+Family = Literal["all", "segmentation", "classification"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+METRICS: dict[str, str] = {
+    "dice_native": "Dice",
+    "dice_paper": "Dice",
+    "MicroAUROC": "AUROC",
+    "MicroAP": "AP",
+    "DSC": "Dice",
+    "AUC": "AUROC",
+    "AP": "AP",
+}
+"""Metrics as a reader calls them, by their names in records and in the paper."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record, and the file that it is from, relative to the results folder."""
+
+    path: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not on the page.
+
+    Attributes:
+        path: The file, relative to the results folder.
+        reason: Why.
+        model: Its model, where the file could be read.
+    """
+
+    path: str
+    reason: str
+    model: str | None = None
+
+    def concerns(self, model: "Model", task: str) -> bool:
+        """Returns whether this is why a model has no number on a task.
+
+        What could not be read is known by its folder alone, TASK/ENCODER or TASK/ENCODER@random.
+        """
+        folder = f"{task}/{model.card['name']}{'@random' * model.random}/"
+        return self.path.startswith(f"{task}/") and (self.path.startswith(folder) or self.model == model.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One row: an encoder with its weights and preprocessing.
+
+    Attributes:
+        name: What it is called here; no two models share one.
+        anchor: Its name in addresses.
+        card: The encoder's card.
+        entries: Its records by task.
+    """
+
+    name: str
+    anchor: str
+    card: Mapping[str, Any]
+    entries: Mapping[str, Entry]
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights are random."""
+        return _is_random(next(iter(self.entries.values())).record)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the frozen encoder, counted."""
+        encoder = next(iter(self.entries.values())).record.encoder
+        return int(encoder.get("parameters") or self.card["num_params"])
+
+    def overlap(self, task: str) -> tuple[str, ...]:
+        """Returns its pretraining data that hold scans of a task; none of random weights."""
+        return () if self.random else known_overlap(task, self.card["pretraining_data"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One column.
+
+    Attributes:
+        name: The task.
+        title: The name in tables.
+        family: Its family.
+        metric: The metric that is ranked; with several protocols, that of the native one.
+        licence: Of the data; None for a task that is not installed here.
+        summaries: The statistics under each protocol, which are the same object where it makes no difference; empty
+            where no model has a record.
+    """
+
+    name: str
+    title: str
+    family: Family
+    metric: str
+    licence: str | None
+    summaries: Mapping[Protocol, TaskSummary] = field(default_factory=dict)
+
+    @property
+    def by_protocol(self) -> bool:
+        """Whether the protocols differ."""
+        return self.family == "segmentation"
+
+    def summary(self, model: str, protocol: Protocol) -> ModelSummary | None:
+        """Returns what a model has on the task, None without a record."""
+        models = self.summaries[protocol].models if self.summaries else ()
+        return next((each for each in models if each.name == model), None)
+
+    def letters(self, model: str, protocol: Protocol) -> str:
+        """Returns the letters of the tie groups that a model is in: models that share one cannot be told apart."""
+        groups = self.summaries[protocol].comparison.groups if self.summaries else ()
+        return "".join(letter(index) for index, group in enumerate(groups) if model in group)
+
+    def rank_interval(self, model: str, protocol: Protocol) -> tuple[int, int] | None:
+        """Returns the best and the worst rank that a model may have, None where that is not known."""
+        return self.summaries[protocol].comparison.rank_intervals.get(model) if self.summaries else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """Everything the page and the tables show.
+
+    Attributes:
+        models: The models, by name.
+        tasks: The tasks, families together.
+        overall: By family and protocol, the mean rank and mean score of each model over the family's tasks.
+        left_out: What is not shown, and why.
+        set_aside: Number of records with a part of the training patients or perturbed scans.
+        references: The paper's rows of the tasks.
+    """
+
+    models: tuple[Model, ...]
+    tasks: tuple[Task, ...]
+    overall: Mapping[tuple[Family, Protocol], Mapping[str, OverallModel]]
+    left_out: tuple[LeftOut, ...]
+    set_aside: int
+    references: tuple[PaperRow, ...]
+
+    def family(self, family: Family) -> list[Task]:
+        """Returns the tasks of a family that have records."""
+        return [task for task in self.tasks if task.summaries and family in ("all", task.family)]
+
+    @cached_property
+    def notices(self) -> dict[str, str]:
+        """What must stand beside the numbers, by task."""
+        found = {task.name: task.summaries["native"].notice for task in self.tasks if task.summaries}
+        return {name: notice for name, notice in found.items() if notice}
+
+    def why_missing(self, model: Model, task: Task) -> str:
+        """Returns why a model has no number on a task."""
+        reasons = [out.reason for out in self.left_out if out.concerns(model, task.name)]
+        return "; ".join(reasons) or "no record: the model was not run on this task"
+
+
+def letter(index: int) -> str:
+    """Returns a, b, ... z, aa, ab, ... for 0, 1, ..."""
+    return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) -> Board:
+    """Computes a board.
+
+    Args:
+        found: The records of a results folder.
+        results: The folder: files are named relative to it.
+        resamples: Resamples of the patients.
+
+    Raises:
+        RecordError: If there is no record to show, or two are of the same model on the same task.
+    """
+    entries = [Entry(path.relative_to(results).as_posix(), record) for path, record in sorted(found.sound.items())]
+    left_out = [
+        LeftOut(path.relative_to(results).as_posix(), reason.replace(f"{results}/", ""))
+        for path, reason in found.unsound.items()
+    ]
+    main = [entry for entry in entries if not _is_side_cell(entry.record)]
+    if not main:
+        raise RecordError(
+            f"there is no finished record to show in {results}, where TASK/CELL/record.json was expected "
+            f"({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
+        )
+    names = _names([entry.record for entry in main])
+    by_task: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    for entry in main:
+        by_task[entry.record.task["name"]].append((names[_identity(entry.record)], entry))
+    cells: dict[str, dict[str, Entry]] = {}
+    for task, of_task in by_task.items():
+        cells[task], incomparable = _comparable(task, of_task)
+        left_out += incomparable
+    tasks = _tasks(cells, resamples)
+    return Board(
+        models=_models(cells),
+        tasks=tasks,
+        overall=_overall(tasks),
+        left_out=tuple(sorted(left_out, key=lambda out: out.path)),
+        set_aside=len(entries) - len(main),
+        references=tuple(row for row in read_paper() if row.task in {task.name for task in tasks}),
+    )
+
+
+def _is_side_cell(record: Record) -> bool:
+    """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
+    return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
+
+
+def _is_random(record: Record) -> bool:
+    return record.encoder.get("weights") == "random"
+
+
+# -- Models --------------------------------------------------------------------------------------------
+
+
+def _identity(record: Record) -> str:
+    """Returns what makes two records of one model: the encoder, its weights and what it does to a scan."""
+    card = record.encoder["card"]
+    settings = {key: card[key] for key in ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")}
+    weights = {"random": _is_random(record), "weights_sha256": record.encoder.get("weights_sha256")}
+    return json.dumps(settings | weights, sort_keys=True)
+
+
+def _names(records: Sequence[Record]) -> dict[str, str]:
+    """Returns a name for each model: that of its card, and what tells it from others of the same name."""
+    first = {_identity(record): record for record in reversed(records)}
+    plain = {
+        key: record.encoder["card"]["display_name"] + (" (random weights)" if _is_random(record) else "")
+        for key, record in first.items()
+    }
+    names = {}
+    for key, name in plain.items():
+        twins = [json.loads(other) for other, theirs in plain.items() if theirs == name]
+        own = json.loads(key)
+        differing = [setting for setting in own if any(twin[setting] != own[setting] for twin in twins)]
+        names[key] = name + "".join(f", {_setting(setting, own[setting])}" for setting in differing)
+    return names
+
+
+def _setting(name: str, value: Any) -> str:
+    if name == "weights_sha256":
+        return f"weights {str(value)[:8]}"
+    return f"{name} {'native' if value is None else value}"
+
+
+def _models(cells: Mapping[str, Mapping[str, Entry]]) -> tuple[Model, ...]:
+    taken: set[str] = set()
+    names = {name for found in cells.values() for name in found}
+    models = []
+    for name in sorted(names, key=lambda name: (name.casefold(), name)):
+        entries = {task: found[name] for task, found in cells.items() if name in found}
+        card = next(iter(entries.values())).record.encoder["card"]
+        models.append(Model(name=name, anchor=_anchor("model", name, taken), card=card, entries=entries))
+    return tuple(models)
+
+
+def _anchor(kind: str, name: str, taken: set[str]) -> str:
+    """Returns an address that no other has, of letters, digits and hyphens."""
+    base = f"{kind}-{re.sub(r'[^a-z0-9]+', '-', name.casefold()).strip('-') or 'x'}"
+    anchor, number = base, 2
+    while anchor in taken:
+        anchor, number = f"{base}-{number}", number + 1
+    taken.add(anchor)
+    return anchor
+
+
+# -- Tasks ---------------------------------------------------------------------------------------------
+
+
+def _comparable(task: str, found: Sequence[tuple[str, Entry]]) -> tuple[dict[str, Entry], list[LeftOut]]:
+    """Returns the records of a task that compare with each other, by model, and the others with the reason.
+
+    Where there are several such sets, the largest is shown, the first in order of the paths if two are as large.
+    """
+    by_name: dict[str, Entry] = {}
+    for name, entry in found:
+        if name in by_name:
+            raise RecordError(
+                f"{by_name[name].path} and {entry.path} are both of {name} on {task}: a table can show one. "
+                "Move the other out of the folder"
+            )
+        by_name[name] = entry
+    groups: list[list[str]] = []
+    why: dict[tuple[str, str], str] = {}
+    for name in by_name:
+        for group in groups:
+            reason = _why_not(group[0], by_name[group[0]].record, name, by_name[name].record)
+            if reason is None:
+                group.append(name)
+                break
+            why[name, group[0]] = why[group[0], name] = reason
+        else:
+            groups.append([name])
+    largest = max(groups, key=len)
+    left_out = [
+        LeftOut(by_name[name].path, why.get((name, largest[0])) or why[group[0], largest[0]], name)
+        for group in groups
+        if group is not largest
+        for name in group
+    ]
+    return {name: by_name[name] for name in largest}, left_out
+
+
+def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
+    """Returns why two records do not compare under the metric of their task, None if they do."""
+    try:
+        for metric in _metrics(one).values():
+            from_records([one, other], metric, names=[first, second])
+    except RecordError as error:
+        return str(error)
+    return None
+
+
+def _metrics(record: Record) -> dict[Protocol, Metric]:
+    """Returns the ranked metric under each protocol."""
+    if record.task["kind"] == "segmentation":
+        return {"native": "dice_native", "paper": "dice_paper"}
+    return dict.fromkeys(PROTOCOLS, record.task["metric"])
+
+
+def _tasks(cells: Mapping[str, Mapping[str, Entry]], resamples: int) -> tuple[Task, ...]:
+    """Returns the tasks that have records or are in the paper: segmentation first, and with records first."""
+    from tapct.tasks import list_tasks, task_class
+
+    shipped = list_tasks()
+    in_paper = {row.task for row in read_paper() if row.task != "average"}
+    found = []
+    for name in {*cells, *in_paper}:
+        records = {model: entry.record for model, entry in cells.get(name, {}).items()}
+        spec = task_class(name).spec if name in shipped else None
+        one: Mapping[str, Any] = next(iter(records.values())).task if records else vars(spec)
+        task = Task(
+            name=name,
+            title=spec.display_name if spec else name,
+            family=one["kind"],
+            metric=one["metric"],
+            licence=spec.licence if spec else None,
+            summaries=_summaries(records, resamples),
+        )
+        place = shipped.index(name) if spec else len(shipped)
+        found.append(((FAMILIES.index(task.family), not records, place, name), task))
+    return tuple(task for _, task in sorted(found, key=lambda pair: pair[0]))
+
+
+def _summaries(records: Mapping[str, Record], resamples: int) -> dict[Protocol, TaskSummary]:
+    if not records:
+        return {}
+    done: dict[Metric, TaskSummary] = {}
+    for metric in _metrics(next(iter(records.values()))).values():
+        if metric not in done:
+            inputs = from_records(list(records.values()), metric, names=list(records))
+            done[metric] = summarise_task(inputs, resamples)
+    return {protocol: done[metric] for protocol, metric in _metrics(next(iter(records.values()))).items()}
+
+
+def _overall(tasks: Sequence[Task]) -> dict[tuple[Family, Protocol], Mapping[str, OverallModel]]:
+    found: dict[tuple[Family, Protocol], Mapping[str, OverallModel]] = {}
+    for family in FAMILIES:
+        members = [task for task in tasks if task.summaries and family in ("all", task.family)]
+        for protocol in PROTOCOLS:
+            summaries = [task.summaries[protocol] for task in members]
+            found[family, protocol] = {m.name: m for m in summarise_tasks(summaries)} if summaries else {}
+    return found

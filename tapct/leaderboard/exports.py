@@ -1,0 +1,298 @@
+"""The board as tables: CSV, JSON, Markdown and LaTeX, all from the same rows."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tapct.leaderboard.board import FAMILIES, METRICS, PROTOCOLS, Board, Family, Model, Task
+from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.paper import PAPER, PaperRow
+from tapct.records import Protocol
+
+ALL_TASKS = "(mean rank)"
+"""Stands for the task in rows of the mean rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A number of the leaderboard; or the lack of it, with the reason.
+
+    Attributes:
+        source: `record`, or `paper` for a reference that is not ranked.
+        model: The model.
+        task: The task; `(mean rank)` where the number is a mean rank over the tasks of the family.
+        family: segmentation, classification, or all.
+        protocol: native or paper; empty where it makes no difference.
+        metric: The metric, by its name in a record or in the paper.
+        value: The number: the mean over seeds.
+        low: Lower end of its 95 % interval over patients; of a mean rank, of the ranks that are left open.
+        high: Upper end.
+        rank_low: Best rank that the model may have.
+        rank_high: Worst rank that it may have.
+        tie_groups: Letters of the groups it is in; models that share one cannot be told apart.
+        seed_spread: Standard deviation over the seeds, or over the paper's three runs.
+        seeds: Number of seeds.
+        patients: Number of patients.
+        cases: Number of cases.
+        reason: Why something is missing, or where a reference is from.
+        notice: What must stand beside the number.
+        overlap: Pretraining data, as the card names them, that hold scans of the task.
+        flags: Ids of the record's red flags.
+        weights_sha256: Hash of the weights.
+        record: Fingerprint of the record.
+    """
+
+    source: str
+    model: str
+    task: str
+    family: Family
+    protocol: str = ""
+    metric: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    tie_groups: str = ""
+    seed_spread: float | None = None
+    seeds: int | None = None
+    patients: int | None = None
+    cases: int | None = None
+    reason: str = ""
+    notice: str = ""
+    overlap: str = ""
+    flags: str = ""
+    weights_sha256: str = ""
+    record: str = ""
+
+
+def rows(board: Board) -> list[Row]:
+    """Returns the mean ranks, then every cell, then the paper's numbers."""
+    return [*_mean_ranks(board), *_cells(board), *(_reference(board, row) for row in board.references)]
+
+
+def _mean_ranks(board: Board) -> Iterator[Row]:
+    for (family, protocol), models in board.overall.items():
+        for model in board.models:
+            if model.name in models:
+                rank = models[model.name].mean_rank
+                yield Row(
+                    source="record",
+                    model=model.name,
+                    task=ALL_TASKS,
+                    family=family,
+                    protocol=protocol,
+                    metric="mean_rank",
+                    notice=" ".join(sorted({board.notices.get(task.name, "") for task in board.family(family)} - {""})),
+                    **_numbers(rank),
+                )
+
+
+def _cells(board: Board) -> Iterator[Row]:
+    for task in board.tasks:
+        for protocol in PROTOCOLS if task.by_protocol else PROTOCOLS[:1]:
+            for model in board.models if task.summaries else ():
+                yield _cell(board, model, task, protocol)
+
+
+def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
+    summary, one = task.summaries[protocol], task.summary(model.name, protocol)
+    base: dict[str, Any] = {
+        "source": "record",
+        "model": model.name,
+        "task": task.name,
+        "family": task.family,
+        "protocol": protocol if task.by_protocol else "",
+        "metric": summary.metric,
+        "overlap": "; ".join(model.overlap(task.name)),
+    }
+    if one is None:
+        return Row(**base, reason=board.why_missing(model, task))
+    record = model.entries[task.name].record
+    low, high = task.rank_interval(model.name, protocol) or (None, None)
+    return Row(
+        **base,
+        **_numbers(one.estimate),
+        rank_low=low,
+        rank_high=high,
+        tie_groups=task.letters(model.name, protocol),
+        seed_spread=one.seed_spread,
+        seeds=len(one.seeds),
+        patients=summary.num_patients,
+        cases=summary.num_cases,
+        notice=summary.notice or "",
+        flags=" ".join(flag.id for flag in record.flags),
+        weights_sha256=str(record.encoder.get("weights_sha256") or ""),
+        record=record.fingerprint,
+    )
+
+
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    return {**asdict(estimate), "reason": estimate.reason or ""}
+
+
+def _reference(board: Board, row: PaperRow) -> Row:
+    family = next(task.family for task in board.tasks if task.name == row.task)
+    where = ", ".join(filter(None, (f"Table {row.table}", row.settings, *sorted(row.notes))))
+    return Row(
+        source="paper",
+        model=row.model,
+        task=row.task,
+        family=family,
+        protocol="paper" if family == "segmentation" else "",
+        metric=row.metric,
+        value=row.mean,
+        seed_spread=row.std,
+        seeds=3 if row.std is not None else None,
+        reason=where,
+        notice="on the paper's own, unpublished splits: for reference, not ranked",
+    )
+
+
+# -- Formats -------------------------------------------------------------------------------------------
+
+
+def to_csv(board: Board) -> str:
+    """Returns one line per number; undefined is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows(board))
+    return text.getvalue()
+
+
+def to_json(board: Board) -> str:
+    """Returns the rows, with the differences between all pairs of models and what was left out."""
+    differences = [
+        {"task": task.name, "protocol": protocol if task.by_protocol else "", **asdict(difference)}
+        for task in board.tasks
+        if task.summaries
+        for protocol in (PROTOCOLS if task.by_protocol else PROTOCOLS[:1])
+        for difference in task.summaries[protocol].comparison.differences
+    ]
+    content = {
+        "paper": PAPER,
+        "notices": board.notices,
+        "rows": [asdict(row) for row in rows(board)],
+        "differences": differences,
+        "left_out": [asdict(out) for out in board.left_out],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def to_markdown(board: Board) -> str:
+    """Returns one table per family, under the native protocol."""
+    lines = ["# Leaderboard", ""]
+    for family in FAMILIES[1:]:
+        tasks = board.family(family)
+        if not tasks:
+            continue
+        lines += [f"## {family.capitalize()}", "", *(f"> {_markdown_text(text)}" for text in _notices(board, tasks))]
+        heads = ["model", "mean rank", *(f"{t.title}, {METRICS[t.metric]}" for t in tasks)]
+        lines += ["", *(_markdown_row(row) for row in (heads, ["---", *["---:"] * (len(tasks) + 1)]))]
+        for model in ordered(board, family):
+            cells = [_markdown_text(model.name), mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
+            lines.append(_markdown_row(cells))
+        lines.append("")
+    lines.append(LEGEND)
+    return "\n".join(lines) + "\n"
+
+
+LEGEND = (
+    "Mean over seeds, 95 % interval over patients, [ranks that are left open] and tie groups: models that share a "
+    "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
+)
+
+
+def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
+    """Returns the models by their mean rank in a family, those without one last."""
+    found = board.overall[family, protocol]
+
+    def key(model: Model) -> tuple[bool, float]:
+        value = found[model.name].mean_rank.value if model.name in found else None
+        return value is None, value or 0.0
+
+    return sorted(board.models, key=key)
+
+
+def mean_rank(board: Board, family: Family, model: Model) -> str:
+    """Returns a mean rank with its interval, a dash where there is none."""
+    found = board.overall[family, "native"].get(model.name)
+    if found is None or found.mean_rank.value is None:
+        return "–"
+    rank = found.mean_rank
+    return f"{rank.value:.1f}" + ("" if rank.low is None else f" ({rank.low:.1f}–{rank.high:.1f})")
+
+
+def cell(task: Task, model: Model) -> str:
+    """Returns a number with its interval, ranks and tie groups, a dash where there is none."""
+    one = task.summary(model.name, "native")
+    if one is None or one.estimate.value is None:
+        return "–"
+    text = f"{one.estimate.value:.3f}"
+    if one.estimate.low is not None:
+        text += f" ({one.estimate.low:.3f}–{one.estimate.high:.3f})"
+    ranks = task.rank_interval(model.name, "native")
+    return text + (f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else "")
+
+
+def _notices(board: Board, tasks: list[Task]) -> list[str]:
+    return [f"{task.title}: {board.notices[task.name]}" for task in tasks if task.name in board.notices]
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_text(text: str) -> str:
+    """Returns text that Markdown shows as it is."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~" else c for c in plain)
+
+
+_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "–": "--",
+}
+
+
+def _tex_text(text: str) -> str:
+    """Returns text that LaTeX shows as it is."""
+    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+
+
+def to_latex(board: Board) -> str:
+    """Returns one booktabs table per family, under the native protocol."""
+    parts = ["% Needs the package booktabs."]
+    for family in FAMILIES[1:]:
+        tasks = board.family(family)
+        if not tasks:
+            continue
+        heads = ["Model", "Mean rank", *(f"{t.title} ({METRICS[t.metric]})" for t in tasks)]
+        body = [
+            [model.name, mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
+            for model in ordered(board, family)
+        ]
+        caption = " ".join([f"{family.capitalize()}.", *_notices(board, tasks), LEGEND])
+        parts += [
+            r"\begin{table}",
+            rf"\caption{{{_tex_text(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(tasks) + 1)}}}",
+            r"\toprule",
+            _tex_row(heads),
+            r"\midrule",
+            *map(_tex_row, body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _tex_row(cells: list[str]) -> str:
+    return " & ".join(map(_tex_text, cells)) + r" \\"

@@ -1,0 +1,145 @@
+"""Figures as small, reproducible SVG that takes its colours and letters from the page around it."""
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from numpy.typing import ArrayLike
+
+# Stand-ins: Matplotlib takes no CSS variables, so each is replaced by one when the figure is done.
+INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
+COLOURS = {"segmentation": "#010207", "classification": "#010208"}
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    PAPER: "paper",
+    COLOURS["segmentation"]: "segmentation",
+    COLOURS["classification"]: "classification",
+}
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "path.simplify": False,  # which would take dots for lines that can go
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+CLOUD = 12
+"""From so many dots on, nobody sees a tenth of a point."""
+
+
+def figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of this size in inches."""
+    made = Figure(figsize=(width, height))
+    FigureCanvasSVG(made)
+    return made
+
+
+def dots(axes: Axes, x: ArrayLike, y: ArrayLike, diameter_pt: float, colour: str, alpha: float = 1) -> None:
+    """Draws dots, as lines of no length with round ends: a tenth of the bytes of Matplotlib's markers."""
+    ends = np.repeat(np.column_stack([x, y]).astype(float), 2, axis=0)
+    _path(axes, ends.reshape(-1, 2, 2), colour, diameter_pt, alpha, "round")
+
+
+def lines(axes: Axes, points: Sequence[np.ndarray], colour: str, width_pt: float) -> None:
+    """Draws lines, each of (n, 2) points, as one path."""
+    _path(axes, points, colour, width_pt, 1, "butt")
+
+
+def _path(
+    axes: Axes,
+    points: Sequence[np.ndarray] | np.ndarray,
+    colour: str,
+    width_pt: float,
+    alpha: float,
+    ends: Literal["butt", "round"],
+) -> None:
+    codes = [code for each in points for code in [Path.MOVETO] + [Path.LINETO] * (len(each) - 1)]
+    patch = PathPatch(
+        Path(np.concatenate(list(points)), codes),
+        facecolor="none",
+        edgecolor=colour,
+        linewidth=width_pt,
+        alpha=alpha,
+        capstyle=ends,
+    )
+    axes.add_patch(patch)
+
+
+def render(made: Figure, name: str, label: str) -> str:
+    """Returns a figure as an SVG element.
+
+    Args:
+        made: The figure, drawn under `STYLE`.
+        name: Salts its ids, so that no two figures of a page share one.
+        label: What it shows, for a screen reader.
+    """
+    text = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"tapct {name}"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        made.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    # What says nothing: ids that count parts, groups, clipping (nothing is outside), paths without a stroke.
+    svg = re.sub(r"<defs>.*?</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:id="[^"]*"|clip-path="[^"]*"|transform="rotate\(-0 [^"]*")', "", svg)
+    svg = re.sub(r"</?g ?/?>", "", svg)
+    svg = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", svg)
+    svg = re.sub(r"; stroke-linejoin: \w+|; stroke-linecap: (?:square|butt)", "", svg)
+    svg = re.sub(r'\bd="([^"]*)"', lambda found: f'd="{_short(found[1])}"', svg)
+    svg = re.sub(r'(?<=[xy]=")-?[\d.]+', lambda found: _number(found[0]), svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    width, height = made.get_size_inches() * 72
+    head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height:g}">'
+    svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _number(text: str) -> str:
+    short = f"{float(text):.1f}".removesuffix(".0")
+    return "0" if short == "-0" else short
+
+
+def _short(path: str) -> str:
+    """Returns path data to a tenth of a point; of a cloud of dots to a point, in their shortest form."""
+    starts = re.findall(r"M ([-\d.]+) ([-\d.]+) \s*L \1 \2\s*(?=M|$)", path)
+    if len(starts) == path.count("M") >= CLOUD:
+        places = sorted((round(float(x)), round(float(y))) for x, y in starts)
+        steps = zip([(0, 0), *places], places, strict=False)
+        return "".join(f"m{x - from_x} {y - from_y}z" for (from_x, from_y), (x, y) in steps).replace(" -", "-")
+    parts = re.findall(r"[A-Za-z]|-?[\d.]+", path)
+    short = " ".join(part if part.isalpha() else _number(part) for part in parts)
+    short = re.sub(r"M ([-\d.]+ [-\d.]+) L \1(?= M|$)", r"M\1h0", short)
+    return re.sub(r" ?([A-Za-z]) ?", r"\1", short)

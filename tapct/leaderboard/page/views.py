@@ -1,0 +1,221 @@
+"""What the templates show, as plain values: numbers are formatted here, words stand in the templates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from tapct.leaderboard.board import METRICS, Board, Entry, Family, Model, Task
+from tapct.leaderboard.paper import PaperRow
+from tapct.records import ClassMetric, Protocol
+
+SPLIT = "test"
+
+TASK_METRICS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
+    "segmentation": (
+        ("dice_native_class_mean", "Dice, by class", 3),
+        ("dice_paper", "Dice, encoder's grid", 3),
+        ("nsd_native", "NSD", 3),
+        ("hd95_mm_native", "HD95, mm", 1),
+        ("hd95_mm_native_one_sided", "without HD95", 1),
+    ),
+    "classification": (
+        ("MicroAUROC", "AUROC", 3),
+        ("MicroAP", "AP", 3),
+        ("MacroAUROC", "AUROC, by label", 3),
+        ("MacroAP", "AP, by label", 3),
+        ("BalancedAccuracy", "balanced accuracy", 3),
+        ("CalibrationError", "calibration error", 3),
+    ),
+}
+"""Per family, the metrics of a run that stand beside the ranked one: key, title, decimals."""
+
+CLASS_METRICS: tuple[tuple[ClassMetric, str, int], ...] = (
+    ("dice_native", "Dice", 2),
+    ("nsd_native", "NSD", 2),
+    ("hd95_mm_native", "HD95, mm", 0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A model on a task under a protocol.
+
+    Attributes:
+        value: The number; None where there is none.
+        low: Lower end of its interval.
+        high: Upper end.
+        reason: Why something is missing.
+        ranks: Best and worst rank that the model may have.
+        letters: Its tie groups.
+        bar: Where the ranks lie among all: start and end, as percentages from the left.
+        best: Whether it may be the best.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    ranks: tuple[int, int] | None = None
+    letters: str = ""
+    bar: tuple[int, int] | None = None
+    best: bool = False
+
+
+def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
+    """Returns what a model has on a task under a protocol."""
+    one = task.summary(model.name, protocol)
+    if one is None:
+        return Cell(reason=board.why_missing(model, task))
+    ranks = task.rank_interval(model.name, protocol)
+    among = len(task.summaries[protocol].comparison.rank_intervals)
+    return Cell(
+        value=one.estimate.value,
+        low=one.estimate.low,
+        high=one.estimate.high,
+        reason=one.estimate.reason or (None if ranks else task.summaries[protocol].comparison.reason),
+        ranks=ranks,
+        letters=task.letters(model.name, protocol),
+        bar=(round(100 * (ranks[0] - 1) / among), round(100 * ranks[1] / among)) if ranks else None,
+        best=bool(ranks and ranks[0] == 1 and ranks[1] < among),
+    )
+
+
+def by_score(task: Task, models: Sequence[Model]) -> list[Model]:
+    """Returns the models of a task, best first; those without a number last."""
+    values = {one.name: one.estimate.value for one in task.summaries["native"].models}
+    sign = task.summaries["native"].sign
+    return sorted(models, key=lambda model: (values[model.name] is None, -sign * (values[model.name] or 0.0)))
+
+
+def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
+    """Returns on how many tasks the model of a row is better, and worse, than that of a column; None for itself."""
+    better: dict[tuple[str, str], int] = {}
+    for task in board.family(family):
+        for difference in task.summaries["native"].comparison.differences:
+            if difference.better:
+                worse = difference.second if difference.better == difference.first else difference.first
+                better[difference.better, worse] = better.get((difference.better, worse), 0) + 1
+    return [
+        [
+            None if row is column else (better.get((row.name, column.name), 0), better.get((column.name, row.name), 0))
+            for column in models
+        ]
+        for row in models
+    ]
+
+
+def run_metric(entry: Entry, key: str) -> float | None:
+    """Returns the mean over runs of a metric of the reported cases; None unless every run has it."""
+    values = [run.metrics.get(SPLIT, {}).get(key) for run in entry.record.runs]
+    defined = [value for value in values if value is not None]
+    return fmean(defined) if len(defined) == len(values) else None
+
+
+def class_rows(task: Task, models: Sequence[Model], metric: ClassMetric) -> list[tuple[str, list[float | None]]]:
+    """Returns per class the mean over runs of each model's mean over cases; None where a run does not define it."""
+    tables = [model.entries[task.name].record.class_table(SPLIT, metric) for model in models]
+    return [
+        (
+            name,
+            [fmean(v for v in t[name] if v is not None) if None not in t.get(name, [None]) else None for t in tables],
+        )
+        for name in (tables[0] if tables else {})
+    ]
+
+
+def references(board: Board) -> list[tuple[str, dict[str, PaperRow]]]:
+    """Returns the paper's models with their row of each task: of the largest image size that has a number there."""
+    found: dict[str, dict[str, PaperRow]] = {}
+    for row in board.references:
+        if "ablation" in row.notes:
+            continue
+        of_model = found.setdefault(row.model, {})
+        known = of_model.get(row.task)
+        if known is None or (known.mean is None and row.mean is not None) or _is_larger(row, known):
+            of_model[row.task] = row
+    return list(found.items())
+
+
+def _is_larger(row: PaperRow, known: PaperRow) -> bool:
+    return row.table == 3 and row.mean is not None and "512" in (row.settings or "") and known.table == 3
+
+
+def reference_note(row: PaperRow) -> str:
+    """Returns where a number of the paper is from, in words."""
+    words = {
+        "dagger": "pretraining data included these public datasets",
+        "star": "evaluated on (z, 224, 224) for want of memory",
+        "oom": "out of memory on 80 GB",
+        "not_reported": "not reported",
+    }
+    return "; ".join(filter(None, (f"Table {row.table}", row.settings, *(words.get(n, n) for n in sorted(row.notes)))))
+
+
+def preprocessing(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what is done to a scan before the encoder sees it, as terms with their values."""
+
+    def sizes(values: Sequence[float]) -> str:
+        return " × ".join(f"{value:g}" for value in values)
+
+    spacing, in_plane = card["spacing_mm"], card["in_plane_size"]
+    return [
+        ("Spacing (z, y, x)", "the scan's own" if spacing is None else f"{sizes(spacing)} mm"),
+        ("Slices", "the scan's own size" if in_plane is None else f"resized to {in_plane} × {in_plane}"),
+        ("Window (z, y, x)", f"{sizes(card['window_size'])} voxels, padded with {card['pad_hu']:g} HU"),
+        ("One feature per", f"{sizes(card['feature_stride'])} voxels"),
+        ("Features", f"{card['feature_dim']} channels; embedding {card['embedding_dim']}"),
+        ("Embedding", "class token" if card["has_cls"] else "pooled features"),
+    ]
+
+
+def provenance(entry: Entry) -> dict[str, str]:
+    """Returns where a record was made, in short."""
+    record, execution = entry.record, entry.record.execution
+    git = execution.get("git") or {}
+    seconds = execution.get("seconds") or {}
+    return {
+        "Weights": f"sha256 {str(record.encoder.get('weights_sha256') or 'unknown')[:12]}",
+        "Code": str(git.get("commit") or "unknown")[:7] + (" with changes" if git.get("dirty") else ""),
+        "Device": str(execution.get("device") or "unknown"),
+        "Date": str(execution.get("written_at") or "unknown")[:10],
+        "Seeds": str(len(record.runs)),
+        "Steps": str(record.probe.get("steps", "unknown")),
+        "Minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "unknown",
+        "Record": record.fingerprint[:12],
+    }
+
+
+def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Returns what all records of a model share, and by task what they do not."""
+    found = {task: provenance(entry) for task, entry in model.entries.items()}
+    one = next(iter(found.values()))
+    shared = {k: v for k, v in one.items() if k != "Record" and all(each[k] == v for each in found.values())}
+    return shared, {task: {k: v for k, v in each.items() if k not in shared} for task, each in found.items()}
+
+
+def snapshot(board: Board) -> dict[str, Any]:
+    """Returns what the page's head says: the date of the newest record, commits, and counts."""
+    records = [entry.record for model in board.models for entry in model.entries.values()]
+    commits = {str(git["commit"])[:7] for r in records if (git := r.execution.get("git")) and git.get("commit")}
+    shown = board.family("all")
+    return {
+        "date": max((str(r.execution.get("written_at") or "")[:10] for r in records), default=""),
+        "commits": sorted(commits),
+        "models": len(board.models),
+        "tasks": len(shown),
+        "patients": sum(task.summaries["native"].num_patients for task in shown),
+        "records": len(records),
+    }
+
+
+def family_spans(tasks: Sequence[Task]) -> list[tuple[Family, int]]:
+    """Returns the families in the order of the tasks, with the number of tasks of each."""
+    edges = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(tasks)) if a.family != b.family), len(tasks)]
+    return [(tasks[start].family, stop - start) for start, stop in pairwise(edges) if stop > start]
+
+
+def metric_title(name: str) -> str:
+    """Returns a metric as a reader calls it."""
+    return METRICS.get(name, name)

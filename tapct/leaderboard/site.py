@@ -1,0 +1,41 @@
+"""`tapct leaderboard RESULTS -o SITE`: the page and the tables of a results folder."""
+
+from pathlib import Path
+
+from tapct import files
+from tapct.errors import RecordError
+from tapct.leaderboard import exports
+from tapct.leaderboard.board import assemble
+from tapct.leaderboard.page import render
+from tapct.leaderboard.summary import RESAMPLES
+from tapct.records import read_records
+
+
+def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
+    """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
+
+    Args:
+        results: The results folder, `RESULTS/TASK/CELL/record.json`.
+        site: Where to write.
+        resamples: Resamples of the patients.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
+    """
+    board = assemble(read_records(results), results, resamples=resamples)
+    tables = {"csv": exports.to_csv, "json": exports.to_json, "md": exports.to_markdown, "tex": exports.to_latex}
+    contents = {f"leaderboard.{suffix}": table(board) for suffix, table in tables.items()}
+    contents["index.html"] = render(board)  # last: a page that is there has its tables
+    for name, content in contents.items():
+        try:
+            files.write_atomically(site / name, content)
+        except OSError as error:
+            raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
+    for out in board.left_out:
+        print(f"left out: {out.path}: {out.reason}")
+    shown = sum(len(model.entries) for model in board.models)
+    print(f"{shown} records, {len(board.models)} models: {(site / 'index.html').resolve()}")
+    return 0

@@ -1,0 +1,210 @@
+"""One record as a page: what it claims, what it rests on, and what to look at before believing it."""
+
+import base64
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from tapct.errors import RecordError
+from tapct.files import write_atomically
+from tapct.leaderboard import Estimate, from_records, summarise_task
+from tapct.records import ClassMetric
+from tapct.report import charts
+from tapct.report.predictions import Found
+
+TRAIN_LOSS = "train/AverageLoss"
+"""What eva calls the training loss in the log of a run."""
+
+PICTURES = 6
+"""Overlays that are put into a page at most; each is about half a megabyte."""
+
+CLASS_METRICS: dict[ClassMetric, tuple[str, float | None]] = {
+    "dice_native": ("Dice", 1.0),
+    "nsd_native": ("Normalised surface Dice", 1.0),
+    "hd95_mm_native": ("HD95, mm", None),
+}
+"""What is drawn by class: the axis and its end."""
+
+
+class Chart(NamedTuple):
+    """A chart and what it is called."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+
+
+def write_report(path: Path, out: Path | None = None) -> Path:
+    """Writes the page of a record: one file, which needs no network, the same bytes for the same record.
+
+    Beside what is in the record, it shows the training loss and the overlays, where these lie with its runs.
+
+    Args:
+        path: The record, or the folder that holds it.
+        out: Where to write; by default `report.html` beside the record.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        RecordError: If the record is not there or not valid, or the page cannot be written.
+    """
+    found = Found.at(path)
+    out = found.path.parent / "report.html" if out is None else out
+    try:
+        write_atomically(out, render(found))
+    except OSError as error:
+        raise RecordError(f"cannot write {out}: {error.strerror or error}") from error
+    return out
+
+
+def render(found: Found) -> str:
+    """Returns the page of a record."""
+    record = found.record
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    template = environment.from_string((files("tapct.report") / "templates" / "report.html").read_text("utf-8"))
+    return template.render(
+        record=record,
+        found=found,
+        headline=_headline(found),
+        metrics=_metrics(found),
+        results=list(_results(found)),
+        curves=list(_curves(found)),
+        pictures=_pictures(found),
+        settings={name: dict(_flat(getattr(record, name))) for name in ("encoder", "task", "probe")},
+        execution=dict(_flat(record.execution)),
+    )
+
+
+def _headline(found: Found) -> tuple[str, Estimate] | None:
+    """Returns the ranked metric with its interval over patients; None before every run has ended."""
+    if not found.record.complete:
+        return None
+    metric = found.record.task["metric"]
+    (model,) = summarise_task(from_records([found.record], metric, split=found.split)).models
+    return metric, model.estimate
+
+
+def _metrics(found: Found) -> dict[str, list[float | None]]:
+    """Returns what eva logged of the reported split: by metric, the number of each run."""
+    runs = [run.metrics.get(found.split, {}) for run in found.record.runs]
+    names = sorted({name for run in runs for name in run})
+    return {name: [run.get(name) for run in runs] for name in names}
+
+
+def _results(found: Found) -> Iterator[Chart]:
+    record = found.record
+    for metric, (label, end) in CLASS_METRICS.items():
+        if table := record.class_table(found.split, metric):
+            yield Chart(f"{label} by class", charts.class_bars(f"classes {metric}", table, label, end))
+    for metric, (label, _) in CLASS_METRICS.items():
+        if len(cases := _by_case(found, metric)) > 1:
+            title = f"{label} of {len(cases)} cases"
+            yield Chart(title, charts.case_strip(f"cases {metric}", cases, label), "Each case: its mean over classes.")
+    pairs = [
+        (probability, (case.target or {})[name])
+        for run in record.runs
+        for case in run.cases[found.split]
+        for name, probability in (case.probabilities or {}).items()
+    ]
+    if pairs:
+        yield Chart("Calibration", charts.reliability("reliability", pairs), "All runs, cases and classes together.")
+        losses = {case: [found.cases(run)[case].loss for run in record.runs] for case in found.cases()}
+        yield Chart("Loss of each case", charts.case_strip("cases loss", losses, "loss"))
+
+
+def _by_case(found: Found, metric: ClassMetric) -> dict[str, list[float]]:
+    """Returns, for each case, the mean over its defined classes of each run that defines any."""
+    cases: dict[str, list[float]] = {}
+    for run in found.record.runs:
+        for case in run.cases[found.split]:
+            if defined := [v for v in (case.by_class(metric) or {}).values() if v is not None]:
+                cases.setdefault(case.case, []).append(statistics.mean(defined))
+    return cases
+
+
+def _curves(found: Found) -> Iterator[Chart]:
+    """Yields the training loss, and the looks at the selection cases that learning rate and step were chosen by."""
+    record = found.record
+    losses = {f"run {run.run}": loss for run in record.runs if (loss := _train_loss(found.run_folder(run)))}
+    if losses:
+        together = (
+            "" if len(losses) == len(record.runs) > 1 else " It is the mean of the heads that train side by side."
+        )
+        note = f"From the TensorBoard log of the session.{together}"
+        yield Chart("Training loss", charts.curves("loss", losses, "training loss"), note)
+    looks: dict[str, list[tuple[float, float]]] = {}
+    chosen: list[tuple[float, float]] = []
+    for run in record.runs:
+        selection = run.selection or {}
+        if selection.get("score") is not None:
+            chosen.append((selection["step"], selection["score"]))
+        for candidate in selection.get("candidates", []):
+            rate = candidate["learning_rate"]
+            points = [(step, score) for step, score in candidate["scores"] if score is not None]
+            if points:
+                looks[f"run {run.run}{'' if rate is None else f', rate {rate:g}'}"] = points
+    if looks:
+        label = f"{record.task.get('metric', 'score')}, selection cases"
+        note = "Large dots: the heads that are reported. Nothing is chosen on the reported cases."
+        yield Chart("Choice of learning rate and step", charts.curves("selection", looks, label, chosen), note)
+
+
+def _train_loss(folder: Path) -> list[tuple[float, float]]:
+    """Returns the training loss of a run by step, from its TensorBoard files; empty where there are none."""
+    points = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == TRAIN_LOSS:
+                    loss = value.tensor.float_val[0] if value.HasField("tensor") else value.simple_value
+                    if math.isfinite(loss):
+                        points[event.step + 1] = float(loss)
+    return sorted(points.items())
+
+
+def _pictures(found: Found) -> dict[str, str]:
+    """Returns the overlays of the runs as data, by what they are."""
+    paths = [path for run in found.record.runs for path in sorted(found.run_folder(run).glob("overlays/*.png"))]
+    return {
+        f"{path.stem}, {path.parent.parent.name}": base64.b64encode(path.read_bytes()).decode()
+        for path in paths[:PICTURES]
+    }
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every setting by its path, as text."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+            yield from _flat({str(index): one for index, one in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case list() | tuple():
+            return ", ".join(map(_text, value)) or "none"
+        case dict():
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+    return str(value)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

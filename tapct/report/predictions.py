@@ -1,0 +1,225 @@
+"""Predictions of a record, made again: the saved head on the stored features, held against the record's own numbers."""
+
+import inspect
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from tapct.encoders import Encoder, EncoderCard, encoder_class, list_encoders, load_encoder
+from tapct.encoders.weights import RANDOM, content_sha256
+from tapct.errors import RecordError
+from tapct.features import EncodedCase, FeatureBank, TensorStore
+from tapct.files import features_folder
+from tapct.metrics import confusion_matrix, dice_per_class
+from tapct.probes.dense import predict_labels
+from tapct.records import RECORD_FILE, CaseResult, Record, RunRecord, read_record
+from tapct.sweep.state import ABOUT_FILE
+from tapct.tasks import TaskData
+from tapct.tasks.splits import SplitTable
+from tapct.volumes import LinearMap, Volume
+
+DICE_TOLERANCE = 0.005
+"""What a Dice made again may differ from the record's: another device rounds otherwise and turns voxels at borders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A record and where it lies.
+
+    Attributes:
+        record: The record.
+        path: Its file.
+        session: The folder with its runs: where eva wrote it, also if a sweep has put a copy elsewhere.
+    """
+
+    record: Record
+    path: Path
+    session: Path
+
+    @classmethod
+    def at(cls, path: Path) -> "Found":
+        """Reads a record, or the one in a folder.
+
+        Raises:
+            RecordError: If it is not there, or not valid.
+        """
+        path = path / RECORD_FILE if path.is_dir() else path
+        record, about = read_record(path), path.parent / ABOUT_FILE
+        session = path.parent
+        if about.is_file():
+            session = path.parent / json.loads(about.read_text(encoding="utf-8"))["session"]
+        return cls(record, path, session)
+
+    @property
+    def model(self) -> str:
+        """The name of the encoder for readers."""
+        name = self.record.encoder["card"]["display_name"]
+        return f"{name} (random weights)" if self.record.encoder["weights"] == RANDOM else name
+
+    @property
+    def split(self) -> str:
+        """The split that is reported."""
+        return next(s for s in ("test", "val") if s in self.record.runs[0].cases)
+
+    def cases(self, run: RunRecord | None = None) -> dict[str, CaseResult]:
+        """Returns the reported cases of a run (the first), by name."""
+        return {case.case: case for case in (run or self.record.runs[0]).cases[self.split]}
+
+    def run_folder(self, run: RunRecord) -> Path:
+        """Returns where the files of a run are."""
+        folder = self.session / f"run_{run.run}"
+        return folder if folder.is_dir() else self.session
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The labels of a case, as one run of a record predicts them.
+
+    Attributes:
+        labels: (D, H, W) on the scan's grid.
+        truth: (D, H, W) labels of the task.
+        scan: The scan.
+        dice: Mean over the classes that the case defines; None if there is none.
+    """
+
+    labels: np.ndarray
+    truth: np.ndarray
+    scan: Volume
+    dice: float | None
+
+
+def predict(found: Found, cases: Sequence[str], data_root: str | None, device: torch.device) -> dict[str, Prediction]:
+    """Predicts cases of a segmentation record with the head of its first run.
+
+    Features come from the store, and are extracted where they are not in it. Nothing is taken on trust: the head's
+    hash, the weights' hash and the Dice of every class must be those of the record.
+
+    Args:
+        found: The record.
+        cases: Reported cases.
+        data_root: Folder that holds one folder per task; None for a task that ships with its data.
+        device: Where to compute.
+
+    Raises:
+        RecordError: If the record is of no segmentation, its head is gone or another, or the numbers do not come out.
+        TaskError: If the data is not there.
+    """
+    record, run = found.record, found.record.runs[0]
+    if record.task["kind"] != "segmentation":
+        raise RecordError(
+            f"{found.path} is of {record.task['name']}, a {record.task['kind']}: there is nothing to draw"
+        )
+    head = _head(found, run).to(device)
+    bank, data = _bank(found, device), _data(found, cases, data_root)
+    bank.fill(data.parts)
+    _check_encoder(found, bank.description())
+    part = data.parts[0]
+    predictions = {}
+    for index, name in enumerate(part.cases):
+        case = bank.case(part, index).to(device)
+        labels = _labels(head, case)
+        dice = _check_dice(found, name, labels, case.target)
+        truth = case.target.cpu().numpy()
+        predictions[name] = Prediction(labels.cpu().numpy(), truth, data.scan(name), dice)
+    return predictions
+
+
+def _labels(head: nn.Module, case: EncodedCase) -> torch.Tensor:
+    grids = case.features.feature_grid, case.features.native_grid
+    with torch.inference_mode():
+        return predict_labels(head(case.features.map), LinearMap.between(*grids))
+
+
+def _head(found: Found, run: RunRecord) -> nn.Module:
+    path = found.run_folder(run) / "head.safetensors"
+    if not path.is_file():
+        raise RecordError(f"the head of run {run.run} of {found.path} is not at {path}: keep a record with its runs")
+    try:
+        state = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise RecordError(f"{path} is damaged: {error}. Run the cell again") from error
+    if content_sha256(state) != run.probe_sha256:
+        raise RecordError(f"{path} is not the head that {found.path} reports: its hash differs. Run the cell again")
+    classes, channels = state["weight"].shape[:2]
+    head = nn.Conv3d(channels, classes, kernel_size=1)
+    head.load_state_dict(state)
+    return head.eval()
+
+
+def _data(found: Found, cases: Sequence[str], data_root: str | None) -> TaskData:
+    """Returns the task with these cases alone, by a split of its own: what a case is does not depend on the split."""
+    task, known = found.record.task, found.cases()
+    if missing := [case for case in cases if case not in known]:
+        raise RecordError(f"{found.path} reports no case '{missing[0]}'")
+    table = SplitTable.of([(case, known[case].patient, "test") for case in cases], "chosen", where=str(found.path))
+    settings: dict[str, Any] = {"options": task["options"]}
+    if task.get("perturbation"):
+        settings["perturbation"] = task["perturbation"]
+    with tempfile.TemporaryDirectory() as folder:
+        split = Path(folder) / "split.csv"
+        split.write_text(table.to_csv(), encoding="utf-8")
+        return TaskData(task["name"], data_root, split_file=str(split), **settings)
+
+
+def _bank(found: Found, device: torch.device) -> FeatureBank:
+    probe = found.record.probe
+    return FeatureBank(
+        rebuilt_encoder(found),
+        TensorStore(features_folder()),
+        dtype=probe["feature_dtype"],
+        overlap=probe["window_overlap"],
+        fit_windows=probe["fit_windows"],
+        device=device,
+    )
+
+
+def rebuilt_encoder(found: Found) -> Encoder:
+    """Returns the encoder of a record with its options, without building its network yet.
+
+    The weights are those that the record names if they are on this machine, else the published ones.
+    """
+    about = found.record.encoder
+    name, weights = about["card"]["name"], about["weights"]
+    if weights != RANDOM:
+        weights = weights if Path(weights).is_file() else None
+    if name not in list_encoders() and weights is not None:  # written by `pretrain.export`: it is named by its folder
+        return load_encoder(str(Path(weights).parent), deferred=True, precision=about["precision"])
+    cls = encoder_class(name)
+    stock = json.loads(json.dumps(asdict(cls.card)))
+    options = {key: about["card"][key] for key in EncoderCard.OPTIONS if about["card"][key] != stock[key]}
+    own = set(inspect.signature(cls.__init__).parameters) - {"self", "weights", "precision", "deferred", "options"}
+    options |= {key: about[key] for key in own if key in about}
+    return load_encoder(name, weights, deferred=True, precision=about["precision"], **options)
+
+
+def _check_encoder(found: Found, description: dict[str, Any]) -> None:
+    expected, there = found.record.encoder["weights_sha256"], description["weights_sha256"]
+    if there != expected:
+        raise RecordError(
+            f"{found.path} was made with other weights of {found.record.encoder['card']['name']} than those here "
+            f"(sha256 {expected[:12]}... and {there[:12]}...): put {found.record.encoder['weights']} where it was"
+        )
+
+
+def _check_dice(found: Found, case: str, labels: torch.Tensor, target: torch.Tensor) -> float | None:
+    recorded = found.cases()[case].by_class("dice_native") or {}
+    confusion = confusion_matrix(labels, target, len(recorded) + 1)
+    dice = dict(zip(recorded, dice_per_class(confusion.cpu().numpy())[1:], strict=True))
+    for name, value in recorded.items():
+        again = None if np.isnan(dice[name]) else float(dice[name])
+        if (again is None) != (value is None) or abs((again or 0) - (value or 0)) > DICE_TOLERANCE:
+            raise RecordError(
+                f"{found.path}: made again, the Dice of {name} in case {case} is {again}, but the record says {value}. "
+                "The scan, its labels, the features or the code are not those of the record"
+            )
+    defined = [float(v) for v in dice.values() if not np.isnan(v)]
+    return float(np.mean(defined)) if defined else None

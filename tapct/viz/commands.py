@@ -1,0 +1,213 @@
+"""What `tapct embed`, `tapct features` and `tapct retrieve` do."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tapct.errors import TapctError
+
+if TYPE_CHECKING:
+    from tapct.encoders import Encoder
+    from tapct.viz.feature_maps import Scan
+    from tapct.volumes import Volume
+
+
+def embed(
+    inputs: list[str],
+    encoder: str,
+    out: str,
+    weights: str | None = None,
+    options: dict[str, Any] | None = None,
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp16",
+    overlap: float = 0.0,
+    device: str = "auto",
+    replace: bool = False,
+) -> int:
+    """Writes the features of any CT. The same command again does what is missing.
+
+    Args:
+        inputs: NIfTI, MetaImage, or folders of DICOM slices.
+        encoder: Name of an encoder (`tapct list encoders`).
+        out: Folder to write into: FOLDER/NAME.safetensors, by the input's name and the folder that it is in.
+        weights: Path of a file, or "random"; by default the published ones.
+        options: Settings of the encoder, such as '{"in_plane_size": 512}'.
+        dtype: What the features are written as: fp16, bf16 or fp32.
+        overlap: Share of overlap between windows, in [0, 1).
+        device: Such as cpu or cuda; by default a GPU if there is one.
+        replace: Replace files of another encoder, other settings or another scan under the same name.
+
+    Returns:
+        The exit status: 1 if an input failed.
+    """
+    from tapct.features.embed import device_of, embed
+
+    failed = 0
+    found = embed(
+        _encoder(encoder, weights, options),
+        [Path(path) for path in inputs],
+        Path(out),
+        device=device_of(device),
+        dtype=dtype,
+        overlap=overlap,
+        replace=replace,
+    )
+    for one in found:
+        failed += one.status == "failed"
+        words = {"written": f"-> {one.target}", "there": f"is in {one.target}", "failed": f"FAILED: {one.reason}"}
+        print(f"{one.source} {words[one.status]}", flush=True)
+    if failed:
+        print(f"{failed} of {len(inputs)} failed")
+    return int(failed > 0)
+
+
+def features(
+    ct: list[str],
+    encoder: str,
+    out: str,
+    weights: str | None = None,
+    pca: bool = False,
+    at: str | None = None,
+    options: dict[str, Any] | None = None,
+    window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
+    overlap: float = 0.0,
+    device: str = "auto",
+) -> int:
+    """Draws what an encoder sees in scans: principal components as colours, or the likeness to a point.
+
+    Args:
+        ct: NIfTI, MetaImage, or folders of DICOM slices; several share one basis, or are compared with the first.
+        encoder: Name of an encoder (`tapct list encoders`).
+        out: Where to write: a PNG; with .html a page in which a click shows the likeness to the clicked patch.
+        weights: Path of a file, or "random"; by default the published ones.
+        pca: Draw the first three principal components as red, green and blue.
+        at: x,y,z in mm of the first scan's world (RAS+, as NIfTI viewers show): draw the cosine similarity to it.
+            Write --at=-12,30,100 where x is negative.
+        options: Settings of the encoder, such as '{"in_plane_size": 512}'.
+        window: soft-tissue, lung, bone or liver.
+        overlap: Share of overlap between windows, in [0, 1).
+        device: Such as cpu or cuda; by default a GPU if there is one.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.viz import canvas
+    from tapct.volumes import read_ct
+
+    html = out.lower().endswith(".html")
+    if pca + (at is not None) + html != 1:
+        raise canvas.PictureError("give one of --pca, --at=X,Y,Z (each with -o FILE.png), or -o FILE.html")
+    if html and len(ct) > 1:
+        raise canvas.PictureError(f"a page shows one scan, not {len(ct)}")
+    point = None if at is None else _point(at)
+    cts = [read_ct(path) for path in ct]  # before the encoder: a wrong path shows at once
+    model = _encoder(encoder, weights, options)
+    scans = [_scan(model, one, device, overlap) for one in cts]
+    title = f"{model.card.display_name} (weights: {_weights(model)})"
+    if html:
+        from tapct.viz.explorer import write_explorer
+
+        write_explorer(Path(out), scans[0], title, window)
+    elif point is None:
+        from tapct.viz.feature_maps import draw_pca
+
+        draw_pca(Path(out), scans, title, window)
+    else:
+        from tapct.viz.feature_maps import draw_similarity
+
+        draw_similarity(Path(out), scans, point, title, window)
+    print(out)
+    return 0
+
+
+def retrieve(
+    baseline: str,
+    mask: str,
+    followup: str,
+    encoder: str,
+    out: str,
+    weights: str | None = None,
+    followup_mask: str | None = None,
+    label: int | None = None,
+    top_k: int = 5,
+    apart_mm: float = 0.0,
+    options: dict[str, Any] | None = None,
+    window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
+    overlap: float = 0.0,
+    device: str = "auto",
+) -> int:
+    """Finds a lesion again in a later scan: the patches most like it, as a picture and a CSV.
+
+    Args:
+        baseline: The earlier scan: NIfTI, MetaImage, or a folder of DICOM slices.
+        mask: The lesion in it: NIfTI or MetaImage on its grid.
+        followup: The later scan.
+        encoder: Name of an encoder (`tapct list encoders`).
+        out: Folder for matches.csv, matches.png and summary.json.
+        weights: Path of a file, or "random"; by default the published ones.
+        followup_mask: The lesion in the later scan, to judge the matches by.
+        label: The label of the lesion in both masks; by default all that is not background.
+        top_k: Matches to return.
+        apart_mm: Least distance between matches; 0, as in the paper, returns the best patches, often neighbours.
+        options: Settings of the encoder, such as '{"in_plane_size": 512}'.
+        window: soft-tissue, lung, bone or liver.
+        overlap: Share of overlap between windows, in [0, 1).
+        device: Such as cpu or cuda; by default a GPU if there is one.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.files import write_atomically
+    from tapct.viz import retrieval
+    from tapct.viz.feature_maps import similarity
+    from tapct.volumes import read_ct, read_labels
+
+    cts = [read_ct(path) for path in (baseline, followup)]  # before the encoder: a wrong path shows at once
+    lesion = retrieval.lesion_mask(read_labels(mask, cts[0]), label)
+    later = None if followup_mask is None else retrieval.lesion_mask(read_labels(followup_mask, cts[1]), label)
+    model, folder = _encoder(encoder, weights, options), Path(out)
+    first, second = (_scan(model, ct, device, overlap) for ct in cts)
+    embedding = retrieval.lesion_embedding(first.features, lesion)
+    matches = retrieval.retrieve(embedding, second, top_k=top_k, apart_mm=apart_mm, mask=later)
+    found: dict[str, Any] = {
+        "encoder": model.card.name,
+        "weights": _weights(model),
+        "baseline": first.name,
+        "followup": second.name,
+        **retrieval.summary(matches),
+    }
+    retrieval.write_csv(folder / "matches.csv", matches)
+    write_atomically(folder / "summary.json", json.dumps(found, indent=1))
+    title = f"{model.card.display_name} (weights: {found['weights']}): {first.name} in {second.name}"
+    values, picture = similarity(second, embedding), folder / "matches.png"
+    retrieval.draw_retrieval(picture, first, lesion, second, matches, values, title, mask=later, window=window)
+    print(retrieval.to_csv(matches), end="")
+    if later is not None:
+        print("hit rate {hit_rate:.2f}; nearest match {nearest_distance_mm:.1f} mm from the lesion".format(**found))
+    print(picture)
+    return 0
+
+
+def _encoder(name: str, weights: str | None, options: dict[str, Any] | None) -> "Encoder":
+    from tapct.encoders import load_encoder
+
+    return load_encoder(name, weights, deferred=True, **(options or {}))
+
+
+def _weights(encoder: "Encoder") -> str:
+    """Returns the weights in a word: `random`, or the file's name (a path says where a machine keeps its files)."""
+    return Path(str(encoder.weights_source)).name
+
+
+def _scan(encoder: "Encoder", ct: "Volume", device: str, overlap: float) -> "Scan":
+    from tapct.features.embed import device_of, encode
+    from tapct.viz.feature_maps import Scan
+
+    return Scan(ct, encode(encoder, ct, device_of(device), overlap=overlap))
+
+
+def _point(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise TapctError(f"--at takes x,y,z in mm, such as --at=-12.5,30,100, not '{text}'") from error
+    return x, y, z

@@ -1,0 +1,72 @@
+"""A small real session of eva, with all that it leaves."""
+
+import shutil
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from eva.core.trainers.functional import run_evaluation_session
+
+from tapct.encoders import registry
+from tapct.probes import SegmentationProbe, Trainer
+from tapct.tasks import TaskData
+from tests.data.abdomen import block, save
+
+CASES = {"c0": "train", "c1": "val", "c2": "test", "c3": "test", "c4": "test", "c5": "test"}
+
+
+@pytest.fixture(scope="session")
+def small_entry_points():
+    """Makes the tests' encoder known by name, as a stranger's package would."""
+    point = EntryPoint("small-3d", "tests.small:Small3D", registry.GROUP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", lambda group: [point])
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Six slabs of the quickstart's abdomen, as the cases of its task."""
+    root = tmp_path_factory.mktemp("data")
+    for number, case in enumerate(CASES):
+        slab = block(40 + 10 * number, slices=8)
+        save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
+        save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
+    rows = [f"{case},p{case},{split}" for case, split in CASES.items()]
+    (root / "split.csv").write_text("\n".join(["case,patient,split", *rows]))
+    return root
+
+
+def session(data_root: Path, folder: Path, seed: int = 0) -> Path:
+    """Runs two seeds of a small probe, and returns the session's folder."""
+    features = str(data_root / "features")
+    optimizer = {"learning_rates": [0.01, 0.1]}
+    probe = SegmentationProbe("small-3d", "random", seed=seed, overlays=1, feature_folder=features, **optimizer)
+    trainer = Trainer(
+        default_root_dir=str(folder),
+        accelerator="cpu",
+        n_runs=2,
+        max_steps=4,
+        accumulate_grad_batches=1,
+        val_check_interval=2,
+        enable_progress_bar=False,
+    )
+    data = TaskData("quickstart", str(data_root), split_file=str(data_root / "split.csv"))
+    run_evaluation_session(trainer, probe, data, n_runs=2, verbose=False)
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="session")
+def sessions(small_entry_points, data_root, tmp_path_factory) -> list[Path]:
+    """Two sessions that differ in their seeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAPCT_CACHE", str(data_root / "cache"))
+        return [session(data_root, tmp_path_factory.mktemp(f"logs{seed}"), seed) for seed in (0, 7)]
+
+
+@pytest.fixture
+def copies(sessions, tmp_path, data_root, monkeypatch) -> list[Path]:
+    """The same, for spoiling; their features are found."""
+    monkeypatch.setenv("TAPCT_FEATURES", str(data_root / "features"))
+    return [Path(shutil.copytree(path, tmp_path / f"cell{i}")) for i, path in enumerate(sessions)]
