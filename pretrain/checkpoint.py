@@ -1,0 +1,234 @@
+"""Checkpoints: whole or not there, newest first, written while the training goes on.
+
+A checkpoint is one file, `step_00001000.pt`: everything that the next step depends on. It is written under another
+name, read back, and renamed, so that whatever is called `step_*.pt` was once complete on the disk.
+"""
+
+import logging
+import os
+import pickle
+import re
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.errors import PretrainError
+
+FORMAT = 1
+"""Version of the layout; a checkpoint of another one is refused."""
+
+_NAME = re.compile(r"step_(\d{8,})\.pt")
+_PART = ".part"
+
+log = logging.getLogger(__name__)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a folder, newest first."""
+    found = {int(match[1]): path for path in folder.glob("step_*.pt") if (match := _NAME.fullmatch(path.name))}
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads one checkpoint onto the CPU, without running any code of it.
+
+    Raises:
+        PretrainError: If it cannot be read, is damaged, or is of another layout.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PretrainError(f"the checkpoint {path} cannot be read ({reason})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise PretrainError(
+            f"{path} is no checkpoint of layout {FORMAT}; this version of pretrain cannot go on from it"
+        )
+    return state
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest checkpoint that can be read, every byte of it, or None where there is none.
+
+    A run goes on to the same bits from an older one. A damaged one is logged, and left where it is.
+
+    Raises:
+        PretrainError: If there are checkpoints, and none can be read.
+    """
+    paths = checkpoints_in(folder)
+    for path in paths:
+        try:
+            load_checkpoint(path)
+            _check_sums(path)
+            return path
+        except PretrainError as error:
+            log.error("%s; trying the one before it", error)
+    if paths:
+        raise PretrainError(
+            f"none of the {len(paths)} checkpoints in {folder} can be read. Restore one, or start anew in another "
+            "folder (--run.output=...)"
+        )
+    return None
+
+
+class CheckpointWriter:
+    """Writes checkpoints in the background and removes old ones.
+
+    A process that is killed at any moment leaves the newest complete file and those before it; a file is removed
+    only after `keep` newer ones are complete.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Makes the folder and clears what a killed writer left.
+
+        Args:
+            folder: Where the checkpoints are. Only one writer may be at work there.
+            keep: How many to keep, at least 1.
+
+        Raises:
+            PretrainError: If the folder cannot be written.
+        """
+        if keep < 1:
+            raise PretrainError(f"run.keep must be at least 1, not {keep}: the only checkpoint is never removed")
+        self._folder, self._keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._failure: PretrainError | None = None
+        self._buffers: list[Tensor] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left_over in folder.glob(f".*{_PART}"):
+                left_over.unlink()
+        except OSError as error:
+            raise PretrainError(
+                f"{folder} cannot be written ({error.strerror}). Choose another --run.output"
+            ) from error
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Copies a state to the CPU, and starts writing it; the caller may change the state at once.
+
+        Args:
+            state: What is saved, with its number of steps done under "step". Tensors, numbers, text, lists and
+                dictionaries only.
+
+        Raises:
+            PretrainError: If the checkpoint before it could not be written.
+        """
+        self.wait()  # its buffers are used again
+        snapshot = _Snapshot(self._buffers).of(state) | {"format": FORMAT}
+        path = self._folder / f"step_{state['step']:08d}.pt"
+        self._thread = threading.Thread(target=self._write, args=(path, snapshot), name="checkpoint", daemon=False)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Says what went wrong in the background, if something did.
+
+        Raises:
+            PretrainError: If the last checkpoint could not be written.
+        """
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+            PretrainError: If it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
+        try:
+            write_whole(path, state)
+            for old in checkpoints_in(self._folder)[self._keep :]:
+                old.unlink()
+        except (OSError, RuntimeError, PretrainError) as error:  # torch reports a full disk as a RuntimeError
+            left = checkpoints_in(self._folder)
+            newest = f"The newest good one is {left[0]}" if left else "There is no earlier one"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._failure = PretrainError(
+                f"the checkpoint {path} could not be written ({reason}). {newest}. Make room on the disk and start "
+                "the same command again; it goes on from there."
+            )
+            self._failure.__cause__ = error
+
+
+def write_whole(path: Path, state: dict[str, Any]) -> None:
+    """Writes a file of `torch.save` so that its name stands for a complete one, even after a power cut.
+
+    Raises:
+        OSError, RuntimeError, PretrainError: If it cannot be written, or reads back otherwise; nothing is left.
+    """
+    part = path.with_name(f".{path.name}{_PART}")
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_sums(part)
+        part.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_sums(path: Path) -> None:
+    """Reads a whole file against the checksums that torch stored with its tensors.
+
+    Raises:
+        PretrainError: If one differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise PretrainError(f"the checkpoint {path} cannot be read ({error})") from error
+    if damaged is not None:
+        raise PretrainError(f"the checkpoint {path} cannot be read ({damaged} has another checksum)")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Snapshot:
+    """Copies nested tensors to the CPU, from a GPU into the same pinned buffers each time."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers = buffers
+        self._used = 0
+
+    def of(self, state: dict[str, Any]) -> dict[str, Any]:
+        copied = self._copy(state)
+        if self._used:
+            torch.cuda.synchronize()
+        return copied
+
+    def _copy(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._copy_tensor(value.detach())
+        if isinstance(value, dict):
+            return {key: self._copy(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._copy(item) for item in value)
+        return value
+
+    def _copy_tensor(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "cpu":
+            return tensor.clone()
+        if self._used == len(self._buffers):
+            self._buffers.append(torch.empty_like(tensor, device="cpu", pin_memory=True))
+        buffer = self._buffers[self._used]
+        self._used += 1
+        return buffer.copy_(tensor, non_blocking=True)

@@ -1,0 +1,430 @@
+"""The settings of a pretraining run: typed, documented, read from YAML, refused where they do not fit.
+
+The files in `pretrain/configs` hold Table 7 of the TAP-CT paper. What the paper does not say comes from
+DINOv2, whose recipe it follows (section 3.1); the field's text then says so.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pretrain.errors import PretrainError
+from tapct.errors import nearest
+from tapct.vit.positions import patch_grid
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Size = tuple[Count, Count] | tuple[Count, Count, Count]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"must be (min, max), got {bounds}")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+Fractions = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
+
+
+class _Section(BaseModel):
+    """A part of the configuration: immutable, strictly typed, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(_Section):
+    """The vision transformer. Its native window is the global crop (`crops.global_size`)."""
+
+    size: Literal["debug", "t", "s", "b"]
+    """ViT-Ti (192 wide), ViT-S (384) or ViT-B (768), 12 blocks each; "debug": 96 wide, 4 blocks."""
+    patch_size: Size
+    """The patch, ([D,] H, W); two axes make a 2D model."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
+    """Stochastic depth, uniform over the blocks, by batch subset: 0.2 for ViT-B, 0.1 for ViT-S (A.1)."""
+    layer_scale_init: Positive = 1e-5
+    """First value of the LayerScales (Table 7)."""
+    num_register_tokens: Steps = 4
+    """Register tokens (Table 7)."""
+
+
+class DataConfig(_Section):
+    """The store of volumes and how it is read."""
+
+    store: Path
+    """The folder that `python -m pretrain.prepare` wrote."""
+    clip_hu: Range = (-1008.0, 822.0)
+    """Values are clipped to this range: the 0.5 and 99.5 percentiles of the foreground (Appendix B)."""
+    mean_hu: float = -86.8086
+    """Mean of the foreground; subtracted after clipping (Appendix B)."""
+    std_hu: Positive = 322.6347
+    """Standard deviation of the foreground; divides last (Appendix B)."""
+    slab_slices: Count
+    """Neighbouring slices that one visit to a volume reads; its ten crops lie at random depths inside them.
+
+    The paper does not say how far apart in depth the crops of a volume are (A.1); this is our choice.
+    """
+    workers: Steps = 4
+    """Processes that decode slabs, for each training process; 0 decodes in the training process."""
+    prefetch: Count = 2
+    """Micro-batches that the workers of a training process keep ready, all together."""
+    max_quarantined_fraction: Probability = 0.01
+    """The run stops when more of the store's volumes than this turn out to be unreadable.
+
+    Up to there each is reported, and the next volume in the order of the samples takes its place.
+    """
+
+
+class CropsConfig(_Section):
+    """Multi-crop and augmentation, on the device."""
+
+    global_size: Size
+    """Global crop after resizing, ([D,] H, W); the depth is never resized (section 3.1)."""
+    local_size: Size
+    """Local crop after resizing, ([D,] H, W)."""
+    num_global: Literal[2] = 2
+    """Global crops a sample; the losses are written for two, as DINOv2's."""
+    num_local: Count = 8
+    """Local crops a sample (DINOv2)."""
+    global_scale: Fractions = (0.32, 1.0)
+    """Area of a global crop over that of the axial slice (Table 7)."""
+    local_scale: Fractions = (0.05, 0.32)
+    """Area of a local crop over that of the axial slice (Table 7)."""
+    aspect_ratio: PositiveRange = (3 / 4, 4 / 3)
+    """Width over height of a crop before resizing, log-uniform (torchvision's RandomResizedCrop, as in DINOv2)."""
+    flip_probability: tuple[Probability, Probability, Probability] = (0.0, 0.0, 0.5)
+    """Chance that a crop is mirrored along depth, height and width; DINOv2 flips horizontally."""
+    gamma: PositiveRange = (0.7, 1.5)
+    """Exponent of the gamma adjustment, on the clip range brought to [0, 1]; nnU-Net's, for the paper gives none."""
+    gamma_probability: Probability = 0.8
+    """Chance of the gamma adjustment; that of the colour jitter which it replaces (DINOv2)."""
+    blur_sigma: PositiveRange = (0.1, 2.0)
+    """Standard deviation of the in-plane Gaussian blur, in pixels of the resized crop (DINOv2)."""
+    blur_probability: tuple[Probability, Probability, Probability] = (1.0, 0.1, 0.5)
+    """Chance of the blur for the first global, the second global and the local crops (DINOv2)."""
+
+
+class MaskingConfig(_Section):
+    """Which patches of the global crops the student does not see (iBOT)."""
+
+    probability: Probability = 0.5
+    """Share of the global crops that are masked (Table 7)."""
+    ratio: Fractions = (0.1, 0.5)
+    """Share of the patches of a masked crop that are masked, spread evenly over the masked crops (Table 7)."""
+    aspect_hw: PositiveRange = (0.3, 1 / 0.3)
+    """Height over width of a block, in patches, log-uniform (DINOv2)."""
+    aspect_hd: PositiveRange = (0.3, 1 / 0.3)
+    """Height over depth of a block, in patches, log-uniform; its range is our choice (section 3.1 gives none)."""
+    min_patches: Count = 4
+    """Smallest block (DINOv2)."""
+
+
+class HeadsConfig(_Section):
+    """The two projection heads, DINO's and iBOT's, with weights of their own (untied, Table 7)."""
+
+    prototypes: Count = 65536
+    """Rows of the last layer (Table 7)."""
+    hidden_dim: Count = 2048
+    """Width of the hidden layers (Table 7)."""
+    num_layers: Annotated[int, Field(ge=2)] = 3
+    """Linear layers before the prototypes (Table 7)."""
+    bottleneck_dim: Count = 256
+    """Width before the prototypes, where the vectors are brought to length 1 (Table 7)."""
+
+
+class LossesConfig(_Section):
+    """DINO, iBOT and KoLeo."""
+
+    dino_weight: NonNegative = 1.0
+    """Weight of the DINO loss (Table 7)."""
+    ibot_weight: NonNegative = 1.0
+    """Weight of the iBOT loss (Table 7)."""
+    koleo_weight: NonNegative = 0.1
+    """Weight of the KoLeo regulariser (Table 7)."""
+    student_temperature: Positive = 0.1
+    """Temperature of the student's softmax (DINOv2)."""
+    teacher_temperature: tuple[Positive, Positive] = (0.04, 0.07)
+    """Temperature of the teacher's softmax at the start and after its warm-up (Table 7)."""
+    teacher_temperature_warmup_steps: Steps = 37_500
+    """Steps over which the teacher's temperature rises, linearly (Table 7)."""
+    centre_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of the centres (DINOv2)."""
+    chunk_rows: Count | None = 2048
+    """Tokens whose prototype logits exist at one time; null holds those of all tokens (exact either way)."""
+    centre_from_bottleneck: bool = True
+    """Takes the mean of the teacher's logits from the mean of its bottleneck vectors; false sums the logits (equal)."""
+
+
+class OptimConfig(_Section):
+    """AdamW and its schedules."""
+
+    base_lr: Positive = 0.0035
+    """Learning rate at a batch of `reference_batch`; multiplied by sqrt(batch / reference_batch) (Table 7)."""
+    reference_batch: Count = 1024
+    """Batch at which `base_lr` holds (DINOv2)."""
+    min_lr: NonNegative = 1e-6
+    """Learning rate at the end of the cosine (DINOv2); not scaled."""
+    warmup_steps: Steps = 25_000
+    """Steps over which the learning rate rises, linearly; the paper saw collapse with 12,500 (section 3.1)."""
+    weight_decay: tuple[NonNegative, NonNegative] = (0.04, 0.4)
+    """Weight decay at the start and at the end, along a cosine (Table 7)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Learning rate of a block over that of the next (Table 7)."""
+    patch_embed_lr_factor: NonNegative = 0.2
+    """Further factor on the learning rate of the patch embedding (DINOv2)."""
+    freeze_last_layer_steps: Steps = 1250
+    """Steps during which the prototypes do not move: DINOv2's first epoch of 1,250 iterations."""
+    clip_norm: Positive = 3.0
+    """Largest norm of the gradient of the backbone and of each head, clipped separately (Table 7, DINOv2)."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """AdamW's betas (DINOv2)."""
+    teacher_momentum: tuple[Probability, Probability] = (0.992, 1.0)
+    """Momentum of the teacher at the start and at the end, along a cosine (Table 7)."""
+
+
+class ProbeConfig(_Section):
+    """The online k-NN probe of the teacher on volumes that are not trained on."""
+
+    folder: Path | None = None
+    """Held-out volumes with labels; null for no probe."""
+    every_steps: Count = 2500
+    """Steps between two probes."""
+    neighbours: Count = 20
+    """Neighbours that vote (DINO's k-NN)."""
+
+
+class CollapseConfig(_Section):
+    """When the representation counts as collapsed, judged at each line of the log."""
+
+    min_entropy: Probability = 0.1
+    """Alarm below this entropy of the teacher's distributions, as a share of ln(prototypes)."""
+    min_effective_rank: NonNegative = 10.0
+    """Alarm below this effective rank of the class tokens; not judged where a step has under 4 times as many."""
+    after_steps: Steps = 5_000
+    """Steps that are not judged: the class tokens of fresh weights are nearly alike."""
+    stop: bool = False
+    """Stops the run at an alarm; false only tells."""
+
+
+class RunConfig(_Section):
+    """How long, how large, where to, and what to do when something goes wrong."""
+
+    output: Path
+    """Folder of checkpoints, logs and reports."""
+    steps: Count = 125_000
+    """Optimizer steps of the whole schedule (Table 7)."""
+    stop_at: Count | None = None
+    """Stops (and saves) at this step, with the schedules of the whole run; null runs to the end."""
+    micro_batch_size: Count = 32
+    """Samples of a micro-batch, the unit of meaning: it has its own random numbers and KoLeo groups."""
+    micro_batches: Count = 64
+    """Micro-batches of a step, over all processes; `micro_batch_size` times this is the batch (2048, Table 7)."""
+    seed: Steps = 0
+    """Seed of initialisation, samples, crops, masks and stochastic depth."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the matrix products; weights, optimizer, softmax and losses are float32 in either case."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; "auto" takes CUDA where there is one."""
+    compile: bool = True
+    """Compiles the transformer blocks and the prototype losses; false runs them eagerly."""
+    prune_last_block: bool = True
+    """Computes, in the last block, only the tokens that a loss reads; false computes all (equal)."""
+    checkpoint_every: Count = 500
+    """Steps between two checkpoints."""
+    keep: Count = 3
+    """Newest checkpoints that are kept."""
+    log_every: Count = 10
+    """Steps between two lines of the log."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """After a non-finite loss or gradient, and the dump of its batch: stop the run, or leave out the step."""
+    max_skipped_steps: Count = 3
+    """With "skip": steps in a row that may be left out before the run stops."""
+    collapse: CollapseConfig = CollapseConfig()
+    """The collapse alarm."""
+    probe: ProbeConfig = ProbeConfig()
+    """The online probe."""
+
+
+class Config(_Section):
+    """All settings of a run."""
+
+    model: ModelConfig
+    """The vision transformer."""
+    data: DataConfig
+    """The store of volumes and how it is read."""
+    crops: CropsConfig
+    """Multi-crop and augmentation."""
+    masking: MaskingConfig = MaskingConfig()
+    """Which patches the student does not see."""
+    heads: HeadsConfig = HeadsConfig()
+    """The projection heads."""
+    losses: LossesConfig = LossesConfig()
+    """The losses."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer and its schedules."""
+    run: RunConfig
+    """Length, size, place and policies."""
+
+    @property
+    def global_grid(self) -> tuple[int, ...]:
+        """The patch grid of a global crop, ``([d,] h, w)``."""
+        return patch_grid(self.crops.global_size, self.model.patch_size, "crops.global_size")
+
+    @property
+    def local_grid(self) -> tuple[int, ...]:
+        """The patch grid of a local crop, ``([d,] h, w)``."""
+        return patch_grid(self.crops.local_size, self.model.patch_size, "crops.local_size")
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one optimizer step, over all processes."""
+        return self.run.micro_batch_size * self.run.micro_batches
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate after the warm-up: the base rate scaled by sqrt(batch / reference batch), as DINOv2."""
+        return self.optim.base_lr * math.sqrt(self.batch_size / self.optim.reference_batch)
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "Config":
+        axes = {len(self.model.patch_size), len(self.crops.global_size), len(self.crops.local_size)}
+        if len(axes) > 1:
+            raise ValueError("model.patch_size, crops.global_size and crops.local_size must have as many axes")
+        _ = self.global_grid, self.local_grid  # raises where a crop is no multiple of the patch
+        depths = [size[0] if len(size) == 3 else 1 for size in (self.crops.global_size, self.crops.local_size)]
+        if self.data.slab_slices < max(depths):
+            raise ValueError(
+                f"data.slab_slices {self.data.slab_slices} is less than the {max(depths)} slices of a crop"
+            )
+        if self.optim.warmup_steps >= self.run.steps:
+            raise ValueError(
+                f"optim.warmup_steps {self.optim.warmup_steps} leaves nothing of run.steps {self.run.steps}; "
+                "to stop early on the same schedule, set run.stop_at"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-5, as YAML 1.2 and everybody else has them."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML with one line a key: lists in brackets."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Reads the settings of a run.
+
+    Args:
+        path: A YAML file, such as `pretrain/configs/tap_b_3d.yaml`.
+        overrides: Changes as ``"section.key=value"``, the value in YAML: ``"optim.base_lr=1e-3"``,
+            ``"crops.global_size=[12, 224, 224]"``. A leading ``--`` is allowed.
+
+    Returns:
+        The settings, checked.
+
+    Raises:
+        PretrainError: The file cannot be read, or a key is unknown, missing, of the wrong type, or does not
+            fit the others. Each key is named with its value.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise PretrainError(f"there is no configuration {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise PretrainError(f"cannot read the configuration {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise PretrainError(f"the configuration {path} must hold sections ({', '.join(Config.model_fields)})")
+    for override in overrides:
+        _apply(content, override)
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], source: str) -> Config:
+    """Checks settings that were read from elsewhere, such as a checkpoint.
+
+    Args:
+        content: Sections and their keys, as in YAML.
+        source: Where they come from; opens the error message.
+
+    Raises:
+        PretrainError: A key is unknown, missing, of the wrong type, or does not fit the others.
+    """
+    try:
+        # By way of JSON, whose strict rules take a list for a tuple and a string for a path, but no "3" for a 3.
+        return Config.model_validate_json(json.dumps(content))
+    except (TypeError, ValueError) as error:
+        details = _explain(error) if isinstance(error, ValidationError) else [str(error)]
+        raise PretrainError(f"{source}: " + "; ".join(details)) from error
+
+
+def dump_config(config: Config) -> str:
+    """Writes all settings, defaults included, as YAML that `load_config` reads back to the same."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, default_flow_style=False)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    """Sets one ``section.key=value`` in place."""
+    key, equals, value = override.removeprefix("--").partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise PretrainError(f"an override reads section.key=value, got {override!r}")
+    place = content
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise PretrainError(f"{key}: {name} is no section (override {override!r})")
+    try:
+        place[names[-1]] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise PretrainError(f"{key}: cannot read the value {value!r} as YAML: {error}") from error
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """Turns each complaint into one line that names the key, its value and, if unknown, the nearest one."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key}. {nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{key} is missing")
+        elif problem["type"] == "value_error":
+            lines.append(f"{key}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"]))
+        else:
+            lines.append(f"{key}: {problem['msg']}, got {problem['input']!r}")
+    return lines
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    """Returns the keys of the section at a place in the configuration."""
+    section: type[BaseModel] = Config
+    for name in place:
+        annotation = section.model_fields[str(name)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        section = annotation
+    return list(section.model_fields)

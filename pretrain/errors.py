@@ -1,0 +1,7 @@
+"""Errors of pretraining: each says what is wrong, where, and how to mend it."""
+
+from tapct.errors import TapctError
+
+
+class PretrainError(TapctError, ValueError):
+    """A store, a config, a checkpoint or a run is not what it should be."""

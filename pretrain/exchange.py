@@ -1,0 +1,66 @@
+"""What a step sends: one tensor to the other processes, and a few scalars to the host."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Flat:
+    """Gradients, centre statistics and scalars of a step, in one tensor.
+
+    The gradients of the parameters are views into it, so accumulating needs no copy and reducing one call.
+
+    Args:
+        parameters: Those that are trained.
+        statistics: Number of centre statistics.
+        scalars: Number of scalars.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], statistics: int, scalars: int) -> None:
+        sizes = [p.numel() for p in parameters]
+        self.all = torch.zeros(sum(sizes) + statistics + scalars, device=parameters[0].device)
+        self._parameters = parameters
+        *gradients, self.statistics, self.scalars = self.all.split([*sizes, statistics, scalars])
+        self._gradients = [g.view_as(p) for g, p in zip(gradients, parameters, strict=True)]
+        self.clear()
+
+    def clear(self) -> None:
+        """Zeroes everything and ties the gradients to it."""
+        self.all.zero_()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the device will have to say of a step.
+
+    Attributes:
+        step: The step.
+        names: What the values are.
+        values: Float64 scalars on the host, there once `arrived` has passed.
+        arrived: The event of the copy; None on a CPU.
+    """
+
+    step: int
+    names: list[str]
+    values: Tensor
+    arrived: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, step: int, values: dict[str, Tensor]) -> "Report":
+        """Starts copying scalars to the host."""
+        stacked = torch.stack([value.detach().double() for value in values.values()])
+        if not stacked.is_cuda:
+            return cls(step, list(values), stacked, None)
+        host = torch.empty_like(stacked, device="cpu", pin_memory=True).copy_(stacked, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return cls(step, list(values), host, event)
+
+    def read(self) -> dict[str, float]:
+        """Returns the scalars."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return dict(zip(self.names, self.values.tolist(), strict=True))

@@ -1,0 +1,223 @@
+"""The encoder of a run, for use: `python -m pretrain.export RUN -o DIR`.
+
+Writes what `tapct.load_encoder(DIR)` and every eva config (`ENCODER=DIR`) take, and what the Hugging Face hub shows:
+`model.safetensors` (the teacher's backbone), `config.json` (its sizes, and the intensities it was trained on),
+`card.json` (how the benchmark feeds it), `pretraining.yaml` (the resolved settings of the run) and `README.md`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import safetensors.torch
+import yaml
+
+from pretrain.checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
+from pretrain.config import Config, dump_config
+from pretrain.errors import PretrainError
+from pretrain.model import Pretrainer
+from pretrain.monitor import METRICS_FILE, read_events
+from pretrain.report import energy_mwh, sessions_of
+from pretrain.run_folder import saved_config
+from tapct.errors import TapctError
+from tapct.files import write_atomically
+from tapct.vit import VisionTransformer
+from tapct.vit.blocks import Block
+
+
+def export(
+    run: Path,
+    folder: Path,
+    *,
+    name: str | None = None,
+    step: int | None = None,
+    part: str = "teacher",
+    licence: str | None = None,
+    data: Sequence[str] = (),
+) -> Config:
+    """Writes the encoder of a run into a folder.
+
+    Args:
+        run: Folder of the run.
+        folder: Where to; files of an earlier export are replaced, the weights last.
+        name: The encoder's name; that of the run's folder by default.
+        step: Of which checkpoint; the newest by default.
+        part: "teacher" (as DINOv2 publishes) or "student".
+        licence: Of the weights, as the hub spells it ("apache-2.0"); None leaves it unstated.
+        data: Names of the datasets it was trained on, to tell overlap with a task.
+
+    Returns:
+        The settings of the run.
+
+    Raises:
+        PretrainError: If there is no such checkpoint, or its crops are not square.
+    """
+    path = _checkpoint(run, step)
+    state = load_checkpoint(path)
+    config = saved_config(state, str(path))
+    eager = config.model_copy(update={"run": config.run.model_copy(update={"compile": False})})
+    model = Pretrainer(eager)
+    model.load_state_dict(state["model"])
+    backbone = getattr(model, part).backbone
+    name = name or run.resolve().name
+    card = encoder_card(config, backbone, name, data=data)
+    weights = {key: value.contiguous() for key, value in backbone.state_dict().items()}
+    files: dict[str, str | bytes] = {
+        "config.json": _json(network_config(config, backbone)),
+        "card.json": _json(card),
+        "pretraining.yaml": dump_config(config),
+        "README.md": model_card(config, card, state, part=part, licence=licence, costs=_costs(run)),
+        "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
+    }
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    return config
+
+
+def encoder_card(config: Config, backbone: VisionTransformer, name: str, *, data: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields of a `tapct.encoders.EncoderCard`.
+
+    Raises:
+        PretrainError: If the global crops are not square, which the benchmark's in-plane size must be.
+    """
+    window, patch = _in_3d(config.crops.global_size), _in_3d(config.model.patch_size)
+    if window[1] != window[2]:
+        raise PretrainError(
+            f"crops.global_size {config.crops.global_size} is not square; the benchmark resizes to squares"
+        )
+    return {
+        "name": name,
+        "display_name": name,
+        "window_size": window,
+        "spacing_mm": None,
+        "in_plane_size": window[1],
+        "pad_hu": config.data.clip_hu[0],
+        "feature_stride": patch,
+        "feature_dim": backbone.embed_dim,
+        "embedding_dim": backbone.embed_dim,
+        "has_cls": True,
+        "num_params": sum(p.numel() for p in backbone.parameters()),
+        "weights": {"file": "model.safetensors"},
+        "pretraining_data": list(data),
+        "reference": "Trained by TAP-CT Bench's pretrain, after Veenboer et al., TAP-CT, 2025",
+    }
+
+
+def network_config(config: Config, backbone: VisionTransformer) -> dict[str, Any]:
+    """Returns the sizes of the network, as arguments of `tapct.vit.VisionTransformer`, and its intensities."""
+    block = backbone.blocks[0]
+    assert isinstance(block, Block)
+    return {
+        "library_name": "tapct-bench",
+        "architecture": {
+            "window_size": list(backbone.window_size),
+            "patch_size": list(backbone.patch_size),
+            "embed_dim": backbone.embed_dim,
+            "depth": len(backbone.blocks),
+            "num_heads": block.attn.num_heads,
+            "num_register_tokens": backbone.num_register_tokens,
+        },
+        "intensities": {
+            "clip_hu": list(config.data.clip_hu),
+            "mean_hu": config.data.mean_hu,
+            "std_hu": config.data.std_hu,
+        },
+    }
+
+
+def model_card(
+    config: Config, card: dict[str, Any], state: dict[str, Any], *, part: str, licence: str | None, costs: str
+) -> str:
+    """Returns the README of the hub: YAML front matter, then what is known; what is not known is said so."""
+    front = {
+        **({} if licence is None else {"license": licence}),
+        "library_name": "tapct-bench",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": ["medical-imaging", "computed-tomography", "self-supervised", "dinov2", "vision-transformer"],
+    }
+    # Markdown, so nothing is escaped as HTML.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("model_card.md").render(
+        front_matter=yaml.safe_dump(front, sort_keys=False).strip(),
+        card=card,
+        config=config,
+        two_d=len(config.model.patch_size) == 2,
+        part=part,
+        step=state["step"],
+        skipped=state["counters"]["skipped"],
+        versions=state["versions"],
+        costs=costs,
+        licence=licence,
+    )
+
+
+def _checkpoint(run: Path, step: int | None) -> Path:
+    folder = run / "checkpoints"
+    if step is None:
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            raise PretrainError(f"{run} has no checkpoint; is it the folder of a run (its run.output)?")
+        return newest
+    path = folder / f"step_{step:08d}.pt"
+    if not path.is_file():
+        there = ", ".join(p.stem.removeprefix("step_").lstrip("0") or "0" for p in checkpoints_in(folder)) or "none"
+        raise PretrainError(f"{run} has no checkpoint of step {step}. Steps that are kept: {there}")
+    return path
+
+
+def _costs(run: Path) -> str:
+    """Returns GPU hours and energy of a run, as far as its events say."""
+    if not (run / METRICS_FILE).is_file():
+        return "not recorded"
+    sessions = sessions_of(read_events(run))
+    gpu_hours = sum(s.device_hours for s in sessions if s.start["device_type"] == "cuda")
+    if not gpu_hours:
+        return f"{sum(s.device_hours for s in sessions):.2f} process hours on CPUs"
+    devices = ", ".join(sorted({s.start["device"] for s in sessions}))
+    return f"{gpu_hours:,.1f} GPU hours ({devices}), {energy_mwh(gpu_hours):.3g} MWh at 700 W a GPU (a convention)"
+
+
+def _in_3d(size: Sequence[int]) -> list[int]:
+    return [1, *size] if len(size) == 2 else list(size)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exports; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run (its run.output)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--name", help="name of the encoder; default: that of the run's folder")
+    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    parser.add_argument("--part", choices=("teacher", "student"), default="teacher", help="default: %(default)s")
+    parser.add_argument("--licence", help="licence of the weights as the hub spells it, such as apache-2.0")
+    parser.add_argument(
+        "--data", action="append", default=[], help="name of a dataset it saw; may be given several times"
+    )
+    chosen = parser.parse_args(arguments)
+    options = {"name": chosen.name, "step": chosen.step, "part": chosen.part, "licence": chosen.licence}
+    try:
+        export(chosen.run, chosen.output, data=chosen.data, **options)
+    except (TapctError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{chosen.output}: ENCODER={chosen.output} ENCODER_WEIGHTS=null eva fit --config eva_configs/quickstart.yaml")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

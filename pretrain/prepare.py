@@ -1,0 +1,359 @@
+"""Makes a store of CT scans for pretraining: `python -m pretrain.prepare SRC... -o STORE`.
+
+Every scan becomes one compressed file of int16 HU, clipped to the recipe's range. The same command again goes on where
+it was stopped, whatever stopped it: nothing is ever half written, and what is there and unchanged is left alone. A scan
+that cannot be read, has no body in it or too few slices is quarantined: listed with the reason, never replaced.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import jsonargparse
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pretrain.errors import PretrainError
+from pretrain.fingerprint import Fingerprint, foreground
+from pretrain.sources import Source, dicom_patient, find_scans
+from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
+from tapct.errors import VolumeError
+from tapct.files import write_atomically
+from tapct.volumes import read_ct
+
+CLIP_HU = (-1008.0, 822.0)
+"""0.5 and 99.5 percentiles of the foreground of the TAP-CT paper's dataset (Appendix B)."""
+MIN_SLICES = 12
+"""Depth of the crops of TAP-CT 3D (section 3.1): a thinner scan cannot be cropped."""
+SAVE_EVERY_S = 30.0
+"""The index is written this often; a killed run repeats at most so much of its work."""
+SHOWN = 20
+"""Quarantined scans that are listed on the screen; the file lists all."""
+
+_HELP = {
+    "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",
+    "output": "folder of the store; made if it is not there, extended if it is",
+    "workers": "processes that read and compress, each with up to 2 GB of memory (default: the number of cores)",
+    "include": "take only paths that match this pattern, such as '*/ct.nii.gz'; may be given several times",
+    "exclude": "leave out paths that match this pattern, such as '*/segmentations/*'; may be given several times",
+    "patient": "regular expression over the path whose first group is the patient, such as 'sub-([^/]+)'; by default "
+    "DICOM's PatientID, else the folder if the scan is alone in it, else the file's name",
+    "min_slices": "scans with fewer slices are quarantined; the depth of the deepest crop (default: %(default)s)",
+    "clip_hu": "range to which HU are clipped; the same for all scans of a store (default: those of the paper)",
+    "verify": "compare what is already stored with its checksums, and make again what differs",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the conversion of one scan needs.
+
+    Attributes:
+        store: The folder of the store.
+        clip_hu: Range to which HU are clipped.
+        min_slices: Fewer are too thin.
+        patient_given: Whether the patient comes from the path, whatever DICOM says.
+    """
+
+    store: Path
+    clip_hu: tuple[float, float]
+    min_slices: int
+    patient_given: bool
+
+
+class _CannotWrite(PretrainError):
+    """The store cannot be written: nothing is wrong with the scan, and the run stops."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Of the command line.
+
+    Returns:
+        The exit status: 0 if every scan is in the store, 1 if some were quarantined, 2 if the run could not go on.
+    """
+    given = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        pattern = re.compile(given.patient) if given.patient else None
+        sources = find_scans(given.sources, given.include or ["*"], given.exclude or [], pattern)
+        clip_hu = (float(given.clip_hu[0]), float(given.clip_hu[1]))
+        settings = Settings(given.output, clip_hu, given.min_slices, pattern is not None)
+        refused = prepare(sources, settings, given.workers, verify=given.verify, console=console)
+    except (PretrainError, re.error) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command again goes on from here", markup=False)
+        return 2
+    return 1 if refused else 0
+
+
+def prepare(
+    sources: Sequence[Source], settings: Settings, workers: int, *, verify: bool = False, console: Console | None = None
+) -> dict[str, str]:
+    """Brings scans into a store.
+
+    Args:
+        sources: The scans.
+        settings: Where and how.
+        workers: Number of processes; with 1, this one does the work.
+        verify: Compare what is there with its checksums first.
+        console: Where progress and the table are shown.
+
+    Returns:
+        The quarantined scans: path to reason.
+
+    Raises:
+        PretrainError: The store has other settings, is being written by another process or cannot be written, or a
+            worker died.
+    """
+    console = console or Console(quiet=True)
+    started = time.monotonic()
+    with _sole_writer(settings.store):
+        _begin(settings)
+        rows = read_index(settings.store)
+        todo = _still_to_do(sources, rows, settings.store, verify=verify, console=console)
+        before = len(sources) - len(todo)
+        refused = _convert_all(todo, settings, workers, rows, console)
+        _write_quarantine(settings.store, refused)
+        fingerprint = None
+        if rows:
+            histograms = Store(settings.store).histograms()
+            with _progress(console) as progress:
+                fingerprint = Fingerprint.of(progress.track(histograms, total=len(rows), description="fingerprint"))
+            write_atomically(settings.store / "fingerprint.json", json.dumps(asdict(fingerprint), indent=1) + "\n")
+    _show(console, settings.store, rows, before, len(todo) - len(refused), time.monotonic() - started, fingerprint)
+    _show_quarantine(console, settings.store, refused)
+    return refused
+
+
+def convert(source: Source, settings: Settings) -> StoredVolume:
+    """Reads one scan and stores it.
+
+    Returns:
+        Its row of the index.
+
+    Raises:
+        VolumeError: The scan cannot be read, or is no CT in HU.
+        PretrainError: It has too few slices or shows no body; or the store cannot be written.
+    """
+    scan = read_ct(source.path)
+    if scan.shape[0] < settings.min_slices:
+        raise PretrainError(f"{source.path} has {scan.shape[0]} slices, fewer than --min-slices {settings.min_slices}.")
+    body = foreground(scan.hu)
+    if body is None:
+        raise PretrainError(f"{source.path} shows no body: nothing but air, or single voxels above it.")
+    content = encode(scan.hu, settings.clip_hu, scan.affine, body.histogram)
+    row = StoredVolume(
+        id=source.id,
+        source=str(source.path),
+        source_bytes=source.bytes,
+        source_mtime_ns=source.mtime_ns,
+        patient=source.patient if settings.patient_given else dicom_patient(source.path) or source.patient,
+        shape=scan.shape,
+        spacing_mm=scan.spacing_mm,
+        foreground_slices=body.slices,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    try:
+        write_atomically(settings.store / row.file, content)
+    except OSError as error:
+        raise _CannotWrite(
+            f"{settings.store / row.file} cannot be written ({error.strerror}). Nothing is lost: make room or mend the "
+            "rights, then run the same command again."
+        ) from error
+    return row
+
+
+def _convert_all(
+    todo: Sequence[Source], settings: Settings, workers: int, rows: dict[str, StoredVolume], console: Console
+) -> dict[str, str]:
+    """Converts what is to be done, adding to `rows`; returns what was refused and why."""
+    refused: dict[str, str] = {}
+    for source in todo:  # what was stored of them is stale
+        rows.pop(source.id, None)
+    saved = time.monotonic()
+    pool = _pool(min(workers, len(todo)))
+    try:
+        running = {pool.submit(convert, source, settings): source for source in todo}
+        with _progress(console) as progress:
+            bar = progress.add_task("preparing", total=len(todo))
+            for future in as_completed(running):
+                source = running[future]
+                row = _outcome(future, source, refused)
+                if row is not None:
+                    rows[row.id] = row
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    write_index(settings.store, rows)
+                    saved = time.monotonic()
+                progress.update(bar, advance=1, description=f"preparing ({len(refused)} quarantined)")
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        write_index(settings.store, rows)
+    return refused
+
+
+def _outcome(future: "Future[StoredVolume]", source: Source, refused: dict[str, str]) -> StoredVolume | None:
+    """The row of a scan; or None, and its reason in `refused`; or an error that stops the run."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenProcessPool | MemoryError):
+        raise PretrainError(
+            "a worker was killed, most likely because memory ran out. What is done is kept: run the same command again "
+            "with fewer --workers."
+        ) from error
+    if isinstance(error, _CannotWrite) or not isinstance(error, Exception):
+        raise error
+    expected = isinstance(error, VolumeError | PretrainError)
+    refused[str(source.path)] = str(error) if expected else f"{source.path}: {type(error).__name__}: {error}"
+    return None
+
+
+def _still_to_do(
+    sources: Sequence[Source], rows: dict[str, StoredVolume], store: Path, *, verify: bool, console: Console
+) -> list[Source]:
+    """The scans that are not in the store, changed since, or whose file is gone or damaged."""
+    with _progress(console) as progress:
+        watched = progress.track(sources, description="verifying" if verify else "looking at the store")
+        return [source for source in watched if not _is_stored(source, rows.get(source.id), store, verify=verify)]
+
+
+def _is_stored(source: Source, row: StoredVolume | None, store: Path, *, verify: bool) -> bool:
+    if row is None or (row.source_bytes, row.source_mtime_ns) != (source.bytes, source.mtime_ns):
+        return False
+    path = store / row.file
+    if not path.is_file() or path.stat().st_size != row.size_bytes:
+        return False
+    return not verify or hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+
+
+def _begin(settings: Settings) -> None:
+    if not (settings.store / "store.json").exists():
+        if (settings.store / "index.jsonl").exists():
+            raise PretrainError(f"{settings.store} has an index and no store.json. Prepare into an empty folder.")
+        write_settings(settings.store, settings.clip_hu)
+    stored = read_settings(settings.store)
+    if stored != settings.clip_hu:
+        raise PretrainError(
+            f"{settings.store} is clipped to {stored} HU, and {settings.clip_hu} was asked for. "
+            f"Give --clip-hu {stored[0]:g} {stored[1]:g}, or prepare into another folder."
+        )
+    for leftover in settings.store.glob("volumes/*/.*"):  # of a run that was killed while it wrote
+        leftover.unlink()
+
+
+@contextmanager
+def _sole_writer(store: Path) -> Iterator[None]:
+    """Holds the store's lock, which the system lets go of however the process ends."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        lock = (store / ".lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise PretrainError(f"{store} cannot be written ({error.strerror}). Give another folder with -o.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PretrainError(f"another process is preparing {store}. Wait for it, or end it.") from error
+        yield
+
+
+def _pool(workers: int) -> Executor:
+    """Processes that start clean (a forked one may hang on a lock that a thread of ours held), or this one."""
+    if workers <= 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _write_quarantine(store: Path, refused: dict[str, str]) -> None:
+    """Lists what this run refused; the next run tries all of it again."""
+    lines = (json.dumps({"source": path, "reason": refused[path]}, ensure_ascii=False) for path in sorted(refused))
+    write_atomically(store / "quarantine.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def _show(
+    console: Console,
+    store: Path,
+    rows: dict[str, StoredVolume],
+    before: int,
+    added: int,
+    seconds: float,
+    fingerprint: Fingerprint | None,
+) -> None:
+    table = Table("what", "value", title=f"store {store}")
+    slices = sum(row.shape[0] for row in rows.values())
+    raw = sum(2 * row.shape[0] * row.shape[1] * row.shape[2] for row in rows.values())
+    stored = sum(row.size_bytes for row in rows.values())
+    table.add_row("added now", f"{added:,} in {seconds:,.0f} s")
+    table.add_row("already there", f"{before:,}")
+    table.add_row("volumes, patients", f"{len(rows):,}, {len({row.patient for row in rows.values()}):,}")
+    table.add_row("slices", f"{slices:,}")
+    if fingerprint is not None:
+        table.add_row("size", f"{stored / 1e9:,.2f} GB, {raw / stored:.2f} times smaller than int16")
+        table.add_row(
+            "foreground", f"mean {fingerprint.mean_hu:.2f} HU, standard deviation {fingerprint.std_hu:.2f} HU"
+        )
+        table.add_row(
+            "0.5 and 99.5 percentiles", f"{fingerprint.percentile_00_5_hu}, {fingerprint.percentile_99_5_hu} HU"
+        )
+    console.print(table)
+
+
+def _show_quarantine(console: Console, store: Path, refused: dict[str, str]) -> None:
+    if not refused:
+        return
+    table = Table(title=f"{len(refused):,} quarantined: {store / 'quarantine.jsonl'}")
+    for heading in ("quarantined", "why"):
+        table.add_column(heading, overflow="fold")
+    for path in sorted(refused)[:SHOWN]:
+        table.add_row(path, refused[path].removeprefix(path).lstrip(": "))
+    console.print(table)
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m pretrain.prepare",
+        description=(__doc__ or "") + "\nExit status: 0 all stored, 1 some quarantined, 2 could not go on.",
+    )
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help=_HELP["sources"])
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE", help=_HELP["output"])
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help=_HELP["workers"])
+    parser.add_argument("--include", action="append", metavar="PATTERN", help=_HELP["include"])
+    parser.add_argument("--exclude", action="append", metavar="PATTERN", help=_HELP["exclude"])
+    parser.add_argument("--patient", metavar="REGEX", help=_HELP["patient"])
+    parser.add_argument("--min-slices", type=int, default=MIN_SLICES, help=_HELP["min_slices"])
+    parser.add_argument("--clip-hu", type=float, nargs=2, default=list(CLIP_HU), help=_HELP["clip_hu"])
+    parser.add_argument("--verify", action="store_true", help=_HELP["verify"])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

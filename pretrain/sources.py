@@ -1,0 +1,133 @@
+"""Finds the scans in folders, and whose they are."""
+
+import fnmatch
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pydicom
+from pydicom.misc import is_dicom
+
+from pretrain.errors import PretrainError
+
+_FILES = (".nii", ".nii.gz", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that was found.
+
+    Attributes:
+        path: The file, or the folder of a DICOM series.
+        bytes: Its size, all files together.
+        mtime_ns: When it last changed.
+        patient: The patient as far as the path tells; a DICOM series says more when it is read.
+    """
+
+    path: Path
+    bytes: int
+    mtime_ns: int
+    patient: str
+
+    @property
+    def id(self) -> str:
+        """Name of the volume in the store."""
+        return hashlib.blake2b(str(self.path).encode(), digest_size=8).hexdigest()
+
+
+def find_scans(
+    roots: Sequence[Path], include: Sequence[str], exclude: Sequence[str], patient: re.Pattern[str] | None = None
+) -> list[Source]:
+    """Searches files and folders for scans.
+
+    Args:
+        roots: Where to look.
+        include: Patterns (as of `fnmatch`), of which a path has to match one.
+        exclude: Patterns of which it may match none.
+        patient: Its first group, found in the path, is the patient.
+
+    Returns:
+        The scans, ordered by path.
+
+    Raises:
+        PretrainError: A root does not exist, nothing was found, or the patient is not in a path.
+    """
+    found: dict[Path, Source] = {}
+    for root in roots:
+        if not root.exists():
+            raise PretrainError(f"{root} does not exist. Check the path, and that its disk is mounted.")
+        for path, files in _candidates(root.resolve()):
+            text = str(path)
+            if any(fnmatch.fnmatch(text, p) for p in include) and not any(fnmatch.fnmatch(text, p) for p in exclude):
+                stats = [file.stat() for file in files if file.exists()]
+                found[path] = Source(
+                    path,
+                    sum(stat.st_size for stat in stats),
+                    max((stat.st_mtime_ns for stat in stats), default=0),
+                    _patient_of(path, patient),
+                )
+    if not found:
+        raise PretrainError(
+            f"no scan found in {', '.join(map(str, roots))}: NIfTI, MetaImage or folders of DICOM files are looked "
+            f"for, with --include {' '.join(include)} --exclude {' '.join(exclude) or '(nothing)'}."
+        )
+    in_folder = Counter(path.parent for path in found)
+    if patient is None:
+        found = {
+            path: replace(source, patient=path.parent.name) if in_folder[path.parent] == 1 else source
+            for path, source in found.items()
+        }
+    return [found[path] for path in sorted(found)]
+
+
+def dicom_patient(path: Path) -> str | None:
+    """Returns the PatientID of a scan that could be read; None where it is not DICOM or has none."""
+    if path.name.lower().endswith(_FILES):
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    first = next((file for file in files if file.is_file() and is_dicom(file)), None)
+    if first is None:
+        return None
+    header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
+    return str(header.get("PatientID") or "") or None
+
+
+def _candidates(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yields what may be a scan, with the files that make it up."""
+    if root.is_file():
+        yield root, [root]
+        return
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link back would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
+        scans = [file for file in files if file.name.lower().endswith(_FILES)]
+        yield from ((file, [file]) for file in scans)
+        others = [f for f in files if not f.name.lower().endswith(_FILES) and f.name.upper() != "DICOMDIR"]
+        if any(_may_be_dicom(file) for file in others):
+            yield Path(folder), others
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """Whether it is DICOM; also where that cannot be seen, so that the reader says why."""
+    try:
+        return path.is_file() and is_dicom(path)
+    except OSError:
+        return True
+
+
+def _patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:
+    if pattern is None:
+        return path.name.split(".")[0] if path.is_file() else path.name
+    match = pattern.search(str(path))
+    if match is None or not pattern.groups:
+        raise PretrainError(f"--patient {pattern.pattern!r} finds no patient (a first group) in {path}.")
+    return match.group(1)

@@ -1,0 +1,306 @@
+"""The store: one compressed file a volume, and an index of them; written by `pretrain.prepare`, read in training.
+
+    STORE/store.json          format, and the range to which HU are clipped
+    STORE/index.jsonl         one `StoredVolume` a line
+    STORE/quarantine.jsonl    sources that were refused, and why
+    STORE/fingerprint.json    statistics of the foreground
+    STORE/volumes/ab/abcd....b2nd
+
+A volume is a Blosc2 array (D, H, W) of int16 HU in chunks of a few slices, cut into blocks that decode one by one, so
+a slab costs its own bytes and not the volume's. It is read with plain reads: a memory map of a file that another
+process cuts short kills the reader without a message.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import blosc2
+import numpy as np
+
+from pretrain.errors import PretrainError
+from pretrain.fingerprint import Histogram
+from tapct.files import write_atomically
+
+FORMAT = 1
+CHUNK_SLICES = 8
+BLOCK = (1, 128, 512)
+"""Slices, rows and columns of what is decoded at a time: no slice too many, and 128 KiB, which fits a core's cache."""
+_CODEC = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
+_DECODE = blosc2.DParams(nthreads=1)
+_HISTOGRAM, _GEOMETRY = "foreground_histogram", "geometry"
+# What blosc2 raises on a file that is cut short, damaged, or none of its own.
+_UNREADABLE = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
+
+
+class Box(NamedTuple):
+    """A block of a volume: first voxel and size, along (z, y, x)."""
+
+    z: int
+    y: int
+    x: int
+    depth: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The block as an index into the volume."""
+        return (
+            slice(self.z, self.z + self.depth),
+            slice(self.y, self.y + self.height),
+            slice(self.x, self.x + self.width),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVolume:
+    """A line of the index.
+
+    Attributes:
+        id: Name of the volume: the digest of `source`. The order of the index, so that of the samples, goes by it.
+        source: The file or DICOM folder that was converted.
+        source_bytes: Its size, all slices together.
+        source_mtime_ns: When it last changed; with the size, tells whether it must be converted again.
+        patient: The patient, see `pretrain.prepare`.
+        shape: Voxels along (z, y, x).
+        spacing_mm: Distance of neighbouring voxels along (z, y, x).
+        foreground_slices: First slice that shows body, and the one after the last.
+        size_bytes: Of the stored file.
+        sha256: Checksum of the stored file.
+    """
+
+    id: str
+    source: str
+    source_bytes: int
+    source_mtime_ns: int
+    patient: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    foreground_slices: tuple[int, int]
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Path inside the store."""
+        return f"volumes/{self.id[:2]}/{self.id}.b2nd"
+
+    def to_json(self) -> str:
+        """Returns the line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "StoredVolume":
+        """Reads a line.
+
+        Raises:
+            ValueError: It is no line of an index.
+        """
+        try:
+            fields: Any = json.loads(line, object_hook=_with_tuples)
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+class Store:
+    """A store that is read.
+
+    Attributes:
+        folder: Where it is.
+        clip_hu: Range to which its values are clipped.
+        digest: Of its index: two stores with the same digest give the same samples.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        """Opens a store.
+
+        Raises:
+            PretrainError: There is none, it is of another format, or its index is damaged or empty.
+        """
+        self.folder = Path(folder)
+        self.clip_hu = read_settings(self.folder)
+        content = _read(self.folder / "index.jsonl")
+        # The lines as they are: a hundred thousand parsed rows cost every worker ten times the memory.
+        self._lines = content.splitlines()
+        self.digest = hashlib.sha256(content).hexdigest()
+        if not self._lines:
+            raise PretrainError(f"{self.folder} holds no volume. See its quarantine.jsonl, and prepare it again.")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> StoredVolume:
+        return _row(self._lines[number], self.folder, number)
+
+    def read(self, volume: StoredVolume, box: Box) -> np.ndarray:
+        """Decodes a block of a volume.
+
+        Args:
+            volume: The volume.
+            box: The block, inside it.
+
+        Returns:
+            (depth, height, width) int16 HU, clipped to `clip_hu`.
+
+        Raises:
+            PretrainError: The file is missing or damaged.
+        """
+        if (
+            box.z < 0
+            or box.y < 0
+            or box.x < 0
+            or any(s.stop > n for s, n in zip(box.slices, volume.shape, strict=True))
+        ):
+            raise PretrainError(f"{volume.id}: the block {tuple(box)} reaches outside the volume, {volume.shape}")
+        array = self._open(volume)
+        try:
+            return np.asarray(array[box.slices])
+        except _UNREADABLE as error:
+            raise self._broken(volume, error) from error
+
+    def histogram(self, volume: StoredVolume) -> Histogram:
+        """Returns the intensities of the volume's foreground, from before the clipping.
+
+        Raises:
+            PretrainError: The file is missing or damaged.
+        """
+        array = self._open(volume)  # held: its metadata dies with it
+        try:
+            return Histogram.unpack(array.schunk.vlmeta[_HISTOGRAM])
+        except _UNREADABLE as error:
+            raise self._broken(volume, error) from error
+
+    def affine(self, volume: StoredVolume) -> np.ndarray:
+        """Returns (4, 4) float64, homogeneous index (z, y, x, 1) to mm in RAS+.
+
+        Raises:
+            PretrainError: The file is missing or damaged.
+        """
+        array = self._open(volume)
+        try:
+            return np.array(array.schunk.vlmeta[_GEOMETRY], dtype=np.float64)
+        except _UNREADABLE as error:
+            raise self._broken(volume, error) from error
+
+    def histograms(self) -> Iterator[Histogram]:
+        """Yields the intensities of the foreground of every volume, for `Fingerprint.of`."""
+        return (self.histogram(self[number]) for number in range(len(self)))
+
+    def verify(self, volume: StoredVolume) -> None:
+        """Reads the whole file and compares it with its checksum.
+
+        Raises:
+            PretrainError: It is missing or differs.
+        """
+        if hashlib.sha256(_read(self.folder / volume.file)).hexdigest() != volume.sha256:
+            raise self._broken(volume, ValueError("its checksum is not the index's"))
+
+    def _open(self, volume: StoredVolume) -> blosc2.NDArray:
+        path = self.folder / volume.file
+        try:
+            array = blosc2.open(str(path), mode="r", dparams=_DECODE)
+        except _UNREADABLE as error:
+            raise self._broken(volume, error) from error
+        if not isinstance(array, blosc2.NDArray) or array.shape != volume.shape or array.dtype != np.int16:
+            raise self._broken(volume, ValueError("it holds another array than the index says"))
+        return array
+
+    def _broken(self, volume: StoredVolume, error: Exception) -> PretrainError:
+        path = self.folder / volume.file
+        missing = f"{path} is missing" if not path.exists() else None
+        damaged = f"{path} cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+        return PretrainError(
+            f"{missing or damaged}; it was made from {volume.source}. Run `python -m pretrain.prepare {volume.source} "
+            f"-o {self.folder} --verify`, which makes again what is missing or damaged."
+        )
+
+
+def encode(hu: np.ndarray, clip_hu: tuple[float, float], affine: np.ndarray, histogram: Histogram) -> bytes:
+    """Compresses a volume.
+
+    Args:
+        hu: (D, H, W) Hounsfield units; rounded to whole ones.
+        clip_hu: Range to which they are clipped.
+        affine: (4, 4), homogeneous index to mm in RAS+.
+        histogram: Of the foreground.
+
+    Returns:
+        The content of the file.
+    """
+    whole = np.rint(hu.clip(*clip_hu)).astype(np.int16)
+    chunks = (min(CHUNK_SLICES, hu.shape[0]), *hu.shape[1:])
+    blocks = tuple(min(block, size) for block, size in zip(BLOCK, chunks, strict=True))
+    array = blosc2.asarray(whole, chunks=chunks, blocks=blocks, cparams=_CODEC)
+    array.schunk.vlmeta[_HISTOGRAM] = histogram.pack()
+    array.schunk.vlmeta[_GEOMETRY] = affine.tolist()
+    return bytes(array.to_cframe())
+
+
+def read_settings(folder: Path) -> tuple[float, float]:
+    """Returns the range to which the HU of a store are clipped.
+
+    Raises:
+        PretrainError: The folder is no store, or one of another format.
+    """
+    path = folder / "store.json"
+    try:
+        settings: dict[str, Any] = json.loads(_read(path))
+        if settings["format"] != FORMAT:
+            raise PretrainError(f"{path} is of format {settings['format']}, and this version reads {FORMAT}.")
+        low, high = settings["clip_hu"]
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PretrainError):
+            raise
+        raise PretrainError(f"{path} is damaged ({error}). Prepare the store anew.") from error
+    return float(low), float(high)
+
+
+def write_settings(folder: Path, clip_hu: tuple[float, float]) -> None:
+    """Begins a store."""
+    write_atomically(folder / "store.json", json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
+
+
+def read_index(folder: Path) -> dict[str, StoredVolume]:
+    """Returns the rows of a store's index by id; none where it has no index yet.
+
+    Raises:
+        PretrainError: The index is damaged.
+    """
+    path = folder / "index.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = [_row(line, folder, number) for number, line in enumerate(lines)]
+    return {row.id: row for row in rows}
+
+
+def write_index(folder: Path, rows: dict[str, StoredVolume]) -> None:
+    """Writes the index, ordered by id."""
+    write_atomically(folder / "index.jsonl", "".join(rows[key].to_json() + "\n" for key in sorted(rows)))
+
+
+def _row(line: bytes, folder: Path, number: int) -> StoredVolume:
+    try:
+        return StoredVolume.from_json(line)
+    except ValueError as error:
+        raise PretrainError(
+            f"{folder / 'index.jsonl'}, line {number + 1}, is no line of an index ({error}). Delete the index and "
+            "prepare the store again."
+        ) from error
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PretrainError(
+            f"{path} cannot be read ({error.strerror}). Is this the folder of a store, and its disk mounted? "
+            "`python -m pretrain.prepare SRC -o STORE` makes one."
+        ) from error

@@ -1,0 +1,96 @@
+"""Pretrains an encoder: `python -m pretrain.train --config FILE [--section.key=value ...]`, alone or under torchrun.
+
+The same command goes on from the newest checkpoint in run.output, also with another number of processes. Exit status:
+0 the last step is done; 1 an error, which is named; 75 asked to stop (SIGTERM, SIGINT): all is saved, start it again.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import torch
+
+from pretrain.config import load_config
+from pretrain.distributed import World, join
+from pretrain.engine import Engine
+from tapct.errors import TapctError
+
+REQUEUE_STATUS = 75
+"""EX_TEMPFAIL of sysexits.h: not done, no error, start the same command again."""
+
+log = logging.getLogger("pretrain")
+
+
+class StopRequest:
+    """Remembers that a signal asked to stop; the engine looks once a step, so that all processes stop at the same one.
+
+    A second SIGTERM changes nothing, since Slurm and torchrun both send one. A second SIGINT interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Returns whether a signal came."""
+        return self._wanted
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._wanted = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every key of the config can be overridden: --optim.base_lr=0.002 --run.output=runs/second",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="YAML file, such as pretrain/configs/tap_s_3d.yaml")
+    chosen, overrides = parser.parse_known_args(arguments)
+    try:
+        config = load_config(chosen.config, overrides)
+        with StopRequest() as stop, join(config.run.device) as world:
+            _log_to_stderr(world)
+            finished = Engine(config, world, stop).run()
+    except TapctError as error:
+        return _failed(str(error))
+    except torch.OutOfMemoryError as error:
+        return _failed(f"the GPU's memory is full ({str(error).splitlines()[0]}). Lower run.micro_batch_size")
+    except OSError as error:
+        return _failed(f"{error}. Mend it and start the same command again; it goes on from the newest checkpoint")
+    if not finished:
+        log.info("asked to stop; all is saved, and the same command goes on")
+    return 0 if finished else REQUEUE_STATUS
+
+
+def _log_to_stderr(world: World) -> None:
+    logging.basicConfig(
+        level=logging.INFO if world.is_first else logging.WARNING,
+        format="%(asctime)s " + (f"[process {world.rank}] " if world.size > 1 else "") + "%(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

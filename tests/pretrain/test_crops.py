@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torchvision.transforms import v2
+
+from pretrain.augment import Augmentation, augment, draw_augmentation
+from pretrain.config import CropsConfig
+from pretrain.counters import Stream, generator
+from pretrain.crops import cut_crops, plan_crops
+from tapct.volumes import read_ct
+from tests.conftest import QUICKSTART
+
+PAPER = CropsConfig(global_size=(12, 224, 224), local_size=(12, 96, 96))
+
+
+def plans(number, shape=(300, 512, 512), foreground=(0, 300), slab=24, config=PAPER):
+    return [plan_crops(shape, foreground, slab, config, generator(0, n, 0, Stream.CROPS)) for n in range(number)]
+
+
+def boxes_of(number, **kwargs):
+    return np.stack([plan.boxes for plan in plans(number, **kwargs)])
+
+
+@pytest.fixture(scope="module")
+def chest():
+    return torch.from_numpy(read_ct(QUICKSTART / "chest" / "ct_dicom").hu)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((512, 512), (0.32, 1.0)), ((512, 512), (0.05, 0.32)), ((90, 512), (0.3, 1.0))]
+)
+def test_the_plane_is_cut_as_torchvision_cuts_it(shape, scale):
+    config = PAPER.model_copy(update={"local_scale": scale, "num_local": 20})
+    ours = boxes_of(150, shape=(40, *shape), foreground=(0, 40), config=config)[:, 2:].reshape(-1, 6)
+    torch.manual_seed(0)
+    image = torch.empty(1, *shape)
+    transform = v2.RandomResizedCrop(96, scale=scale, ratio=(3 / 4, 4 / 3))
+    drawn = [transform.make_params([image]) for _ in range(len(ours))]
+    theirs = np.array([[d["top"], d["left"], d["height"], d["width"]] for d in drawn])
+    for column, reference in zip(ours[:, [1, 2, 4, 5]].T, theirs.T, strict=True):
+        assert stats.ks_2samp(column, reference).pvalue > 1e-3
+    area = (ours[:, 4] * ours[:, 5], theirs[:, 2] * theirs[:, 3])
+    assert stats.ks_2samp(*area).pvalue > 1e-3
+
+
+def test_area_and_aspect_ratio_of_local_crops_follow_their_closed_forms():
+    boxes = boxes_of(300)[:, 2:].reshape(-1, 6)
+    area = boxes[:, 4] * boxes[:, 5] / 512**2
+    assert stats.kstest(area, stats.uniform(0.05, 0.27).cdf).pvalue > 0.01  # always fits: uniform
+    ratio = np.log(boxes[:, 5] / boxes[:, 4])
+    assert stats.kstest(ratio, stats.uniform(np.log(3 / 4), 2 * np.log(4 / 3)).cdf).pvalue > 0.01  # log-uniform
+
+
+def test_ten_tries_in_vain_give_the_largest_central_crop():
+    boxes = boxes_of(
+        5, shape=(12, 40, 400), foreground=(0, 12), config=PAPER.model_copy(update={"global_scale": (0.9, 1.0)})
+    )
+    height, width = 40, round(40 * 4 / 3)
+    assert (boxes[:, :2, [1, 2, 4, 5]] == [0, (400 - width) // 2, height, width]).all()
+
+
+def test_depth_is_a_fixed_number_of_slices_uniform_in_a_slab_uniform_in_the_body():
+    all_plans = plans(800, foreground=(50, 250))
+    boxes = np.stack([plan.boxes for plan in all_plans])
+    assert (boxes[..., 3] == 12).all()
+    first, last = boxes[..., 0].min(1), (boxes[..., 0] + boxes[..., 3]).max(1)
+    assert (last - first).max() == 24
+    assert first.min() >= 50
+    assert last.max() <= 250
+    # In the slab of 24, 13 first slices are possible; ten draws leave the extremes out with a chance that is known.
+    offsets = boxes[:, 0, 0] - boxes[:, 1, 0]  # triangular between two of them
+    assert offsets.std() == pytest.approx(np.sqrt(2 * (13**2 - 1) / 12), rel=0.06)
+    assert (
+        stats.kstest(boxes[:, 0, 0] + np.random.default_rng(0).random(800), _sum_of_uniforms(50, 177, 13)).pvalue > 0.01
+    )
+
+
+def _sum_of_uniforms(start, slabs, places):
+    """CDF of the first slice of a crop: its slab's and its own, both uniform, made continuous within a slice."""
+    chances = np.convolve(np.full(slabs, 1 / slabs), np.full(places, 1 / places))
+    edges = np.concatenate(([0], chances.cumsum()))
+    return lambda x: np.interp(x, start + np.arange(len(edges)), edges)
+
+
+@pytest.mark.parametrize(
+    ("depth", "foreground", "first", "last"),
+    [
+        (12, (0, 12), 0, 12),  # as thin as can be
+        (20, (0, 20), 0, 20),  # thinner than the slab: all of it
+        (100, (40, 50), 26, 64),  # the body is thinner than the slab, which holds all of it
+        (100, (0, 5), 0, 24),
+        (100, (97, 100), 76, 100),
+    ],
+)
+def test_slabs_of_thin_scans_and_bodies(depth, foreground, first, last):
+    boxes = boxes_of(100, shape=(depth, 64, 64), foreground=foreground)
+    assert boxes[..., 0].min() >= first
+    assert (boxes[..., 0] + 12).max() <= last
+
+
+def test_local_crops_may_be_thinner_and_2d_crops_have_one_slice():
+    thinner = boxes_of(20, config=PAPER.model_copy(update={"local_size": (6, 96, 96)}))
+    assert (thinner[:, :2, 3] == 12).all()
+    assert (thinner[:, 2:, 3] == 6).all()
+    flat = boxes_of(20, slab=1, config=CropsConfig(global_size=(224, 224), local_size=(96, 96)))
+    assert (flat[..., 3] == 1).all()
+    assert (flat[..., 0] == flat[:, :1, 0]).all()
+
+
+def test_the_slab_is_what_the_crops_touch_and_no_more():
+    for plan in plans(20):
+        touched = np.zeros((300, 512, 512), dtype=bool)
+        for z, y, x, d, h, w in plan.boxes:
+            touched[z : z + d, y : y + h, x : x + w] = True
+        for axis in range(3):
+            hit = np.flatnonzero(touched.any(axis=tuple({0, 1, 2} - {axis})))
+            assert (hit[0], hit[-1] + 1) == (plan.slab[axis], plan.slab[axis] + plan.slab[axis + 3])
+
+
+def _cut(slabs, boxes, flips, size):
+    return cut_crops(slabs, torch.tensor(boxes), torch.tensor(flips), size)
+
+
+@pytest.mark.parametrize("size", [(12, 224, 224), (12, 96, 96), (6, 96, 96), (12, 7, 301)])
+def test_crops_are_those_of_torchvision_slice_by_slice(chest, size):
+    boxes = [(3, 0, 0, size[0], 512, 512), (0, 100, 37, size[0], 300, 250), (8, 460, 470, size[0], 52, 42)]
+    crops = _cut(chest.to(torch.int16).expand(3, -1, -1, -1), boxes, [(False,) * 3] * 3, size)
+    for crop, (z, y, x, d, h, w) in zip(crops, boxes, strict=True):
+        expected = v2.functional.resized_crop(chest[z : z + d].double(), y, x, h, w, list(size[-2:]), antialias=False)
+        torch.testing.assert_close(crop.double(), expected, atol=0.25, rtol=0)  # of up to 2,800 HU between neighbours
+        assert (crop.double() - expected).abs().mean() < 0.01
+
+
+def test_crops_are_those_of_grid_sample_with_a_slab_of_their_own(chest):
+    z, y, x, d, h, w = 4, 50, 61, 12, 333, 201
+    part = chest[z : z + d, y : y + h, x : x + w].double()
+    grid = F.affine_grid(torch.eye(2, 3, dtype=torch.float64)[None], (1, d, 96, 96), align_corners=False)
+    expected = F.grid_sample(part[None], grid, padding_mode="border", align_corners=False)[0]
+    crop = _cut(chest[None], [(z, y, x, d, h, w)], [(False,) * 3], (12, 96, 96))[0]
+    torch.testing.assert_close(crop.double(), expected, atol=0.25, rtol=0)
+
+
+def test_flips_mirror_the_crop(chest):
+    box = (2, 30, 40, 12, 400, 300)
+    plain = _cut(chest[None], [box], [(False,) * 3], (12, 64, 64))
+    for axis in range(3):
+        flip = [tuple(a == axis for a in range(3))]
+        mirrored = _cut(chest[None], [box], flip, (12, 64, 64))
+        torch.testing.assert_close(mirrored, plain.flip(axis + 1), atol=1e-3, rtol=0)
+
+
+def test_flips_come_as_often_as_asked():
+    config = PAPER.model_copy(update={"flip_probability": (0.0, 1.0, 0.5)})
+    flips = np.stack([plan.flips for plan in plans(100, config=config)])
+    assert not flips[..., 0].any()
+    assert flips[..., 1].all()
+    assert stats.binomtest(int(flips[..., 2].sum()), flips[..., 2].size).pvalue > 0.01
+
+
+def test_crops_of_padded_slabs_never_see_the_padding(chest):
+    slabs = torch.full((2, 30, 600, 600), 30_000, dtype=torch.int16)
+    slabs[0, :20, :512, :512] = chest.to(torch.int16)
+    slabs[1, :20, :512, :512] = chest.to(torch.int16)
+    crops = _cut(slabs, [(8, 0, 0, 12, 512, 512), (8, 312, 312, 12, 200, 200)], [(False,) * 3] * 2, (12, 224, 224))
+    assert crops.max() <= chest.max()
+
+
+def test_blur_is_that_of_torchvision(chest):
+    crops = ((chest[None, :12, ::4, ::4] + 1008) / 1830).clamp(0, 1).repeat(3, 1, 1, 1)
+    sigma = torch.tensor([0.1, 0.0, 1.7], dtype=torch.float64)
+    blurred = augment(crops, Augmentation(torch.ones(3, dtype=torch.float64), sigma))
+    for crop, result, s in zip(crops, blurred, sigma, strict=True):
+        expected = v2.functional.gaussian_blur(crop.double(), 9, float(s)) if s else crop.double()
+        torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_gamma_is_a_power_of_the_clip_range():
+    crops = torch.linspace(0, 1, 24).reshape(2, 1, 3, 4)
+    gamma = torch.tensor([0.7, 1.5], dtype=torch.float64)
+    adjusted = augment(crops, Augmentation(gamma, torch.zeros(2, dtype=torch.float64)))
+    torch.testing.assert_close(adjusted.double(), crops.double() ** gamma[:, None, None, None], atol=1e-6, rtol=0)
+
+
+def test_augmentation_is_drawn_from_its_ranges_as_often_as_asked():
+    chance = torch.tensor([1.0, 0.1, 0.5]).repeat_interleave(2000)
+    drawn = draw_augmentation(chance, PAPER, generator(0, 0, 0, Stream.AUGMENT))
+    changed = drawn.gamma != 1
+    assert stats.binomtest(int(changed.sum()), 6000, 0.8).pvalue > 0.01
+    assert stats.kstest(drawn.gamma[changed], stats.uniform(0.7, 0.8).cdf).pvalue > 0.01
+    for part, p in zip(drawn.sigma.split(2000), (1.0, 0.1, 0.5), strict=True):
+        assert stats.binomtest(int((part > 0).sum()), 2000, p).pvalue > 0.01
+    blurred = drawn.sigma[drawn.sigma > 0]
+    assert stats.kstest(blurred, stats.uniform(0.1, 1.9).cdf).pvalue > 0.01

@@ -1,0 +1,128 @@
+"""A run that is interrupted is the run that is not: to the bit with as many processes, else up to summation order."""
+
+import signal
+
+import pytest
+import torch
+
+from pretrain.checkpoint import checkpoints_in
+from pretrain.monitor import read_events
+from tests.pretrain.runs import STEPS, Running, checkpoint, differing, logged, run_here, tensors, torchrun
+
+CLOSE = {"rel": 2e-3, "abs": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def straight(store, tmp_path_factory):
+    """All steps without interruption."""
+    output = tmp_path_factory.mktemp("straight")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes that are compared with it
+    assert run_here(store, output) == 0
+    yield output
+    torch.set_num_threads(threads)
+
+
+def assert_close(ours: dict[int, dict[str, float]], theirs: dict[int, dict[str, float]]) -> None:
+    assert ours.keys() == theirs.keys()
+    for step, values in ours.items():
+        assert values == pytest.approx(theirs[step], **CLOSE), f"step {step}"
+
+
+def test_everything_that_is_trained_moves(straight):
+    half, end = (tensors(checkpoint(straight, step)) for step in (STEPS // 2, STEPS))
+    still = [name for name, tensor in half.items() if torch.equal(tensor, end[name])]
+    assert still == []
+    assert {"model.dino_centre", "model.ibot_centre", "model.teacher.backbone.cls_token"} <= half.keys()
+
+
+def test_kill_9_and_resumed_is_bitwise_the_same(store, straight, tmp_path):
+    run = Running(store, tmp_path)
+    run.wait_for(lambda: checkpoints_in(tmp_path / "checkpoints"))
+    run.kill()
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"event": "metr')  # killed in the middle of a line
+    assert run_here(store, tmp_path) == 0
+    assert differing(checkpoint(tmp_path, STEPS), checkpoint(straight, STEPS)) == []
+    assert logged(tmp_path) == logged(straight)
+    assert [event["step"] for event in read_events(tmp_path) if event["event"] == "start"] == [0, STEPS // 2]
+
+
+def test_sigterm_saves_the_step_and_asks_to_be_started_again(store, straight, tmp_path):
+    run = Running(store, tmp_path, "--run.checkpoint_every=1000")
+    run.wait_for(lambda: logged(tmp_path))
+    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGTERM)  # Slurm and torchrun both send one
+    assert run.wait() == [75], run.said
+    assert "all is saved" in run.said
+    (saved,) = checkpoints_in(tmp_path / "checkpoints")
+    assert 0 < int(saved.stem.removeprefix("step_")) < STEPS
+    assert run_here(store, tmp_path) == 0
+    assert differing(checkpoint(tmp_path, STEPS), checkpoint(straight, STEPS)) == []
+
+
+def test_two_processes_see_the_same_and_resume_to_the_bit(store, straight, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    runs = [Running(store, whole, processes=2), Running(store, parts, "--run.stop_at=4", processes=2)]
+    for run in runs:
+        assert run.wait() == [0, 0], run.said
+    again = Running(store, parts, processes=2)
+    assert again.wait() == [0, 0], again.said
+    assert differing(checkpoint(parts, STEPS), checkpoint(whole, STEPS)) == []
+    assert logged(parts) == logged(whole)
+    assert_close(logged(whole), logged(straight))
+
+
+def test_a_run_goes_on_with_another_number_of_processes(store, straight, tmp_path):
+    run = Running(store, tmp_path, "--run.stop_at=4", processes=2)
+    assert run.wait() == [0, 0], run.said
+    assert run_here(store, tmp_path) == 0
+    assert_close(logged(tmp_path), logged(straight))
+
+
+def test_sigterm_to_one_process_stops_all_at_one_step(store, straight, tmp_path):
+    run = Running(store, tmp_path, "--run.checkpoint_every=1000", processes=2)
+    run.wait_for(lambda: logged(tmp_path))
+    run.processes[1].terminate()
+    assert run.wait() == [75, 75], run.said
+    assert run_here(store, tmp_path) == 0
+    assert_close(logged(tmp_path), logged(straight))
+
+
+@pytest.mark.parametrize("change", ["--optim.base_lr=0.002", "--run.seed=1", "--run.steps=30", "--run.micro_batches=2"])
+def test_other_settings_are_another_run(store, straight, change, capsys):
+    assert run_here(store, straight, change) == 1
+    key, value = change.removeprefix("--").split("=")
+    said = capsys.readouterr().err
+    assert f"{key} was" in said
+    assert f"is {value}" in said
+
+
+def test_what_changes_nothing_may_change(store, tmp_path):
+    assert run_here(store, tmp_path, "--run.stop_at=1") == 0
+    assert run_here(store, tmp_path, "--run.stop_at=2", "--run.log_every=2", "--run.keep=1") == 0
+    assert checkpoint(tmp_path, 2)["step"] == 2
+
+
+def test_a_second_launch_is_kept_out(store, tmp_path, capsys):
+    run = Running(store, tmp_path, "--run.steps=100000")
+    run.wait_for(lambda: logged(tmp_path))
+    assert run_here(store, tmp_path, "--run.steps=100000") == 1
+    assert f"is being trained in by process {run.processes[0].pid}" in capsys.readouterr().err
+    run.kill()
+
+
+@pytest.mark.slow
+def test_under_torchrun_sigterm_saves_and_the_same_command_goes_on(store, straight, tmp_path):
+    process = torchrun(store, tmp_path, "--run.checkpoint_every=1000", processes=2)
+    while not logged(tmp_path):
+        assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, f"torchrun has a status of its own: {said}"
+    (saved,) = checkpoints_in(tmp_path / "checkpoints")
+    assert 0 < int(saved.stem.removeprefix("step_")) < STEPS
+    process = torchrun(store, tmp_path, processes=2)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert_close(logged(tmp_path), logged(straight))
