@@ -8,10 +8,19 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart leaderboard test lint install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
+
+# Real CT, random weights and baselines: it shows how the page looks, not how good a model is.
+DEMONSTRATION := chance,intensity,tap-s-2d@random,tap-s-2.5d@random,tap-s-3d@random
+
+leaderboard: install ## A small real sweep on the quickstart's scans, and the finished page
+	env -u DATA_ROOT $(BIN)/tapct run -e $(DEMONSTRATION) -t quickstart --results results/demonstration
+	$(BIN)/tapct leaderboard results/demonstration -o results/demonstration/site
+	-@$(BIN)/python -m webbrowser "file://$(CURDIR)/results/demonstration/site/index.html" >/dev/null 2>&1
+	@echo "results/demonstration/site/index.html"
 
 test: install ## The default test suite: CPU, no network
 	$(BIN)/python -m pytest

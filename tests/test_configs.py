@@ -13,6 +13,7 @@ from eva.__main__ import main
 import tapct.probes.frozen
 from tapct.encoders import Encoder
 from tapct.records import Record, read_record
+from tests.data import quickstart
 
 CONFIGS = Path(__file__).parents[1] / "eva_configs"
 SMALL = {"class_path": "tests.small.Small3D", "init_args": {"weights": "random"}}
@@ -39,14 +40,24 @@ def record(tmp_path: Path, index: int = -1) -> Record:
     return read_record(session(tmp_path, index) / "record.json")
 
 
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    return quickstart.write(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture
-def short(monkeypatch):
+def short_on_shipped_data(monkeypatch):
     monkeypatch.setenv("MAX_STEPS", "2")
     monkeypatch.setenv("N_RUNS", "2")
     monkeypatch.setenv("ACCELERATOR", "cpu")
 
 
-def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short, capsys):
+@pytest.fixture
+def short(monkeypatch, short_on_shipped_data, small_data):
+    monkeypatch.setenv("DATA_ROOT", str(small_data))
+
+
+def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_shipped_data, capsys):
     eva_fit(monkeypatch, tmp_path)
     out, folder = capsys.readouterr().out, session(tmp_path)
     cell = record(tmp_path)
@@ -303,7 +314,9 @@ def test_what_would_choose_on_reported_cases_or_couple_the_heads_is_refused(
         eva_fit(monkeypatch, tmp_path, trainer, **model)
 
 
-def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypatch, tmp_path, short, capfd):
+def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(
+    monkeypatch, tmp_path, short_on_shipped_data, capfd
+):
     thick = {**SMALL, "dict_kwargs": {"window_size": [32, 64, 64]}}
     eva_fit(monkeypatch, tmp_path, encoder=thick)
     (case,) = record(tmp_path).runs[0].cases["test"]

@@ -167,6 +167,11 @@ class Board:
         found = {task.name: task.summaries["native"].notice for task in self.tasks if task.summaries}
         return {name: notice for name, notice in found.items() if notice}
 
+    def notice(self, family: Family) -> str:
+        """Returns what must stand beside a number over all tasks of a family; empty if nothing."""
+        names = [task.name for task in self.family(family)]
+        return " ".join(dict.fromkeys(notice for name, notice in self.notices.items() if name in names))
+
     def why_missing(self, model: Model, task: Task) -> str:
         """Returns why a model has no number on a task."""
         reasons = [out.reason for out in self.left_out if out.concerns(model, task.name)]

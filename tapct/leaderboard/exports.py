@@ -86,7 +86,7 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                     family=family,
                     protocol=protocol,
                     metric="mean_rank",
-                    notice=" ".join(sorted({board.notices.get(task.name, "") for task in board.family(family)} - {""})),
+                    notice=board.notice(family),
                     **_numbers(rank),
                 )
 
@@ -250,7 +250,7 @@ def _markdown_row(cells: list[str]) -> str:
 def _markdown_text(text: str) -> str:
     """Returns text that Markdown shows as it is."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~" else c for c in plain)
+    return "".join(f"\\{c}" if c in r"\`*_[]|~" else c for c in plain)
 
 
 _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {

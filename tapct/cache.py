@@ -1,0 +1,121 @@
+"""What `tapct cache ls|verify|rm` does: looks after stored features."""
+
+import json as json_lib
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tapct.errors import FeatureError
+from tapct.files import features_folder
+
+if TYPE_CHECKING:
+    from tapct.features.store import TensorStore
+
+
+def ls(folder: str | None = None, json: bool = False) -> int:
+    """Lists what is stored, by encoder and task.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        json: Print JSON instead of a table.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.features import commands
+
+    store = _store(folder)
+    rows = commands.summarise(list(commands.entries(store)))
+    total = sum(row.nbytes for row in rows)
+    if json:
+        rows_found = [asdict(row) for row in rows]
+        print(json_lib.dumps({"folder": str(store.folder), "nbytes": total, "rows": rows_found}, indent=1))
+        return 0
+    table = Table("encoder", "task", "cases", "GiB", "last used (UTC)", box=box.SIMPLE, show_footer=True)
+    table.columns[0].footer, table.columns[3].footer = "total", _gib(total)
+    for row in rows:
+        table.add_row(row.encoder, row.task, str(row.cases), _gib(row.nbytes), row.last_used[:16].replace("T", " "))
+    Console().print(table)
+    print(store.folder)
+    return 0
+
+
+def verify(folder: str | None = None) -> int:
+    """Reads everything that is stored, and lists what is damaged.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+
+    Returns:
+        The exit status: 1 if anything is damaged.
+    """
+    from tapct.features import commands
+
+    store = _store(folder)
+    stored = list(commands.entries(store))
+    found = commands.broken(store, stored)
+    for entry in stored:
+        if entry.key in found:
+            print(f"{entry.encoder}, {entry.task}, case {entry.case}: {found[entry.key]}")
+    print(f"{len(found)} of {len(stored)} entries in {store.folder} are damaged")
+    return int(bool(found))
+
+
+def rm(
+    folder: str | None = None,
+    broken: bool = False,
+    encoder: str | None = None,
+    task: str | None = None,
+    unused_days: float | None = None,
+    all: bool = False,
+) -> int:
+    """Removes stored features that meet every condition given; they are computed again when a run needs them.
+
+    Args:
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        broken: Those that are damaged, and what killed processes left half written.
+        encoder: Those of this encoder; "labels" for the labels, which encoders share.
+        task: Those of this task.
+        unused_days: Those that no run has used for so many days.
+        all: Everything.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.features import commands
+
+    if not (broken or all) and encoder is None and task is None and unused_days is None:
+        raise FeatureError(
+            "say what to remove: --broken, --encoder NAME, --task NAME, --unused-days N (together: what meets all of "
+            "them), or --all. `tapct cache ls` shows what there is"
+        )
+    store = _store(folder)
+    chosen = commands.select(store, only_broken=broken, encoder=encoder, task=task, unused_days=unused_days)
+    for entry in chosen:
+        store.remove(entry.key)
+    for row in commands.summarise(chosen):
+        print(f"{row.encoder}, {row.task}: {row.cases} cases, {_gib(row.nbytes)} GiB")
+    left = store.sweep() if broken or all else 0
+    if left:
+        print(f"half written: {_gib(left)} GiB")
+    total = sum(entry.nbytes for entry in chosen) + left
+    print(f"removed {len(chosen)} entries, {_gib(total)} GiB, from {store.folder}")
+    return 0
+
+
+def _store(folder: str | None) -> "TensorStore":
+    from tapct.features.store import TensorStore
+
+    store = TensorStore(folder or features_folder())
+    if not store.folder.is_dir():
+        raise FeatureError(
+            f"there is no folder {store.folder}: nothing was stored there. Name another with --folder or TAPCT_FEATURES"
+        )
+    return store
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.3f}"
