@@ -80,6 +80,28 @@ def test_a_run_goes_on_with_another_number_of_processes(store, straight, tmp_pat
     assert_close(logged(tmp_path), logged(straight))
 
 
+@pytest.mark.slow
+def test_one_process_may_become_two(store, straight, tmp_path):
+    assert run_here(store, tmp_path, "--run.stop_at=4") == 0
+    run = Running(store, tmp_path, processes=2)
+    assert run.wait() == [0, 0], run.said
+    assert_close(logged(tmp_path), logged(straight))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("straight")  # for its one thread
+def test_twenty_steps_are_ten_a_kill_and_ten_more(store, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    longer = ("--run.steps=20", "--run.checkpoint_every=10")
+    assert run_here(store, whole, *longer) == 0
+    run = Running(store, parts, *longer)
+    run.wait_for(lambda: checkpoints_in(parts / "checkpoints"))
+    run.kill()
+    assert run_here(store, parts, *longer) == 0
+    assert differing(checkpoint(parts, 20), checkpoint(whole, 20)) == []
+    assert logged(parts) == logged(whole)
+
+
 def test_sigterm_to_one_process_stops_all_at_one_step(store, straight, tmp_path):
     run = Running(store, tmp_path, "--run.checkpoint_every=1000", processes=2)
     run.wait_for(lambda: logged(tmp_path))
