@@ -142,7 +142,7 @@ def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
 
     monkeypatch.setattr(tests.small.Drifting, "_encode", watched)
     eva_fit(monkeypatch, tmp_path, encoder=DRIFTING, features="off", feature_memory_gb=0)
-    assert len(seen) > 4  # nothing is kept, so it encodes in training and in testing, in both runs
+    assert len(seen) >= 4  # nothing is kept, so it encodes in training and in testing, in both runs
     assert set(seen) == {(False, False, False)}
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from tapct.errors import EncoderError, FeatureError
 from tapct.features import extract
 from tapct.features.bank import EncodedCases, FeatureBank
+from tapct.features.extract import WINDOWS_PER_BATCH
 from tapct.features.identity import ContentHashes
 from tapct.features.store import CacheMode, TensorStore
 from tapct.tasks.classification import ClassificationDataset
@@ -311,6 +312,7 @@ class Dying(CubicMillimetres):
 
 def test_a_killed_extraction_resumes_where_it_stopped(original, tmp_path, monkeypatch):
     parts = parts_of(original)
+    monkeypatch.setitem(WINDOWS_PER_BATCH, "cpu", 8)
     monkeypatch.setattr(Dying, "dies_with", TensorStore(tmp_path / "f"))
     with pytest.raises(EOFError):
         Child(lambda _: filled(tmp_path / "f", parts, Dying("random", deferred=True))).receive()

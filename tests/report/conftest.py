@@ -15,7 +15,7 @@ from tests.data.abdomen import block, save
 CASES = {"c0": "train", "c1": "val", "c2": "test", "c3": "test", "c4": "test", "c5": "test"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def small_entry_points():
     """Makes the tests' encoder known by name, as a stranger's package would."""
     point = EntryPoint("small-3d", "tests.small:Small3D", registry.GROUP)
@@ -24,7 +24,7 @@ def small_entry_points():
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data_root(tmp_path_factory) -> Path:
     """Six slabs of the quickstart's abdomen, as the cases of its task."""
     root = tmp_path_factory.mktemp("data")
@@ -57,7 +57,7 @@ def session(data_root: Path, folder: Path, seed: int = 0) -> Path:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sessions(small_entry_points, data_root, tmp_path_factory) -> list[Path]:
     """Two sessions that differ in their seeds."""
     with pytest.MonkeyPatch.context() as patch:
