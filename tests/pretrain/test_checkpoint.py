@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,9 @@ def test_at_least_one_is_kept(tmp_path):
         CheckpointWriter(tmp_path, 0)
 
 
-def write_until_killed(folder: Path, first: int) -> None:
+def write_until_killed(folder: Path, first: int, begun: Event) -> None:
     writer = CheckpointWriter(folder, keep=1)
+    begun.set()
     for step in range(first, first + 100_000):
         writer.save(state(step, 200_000))
 
@@ -122,9 +124,13 @@ def kill_while_writing(folder: Path, times: int) -> None:
     draw, first = random.Random(0), 1
     saved(folder, first)
     for _ in range(times):
-        process = FORK.Process(target=write_until_killed, args=(folder, first + 1))
+        begun = FORK.Event()
+        process = FORK.Process(target=write_until_killed, args=(folder, first + 1, begun))
         process.start()
+        assert begun.wait(60)
         time.sleep(draw.uniform(0.0, 0.12))
+        while first == 1 and checkpoints_in(folder)[0].name == "step_00000001.pt":
+            time.sleep(0.01)  # however slow the machine, one is completed
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         loaded = load_newest(folder)
