@@ -114,6 +114,7 @@ def test_at_least_one_is_kept(tmp_path):
 
 
 def write_until_killed(folder: Path, first: int, begun: Event) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads do not come along in a fork
     writer = CheckpointWriter(folder, keep=1)
     begun.set()
     for step in range(first, first + 100_000):
@@ -155,6 +156,7 @@ def test_kill_9_fifty_times(tmp_path):
 
 def save_with_little_room(folder: Path, answers) -> None:
     """A limit on the size of files stands for a full disk: the kernel refuses the write half-way."""
+    torch.set_num_threads(1)
     writer = CheckpointWriter(folder, keep=1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
