@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import exports
+from tapct.leaderboard import exports, variations
 from tapct.leaderboard.board import assemble
 from tapct.leaderboard.page import render
 from tapct.leaderboard.summary import RESAMPLES
@@ -13,6 +13,8 @@ from tapct.records import read_records
 
 def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
+
+    Where records vary the training patients or perturb the scans, also `label_efficiency.csv` and `robustness.csv`.
 
     Args:
         results: The results folder, `RESULTS/TASK/CELL/record.json`.
@@ -25,9 +27,12 @@ def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
     Raises:
         RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
     """
-    board = assemble(read_records(results), results, resamples=resamples)
+    found = read_records(results)
+    board = assemble(found, results, resamples=resamples)
     tables = {"csv": exports.to_csv, "json": exports.to_json, "md": exports.to_markdown, "tex": exports.to_latex}
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in tables.items()}
+    varied, unvaried = variations.tables(list(found.sound.values()), resamples=resamples)
+    contents |= varied
     contents["index.html"] = render(board)  # last: a page that is there has its tables
     for name, content in contents.items():
         try:
@@ -36,6 +41,8 @@ def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     for out in board.left_out:
         print(f"left out: {out.path}: {out.reason}")
+    for reason in unvaried:
+        print(f"left out: {reason}")
     shown = sum(len(model.entries) for model in board.models)
     print(f"{shown} records, {len(board.models)} models: {(site / 'index.html').resolve()}")
     return 0

@@ -1,0 +1,94 @@
+"""Label efficiency and robustness of a results folder, as tables beside the leaderboard."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tapct.errors import RecordError
+from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.label_efficiency import label_efficiency
+from tapct.leaderboard.robustness import robustness
+from tapct.leaderboard.summary import RESAMPLES
+from tapct.records import Record
+
+LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
+ROBUSTNESS_FILE = "robustness.csv"
+
+Row = dict[str, Any]
+
+
+def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[dict[str, str], list[str]]:
+    """Returns the tables of what was varied, each by the task's ranked metric.
+
+    Args:
+        records: All records of a results folder.
+        resamples: Resamples of the patients.
+
+    Returns:
+        CSV by file name, only of what some record varies; and why tasks are left out.
+    """
+    rows: dict[str, list[Row]] = {LABEL_EFFICIENCY_FILE: [], ROBUSTNESS_FILE: []}
+    left_out = []
+    for task in sorted({record.task["name"] for record in records}):
+        of_task = [record for record in records if record.task["name"] == task]
+        unperturbed = [record for record in of_task if record.task.get("perturbation") is None]
+        whole = [record for record in of_task if record.task.get("train_fraction", 1.0) == 1.0]
+        try:
+            if len(unperturbed) > len([record for record in unperturbed if record in whole]):
+                rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, resamples)
+            if len(whole) > len([record for record in whole if record in unperturbed]):
+                rows[ROBUSTNESS_FILE] += _drop_rows(whole, resamples)
+        except RecordError as error:
+            left_out.append(f"{task}, what was varied: {error}")
+    return {name: _csv(found) for name, found in rows.items() if found}, left_out
+
+
+def _label_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
+    found = label_efficiency(records, _ranked_metric(records), resamples=resamples)
+    for model, points in found.curves.items():
+        for point in points:
+            yield {
+                **{"task": found.task, "metric": found.metric, "model": model, "fraction": point.fraction},
+                **{"train_patients": point.patients, **_numbers("", point.estimate)},
+                **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
+                **{"reported_patients": found.num_patients, "reason": point.estimate.reason},
+                "notice": _notice(found.notice, found.warnings),
+            }
+
+
+def _drop_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
+    found = robustness(records, _ranked_metric(records), resamples=resamples)
+    for drop in found.drops:
+        yield {
+            **{"task": found.task, "metric": found.metric, "model": drop.model, "perturbation": drop.perturbation},
+            **_numbers("clean", drop.clean),
+            **_numbers("perturbed", drop.perturbed),
+            **_numbers("drop", drop.drop),
+            **_numbers("rank_clean", drop.rank_clean),
+            **_numbers("rank_perturbed", drop.rank_perturbed),
+            **{"rank_change": drop.rank_change, "same_probes": drop.same_probes},
+            **{"reported_patients": found.num_patients, "reason": drop.drop.reason},
+            "notice": _notice(found.notice, found.warnings),
+        }
+
+
+def _ranked_metric(records: Sequence[Record]) -> Any:
+    return records[0].task.get("metric", "dice_native")
+
+
+def _numbers(name: str, of: Estimate) -> Row:
+    prefix = f"{name}_" if name else ""
+    return {name or "value": of.value, f"{prefix}low": of.low, f"{prefix}high": of.high}
+
+
+def _notice(notice: str | None, warnings: Sequence[str]) -> str:
+    return " ".join(filter(None, [notice, *warnings]))
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
