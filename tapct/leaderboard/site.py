@@ -37,6 +37,8 @@ def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
     for name, content in contents.items():
         try:
             files.write_atomically(site / name, content)
+            for stale in set(variations.FILES) - set(contents):  # of records that are no longer there
+                (site / stale).unlink(missing_ok=True)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     for out in board.left_out:

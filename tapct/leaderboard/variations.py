@@ -14,6 +14,7 @@ from tapct.records import Record
 
 LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
 ROBUSTNESS_FILE = "robustness.csv"
+FILES = (LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE)
 
 Row = dict[str, Any]
 
@@ -28,16 +29,16 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     Returns:
         CSV by file name, only of what some record varies; and why tasks are left out.
     """
-    rows: dict[str, list[Row]] = {LABEL_EFFICIENCY_FILE: [], ROBUSTNESS_FILE: []}
+    rows: dict[str, list[Row]] = {name: [] for name in FILES}
     left_out = []
     for task in sorted({record.task["name"] for record in records}):
         of_task = [record for record in records if record.task["name"] == task]
         unperturbed = [record for record in of_task if record.task.get("perturbation") is None]
         whole = [record for record in of_task if record.task.get("train_fraction", 1.0) == 1.0]
         try:
-            if len(unperturbed) > len([record for record in unperturbed if record in whole]):
+            if any(record.task.get("train_fraction", 1.0) != 1.0 for record in unperturbed):
                 rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, resamples)
-            if len(whole) > len([record for record in whole if record in unperturbed]):
+            if any(record.task.get("perturbation") is not None for record in whole):
                 rows[ROBUSTNESS_FILE] += _drop_rows(whole, resamples)
         except RecordError as error:
             left_out.append(f"{task}, what was varied: {error}")

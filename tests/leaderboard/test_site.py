@@ -346,3 +346,13 @@ def test_the_front_is_what_nobody_is_both_cheaper_and_better_than():
 
 def test_letters_go_on_after_z():
     assert [letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+
+
+def test_tables_of_records_that_are_gone_do_not_stay(tmp_path):
+    results.write_all(tmp_path / "results", MODELS[:2], TASKS[:1])
+    (tmp_path / "site").mkdir()
+    for name in ("label_efficiency.csv", "robustness.csv"):
+        (tmp_path / "site" / name).write_text("of yesterday", encoding="utf-8")
+    site.build(tmp_path / "results", tmp_path / "site", resamples=200)
+    found = {path.name for path in (tmp_path / "site").iterdir()}
+    assert found == {"index.html", *(f"leaderboard.{suffix}" for suffix in ("csv", "json", "md", "tex"))}

@@ -121,7 +121,7 @@ def write_until_killed(folder: Path, first: int, begun: Event) -> None:
         writer.save(state(step, 200_000))
 
 
-def kill_while_writing(folder: Path, times: int) -> None:
+def assert_whole_after_kills(folder: Path, times: int) -> None:
     draw, first = random.Random(0), 1
     saved(folder, first)
     for _ in range(times):
@@ -131,6 +131,7 @@ def kill_while_writing(folder: Path, times: int) -> None:
         assert begun.wait(60)
         time.sleep(draw.uniform(0.0, 0.12))
         while first == 1 and checkpoints_in(folder)[0].name == "step_00000001.pt":
+            assert process.is_alive()
             time.sleep(0.01)  # however slow the machine, one is completed
         os.kill(process.pid, signal.SIGKILL)
         process.join()
@@ -146,12 +147,12 @@ def kill_while_writing(folder: Path, times: int) -> None:
 
 
 def test_kill_9_leaves_a_whole_newest_checkpoint(tmp_path):
-    kill_while_writing(tmp_path, times=8)
+    assert_whole_after_kills(tmp_path, times=8)
 
 
 @pytest.mark.slow
 def test_kill_9_fifty_times(tmp_path):
-    kill_while_writing(tmp_path, times=50)
+    assert_whole_after_kills(tmp_path, times=50)
 
 
 def save_with_little_room(folder: Path, answers) -> None:
