@@ -3,8 +3,9 @@
     python benchmarks/dense_loss.py [--sizes 112x224x224,300x512x512] [--classes 3,16,49] [--json out.json]
 
 Logits lie on the feature grid of patches (4, 8, 8). The naive way upsamples them to voxels and takes MONAI's Dice +
-cross-entropy by autograd. Each row is measured in a process of its own; memory is what the loss added to the peak. The
-naive way is skipped where its voxels alone, four times in fp32, would take more memory than the machine has free.
+cross-entropy by autograd; on CUDA there is a third way, "fused": slabs by Triton kernels. Each row is measured in a
+process of its own; memory is what the loss added to the peak, the ratio is seconds over those of "slabs". The naive way
+is skipped where its voxels alone, four times in fp32, would take more memory than the machine has free.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def measure(way: str, size: tuple[int, int, int], classes: int) -> dict:
     naive = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False)
 
     def step() -> torch.Tensor:
-        if way == "slabs":
-            loss = dice_ce_loss(logits, target, to_voxels)
+        if way in ("slabs", "fused"):
+            loss = dice_ce_loss(logits, target, to_voxels, fused=way == "fused")
         else:
             loss = naive(F.interpolate(logits[None], size=size, mode="trilinear"), target[None, None])
         loss.backward()
@@ -78,19 +79,20 @@ def main() -> None:
         depth, height, width = (int(n) for n in text.split("x"))
         size = (depth, height, width)
         for classes in map(int, options.classes.split(",")):
-            for way in ("slabs", "naive"):
+            for way in ("slabs", "fused", "naive") if torch.cuda.is_available() else ("slabs", "naive"):
                 if way == "naive" and not fits(size, classes):
                     rows.append({"way": way, "size": size, "classes": classes, "seconds": None, "added_gib": None})
                     continue
                 with multiprocessing.get_context("spawn").Pool(1) as process:
                     rows.append(process.apply(measure, (way, size, classes)))
                 print(rows[-1], flush=True)
-    table = Table("size", "classes", "way", "seconds", "GiB added", "loss")
+    slabs = {(row["size"], row["classes"]): row["seconds"] for row in rows if row["way"] == "slabs"}
+    table = Table("size", "classes", "way", "seconds", "x slabs", "GiB added", "loss")
     for row in rows:
-        seconds, added = row["seconds"], row["added_gib"]
-        shown = (
-            ["does not fit", "-", "-"] if seconds is None else [f"{seconds:.2f}", f"{added:.2f}", f"{row['loss']:.6f}"]
-        )
+        shown = ["does not fit", "-", "-", "-"]
+        if (seconds := row["seconds"]) is not None:
+            ratio = seconds / slabs[row["size"], row["classes"]]
+            shown = [f"{seconds:.4g}", f"{ratio:.3f}", f"{row['added_gib']:.2f}", f"{row['loss']:.6f}"]
         table.add_row("x".join(map(str, row["size"])), str(row["classes"]), row["way"], *shown)
     Console().print(table)
     if options.json:

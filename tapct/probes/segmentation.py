@@ -28,7 +28,7 @@ from tapct.metrics import (
     summarise,
     surface_metrics,
 )
-from tapct.probes.dense import dice_ce_loss, predict_labels
+from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
 from tapct.probes.frozen import FrozenEncoderProbe, Mode
 from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult, Protocol
@@ -39,9 +39,13 @@ from tapct.volumes import LinearMap
 class DiceCE(nn.Module):
     """The loss, as the module that eva's base class wants to hold; see `dice_ce_loss`."""
 
+    def __init__(self, fused: bool = False) -> None:
+        super().__init__()
+        self.fused = fused
+
     def forward(self, logits: torch.Tensor, target: torch.Tensor, to_voxels: LinearMap) -> torch.Tensor:
         """Returns the loss of (K, d, h, w) logits against (D, H, W) labels."""
-        return dice_ce_loss(logits, target, to_voxels)
+        return dice_ce_loss(logits, target, to_voxels, fused=self.fused)
 
 
 class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmentationModule):
@@ -69,6 +73,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         runs_together: bool = True,
         overlays: int = 0,
         nsd_tolerance_mm: float = 2.0,
+        fused_loss: bool = False,
         features: Mode = "use",
         feature_folder: str | None = None,
         feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
@@ -92,6 +97,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             runs_together: Whether the runs of a session train side by side; the numbers are the same.
             overlays: Reported cases to draw a picture of, in the first run.
             nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
+            fused_loss: Whether the loss is computed by Triton kernels, on a GPU; see `dice_ce_loss`.
             features: What to do with stored features: "use", "refresh", "only-cached", "off".
             feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
             feature_dtype: What they are stored as.
@@ -103,7 +109,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         """
         if not 0 <= nsd_tolerance_mm < math.inf:
             raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")
-        super().__init__(decoder=nn.Identity(), criterion=DiceCE(), optimizer=optimizer)
+        super().__init__(decoder=nn.Identity(), criterion=DiceCE(fused_loss), optimizer=optimizer)
         self._init_encoder(encoder, weights, precision, encoder_options)
         self._init_probe(
             window_overlap=window_overlap,
@@ -129,12 +135,18 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=evaluation)
 
     @override
+    def setup(self, stage: str) -> None:
+        if self.criterion.fused:
+            require_fused(self.trainer.strategy.root_device)
+        super().setup(stage)
+
+    @override
     def build_head(self, classes: list[str]) -> nn.Module:
         return nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
 
     @override
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "nsd_tolerance_mm": self.nsd_tolerance_mm}
+        return {**super().describe(), "nsd_tolerance_mm": self.nsd_tolerance_mm, "fused_loss": self.criterion.fused}
 
     @override
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:

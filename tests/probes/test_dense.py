@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
 
+from tapct.errors import TaskError
 from tapct.features import extract
 from tapct.probes.dense import dice_ce_loss, predict_labels
 from tapct.volumes import Grid, LinearMap, resample_labels
@@ -53,6 +56,18 @@ def test_predictions_equal_the_argmax_of_naively_upsampled_logits(slab):
 def test_no_gradient_is_computed_where_none_is_wanted():
     logits, target, to_voxels = case()
     assert not dice_ce_loss(logits, target, to_voxels).requires_grad
+
+
+def test_the_fused_loss_is_refused_on_a_cpu():
+    with pytest.raises(TaskError, match="fused loss"):
+        dice_ce_loss(*case(), fused=True)
+
+
+def test_the_fused_loss_without_triton_says_what_is_missing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "tapct.probes.dense_triton", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(TaskError, match="needs Triton"):
+        dice_ce_loss(*case(), fused=True)
 
 
 def test_a_probe_overfits_one_case():

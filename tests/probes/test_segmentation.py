@@ -123,3 +123,24 @@ def test_surfaces_in_the_record_are_those_of_monai_at_its_tolerance(tmp_path, mo
 def test_a_tolerance_that_is_no_distance_is_refused_before_any_work(tolerance):
     with pytest.raises(TaskError, match="a distance in mm"):
         SegmentationProbe(small_encoder(), nsd_tolerance_mm=tolerance)
+
+
+def test_a_fused_loss_is_refused_on_a_cpu_before_any_case_is_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(SegmentationProbe, "case_of", lambda *_: pytest.fail("a case was encoded"))
+    with pytest.raises(TaskError, match="fused loss"):
+        run(tmp_path, fused_loss=True)
+
+
+def test_a_fused_loss_is_asked_for_in_every_step_and_in_the_record(tmp_path, monkeypatch):
+    asked, plain = [], tapct.probes.segmentation.dice_ce_loss
+
+    def watched(*args, fused):
+        asked.append(fused)
+        return plain(*args)
+
+    monkeypatch.setattr(tapct.probes.segmentation, "require_fused", lambda device: None)
+    monkeypatch.setattr(tapct.probes.segmentation, "dice_ce_loss", watched)
+    _, record = run(tmp_path, fused_loss=True)
+    assert record.probe["fused_loss"] is True
+    assert len(asked) >= 4  # two steps and the two cases of the test split
+    assert all(asked)
