@@ -13,8 +13,8 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
 
-# Real CT, random weights and baselines: it shows how the page looks, not how good a model is.
-DEMONSTRATION := chance,intensity,tap-s-2d@random,tap-s-2.5d@random,tap-s-3d@random
+# Real CT, our small encoder, random weights and baselines: it shows how the page looks, not how good a model is.
+DEMONSTRATION := chance,intensity,tap-t-3d,tap-t-3d@random,tap-s-2d@random,tap-s-3d@random
 
 leaderboard: install ## A small real sweep on the quickstart's scans, and the finished page
 	env -u DATA_ROOT $(BIN)/tapct run -e $(DEMONSTRATION) -t quickstart --results results/demonstration
@@ -23,7 +23,7 @@ leaderboard: install ## A small real sweep on the quickstart's scans, and the fi
 	@echo "results/demonstration/site/index.html"
 
 test: install ## The default test suite: CPU, no network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install ## Style and types
 	$(BIN)/ruff check .

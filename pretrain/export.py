@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 import safetensors.torch
+import torch
 import yaml
 
 from pretrain.checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
@@ -28,6 +29,8 @@ from tapct.files import write_atomically
 from tapct.vit import VisionTransformer
 from tapct.vit.blocks import Block
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 def export(
     run: Path,
@@ -36,6 +39,8 @@ def export(
     name: str | None = None,
     step: int | None = None,
     part: str = "teacher",
+    dtype: str = "fp32",
+    in_plane_size: int | None = None,
     licence: str | None = None,
     data: Sequence[str] = (),
 ) -> Config:
@@ -47,6 +52,8 @@ def export(
         name: The encoder's name; that of the run's folder by default.
         step: Of which checkpoint; the newest by default.
         part: "teacher" (as DINOv2 publishes) or "student".
+        dtype: Of the weights in the file, a key of `DTYPES`; they are computed with in fp32 or autocast either way.
+        in_plane_size: Pixels that the benchmark resizes a slice to; by default one window covers it, as in the paper.
         licence: Of the weights, as the hub spells it ("apache-2.0"); None leaves it unstated.
         data: Names of the datasets it was trained on, to tell overlap with a task.
 
@@ -54,7 +61,7 @@ def export(
         The settings of the run.
 
     Raises:
-        PretrainError: If there is no such checkpoint, or its crops are not square.
+        PretrainError: If there is no such checkpoint, its crops are not square, or a slice would be smaller than they.
     """
     path = _checkpoint(run, step)
     state = load_checkpoint(path)
@@ -64,8 +71,8 @@ def export(
     model.load_state_dict(state["model"])
     backbone = getattr(model, part).backbone
     name = name or run.resolve().name
-    card = encoder_card(config, backbone, name, data=data)
-    weights = {key: value.contiguous() for key, value in backbone.state_dict().items()}
+    card = encoder_card(config, backbone, name, in_plane_size=in_plane_size, licence=licence, data=data)
+    weights = {key: value.to(DTYPES[dtype]).contiguous() for key, value in backbone.state_dict().items()}
     files: dict[str, str | bytes] = {
         "config.json": _json(network_config(config, backbone)),
         "card.json": _json(card),
@@ -78,30 +85,40 @@ def export(
     return config
 
 
-def encoder_card(config: Config, backbone: VisionTransformer, name: str, *, data: Sequence[str]) -> dict[str, Any]:
+def encoder_card(
+    config: Config,
+    backbone: VisionTransformer,
+    name: str,
+    *,
+    in_plane_size: int | None,
+    licence: str | None,
+    data: Sequence[str],
+) -> dict[str, Any]:
     """Returns the fields of a `tapct.encoders.EncoderCard`.
 
     Raises:
-        PretrainError: If the global crops are not square, which the benchmark's in-plane size must be.
+        PretrainError: If the global crops are not square, which the benchmark's in-plane size must be, or larger.
     """
     window, patch = _in_3d(config.crops.global_size), _in_3d(config.model.patch_size)
     if window[1] != window[2]:
         raise PretrainError(
             f"crops.global_size {config.crops.global_size} is not square; the benchmark resizes to squares"
         )
+    if in_plane_size is not None and in_plane_size < window[1]:
+        raise PretrainError(f"in_plane_size {in_plane_size} is smaller than the window {window}; most would be padding")
     return {
         "name": name,
         "display_name": name,
         "window_size": window,
         "spacing_mm": None,
-        "in_plane_size": window[1],
+        "in_plane_size": in_plane_size or window[1],
         "pad_hu": config.data.clip_hu[0],
         "feature_stride": patch,
         "feature_dim": backbone.embed_dim,
         "embedding_dim": backbone.embed_dim,
         "has_cls": True,
         "num_params": sum(p.numel() for p in backbone.parameters()),
-        "weights": {"file": "model.safetensors"},
+        "weights": {"file": "model.safetensors", "licence": licence},
         "pretraining_data": list(data),
         "reference": "Trained by TAP-CT Bench's pretrain, after Veenboer et al., TAP-CT, 2025",
     }
@@ -204,14 +221,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="name of the encoder; default: that of the run's folder")
     parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     parser.add_argument("--part", choices=("teacher", "student"), default="teacher", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="of the weights; default: %(default)s")
+    parser.add_argument(
+        "--in-plane-size", type=int, metavar="N", help="pixels of a slice in the benchmark; default: the window's"
+    )
     parser.add_argument("--licence", help="licence of the weights as the hub spells it, such as apache-2.0")
     parser.add_argument(
         "--data", action="append", default=[], help="name of a dataset it saw; may be given several times"
     )
     chosen = parser.parse_args(arguments)
-    options = {"name": chosen.name, "step": chosen.step, "part": chosen.part, "licence": chosen.licence}
+    options = {k: v for k, v in vars(chosen).items() if k not in ("run", "output")}
     try:
-        export(chosen.run, chosen.output, data=chosen.data, **options)
+        export(chosen.run, chosen.output, **options)
     except (TapctError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -56,8 +56,7 @@ class Exported(Encoder):
             EncoderError: If the folder's descriptions are missing or not understood.
             WeightsError: If the weights do not fit.
         """
-        self.folder = str(folder)
-        self.card = _card(Path(folder))
+        self.card = read_card(Path(folder))
         config = _config(Path(folder))
         self.architecture: dict[str, Any] = config["architecture"]
         self.intensities = asdict(_intensities(config, Path(folder)))
@@ -68,7 +67,7 @@ class Exported(Encoder):
         try:
             return vit.VisionTransformer(**self.architecture)
         except (TypeError, ValueError) as error:
-            raise EncoderError(f"{self.folder}/{CONFIG_FILE}: no such vision transformer ({error})") from error
+            raise EncoderError(f"{CONFIG_FILE} of {self.card.name}: no such vision transformer ({error})") from error
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         return encode(self.network, Intensities(**self.intensities).normalise(windows_hu))
@@ -108,7 +107,12 @@ def check_intensities(weights: Path, used: Intensities, name: str) -> None:
         )
 
 
-def _card(folder: Path) -> EncoderCard:
+def read_card(folder: Path) -> EncoderCard:
+    """Reads the card of an exported encoder.
+
+    Raises:
+        EncoderError: If there is none, or it is no card.
+    """
     fields = _read(folder / CARD_FILE)
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
     try:

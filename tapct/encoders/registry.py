@@ -2,17 +2,18 @@
 
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tapct.encoders.base import Encoder
-from tapct.encoders.exported import CARD_FILE, Exported
 from tapct.errors import EncoderError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from tapct.encoders.base import Encoder
 
 GROUP = "tapct.encoders"
 
-FIRST = ("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d")
+FIRST = ("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d", "tap-t-3d")
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 
 
@@ -21,12 +22,14 @@ def list_encoders() -> list[str]:
     return list(_entry_points())
 
 
-def encoder_class(name: str) -> type[Encoder]:
+def encoder_class(name: str) -> "type[Encoder]":
     """Returns the class of the encoder `name`.
 
     Raises:
         EncoderError: If there is none of that name, or the entry point is no encoder.
     """
+    from tapct.encoders.base import Encoder  # imports torch, which the names alone do without
+
     found = _entry_points()
     if name not in found:
         raise EncoderError(f"there is no encoder '{name}'. {nearest(name, found)}")
@@ -37,8 +40,8 @@ def encoder_class(name: str) -> type[Encoder]:
 
 
 def load_encoder(
-    name: str, weights: str | Path | None = None, device: str | torch.device = "cpu", **options: Any
-) -> Encoder:
+    name: str, weights: str | Path | None = None, device: "str | torch.device" = "cpu", **options: Any
+) -> "Encoder":
     """Builds an encoder and loads its weights.
 
     Args:
@@ -52,6 +55,8 @@ def load_encoder(
         EncoderError: If the name or an option is unknown.
         WeightsError: If the weights cannot be had or do not fit.
     """
+    from tapct.encoders.exported import CARD_FILE, Exported
+
     if (Path(name) / CARD_FILE).is_file():
         return Exported(name, weights, **options).to(device)
     return encoder_class(name)(weights, **options).to(device)

@@ -111,6 +111,20 @@ def test_the_folder_is_ready_for_the_hub(exported):
     assert load_config(exported / "pretraining.yaml").data.mean_hu == -50.0
 
 
+def test_half_the_bytes_and_larger_slices(run, tmp_path, capsys):
+    options = ["--dtype", "bf16", "--in-plane-size", "64"]
+    assert export.main([str(run), "-o", str(tmp_path), *options]) == 0
+    encoder = tapct.load_encoder(str(tmp_path))
+    assert encoder.card.in_plane_size == 64
+    state = checkpoint(run, 4)["model"]
+    for name, tensor in encoder.network.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, state[f"teacher.backbone.{name}"].bfloat16().float())
+    assert (tmp_path / "model.safetensors").stat().st_size < 2.1 * encoder.card.num_params
+    assert export.main([str(run), "-o", str(tmp_path), "--in-plane-size", "16"]) == 1
+    assert "in_plane_size 16 is smaller than the window" in capsys.readouterr().err
+
+
 def test_an_earlier_checkpoint_and_the_student(run, tmp_path, capsys):
     options = ["--step", "2", "--part", "student", "--name", "early"]
     assert export.main([str(run), "-o", str(tmp_path), *options]) == 0
