@@ -1,11 +1,11 @@
 """The features of a task's cases: extracted once, then read from the store."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from loguru import logger
@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tapct.encoders import Encoder
 from tapct.encoders.base import identity
 from tapct.errors import EncoderError, FeatureError
-from tapct.features.extract import CaseFeatures, encoder_grid, extract_many
+from tapct.features.extract import CaseFeatures, are_finite, encoder_grid, extract_many
 from tapct.features.identity import ContentHashes, key_of
 from tapct.features.store import CacheMode, Entry, TensorStore
-from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import CTDataset
-from tapct.tasks.segmentation import SegmentationDataset
 from tapct.volumes import Grid, Size, resample_labels
+
+if TYPE_CHECKING:
+    from tapct.tasks.classification import ClassificationDataset
+    from tapct.tasks.dataset import CTDataset
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -62,7 +63,7 @@ class EncodedCase:
 class _Task:
     """A case to extract: its dataset, its index there, and the keys of its entries (labels: segmentation only)."""
 
-    dataset: CTDataset
+    dataset: "CTDataset"
     index: int
     features_key: str
     labels_key: str | None
@@ -132,7 +133,7 @@ class FeatureBank:
 
     # -- Filling ---------------------------------------------------------------------------------------
 
-    def fill(self, parts: Sequence[CTDataset]) -> None:
+    def fill(self, parts: "Sequence[CTDataset]") -> None:
         """Sees to it that the features of every case are in the store.
 
         Raises:
@@ -153,14 +154,14 @@ class FeatureBank:
             self._extract(todo)
         self._tasks |= {(task.dataset.split, task.case): task for task in tasks}
 
-    def _task(self, who: dict[str, Any], part: CTDataset, index: int) -> _Task:
+    def _task(self, who: dict[str, Any], part: "CTDataset", index: int) -> _Task:
         case, card = part.cases[index], self.encoder.card
         scan = self._hashes.of(part.scan_paths(case))
         windows = {"overlap": self.overlap, "fit": self.fit_windows}
         features_key = key_of(
             {"encoder": who, "scan": scan, "task": part.scan_reading(case), "windows": windows, "dtype": self.dtype}
         )
-        if not isinstance(part, SegmentationDataset):
+        if part.spec.kind != "segmentation":
             return _Task(part, index, features_key, None)
         target = self._hashes.of(part.target_paths(case))
         grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
@@ -215,10 +216,10 @@ class FeatureBank:
         """
         card, dtype = self.encoder.card, DTYPES[self.dtype]
         computed = {"map": features.map, "embeddings": features.embeddings}
-        tensors = {name: tensor.to(dtype) for name, tensor in computed.items()}
-        if not _are_finite(computed):
+        if not are_finite(*computed.values()):
             raise EncoderError(f"{card.name} gives features that are not finite for {task.case}")
-        if not _are_finite(tensors):
+        tensors = {name: tensor.to(dtype) for name, tensor in computed.items()}
+        if not are_finite(*tensors.values()):
             largest = max(float(tensor.abs().max()) for tensor in computed.values())
             raise EncoderError(
                 f"{card.name} gives features up to {largest:.3g} for {task.case}, too large for {self.dtype}. "
@@ -247,7 +248,7 @@ class FeatureBank:
 
     # -- Reading ---------------------------------------------------------------------------------------
 
-    def case(self, part: CTDataset, index: int) -> EncodedCase:
+    def case(self, part: "CTDataset", index: int) -> EncodedCase:
         """Returns a case of one of the parts that the bank was filled with.
 
         Raises:
@@ -270,8 +271,7 @@ class FeatureBank:
             stored = self._entry(task.labels_key, name).tensors
             target, labels = stored["native"], stored["encoder"]
         else:
-            assert isinstance(part, ClassificationDataset)
-            target = part.target(name)
+            target = cast("ClassificationDataset", part).target(name)
         return EncodedCase(name, part.patient(name), features, target, labels)
 
     def description(self) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class FeatureBank:
 class EncodedCases(Dataset):
     """A part of a task as its encoded cases, for eva's loaders."""
 
-    def __init__(self, bank: FeatureBank, part: CTDataset) -> None:
+    def __init__(self, bank: FeatureBank, part: "CTDataset") -> None:
         self._bank, self._part = bank, part
 
     def __len__(self) -> int:
@@ -312,10 +312,8 @@ class _Scans(Dataset):
 
     def __getitem__(self, position: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
         task = self._tasks[position]
-        volume, target, metadata = task.dataset[task.index]
-        hu = volume.as_subclass(torch.Tensor)[:, 0].float()
-        target = target.as_subclass(torch.Tensor)
-        return position, hu, metadata["affine"], target[:, 0] if target.ndim == 4 else target
+        ct, target = task.dataset.read(task.case)
+        return position, torch.from_numpy(ct.hu), torch.from_numpy(ct.affine), target
 
 
 class _Unheld(Sampler):
@@ -372,6 +370,7 @@ class _Pass:
                 task, target = self._underway.popleft()
                 bank.extracted += 1
                 self._finish(task, target, features.native_grid, features)
+                del features  # or it would stay while the next scan is encoded
             for write in self._writes:
                 write.result()
         finally:
@@ -419,10 +418,6 @@ class _Pass:
                 # Labels are shared by encoders of one grid, and so not covered by the lock of these features.
                 with nullcontext() if entry.key == task.features_key else store.lock(entry.key):
                     store.save(*entry)
-
-
-def _are_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
 def _plain(grid: Grid) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from tapct.encoders import Encoder, EncoderCard
 from tapct.volumes import Grid, Size, Stitcher, WindowPlan, resample_image
 
-WINDOWS_PER_BATCH = {"cuda": 8, "cpu": 2}
+WINDOWS_PER_BATCH = {"cuda": 8, "cpu": 1}
 """Windows encoded at once, by type of device. Results do not depend on it beyond rounding; on a CPU, more windows only
 take more memory."""
 
@@ -40,6 +40,12 @@ class CaseFeatures:
     def nbytes(self) -> int:
         """Bytes that the features take."""
         return sum(t.numel() * t.element_size() for t in (self.map, self.embeddings))
+
+
+def are_finite(*tensors: torch.Tensor) -> bool:
+    """Returns whether no value is NaN or infinite."""
+    # The extremes carry both, and take no memory, as isfinite of every value does.
+    return all(bool(torch.isfinite(torch.stack(tensor.aminmax())).all()) for tensor in tensors)
 
 
 def encoder_grid(native: Grid, card: EncoderCard) -> Grid:

@@ -11,12 +11,18 @@ Counts are taken once per scan as a confusion matrix; every Dice below is a func
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+PART_VOXELS = 2**21
+"""Voxels that are counted at a time."""
 
 
-def confusion_matrix(prediction: torch.Tensor, reference: torch.Tensor, num_classes: int) -> torch.Tensor:
+def confusion_matrix(prediction: "torch.Tensor", reference: "torch.Tensor", num_classes: int) -> "torch.Tensor":
     """Counts voxels by (reference class, predicted class).
 
     Args:
@@ -30,12 +36,18 @@ def confusion_matrix(prediction: torch.Tensor, reference: torch.Tensor, num_clas
     Raises:
         ValueError: If the shapes differ, or a label is out of range.
     """
+    import torch  # records are read without it
+
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ")
-    pair = reference.flatten().to(torch.int64) * num_classes + prediction.flatten().to(torch.int64)
     if any(int(t.min()) < 0 or int(t.max()) >= num_classes for t in (prediction, reference)):
         raise ValueError(f"labels must lie in [0, {num_classes})")
-    return torch.bincount(pair, minlength=num_classes**2).reshape(num_classes, num_classes)
+    counts = prediction.new_zeros(num_classes**2, dtype=torch.int64)
+    # A part at a time: as int64, a scan takes eight times its labels.
+    parts = (labels.flatten().split(PART_VOXELS) for labels in (reference, prediction))
+    for truth, guess in zip(*parts, strict=True):
+        counts += (truth.long() * num_classes + guess.long()).bincount(minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
 
 
 def dice_per_class(confusion: np.ndarray) -> np.ndarray:

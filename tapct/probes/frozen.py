@@ -30,11 +30,13 @@ from tapct.features import (
     TensorStore,
     extract,
 )
+from tapct.features.extract import are_finite
 from tapct.files import features_folder, write_atomically
+from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.heads import Candidates, DivergedError, Session
 from tapct.probes.recording import RunRecorder, training_settings
 from tapct.records import CaseResult, print_summary, read_record, write_record
-from tapct.volumes import Grid, resample_labels
+from tapct.volumes import resample_labels
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
 """What to do with stored features; see `tapct.features.CacheMode`."""
@@ -331,43 +333,32 @@ class FrozenEncoderProbe(module.ModelModule):
     # -- One case --------------------------------------------------------------------------------------
 
     def case_of(self, batch: Any) -> EncodedCase:
-        """Returns the one case of a batch: encoded already, or (data (1, D, 1, H, W), target, metadata).
+        """Returns the one case of a batch, encoded already or now.
 
         Raises:
-            TaskError: If the batch holds several cases, or no affine.
+            TaskError: If the batch is none that a probe takes; see `scan_of`.
         """
         if isinstance(batch, EncodedCase):
             self._report_padding(batch.name, batch.features)
             return batch
-        data, target, metadata = batch
-        if data.shape[0] != 1 or data.ndim != 5 or data.shape[2] != 1:
-            raise TaskError(f"a probe wants one scan a batch, (1, D, 1, H, W), but got {tuple(data.shape)}")
-        if not metadata or "affine" not in metadata:
-            raise TaskError(
-                "the batch has no 'affine' in its metadata, so its voxels have no size. eva's collate drops the "
-                "affine of a Volume: datasets must return it in their metadata, as those of tapct.tasks do"
-            )
-        hu = data[0, :, 0].as_subclass(torch.Tensor).float()
-        grid = Grid.of(hu.shape, metadata["affine"][0].double().cpu().numpy())
-        name, patient, source = (str(metadata[key][0]) for key in ("case", "patient", "source"))
-        features = self._encode(name, source, hu, grid)
-        target = target.as_subclass(torch.Tensor)[0]
+        scan = scan_of(batch)
+        features = self._encode(scan)
         labels = None
-        if target.ndim == 4:
-            target = target.squeeze(1)
-            labels = resample_labels(target, features.native_grid, features.encoder_grid)
-        return EncodedCase(name, patient, features, target, labels)
+        if scan.target.ndim == 3:
+            labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
+        return EncodedCase(scan.name, scan.patient, features, scan.target, labels)
 
-    def _encode(self, name: str, source: str, hu: torch.Tensor, grid: Grid) -> CaseFeatures:
-        key = (source, name)  # several cases may be crops of one file
+    def _encode(self, scan: ScanBatch) -> CaseFeatures:
+        key = (scan.source, scan.name)
         features = self.memory.get(key)
         if features is None:
             start = time.perf_counter()
-            features = extract(self.encoder, hu, grid, overlap=self.window_overlap, fit_windows=self.fit_windows)
-            if not all(bool(torch.isfinite(t).all()) for t in (features.map, features.embeddings)):
-                raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {name}")
+            options: dict[str, Any] = {"overlap": self.window_overlap, "fit_windows": self.fit_windows}
+            features = extract(self.encoder, scan.hu, scan.grid, **options)
+            if not are_finite(features.map, features.embeddings):
+                raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {scan.name}")
             self.recorder.seconds["extract"] += time.perf_counter() - start
-            self._report_padding(name, features)
+            self._report_padding(scan.name, features)
             self.memory.put(key, features)
         return features
 

@@ -122,7 +122,9 @@ class Stitcher:
         """
         if self._sum is None or bool((self._count == 0).any()):
             raise VolumeError("some windows of the plan were never added")
-        return self._sum / self._count
+        self._sum /= self._count  # in place: maps are large
+        self._count.fill_(1)
+        return self._sum
 
 
 def _starts(size: int, window: int, step: int) -> tuple[int, ...]:
