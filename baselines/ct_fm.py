@@ -18,7 +18,6 @@ import re
 from typing import Any
 
 import torch
-from monai.networks.nets.segresnet_ds import SegResEncoder
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
@@ -73,6 +72,8 @@ class CTFM(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the encoder; its norm is spelled out, since everything hangs on it."""
+        from monai.networks.nets.segresnet_ds import SegResEncoder
+
         return SegResEncoder(spatial_dims=3, in_channels=1, init_filters=32, blocks_down=(1, 2, 2, 4, 4), norm="batch")
 
     def accepts(self, size: tuple[int, int, int]) -> bool:

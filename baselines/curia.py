@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Dinov2Config, Dinov2Model
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
 
@@ -62,6 +61,8 @@ class Curia(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the vision transformer: ViT-B/16 at 512 pixels, one channel, no registers."""
+        from transformers import Dinov2Config, Dinov2Model
+
         return Dinov2Model(
             Dinov2Config(image_size=512, patch_size=PATCH, num_channels=1, use_swiglu_ffn=True, use_mask_token=True)
         )

@@ -16,7 +16,6 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from monai.networks.nets.resnet import resnet50
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
@@ -53,6 +52,8 @@ class FMCIB(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the trunk without its pooling, which would hide the map; names stay those of the file."""
+        from monai.networks.nets.resnet import resnet50
+
         trunk = resnet50(
             pretrained=False,
             n_input_channels=1,

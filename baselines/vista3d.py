@@ -13,7 +13,6 @@ spacing, window, weights) and configs/train/hyper_parameters_stage1.yaml (data, 
 """
 
 import torch
-from monai.networks.nets.segresnet_ds import SegResEncoder
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
@@ -61,6 +60,8 @@ class Vista3D(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the encoder; MONAI gives its instance norms weights and biases."""
+        from monai.networks.nets.segresnet_ds import SegResEncoder
+
         return SegResEncoder(init_filters=48, blocks_down=(1, 2, 2, 4, 4), norm="instance")
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:

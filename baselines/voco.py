@@ -17,8 +17,6 @@ import re
 from typing import Any
 
 import torch
-from monai.networks.blocks import UnetrBasicBlock
-from monai.networks.nets.swin_unetr import PatchMergingV2, SwinTransformer
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
@@ -73,8 +71,11 @@ class VoCoB(Encoder):
         Raises:
             EncoderError: If MONAI did not build it with the old merging.
         """
+        from monai.networks.nets.swin_unetr import PatchMergingV2
+
         network = _SwinEncoder(features=48)
-        merging = [type(module) for module in network.modules() if isinstance(module, PatchMergingV2)]
+        kinds = (PatchMergingV2, LegacyPatchMerging)
+        merging = [type(module) for module in network.modules() if isinstance(module, kinds)]
         if merging != [LegacyPatchMerging] * 4:
             raise EncoderError(f"{self.card.name}: this MONAI builds the Swin transformer with the merging {merging}")
         return network
@@ -90,8 +91,14 @@ class VoCoB(Encoder):
         return {key: tensor for key, tensor in flat.items() if not re.match(r"(decoder[1-5]|out)\.", key)}
 
 
-class LegacyPatchMerging(PatchMergingV2):
+class LegacyPatchMerging(nn.Module):
     """The patch merging of MONAI up to 1.4, for (B, D, H, W, C) of even sizes, which windows of the stride give."""
+
+    def __init__(self, dim: int, norm_layer: type[nn.LayerNorm], spatial_dims: int) -> None:
+        """Initializes the layer, as MONAI's Swin transformer asks for it: 8 x `dim` channels to 2 x `dim`."""
+        super().__init__()
+        self.reduction = nn.Linear(2**spatial_dims * dim, 2 * dim, bias=False)
+        self.norm = norm_layer(2**spatial_dims * dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns x at half the resolution, with twice the channels."""
@@ -103,6 +110,9 @@ class _SwinEncoder(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        from monai.networks.blocks import UnetrBasicBlock
+        from monai.networks.nets.swin_unetr import SwinTransformer
+
         self.swinViT = SwinTransformer(
             in_chans=1,
             embed_dim=features,

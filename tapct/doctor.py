@@ -121,7 +121,7 @@ def _output() -> Check:
 
 
 def _task(name: str, root: str | None, options: dict[str, Any] | None, split_file: str | None) -> Iterator[Check]:
-    from tapct.tasks.findings import findings  # imports eva
+    from tapct.tasks.findings import findings
 
     try:
         for status, message, mend in findings(name, root, min(8, os.cpu_count() or 1), options, split_file):

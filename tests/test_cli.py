@@ -23,13 +23,11 @@ def test_list_shows_encoders_and_tasks():
 
 
 def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
-    without, with_it = tapct("doctor", "--json"), tapct("doctor", "--json", ORT_DISABLE_TELEMETRY="1")
+    without = tapct("doctor", "--json")
     (check,) = (c for c in json.loads(without.stdout) if c["name"] == "telemetry")
     assert check["status"] == "fail"
     assert "export ORT_DISABLE_TELEMETRY=1" in check["mend"]
     assert without.returncode == 1
-    assert with_it.returncode == 0
-    assert {c["status"] for c in json.loads(with_it.stdout)} <= {"ok", "warn"}
 
 
 def test_doctor_reads_a_task_and_loads_an_encoder():
@@ -37,6 +35,7 @@ def test_doctor_reads_a_task_and_loads_an_encoder():
     good = tapct("doctor", "--task", "quickstart", "--encoder", "tap-s-2d", "--json", **settings)
     assert good.returncode == 0
     checks = json.loads(good.stdout)
+    assert {c["status"] for c in checks} <= {"ok", "warn"}
     found = {c["name"]: c["message"] for c in checks}
     messages = [c["message"] for c in checks if c["name"] == "task quickstart"]
     assert any("all 2 cases are there (1 train, 1 test)" in m for m in messages)

@@ -314,16 +314,13 @@ def test_what_would_choose_on_reported_cases_or_couple_the_heads_is_refused(
         eva_fit(monkeypatch, tmp_path, trainer, **model)
 
 
-def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(
-    monkeypatch, tmp_path, short_on_shipped_data, capfd
-):
-    thick = {**SMALL, "dict_kwargs": {"window_size": [32, 64, 64]}}
+def test_a_scan_thinner_than_the_window_is_padded_with_air_and_reported(monkeypatch, tmp_path, short, capfd):
+    thick = {**SMALL, "dict_kwargs": {"window_size": [20, 64, 64]}}
     eva_fit(monkeypatch, tmp_path, encoder=thick)
     (case,) = record(tmp_path).runs[0].cases["test"]
     assert case.padding_voxels == (12, 0, 0)
-    assert (
-        "chest: 20 x 64 x 64 voxels are fewer than a window of 32 x 64 x 64; padded with air" in capfd.readouterr().err
-    )
+    said = capfd.readouterr().err
+    assert "chest: 8 x 64 x 64 voxels are fewer than a window of 20 x 64 x 64; padded with air" in said
 
 
 def test_several_devices_are_refused(monkeypatch, tmp_path, short):

@@ -1,8 +1,13 @@
 """Encoders: cards, the sealed base class, the registry, weights, and the TAP-CT family."""
 
-from tapct.encoders.base import Encoder, Features, Precision
+from typing import TYPE_CHECKING
+
+from tapct import lazy
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.registry import encoder_class, list_encoders, load_encoder
+
+if TYPE_CHECKING:
+    from tapct.encoders.base import Encoder, Features, Precision
 
 __all__ = [
     "Encoder",
@@ -14,3 +19,5 @@ __all__ = [
     "list_encoders",
     "load_encoder",
 ]
+
+__getattr__ = lazy.names(__name__, __all__, "tapct.encoders.base")  # which imports torch

@@ -7,9 +7,10 @@ import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "tapct-bench",
@@ -32,8 +33,10 @@ PACKAGES = (
 )
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """Returns versions, commit and device of this process, for a record."""
+    import torch  # records are read without it
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -50,8 +53,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+def peak_memory_bytes(device: "torch.device") -> dict[str, int]:
     """Returns the most memory that this process has used so far, on the host and on the device."""
+    import torch
+
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # Linux counts in KiB
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)

@@ -119,7 +119,7 @@ def recorded_state(folder: Path, asked: dict[str, str] | None) -> dict[str, Any]
     path = folder / "record.json"
     if not path.exists():
         return None
-    from tapct.records import read_record  # imports eva, for seconds
+    from tapct.records import read_record  # pyarrow and pydantic, only where a record is read
 
     try:
         record = read_record(path)

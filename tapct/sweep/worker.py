@@ -95,7 +95,7 @@ def _leave_shipped_data_alone(cell: Cell) -> None:
     root = os.environ.get("DATA_ROOT")
     if root is None or (Path(root) / cell.task).is_dir():
         return
-    from tapct.tasks import list_tasks, task_class  # imports eva
+    from tapct.tasks import list_tasks, task_class  # imports torch
 
     if cell.task in list_tasks() and task_class(cell.task).shipped_root is not None:
         print(f"DATA_ROOT has no folder '{cell.task}': the data that ship with it are used", flush=True)

@@ -1,14 +1,19 @@
 """Downstream tasks: what they are, how their files are read, and eva's data module over them."""
 
+from typing import TYPE_CHECKING
+
+from tapct import lazy
 from tapct.tasks.checks import broken_cases, require_sound
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.data import TaskData, task_datasets
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.quickstart import Quickstart
-from tapct.tasks.registry import list_tasks, task_class, task_root
+from tapct.tasks.registry import list_tasks, task_class, task_datasets, task_root
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS, Split, SplitTable
+
+if TYPE_CHECKING:
+    from tapct.tasks.data import TaskData
 
 __all__ = [
     "SPLITS",
@@ -27,3 +32,5 @@ __all__ = [
     "task_datasets",
     "task_root",
 ]
+
+__getattr__ = lazy.names(__name__, __all__, "tapct.tasks.data")  # which imports eva

@@ -30,7 +30,7 @@ class _Case(Dataset):
     def __getitem__(self, index: int) -> str:
         dataset, case = self._todo[index]
         try:
-            dataset[case]
+            dataset.read(dataset.cases[case])
         except TapctError as error:
             return str(error)
         return ""

@@ -1,7 +1,6 @@
 """A task as eva's data module: the splits of one dataset, and their loaders."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from eva.core.data.datamodules import schemas
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
-from tapct.errors import TaskError, nearest
+from tapct.errors import TaskError
 from tapct.tasks.checks import require_sound
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction, drawn_patients, patients_of
-from tapct.tasks.registry import task_class, task_root
+from tapct.tasks.registry import task_datasets, task_root
 from tapct.tasks.splits import SPLITS
 from tapct.volumes import Volume
 from tapct.volumes.perturb import perturbation as perturbation_named
@@ -181,26 +180,3 @@ class TaskData(eva.DataModule):
 
     def _in_order(self, part: Any, stock: Callable[[], Any]) -> Any:
         return stock() if self._encoded is None else DataLoader(self._encoded(part), batch_size=None)
-
-
-def task_datasets(
-    task: str, root: Path, split_file: str | None = None, options: Mapping[str, Any] | None = None
-) -> dict[str, CTDataset | None]:
-    """Returns the datasets of a task by split, None for a split without cases.
-
-    Args:
-        task: Name of a task.
-        root: Folder of the task.
-        split_file: Another split than the task's own.
-        options: Settings of the task's dataset.
-
-    Raises:
-        TaskError: If the task or an option is unknown, or the split cannot be read.
-    """
-    dataset = task_class(task)
-    known = set(inspect.signature(dataset.__init__).parameters) - {"self", "root", "split", "split_file"}
-    for option in options or {}:
-        if option not in known:
-            raise TaskError(f"the task {task} has no option '{option}'. {nearest(option, known)}")
-    parts = {split: dataset(root, split, split_file, **(options or {})) for split in SPLITS}
-    return {split: part if len(part) else None for split, part in parts.items()}

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from eva.vision.data import tv_tensors as eva_tv_tensors
-from eva.vision.data.datasets.vision import VisionDataset
+from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
@@ -19,6 +18,9 @@ from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions
 from tapct.volumes import Volume, read_ct
 from tapct.volumes.perturb import Perturbation
+
+if TYPE_CHECKING:
+    from eva.vision.data import tv_tensors as eva_tv_tensors
 
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
@@ -39,12 +41,15 @@ class SplitPin:
     counts: tuple[int, int, int]
 
 
-class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
+class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
     """Scans in HU with their targets, untouched, in SPL order.
 
     A sample is an eva `Volume` (D, 1, H, W), the target, and metadata with `case`, `patient`, `source` and
     `affine`: the affine is repeated there because collating drops it from the `Volume`. No dataset knows an
     encoder; nothing is resampled or normalised here.
+
+    It has the methods of eva's `VisionDataset`, and is not derived from it: importing eva takes seconds, which
+    whoever lists tasks, looks at their files or reads their cases (`read`) need not wait for.
 
     A task sets `spec` and implements `ct_path`, `target_paths` and `read_target`. Its split is the CSV of its
     name in `splits/`, or comes from `derive_split` where the release's list of cases may not be passed on.
@@ -93,8 +98,8 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
         """Returns the files that hold the target of a case; they need not be there."""
 
     @abc.abstractmethod
-    def read_target(self, case: str, ct: Volume) -> Any:
-        """Returns the target of a case, given its scan."""
+    def read_target(self, case: str, ct: Volume) -> torch.Tensor:
+        """Returns the target of a case, given its scan: labels (D, H, W) on its grid, or class targets (K,)."""
 
     def read_scan(self, case: str) -> Volume:
         """Returns the scan of a case; tasks on crops cut here."""
@@ -171,13 +176,13 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
         return table
 
     @property
-    @override
     def classes(self) -> list[str]:
+        """The names of the classes, by label or position in the target."""
         return list(self.spec.classes)
 
     @property
-    @override
     def class_to_idx(self) -> dict[str, int]:
+        """The label, or position in the target, of each class."""
         return {name: index for index, name in enumerate(self.spec.classes)}
 
     @property
@@ -194,12 +199,11 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
         """Returns the patient of a case of the split."""
         return self._patients[case]
 
-    @override
     def __len__(self) -> int:
         return len(self._cases)
 
-    @override
     def filename(self, index: int) -> str:
+        """Returns the path of a scan relative to the root, as eva's writers of embeddings name it."""
         return str(self.ct_path(self._cases[index]).relative_to(self.root))
 
     def paths(self, case: str) -> list[Path]:
@@ -210,7 +214,10 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
         """Returns the files that decide what `read_scan` gives."""
         return [self.ct_path(case)]
 
-    @override
+    def setup(self) -> None:
+        """Does what eva's data module asks of a dataset before a stage: `validate`."""
+        self.validate()
+
     def validate(self) -> None:
         """Checks before any work that every file of the split is there.
 
@@ -228,9 +235,12 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
                 f"data: {self.spec.source}"
             )
 
-    @override
-    def __getitem__(self, index: int) -> tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]:
-        case = self._cases[index]
+    def read(self, case: str) -> tuple[Volume, torch.Tensor]:
+        """Returns the scan of a case as encoders get it, and its target as `read_target` has it.
+
+        Raises:
+            TapctError: If it cannot be used; the message names task and case.
+        """
         try:
             ct = self.read_scan(case)
             if ct.shape[0] < MIN_SLICES:
@@ -239,21 +249,17 @@ class CTDataset(VisionDataset[eva_tv_tensors.Volume, Any], abc.ABC):
             ct = self._perturbed(case, ct)
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
+        return ct, target
+
+    @override
+    def __getitem__(self, index: int) -> "tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]":
+        from eva.vision.data import tv_tensors as eva_tv_tensors  # see the class
+
+        case = self._cases[index]
+        ct, target = self.read(case)
         affine = torch.from_numpy(ct.affine)
         volume = eva_tv_tensors.Volume(torch.from_numpy(ct.hu)[:, None], affine=affine)
         return volume, target, {"case": case, "patient": self._patients[case], "source": ct.source, "affine": affine}
-
-    @override
-    def load_data(self, index: int) -> eva_tv_tensors.Volume:
-        return self[index][0]
-
-    @override
-    def load_target(self, index: int) -> Any:
-        return self[index][1]
-
-    @override
-    def load_metadata(self, index: int) -> dict[str, Any]:
-        return self[index][2]
 
 
 class Index:

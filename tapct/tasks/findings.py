@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.checks import broken_cases
-from tapct.tasks.data import task_datasets
 from tapct.tasks.dataset import ARCHIVES, CTDataset
-from tapct.tasks.registry import task_class, task_root
+from tapct.tasks.registry import task_class, task_datasets, task_root
 
 SHOWN = 5
 """Names that a finding lists."""

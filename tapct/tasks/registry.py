@@ -1,10 +1,14 @@
 """Finding tasks by name."""
 
 import importlib
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tapct.errors import TaskError, nearest
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.splits import SPLITS
 
 TASKS: dict[str, str] = {
     "quickstart": "Quickstart",
@@ -53,3 +57,26 @@ def task_root(name: str, data_root: str | Path | None) -> Path:
     if not root.is_dir():
         raise TaskError(f"there is no folder {root}. To obtain the data of {name}: {task.spec.source}")
     return root
+
+
+def task_datasets(
+    task: str, root: Path, split_file: str | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, CTDataset | None]:
+    """Returns the datasets of a task by split, None for a split without cases.
+
+    Args:
+        task: Name of a task.
+        root: Folder of the task.
+        split_file: Another split than the task's own.
+        options: Settings of the task's dataset.
+
+    Raises:
+        TaskError: If the task or an option is unknown, or the split cannot be read.
+    """
+    dataset = task_class(task)
+    known = set(inspect.signature(dataset.__init__).parameters) - {"self", "root", "split", "split_file"}
+    for option in options or {}:
+        if option not in known:
+            raise TaskError(f"the task {task} has no option '{option}'. {nearest(option, known)}")
+    parts = {split: dataset(root, split, split_file, **(options or {})) for split in SPLITS}
+    return {split: part if len(part) else None for split, part in parts.items()}

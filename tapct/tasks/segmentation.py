@@ -2,15 +2,18 @@
 
 import abc
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
 from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.dataset import CTDataset
 from tapct.volumes import LabelMap, Volume, read_labels
+
+if TYPE_CHECKING:
+    from eva.vision.data import tv_tensors as eva_tv_tensors
 
 
 class SegmentationDataset(CTDataset):
@@ -29,7 +32,7 @@ class SegmentationDataset(CTDataset):
         return [self.label_path(case)]
 
     @override
-    def read_target(self, case: str, ct: Volume) -> tv_tensors.Mask:
+    def read_target(self, case: str, ct: Volume) -> torch.Tensor:
         labels = self.read_labels(case, ct)
         if int(labels.labels.max()) >= len(self.spec.classes):
             unknown = sorted({int(v) for v in np.unique(labels.labels) if v >= len(self.spec.classes)})
@@ -38,4 +41,11 @@ class SegmentationDataset(CTDataset):
                 f"{len(self.spec.classes) - 1}. Is it the mask of another task or release?"
             )
         asked = labels.labels if self.perturbation is None else self.perturbation.labels(labels.labels)
-        return tv_tensors.Mask(torch.from_numpy(asked)[:, None])
+        return torch.from_numpy(asked)
+
+    @override
+    def __getitem__(self, index: int) -> "tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]":
+        volume, labels, metadata = super().__getitem__(index)
+        from torchvision import tv_tensors  # as slow to import as eva, which has imported it
+
+        return volume, tv_tensors.Mask(labels[:, None]), metadata

@@ -1,12 +1,15 @@
 """Reads MetaImage (`.mha`, `.mhd` with its `.raw`) through SimpleITK, with any direction matrix."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from tapct.errors import VolumeError
 from tapct.volumes.orient import as_3d, lps_to_ras
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 
 def load_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +24,8 @@ def load_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         VolumeError: The file is damaged or not MetaImage, its raw file is missing, or it is not 3-D.
     """
+    import SimpleITK as sitk  # 90 MB, which readers of other formats need not load
+
     _check_data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("MetaImageIO")  # by content, not by name: a renamed file of another kind is refused
@@ -41,7 +46,7 @@ def load_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return as_3d(sitk.GetArrayFromImage(image).T, str(path)), _affine(image)
 
 
-def _affine(image: sitk.Image) -> np.ndarray:
+def _affine(image: "sitk.Image") -> np.ndarray:
     """Index (x, y, z) to mm in RAS+; a fourth axis of length one has no part in it."""
     axes = image.GetDimension()
     affine = np.eye(4)

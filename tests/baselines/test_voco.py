@@ -10,7 +10,6 @@ from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTra
 from torch import nn
 from torch.nn import functional as F
 
-from baselines import voco
 from baselines.voco import VoCoB
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
@@ -157,7 +156,7 @@ def test_another_merging_is_refused_when_the_network_is_built(monkeypatch, mergi
     def deaf(**options):
         return SwinTransformer(**options | {"downsample": merging})
 
-    monkeypatch.setattr(voco, "SwinTransformer", deaf)
+    monkeypatch.setattr("monai.networks.nets.swin_unetr.SwinTransformer", deaf)
     with pytest.raises(EncoderError, match=r"voco-b.*merging"):
         VoCoB("random")
 

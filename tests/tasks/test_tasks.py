@@ -1,11 +1,14 @@
 import shutil
 
+import eva
+import jsonargparse
 import nibabel
 import numpy as np
 import pytest
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from torch.utils.data import default_collate
+from torchvision import tv_tensors
 
 from tapct.errors import TaskError, VolumeError
 from tapct.tasks import Quickstart, SplitTable, TaskData, list_tasks, task_class, task_root
@@ -167,3 +170,31 @@ def test_a_scan_of_three_slices_is_a_broken_export(copy):
 def test_an_unknown_option_of_a_task_names_the_nearest():
     with pytest.raises(TaskError, match="quickstart has no option 's1'"):
         TaskData("quickstart", options={"s1": "sacrum"})
+
+
+def test_the_datasets_work_in_the_data_module_of_any_eva_config(tmp_path):
+    """They are not derived from eva's classes (their import takes seconds); eva takes them all the same."""
+    root = str(Quickstart.shipped_root)
+    parts = {
+        split: {"class_path": "tapct.tasks.Quickstart", "init_args": {"root": root, "split": split}}
+        for split in ("train", "test")
+    }
+    parser = jsonargparse.ArgumentParser()
+    parser.add_subclass_arguments(eva.DataModule, "data")
+    init = {"datasets": {"class_path": "eva.DatasetsSchema", "init_args": parts}}
+    asked = parser.parse_object({"data": {"class_path": "eva.DataModule", "init_args": init}})
+    data = parser.instantiate_classes(asked).data
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    (loader,) = data.test_dataloader()
+    volume, mask, metadata = next(iter(loader))
+    assert volume.shape == mask.shape == (1, 20, 1, 512, 512)
+    assert metadata["case"] == ["chest"]
+    image, labels, _ = data.datasets.test[0]
+    assert (type(image), type(labels)) == (eva_tv_tensors.Volume, tv_tensors.Mask)
+    missing = {"init_args": {"root": str(tmp_path), "split": "test"}, "class_path": "tapct.tasks.Quickstart"}
+    init["datasets"]["init_args"]["test"] = missing
+    asked = parser.parse_object({"data": {"class_path": "eva.DataModule", "init_args": init}})
+    with pytest.raises(TaskError, match="1 of 1 cases of the split 'test' lack files"):
+        parser.instantiate_classes(asked).data.setup("test")
