@@ -14,7 +14,7 @@ import pytest
 from tests.data.abdomen import Block, block, save
 
 REPOSITORY = Path(__file__).parents[1]
-GUIDE = (REPOSITORY / "docs" / "add-a-task.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "add-a-task.md").read_text(encoding="utf-8")
 FIRST = {"p1_2019": 90, "p1_2020": 92, "p2_2019": 94, "p3_2021": 96}
 """Case of the guide's split to the first slice of its slab; all show the spleen."""
 
@@ -42,7 +42,7 @@ TaskData("spleen_injury", str(data)).setup("fit")
 (case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
 report["dice"] = case.dice["native"]["spleen"]
 labels = data / "spleen_injury" / "labels.csv"
-whole = labels.read_text()
+whole = labels.read_text(encoding="utf-8")
 for name, text in {"lacking": whole.replace("p2_2019,1\\n", ""), "twice": whole + "p2_2019,0\\n"}.items():
     labels.write_text(text)
     report[name] = [message for status, message, _ in findings("spleen_injury", str(data)) if status == "fail"]
@@ -69,11 +69,11 @@ def report(tmp_path_factory, slabs) -> dict:
         (tasks / f"{name}.py").write_text(module)
         (tasks / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
     entries = blocks("text")[0] + '    "spleen_injury": "SpleenInjury",\n'
-    registry = (tasks / "registry.py").read_text()
+    registry = (tasks / "registry.py").read_text(encoding="utf-8")
     last = '    "fdg_pet_ct": "FDGPETCT",\n'
     assert last in registry
     (tasks / "registry.py").write_text(registry.replace(last, last + entries))
-    copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text()
+    copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text(encoding="utf-8")
     (checkout / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
     for case, slab in slabs.items():
         for task in ("spleen", "spleen_injury"):

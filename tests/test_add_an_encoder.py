@@ -11,7 +11,7 @@ import yaml
 
 import tapct
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "add-an-encoder.md").read_text()
+GUIDE = (Path(__file__).parents[1] / "docs" / "add-an-encoder.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:

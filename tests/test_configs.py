@@ -79,7 +79,7 @@ def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_ship
     assert cell.task["split_sha256"]
     assert cell.execution["packages"]["kaiko-eva"] == "0.4.5"
     # eva's own file, where eva users look for it, with the same numbers.
-    results = json.loads((folder / "results.json").read_text())["metrics"]["test"][0]
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     for metric in ("dice_native", "dice_paper"):
         values = [run.metrics["test"][metric] for run in cell.runs]
         assert results[f"test/{metric}"]["values"] == pytest.approx(values)
@@ -261,7 +261,7 @@ def test_every_step_sees_a_full_accumulation(monkeypatch, tmp_path, short):
 def test_a_misspelt_key_names_the_nearest(argument, hint, monkeypatch, capsys, tmp_path):
     key, _, value = argument.removeprefix("--").partition("=")
     section, _, name = key.partition(".init_args.")
-    text = (CONFIGS / "quickstart.yaml").read_text()
+    text = (CONFIGS / "quickstart.yaml").read_text(encoding="utf-8")
     config = tmp_path / "misspelt.yaml"
     at = text.index("init_args:\n", text.index(f"{section}:")) + len("init_args:\n")
     config.write_text(f"{text[:at]}    {name}: {value}\n{text[at:]}")
@@ -274,7 +274,7 @@ def test_a_misspelt_key_names_the_nearest(argument, hint, monkeypatch, capsys, t
 
 def test_a_misspelt_section_names_the_nearest(monkeypatch, capsys, tmp_path):
     config = tmp_path / "misspelt.yaml"
-    config.write_text((CONFIGS / "quickstart.yaml").read_text().replace("data:\n", "dat:\n"))
+    config.write_text((CONFIGS / "quickstart.yaml").read_text(encoding="utf-8").replace("data:\n", "dat:\n"))
     monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", str(config)])
     with pytest.raises(SystemExit):
         main()

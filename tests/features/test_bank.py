@@ -518,7 +518,7 @@ class Liver(ClassificationDataset):
         return [self.root / "liver.json"]
 
     def targets(self, case):
-        return json.loads((self.root / "liver.json").read_text())[case]
+        return json.loads((self.root / "liver.json").read_text(encoding="utf-8"))[case]
 
 
 def test_targets_of_a_classification_task_are_read_and_not_stored(data, tmp_path):

@@ -79,7 +79,7 @@ def test_metrics_are_those_of_scikit_learn_over_all_cases_and_labels(tmp_path):
         assert one.metrics["test"]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted))
         assert one.metrics["test"]["MicroAP"] == pytest.approx(average_precision_score(truth, predicted))
     assert record.runs[0].probe_sha256 != record.runs[1].probe_sha256
-    results = json.loads((session / "results.json").read_text())["metrics"]["test"][0]
+    results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     assert len(results["test/MicroAUROC"]["values"]) == 2
 
 

@@ -88,7 +88,7 @@ def test_surfaces_are_measured_on_what_is_reported_and_not_while_training(tmp_pa
     assert while_training > {"dice_native", "dice_paper"}
     metrics = record.runs[0].metrics
     assert metrics["val"].keys() == metrics["test"].keys() > SURFACE_METRICS
-    results = json.loads((session / "results.json").read_text())["metrics"]["test"][0]
+    results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     for name in SURFACE_METRICS:
         assert results[f"test/{name}"]["values"] == pytest.approx([metrics["test"][name]])
     assert record.execution["seconds"]["surfaces"] > 0

@@ -55,7 +55,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
     assert back.fingerprint == record(run(0), run(1, None)).fingerprint
     assert back.class_table("test", "dice_native") == {"liver": [0.5, None], "spleen": [None, None]}
     assert not back.complete
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert content["complete"] is False
     assert content["schema_version"] == SCHEMA_VERSION
     assert back.to_json() == record(run(0), run(1, None)).to_json()
@@ -98,7 +98,7 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
 )
 def test_a_damaged_record_is_refused(damage, message, tmp_path):
     path = write_record(record(run(0)), tmp_path)
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(path.read_text(encoding="utf-8")))
     with pytest.raises(RecordError, match=message) as error:
         read_record(path)
     assert str(path) in str(error.value)
@@ -205,7 +205,7 @@ SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.json"
 
 def test_a_record_of_schema_1_is_read_with_its_fingerprint(tmp_path):
     """A real one: TAP-S-3D on the quickstart, written by the release before schema 2."""
-    old, written = read_record(SCHEMA_1), json.loads(SCHEMA_1.read_text())
+    old, written = read_record(SCHEMA_1), json.loads(SCHEMA_1.read_text(encoding="utf-8"))
     assert written["schema_version"] == 1
     assert old.schema_version == SCHEMA_VERSION
     assert old.fingerprint == written["fingerprint"], "cell.json of a sweep names it"
@@ -220,7 +220,7 @@ def test_a_record_of_schema_1_is_read_with_its_fingerprint(tmp_path):
 
 def test_a_record_of_schema_1_that_was_changed_is_refused(tmp_path):
     path = tmp_path / "record.json"
-    path.write_text(SCHEMA_1.read_text().replace("0.0666690543293953", "0.9"))
+    path.write_text(SCHEMA_1.read_text(encoding="utf-8").replace("0.0666690543293953", "0.9"))
     with pytest.raises(RecordError, match="changed after it was written"):
         read_record(path)
 
@@ -238,7 +238,7 @@ def test_the_records_of_a_folder_are_read_with_the_reasons_for_those_that_are_no
     other = write_record(whole, tmp_path / "amos22" / "small@random")
     half = write_record(record(run(0)), tmp_path / "quickstart" / "half")
     truncated = write_record(whole, tmp_path / "quickstart" / "truncated")
-    truncated.write_text(truncated.read_text()[:100])
+    truncated.write_text(truncated.read_text(encoding="utf-8")[:100])
     binary = write_record(whole, tmp_path / "quickstart" / "binary")
     binary.write_bytes(b"\xff\xfe\x00")
     write_record(whole, sound.parent / "sessions" / "1")
@@ -273,7 +273,7 @@ def without(content, *names):
 
 def test_a_record_of_before_an_optional_field_is_still_valid(tmp_path):
     path = write_record(record(run(0)), tmp_path)
-    old = without(json.loads(path.read_text()), "nsd", "hd95_mm")
+    old = without(json.loads(path.read_text(encoding="utf-8")), "nsd", "hd95_mm")
     old = {k: v for k, v in old.items() if k != "flags"} | {"schema_version": 1}
     signed = {k: v for k, v in old.items() if k not in ("fingerprint", "complete", "execution")}
     old["fingerprint"] = hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
@@ -287,7 +287,7 @@ def test_a_record_of_before_an_optional_field_is_still_valid(tmp_path):
 
 def test_a_field_that_was_taken_out_is_noticed(tmp_path):
     path = write_record(record(run(0)), tmp_path)
-    path.write_text(json.dumps(without(json.loads(path.read_text()), "nsd")))
+    path.write_text(json.dumps(without(json.loads(path.read_text(encoding="utf-8")), "nsd")))
     with pytest.raises(RecordError, match="changed after it was written"):
         read_record(path)
 

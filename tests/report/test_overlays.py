@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def mean_dice(folder, case, run):
     """Of a case in a run, from the JSON by hand."""
-    content = json.loads((folder / "record.json").read_text())
+    content = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     (row,) = (row for row in content["runs"][run]["cases"]["test"] if row["case"] == case)
     return statistics.mean(v for v in row["dice"]["native"].values() if v is not None)
 

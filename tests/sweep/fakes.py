@@ -155,4 +155,4 @@ class Lab:
         return self.results / task / encoder
 
     def _lines(self) -> list[str]:
-        return self._ran.read_text().splitlines() if self._ran.exists() else []
+        return self._ran.read_text(encoding="utf-8").splitlines() if self._ran.exists() else []

@@ -52,7 +52,7 @@ def test_a_failed_cell_stops_no_other_and_the_same_command_tries_it_alone(lab, c
     assert "RuntimeError: the GPU fell off the bus" in out
     log = lab.folder("curia on amos22") / "log.txt"
     assert str(log) in out
-    failure = json.loads((log.parent / "failure.json").read_text())
+    failure = json.loads((log.parent / "failure.json").read_text(encoding="utf-8"))
     assert failure["reason"] == "RuntimeError: the GPU fell off the bus"
     assert failure["attempt"] == 1
     assert any("fitting curia on amos22" in line for line in failure["traceback"])
@@ -60,7 +60,7 @@ def test_a_failed_cell_stops_no_other_and_the_same_command_tries_it_alone(lab, c
     assert lab.run(E, T) == 0
     assert lab.ran() == [*ALL, "curia on amos22"]
     assert not (log.parent / "failure.json").exists()
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     assert text.index("attempt 1 on ") < text.index("Traceback") < text.index("attempt 2 on ") < text.index("done in")
     assert lab.run(E, T) == 0
     assert len(lab.ran()) == 5, "everything is done"
@@ -151,7 +151,7 @@ def test_a_loader_process_that_outlives_a_killed_worker_does_not_hold_the_cell(l
 
     lab.fit = fit
     assert lab.run("curia", "amos22") == 1
-    orphan = int((tmp_path / "orphan").read_text())
+    orphan = int((tmp_path / "orphan").read_text(encoding="utf-8"))
     os.kill(orphan, 0)
     assert last_attempt(lab.folder("curia on amos22"))[1] is False
     os.kill(orphan, signal.SIGKILL)
@@ -177,13 +177,13 @@ def test_a_broken_record_is_said_and_run_again_only_when_told(damage, lab, capsy
     assert lab.run("curia", "amos22") == 0
     path = lab.folder("curia on amos22") / "record.json"
     if damage == "truncated":
-        path.write_text(path.read_text()[:500])
+        path.write_text(path.read_text(encoding="utf-8")[:500])
     elif damage == "changed":
-        path.write_text(path.read_text().replace('"seed": 0', '"seed": 7', 1))
+        path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7', 1))
     else:
         record = read_record(path)
         path.write_text(record.model_copy(update={"runs": record.runs[:1]}).to_json())
-    broken = path.read_text()
+    broken = path.read_text(encoding="utf-8")
     assert lab.run("curia", "amos22") == 1
     captured = capsys.readouterr()
     assert "1 broken" in captured.out
@@ -194,21 +194,23 @@ def test_a_broken_record_is_said_and_run_again_only_when_told(damage, lab, capsy
     assert len(lab.ran()) == 1
     assert lab.run("curia", "amos22", replace=True) == 0
     (kept,) = path.parent.glob("replaced-*-record.json")
-    assert kept.read_text() == broken
+    assert kept.read_text(encoding="utf-8") == broken
     assert state(lab, "curia on amos22").status == "done"
 
 
 def test_a_record_of_other_settings_is_never_replaced_in_silence(lab, capsys):
     assert lab.run("curia", "amos22", max_steps=2) == 0
-    first = (lab.folder("curia on amos22") / "record.json").read_text()
+    first = (lab.folder("curia on amos22") / "record.json").read_text(encoding="utf-8")
     assert lab.run("curia", "amos22", max_steps=3) == 1
     assert "trainer.init_args.max_steps was 2, asked 3" in capsys.readouterr().out
-    assert (lab.folder("curia on amos22") / "record.json").read_text() == first
+    assert (lab.folder("curia on amos22") / "record.json").read_text(encoding="utf-8") == first
     assert lab.run("curia", "amos22", max_steps=2) == 0
     assert len(lab.ran()) == 1
     lab.fails = {"curia on amos22"}
     assert lab.run("curia", "amos22", max_steps=3, replace=True) == 1
-    assert (lab.folder("curia on amos22") / "record.json").read_text() == first, "until there is a better one"
+    assert (lab.folder("curia on amos22") / "record.json").read_text(encoding="utf-8") == first, (
+        "until there is a better one"
+    )
     lab.fails = set()
     assert lab.run("curia", "amos22", max_steps=3, replace=True) == 0
     assert lab.run("curia", "amos22", max_steps=3) == 0
@@ -261,7 +263,7 @@ def test_dry_run_estimates_from_what_has_finished_and_runs_nothing(lab, capsys):
     assert lab.run("curia", "amos22") == 0
     assert lab.run("fmcib", "lits17") == 1
     about = lab.folder("curia on amos22") / "cell.json"
-    about.write_text(json.dumps({**json.loads(about.read_text()), "wall_s": 90.0}))
+    about.write_text(json.dumps({**json.loads(about.read_text(encoding="utf-8")), "wall_s": 90.0}))
     capsys.readouterr()
     before = sorted(p for p in lab.results.rglob("*"))
     assert lab.run(E, "amos22,lits17,luna16", dry_run=True) == 0

@@ -20,29 +20,29 @@ def test_a_good_cell_beside_one_that_fails(swept):
     record = read_record(good / "record.json")
     assert record.complete
     assert (record.probe["steps"], record.runs_planned) == (2, 2)
-    about = json.loads((good / "cell.json").read_text())
+    about = json.loads((good / "cell.json").read_text(encoding="utf-8"))
     assert about["fingerprint"] == record.fingerprint
     assert about["settings"]["trainer.init_args.max_steps"] == "2"
     kept = read_record(good / about["session"] / "record.json")
     assert kept.fingerprint == record.fingerprint, "eva's own folder keeps what eva put there"
     assert read_cases(record, good).num_rows > 0
     assert (good / about["session"] / "results.json").exists()
-    log = (good / "log.txt").read_text()
+    log = (good / "log.txt").read_text(encoding="utf-8")
     assert "attempt 1 on " in log
     assert "DATA_ROOT has no folder 'quickstart': the data that ship with it are used" in log
     assert "Dice" in log, "eva's own output is in the log"
     assert str(bad / "log.txt") in ran.stdout
-    assert json.loads((bad / "failure.json").read_text())["reason"].startswith(reason)
+    assert json.loads((bad / "failure.json").read_text(encoding="utf-8"))["reason"].startswith(reason)
     assert not (bad / "record.json").exists()
 
 
 def test_the_same_command_again_runs_only_what_is_not_done(swept):
     tapct, _ = swept
     good = tapct.results / "quickstart" / "small-3d"
-    before = (good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text()
+    before = (good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text(encoding="utf-8")
     again = tapct.here("run", "-e", "small-3d", *SWEEP[2:], "-w", "random")
     assert (again.returncode, "1 done" in again.stdout) == (0, True), again.stdout + again.stderr
-    assert ((good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text()) == before
+    assert ((good / "record.json").stat().st_mtime_ns, (good / "log.txt").read_text(encoding="utf-8")) == before
     dry = tapct.here("run", *SWEEP, "-w", "random", "--dry-run")
     assert (dry.returncode, "1 done, 1 failed" in dry.stdout) == (0, True)
 

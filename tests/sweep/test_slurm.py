@@ -71,7 +71,7 @@ def until(what, timeout_s: float = 120):
 
 
 def job_of(tapct: Installed, encoder: str) -> str:
-    return json.loads((tapct.results / "quickstart" / encoder / "slurm.json").read_text())["job"]
+    return json.loads((tapct.results / "quickstart" / encoder / "slurm.json").read_text(encoding="utf-8"))["job"]
 
 
 def launch(tapct: Installed, *arguments: str) -> subprocess.Popen:
@@ -82,7 +82,7 @@ def launch(tapct: Installed, *arguments: str) -> subprocess.Popen:
 
 def log(tapct: Installed, encoder: str) -> str:
     path = tapct.results / "quickstart" / encoder / "log.txt"
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def test_one_cell_is_cancelled_one_fails_on_its_node_and_the_same_command_resumes(tapct):

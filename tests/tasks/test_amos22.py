@@ -34,8 +34,8 @@ def test_the_shipped_split_is_the_official_one():
 
 
 def test_the_split_is_what_its_script_makes_of_the_official_lists():
-    assert voco_table("amos22", reference()) == (SPLITS / "amos22.csv").read_text()
-    official = json.loads((reference() / "amos22_ct_ids.json").read_text())
+    assert voco_table("amos22", reference()) == (SPLITS / "amos22.csv").read_text(encoding="utf-8")
+    official = json.loads((reference() / "amos22_ct_ids.json").read_text(encoding="utf-8"))
     cases = SplitTable.read(SPLITS / "amos22.csv").cases
     assert cases["test"].keys() == {f"amos_{n:04d}" for n in official["val"]}
     assert {*cases["train"], *cases["val"]} == {f"amos_{n:04d}" for n in official["train"]}

@@ -14,7 +14,7 @@ from tapct.tasks.splits import read_exclusions, stratified
 from tests.tasks.shipped import SPLITS as SHIPPED
 
 REPOSITORY = Path(__file__).parents[2]
-GUIDE = (REPOSITORY / "docs" / "tasks.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "tasks.md").read_text(encoding="utf-8")
 CONFIGS = REPOSITORY / "eva_configs"
 TEN = [name for name in list_tasks() if name != "quickstart"]
 ROWS = {
@@ -86,7 +86,9 @@ def test_a_config_is_of_its_task_and_the_encoder_is_one_setting(task, monkeypatc
 @pytest.mark.parametrize("task", TEN)
 def test_the_numbers_in_a_configs_head_are_those_of_the_split(task):
     """Each begins with a sentence like "180 scans train the probe, 20 select rate and step, 100 are reported"."""
-    head = " ".join(line.lstrip("# ") for line in config_of(task).read_text().splitlines() if line.startswith("#"))
+    head = " ".join(
+        line.lstrip("# ") for line in config_of(task).read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
     found = re.search(r"(\d+) \w+ train the probe, (\d+) select.*?, (\d+) are reported", head)
     assert tuple(map(int, found.groups())) == task_class(task).split_counts()
 

@@ -104,7 +104,7 @@ def test_another_table_than_the_release_is_refused(root):
 
 def test_the_header_is_the_official_one(shared_data):
     official = shared_data.parent / "reference" / "labels" / "fdg_clinical_metadata.header.csv"
-    assert official.read_text().strip() == HEADER
+    assert official.read_text(encoding="utf-8").strip() == HEADER
 
 
 # --- what can be wrong -------------------------------------------------------------------------------------

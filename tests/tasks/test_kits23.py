@@ -34,7 +34,7 @@ def test_the_shipped_split_holds_all_489_cases():
 
 
 def test_the_split_is_what_its_script_makes_of_vocos_list():
-    assert voco_table("kits23", reference()) == (SPLITS / "kits23.csv").read_text()
+    assert voco_table("kits23", reference()) == (SPLITS / "kits23.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("hugging_face", [False, True])

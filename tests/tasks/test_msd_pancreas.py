@@ -32,7 +32,7 @@ def test_the_shipped_split_is_pinned():
 
 
 def test_the_split_is_what_its_script_makes_of_vocos_list():
-    assert voco_table("msd_pancreas", reference()) == (SPLITS / "msd_pancreas.csv").read_text()
+    assert voco_table("msd_pancreas", reference()) == (SPLITS / "msd_pancreas.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("top", ["", "Task07_Pancreas"])

@@ -95,7 +95,7 @@ def test_another_label_file_than_the_release_is_refused(tmp_path):
 
 def test_the_header_is_the_official_one(shared_data):
     official = shared_data.parent / "reference" / "labels" / "rsna2022_train.header.csv"
-    assert official.read_text().strip() == HEADER
+    assert official.read_text(encoding="utf-8").strip() == HEADER
 
 
 # --- what can be wrong -------------------------------------------------------------------------------------

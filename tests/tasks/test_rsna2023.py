@@ -111,7 +111,7 @@ def test_other_label_files_than_the_release_are_refused(root):
 @pytest.mark.parametrize(("name", "header"), [("train", HEADER), ("train_series_meta", SERIES_HEADER)])
 def test_the_headers_are_the_official_ones(name, header, shared_data):
     official = shared_data.parent / "reference" / "labels" / f"rsna2023_{name}.header.csv"
-    assert official.read_text().strip() == header
+    assert official.read_text(encoding="utf-8").strip() == header
 
 
 # --- what can be wrong -------------------------------------------------------------------------------------

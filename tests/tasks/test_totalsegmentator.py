@@ -38,7 +38,7 @@ def merged(block):
 def test_the_shipped_split_is_the_official_one():
     table = SplitTable.read(SPLITS / "totalsegmentator.csv")
     assert table.counts == {"train": 1082, "val": 57, "test": 89}
-    assert totalsegmentator_table(reference()) == (SPLITS / "totalsegmentator.csv").read_text()
+    assert totalsegmentator_table(reference()) == (SPLITS / "totalsegmentator.csv").read_text(encoding="utf-8")
 
 
 def test_every_mask_of_the_release_belongs_to_one_of_48_classes():
@@ -48,7 +48,7 @@ def test_every_mask_of_the_release_belongs_to_one_of_48_classes():
 
 
 def test_the_classes_are_those_of_table_8():
-    table = json.loads((reference() / "totalseg_117_to_49.json").read_text())
+    table = json.loads((reference() / "totalseg_117_to_49.json").read_text(encoding="utf-8"))
     assert [name.lower() for name in table["table8"]] == CLASSES
     ours = {name: merged for merged, names in STRUCTURES.items() for name in names}
     assert ours == {name: merged.lower() for name, merged in table["name_to_merged"].items()}
