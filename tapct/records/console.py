@@ -91,9 +91,10 @@ def _defined(value: float) -> float | None:
 
 def _title(record: Record, split: str) -> str:
     cases = len(record.runs[0].cases[split])
+    weights = "/".join(Path(record.encoder["weights"]).parts[-2:])  # the whole path is in the record
     return (
         f"{record.task['name']}, {cases} {split} case{'s' if cases != 1 else ''}, "
-        f"{record.encoder['card']['display_name']} (weights: {record.encoder['weights']}), {len(record.runs)} runs"
+        f"{record.encoder['card']['display_name']} (weights: {weights}), {len(record.runs)} runs"
     )
 
 
