@@ -52,7 +52,10 @@ def test_slices_on_the_first_axis_are_read_as_slices(root, tmp_path, hugging_fac
 
 def test_the_root_may_be_the_folder_dataset_itself(root, tmp_path):
     kits23.write(root)
-    KiTS23(root / "dataset", "test", split_file(tmp_path)).validate()
+    dataset = KiTS23(root / "dataset", "test", split_file(tmp_path))
+    dataset.validate()
+    assert all(dataset.ct_path(case).is_relative_to(root / "dataset") for case in dataset.cases)
+    assert len(dataset.cases) > 0
 
 
 def test_the_task_runs_through_eva(root, tmp_path):
