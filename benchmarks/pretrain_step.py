@@ -53,10 +53,11 @@ REDUCED = (
     "crops.local_size=[12, 48, 48]",
     "run.micro_batch_size=4",
     "run.precision=fp32",
-    "losses.chunk_rows=128",
+    "losses.chunk_rows=64",
 )
 PLAIN = (
     "run.compile=false",
+    "run.recompute=false",
     "run.prune_last_block=false",
     "losses.chunk_rows=null",
     "losses.centre_from_bottleneck=false",
@@ -227,6 +228,7 @@ def measure(
     way: str, config: Config, device: torch.device, batches: Sequence[MicroBatch], rounds: int, fused: bool = True
 ) -> dict[str, Any]:
     """Measures a step of these micro-batches, over as many rounds; the first, untimed, warms up and compiles."""
+    torch.compiler.reset()  # code of another way's settings would be taken for this one's
     before = reset_peak(device)
     step = Step(config, device, way == "reference", fused and way != "reference")
     step.accumulate(batches), step.update()

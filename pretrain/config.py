@@ -237,6 +237,8 @@ class RunConfig(_Section):
     """Where to compute; "auto" takes CUDA where there is one."""
     compile: bool = True
     """Compiles the transformer blocks and the prototype losses; false runs them eagerly."""
+    recompute: bool = True
+    """Computes GELUs and norms anew in the backward pass instead of holding them; has effect with `compile` (equal)."""
     prune_last_block: bool = True
     """Computes, in the last block, only the tokens that a loss reads; false computes all (equal)."""
     checkpoint_every: Count = 500

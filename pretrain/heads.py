@@ -38,13 +38,13 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps tokens ``(R, C)`` to bottleneck vectors of length 1, ``(R, d)``, float32 or better."""
-        return _unit(self.mlp(x))
+        return unit(self.mlp(x))
 
     def prototypes(self) -> Tensor:
         """Returns the prototypes, of length 1, ``(P, d)``, float32 or better."""
-        return _unit(self.last_layer.weight)
+        return unit(self.last_layer.weight)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
     """Scales the rows to length 1, in float32 at least: half precision would move them off the sphere."""
     return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

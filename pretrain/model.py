@@ -12,12 +12,13 @@ down again. Staying at either end is collapse.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 
 from pretrain import losses
 from pretrain.config import Config
@@ -215,7 +216,7 @@ class Pretrainer(nn.Module):
         self, crops: Tensor, targets: _Targets, drop_path: torch.Generator, teacher_temperature: float
     ) -> CrossEntropy:
         """Runs the student on the local crops."""
-        with self._precision(crops.device):
+        with self._precision(crops.device), self._holding():
             cls, _ = self.student.backbone.forward_at(
                 crops, generator=drop_path, prune=self.config.run.prune_last_block
             )
@@ -231,7 +232,7 @@ class Pretrainer(nn.Module):
         teacher_temperature: float,
     ) -> tuple[CrossEntropy, CrossEntropy, Tensor]:
         """Runs the student on the masked global crops: DINO, iBOT, KoLeo."""
-        with self._precision(batch.global_crops.device):
+        with self._precision(batch.global_crops.device), self._holding():
             cls, tokens = self.student.backbone.forward_at(
                 batch.global_crops,
                 patches,
@@ -275,14 +276,14 @@ class Pretrainer(nn.Module):
 
     def _cross_entropy(self, head: str, teacher_temperature: float) -> losses.CrossEntropyOf:
         """Binds the row-wise loss to one of the two heads."""
-        student: ProjectionHead = self.student.get_submodule(f"{head}_head")  # type: ignore[assignment]
+        student, teacher = (getattr(network, f"{head}_head").last_layer for network in (self.student, self.teacher))
 
         def of(student_rows: Tensor, teacher_rows: Tensor, weights: Tensor) -> CrossEntropy:
             return cross_entropy(
                 student_rows,
-                student.prototypes(),
+                student.weight,
                 teacher_rows,
-                self._teacher_prototypes(head),
+                teacher.weight,
                 getattr(self, f"{head}_centre"),
                 weights,
                 student_temperature=self.config.losses.student_temperature,
@@ -357,6 +358,13 @@ class Pretrainer(nn.Module):
     def _most_patches(self) -> int:
         """Bounds the masked patches of one crop, so that shapes are fixed; the masks may round up once more."""
         return math.ceil(self.config.masking.ratio[1] * math.prod(self.config.global_grid)) + 1
+
+    def _holding(self) -> AbstractContextManager[None]:
+        """Tells the compiler, which starts at a block's first call, what a block may hold for its backward pass.
+
+        By itself it holds what a backward matrix product reads, the results of GELUs and norms: a third of all.
+        """
+        return functorch.patch(ban_recompute_materialized_backward=not self.config.run.recompute)
 
     @contextmanager
     def _precision(self, device: torch.device) -> Iterator[None]:

@@ -4,6 +4,10 @@ A TAP-B-3D micro-batch of 32 samples has 22,579 masked tokens: 1.5 billion logit
 probabilities and gradients if they were held for the backward pass. Here the rows are taken in chunks, and
 the gradients with respect to the bottleneck vectors and the prototypes are accumulated in the forward pass, so that
 only one chunk of logits exists at a time. It is exact: the same sums in another order.
+
+Prototypes are handed in as they are trained, vectors of any length of which only the direction counts. Their lengths
+divide the logits, so that no second matrix of their size (67 MB) is made, and one, their gradient, is held for the
+backward pass.
 """
 
 from collections.abc import Callable
@@ -11,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from pretrain.heads import unit
 
 
 class CrossEntropy(NamedTuple):
@@ -26,7 +32,7 @@ class CrossEntropy(NamedTuple):
 
 
 class ChunkTerms(NamedTuple):
-    """What one chunk of rows contributes: the summed loss, the summed entropy, the student's logit gradient."""
+    """What one chunk of rows contributes: the summed loss, the summed entropy, the gradient of the loss."""
 
     loss: Tensor
     entropy: Tensor
@@ -34,32 +40,33 @@ class ChunkTerms(NamedTuple):
 
 
 def chunk_terms(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    centre: Tensor,
-    weights: Tensor,
-    inverse_temperatures: Tensor,
+    student: Tensor, teacher: Tensor, weights: Tensor, student_scale: Tensor, teacher_scale: Tensor, shift: Tensor
 ) -> ChunkTerms:
-    """Computes loss, entropy and gradient of a chunk from its logits; element-wise, so worth compiling.
+    """Computes loss, entropy and gradient of a chunk from its products; element-wise, so worth compiling.
 
     Args:
-        student_logits: Cosines with the student's prototypes, ``(R, P)``, float32 or better.
-        teacher_logits: The same of the teacher.
-        centre: The teacher's centre, ``(P,)``.
+        student: Products of the student's vectors and prototypes, ``(R, P)``, float32 or better.
+        teacher: The same of the teacher.
         weights: Weight of each row, ``(R,)``.
-        inverse_temperatures: 1 / student temperature and 1 / teacher temperature, ``(2,)``.
+        student_scale: What makes a product a logit: 1 / (length of the prototype x temperature), ``(P,)``.
+        teacher_scale: The same of the teacher.
+        shift: The teacher's centre / its temperature, ``(P,)``.
 
     Returns:
-        ``sum_r w_r H(p_r, q_r)``, ``sum_r H(p_r)`` and ``d loss / d student_logits``, where
-        ``p = softmax((teacher - centre) / T_t)`` and ``q = softmax(student / T_s)``.
+        ``sum_r w_r H(p_r, q_r)``, ``sum_r H(p_r)`` and ``d loss / d student``, where
+        ``p = softmax(teacher x scale - shift)`` and ``q = softmax(student x scale)``.
     """
     # Nothing in place: PyTorch 2.11 compiled these lines with mul_, sub_ and exp_ to a wrong loss (on a CPU).
-    log_q = torch.log_softmax(student_logits * inverse_temperatures[0], dim=-1)
-    log_p = torch.log_softmax((teacher_logits - centre) * inverse_temperatures[1], dim=-1)
-    p = log_p.exp()
-    loss = -(weights * (p * log_q).sum(-1)).sum()
-    entropy = -(p * log_p).sum()
-    return ChunkTerms(loss, entropy, (log_q.exp() - p) * (weights * inverse_temperatures[0]).unsqueeze(-1))
+    # One exponential an element, where two log-softmaxes and their exponentials would take two.
+    s, t = student * student_scale, teacher * teacher_scale - shift
+    s, t = s - s.amax(-1, keepdim=True), t - t.amax(-1, keepdim=True)
+    exp_s, exp_t = s.exp(), t.exp()
+    sum_s, sum_t = exp_s.sum(-1, keepdim=True), exp_t.sum(-1, keepdim=True)
+    cross = sum_s.log() - (exp_t * s).sum(-1, keepdim=True) / sum_t
+    entropy = sum_t.log() - (exp_t * t).sum(-1, keepdim=True) / sum_t
+    weights = weights.unsqueeze(-1)
+    gradient = (exp_s / sum_s - exp_t / sum_t) * (weights * student_scale)
+    return ChunkTerms((weights * cross).sum(), entropy.sum(), gradient)
 
 
 def cross_entropy(
@@ -80,9 +87,9 @@ def cross_entropy(
 
     Args:
         student: Bottleneck vectors of the student, ``(R, d)``; differentiable.
-        student_prototypes: ``(P, d)``; differentiable.
+        student_prototypes: ``(P, d)``, not yet of length 1; differentiable.
         teacher: Bottleneck vectors of the teacher, ``(R, d)``: row r is the target of the student's row r.
-        teacher_prototypes: ``(P, d)``.
+        teacher_prototypes: ``(P, d)``, not yet of length 1.
         centre: Subtracted from the teacher's logits, ``(P,)``.
         weights: Weight of each row, ``(R,)``.
         student_temperature: ``T_s``.
@@ -101,10 +108,8 @@ def cross_entropy(
             student, student_prototypes, teacher, teacher_prototypes, centre, weights, student_temperature,
             teacher_temperature,
         )  # fmt: skip
-    inverse = torch.stack(
-        [student.new_full((), 1 / temperature) for temperature in (student_temperature, teacher_temperature)]
-    )
-    settings = (centre, weights, inverse, chunk_rows, matmul_dtype or student.dtype, terms)
+    temperatures = (student_temperature, teacher_temperature)
+    settings = (centre, weights, temperatures, chunk_rows, matmul_dtype or student.dtype, terms)
     return CrossEntropy(*_Chunked.apply(student, student_prototypes, teacher, teacher_prototypes, *settings))
 
 
@@ -123,8 +128,9 @@ def _plain(
     """Holds all logits, in whatever precision autocast chooses for the products."""
     dtype = student.dtype
     with torch.no_grad():
-        log_p = torch.log_softmax(((teacher @ teacher_prototypes.t()).to(dtype) - centre) / teacher_temperature, dim=-1)
-    log_q = torch.log_softmax((student @ student_prototypes.t()).to(dtype) / student_temperature, dim=-1)
+        teacher_logits = (teacher @ unit(teacher_prototypes).t()).to(dtype)
+        log_p = torch.log_softmax((teacher_logits - centre) / teacher_temperature, dim=-1)
+    log_q = torch.log_softmax((student @ unit(student_prototypes).t()).to(dtype) / student_temperature, dim=-1)
     loss = -(weights * (log_p.exp() * log_q).sum(-1)).sum()
     return CrossEntropy(loss, -(log_p.exp() * log_p).sum() / max(1, len(student)))
 
@@ -135,28 +141,35 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, student: Tensor, student_prototypes: Tensor, teacher: Tensor, teacher_prototypes: Tensor,
-        centre: Tensor, weights: Tensor, inverse: Tensor, chunk_rows: int, dtype: torch.dtype,
+        centre: Tensor, weights: Tensor, temperatures: tuple[float, float], chunk_rows: int, dtype: torch.dtype,
         terms: Callable[..., ChunkTerms],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        columns, targets = student_prototypes.to(dtype), teacher_prototypes.to(dtype)
+        lengths, teacher_lengths = _lengths(student_prototypes), _lengths(teacher_prototypes)
+        scales = (1 / (lengths * temperatures[0]), 1 / (teacher_lengths * temperatures[1]), centre / temperatures[1])
         loss, entropy = student.new_zeros(()), student.new_zeros(())
         d_student, d_prototypes = torch.empty_like(student), torch.zeros_like(student_prototypes)
-        columns, targets = student_prototypes.to(dtype), teacher_prototypes.to(dtype)
         with torch.autocast(student.device.type, enabled=False):
+            size = (min(chunk_rows, len(student)), len(columns))
+            buffers = student.new_empty(size), student.new_empty(size)
             for start in range(0, len(student), chunk_rows):
                 rows = slice(start, start + chunk_rows)
                 vectors = student[rows].to(dtype)
                 chunk = terms(
-                    _product(vectors, columns.t(), student.dtype),
-                    _product(teacher[rows].to(dtype), targets.t(), student.dtype),
-                    centre,
+                    _product(vectors, columns.t(), student.dtype, buffers[0]),
+                    _product(teacher[rows].to(dtype), targets.t(), student.dtype, buffers[1]),
                     weights[rows],
-                    inverse,
+                    *scales,
                 )
                 loss += chunk.loss
                 entropy += chunk.entropy
                 gradient = chunk.gradient.to(dtype)
                 d_student[rows] = _product(gradient, columns, student.dtype)
-                d_prototypes += _product(gradient.t(), vectors, student.dtype)
+                if dtype == student.dtype:
+                    d_prototypes.addmm_(gradient.t(), vectors)
+                else:
+                    d_prototypes += _product(gradient.t(), vectors, student.dtype)
+        _keep_lengths_(d_prototypes, student_prototypes, lengths)
         ctx.save_for_backward(d_student, d_prototypes)
         entropy /= max(1, len(student))
         ctx.mark_non_differentiable(entropy)
@@ -165,11 +178,28 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_student, d_prototypes = ctx.saved_tensors
-        return d_student * gradients[0], d_prototypes * gradients[0], *[None] * 8
+        # In place: nothing goes backward twice.
+        return d_student * gradients[0], d_prototypes.mul_(gradients[0]), *[None] * 8
 
 
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+def _lengths(vectors: Tensor) -> Tensor:
+    """Returns the lengths of the rows, as `unit` divides by them."""
+    return torch.linalg.vector_norm(vectors, dim=-1).clamp(min=1e-12)
+
+
+def _keep_lengths_(gradient: Tensor, vectors: Tensor, lengths: Tensor) -> None:
+    """Takes from a gradient, in place, what lies along the vectors: the loss does not depend on their lengths."""
+    # In pieces, so that the products are small.
+    for rows, directions, length in zip(*(x.split(8192) for x in (gradient, vectors, lengths)), strict=True):
+        along = (rows * directions).sum(-1) / length.square()
+        rows.addcmul_(directions, along.unsqueeze(-1), value=-1)
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype, buffer: Tensor | None = None) -> Tensor:
     """Multiplies two matrices and returns the sums, which are in float32 or better, unrounded where it can.
+
+    Into the first rows of the buffer, if there is one and if the precisions agree: a CPU takes longer to find new
+    memory than to fill it.
 
     A cosine in bfloat16 is off by up to 0.002, which at a temperature of 0.04 moves a probability by 5 %.
     """
@@ -177,4 +207,4 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.mm(a, b, out_dtype=dtype)
     if a.dtype != dtype and dtype == torch.float32:
         return torch.mm(a.float(), b.float())  # a CPU has no such product; the inputs are rounded all the same
-    return torch.mm(a, b)
+    return torch.mm(a, b, out=None if buffer is None else buffer[: len(a)])

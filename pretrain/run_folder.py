@@ -27,6 +27,7 @@ CHANGEABLE = frozenset(
         "run.stop_at",
         "run.device",
         "run.compile",
+        "run.recompute",
         "run.prune_last_block",
         "run.checkpoint_every",
         "run.keep",
@@ -36,7 +37,7 @@ CHANGEABLE = frozenset(
     }
 )
 """Settings that a resumed run may change, and the sections run.probe and run.collapse: none changes what is computed
-(compile and prune_last_block change rounding)."""
+(compile, recompute and prune_last_block change rounding)."""
 
 _CHANGEABLE_SECTIONS = ("run.probe.", "run.collapse.")
 

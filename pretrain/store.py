@@ -27,9 +27,10 @@ from tapct.files import write_atomically
 
 FORMAT = 1
 CHUNK_SLICES = 8
-BLOCK = (1, 128, 512)
-"""Slices, rows and columns of what is decoded at a time: no slice too many, and 128 KiB, which fits a core's cache."""
-_CODEC = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
+BLOCK = (1, 64, 512)
+"""Slices, rows and columns of what is decoded at a time: no slice too many, few rows, and 64 KiB fit a core's cache."""
+# HC: packed once, ten times as slowly (a second a volume), and read thousands of times, faster and from fewer bytes.
+_CODEC = blosc2.CParams(codec=blosc2.Codec.LZ4HC, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
 _DECODE = blosc2.DParams(nthreads=1)
 _HISTOGRAM, _GEOMETRY = "foreground_histogram", "geometry"
 # What blosc2 raises on a file that is cut short, damaged, or none of its own.
@@ -159,6 +160,8 @@ class Store:
             raise PretrainError(f"{volume.id}: the block {tuple(box)} reaches outside the volume, {volume.shape}")
         array = self._open(volume)
         try:
+            if (box.height, box.width) == volume.shape[1:]:
+                return _whole_slices(array, box.z, box.depth)
             return np.asarray(array[box.slices])
         except _UNREADABLE as error:
             raise self._broken(volume, error) from error
@@ -218,6 +221,22 @@ class Store:
             f"{missing or damaged}; it was made from {volume.source}. Run `python -m pretrain.prepare {volume.source} "
             f"-o {self.folder} --verify`, which makes again what is missing or damaged."
         )
+
+
+def _whole_slices(array: blosc2.NDArray, start: int, number: int) -> np.ndarray:
+    """Decodes whole slices, and whole chunks of them straight into the result."""
+    size = array.chunks[0]
+    first, last = -(-start // size), (start + number) // size
+    # In the order of their voxels, without a gap, lie only blocks that are as wide as a slice and fill the chunk.
+    in_order = array.blocks[0] == 1 and array.blocks[2] == array.shape[2] and array.ext_chunks == array.chunks
+    if first >= last or not in_order:
+        return np.asarray(array[start : start + number])
+    slices = np.empty((number, *array.shape[1:]), array.dtype)
+    slices[: first * size - start] = array[start : first * size]
+    for chunk in range(first, last):
+        array.schunk.decompress_chunk(chunk, slices[chunk * size - start : (chunk + 1) * size - start])
+    slices[last * size - start :] = array[last * size : start + number]
+    return slices
 
 
 def encode(hu: np.ndarray, clip_hu: tuple[float, float], affine: np.ndarray, histogram: Histogram) -> bytes:

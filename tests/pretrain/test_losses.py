@@ -22,9 +22,9 @@ def unit(*shape: int, seed: int) -> torch.Tensor:
 def rows() -> dict[str, torch.Tensor]:
     return {
         "student": unit(R, D, seed=1).requires_grad_(),
-        "student_prototypes": unit(P, D, seed=2).requires_grad_(),
+        "student_prototypes": noise(P, D, seed=2, dtype=torch.float64).requires_grad_(),
         "teacher": unit(R, D, seed=3),
-        "teacher_prototypes": unit(P, D, seed=4),
+        "teacher_prototypes": noise(P, D, seed=4, dtype=torch.float64),
         "centre": noise(P, seed=5, dtype=torch.float64) * 0.1,
         "weights": noise(R, seed=6, dtype=torch.float64).abs(),
     }
@@ -33,6 +33,8 @@ def rows() -> dict[str, torch.Tensor]:
 def naive(student, student_prototypes, teacher, teacher_prototypes, centre, weights):
     """The formula, token by token."""
     total, entropy = 0.0, 0.0
+    student_prototypes = student_prototypes / student_prototypes.square().sum(1, keepdim=True).sqrt()
+    teacher_prototypes = teacher_prototypes / teacher_prototypes.square().sum(1, keepdim=True).sqrt()
     for r in range(len(student)):
         logits = (teacher_prototypes @ teacher[r] - centre) / TEACHER_T
         p = logits.exp() / logits.exp().sum()
@@ -125,8 +127,8 @@ def test_mean_bottleneck_vector_gives_the_mean_logits():
 
 @pytest.mark.slow
 def test_compiled_terms_equal_the_plain_ones():
-    arguments = [unit(R, P, seed=1), unit(R, P, seed=2), noise(P, dtype=torch.float64), torch.ones(R).double()]
-    arguments.append(torch.tensor([10.0, 20.0], dtype=torch.float64))
+    arguments = [unit(R, P, seed=1), unit(R, P, seed=2), torch.ones(R).double()]
+    arguments += [noise(P, seed=seed, dtype=torch.float64).abs() * 10 for seed in (3, 4, 5)]
     plain = chunk_terms(*[value.clone() for value in arguments])
     compiled = torch.compile(chunk_terms)(*[value.clone() for value in arguments])
     for one, two in zip(plain, compiled, strict=True):

@@ -266,12 +266,23 @@ def test_bfloat16_stays_near_float32_with_float32_weights_and_gradients():
 @pytest.mark.slow
 def test_compiled_blocks_and_losses_equal_eager_ones():
     results = []
-    for flag in ("false", "true"):
-        model = Pretrainer(tiny_config(f"run.compile={flag}", "model.drop_path_rate=0.4"))
+    for switches in (("run.compile=false",), ("run.recompute=false",), ("run.recompute=true",)):
+        torch.compiler.reset()
+        model = Pretrainer(tiny_config("run.compile=true", "model.drop_path_rate=0.4", *switches))
         batch = random_batch(model.config, torch.float32)
-        totals = [model.forward_backward(batch, teacher_temperature=t, scale=1.0).total for t in (0.05, 0.06)]
-        results.append((totals, [parameter.grad for parameter in model.student.parameters()]))
-    for one, two in zip(*[totals for totals, _ in results], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
-    for one, two in zip(*[gradients for _, gradients in results], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+        held: dict[int, int] = {}
+
+        def hold(tensor, held=held):
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            totals = [model.forward_backward(batch, teacher_temperature=t, scale=1.0).total for t in (0.05, 0.06)]
+        results.append((totals, [parameter.grad for parameter in model.student.parameters()], sum(held.values())))
+    (totals, gradients, _), *compiled = results
+    for other_totals, other_gradients, _ in compiled:
+        for one, two in zip(totals, other_totals, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
+        for one, two in zip(gradients, other_gradients, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+    assert compiled[1][2] < 0.9 * compiled[0][2], "run.recompute holds less"

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,19 @@ def test_any_block_is_the_scan_clipped(store, case, ct):
         block = opened.read(volume, box)
         assert block.dtype == np.int16
         assert np.array_equal(block, expected[box.slices])
+
+
+@pytest.mark.parametrize("shape", [(21, 128, 130), (9, 100, 512), (5, 64, 64), (17, 64, 600)], ids=str)
+def test_whole_slices_of_any_size_are_the_scan(own_store, shape):
+    """Also where blocks do not fill the chunks of the file, or are not as wide as a slice."""
+    scan = np.random.default_rng(0).integers(*map(int, CLIP_HU), shape).astype(np.int16)
+    opened = Store(own_store)
+    volume = replace(opened[0], shape=shape)
+    histogram = opened.histogram(opened[0])
+    (opened.folder / volume.file).write_bytes(encode(scan, CLIP_HU, np.eye(4), histogram))
+    for z in range(shape[0]):
+        for depth in range(1, shape[0] - z + 1):
+            assert np.array_equal(opened.read(volume, Box(z, 0, 0, depth, *shape[1:])), scan[z : z + depth])
 
 
 def test_a_slab_costs_its_own_bytes(store):
