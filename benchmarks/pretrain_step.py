@@ -53,7 +53,7 @@ REDUCED = (
     "crops.local_size=[12, 48, 48]",
     "run.micro_batch_size=4",
     "run.precision=fp32",
-    "losses.chunk_rows=64",
+    "losses.chunk_rows=256",
 )
 PLAIN = (
     "run.compile=false",

@@ -32,19 +32,25 @@ class CrossEntropy(NamedTuple):
 
 
 class ChunkTerms(NamedTuple):
-    """What one chunk of rows contributes: the summed loss, the summed entropy, the gradient of the loss."""
+    """What one chunk of rows contributes: the summed loss, the summed entropy."""
 
     loss: Tensor
     entropy: Tensor
-    gradient: Tensor
 
 
 def chunk_terms(
-    student: Tensor, teacher: Tensor, weights: Tensor, student_scale: Tensor, teacher_scale: Tensor, shift: Tensor
+    gradient: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    weights: Tensor,
+    student_scale: Tensor,
+    teacher_scale: Tensor,
+    shift: Tensor,
 ) -> ChunkTerms:
     """Computes loss, entropy and gradient of a chunk from its products; element-wise, so worth compiling.
 
     Args:
+        gradient: ``(R, P)``; receives ``d loss / d student``, in its own precision.
         student: Products of the student's vectors and prototypes, ``(R, P)``, float32 or better.
         teacher: The same of the teacher.
         weights: Weight of each row, ``(R,)``.
@@ -53,10 +59,10 @@ def chunk_terms(
         shift: The teacher's centre / its temperature, ``(P,)``.
 
     Returns:
-        ``sum_r w_r H(p_r, q_r)``, ``sum_r H(p_r)`` and ``d loss / d student``, where
-        ``p = softmax(teacher x scale - shift)`` and ``q = softmax(student x scale)``.
+        ``sum_r w_r H(p_r, q_r)`` and ``sum_r H(p_r)``, where ``p = softmax(teacher x scale - shift)`` and
+        ``q = softmax(student x scale)``.
     """
-    # Nothing in place: PyTorch 2.11 compiled these lines with mul_, sub_ and exp_ to a wrong loss (on a CPU).
+    # Nothing else in place: PyTorch 2.11 compiled such lines with mul_, sub_ and exp_ to a wrong loss (on a CPU).
     # One exponential an element, where two log-softmaxes and their exponentials would take two.
     s, t = student * student_scale, teacher * teacher_scale - shift
     s, t = s - s.amax(-1, keepdim=True), t - t.amax(-1, keepdim=True)
@@ -65,8 +71,8 @@ def chunk_terms(
     cross = sum_s.log() - (exp_t * s).sum(-1, keepdim=True) / sum_t
     entropy = sum_t.log() - (exp_t * t).sum(-1, keepdim=True) / sum_t
     weights = weights.unsqueeze(-1)
-    gradient = (exp_s / sum_s - exp_t / sum_t) * (weights * student_scale)
-    return ChunkTerms((weights * cross).sum(), entropy.sum(), gradient)
+    gradient.copy_((exp_s / sum_s - exp_t / sum_t) * (weights * student_scale))
+    return ChunkTerms((weights * cross).sum(), entropy.sum())
 
 
 def cross_entropy(
@@ -151,11 +157,13 @@ class _Chunked(torch.autograd.Function):
         d_student, d_prototypes = torch.empty_like(student), torch.zeros_like(student_prototypes)
         with torch.autocast(student.device.type, enabled=False):
             size = (min(chunk_rows, len(student)), len(columns))
-            buffers = student.new_empty(size), student.new_empty(size)
+            buffers = student.new_empty(size), student.new_empty(size), student.new_empty(size, dtype=dtype)
             for start in range(0, len(student), chunk_rows):
                 rows = slice(start, start + chunk_rows)
                 vectors = student[rows].to(dtype)
+                gradient = buffers[2][: len(vectors)]
                 chunk = terms(
+                    gradient,
                     _product(vectors, columns.t(), student.dtype, buffers[0]),
                     _product(teacher[rows].to(dtype), targets.t(), student.dtype, buffers[1]),
                     weights[rows],
@@ -163,7 +171,6 @@ class _Chunked(torch.autograd.Function):
                 )
                 loss += chunk.loss
                 entropy += chunk.entropy
-                gradient = chunk.gradient.to(dtype)
                 d_student[rows] = _product(gradient, columns, student.dtype)
                 if dtype == student.dtype:
                     d_prototypes.addmm_(gradient.t(), vectors)
