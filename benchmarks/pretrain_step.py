@@ -9,10 +9,10 @@ update (clipping, AdamW, centres, teacher). A step of the recipe is 2048 samples
 update take, times 125,000, is shown as GPU hours: extrapolated, of one GPU that never waits for data or others.
 
 The reference is the same step as one would first write it: eager, all prototype logits held, all losses in one backward
-pass, the last block on all tokens, stochastic depth that computes what it drops, an unfused optimizer. The parts are
-timed in a pass of their own, in which the device is waited for after each; the totals are of a pass that waits at its
-end only. TFLOP/s are those of `pretrain.flops`, and MFU is their share of the rate of a large matrix product measured
-here, just before.
+pass, the last block on all tokens, stochastic depth that computes what it drops, an unfused optimizer, and, on a CPU,
+memory that goes back to the system when it is freed, as it does by itself. The parts are timed in a pass of their own,
+in which the device is waited for after each; the totals are of a pass that waits at its end only. TFLOP/s are those of
+`pretrain.flops`, and MFU is their share of the rate of a large matrix product measured here, just before.
 
 On a CPU the sizes are reduced (half the crops' sides, 4 samples, fp32), and the output says so.
 """
@@ -41,6 +41,7 @@ from pretrain.config import Config, load_config
 from pretrain.counters import Stream, generator
 from pretrain.exchange import Flat
 from pretrain.flops import sample_flops
+from pretrain.memory import keep_freed_memory
 from pretrain.model import Losses, Pretrainer, masked_patches
 from pretrain.optim import apply_schedules, build_optimizer, clip_per_module, parameter_groups
 from pretrain.schedules import Schedules
@@ -58,6 +59,7 @@ REDUCED = (
 PLAIN = (
     "run.compile=false",
     "run.recompute=false",
+    "run.keep_freed_memory=false",
     "run.prune_last_block=false",
     "losses.chunk_rows=null",
     "losses.centre_from_bottleneck=false",
@@ -230,6 +232,8 @@ def measure(
     """Measures a step of these micro-batches, over as many rounds; the first, untimed, warms up and compiles."""
     torch.compiler.reset()  # code of another way's settings would be taken for this one's
     before = reset_peak(device)
+    if device.type == "cpu":
+        keep_freed_memory(config.run.keep_freed_memory)
     step = Step(config, device, way == "reference", fused and way != "reference")
     step.accumulate(batches), step.update()
     losses: list[torch.Tensor] = []

@@ -239,6 +239,8 @@ class RunConfig(_Section):
     """Compiles the transformer blocks and the prototype losses; false runs them eagerly."""
     recompute: bool = True
     """Computes GELUs and norms anew in the backward pass instead of holding them; has effect with `compile` (equal)."""
+    keep_freed_memory: bool = True
+    """On a CPU (glibc): keeps freed memory for the next step instead of handing it back to the system."""
     prune_last_block: bool = True
     """Computes, in the last block, only the tokens that a loss reads; false computes all (equal)."""
     checkpoint_every: Count = 500

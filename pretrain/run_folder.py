@@ -28,6 +28,7 @@ CHANGEABLE = frozenset(
         "run.device",
         "run.compile",
         "run.recompute",
+        "run.keep_freed_memory",
         "run.prune_last_block",
         "run.checkpoint_every",
         "run.keep",

@@ -16,6 +16,7 @@ import torch
 from pretrain.config import load_config
 from pretrain.distributed import World, join
 from pretrain.engine import Engine
+from pretrain.memory import keep_freed_memory
 from tapct.errors import TapctError
 
 REQUEUE_STATUS = 75
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(chosen.config, overrides)
         with StopRequest() as stop, join(config.run.device) as world:
             _log_to_stderr(world)
+            if world.device.type == "cpu" and config.run.keep_freed_memory:
+                keep_freed_memory()
             finished = Engine(config, world, stop).run()
     except TapctError as error:
         return _failed(str(error))

@@ -39,8 +39,8 @@ def arguments(store: Path, output: Path, *more: str) -> list[str]:
 
 
 def run_here(store: Path, output: Path, *more: str) -> int:
-    """Trains in this process; returns the exit status."""
-    return train.main(arguments(store, output, *more))
+    """Trains in this process, whose memory stays as it is; returns the exit status."""
+    return train.main(arguments(store, output, "--run.keep_freed_memory=false", *more))
 
 
 class Running:
