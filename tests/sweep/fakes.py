@@ -125,6 +125,7 @@ class Lab:
 
         def run(send):
             gc.disable()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest is a shell's background job
             send(os.getpid())
             return self.run(encoders, tasks, **options)
 
