@@ -286,5 +286,5 @@ def test_compiled_blocks_and_losses_equal_eager_ones():
         # Of all together: KoLeo magnifies the rounding of CLS tokens that nearly coincide. (In float64 the compiled
         # blocks do not run with PyTorch 2.11.)
         one, two = (torch.cat([g.flatten() for g in some]) for some in (gradients, other_gradients))
-        assert (one - two).norm() < 1e-3 * one.norm()
+        assert (one - two).norm() < 1e-5 * one.norm()
     assert compiled[1][2] < 0.9 * compiled[0][2], "run.recompute holds less"
