@@ -2,7 +2,7 @@
 
 glibc hands blocks of more than 32 MiB back to the system as soon as they are freed, and the end of its heap when more
 than 64 MiB are free there (mallopt(3)). A training step needs all of it again the next moment, and the system clears
-every page anew, which costs a tenth of the step.
+every page anew, which costs up to a tenth of the step.
 """
 
 import ctypes

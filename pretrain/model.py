@@ -362,7 +362,7 @@ class Pretrainer(nn.Module):
     def _holding(self) -> AbstractContextManager[None]:
         """Tells the compiler, which starts at a block's first call, what a block may hold for its backward pass.
 
-        By itself it holds what a backward matrix product reads, the results of GELUs and norms: a third of all.
+        By itself it holds what a backward matrix product reads, the results of GELUs and norms: over a quarter of all.
         """
         return functorch.patch(ban_recompute_materialized_backward=not self.config.run.recompute)
 

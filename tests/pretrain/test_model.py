@@ -283,8 +283,10 @@ def test_compiled_blocks_and_losses_equal_eager_ones():
     for other_totals, other_gradients, _ in compiled:
         for one, two in zip(totals, other_totals, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
-        # Of all together: KoLeo magnifies the rounding of CLS tokens that nearly coincide. (In float64 the compiled
-        # blocks do not run with PyTorch 2.11.)
+        # As wholes: KoLeo magnifies the rounding of CLS tokens that nearly coincide, so single elements are off by more.
+        # (In float64 the compiled blocks do not run with PyTorch 2.11.)
+        for one, two in zip(gradients, other_gradients, strict=True):
+            assert (one - two).norm() <= 1e-3 * one.norm() + 1e-5
         one, two = (torch.cat([g.flatten() for g in some]) for some in (gradients, other_gradients))
         assert (one - two).norm() < 1e-5 * one.norm()
     assert compiled[1][2] < 0.9 * compiled[0][2], "run.recompute holds less"
