@@ -283,7 +283,7 @@ def test_compiled_blocks_and_losses_equal_eager_ones():
     for other_totals, other_gradients, _ in compiled:
         for one, two in zip(totals, other_totals, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
-        # As wholes: KoLeo magnifies the rounding of CLS tokens that nearly coincide, so single elements are off by more.
+        # As wholes: KoLeo magnifies the rounding of CLS tokens that nearly coincide, so an element may be off by more.
         # (In float64 the compiled blocks do not run with PyTorch 2.11.)
         for one, two in zip(gradients, other_gradients, strict=True):
             assert (one - two).norm() <= 1e-3 * one.norm() + 1e-5
