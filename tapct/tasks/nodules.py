@@ -3,7 +3,7 @@
 import abc
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -144,7 +144,7 @@ class NoduleDataset(ClassificationDataset):
         if ct.shape[0] < MIN_SLICES:  # the crop has more slices than that, all but these of padding
             raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
         crop = crop_mm(ct, self.nodules[case].centre_mm, SIZE_MM, OUTSIDE_HU)
-        return Volume(np.maximum(crop.hu, np.float32(OUTSIDE_HU)), crop.affine, crop.source)
+        return replace(crop, hu=np.maximum(crop.hu, np.float32(OUTSIDE_HU)))
 
     @override
     def targets(self, case: str) -> Sequence[int]:

@@ -39,4 +39,4 @@ def crop_mm(ct: Volume, centre_mm: Sequence[float], size_mm: float, pad_hu: floa
     cube[inside] = ct.hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     affine = ct.affine.copy()
     affine[:3, 3] = ct.index_to_world(first[None])[0]
-    return Volume(cube, affine, ct.source)
+    return Volume(cube, affine, ct.source, ct.notes)

@@ -13,6 +13,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 
 from tapct.errors import VolumeError
+from tapct.volumes.orient import Stored
 from tapct.volumes.slices import Slice, one_stack, stack_affine
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -35,7 +36,7 @@ _UNREADABLE = (
 )
 
 
-def load_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_dicom(folder: Path) -> Stored:
     """Reads the one CT series of a folder.
 
     Args:
@@ -43,7 +44,7 @@ def load_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             sub-folders are not searched.
 
     Returns:
-        The array in axis order (slice, row, column), float32 HU, and its (4, 4) affine to mm in RAS+.
+        The voxels in axis order (slice, row, column), float32 HU.
 
     Raises:
         VolumeError: There is no DICOM file, a modality other than CT, more than one series, a localizer, a
@@ -57,7 +58,7 @@ def load_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         # `read_ct` refuses it where its values say otherwise.
         slope, intercept = item.rescale or (1.0, 0.0)
         plane[:] = _stored_values(item.path) * slope + intercept
-    return hu, affine
+    return Stored(hu, affine)
 
 
 def _ct_files(folder: Path) -> list[Path]:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapct.errors import VolumeError
-from tapct.volumes.orient import as_3d, lps_to_ras
+from tapct.volumes.orient import Stored, as_3d, lps_to_ras
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
-def load_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_metaimage(path: Path) -> Stored:
     """Reads the voxels and where they lie.
 
     Args:
         path: A `.mha` or `.mhd` file.
 
     Returns:
-        The array in axis order (x, y, z), the file's own, and its (4, 4) affine to mm in RAS+.
+        The voxels in axis order (x, y, z), the file's own.
 
     Raises:
         VolumeError: The file is damaged or not MetaImage, its raw file is missing, or it is not 3-D.
@@ -43,7 +43,7 @@ def load_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path} holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel (colours or vectors), "
             "not one. Export the scan itself, not a rendering of it."
         )
-    return as_3d(sitk.GetArrayFromImage(image).T, str(path)), _affine(image)
+    return Stored(as_3d(sitk.GetArrayFromImage(image).T, str(path)), _affine(image))
 
 
 def _affine(image: "sitk.Image") -> np.ndarray:

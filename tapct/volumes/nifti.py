@@ -10,21 +10,21 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from tapct.errors import VolumeError
-from tapct.volumes.orient import as_3d
+from tapct.volumes.orient import Stored, as_3d
 
 # What nibabel, gzip and zlib raise on a file that is cut short, damaged, or no NIfTI at all.
 _UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
 
 
-def load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def load_nifti(path: Path) -> Stored:
     """Reads the voxels, with the header's slope and intercept applied, and where they lie.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
 
     Returns:
-        The array in the file's own axis order, in whatever number type results, and its (4, 4) affine to mm
-        in RAS+; None in place of the affine where the header has neither an sform nor a qform.
+        The voxels, in whatever number type results; None in place of the affine where the header has neither
+        an sform nor a qform.
 
     Raises:
         VolumeError: The file is damaged, not NIfTI, not 3-D, not real numbers, or not in mm.
@@ -43,7 +43,7 @@ def load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             f"{path} holds {array.dtype} voxels (colours or complex numbers), not one number a voxel. "
             "Export the scan itself, not a rendering of it."
         )
-    return as_3d(array, str(path)), _affine(image, path)
+    return Stored(as_3d(array, str(path)), _affine(image, path))
 
 
 def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:

@@ -1,9 +1,26 @@
 """Brings an array in any axis order to (z, y, x) growing towards Superior, Posterior, Left."""
 
+from typing import NamedTuple
+
 import numpy as np
 from nibabel import orientations
 
 from tapct.errors import VolumeError
+
+
+class Stored(NamedTuple):
+    """What a reader of one format finds in a file.
+
+    Attributes:
+        array: Voxels in the file's own axis order.
+        affine: (4, 4) float64, index in that order to mm in RAS+; None where the header does not say.
+        notes: What a user should know of how the file was read, one sentence each; usually empty.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SPL = orientations.axcodes2ornt(("S", "P", "L"))

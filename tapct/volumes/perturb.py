@@ -7,7 +7,7 @@ instance, which that of a reconstruction never is.
 import abc
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +39,7 @@ class Perturbation(abc.ABC):
             ct: The scan.
             key: Names it; decides what is drawn at random.
         """
-        return Volume(self._change(ct.hu, key), ct.affine, ct.source)
+        return replace(ct, hu=self._change(ct.hu, key))
 
     @abc.abstractmethod
     def _change(self, hu: np.ndarray, key: str) -> np.ndarray:

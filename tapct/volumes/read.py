@@ -13,7 +13,7 @@ from tapct.errors import VolumeError
 from tapct.volumes.dicom import load_dicom
 from tapct.volumes.metaimage import load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
-from tapct.volumes.orient import to_spl
+from tapct.volumes.orient import Stored, to_spl
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 
 SUPPORTED = "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), or a folder with the DICOM files of one CT series"
@@ -38,22 +38,23 @@ def read_ct(path: str | Path) -> Volume:
             or cannot be in HU; or its header does not place it in the patient.
     """
     path = Path(path)
-    stored, affine = _load(path)
-    if affine is None:
+    stored = _load(path)
+    if stored.affine is None:
         raise VolumeError(
             f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
             "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
         )
-    return ct_volume(stored, affine, str(path))
+    return ct_volume(stored.array, stored.affine, str(path), stored.notes)
 
 
-def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str) -> Volume:
+def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
     """Makes a scan of voxels that are in no format of `read_ct`, with the same checks.
 
     Args:
         stored: HU with three axes, in any order.
         affine_ras: (4, 4), homogeneous index in that order to mm in RAS+.
         source: The file, for messages.
+        notes: What a user should know of how it was read.
 
     Returns:
         The scan, as `read_ct` has it.
@@ -63,7 +64,7 @@ def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str) -> Volume
     """
     array, affine = to_spl(stored, affine_ras, source)
     _check_hu(array, source)
-    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, source)
+    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, source, notes)
 
 
 def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
@@ -89,7 +90,7 @@ def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
             f"{path} is DICOM, and labels are read from NIfTI or MetaImage. Convert the segmentation object "
             "first (for example with dcmqi's segimage2itkimage)."
         )
-    stored, affine = _load(path)
+    stored, affine, _ = _load(path)
     if affine is None:
         affine = _borrowed_affine(path, stored.shape, reference)
     array, affine = to_spl(stored, affine, str(path))
@@ -99,8 +100,8 @@ def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
     return labels
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The array in the file's own axis order and its affine to RAS+, by what the path is."""
+def _load(path: Path) -> Stored:
+    """The voxels in the file's own axis order, by what the path is."""
     if not path.exists():
         raise VolumeError(f"{path} does not exist. Check the path, and that links do not point to nowhere.")
     if path.is_dir():

@@ -81,11 +81,13 @@ class Volume(_Placed):
         hu: (D, H, W) float32 Hounsfield units.
         affine: (4, 4) float64, homogeneous index (z, y, x, 1) to mm in RAS+.
         source: The path that was read, for messages.
+        notes: What a user should know of how it was read, one sentence each; the record keeps them.
     """
 
     hu: np.ndarray
     affine: np.ndarray
     source: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check((np.float32,))
