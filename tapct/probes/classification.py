@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules import head as eva_head
 from eva.vision.models.networks import ABMIL
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import nn, optim
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from tapct.encoders import Encoder, Precision
+from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.metrics import (
@@ -27,7 +26,7 @@ from tapct.metrics import (
     UndefinedLabels,
 )
 from tapct.metrics.classification import auroc, average_precision
-from tapct.probes.frozen import FrozenEncoderProbe, Mode
+from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult
 
@@ -41,64 +40,15 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     head_name = "head"
 
-    def __init__(
-        self,
-        encoder: str | Encoder,
-        weights: str | None = None,
-        precision: Precision = "auto",
-        encoder_options: dict[str, Any] | None = None,
-        window_overlap: float = 0.0,
-        fit_windows: bool = False,
-        optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        learning_rates: list[float] | None = None,
-        select: Literal["best", "last"] = "best",
-        seed: int = 0,
-        runs_together: bool = True,
-        features: Mode = "use",
-        feature_folder: str | None = None,
-        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
-        feature_budget_gb: float | None = None,
-        feature_memory_gb: float = 4.0,
-    ) -> None:
+    def __init__(self, encoder: str | Encoder, **settings: Any) -> None:
         """Initializes the probe.
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
-            weights: None for the published weights, the path of a file, or "random".
-            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
-            window_overlap: Share of overlap between windows, in [0, 1).
-            fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
-            optimizer: Of the head.
-            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
-            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
-            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
-                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
-            seed: Run k starts from seed + k.
-            runs_together: Whether the runs of a session train side by side; the numbers are the same.
-            features: What to do with stored features: "use", "refresh", "only-cached", "off".
-            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
-            feature_dtype: What they are stored as.
-            feature_budget_gb: What the folder may take, in GiB; older ones make room.
-            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
+            settings: As in `FrozenEncoderProbe`.
         """
-        super().__init__(head=nn.Identity(), criterion=nn.BCEWithLogitsLoss(), optimizer=optimizer)
-        self._init_encoder(encoder, weights, precision, encoder_options)
-        self._init_probe(
-            window_overlap=window_overlap,
-            fit_windows=fit_windows,
-            learning_rates=learning_rates,
-            select=select,
-            lr_scheduler=lr_scheduler,
-            seed=seed,
-            runs_together=runs_together,
-            features=features,
-            feature_folder=feature_folder,
-            feature_dtype=feature_dtype,
-            feature_budget_gb=feature_budget_gb,
-            feature_memory_gb=feature_memory_gb,
-        )
+        of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
+        super().__init__(encoder, of_eva=of_eva, **settings)
 
     @property
     @override

@@ -1,6 +1,5 @@
 """What both probes share: a frozen encoder, stored features, heads trained side by side, records."""
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,32 +10,21 @@ import lightning.pytorch as pl
 import safetensors.torch
 import torch
 from eva.core.models.modules import module
-from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from loguru import logger
-from torch import nn
+from torch import nn, optim
 from typing_extensions import override
 
 from tapct import flags, telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.errors import EncoderError, TaskError
-from tapct.features import (
-    CacheMode,
-    CaseFeatures,
-    EncodedCase,
-    EncodedCases,
-    FeatureBank,
-    FeatureMemory,
-    TensorStore,
-    extract,
-)
-from tapct.features.extract import are_finite
+from tapct.features import CacheMode, EncodedCase, FeatureMemory, TensorStore
 from tapct.files import features_folder, write_atomically
-from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.heads import Candidates, DivergedError, Session
 from tapct.probes.recording import RunRecorder, training_settings
+from tapct.probes.source import CaseSource
 from tapct.records import CaseResult, print_summary, read_record, write_record
-from tapct.volumes import resample_labels
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
 """What to do with stored features; see `tapct.features.CacheMode`."""
@@ -56,52 +44,69 @@ class FrozenEncoderProbe(module.ModelModule):
     head_name: str
     """Name of the attribute that holds the heads (one, once it is chosen)."""
 
-    def _init_encoder(
+    def __init__(
         self,
         encoder: str | Encoder,
-        weights: str | None,
-        precision: Precision,
-        encoder_options: dict[str, Any] | None,
-    ) -> None:
-        if not telemetry.is_off():
-            logger.warning(
-                f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home."
-            )
-        if isinstance(encoder, str):
-            # Deferred: with every feature in the store, the network is never needed.
-            encoder = load_encoder(encoder, weights, precision=precision, deferred=True, **(encoder_options or {}))
-        elif weights is not None or encoder_options or precision != "auto":
-            raise EncoderError(
-                "an encoder given by class_path takes its weights, precision and options in its own init_args"
-            )
-        self.encoder = encoder
-
-    def _init_probe(
-        self,
+        weights: str | None = None,
+        precision: Precision = "auto",
+        encoder_options: dict[str, Any] | None = None,
+        window_overlap: float = 0.0,
+        fit_windows: bool = False,
+        optimizer: OptimizerCallable = optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        learning_rates: list[float] | None = None,
+        select: Literal["best", "last"] = "best",
+        seed: int = 0,
+        runs_together: bool = True,
+        features: Mode = "use",
+        feature_folder: str | None = None,
+        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+        feature_budget_gb: float | None = None,
+        feature_memory_gb: float = 4.0,
         *,
-        window_overlap: float,
-        fit_windows: bool,
-        learning_rates: list[float] | None,
-        select: Literal["best", "last"],
-        lr_scheduler: LRSchedulerCallable | None,
-        seed: int,
-        runs_together: bool,
-        features: Mode,
-        feature_folder: str | None,
-        feature_dtype: str,
-        feature_budget_gb: float | None,
-        feature_memory_gb: float,
+        of_eva: dict[str, Any],
     ) -> None:
+        """Initializes what every probe has.
+
+        Args:
+            encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
+            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
+            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
+            window_overlap: Share of overlap between windows, in [0, 1).
+            fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
+            optimizer: Of the head.
+            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
+            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
+            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
+                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
+            seed: Run k starts from seed + k.
+            runs_together: Whether the runs of a session train side by side; the numbers are the same.
+            features: What to do with stored features: "use", "refresh", "only-cached", "off".
+            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
+            feature_dtype: What they are stored as.
+            feature_budget_gb: What the folder may take, in GiB; older ones make room.
+            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
+            of_eva: Arguments of the eva module that the probe is derived from.
+        """
+        super().__init__(**of_eva)
+        self.encoder = _loaded(encoder, weights, precision, encoder_options)
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
         self.learning_rates, self.select = learning_rates, select
-        self.lr_scheduler, self.seed, self.runs_together = lr_scheduler, seed, runs_together
-        self.mode, self.feature_dtype = CacheMode(features), feature_dtype
-        self.store = TensorStore(feature_folder or features_folder(), feature_budget_gb)
-        self.memory = FeatureMemory(int(feature_memory_gb * 2**30))
+        self.seed, self.runs_together = seed, runs_together
+        self.source = CaseSource(
+            self.encoder,
+            TensorStore(feature_folder or features_folder(), feature_budget_gb),
+            FeatureMemory(int(feature_memory_gb * 2**30)),
+            mode=CacheMode(features),
+            dtype=feature_dtype,
+            overlap=window_overlap,
+            fit_windows=fit_windows,
+        )
         self.session = Session()
         self.run = 0
         self.recorder = RunRecorder()
-        self.bank: FeatureBank | None = None
 
     # -- What a probe says -----------------------------------------------------------------------------
 
@@ -152,7 +157,8 @@ class FrozenEncoderProbe(module.ModelModule):
         self.run = _run_index(self.trainer)
         self.recorder = RunRecorder()
         pl.seed_everything(self.seed, workers=True)
-        self._fill_bank()
+        self.source.seconds = self.recorder.seconds
+        self.source.fill(self.trainer, again=bool(self.session.by_run))
         if self.run in self.session.by_run:  # an earlier run's fit has trained it
             self.trainer.limit_train_batches = 0
             self.candidates = None
@@ -163,27 +169,6 @@ class FrozenEncoderProbe(module.ModelModule):
         self.candidates = Candidates(runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed)
         self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
         setattr(self, self.head_name, self.candidates.modules)
-
-    def _fill_bank(self) -> None:
-        """Extracts what the store lacks, and lets the datamodule hand out encoded cases."""
-        datamodule = self.trainer.datamodule
-        if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
-            return  # cases are encoded as they come, as eva would
-        start = time.perf_counter()
-        self.bank = FeatureBank(
-            self.encoder,
-            self.store,
-            # What this session has just extracted, its later runs read.
-            mode=CacheMode.USE if self.session.by_run and self.mode is CacheMode.REFRESH else self.mode,
-            dtype=self.feature_dtype,
-            overlap=self.window_overlap,
-            fit_windows=self.fit_windows,
-            num_workers=datamodule.dataloaders.train.num_workers or 0,
-            device=self.trainer.strategy.root_device,
-        )
-        self.bank.fill(datamodule.parts)
-        datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
-        self.recorder.seconds["extract"] += time.perf_counter() - start
 
     @property
     def _selects(self) -> bool:
@@ -271,7 +256,7 @@ class FrozenEncoderProbe(module.ModelModule):
     @override
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         with self.full_precision():
-            cases = batch if isinstance(batch, list) and isinstance(batch[0], EncodedCase) else [self.case_of(batch)]
+            cases = self.source.cases_of(batch)
             assert self.candidates is not None
             for case in cases:
                 if self.session.features.wants(case.name):
@@ -296,7 +281,7 @@ class FrozenEncoderProbe(module.ModelModule):
 
     def _evaluation_step(self, batch: Any) -> dict[str, Any]:
         with self.full_precision():
-            case = self.case_of(batch)
+            case = self.source.case_of(batch)
             if self.trainer.state.fn != TrainerFn.FITTING:
                 outputs, result = self.evaluate(self.trained_head, case, reported=True)
                 self.recorder.cases[self._split].append(result)
@@ -329,47 +314,6 @@ class FrozenEncoderProbe(module.ModelModule):
     def _score(self, results: list[CaseResult | None]) -> float | None:
         sound = [result for result in results if result is not None]
         return self.score(sound) if len(sound) == len(results) else None
-
-    # -- One case --------------------------------------------------------------------------------------
-
-    def case_of(self, batch: Any) -> EncodedCase:
-        """Returns the one case of a batch, encoded already or now.
-
-        Raises:
-            TaskError: If the batch is none that a probe takes; see `scan_of`.
-        """
-        if isinstance(batch, EncodedCase):
-            self._report_padding(batch.name, batch.features)
-            return batch
-        scan = scan_of(batch)
-        features = self._encode(scan)
-        labels = None
-        if scan.target.ndim == 3:
-            labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
-        return EncodedCase(scan.name, scan.patient, features, scan.target, labels)
-
-    def _encode(self, scan: ScanBatch) -> CaseFeatures:
-        key = (scan.source, scan.name)
-        features = self.memory.get(key)
-        if features is None:
-            start = time.perf_counter()
-            options: dict[str, Any] = {"overlap": self.window_overlap, "fit_windows": self.fit_windows}
-            features = extract(self.encoder, scan.hu, scan.grid, **options)
-            if not are_finite(features.map, features.embeddings):
-                raise EncoderError(f"{self.encoder.card.name} gives features that are not finite for {scan.name}")
-            self.recorder.seconds["extract"] += time.perf_counter() - start
-            self._report_padding(scan.name, features)
-            self.memory.put(key, features)
-        return features
-
-    def _report_padding(self, case: str, features: CaseFeatures) -> None:
-        """Says once a session that a scan is smaller than a window, which the encoder then saw with air around it."""
-        size, window = features.encoder_grid.shape, self.encoder.card.window_size
-        if self.fit_windows or case in self.session.padded or all(n >= w for n, w in zip(size, window, strict=True)):
-            return
-        self.session.padded.add(case)
-        voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
-        logger.warning(f"{case}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
 
     # -- The record ------------------------------------------------------------------------------------
 
@@ -412,7 +356,7 @@ class FrozenEncoderProbe(module.ModelModule):
             features=self.session.features.describe(),
             encoder={
                 "card": asdict(self.encoder.card),
-                **(self.encoder.describe() if self.bank is None else self.bank.description()),
+                **self.source.description(),
                 "precision_used": self.encoder.precision_on(self.device.type),
             },
             probe=self.describe(),
@@ -433,7 +377,7 @@ class FrozenEncoderProbe(module.ModelModule):
             "seed": self.seed,
             "learning_rates": self.learning_rates,
             "select": self.select if self._selects else "last",
-            "feature_dtype": "fp32" if self.bank is None else self.feature_dtype,
+            "feature_dtype": self.source.dtype,
             **self.session.settings,
         }
 
@@ -442,3 +386,19 @@ def _run_index(trainer: pl.Trainer) -> int:
     """Returns which run of its session this is; eva tells it only by the name of the log folder."""
     name = Path(str(trainer.log_dir)).name
     return int(name.removeprefix("run_")) if name.startswith("run_") else 0
+
+
+def _loaded(
+    encoder: str | Encoder, weights: str | None, precision: Precision, options: dict[str, Any] | None
+) -> Encoder:
+    """Returns an encoder by name, or the one that was given with its settings."""
+    if not telemetry.is_off():
+        logger.warning(f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home.")
+    if isinstance(encoder, str):
+        # Deferred: with every feature in the store, the network is never needed.
+        return load_encoder(encoder, weights, precision=precision, deferred=True, **(options or {}))
+    if weights is not None or options or precision != "auto":
+        raise EncoderError(
+            "an encoder given by class_path takes its weights, precision and options in its own init_args"
+        )
+    return encoder

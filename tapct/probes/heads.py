@@ -205,7 +205,6 @@ class Session:
     """What the runs of a session share: eva copies the model for each run, and a copy of this is itself."""
 
     def __init__(self) -> None:
-        self.padded: set[str] = set()
         self.by_run: dict[int, Chosen] = {}
         self.settings: dict[str, Any] = {}
         self.features = FeatureStatistics()

@@ -4,18 +4,17 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import nn, optim
+from torch import nn
 from typing_extensions import override
 
-from tapct.encoders import Encoder, Precision
+from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.metrics import (
@@ -29,7 +28,7 @@ from tapct.metrics import (
     surface_metrics,
 )
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
-from tapct.probes.frozen import FrozenEncoderProbe, Mode
+from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult, Protocol
 from tapct.viz.overlay import draw_overlay
@@ -61,70 +60,28 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     def __init__(
         self,
         encoder: str | Encoder,
-        weights: str | None = None,
-        precision: Precision = "auto",
-        encoder_options: dict[str, Any] | None = None,
-        window_overlap: float = 0.0,
-        optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        learning_rates: list[float] | None = None,
-        select: Literal["best", "last"] = "best",
-        seed: int = 0,
-        runs_together: bool = True,
         overlays: int = 0,
         nsd_tolerance_mm: float = 2.0,
         fused_loss: bool = False,
-        features: Mode = "use",
-        feature_folder: str | None = None,
-        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
-        feature_budget_gb: float | None = None,
-        feature_memory_gb: float = 4.0,
+        **settings: Any,
     ) -> None:
         """Initializes the probe.
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
-            weights: None for the published weights, the path of a file, or "random".
-            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
-            window_overlap: Share of overlap between windows, in [0, 1).
-            optimizer: Of the head.
-            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
-            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
-            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
-                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
-            seed: Run k starts from seed + k.
-            runs_together: Whether the runs of a session train side by side; the numbers are the same.
             overlays: Reported cases to draw a picture of, in the first run.
             nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
             fused_loss: Whether the loss is computed by Triton kernels, on a GPU; see `dice_ce_loss`.
-            features: What to do with stored features: "use", "refresh", "only-cached", "off".
-            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
-            feature_dtype: What they are stored as.
-            feature_budget_gb: What the folder may take, in GiB; older ones make room.
-            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
+            settings: As in `FrozenEncoderProbe`; whole scans are never smaller than they should be, so without
+                `fit_windows`.
 
         Raises:
             TaskError: If the tolerance is no distance.
         """
         if not 0 <= nsd_tolerance_mm < math.inf:
             raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")
-        super().__init__(decoder=nn.Identity(), criterion=DiceCE(fused_loss), optimizer=optimizer)
-        self._init_encoder(encoder, weights, precision, encoder_options)
-        self._init_probe(
-            window_overlap=window_overlap,
-            fit_windows=False,
-            learning_rates=learning_rates,
-            select=select,
-            lr_scheduler=lr_scheduler,
-            seed=seed,
-            runs_together=runs_together,
-            features=features,
-            feature_folder=feature_folder,
-            feature_dtype=feature_dtype,
-            feature_budget_gb=feature_budget_gb,
-            feature_memory_gb=feature_memory_gb,
-        )
+        of_eva = {"decoder": nn.Identity(), "criterion": DiceCE(fused_loss)}
+        super().__init__(encoder, of_eva=of_eva, fit_windows=False, **settings)
         self.overlays = overlays
         self.nsd_tolerance_mm = nsd_tolerance_mm
 

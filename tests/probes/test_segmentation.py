@@ -16,6 +16,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 import tapct.probes.segmentation
 from tapct.errors import TaskError
 from tapct.probes import SegmentationProbe, Trainer
+from tapct.probes.source import CaseSource
 from tapct.records import read_record
 from tests.small import abdomen, small_encoder
 
@@ -126,7 +127,7 @@ def test_a_tolerance_that_is_no_distance_is_refused_before_any_work(tolerance):
 
 
 def test_a_fused_loss_is_refused_on_a_cpu_before_any_case_is_encoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(SegmentationProbe, "case_of", lambda *_: pytest.fail("a case was encoded"))
+    monkeypatch.setattr(CaseSource, "case_of", lambda *_: pytest.fail("a case was encoded"))
     with pytest.raises(TaskError, match="fused loss"):
         run(tmp_path, fused_loss=True)
 

@@ -1,0 +1,148 @@
+"""Where a probe's cases come from: the store of features, or the encoder as scans come."""
+
+import functools
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from loguru import logger
+
+from tapct.encoders import Encoder
+from tapct.errors import EncoderError
+from tapct.features import (
+    CacheMode,
+    CaseFeatures,
+    EncodedCase,
+    EncodedCases,
+    FeatureBank,
+    FeatureMemory,
+    TensorStore,
+    extract,
+)
+from tapct.features.extract import are_finite
+from tapct.probes.batches import ScanBatch, scan_of
+from tapct.volumes import resample_labels
+
+
+class CaseSource:
+    """The encoded cases of a probe.
+
+    The runs of a session share it: eva copies the probe for each, and a copy of this is itself.
+
+    Attributes:
+        bank: The stored features; None before `fill`, and where nothing is stored.
+        seconds: By stage; what extraction takes is added to "extract".
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: TensorStore,
+        memory: FeatureMemory,
+        *,
+        mode: CacheMode,
+        dtype: str,
+        overlap: float,
+        fit_windows: bool,
+    ) -> None:
+        """Initializes the source; nothing is read or encoded yet.
+
+        Args:
+            encoder: The frozen encoder.
+            store: Of features, for every mode but "off".
+            memory: Of features, for the mode "off".
+            mode: What to do with stored features.
+            dtype: Of stored features.
+            overlap: Share of overlap between windows.
+            fit_windows: Whether windows shrink to small scans.
+        """
+        self._encoder, self._store, self._memory = encoder, store, memory
+        self.mode, self._dtype, self._overlap, self._fit_windows = mode, dtype, overlap, fit_windows
+        self._padded: set[str] = set()
+        self.bank: FeatureBank | None = None
+        self.seconds: dict[str, float] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CaseSource":
+        """Returns itself: see the class."""
+        return self
+
+    @property
+    def dtype(self) -> str:
+        """What the features that heads see were stored as."""
+        return "fp32" if self.bank is None else self._dtype
+
+    def fill(self, trainer: pl.Trainer, *, again: bool) -> None:
+        """Extracts what the store lacks, and lets the datamodule hand out encoded cases.
+
+        Args:
+            trainer: Whose datamodule and device are used.
+            again: Whether this session has filled the store before: what it has just extracted is read, not refreshed.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
+            return  # cases are encoded as they come, as eva would
+        start = time.perf_counter()
+        self.bank = FeatureBank(
+            self._encoder,
+            self._store,
+            mode=CacheMode.USE if again and self.mode is CacheMode.REFRESH else self.mode,
+            dtype=self._dtype,
+            overlap=self._overlap,
+            fit_windows=self._fit_windows,
+            num_workers=datamodule.dataloaders.train.num_workers or 0,
+            device=trainer.strategy.root_device,
+        )
+        self.bank.fill(datamodule.parts)
+        datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
+        self._took(start)
+
+    def cases_of(self, batch: Any) -> list[EncodedCase]:
+        """Returns the cases of a training batch: several where they come encoded."""
+        is_list = isinstance(batch, list) and all(isinstance(case, EncodedCase) for case in batch)
+        return batch if is_list else [self.case_of(batch)]
+
+    def case_of(self, batch: Any) -> EncodedCase:
+        """Returns the one case of a batch, encoded already or now.
+
+        Raises:
+            TaskError: If the batch is none that a probe takes; see `scan_of`.
+        """
+        if isinstance(batch, EncodedCase):
+            self._report_padding(batch.name, batch.features)
+            return batch
+        scan = scan_of(batch)
+        features = self._encode(scan)
+        labels = None
+        if scan.target.ndim == 3:
+            labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
+        return EncodedCase(scan.name, scan.patient, features, scan.target, labels)
+
+    def description(self) -> dict[str, Any]:
+        """Returns what the record must hold of the encoder."""
+        return self._encoder.describe() if self.bank is None else self.bank.description()
+
+    def _encode(self, scan: ScanBatch) -> CaseFeatures:
+        key = (scan.source, scan.name)
+        features = self._memory.get(key)
+        if features is None:
+            start = time.perf_counter()
+            options: dict[str, Any] = {"overlap": self._overlap, "fit_windows": self._fit_windows}
+            features = extract(self._encoder, scan.hu, scan.grid, **options)
+            if not are_finite(features.map, features.embeddings):
+                raise EncoderError(f"{self._encoder.card.name} gives features that are not finite for {scan.name}")
+            self._took(start)
+            self._report_padding(scan.name, features)
+            self._memory.put(key, features)
+        return features
+
+    def _took(self, start: float) -> None:
+        self.seconds["extract"] = self.seconds.get("extract", 0.0) + time.perf_counter() - start
+
+    def _report_padding(self, case: str, features: CaseFeatures) -> None:
+        """Says once that a scan is smaller than a window, which the encoder then saw with air around it."""
+        size, window = features.encoder_grid.shape, self._encoder.card.window_size
+        if self._fit_windows or case in self._padded or all(n >= w for n, w in zip(size, window, strict=True)):
+            return
+        self._padded.add(case)
+        voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
+        logger.warning(f"{case}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
