@@ -14,12 +14,10 @@ from tapct.volumes.dicom import load_dicom
 from tapct.volumes.metaimage import load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
 from tapct.volumes.orient import Stored, to_spl
+from tapct.volumes.plausibility import implausible_hu
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 
 SUPPORTED = "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), or a folder with the DICOM files of one CT series"
-NO_AIR_NO_FAT_HU = -50
-"""A CT has voxels below this (air is -1000, fat about -100); stored values, MR and PET have none."""
-LARGEST_HU = 32768
 _NIFTI = (".nii", ".nii.gz")
 _METAIMAGE = (".mha", ".mhd")
 
@@ -133,23 +131,11 @@ def _borrowed_affine(path: Path, shape: tuple[int, ...], reference: Volume | Non
     return affine
 
 
-def _check_hu(array: np.ndarray, path: Path | str) -> None:
+def _check_hu(array: np.ndarray, source: str) -> None:
     """Refuses values that cannot be those of a CT in HU; `array` is (D, H, W) as stored."""
-    low, high = _finite_range(array, path)
-    seen = f"{path} has values from {low:g} to {high:g}"
-    if low >= 0 and high <= 1:
-        raise VolumeError(f"{seen}: all within [0, 1], so already normalised, not HU. Give the scan as it was before.")
-    if low >= NO_AIR_NO_FAT_HU:
-        raise VolumeError(
-            f"{seen}: none below {NO_AIR_NO_FAT_HU}, so no air and no fat, and this is no CT in HU. Its "
-            "values lack their RescaleIntercept (usually -1024), or it is MR, PET or a mask. Convert the "
-            "scan again from its DICOM files."
-        )
-    if low < -LARGEST_HU or high > LARGEST_HU:
-        raise VolumeError(
-            f"{seen}: beyond {LARGEST_HU} in magnitude, which no CT in HU reaches. Its slope, intercept or "
-            "number type is wrong: convert the scan again from its DICOM files."
-        )
+    _finite_range(array, source)
+    if (reason := implausible_hu(array)) is not None:
+        raise VolumeError(f"{source} {reason}.")
 
 
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
