@@ -1,7 +1,7 @@
 """The features of a task's cases: extracted once, then read from the store."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -40,6 +40,8 @@ class EncodedCase:
         features: Its features; the map may be memory-mapped.
         target: Labels (D, H, W) on the scan's own grid, or class targets (K,).
         labels: Labels on the encoder's grid; None in classification.
+        features_key: Key of the stored features; None where nothing is stored.
+        labels_key: Key of the stored labels; None where there are none, or nothing is stored.
     """
 
     name: str
@@ -47,6 +49,8 @@ class EncodedCase:
     features: CaseFeatures
     target: torch.Tensor
     labels: torch.Tensor | None
+    features_key: str | None = None
+    labels_key: str | None = None
 
     def to(self, device: torch.device) -> "EncodedCase":
         """Returns the case on a device, its features in float32."""
@@ -272,7 +276,30 @@ class FeatureBank:
             target, labels = stored["native"], stored["encoder"]
         else:
             target = cast("ClassificationDataset", part).target(name)
-        return EncodedCase(name, part.patient(name), features, target, labels)
+        keys = (task.features_key, task.labels_key)
+        return EncodedCase(name, part.patient(name), features, target, labels, *keys)
+
+    def derived(
+        self, case: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """Returns what was computed of stored entries, from the store where it is there, else computed and stored.
+
+        Args:
+            case: The case that it is of.
+            parts: Everything that decides it: the keys of the entries that it is computed of, what it is, its version.
+            compute: Computes it.
+
+        Raises:
+            FeatureError: If it cannot be written.
+        """
+        key = key_of(parts)
+        if self.mode is not CacheMode.REFRESH and (entry := self.store.load(key)) is not None:
+            return entry.tensors
+        tensors = compute()
+        if self.mode is not CacheMode.ONLY_CACHED:
+            with self.store.lock(key):
+                self.store.save(key, tensors, {"kind": "derived", "case": case, "card": self.encoder.card.name})
+        return tensors
 
     def description(self) -> dict[str, Any]:
         """Returns what a record must hold of the encoder, as it was when the features were extracted."""

@@ -40,15 +40,16 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     head_name = "head"
 
-    def __init__(self, encoder: str | Encoder, **settings: Any) -> None:
+    def __init__(self, encoder: str | Encoder, weights: str | None = None, **settings: Any) -> None:
         """Initializes the probe.
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
             settings: As in `FrozenEncoderProbe`.
         """
         of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
-        super().__init__(encoder, of_eva=of_eva, **settings)
+        super().__init__(encoder, weights, of_eva=of_eva, **settings)
 
     @property
     @override

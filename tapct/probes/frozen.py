@@ -24,7 +24,7 @@ from tapct.files import features_folder, write_atomically
 from tapct.probes.heads import Candidates, DivergedError, Session
 from tapct.probes.recording import RunRecorder, training_settings
 from tapct.probes.source import CaseSource
-from tapct.records import CaseResult, print_summary, read_record, write_record
+from tapct.records import CaseResult, CellSize, print_summary, read_record, write_record
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
 """What to do with stored features; see `tapct.features.CacheMode`."""
@@ -138,6 +138,10 @@ class FrozenEncoderProbe(module.ModelModule):
     def score(self, results: list[CaseResult]) -> float | None:
         """Returns the task's ranked metric over cases; None where it is undefined."""
         raise NotImplementedError
+
+    def cell_size(self) -> CellSize | None:
+        """Returns the size of feature cells and what it costs; None where no map is used."""
+        return None
 
     # -- The run ---------------------------------------------------------------------------------------
 
@@ -360,6 +364,7 @@ class FrozenEncoderProbe(module.ModelModule):
                 "precision_used": self.encoder.precision_on(self.device.type),
             },
             probe=self.describe(),
+            cell_size=self.cell_size(),
         )
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (split == "test" or self.trainer.datamodule.datasets.test is None):

@@ -12,6 +12,7 @@ from torch import nn
 from tapct.encoders.weights import content_sha256
 from tapct.errors import TaskError
 from tapct.features import FeatureStatistics
+from tapct.probes.cell_size import CellSizes
 
 
 class DivergedError(TaskError):
@@ -208,6 +209,7 @@ class Session:
         self.by_run: dict[int, Chosen] = {}
         self.settings: dict[str, Any] = {}
         self.features = FeatureStatistics()
+        self.cells = CellSizes()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
         """Returns itself: see the class."""

@@ -12,7 +12,7 @@ import torch
 
 from tapct.encoders.weights import content_sha256
 from tapct.probes.heads import Chosen
-from tapct.records import CaseResult, Record, RunRecord, environment, git_state, write_record
+from tapct.records import CaseResult, CellSize, Record, RunRecord, environment, git_state, write_record
 
 
 class RunRecorder:
@@ -53,6 +53,7 @@ class RunRecorder:
         features: dict[str, Any] | None,
         encoder: dict[str, Any],
         probe: dict[str, Any],
+        cell_size: CellSize | None,
     ) -> Path:
         """Writes the record of the session with this run in it, and returns its path.
 
@@ -65,6 +66,7 @@ class RunRecorder:
             features: Statistics of the training features.
             encoder: What the record holds of the encoder.
             probe: Settings of the probe.
+            cell_size: Of segmentation, the feature cells.
         """
         one = RunRecord(
             run=run,
@@ -89,6 +91,7 @@ class RunRecorder:
             probe=probe,
             runs_planned=getattr(trainer, "n_runs", 1),
             runs=[one],
+            cell_size=cell_size,
             execution={
                 "written_at": now,
                 "seconds": seconds,

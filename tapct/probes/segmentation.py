@@ -30,7 +30,7 @@ from tapct.metrics import (
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
-from tapct.records import CaseResult, Protocol
+from tapct.records import CaseResult, CellSize, Protocol
 from tapct.viz.overlay import draw_overlay
 from tapct.volumes import LinearMap
 
@@ -60,6 +60,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     def __init__(
         self,
         encoder: str | Encoder,
+        weights: str | None = None,
         overlays: int = 0,
         nsd_tolerance_mm: float = 2.0,
         fused_loss: bool = False,
@@ -69,6 +70,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
             overlays: Reported cases to draw a picture of, in the first run.
             nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
             fused_loss: Whether the loss is computed by Triton kernels, on a GPU; see `dice_ce_loss`.
@@ -81,7 +83,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         if not 0 <= nsd_tolerance_mm < math.inf:
             raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")
         of_eva = {"decoder": nn.Identity(), "criterion": DiceCE(fused_loss)}
-        super().__init__(encoder, of_eva=of_eva, fit_windows=False, **settings)
+        super().__init__(encoder, weights, of_eva=of_eva, fit_windows=False, **settings)
         self.overlays = overlays
         self.nsd_tolerance_mm = nsd_tolerance_mm
 
@@ -122,6 +124,9 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         }
         loss = self._loss(logits, case)
         value = finite_loss(loss, case.name)
+        if reported and case.name not in self.session.cells:
+            confusion = self.source.cell_size_confusion(case, len(self.classes))
+            self.session.cells.add(case.name, features.feature_grid.spacing_mm, confusion)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None
         if reported and self._split == "test" and self.run == 0 and len(self.recorder.cases["test"]) < self.overlays:
@@ -133,6 +138,10 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             "hd95_mm_native": None if surfaces is None else torch.from_numpy(surfaces.hd95_mm),
         }
         return outputs, self._result(case, confusions, surfaces, value)
+
+    @override
+    def cell_size(self) -> CellSize | None:
+        return self.session.cells.summary([case.case for case in self.recorder.cases[self._split]], self.classes)
 
     @override
     def head_input(self, case: EncodedCase) -> torch.Tensor:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from loguru import logger
 
 from tapct.encoders import Encoder
@@ -21,6 +22,8 @@ from tapct.features import (
 )
 from tapct.features.extract import are_finite
 from tapct.probes.batches import ScanBatch, scan_of
+from tapct.probes.cell_size import VERSION as CELL_SIZE_VERSION
+from tapct.probes.cell_size import cell_size_confusion
 from tapct.volumes import resample_labels
 
 
@@ -116,6 +119,24 @@ class CaseSource:
         if scan.target.ndim == 3:
             labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
         return EncodedCase(scan.name, scan.patient, features, scan.target, labels)
+
+    def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
+        """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""
+
+        def compute() -> dict[str, torch.Tensor]:
+            grids = (case.features.native_grid, case.features.feature_grid)
+            return {"confusion": cell_size_confusion(case.target, *grids, num_classes)}
+
+        if self.bank is None or case.labels_key is None:
+            return compute()["confusion"]
+        cells = case.features.feature_grid
+        parts = {
+            "cell_size_reference": CELL_SIZE_VERSION,
+            "labels": case.labels_key,
+            "cells": [list(cells.shape), cells.affine.tolist()],
+            "classes": num_classes,
+        }
+        return self.bank.derived(case.name, parts, compute)["confusion"]
 
     def description(self) -> dict[str, Any]:
         """Returns what the record must hold of the encoder."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tapct.records.record import ClassMetric, Record
+from tapct.records.record import CellSize, ClassMetric, Record
 from tapct.records.store import read_record
 
 
@@ -21,6 +21,8 @@ def print_summary(path: Path) -> None:
     for split in sorted({split for run in record.runs for split in run.cases}):
         has_dice = record.summaries(split, "dice_native")
         console.print(class_table(record, split) if has_dice else metric_table(record, split))
+    if record.cell_size is not None:
+        console.print(cell_size_line(record.cell_size, record), highlight=False, soft_wrap=True)
     if record.notice:
         console.print(f"[bold]{record.notice}[/bold]", highlight=False)
     for flag in record.flags:
@@ -28,6 +30,23 @@ def print_summary(path: Path) -> None:
     console.print(f"record:  {path.resolve()}", soft_wrap=True, highlight=False)
     for picture in sorted(path.parent.glob("run_*/overlays/*.png")):
         console.print(f"overlay: {picture.resolve()}", soft_wrap=True, highlight=False)
+
+
+def cell_size_line(cells: CellSize, record: Record) -> str:
+    """Returns the size of the feature cells in words, what perfect ones would reach and the share of it reached."""
+    size = " x ".join(f"{edge:.1f}" for edge in cells.size_mm)
+    if cells.dice is None:
+        return f"feature cells: {size} mm (z, y, x)"
+    headlines = [summary.headline for summary in record.summaries(_reported(record), "dice_native")]
+    share = "" if cells.dice == 0 else f", of which {statistics.mean(headlines) / cells.dice:.0%} is reached"
+    return (
+        f"feature cells: {size} mm (z, y, x); with perfect cells of this size Dice is {cells.dice:.3f}{share} "
+        "(a reference, no bound)"
+    )
+
+
+def _reported(record: Record) -> str:
+    return "test" if any("test" in run.cases for run in record.runs) else "val"
 
 
 def metric_table(record: Record, split: str) -> Table:

@@ -85,6 +85,22 @@ class CaseResult(_Model):
         return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
 
 
+class CellSize(_Model):
+    """The size of a feature cell, and what perfect cells of it would reach (`tapct.probes.cell_size`).
+
+    Attributes:
+        size_mm: Distance between cells along (z, y, x), the median over the reported cases.
+        dice: Dice of the cell-size reference, native grid, averaged as the headline is; None where it is undefined.
+        by_class: Of each class without background, its mean over cases.
+        cases: Reported cases that it is of.
+    """
+
+    size_mm: tuple[float, float, float]
+    dice: float | None = Field(ge=0, le=1)
+    by_class: dict[str, float | None]
+    cases: int = Field(ge=1)
+
+
 class RunRecord(_Model):
     """One run: one seed, one trained probe.
 
@@ -117,6 +133,7 @@ class Record(_Model):
         probe: Head, loss, optimizer and schedule, as built.
         runs_planned: Runs that the session was to have.
         runs: The runs that ended, in order.
+        cell_size: Of segmentation, the reported cases' feature cells.
         execution: Versions, device, times: what does not decide the result.
         flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
@@ -128,6 +145,7 @@ class Record(_Model):
     probe: dict[str, Any]
     runs_planned: int = Field(ge=1)
     runs: list[RunRecord]
+    cell_size: CellSize | None = Field(default=None, exclude_if=lambda value: value is None)
     execution: dict[str, Any]
     flags: list[Flag] = []
 
