@@ -95,7 +95,7 @@ def test_a_renamed_pair_is_named(tmp_path):
 def test_a_file_cut_short_is_refused(tmp_path, compress):
     path = write(tmp_path / "ct.mha", make_image(), compress)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(VolumeError, match=r"ct\.mha cannot be read as MetaImage .*interrupted"):
+    with pytest.raises(VolumeError, match=r"ct\.mha .*interrupted"):
         read_ct(path)
 
 
