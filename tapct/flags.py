@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tapct import numeric
 from tapct.encoders.weights import NONE, RANDOM
 from tapct.errors import RecordError
 from tapct.leaderboard import TaskInputs, from_records, summarise_task
@@ -149,7 +150,7 @@ def _chance(record: Record) -> Found:
 def _is_at_chance(gap: Estimate) -> bool:
     if gap.value is None:
         return False
-    return gap.value <= 0 if gap.low is None else gap.low <= 0
+    return bool(numeric.at_least(0, gap.value if gap.low is None else gap.low))
 
 
 def _in_words(gap: Estimate) -> str:
@@ -172,9 +173,9 @@ def _gaps(record: Record, runs: list[list[CaseResult]]) -> Iterator[tuple[str, E
             if labels and targets.shape[1] > 1:
                 yield macro, _gap([_inputs(record, runs, micro, values[..., [k]], targets[:, [k]]) for k in labels])
     if all(case.dice and case.voxels and case.reference_voxels for run in runs for case in run):
-        scores = np.array([[_mean(case.by_class("dice_native") or {}) for case in run] for run in runs])
-        constant = np.broadcast_to(_constant_dice(runs[0]), scores.shape)
-        yield "dice_native", _gap([_inputs(record, runs, "dice_native", np.stack([scores, constant]))])
+        dice = np.array([[numeric.mean((case.by_class("dice_native") or {}).values()) for case in run] for run in runs])
+        constant = np.broadcast_to(_constant_dice(runs[0]), dice.shape)
+        yield "dice_native", _gap([_inputs(record, runs, "dice_native", np.stack([dice, constant]))])
 
 
 def _constant_dice(cases: list[CaseResult]) -> np.ndarray:
@@ -187,7 +188,7 @@ def _constant_dice(cases: list[CaseResult]) -> np.ndarray:
         # The class itself is defined wherever it is predicted, so everywhere.
         defined = [sum(v > 0 for k, v in reference.items() if k != name) + 1 for reference in references]
         by_class.append(np.array(dice) / defined)
-    return max(by_class, key=np.mean)
+    return by_class[numeric.best_first([numeric.mean(of) for of in by_class])[0]]
 
 
 def _inputs(
@@ -213,13 +214,8 @@ def _gap(of_labels: list[TaskInputs]) -> Estimate:
     drawn = draw_patients(patients, RESAMPLES, f"{first.task}:{first.version}")
     counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
     by_model = np.mean([evaluate(inputs, counts).mean(axis=1) for inputs in of_labels], axis=0)
-    value, draws, jackknife = np.split(by_model[0] - by_model[1:].mean(axis=0), [1, 1 + RESAMPLES])
+    value, draws, jackknife = np.split(numeric.difference(by_model[0], by_model[1:].mean(axis=0)), [1, 1 + RESAMPLES])
     return estimate(float(value[0]), draws, jackknife, patients, "it is undefined")
-
-
-def _mean(row: dict[str, float | None]) -> float:
-    defined = [value for value in row.values() if value is not None]
-    return sum(defined) / len(defined) if defined else np.nan
 
 
 # -- One record --------------------------------------------------------------------------------------------
@@ -289,7 +285,7 @@ def _never_fell(losses: list[float | None]) -> bool:
     if len(losses) < 10:
         return False
     first, last = losses[0], losses[-1]
-    return first is None or last is None or last >= first
+    return first is None or last is None or bool(numeric.at_least(last, first))
 
 
 def _selection(record: Record) -> Found:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tapct.leaderboard.intervals import ROUNDING
+from tapct import numeric
 
 ALPHA = 0.05
 """Probability of one or more false differences in a family."""
@@ -18,7 +18,7 @@ class Pairs:
     Attributes:
         first: (P,) index of one model, P = K (K - 1) / 2.
         second: (P,) index of the other.
-        gain: (P,) first minus second, signed so that positive means that the first is better.
+        gain: (P,) first minus second, signed so that positive means that the first is better; 0 if they are equal.
         evidence: (P,) size of the difference, as a share of the largest that patients so far apart could give.
         chance: (P, R) what it would be in each resample if there were no difference.
     """
@@ -52,15 +52,15 @@ def pairs(value: np.ndarray, jackknife: np.ndarray, swaps: np.ndarray, sign: int
     """
     first, second = np.triu_indices(len(value), 1)
     patients = jackknife.shape[1]
-    gain = sign * (value[first] - value[second])
+    gain = sign * numeric.difference(value[first], value[second])
     contribution = patients * gain[:, None] - sign * (patients - 1) * (jackknife[first] - jackknife[second])
-    gain[np.abs(gain) < ROUNDING] = 0
     # Of one model twice there is nothing but rounding errors, which must not be divided by each other.
-    contribution[np.abs(contribution).max(axis=1) < patients * ROUNDING] = 0
+    contribution[numeric.equal(contribution / patients, 0).all(axis=1)] = 0
     size = np.sqrt(patients * (contribution**2).sum(axis=1))[:, None]
     size[size == 0] = 1
-    chance = np.abs(contribution @ swaps) / size
-    return Pairs(first, second, gain, np.abs(contribution.sum(axis=1)) / size[:, 0], chance)
+    as_it_is = np.ones((patients, 1))
+    sums = np.abs(numeric.exact_sums(contribution, np.hstack([as_it_is, swaps]))) / size
+    return Pairs(first, second, gain, sums[:, 0], sums[:, 1:])
 
 
 def p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ def p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
         evidence: (P,) as in `Pairs`.
         chance: (P, R).
     """
-    return (1 + (chance >= evidence[:, None] - ROUNDING).sum(axis=1)) / (1 + chance.shape[1])
+    return (1 + numeric.at_least(chance, evidence[:, None]).sum(axis=1)) / (1 + chance.shape[1])
 
 
 def corrected_p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def corrected_p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
         evidence: (P,) as in `Pairs`; the family may join the pairs of several tasks.
         chance: (P, R).
     """
-    order = np.argsort(-evidence, kind="stable")
+    order = numeric.best_first(evidence)
     still_open = np.maximum.accumulate(chance[order][::-1], axis=0)[::-1]
     corrected = np.empty_like(evidence)
     corrected[order] = np.maximum.accumulate(p_values(evidence[order], still_open))
@@ -107,9 +107,9 @@ def wins(found: Pairs, corrected: np.ndarray, models: int) -> np.ndarray:
     """
     better = np.zeros((models, models), dtype=bool)
     sure = corrected <= ALPHA
-    ahead = found.gain > 0
-    better[found.first[sure & ahead], found.second[sure & ahead]] = True
-    better[found.second[sure & ~ahead], found.first[sure & ~ahead]] = True
+    ahead, behind = sure & (found.gain > 0), sure & (found.gain < 0)
+    better[found.first[ahead], found.second[ahead]] = True
+    better[found.second[behind], found.first[behind]] = True
     return better
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from tapct import numeric
 from tapct.leaderboard.board import FAMILIES, METRICS, PROTOCOLS, Board, Family, Model, Task
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.paper import PAPER, PaperRow
@@ -160,7 +161,7 @@ def to_csv(board: Board) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows(board))
+    writer.writerows(numeric.rounded(asdict(row)) for row in rows(board))
     return text.getvalue()
 
 
@@ -180,7 +181,7 @@ def to_json(board: Board) -> str:
         "differences": differences,
         "left_out": [asdict(out) for out in board.left_out],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(numeric.rounded(content), indent=1, ensure_ascii=False) + "\n"
 
 
 def to_markdown(board: Board) -> str:
@@ -210,12 +211,8 @@ LEGEND = (
 def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
     """Returns the models by their mean rank in a family, those without one last."""
     found = board.overall[family, protocol]
-
-    def key(model: Model) -> tuple[bool, float]:
-        value = found[model.name].mean_rank.value if model.name in found else None
-        return value is None, value or 0.0
-
-    return sorted(board.models, key=key)
+    ranks = [found[model.name].mean_rank.value if model.name in found else None for model in board.models]
+    return [board.models[place] for place in numeric.best_first(ranks, sign=-1)]
 
 
 def mean_rank(board: Board, family: Family, model: Model) -> str:
@@ -224,7 +221,7 @@ def mean_rank(board: Board, family: Family, model: Model) -> str:
     if found is None or found.mean_rank.value is None:
         return "–"
     rank = found.mean_rank
-    return f"{rank.value:.1f}" + ("" if rank.low is None else f" ({rank.low:.1f}–{rank.high:.1f})")
+    return _with_interval(rank, 1)
 
 
 def cell(task: Task, model: Model) -> str:
@@ -232,11 +229,16 @@ def cell(task: Task, model: Model) -> str:
     one = task.summary(model.name, "native")
     if one is None or one.estimate.value is None:
         return "–"
-    text = f"{one.estimate.value:.3f}"
-    if one.estimate.low is not None:
-        text += f" ({one.estimate.low:.3f}–{one.estimate.high:.3f})"
+    text = _with_interval(one.estimate, 3)
     ranks = task.rank_interval(model.name, "native")
     return text + (f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else "")
+
+
+def _with_interval(found: Estimate, decimals: int) -> str:
+    """Returns a number that there is, with its interval if it has one."""
+    numbers = (found.value, found.low, found.high)
+    value, low, high = ("" if number is None else numeric.fixed(number, decimals) for number in numbers)
+    return f"{value} ({low}–{high})" if low else value
 
 
 def _notices(board: Board, tasks: list[Task]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tapct import numeric
 from tapct.errors import RecordError
 from tapct.records.record import CaseResult, ClassMetric, Record
 
@@ -268,5 +269,4 @@ def _value(name: str, case: CaseResult, metric: Metric) -> float | list[float]:
     row = case.by_class(metric)
     if row is None:
         raise RecordError(f"{name}: {case.case} has no {metric}")
-    defined = [value for value in row.values() if value is not None]
-    return sum(defined) / len(defined) if defined else np.nan
+    return numeric.mean(row.values())

@@ -7,11 +7,11 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import t as student
 
+from tapct import numeric
+
 CONFIDENCE = 0.95
 UNDEFINED_RESAMPLES = 0.01
 """The share of undefined resamples up to which they are left out; above it there is no interval."""
-ROUNDING = 1e-12
-"""What differs by less is the same number, summed in another order."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,13 @@ def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> t
         The lower and the upper end; None where nothing varies.
     """
     influence = jackknife.mean() - jackknife
-    spread = (influence**2).sum()
-    below = ((draws < value).mean() + (draws <= value).mean()) / 2
-    if np.abs(influence).max() < ROUNDING or not 0 < below < 1:
+    below = (numeric.at_least(value, draws).mean() + 1 - numeric.at_least(draws, value).mean()) / 2
+    if numeric.equal(influence, 0).all() or not 0 < below < 1:
         return None
-    acceleration = (influence**3).sum() / (6 * spread**1.5)
+    # Products, because powers are as good as the processor's own code for them.
+    square = influence * influence
+    spread = square.sum()
+    acceleration = (square * influence).sum() / (6 * spread * np.sqrt(spread))
     bias = ndtri(below)
     z = bias + np.array([ndtri(cut), -ndtri(cut)])
     low, high = np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)))

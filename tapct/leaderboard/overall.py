@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
+from tapct import numeric
 from tapct.leaderboard import comparison
 from tapct.leaderboard.intervals import Estimate, estimate, no_interval
 from tapct.leaderboard.summary import TaskSummary
@@ -45,10 +45,10 @@ def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
     missing = {name: [task.task for task in tasks if not _has_score(task, name)] for name in names}
     complete = [name for name in names if not missing[name]]
     ranks = dict(zip(complete, _mean_ranks(tasks, complete), strict=True))
-    scores = dict(zip(complete, _mean_scores(tasks, complete), strict=True))
+    means = dict(zip(complete, _mean_scores(tasks, complete), strict=True))
     none = {name: Estimate(None, None, None, f"no score in {', '.join(tasks)}") for name, tasks in missing.items()}
     return tuple(
-        OverallModel(name=name, mean_rank=ranks.get(name, none[name]), mean_score=scores.get(name, none[name]))
+        OverallModel(name=name, mean_rank=ranks.get(name, none[name]), mean_score=means.get(name, none[name]))
         for name in names
     )
 
@@ -67,8 +67,7 @@ def _mean_ranks(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Esti
     """Returns the mean rank of each of the models, all of which have every task."""
     if not names:
         return []
-    values = [task.sign * task.value[_rows(task, names)] for task in tasks]
-    ranks = np.mean([rankdata(-value) for value in values], axis=0)
+    ranks = np.mean([numeric.ranks(task.value[_rows(task, names)], task.sign) for task in tasks], axis=0)
     reason = next((f"{task.task}: {why}" for task in tasks if (why := _incomparable(task, names))), None)
     if reason:
         return [Estimate(float(rank), None, None, reason) for rank in ranks]

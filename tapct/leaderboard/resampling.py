@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
+from tapct import numeric
 from tapct.leaderboard.inputs import TaskInputs
 
 BLOCK = 16
@@ -113,11 +114,10 @@ def mean_over_cases(scores: np.ndarray, patients: np.ndarray, counts: np.ndarray
     Returns:
         (..., R), NaN where no case that was drawn is defined.
     """
-    of_patient = csr_array((np.ones(len(patients)), (patients, np.arange(len(patients)))), (len(counts), len(patients)))
-    flat = scores.reshape(-1, scores.shape[-1])
+    flat, drawn = scores.reshape(-1, scores.shape[-1]), counts[patients]
     defined = ~np.isnan(flat)
-    total = (of_patient @ np.where(defined, flat, 0.0).T).T @ counts
-    number = (of_patient @ defined.T.astype(np.float64)).T @ counts
+    total = numeric.exact_sums(np.where(defined, flat, 0.0), drawn)
+    number = defined.astype(np.float64) @ drawn
     with np.errstate(invalid="ignore"):
         return (total / number).reshape(*scores.shape[:-1], counts.shape[1])
 

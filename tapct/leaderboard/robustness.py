@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
+from tapct import numeric
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import Metric, from_records, model_name, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
@@ -133,7 +133,8 @@ def _same_probes(one: Record, other: Record) -> bool:
 
 def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[str, bool]) -> dict[str, Drop]:
     """Returns the drop of each of the models, which are in both summaries in the same order."""
-    lost = [clean.sign * (a - b) for a, b in zip(_resampled(clean), _resampled(perturbed), strict=True)]
+    numbers = zip(_resampled(clean), _resampled(perturbed), strict=True)
+    lost = [clean.sign * numeric.difference(before, after) for before, after in numbers]
     ranks = list(zip(_ranks(clean), _ranks(perturbed), strict=True))
     found = {}
     for index, (before, after) in enumerate(zip(clean.models, perturbed.models, strict=True)):
@@ -165,7 +166,7 @@ def _ranks(summary: TaskSummary) -> list[Estimate]:
     """Returns each model's rank, with the ranks that are left open."""
     if np.isnan(summary.value).any():
         return [Estimate(None, None, None, "a model has no score to be ranked by") for _ in summary.models]
-    ranks = rankdata(-summary.sign * summary.value)
+    ranks = numeric.ranks(summary.value, summary.sign)
     found, why = summary.comparison.rank_intervals, summary.comparison.reason
     open_ranks = [found.get(model.name) for model in summary.models]
     return [

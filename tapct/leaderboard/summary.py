@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tapct import numeric
 from tapct.leaderboard import comparison, resampling
 from tapct.leaderboard.inputs import LOWER_IS_BETTER, Metric, TaskInputs
 from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate, no_interval
@@ -166,14 +167,15 @@ def compare(summary: TaskSummary) -> Comparison:
     better = comparison.wins(found, corrected, len(chosen))
     differences = []
     for i, j, p, q in zip(found.first, found.second, alone, corrected, strict=True):
-        gap = estimate(float(value[i] - value[j]), draws[i] - draws[j], jackknife[i] - jackknife[j], patients, "")
+        apart, of_draws, of_jackknife = (numeric.difference(of[i], of[j]) for of in (value, draws, jackknife))
+        gap = estimate(float(apart), of_draws, of_jackknife, patients, "")
         winner = names[i] if better[i, j] else names[j] if better[j, i] else None
         differences.append(
             Difference(
                 first=names[i], second=names[j], estimate=gap, p_value=float(p), corrected=float(q), better=winner
             )
         )
-    groups = comparison.tie_groups(better, np.argsort(-summary.sign * value, kind="stable").tolist())
+    groups = comparison.tie_groups(better, numeric.best_first(value, summary.sign))
     left_out = len(summary.models) - len(chosen)
     return Comparison(
         differences=tuple(differences),

@@ -10,6 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tapct import numeric
 from tapct.leaderboard.board import FAMILIES, PROTOCOLS, Board, Family
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.page import charts, views
@@ -97,7 +98,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fixed"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["fixed"] = lambda value, digits=3: "–" if value is None else numeric.fixed(value, digits)
     environment.filters["zip"] = zip
     environment.filters["metric"] = views.metric_title
     return environment

@@ -6,8 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
 
+from tapct import numeric
 from tapct.leaderboard.board import METRICS, Board, Family, Model, Task
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.inputs import TaskInputs, from_records
@@ -67,9 +67,9 @@ def rank_shares(board: Board, family: Family, models: Sequence[Model]) -> np.nda
     for task in tasks:
         summary = task.summaries["native"]
         place = {model.name: row for row, model in enumerate(summary.models)}
-        draws = summary.sign * summary.draws[[place[model.name] for model in models]]
+        draws = summary.draws[[place[model.name] for model in models]]
         draws = draws[:, ~np.isnan(draws).any(axis=0)]
-        ranks = rankdata(-draws, method="min", axis=0).astype(int) - 1
+        ranks = numeric.ranks(draws, summary.sign, method="min").astype(int) - 1
         for row, own in enumerate(ranks):
             share[row] += np.bincount(own, minlength=len(models)) / max(draws.shape[1], 1) / len(tasks)
     return share
@@ -114,8 +114,9 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
 
 def pareto(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
     """Returns the indices of the points that none is both cheaper and better than, by rising cost."""
-    order = np.lexsort((-quality, cost))
-    best = np.maximum.accumulate(quality[order])
+    level = numeric.levels(quality)
+    order = np.lexsort((-level, cost))
+    best = np.maximum.accumulate(level[order])
     return order[np.concatenate([[True], best[1:] > best[:-1]])]
 
 

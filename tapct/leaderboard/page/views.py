@@ -6,6 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from tapct import numeric
 from tapct.leaderboard.board import METRICS, Board, Entry, Family, Model, Task
 from tapct.leaderboard.paper import PaperRow
 from tapct.records import ClassMetric, Protocol
@@ -84,9 +85,9 @@ def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
 
 def by_score(task: Task, models: Sequence[Model]) -> list[Model]:
     """Returns the models of a task, best first; those without a number last."""
-    values = {one.name: one.estimate.value for one in task.summaries["native"].models}
-    sign = task.summaries["native"].sign
-    return sorted(models, key=lambda model: (values[model.name] is None, -sign * (values[model.name] or 0.0)))
+    summary = task.summaries["native"]
+    values = {one.name: one.estimate.value for one in summary.models}
+    return [models[place] for place in numeric.best_first([values[model.name] for model in models], summary.sign)]
 
 
 def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
