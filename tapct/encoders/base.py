@@ -159,12 +159,14 @@ class Encoder(nn.Module, abc.ABC):
         least = f", and at least {self.least_cells} features" if self.least_cells > 1 else ""
         return f"each size must be a multiple of its stride {self.card.feature_stride}{least}"
 
-    def forward(self, windows_hu: torch.Tensor) -> Features:
+    def forward(self, windows_hu: torch.Tensor, *, judged: bool = False) -> Features:
         """Encodes a batch of windows.
 
         Args:
             windows_hu: (B, 1, D, H, W) float32 HU, at the card's spacing, in SPL order; any size that is
                 a multiple of the feature stride.
+            judged: Whether the values were judged already, as extraction judges a whole scan: one window of it may
+                hold anything (a fill of 0 and 1, say), and what it gives must not depend on those beside it.
 
         Returns:
             Their features, float32.
@@ -172,7 +174,9 @@ class Encoder(nn.Module, abc.ABC):
         Raises:
             EncoderError: If the input cannot be such windows.
         """
-        self._check(windows_hu)
+        self._check_shape(windows_hu)
+        if not judged and (problem := not_hu(windows_hu)):
+            raise EncoderError(f"{self.card.name}: {problem}")
         if not self.is_built:
             self.materialise()
             self.to(windows_hu.device)
@@ -184,7 +188,7 @@ class Encoder(nn.Module, abc.ABC):
         cls = None if features.cls is None else features.cls.float()
         return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
 
-    def _check(self, x: torch.Tensor) -> None:
+    def _check_shape(self, x: torch.Tensor) -> None:
         name = self.card.name
         if x.ndim != 5 or x.shape[1] != 1 or x.shape[0] == 0:
             raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
@@ -194,14 +198,6 @@ class Encoder(nn.Module, abc.ABC):
             raise EncoderError(f"{name} cannot take windows of {tuple(x.shape[2:])}: {self.wants()}")
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
             raise EncoderError(f"{name} is a 2D encoder: it wants windows with D = 1, but got D = {x.shape[2]}")
-        low, high = (float(v) for v in torch.stack(x.aminmax()).cpu())
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
-            raise EncoderError(f"{name}: the windows hold NaN or infinite values")
-        if low >= 0 and high <= 1:
-            raise EncoderError(
-                f"{name}: all values lie in [{low:g}, {high:g}]. That is not Hounsfield units; give the "
-                "scan as it is, the encoder normalises it itself"
-            )
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode: a frozen encoder in train mode drops paths and drifts batch statistics."""
@@ -228,6 +224,26 @@ class Encoder(nn.Module, abc.ABC):
             "feature_centre_voxel": self.feature_centre(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
+
+
+def not_hu(blocks: torch.Tensor) -> str | None:
+    """Returns why values cannot be Hounsfield units, None where they can.
+
+    All of them within [0, 1] are normalised ones, unless each block is of one value: plain 0 is what resampling tools
+    fill with, and water.
+
+    Args:
+        blocks: (B, ...) windows, or one scan as (1, ...).
+    """
+    low, high = torch.stack(blocks.flatten(1).aminmax(dim=1)).cpu()
+    if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):  # the extremes carry both NaN and infinity
+        return "the values are NaN or infinite in some voxels. Find the step that made them (often a resampling)"
+    if low.min() >= 0 and high.max() <= 1 and bool((low < high).any()):
+        return (
+            f"all values lie in [{low.min():g}, {high.max():g}]. That is not Hounsfield units; give the scan as it is, "
+            "the encoder normalises it itself"
+        )
+    return None
 
 
 def identity(encoder: Encoder, device: torch.device) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Features of whole scans: extraction by sliding window, and keeping them."""
 
 from tapct.features.bank import EncodedCase, EncodedCases, FeatureBank
-from tapct.features.extract import CaseFeatures, encoder_grid, extract, extract_many
+from tapct.features.extract import CaseFeatures, NamedScan, encoder_grid, extract, extract_many
 from tapct.features.memory import FeatureMemory
 from tapct.features.statistics import FeatureStatistics
 from tapct.features.store import CacheMode, TensorStore
@@ -14,6 +14,7 @@ __all__ = [
     "FeatureBank",
     "FeatureMemory",
     "FeatureStatistics",
+    "NamedScan",
     "TensorStore",
     "encoder_grid",
     "extract",

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tapct.encoders import Encoder
 from tapct.encoders.base import identity
 from tapct.errors import EncoderError, FeatureError
-from tapct.features.extract import CaseFeatures, are_finite, encoder_grid, extract_many
+from tapct.features.extract import CaseFeatures, NamedScan, are_finite, encoder_grid, extract_many
 from tapct.features.identity import ContentHashes, key_of
 from tapct.features.store import CacheMode, Entry, TensorStore
 from tapct.volumes import Grid, Size, resample_labels
@@ -406,7 +406,7 @@ class _Pass:
         self._advance(self._order.found)
         return self._order.busy
 
-    def _scans(self) -> Iterator[tuple[torch.Tensor, Grid]]:
+    def _scans(self) -> Iterator[NamedScan]:
         """Yields the scans to encode, on the device; where only labels are missing, stores those and goes on."""
         device = self._bank.device
         loader = DataLoader(
@@ -420,7 +420,8 @@ class _Pass:
             task, grid = self._todo[position], Grid.of(hu.shape, affine.numpy())
             if task.features_key in self._order.held[task.features_key][1]:
                 self._underway.append((task, target))
-                yield hu.to(device, non_blocking=True), grid
+                name = f"{task.dataset.spec.name}, case {task.case}"
+                yield NamedScan(name, hu.to(device, non_blocking=True), grid)
             else:
                 self._finish(task, target, grid, None)
 

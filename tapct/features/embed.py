@@ -52,7 +52,8 @@ def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, 
     with _bar(Path(ct.source).name, len(_plan(encoder, ct.grid, overlap).origins)) as advance:
         hook = encoder.register_forward_hook(lambda _, windows, __: advance(windows[0].shape[0]))
         try:
-            found = extract(encoder, torch.from_numpy(ct.hu).to(device), ct.grid, overlap=overlap)
+            hu = torch.from_numpy(ct.hu).to(device)
+            found = extract(encoder, hu, ct.grid, name=ct.source, overlap=overlap)
         finally:
             hook.remove()
     if not all(bool(torch.isfinite(t).all()) for t in (found.map, found.embeddings)):

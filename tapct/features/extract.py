@@ -5,15 +5,32 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from tapct.encoders import Encoder, EncoderCard
+from tapct.encoders.base import not_hu
+from tapct.errors import EncoderError, TapctError
 from tapct.volumes import Grid, Size, Stitcher, WindowPlan, resample_image
 
 WINDOWS_PER_BATCH = {"cuda": 8, "cpu": 1}
 """Windows encoded at once, by type of device. Results do not depend on it beyond rounding; on a CPU, more windows only
 take more memory."""
+
+
+class NamedScan(NamedTuple):
+    """A scan to encode.
+
+    Attributes:
+        name: Of the case or file, for errors.
+        hu: (D, H, W) float32 Hounsfield units in SPL order.
+        grid: Where its voxels lie.
+    """
+
+    name: str
+    hu: torch.Tensor
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -95,10 +112,13 @@ class _Job:
         self.embeddings: list[torch.Tensor] = []
 
     @classmethod
-    def of(cls, encoder: Encoder, hu: torch.Tensor, native: Grid, overlap: float, fit_windows: bool) -> "_Job":
-        card = encoder.card
+    def of(cls, encoder: Encoder, scan: NamedScan, overlap: float, fit_windows: bool) -> "_Job":
+        """Judges a scan as a whole, before resampling and padding change its values, and plans its windows."""
+        card, native = encoder.card, scan.grid
+        if problem := not_hu(scan.hu[None]):
+            raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
         grid = encoder_grid(native, card)
-        image = resample_image(hu, native, grid)
+        image = resample_image(scan.hu, native, grid)
         window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
         if window == grid.shape:  # the image is the window: nothing to tile
             return cls(encoder, native, grid, image, None)
@@ -147,6 +167,7 @@ def extract(
     hu: torch.Tensor,
     native: Grid,
     *,
+    name: str = "the scan",
     overlap: float = 0.0,
     fit_windows: bool = False,
     batch: int | None = None,
@@ -157,16 +178,22 @@ def extract(
         encoder: The frozen encoder, on the device of `hu`.
         hu: (D, H, W) float32 Hounsfield units in SPL order.
         native: The grid of `hu`.
+        name: Of the case or file, for errors.
         overlap: Share of overlap between windows; see `WindowPlan`.
         fit_windows: Whether windows shrink to an image that is smaller than they are; see `fitted_window`.
         batch: Windows encoded at once; None is `WINDOWS_PER_BATCH` of the device.
+
+    Raises:
+        EncoderError: If the scan as a whole cannot be in Hounsfield units. Its windows are not asked: one may well be
+            of plain 0, or of 0 and 1.
     """
-    return next(extract_many(encoder, [(hu, native)], overlap=overlap, fit_windows=fit_windows, batch=batch))
+    scan = NamedScan(name, hu, native)
+    return next(extract_many(encoder, [scan], overlap=overlap, fit_windows=fit_windows, batch=batch))
 
 
 def extract_many(
     encoder: Encoder,
-    scans: Iterable[tuple[torch.Tensor, Grid]],
+    scans: Iterable[NamedScan],
     *,
     overlap: float = 0.0,
     fit_windows: bool = False,
@@ -176,31 +203,42 @@ def extract_many(
 
     Args:
         encoder: The frozen encoder, on the device of the scans.
-        scans: (D, H, W) float32 HU and their grids; taken only as they are needed.
+        scans: Taken only as they are needed.
         overlap: As in `extract`.
         fit_windows: As in `extract`.
         batch: As in `extract`.
 
     Yields:
         The features of each scan, in order.
+
+    Raises:
+        EncoderError: As `extract`, or whatever `scans` raises; the scans before it are yielded first.
     """
     jobs: deque[_Job] = deque()
     waiting: list[tuple[_Job, tuple[int, int, int]]] = []
 
     def encode() -> None:
-        features = encoder(torch.stack([job.window_at(origin) for job, origin in waiting])[:, None])
+        features = encoder(torch.stack([job.window_at(origin) for job, origin in waiting])[:, None], judged=True)
         for (job, origin), feature_map, embedding in zip(waiting, features.map, features.embedding, strict=True):
             job.add(origin, feature_map, embedding)
         waiting.clear()
 
-    for hu, native in scans:
-        job = _Job.of(encoder, hu, native, overlap, fit_windows)
+    failure: TapctError | None = None
+    planned = (_Job.of(encoder, scan, overlap, fit_windows) for scan in scans)
+    while True:
+        try:
+            job = next(planned)
+        except StopIteration:
+            break
+        except TapctError as error:  # a scan must not take those with it that wait for a full batch
+            failure = error
+            break
         if waiting and waiting[0][0].window != job.window:
             encode()
         jobs.append(job)
         for origin in job.origins:
             waiting.append((job, origin))
-            if len(waiting) == (batch or WINDOWS_PER_BATCH[hu.device.type]):
+            if len(waiting) == (batch or WINDOWS_PER_BATCH[job.image.device.type]):
                 encode()
         while jobs and jobs[0].is_done:
             yield jobs.popleft().result()
@@ -208,3 +246,5 @@ def extract_many(
         encode()
     while jobs:
         yield jobs.popleft().result()
+    if failure is not None:
+        raise failure

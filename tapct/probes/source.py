@@ -148,7 +148,7 @@ class CaseSource:
         if features is None:
             start = time.perf_counter()
             options: dict[str, Any] = {"overlap": self._overlap, "fit_windows": self._fit_windows}
-            features = extract(self._encoder, scan.hu, scan.grid, **options)
+            features = extract(self._encoder, scan.hu, scan.grid, name=scan.name, **options)
             if not are_finite(features.map, features.embeddings):
                 raise EncoderError(f"{self._encoder.card.name} gives features that are not finite for {scan.name}")
             self._took(start)

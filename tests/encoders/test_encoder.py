@@ -70,7 +70,8 @@ def test_hu_are_clipped_and_normalised_as_in_appendix_b():
         (lambda x: x.masked_fill(x > 700, float("nan")), "NaN or infinite"),
         (lambda x: x.masked_fill(x > 700, float("inf")), "NaN or infinite"),
         (lambda x: (x + 1000) / 1800, "not Hounsfield units"),
-        (lambda x: x * 0, "not Hounsfield units"),
+        (lambda x: ((x + 1000) / 1800) * torch.tensor([0.0, 1.0]).view(2, 1, 1, 1, 1), "not Hounsfield units"),
+        (lambda x: (x > 0).float(), "not Hounsfield units"),
     ],
 )
 def test_an_input_that_cannot_be_a_window_in_hu_is_refused(bad, message):
@@ -79,8 +80,21 @@ def test_an_input_that_cannot_be_a_window_in_hu_is_refused(bad, message):
     assert "small-3d" in str(error.value)
 
 
-def test_a_window_of_plain_air_is_valid():
-    assert torch.isfinite(small_encoder()(torch.full((1, 1, 8, 64, 64), AIR)).map).all()
+@pytest.mark.parametrize("value", [AIR, 0.0, 0.5, 1.0])
+def test_a_window_of_one_value_is_valid_alone_and_beside_others(value):
+    """Plain 0 is what resampling tools fill with, and water; -1000 is air."""
+    encoder, plain = small_encoder(), torch.full((1, 1, 8, 64, 64), value)
+    alone = encoder(plain).map
+    assert torch.isfinite(alone).all()
+    for others in (windows(), torch.zeros(2, 1, 8, 64, 64)):
+        torch.testing.assert_close(encoder(torch.cat((others, plain))).map[2:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_one_window_with_nan_among_sound_ones_is_refused():
+    x = windows()
+    x[1, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(EncoderError, match="NaN or infinite"):
+        small_encoder()(x)
 
 
 def test_a_2d_encoder_wants_single_slices():

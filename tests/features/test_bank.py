@@ -491,6 +491,24 @@ def test_features_that_are_not_finite_are_never_stored(what, value, dtype, messa
     assert not list(tmp_path.glob("??/*.safetensors"))
 
 
+class Poisoned(Quickstart):
+    """A task whose own reading breaks one voxel of a case."""
+
+    def read(self, case):
+        ct, target = super().read(case)
+        if case == "c1":
+            ct.hu[3, 20, 20] = np.nan
+        return ct, target
+
+
+def test_a_broken_scan_is_named_and_those_before_it_are_stored_whatever_shares_a_batch(original, tmp_path, monkeypatch):
+    monkeypatch.setitem(WINDOWS_PER_BATCH, "cpu", 64)
+    with pytest.raises(EncoderError, match="cubic cannot encode quickstart, case c1: the values are NaN or infinite"):
+        filled(tmp_path, parts_of(original, Poisoned))
+    bank = filled(tmp_path, [parts_of(original)[0]], mode=CacheMode.USE)
+    assert bank.extracted == 1, "only the broken scan was left to extract"
+
+
 def test_a_case_that_the_bank_was_not_filled_with_is_a_clear_error(original, tmp_path):
     train, val, test = parts_of(original)
     bank = filled(tmp_path, [train])

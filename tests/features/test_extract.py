@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tapct.features import FeatureMemory, extract
+from baselines.intensity import Intensity
+from tapct.errors import EncoderError
+from tapct.features import FeatureMemory, NamedScan, extract, extract_many
 from tapct.probes.dense import predict_labels
 from tapct.volumes import Grid, LinearMap, read_ct
 from tests.small import CubicMillimetres, Small3D, abdomen, small_card, small_encoder
@@ -73,6 +75,75 @@ def test_features_do_not_depend_on_how_many_windows_go_together():
     torch.testing.assert_close(one.map, many.map, atol=1e-5, rtol=1e-5)
     assert one.embeddings.shape == (4, 48)  # 25 slices: windows of 8 at 0, 8, 16, 20 of the 28 padded ones
     assert one.padding == (3, 0, 0)
+
+
+def filled(slices: slice, fill) -> NamedScan:
+    """A slab of real CT (25 slices, 4 windows of 8 for Small3D) with some slices replaced."""
+    ct, _ = abdomen((slice(70, 95), slice(None), slice(None)))
+    hu = torch.from_numpy(ct.hu).clone()
+    hu[slices] = fill(hu[slices]) if callable(fill) else fill
+    return NamedScan("filled", hu, ct.grid)
+
+
+def zero_and_one(hu: torch.Tensor) -> torch.Tensor:
+    return (hu > 0).float()
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0, zero_and_one], ids=["zeros", "ones", "zeros and ones"])
+@pytest.mark.parametrize("encoder_class", [Small3D, CubicMillimetres, Intensity])
+def test_a_window_of_fill_passes_with_any_number_of_windows_a_batch(fill, encoder_class):
+    """A window of plain 0, the fill of SimpleITK and scipy, ended extraction alone and passed beside others."""
+    encoder, scan = encoder_class("random"), filled(slice(0, 16), fill)
+    one, *others = (extract(encoder, scan.hu, scan.grid, batch=batch) for batch in (1, 2, 8))
+    for other in others:
+        torch.testing.assert_close(other.map, one.map, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(other.embeddings, one.embeddings, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fit_windows", [False, True])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_scans_that_share_batches_have_the_features_that_each_has_alone(batch, fit_windows):
+    encoder = small_encoder()
+    scans = [filled(slice(0, n), fill) for n, fill in ((0, 0.0), (25, 0.0), (9, 0.0), (16, zero_and_one))]
+    scans.append(NamedScan("thin", scans[0].hu[:5], Grid.of((5, *scans[0].hu.shape[1:]), scans[0].grid.affine)))
+    alone = [extract(encoder, s.hu, s.grid, fit_windows=fit_windows, batch=1) for s in scans]
+    for order in ([0, 1, 2, 3, 4], [4, 1, 3, 0, 2]):
+        found = extract_many(encoder, [scans[i] for i in order], fit_windows=fit_windows, batch=batch)
+        for i, features in zip(order, found, strict=True):
+            torch.testing.assert_close(features.map, alone[i].map, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(features.embeddings, alone[i].embeddings, atol=1e-5, rtol=1e-5)
+
+
+def with_one(value):
+    def spoilt(hu: torch.Tensor) -> torch.Tensor:
+        hu = hu.clone()
+        hu[3, 40, 50] = value
+        return hu
+
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda hu: (hu + 1024).clamp(0, 2000) / 2000, r"all values lie in \[0, .*not Hounsfield units"),
+        (with_one(float("nan")), "NaN or infinite"),
+        (with_one(float("inf")), "NaN or infinite"),
+        (with_one(float("-inf")), "NaN or infinite"),
+    ],
+    ids=["normalised", "NaN", "inf", "-inf"],
+)
+@pytest.mark.parametrize("slices", [5, 25])  # one window with padding around the scan, and several
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_scan_that_cannot_be_hu_is_refused_by_name_and_takes_no_other_with_it(spoil, message, slices, batch):
+    good = filled(slice(0, 0), 0.0)
+    grid = Grid.of((slices, *good.hu.shape[1:]), good.grid.affine)
+    bad = NamedScan("case 7", spoil(good.hu[:slices]), grid)
+    encoder = small_encoder()
+    found = extract_many(encoder, [good, bad, good], batch=batch)
+    torch.testing.assert_close(next(found).map, extract(encoder, good.hu, good.grid).map, atol=1e-5, rtol=1e-5)
+    with pytest.raises(EncoderError, match=f"small-3d cannot encode case 7: .*{message}"):
+        next(found)
 
 
 def test_a_feature_lies_where_its_voxels_lie_in_the_patient():
