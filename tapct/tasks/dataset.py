@@ -249,6 +249,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             ct = self._perturbed(case, ct)
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
+        except MemoryError as error:
+            raise TaskError(f"{self.spec.name}, case {case}: there is not enough memory to read it") from error
         return ct, target
 
     @override

@@ -1,5 +1,6 @@
 """Reads LUNA25's nodule blocks: the voxels as a NumPy file, and where they lie as a pickle that is never trusted."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from tapct.errors import VolumeError
 from tapct.volumes import Volume
+from tapct.volumes.content import HEAD, what_it_is
 from tapct.volumes.orient import lps_to_ras
 from tapct.volumes.read import ct_volume
 
@@ -17,6 +19,9 @@ BLOCK_SHAPE = (64, 128, 128)
 
 SPACING_TOLERANCE = 1e-3
 """Relative; the metadata went through a NIfTI header, which keeps spacing and direction in float32."""
+
+LARGEST_METADATA = 2**16
+"""Bytes; those of the release have less than a thousand."""
 
 _KINDS = {"f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8"}
 """Number types that metadata may hold."""
@@ -36,14 +41,16 @@ def read_block(image: Path, metadata: Path) -> Volume:
         VolumeError: If a file is damaged or is not what it should be, or the values cannot be HU.
     """
     try:
-        voxels = np.load(image, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise VolumeError(f"{image} cannot be read as a NumPy array ({error}). Unpack the archive again") from error
+        voxels = np.lib.format.open_memmap(image, mode="r")  # reads nothing yet, whatever size its header claims
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        with image.open("rb") as file:
+            reason = what_it_is(file.read(HEAD)) or error
+        raise VolumeError(f"{image} cannot be read as a NumPy array ({reason}). Unpack the archive again") from error
     if voxels.shape != BLOCK_SHAPE or voxels.dtype.kind not in "iuf":
         raise VolumeError(
             f"{image} holds {voxels.shape} of {voxels.dtype}; LUNA25's blocks are {BLOCK_SHAPE} numbers (z, y, x)"
         )
-    return ct_volume(voxels, _affine(metadata), str(image))
+    return ct_volume(np.array(voxels), _affine(metadata), str(image))
 
 
 def _affine(path: Path) -> np.ndarray:
@@ -118,7 +125,7 @@ _HARMLESS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # in Python: that in C allocates whatever place a file names for a memo
     @override
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:
@@ -129,7 +136,9 @@ class _Unpickler(pickle.Unpickler):
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Returns the dict in a `.npy` file of one pickled object, its arrays as arrays; runs nothing of it."""
     try:
-        with path.open("rb") as file:
+        if path.stat().st_size > LARGEST_METADATA:
+            raise ValueError(f"it is {path.stat().st_size:,} bytes long")
+        with io.BytesIO(path.read_bytes()) as file:
             if np.lib.format.read_magic(file) != (1, 0) or not np.lib.format.read_array_header_1_0(file)[2].hasobject:
                 raise ValueError("it holds no pickled dict")
             content = _Unpickler(file).load()

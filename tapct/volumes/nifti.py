@@ -1,19 +1,27 @@
 """Reads NIfTI through nibabel, which takes every affine; ITK refuses those that are not orthonormal."""
 
 import gzip
+import math
+import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
-import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from tapct.errors import VolumeError
+from tapct.volumes.content import HEAD, what_it_is
+from tapct.volumes.nifti_header import Header, unreadable
 from tapct.volumes.orient import Stored, as_3d
+from tapct.volumes.sizes import check_claim, check_memory, deflated
 
-# What nibabel, gzip and zlib raise on a file that is cut short, damaged, or no NIfTI at all.
-_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
+_GZIP = b"\x1f\x8b"
+# What nibabel, gzip and zlib raise on a file that is cut short or damaged.
+_DAMAGED = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
 
 
 def load_nifti(path: Path) -> Stored:
@@ -27,57 +35,75 @@ def load_nifti(path: Path) -> Stored:
         an sform nor a qform.
 
     Raises:
-        VolumeError: The file is damaged, not NIfTI, not 3-D, not real numbers, or not in mm.
+        VolumeError: The file is damaged, not NIfTI, not 3-D, not real numbers, or not in mm; its header contradicts
+            itself, or claims more than the file or memory can hold.
     """
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rb") as stream:
-            image = type(_open(path)).from_stream(stream)
-            array = np.asanyarray(image.dataobj)
-            while stream.read(2**20):  # gzip compares its checksum only when the end is reached
-                pass
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    if array.dtype.kind not in "iuf":
-        raise VolumeError(
-            f"{path} holds {array.dtype} voxels (colours or complex numbers), not one number a voxel. "
-            "Export the scan itself, not a rendering of it."
-        )
-    return Stored(as_3d(array, str(path)), _affine(image, path))
+    with _opened(path) as stream:
+        header = Header.read(path, stream)
+        affine = header.affine()
+        _check_size(header)
+        stream.seek(0)
+        image: Any = header.image.from_stream(stream)  # type: ignore[arg-type]
+        array = np.asanyarray(image.dataobj)
+        _check_end(header, stream)
+    return Stored(as_3d(array, str(path)), affine, step=header.step)
 
 
 def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:
     """Reads only the header: the shape in the file's own axis order, and the affine as from `load_nifti`."""
+    with _opened(path) as stream:
+        header = Header.read(path, stream)
+    return header.shape, header.affine()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of the file, unpacked where its name says that they are packed.
+
+    Raises:
+        VolumeError: The name says the wrong thing, or the file turns out to be damaged.
+    """
+    packed = path.name.lower().endswith(".gz")
     try:
-        image = _open(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    return image.shape, _affine(image, path)
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if packed != head.startswith(_GZIP):
+            raise unreadable(path, _wrong_name(path, head))
+        with cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb") as stream:
+            yield stream
+    except VolumeError:
+        raise
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())  # nibabel breaks lines inside a message
+        raise unreadable(
+            path,
+            f"{type(error).__name__}: {reason}; it is {path.stat().st_size:,} bytes long. Most likely a download was "
+            "interrupted: Download it again",
+        ) from error
 
 
-def _open(path: Path) -> nib.Nifti1Image:
-    """The header; NIfTI-2 is a subclass of NIfTI-1 in nibabel."""
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Image):
-        raise ImageFileError(f"it is a {type(image).__name__}")
-    return image
+def _wrong_name(path: Path, head: bytes) -> str:
+    if head.startswith(_GZIP):
+        return f"it is gzip: rename it {path.name}.gz, or unpack it"
+    if head[:4] in (struct.pack(f"{endian}i", size) for endian in "<>" for size in (348, 540)):
+        return f"it is NIfTI that is not packed: rename it {path.name[:-3]}"
+    return what_it_is(head) or "it is no gzip: Download it again"
 
 
-def _affine(image: nib.Nifti1Image, path: Path) -> np.ndarray | None:
-    unit = image.header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):
-        raise VolumeError(
-            f"{path} gives its positions in {unit}, not mm. Scale its affine to mm and set the unit to mm."
+def _check_size(header: Header) -> None:
+    size = header.path.stat().st_size
+    held = deflated(size) if header.path.name.lower().endswith(".gz") else size
+    check_claim(header.path, header.shape, header.dtype.itemsize, held - header.start)
+    check_memory(header.path, header.shape, header.dtype.itemsize + 8 * (header.step > 0))  # scaled values are float64
+
+
+def _check_end(header: Header, stream: BinaryIO) -> None:
+    """Reads to the end, where gzip compares its checksum; a slice or more that is left is part of the scan."""
+    stream.seek(header.start + math.prod(header.shape) * header.dtype.itemsize)
+    left = sum(len(piece) for piece in iter(lambda: stream.read(2**20), b""))
+    if left >= math.prod(header.shape[:2]) * header.dtype.itemsize:
+        raise unreadable(
+            header.path,
+            f"its header says {header.shape} voxels of {header.dtype}, and {left:,} bytes more follow: dim or datatype "
+            "is wrong. Convert the scan again",
         )
-    # Without both codes nibabel invents an affine from the voxel sizes: left and right would be a guess.
-    placed = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
-    return np.asarray(image.affine, dtype=np.float64) if placed else None
-
-
-def _unreadable(path: Path, error: Exception) -> VolumeError:
-    reason = " ".join(str(error).split())  # nibabel breaks lines inside a message
-    return VolumeError(
-        f"{path} cannot be read as NIfTI ({type(error).__name__}: {reason}). "
-        "Most likely a download was interrupted, or a web page or pointer file was saved under its name: "
-        f"it is {path.stat().st_size:,} bytes long. Download it again."
-    )

@@ -15,11 +15,13 @@ class Stored(NamedTuple):
         array: Voxels in the file's own axis order.
         affine: (4, 4) float64, index in that order to mm in RAS+; None where the header does not say.
         notes: What a user should know of how the file was read, one sentence each; usually empty.
+        step: Distance in value of neighbouring stored whole numbers, where the file scales them; else 0.
     """
 
     array: np.ndarray
     affine: np.ndarray | None
     notes: tuple[str, ...] = ()
+    step: float = 0.0
 
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

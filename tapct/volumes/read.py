@@ -15,11 +15,18 @@ from tapct.volumes.metaimage import load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
 from tapct.volumes.orient import Stored, to_spl
 from tapct.volumes.plausibility import implausible_hu
+from tapct.volumes.sizes import memory_errors
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 
 SUPPORTED = "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), or a folder with the DICOM files of one CT series"
 _NIFTI = (".nii", ".nii.gz")
 _METAIMAGE = (".mha", ".mhd")
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+COARSEST_STEP = 0.01
+"""Labels that a file scales may be off by half a step where steps are at most this; one in a hundred values that are
+no labels would pass by chance, and a label map that was interpolated has thousands."""
+_FLOAT32 = 4 * float(np.finfo(np.float32).eps)
+"""Relative rounding of a slope and an intercept that are stored in float32."""
 
 
 def read_ct(path: str | Path) -> Volume:
@@ -36,13 +43,14 @@ def read_ct(path: str | Path) -> Volume:
             or cannot be in HU; or its header does not place it in the patient.
     """
     path = Path(path)
-    stored = _load(path)
-    if stored.affine is None:
-        raise VolumeError(
-            f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
-            "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
-        )
-    return ct_volume(stored.array, stored.affine, str(path), stored.notes)
+    with memory_errors(path):
+        stored = _load(path)
+        if stored.affine is None:
+            raise VolumeError(
+                f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
+                "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
+            )
+        return ct_volume(stored.array, stored.affine, str(path), stored.notes)
 
 
 def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
@@ -88,11 +96,13 @@ def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
             f"{path} is DICOM, and labels are read from NIfTI or MetaImage. Convert the segmentation object "
             "first (for example with dcmqi's segimage2itkimage)."
         )
-    stored, affine, _ = _load(path)
-    if affine is None:
-        affine = _borrowed_affine(path, stored.shape, reference)
-    array, affine = to_spl(stored, affine, str(path))
-    labels = LabelMap(_whole_numbers(array, path), affine, str(path))
+    with memory_errors(path):
+        stored = _load(path)
+        affine = stored.affine
+        if affine is None:
+            affine = _borrowed_affine(path, stored.array.shape, reference)
+        array, affine = to_spl(stored.array, affine, str(path))
+        labels = LabelMap(_whole_numbers(array, path, stored.step), affine, str(path))
     if reference is not None:
         check_same_grid(reference, labels)
     return labels
@@ -111,6 +121,11 @@ def _load(path: Path) -> Stored:
         return load_metaimage(path)
     if is_dicom(path):
         return load_dicom(path.parent)
+    if name.endswith(_PAIR):
+        raise VolumeError(
+            f"{path} is half of a pair .hdr and .img. Save the pair as one file, for example with nibabel.save("
+            f"nibabel.load({path.name!r}), 'ct.nii.gz'), and check that left and right are right."
+        )
     raise VolumeError(f"{path} is of no type that is read here. Supported: {SUPPORTED}.")
 
 
@@ -138,17 +153,30 @@ def _check_hu(array: np.ndarray, source: str) -> None:
         raise VolumeError(f"{source} {reason}.")
 
 
-def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
-    """Labels as uint8 or uint16, never by truncation: 0.99 is refused and does not become 0."""
+def _whole_numbers(array: np.ndarray, path: Path, step: float) -> np.ndarray:
+    """Labels as uint8 or uint16, never by truncation: 0.99 is refused and does not become 0.
+
+    nibabel saves whole numbers that it is given as floats as fine steps, so that they come back as 0.99997; they are
+    taken where they lie within half a step, and steps are fine enough that nothing else does by chance.
+    """
     low, high = _finite_range(array, path)
     if array.dtype.kind == "f":
-        broken = array != np.round(array)
+        rounding = _FLOAT32 * max(1.0, abs(low), abs(high)) if step else 0.0
+        broken = abs(array - np.round(array)) > rounding + (step / 2 if step <= COARSEST_STEP else 0)
         if broken.any():
             at = _first(broken)
+            cause = "Labels were interpolated:"
+            if step:
+                cause = (
+                    f"Its header scales stored numbers by scl_slope {step:.9g}: save the labels unscaled, as whole "
+                    "numbers (uint8); if they were interpolated before,"
+                )
             raise VolumeError(
-                f"{path} has {int(broken.sum()):,} values that are not whole numbers, first {array[at]:g} at "
-                f"(z, y, x) = {at}. Labels were interpolated: resample them with nearest neighbour."
+                f"{path} has {int(broken.sum()):,} values that are not whole numbers, first {array[at]} at "
+                f"(z, y, x) = {at}. {cause} resample them with nearest neighbour."
             )
+        if step:
+            array, low, high = np.round(array), round(low), round(high)
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise VolumeError(
             f"{path} has values from {low:g} to {high:g}; labels are whole numbers from 0 to 65535. "

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tapct.errors import VolumeError
@@ -59,6 +60,17 @@ def check_memory(source: str | Path, shape: Sequence[int], itemsize: int) -> Non
             f"{free / 1e9:,.1f} GB of memory are free. Use a machine with more, or fewer processes at a time; if the "
             "scan is not that large, its header is damaged."
         )
+
+
+@contextmanager
+def memory_errors(source: str | Path) -> Iterator[None]:
+    """Turns a MemoryError, where there was less than `check_memory` saw, into the error of a scan."""
+    try:
+        yield
+    except MemoryError as error:
+        raise VolumeError(
+            f"{source} cannot be read: memory is full. Use a machine with more, or fewer processes at a time."
+        ) from error
 
 
 def available_memory(proc: Path = Path("/proc"), control_groups: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tapct.errors import TapctError
-from tapct.tasks import SplitTable, TaskData, task_class
+from tapct.tasks import SplitTable, TaskData, segmentation, task_class
+from tapct.tasks.checks import broken_cases
 from tapct.tasks.findings import findings
 from tapct.tasks.sources.segmentation_splits import voco_table
 from tests.data import lits17
@@ -129,3 +130,25 @@ def test_bad_files_are_named_with_their_case_before_a_run(root, tmp_path):
     (root / "Training_Batch2" / "segmentation-130.nii").unlink()
     with pytest.raises(TapctError, match=r"1 of 2 cases .*'train' lack files .*segmentation-130.nii"):
         LiTS17(root, "train", split_file(tmp_path)).validate()
+
+
+def test_the_doctor_goes_on_after_a_header_that_claims_too_much_and_after_full_memory(root, tmp_path, monkeypatch):
+    lits17.write(root)
+    path = LiTS17(root, "train").ct_path("volume-0")
+    raw = bytearray(path.read_bytes())
+    raw[42:48] = np.array([30000] * 3, "<i2").tobytes()  # the header's dim
+    path.write_bytes(raw)
+    whole = segmentation.read_labels
+    full = LiTS17(root, "val").label_path("volume-10")
+
+    def read_labels(path, reference):
+        if path == full:
+            raise MemoryError
+        return whole(path, reference)
+
+    monkeypatch.setattr(segmentation, "read_labels", read_labels)
+    broken = list(broken_cases([LiTS17(root, part, split_file(tmp_path)) for part in ("train", "val", "test")]))
+    assert len(broken) == 2
+    assert "lits17, case volume-0: " in broken[0]
+    assert "has a header of (30000, 30000, 30000) voxels" in broken[0]
+    assert broken[1] == "lits17, case volume-10: there is not enough memory to read it"

@@ -242,9 +242,31 @@ def test_metadata_written_by_numpy_1_are_read(copy):
     assert (dataset(copy)[0][0] == before).all()
 
 
+def _claims(root, shape):
+    whole = image_path(root).read_bytes()
+    header = whole[:128].replace(b"(64, 128, 128)", shape.ljust(14))
+    image_path(root).write_bytes(header + whole[128:])
+
+
+def _names_a_far_place(root):
+    """A pickle whose memo would take 16 GB in the unpickler that is written in C."""
+    head = metadata_path(root).read_bytes()[:128]
+    metadata_path(root).write_bytes(head + b"\x80\x04Nr\xff\xff\xff\x7f.")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (lambda root: _claims(root, b"(64,10**9,999)".replace(b"10**9", b"99999")), "cannot be read as a NumPy array"),
+        (lambda root: _claims(root, b"(6, -128, 128)"), "cannot be read as a NumPy array|of int16"),
+        (lambda root: np.savez(image_path(root).open("wb"), np.eye(3)), "it is a zip archive"),
+        (lambda root: image_path(root).write_text("<html>", encoding="utf-8"), "it is a web page"),
+        (
+            lambda root: np.save(image_path(root), np.array([None]), allow_pickle=True),
+            "cannot be read as a NumPy array",
+        ),
+        (lambda root: metadata_path(root).write_bytes(bytes(10**6)), "it is 1,000,000 bytes long"),
+        (_names_a_far_place, "no metadata of a LUNA25 block"),
         (lambda root: image_path(root).write_bytes(image_path(root).read_bytes()[:9999]), "cannot be read as a NumPy"),
         (lambda root: np.save(image_path(root), np.load(image_path(root)).T), r"\(128, 128, 64\) of int16"),
         (lambda root: np.save(image_path(root), np.zeros((64, 128, 128)) + 0.5), "already normalised"),

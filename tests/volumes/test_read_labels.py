@@ -61,6 +61,64 @@ def test_a_value_that_is_not_whole_is_refused_and_not_truncated(tmp_path, value)
         read_labels(save(tmp_path / "mask.nii.gz", labels))
 
 
+def save_scaled(path, values, stored):
+    """As nibabel saves floats in a file of whole numbers: with a slope and an intercept of its choice."""
+    image = nib.Nifti1Image(values.astype(np.float64), RAS)
+    image.set_data_dtype(stored)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("top", "stored"),
+    [
+        (1, "int16"),
+        (1, "uint8"),
+        (3, "uint8"),
+        (3, "uint16"),
+        (15, "int16"),
+        (117, "int16"),
+        (300, "int16"),
+        (1, "int32"),
+    ],
+)
+def test_labels_that_nibabel_saved_from_floats_come_back_whole(tmp_path, top, stored):
+    path = save_scaled(tmp_path / "mask.nii.gz", block(top), stored)
+    assert (np.asanyarray(nib.load(path).dataobj) != block(top)).any() or stored == "int32"  # what others read
+    np.testing.assert_array_equal(read_labels(path).labels, spl(block(top)))
+
+
+def test_scaled_labels_with_an_intercept_come_back_whole(tmp_path):
+    save(tmp_path / "mask.nii", np.array([-32768, 32767]).repeat(60).reshape(SHAPE).astype(np.int16))
+    raw = bytearray((tmp_path / "mask.nii").read_bytes())
+    raw[112:120] = np.array([1 / 65535, 0.50000763], "<f4").tobytes()
+    (tmp_path / "mask.nii").write_bytes(raw)
+    assert np.unique(read_labels(tmp_path / "mask.nii").labels).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [0.99, 0.5, 1.001, 0.9999])
+def test_interpolated_labels_are_refused_though_the_file_scales_them(tmp_path, value):
+    labels = block(1).astype(np.float64)
+    labels[1, 2, 3] = value
+    with pytest.raises(
+        VolumeError, match=r"has [1-9]\d* values that are not whole numbers, first \d\.\d{3}.*scl_slope"
+    ):
+        read_labels(save_scaled(tmp_path / "mask.nii.gz", labels, "int16"))
+
+
+def test_steps_too_coarse_to_tell_labels_from_other_values_are_named(tmp_path):
+    with pytest.raises(VolumeError, match=r"scales stored numbers by scl_slope 0\.458\d+: save the labels unscaled"):
+        read_labels(save_scaled(tmp_path / "mask.nii.gz", block(117), "uint8"))
+
+
+def test_a_whole_slope_keeps_labels(tmp_path):
+    save(tmp_path / "mask.nii", block(1).astype(np.uint8))
+    raw = bytearray((tmp_path / "mask.nii").read_bytes())
+    raw[112:116] = np.array([255], "<f4").tobytes()
+    (tmp_path / "mask.nii").write_bytes(raw)
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.nii").labels, 255 * spl(block(1)))
+
+
 @pytest.mark.parametrize(("value", "seen"), [(-1, "-1 to 1"), (70000, "0 to 70000")])
 def test_labels_out_of_range_are_refused(tmp_path, value, seen):
     labels = block(1).astype(np.int32)

@@ -145,6 +145,7 @@ def test_slices_first_as_kits23_stores_them(tmp_path):
     image = nib.Nifti1Image(hu_block(), None)
     image.set_sform(affine, code=2)
     image.set_qform(None, code=0)
+    image.header.set_zooms((3.0, 0.8, 0.8))
     nib.save(image, tmp_path / "imaging.nii.gz")
     volume = read_ct(tmp_path / "imaging.nii.gz")
     np.testing.assert_array_equal(volume.hu, hu_block()[::-1])
@@ -166,7 +167,9 @@ def test_a_scan_without_sform_and_qform_is_refused(tmp_path):
 
 def test_a_degenerate_affine_is_refused(tmp_path):
     image = nib.Nifti1Image(hu_block(), None)
-    image.header.set_sform(np.diag([0.7, 0, 2.5, 1]), code=1)
+    one_plane = np.array([[0.7, 0.8, 0, 0], [0, 0, 0, 0], [0, 0, 2.5, 0], [0, 0, 0, 1]])
+    image.header.set_sform(one_plane, code=1)
+    image.header.set_zooms((0.7, 0.8, 2.5))
     image = nib.Nifti1Image(hu_block(), None, image.header)
     nib.save(image, tmp_path / "flat.nii")
     with pytest.raises(VolumeError, match=r"flat\.nii has a degenerate affine"):
@@ -293,10 +296,20 @@ def damaged(path: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["cut short", "only the header", "text", "checksum", "end missing", "no bytes"])
-def test_a_damaged_file_is_named_with_the_likely_cause(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("cut short", "cannot be read as NIfTI .*interrupted.*Download it again"),
+        ("only the header", r"has a header of \(40, 40, 40\) voxels.*interrupted"),
+        ("text", "cannot be read as NIfTI .*a pointer of Git LFS, not the file: run `git lfs pull`"),
+        ("checksum", "cannot be read as NIfTI .*interrupted.*Download it again"),
+        ("end missing", "cannot be read as NIfTI .*interrupted.*Download it again"),
+        ("no bytes", "cannot be read as NIfTI .*it is empty: fetch it again"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_likely_cause(tmp_path, kind, message):
     path = damaged(tmp_path / "ct.nii.gz", kind)
-    with pytest.raises(VolumeError, match=r"ct\.nii\.gz cannot be read as NIfTI.*interrupted.*Download it again"):
+    with pytest.raises(VolumeError, match=rf"ct\.nii\.gz {message}"):
         read_ct(path)
 
 
@@ -304,5 +317,5 @@ def test_a_damaged_file_is_named_with_the_likely_cause(tmp_path, kind):
 def test_an_uncompressed_file_cut_short_is_refused(tmp_path, size):
     whole = save(tmp_path / "whole.nii", hu_block((10, 10, 10))).read_bytes()
     (tmp_path / "ct.nii").write_bytes(whole[:size])
-    with pytest.raises(VolumeError, match=r"ct\.nii cannot be read as NIfTI.*Download it again"):
+    with pytest.raises(VolumeError, match=r"ct\.nii .*interrupted"):
         read_ct(tmp_path / "ct.nii")
