@@ -1,180 +1,136 @@
 """Reads the DICOM files of one CT series through pydicom (with pylibjpeg for compressed pixels).
 
 Slices are put in order by where they lie, never by file name or instance number, and what would bend the scan
-without an error is refused: a missing or doubled slice, two series in one folder, pixels that do not decode.
+without an error is refused: a missing or doubled slice, two scans in one folder, pixels that do not decode.
 """
 
-from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.misc import is_dicom
+from loguru import logger
 
 from tapct.errors import VolumeError
+from tapct.volumes.dicom_files import UNREADABLE, ct_headers, read_dataset
+from tapct.volumes.dicom_header import TAGS, slice_of
+from tapct.volumes.one_scan import one_stack
 from tapct.volumes.orient import Stored
-from tapct.volumes.slices import Slice, one_stack, stack_affine
+from tapct.volumes.plausibility import implausible_hu
+from tapct.volumes.sizes import check_memory
+from tapct.volumes.slices import Slice, gantry_tilt_deg, stack_affine
 
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-_HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified; others are maps of iodine, density, ...
-_TAGS = [
-    *(
-        "ImageType",
-        "SeriesDescription",
-        "SeriesInstanceUID",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-    ),
-    *("PixelSpacing", "SliceThickness", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"),
-    *("BitsStored", "HighBit", "RescaleSlope", "RescaleIntercept", "RescaleType"),
-]
-# What pydicom and its decoders raise on a damaged, incomplete or undecodable file.
-_UNREADABLE = (
-    *(InvalidDicomError, RuntimeError, ValueError, TypeError),
-    *(KeyError, AttributeError, OSError, EOFError),
-)
+LEAST_TILT_DEG = 0.5
+"""Less is rounding of the positions; a gantry is tilted by whole degrees or halves."""
 
 
 def load_dicom(folder: Path) -> Stored:
     """Reads the one CT series of a folder.
 
     Args:
-        folder: The folder; files that are not DICOM, hidden files and DICOMDIR are passed over, and
-            sub-folders are not searched.
+        folder: The folder; directories of media (DICOMDIR) and files that are known to be no slices by their name are
+            passed over, and sub-folders are not searched.
 
     Returns:
-        The voxels in axis order (slice, row, column), float32 HU.
+        The voxels in axis order (slice, row, column), float32 HU, with notes on what is unusual.
 
     Raises:
-        VolumeError: There is no DICOM file, a modality other than CT, more than one series, a localizer, a
-            missing, doubled or shifted slice, or a file that cannot be read or decoded.
+        VolumeError: There is no DICOM file, a modality other than CT, more than one scan, a localizer, a missing,
+            doubled or shifted slice, or a file that cannot be read or decoded.
     """
-    slices = one_stack([_header(path) for path in _ct_files(folder)], folder)
+    slices = one_stack([slice_of(path, header) for path, header in ct_headers(folder, TAGS).items()], folder)
     affine = stack_affine(slices, folder)
+    check_memory(folder, (len(slices), *slices[0].size), np.float32().itemsize)  # `to_spl` may copy
     hu = np.empty((len(slices), *slices[0].size), dtype=np.float32)
     for plane, item in zip(hu, slices, strict=True):
-        # Each slice has its own slope and intercept. A series with none is taken to hold HU as it is;
-        # `read_ct` refuses it where its values say otherwise.
-        slope, intercept = item.rescale or (1.0, 0.0)
+        slope, intercept = _rescale(item)
         plane[:] = _stored_values(item.path) * slope + intercept
-    return Stored(hu, affine)
+    notes = (*_count_notes(slices), *_tilt_notes(slices), *_undo_inversion(hu, slices))
+    for note in notes:
+        _say(f"{folder}: {note}")
+    return Stored(hu, affine, notes)
 
 
-def _ct_files(folder: Path) -> list[Path]:
-    """The DICOM files of the folder, all of them CT."""
-    modalities: dict[Path, str] = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
-            continue
-        if is_dicom(path):
-            modalities[path] = str(_dataset(path, ["Modality"]).get("Modality") or "unknown")
-        elif path.suffix.lower() in _DICOM_SUFFIXES or path.suffix[1:].isdigit():
-            raise VolumeError(
-                f"{path} is named like a DICOM slice and is none: it is {path.stat().st_size:,} bytes long "
-                "and lacks the DICM mark. If a download was interrupted, fetch it again; else move it away."
-            )
-    if not modalities:
-        inside = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-        raise VolumeError(
-            f"{folder} has no DICOM file directly in it; it has: {', '.join(inside[:5]) or 'nothing'}. "
-            "Name the folder that holds the slices of one series, or a NIfTI or MetaImage file."
-        )
-    counts = Counter(modalities.values())
-    if set(counts) != {"CT"}:
-        other = next(path.name for path, modality in modalities.items() if modality != "CT")
-        found = ", ".join(f"{number} of modality {name}" for name, number in counts.items())
-        raise VolumeError(
-            f"{folder} holds DICOM files that are not CT ({found}; for example {other}). "
-            "Keep only the slices of one CT series in the folder."
-        )
-    return list(modalities)
+@cache
+def _say(message: str) -> None:
+    """Says it once a process, however often a scan is read."""
+    logger.warning(message)
 
 
-def _dataset(path: Path, tags: list[str] | None = None) -> pydicom.Dataset:
-    """The whole file, or only these tags of its header."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=tags)
-    except _UNREADABLE as error:
-        raise VolumeError(f"{path} cannot be read as DICOM ({error}). Fetch the file again.") from error
+def _rescale(item: Slice) -> tuple[float, float]:
+    # Each slice has its own slope and intercept. A series with none is taken to hold HU as it is; `read_ct` refuses it
+    # where its values say otherwise.
+    return item.rescale or (1.0, 0.0)
 
 
-def _header(path: Path) -> Slice:
-    header = _dataset(path, _TAGS)
-    try:
-        item = Slice(
-            path=path,
-            series=str(header.get("SeriesInstanceUID") or ""),
-            title=str(header.get("SeriesDescription") or ""),
-            localizer="LOCALIZER" in str(header.get("ImageType")),
-            size=(int(header.Rows), int(header.Columns)),
-            spacing=_vector(header, "PixelSpacing", 2),
-            orientation=_vector(header, "ImageOrientationPatient", 6).reshape(2, 3),
-            position=_vector(header, "ImagePositionPatient", 3),
-            thickness=_number(header, "SliceThickness"),
-            rescale=_rescale(header),
-        )
-        _check(item, header)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise VolumeError(
-            f"{path} is no slice of a CT scan in HU ({error}). If it is a report or a picture beside the "
-            "scan, move it away; else export the series again."
-        ) from error
-    return item
+def _count_notes(slices: Sequence[Slice]) -> list[str]:
+    """Slices that were lost at an end leave no gap; but an excerpt that was made on purpose is a scan."""
+    listed = max((item.listed_slices or 0 for item in slices), default=0)
+    if listed <= len(slices):
+        return []
+    return [
+        f"The headers tell of {listed} slices (NumberOfSeriesRelatedInstances or ImagesInAcquisition); "
+        f"{len(slices)} are there."
+    ]
 
 
-def _vector(header: pydicom.Dataset, tag: str, length: int) -> np.ndarray:
-    vector = np.atleast_1d(np.array(header.get(tag) or [], dtype=np.float64))
-    if vector.shape != (length,):
-        raise ValueError(f"it has no {tag} of {length} numbers")
-    return vector
+def _tilt_notes(slices: list[Slice]) -> list[str]:
+    tilt_deg = gantry_tilt_deg(slices)
+    if tilt_deg < LEAST_TILT_DEG:
+        return []
+    return [f"The gantry was tilted by {tilt_deg:.1f} degrees: the voxel grid is sheared, as its affine says exactly."]
 
 
-def _number(header: pydicom.Dataset, tag: str) -> float | None:
-    value = header.get(tag)
-    return None if value is None else float(value)
+def _undo_inversion(hu: np.ndarray, slices: Sequence[Slice]) -> list[str]:
+    """Inverts slices that are displayed inverted (MONOCHROME1) where only so they can be HU, and says so.
+
+    How a slice is displayed does not change its HU (DICOM PS3.3 C.7.6.3.1.2); but some programs inverted the stored
+    values for the display.
+
+    Args:
+        hu: (slice, row, column) as slope and intercept have it; changed in place.
+        slices: Their headers.
+
+    Returns:
+        The notes: one, or none.
+    """
+    dark = [number for number, item in enumerate(slices) if item.mirror is not None]
+    if not dark or (problem := implausible_hu(hu[dark])) is None:
+        return []
+    inverted = np.stack([_inverted(hu[number], slices[number]) for number in dark])
+    if implausible_hu(inverted) is not None:
+        return []  # neither can be HU, and `read_ct` says why
+    hu[dark] = inverted
+    return [
+        f"{len(dark)} slices are MONOCHROME1 and were inverted, because as stored the scan {problem.split(':')[0]}."
+    ]
 
 
-def _rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
-    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
-    return None if slope is None or intercept is None else (slope, intercept)
-
-
-def _check(item: Slice, header: pydicom.Dataset) -> None:
-    """Raises ValueError, saying why, if the pixels of the file are not one plane of HU in the patient."""
-    if header.get("NumberOfFrames") not in (None, 1) or header.get("SamplesPerPixel", 1) != 1:
-        raise ValueError("it holds several frames or colours, which are read after a conversion to NIfTI")
-    if header.get("HighBit") not in (None, header.get("BitsStored", 0) - 1):
-        raise ValueError(f"BitsStored {header.BitsStored} and HighBit {header.HighBit} do not fit")
-    if str(header.get("RescaleType") or "").upper() not in _HU_TYPES:
-        raise ValueError(f"its values are of RescaleType {header.RescaleType}, not HU")
-    slope, intercept = item.rescale or (1.0, 0.0)
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise ValueError(f"RescaleSlope {slope} and RescaleIntercept {intercept} lose its values")
-    placed = np.isfinite(item.position).all() and abs(np.linalg.norm(item.normal) - 1) < 1e-3
-    if not placed or not (item.spacing > 0).all():
-        raise ValueError(
-            f"ImagePositionPatient {item.position.tolist()}, ImageOrientationPatient "
-            f"{item.orientation.ravel().tolist()} and PixelSpacing {item.spacing.tolist()} place no pixel"
-        )
+def _inverted(plane: np.ndarray, item: Slice) -> np.ndarray:
+    slope, intercept = _rescale(item)
+    return slope * (item.mirror or 0) + 2 * intercept - plane
 
 
 def _stored_values(path: Path) -> np.ndarray:
-    """The decoded pixels (row, column), sign-extended, and inverted where a high value means dark."""
-    dataset = _dataset(path)
+    """The decoded pixels (row, column), sign-extended."""
+    dataset = read_dataset(path)
     try:
         pixels = dataset.pixel_array
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown")
         raise VolumeError(
             f"{path}: its pixels cannot be decoded (transfer syntax {syntax}; {error}). If a download was "
             "interrupted, fetch it again; else decompress it first (for example with gdcmconv --raw)."
         ) from error
+    row_bytes = dataset.Columns * dataset.BitsAllocated // 8
+    raw_bytes = 0 if dataset.file_meta.TransferSyntaxUID.is_encapsulated else len(dataset.PixelData)
+    if pixels.shape != (dataset.Rows, dataset.Columns) or raw_bytes >= (dataset.Rows + 1) * row_bytes:
+        raise VolumeError(
+            f"{path} holds more pixels than the {dataset.Rows} rows of {dataset.Columns} columns of its header, so one "
+            "of the two is wrong. Export the series again."
+        )
     if dataset.PixelRepresentation == 1:
         # pydicom extends the sign of raw pixels, but trusts a JPEG 2000 stream that declares all 16 bits.
         unused = 8 * pixels.dtype.itemsize - dataset.BitsStored
         pixels = (pixels << unused) >> unused
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        # As ITK: the stored values are mirrored within their range before slope and intercept apply.
-        pixels = ~pixels if dataset.PixelRepresentation == 1 else 2**dataset.BitsStored - 1 - pixels
     return pixels

@@ -11,6 +11,7 @@ from pydicom.misc import is_dicom
 
 from tapct.errors import VolumeError
 from tapct.volumes.dicom import load_dicom
+from tapct.volumes.dicom_files import SLICE_SUFFIXES
 from tapct.volumes.metaimage import load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
 from tapct.volumes.orient import Stored, to_spl
@@ -119,7 +120,7 @@ def _load(path: Path) -> Stored:
         return load_nifti(path)
     if name.endswith(_METAIMAGE):
         return load_metaimage(path)
-    if is_dicom(path):
+    if path.suffix.lower() in SLICE_SUFFIXES or is_dicom(path):
         return load_dicom(path.parent)
     if name.endswith(_PAIR):
         raise VolumeError(

@@ -1,5 +1,6 @@
-"""Puts the headers of DICOM slices in order and finds the regular grid that they make, or says why not."""
+"""What the header of a DICOM slice says, and the regular grid that slices in order make, or why they make none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ GAP_TOLERANCE_MM = 0.01
 """A gap may differ from the median by 1 % or 0.01 mm, whichever is larger."""
 SHIFT_TOLERANCE = 0.1
 """A slice may lie this fraction of a voxel off the straight line from the first slice to the last."""
+NUMBERS_TOLERANCE = 1.1
+"""Slices further apart than 1.1 times their thickness leave a gap."""
 _ROUNDING_MM = 1e-4  # positions are decimal text: 0.63 - 0.62 exceeds 0.01 by a rounding error
 
 
@@ -27,24 +30,37 @@ class Slice:
         series: SeriesInstanceUID, possibly empty.
         title: SeriesDescription, for messages.
         localizer: Whether it is a scout view and no part of a scan.
+        number: InstanceNumber, where the file has one.
         size: (rows, columns).
         spacing: (2,) mm between rows and between columns.
         orientation: (2, 3) direction along a row and down a column, LPS.
         position: (3,) the first pixel in mm, LPS.
         thickness: Of the slice in mm, where the file says so.
+        listed_spacing: SpacingBetweenSlices in mm, where the file says so.
         rescale: (slope, intercept) from stored values to HU, where the file says so.
+        mirror: Where high values are displayed dark (MONOCHROME1), the sum of a stored value and the one that stands
+            for it when all are inverted.
+        listed_slices: How many slices its series or acquisition has, where the file says so.
+        told: What tells scans apart (patient, acquisition, kernel, ...), by tag; what is missing or empty is left out.
+        acquired_s: Time of the acquisition in seconds of the day, where the file says so.
     """
 
     path: Path
     series: str
     title: str
     localizer: bool
+    number: int | None
     size: tuple[int, int]
     spacing: np.ndarray
     orientation: np.ndarray
     position: np.ndarray
     thickness: float | None
+    listed_spacing: float | None
     rescale: tuple[float, float] | None
+    mirror: int | None
+    listed_slices: int | None
+    told: Mapping[str, str]
+    acquired_s: float | None
 
     @property
     def normal(self) -> np.ndarray:
@@ -60,48 +76,6 @@ class Slice:
         )
 
 
-def one_stack(slices: list[Slice], folder: Path) -> list[Slice]:
-    """Insists on one scan, and orders its slices by where they lie across the slice plane.
-
-    Args:
-        slices: At least one header.
-        folder: Where they lie, for the messages.
-
-    Returns:
-        The slices in order.
-
-    Raises:
-        VolumeError: They differ in series, orientation, matrix size or pixel spacing, are localizers, or
-            only some of them say how their values become HU.
-    """
-    stacks: list[list[Slice]] = []
-    for item in slices:
-        stack = next((stack for stack in stacks if stack[0].stacks_with(item)), None)
-        if stack is None:
-            stacks.append([item])
-        else:
-            stack.append(item)
-    if len(stacks) > 1:
-        listing = "".join(f"\n  {_describe(stack)}" for stack in stacks)
-        raise VolumeError(
-            f"{folder} holds {len(stacks)} series or kinds of slices, and a scan is one:{listing}\n"
-            "Move each to a folder of its own, and localizers away."
-        )
-    if any(item.localizer for item in slices):
-        raise VolumeError(
-            f"{folder} holds a localizer, which is no scan: {_describe(slices)}. Move it away, or name the "
-            "folder of the scan."
-        )
-    bare = [item.path.name for item in slices if item.rescale is None]
-    if 0 < len(bare) < len(slices):
-        raise VolumeError(
-            f"{folder}: {len(bare)} of {len(slices)} slices lack RescaleSlope or RescaleIntercept, such as "
-            f"{bare[0]}, so the scan is not in HU throughout. Export the series again."
-        )
-    normal = slices[0].normal
-    return sorted(slices, key=lambda item: float(item.position @ normal))
-
-
 def stack_affine(slices: list[Slice], folder: Path) -> np.ndarray:
     """Places an ordered stack in the patient; a gantry tilt stays in the affine, as a shear.
 
@@ -113,13 +87,14 @@ def stack_affine(slices: list[Slice], folder: Path) -> np.ndarray:
         (4, 4) float64, index (slice, row, column) to mm in RAS+.
 
     Raises:
-        VolumeError: A slice is missing, doubled or shifted; or a single slice does not say how thick it is.
+        VolumeError: Slices are missing, doubled or shifted; or a single slice does not say how thick it is.
     """
     first, last = slices[0], slices[-1]
     if len(slices) > 1:
         _check_gaps(slices, folder)
         step = (last.position - first.position) / (len(slices) - 1)
         _check_straight(slices, step, folder)
+        _check_numbers(slices, step, folder)
     elif first.thickness is None or first.thickness <= 0:
         raise VolumeError(
             f"{first.path} is a single slice without SliceThickness, so its extent is unknown. Add the other "
@@ -135,14 +110,15 @@ def stack_affine(slices: list[Slice], folder: Path) -> np.ndarray:
     return lps_to_ras(affine)
 
 
-def _describe(stack: list[Slice]) -> str:
-    first = stack[0]
-    rows, columns = first.spacing
-    return (
-        f"{len(stack)} files (such as {first.path.name}): {'localizer ' * first.localizer}'{first.title}', "
-        f"{first.size[0]}x{first.size[1]} at {rows:.4g}x{columns:.4g} mm, row and column along "
-        f"{first.orientation.round(3).tolist()}, series {first.series or '(no SeriesInstanceUID)'}"
-    )
+def gantry_tilt_deg(slices: list[Slice]) -> float:
+    """Returns the angle between the way from slice to slice and the direction across them; 0 for a single slice.
+
+    Args:
+        slices: As `one_stack` returns them.
+    """
+    way = slices[-1].position - slices[0].position
+    length, across = np.linalg.norm(way), way @ slices[0].normal
+    return float(np.degrees(np.arccos(min(across / length, 1.0)))) if length > 0 else 0.0
 
 
 def _check_gaps(slices: list[Slice], folder: Path) -> None:
@@ -176,4 +152,30 @@ def _check_straight(slices: list[Slice], step: np.ndarray, folder: Path) -> None
         raise VolumeError(
             f"{folder}: {slices[worst].path.name} lies {off[worst]:.3f} mm off the straight line from the "
             "first slice to the last, so they make no regular grid. Resample the scan to NIfTI first."
+        )
+
+
+def _check_numbers(slices: list[Slice], step: np.ndarray, folder: Path) -> None:
+    """Refuses a scan of which only every n-th slice is there: evenly spaced, and numbered in steps of n.
+
+    Two reconstructions that share their numbers have steps as well, but lie as close as their slices are thick; and a
+    scan with gaps by design is numbered without them.
+    """
+    numbers = [item.number for item in slices if item.number is not None]
+    steps = np.unique(np.diff(numbers))
+    if len(numbers) < len(slices) or len(steps) != 1 or abs(steps[0]) < 2:
+        return
+    lacking, (first, second) = abs(int(steps[0])), slices[:2]
+    across, along = float(step @ first.normal), float(np.linalg.norm(step))
+    thickness, listed = first.thickness or 0.0, first.listed_spacing or 0.0
+    # The slices between would close the gaps, and overlap by two thirds at most.
+    apart = across / thickness if thickness > 0 else 0.0
+    gaps = max(NUMBERS_TOLERANCE, lacking / 3) < apart <= NUMBERS_TOLERANCE * lacking
+    told = any(abs(spacing - lacking * listed) < (NUMBERS_TOLERANCE - 1) * listed for spacing in (across, along))
+    if gaps or told:
+        raise VolumeError(
+            f"{folder}: only every {lacking}. slice is there: InstanceNumber goes from {first.number} "
+            f"({first.path.name}) to {second.number} ({second.path.name}) and on in steps of {lacking}, and the slices "
+            f"lie {across:.4g} mm apart, with SliceThickness {first.thickness} and SpacingBetweenSlices "
+            f"{first.listed_spacing} mm. Fetch the series again; if it was thinned on purpose, convert it to NIfTI."
         )

@@ -1,11 +1,15 @@
-"""Writes small DICOM series, right ones and broken ones."""
+"""Writes small DICOM series, right ones and broken ones, and compares how they are read with ITK."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
+import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from tapct.volumes.read import read_ct
 
 Edit = Callable[[FileDataset, int], None]
 
@@ -84,3 +88,19 @@ def write_series(
             edit(dataset, number)
         dataset.save_as(path, enforce_file_format=True)
     return paths
+
+
+def itk_series(files: list[Path]) -> sitk.Image:
+    """ITK's reading of slices that are given in order, oriented to LPS."""
+    return sitk.DICOMOrient(sitk.ReadImage([str(path) for path in files]), "LPS")
+
+
+def assert_equals_itk(folder: Path, files: list[Path]) -> None:
+    """Compares `read_ct` with ITK: values, spacing, and where the corners lie."""
+    volume, expected = read_ct(folder), itk_series(files)
+    np.testing.assert_allclose(volume.hu, sitk.GetArrayFromImage(expected), atol=1e-3)
+    assert volume.spacing_mm == pytest.approx(expected.GetSpacing()[::-1], abs=1e-3)
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(volume.shape) - 1)
+    for corner, world in zip(corners.tolist(), volume.index_to_world(corners), strict=True):
+        x, y, z = expected.TransformIndexToPhysicalPoint(corner[::-1])
+        np.testing.assert_allclose(world, [-x, -y, z], atol=1e-3)
