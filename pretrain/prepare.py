@@ -27,7 +27,7 @@ from rich.table import Table
 
 from pretrain.errors import PretrainError
 from pretrain.fingerprint import Fingerprint, foreground
-from pretrain.sources import Source, dicom_patient, find_scans
+from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
 from tapct.errors import VolumeError
 from tapct.files import write_atomically
@@ -164,7 +164,7 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         source=str(source.path),
         source_bytes=source.bytes,
         source_mtime_ns=source.mtime_ns,
-        patient=source.patient if settings.patient_given else dicom_patient(source.path) or source.patient,
+        patient=source.patient if settings.patient_given else patient_of_series(source.path) or source.patient,
         shape=scan.shape,
         spacing_mm=scan.spacing_mm,
         foreground_slices=body.slices,

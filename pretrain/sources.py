@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pydicom
-from pydicom.misc import is_dicom
-
 from pretrain.errors import PretrainError
+from tapct.volumes.dicom_files import dicom_patient, may_hold_series
 
 _FILES = (".nii", ".nii.gz", ".mha", ".mhd")
 
@@ -84,16 +82,11 @@ def find_scans(
     return [found[path] for path in sorted(found)]
 
 
-def dicom_patient(path: Path) -> str | None:
+def patient_of_series(path: Path) -> str | None:
     """Returns the PatientID of a scan that could be read; None where it is not DICOM or has none."""
     if path.name.lower().endswith(_FILES):
         return None
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    first = next((file for file in files if file.is_file() and is_dicom(file)), None)
-    if first is None:
-        return None
-    header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
-    return str(header.get("PatientID") or "") or None
+    return dicom_patient(path if path.is_dir() else path.parent)
 
 
 def _candidates(root: Path) -> Iterator[tuple[Path, list[Path]]]:
@@ -111,17 +104,9 @@ def _candidates(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
         scans = [file for file in files if file.name.lower().endswith(_FILES)]
         yield from ((file, [file]) for file in scans)
-        others = [f for f in files if not f.name.lower().endswith(_FILES) and f.name.upper() != "DICOMDIR"]
-        if any(_may_be_dicom(file) for file in others):
+        others = [file for file in files if not file.name.lower().endswith(_FILES)]
+        if may_hold_series(others):
             yield Path(folder), others
-
-
-def _may_be_dicom(path: Path) -> bool:
-    """Whether it is DICOM; also where that cannot be seen, so that the reader says why."""
-    try:
-        return path.is_file() and is_dicom(path)
-    except OSError:
-        return True
 
 
 def _patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from pretrain import prepare as module
 from pretrain.errors import PretrainError
@@ -18,6 +21,7 @@ from pretrain.prepare import main
 from pretrain.sources import find_scans
 from pretrain.store import Box, Store, read_index
 from tests.conftest import QUICKSTART
+from tests.volumes.dicom_files import write_series
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 
@@ -207,8 +211,6 @@ def test_links_are_followed_and_a_link_back_ends(tmp_path):
 
 
 def test_patients_of_dicom_series(tmp_path):
-    import pydicom
-
     series = tmp_path / "in" / "study" / "series"
     series.mkdir(parents=True)
     for path in (QUICKSTART / "chest" / "ct_dicom").iterdir():
@@ -219,16 +221,44 @@ def test_patients_of_dicom_series(tmp_path):
     assert [row.patient for row in rows(tmp_path / "store")] == ["Jane^0042"]
 
 
+def test_dicom_folders_are_found_as_the_reader_reads_them(tmp_path):
+    """A directory of media does not hide the patient, and what is left of a series is quarantined by name."""
+
+    def of_patient_7(dataset, _):
+        dataset.PatientID = "P7"
+
+    source = tmp_path / "in"
+    for name in ("whole", "cut", "lost"):
+        write_series(source / name, scan().astype(int) + 1200, intercept=-1200.0, edit=of_patient_7)
+    directory = pydicom.dcmread(source / "whole" / "slice_0.dcm")
+    directory.SOPClassUID = directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    del directory.Modality, directory.PatientID, directory.PixelData
+    for folder in ("whole", "directory"):  # as on a CD, also in a folder without slices
+        (source / folder).mkdir(exist_ok=True)
+        directory.save_as(source / folder / "DIRFILE")
+    for path in (source / "lost").iterdir():
+        path.write_bytes(b"")
+    (source / "cut" / "slice_19.dcm").rename(source / "cut" / "slice_19.dcm.part")
+    (source / "texts").mkdir()
+    (source / "texts" / "README").write_text("no scan", encoding="utf-8")
+    assert run(source, "-o", tmp_path / "store") == 1
+    assert [(Path(row.source).name, row.patient) for row in rows(tmp_path / "store")] == [("whole", "P7")]
+    refused = quarantine(tmp_path / "store")
+    assert sorted(refused) == ["cut", "lost"]
+    assert "slice_19.dcm.part lies among 19 slices" in refused["cut"]
+    assert "slice_0.dcm is no DICOM file: it is empty" in refused["lost"]
+
+
 def test_scans_that_may_not_be_read_are_quarantined(tmp_path, monkeypatch):
     source = tmp_path / "in"
     write(source / "a.nii.gz")
     (source / "series").mkdir()
-    (source / "series" / "1.dcm").write_bytes(b"")
+    (source / "series" / "1").write_bytes(b"")
 
     def forbidden(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pretrain.sources.is_dicom", forbidden)
+    monkeypatch.setattr("tapct.volumes.dicom_files._head", forbidden)
     assert run(source, "-o", tmp_path / "store") == 1
     assert list(quarantine(tmp_path / "store")) == ["series"]
 
