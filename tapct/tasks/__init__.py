@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tapct import lazy
-from tapct.tasks.checks import broken_cases, require_sound
+from tapct.tasks.checks import examine, require_sound
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.quickstart import Quickstart
@@ -25,7 +25,7 @@ __all__ = [
     "SplitTable",
     "TaskData",
     "TaskSpec",
-    "broken_cases",
+    "examine",
     "list_tasks",
     "require_sound",
     "task_class",

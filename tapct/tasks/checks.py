@@ -1,10 +1,15 @@
-"""Reading every case once before any GPU time is spent, and remembering which were sound."""
+"""Reading every case once before any GPU time is spent, and remembering what was found."""
 
+import difflib
+import functools
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from loguru import logger
 from rich.progress import track
@@ -12,84 +17,216 @@ from torch.utils.data import DataLoader, Dataset
 
 from tapct.errors import TapctError, TaskError
 from tapct.files import cache_folder, write_atomically
+from tapct.tasks import anatomy, landmarks, organs
+from tapct.tasks.anatomy import Orientation
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.look import Look, look_at
 
 SHOWN = 10
-"""Broken cases that a message names."""
+"""Cases that a message names."""
+
+ACCEPT_ALL = "all"
+"""Instead of names: every case is accepted as it lies."""
 
 
-class _Case(Dataset):
-    """Reads cases for what is wrong with them: "" or the message."""
+WRONG_MEND = (
+    "Compare them with the release, and mend or fetch them again, or leave them out with a split_file of your own. A "
+    "patient who is like that (situs inversus) is accepted by name: data.init_args.accept_orientation: [CASE, ...], or "
+    "[all], which the record names"
+)
 
-    def __init__(self, todo: Sequence[tuple[CTDataset, int]]) -> None:
-        self._todo = todo
+
+class CaseOf(NamedTuple):
+    """A case of a dataset."""
+
+    dataset: CTDataset
+    case: str
+
+
+class Accepted:
+    """Cases that may lie otherwise than their headers say: these names, or all."""
+
+    def __init__(self, dataset: CTDataset, names: Collection[str]) -> None:
+        """Initializes it.
+
+        Args:
+            dataset: Of the task.
+            names: Cases of the task's split, on whatever side, or `ACCEPT_ALL` alone.
+
+        Raises:
+            TaskError: If a name is no case.
+        """
+        self._all = list(names) == [ACCEPT_ALL]
+        self._names = set(names)
+        cases = {case for part in dataset.table.cases.values() for case in part}
+        for name in sorted(self._names - cases) if not self._all else ():
+            close = " or ".join(difflib.get_close_matches(name, cases, 3)) or "one of its split file"
+            raise TaskError(f"accept_orientation: {dataset.spec.name} has no case '{name}'. Did you mean {close}?")
+
+    def __contains__(self, case: object) -> bool:
+        return self._all or case in self._names
+
+
+@dataclass(frozen=True, eq=False)
+class CaseCheck:
+    """What was found in a case.
+
+    Attributes:
+        of: The case.
+        broken: Why it cannot be used; empty where it can.
+        orientation: What its organs say of its orientation; nothing where it is broken or has no labels.
+        look: What it looks like, where that was asked for.
+    """
+
+    of: CaseOf
+    broken: str = ""
+    orientation: Orientation = field(default_factory=Orientation)
+    look: Look | None = None
+
+
+class _Reader(Dataset):
+    """Reads cases; whatever goes wrong with one is said of that one."""
+
+    def __init__(self, todo: Sequence[CaseOf], looks: Collection[CaseOf]) -> None:
+        self._todo, self._looks = todo, looks
+        self._plain = {dataset: dataset.perturbed(None) for dataset in {of.dataset for of in todo}}
 
     def __len__(self) -> int:
         return len(self._todo)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> tuple[str, Orientation, Look | None]:
         dataset, case = self._todo[index]
         try:
-            dataset.read(dataset.cases[case])
+            return "", *self._read(self._plain[dataset], case, self._todo[index] in self._looks)
         except TapctError as error:
-            return str(error)
-        return ""
+            return str(error), Orientation(), None
+        except MemoryError as error:
+            why = f"there is not enough memory to read it ({error})"
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise: there are other cases
+            why = f"{type(error).__name__}: {error}"
+        return f"{dataset.spec.name}, case {case}: {why}", Orientation(), None
+
+    def _read(self, dataset: CTDataset, case: str, chosen: bool) -> tuple[Orientation, Look | None]:
+        ct, target = dataset.read(case)
+        labels = target.numpy() if dataset.spec.kind == "segmentation" else None
+        orientation = Orientation() if labels is None else anatomy.judge(ct, labels, dataset.classes)
+        wanted = chosen or (self._looks and orientation.wrong)
+        return orientation, look_at(ct, labels, dataset.point_mm(case)) if wanted else None
 
 
-def broken_cases(datasets: Sequence[CTDataset], num_workers: int = 0) -> Iterator[str]:
-    """Reads the cases that were not found sound before, and yields what is wrong with each broken one.
+def cases_of(datasets: Sequence[CTDataset]) -> list[CaseOf]:
+    """Returns the cases of the parts of a task."""
+    return [CaseOf(dataset, case) for dataset in datasets for case in dataset.cases]
+
+
+def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[CaseOf] = ()) -> Iterator[CaseCheck]:
+    """Reads the cases that were not found sound before, and says of every case what was found.
 
     A case is remembered by the name, size and time of its files in `checked/` of the cache folder, so that a
-    large dataset is read through once, and a file that changed is read again.
+    large dataset is read through once, and a file that changed is read again. One that is broken is not remembered.
 
     Args:
-        datasets: Their cases are read.
+        cases: Of one task; they are read as they are on disk, without perturbation.
         num_workers: Processes that read.
-    """
-    memory = cache_folder() / "checked" / f"{datasets[0].spec.name}.json"
-    sound = _recall(memory)
-    keys = {(dataset, i): _key(dataset, case) for dataset in datasets for i, case in enumerate(dataset.cases)}
-    todo = [entry for entry, key in keys.items() if key not in sound]
-    if not todo:
-        return
-    loader = DataLoader(_Case(todo), batch_size=None, num_workers=num_workers)
-    try:
-        messages = track(loader, f"checking {datasets[0].spec.name}", total=len(todo), transient=True)
-        for entry, message in zip(todo, messages, strict=True):
-            if message:
-                yield message
-            else:
-                sound.add(keys[entry])
-    finally:
-        try:
-            write_atomically(memory, json.dumps(sorted(sound)))
-        except OSError as error:
-            logger.warning(f"cannot remember which cases are sound, so they are read again next time: {error}")
-
-
-def require_sound(datasets: Sequence[CTDataset], num_workers: int = 0) -> None:
-    """Reads every case that was not found sound before.
+        looks: Those of them that are looked at as well, remembered or not. If there are any, so are all that lie
+            wrongly.
 
     Raises:
-        TaskError: If any cannot be used, naming the first of them.
+        TaskError: If a process that reads was killed.
     """
-    broken = list(broken_cases(datasets, num_workers))
-    if broken:
-        spec = datasets[0].spec
-        rest = f"\n  ... and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        listed = "".join(f"\n  {message}" for message in broken[:SHOWN])
+    if not cases:
+        return
+    name = cases[0].dataset.spec.name
+    memory = cache_folder() / "checked" / f"{name}.json"
+    sound = _recall(memory)
+    keys = {of: _key(*of) for of in cases}
+    todo = [of for of, key in keys.items() if key not in sound or of in looks or (looks and sound[key].wrong)]
+    if not todo:
+        yield from (CaseCheck(of, orientation=sound[key]) for of, key in keys.items())
+        return
+    found = _read_all(name, todo, looks, num_workers)
+    unread = set(keys) - set(todo)
+    try:
+        for of, key in keys.items():
+            check = CaseCheck(of, orientation=sound[key]) if of in unread else CaseCheck(of, *next(found))
+            if not check.broken:
+                sound[key] = check.orientation
+            yield check
+    finally:
+        _remember(memory, sound)
+
+
+def _read_all(
+    name: str, todo: Sequence[CaseOf], looks: Collection[CaseOf], num_workers: int
+) -> Iterator[tuple[str, Orientation, Look | None]]:
+    loader = DataLoader(_Reader(todo, looks), batch_size=None, num_workers=num_workers)
+    try:
+        yield from track(loader, f"checking {name}", total=len(todo), transient=True)
+    except RuntimeError as error:  # of the loader: what a case raises is caught where it is read
         raise TaskError(
-            f"{spec.name}: {len(broken)} cases cannot be used:{listed}{rest}\n"
-            f"Mend them, or leave them out with a split_file of your own, which the record names. "
-            f"`tapct doctor --task {spec.name}` (with the --root, --options and --split_file of this run) lists all"
+            f"{name}: a process that read cases was killed, most likely for want of memory ({error}). Read with fewer "
+            "processes: data.init_args.num_workers, or the variable NUM_WORKERS"
+        ) from error
+
+
+def require_sound(datasets: Sequence[CTDataset], num_workers: int = 0, accepted: Container[str] = ()) -> dict[str, str]:
+    """Reads every case that was not found sound before.
+
+    Args:
+        datasets: Parts of a task.
+        num_workers: Processes that read.
+        accepted: Cases that may lie otherwise than their headers say.
+
+    Returns:
+        What is wrong with the orientation of those that were accepted, by case.
+
+    Raises:
+        TaskError: If any cannot be used or lies wrongly, naming the first of them.
+    """
+    checks = list(examine(cases_of(datasets), num_workers))
+    wrong = {check.of.case: check.orientation.wrong for check in checks if check.orientation.wrong}
+    refused = [f"{datasets[0].spec.name}, case {case}: {why}" for case, why in wrong.items() if case not in accepted]
+    _refuse(datasets[0].spec.name, [check.broken for check in checks if check.broken], refused)
+    for case, why in wrong.items():
+        logger.warning(f"{datasets[0].spec.name}, case {case} is accepted as it lies: {why}")
+    return wrong
+
+
+def _refuse(task: str, broken: Sequence[str], wrong: Sequence[str]) -> None:
+    """Raises a TaskError that names the first of each, if there are any."""
+    again = f"`tapct doctor --task {task}` (with the --root, --options and --split_file of this run) lists all"
+    said = []
+    if broken:
+        said.append(
+            f"{task}: {len(broken)} cases cannot be used:{_listed(broken)}\n"
+            f"Mend them, or leave them out with a split_file of your own, which the record names. {again}"
         )
+    if wrong:
+        said.append(
+            f"{task}: {len(wrong)} cases do not lie in the patient as their headers say:{_listed(wrong)}\n{WRONG_MEND}"
+            f". {again}, and with --look OUT.png draws them"
+        )
+    if said:
+        raise TaskError("\n".join(said))
+
+
+def _listed(messages: Sequence[str]) -> str:
+    rest = f"\n  ... and {len(messages) - SHOWN} more" if len(messages) > SHOWN else ""
+    return "".join(f"\n  {message}" for message in messages[:SHOWN]) + rest
 
 
 def _key(dataset: CTDataset, case: str) -> str:
-    """Returns what decides whether a case is sound: its files, and how the task reads them."""
+    """Returns what decides what is found in a case: its files, how the task reads them, how organs are judged."""
     stats = [(str(p.absolute()), *_stamp(p)) for p in dataset.paths(case)]
-    content = [case, dataset.spec.name, dataset.spec.version, dataset.describe(), stats]
+    judged = _judge_sha256() if dataset.spec.kind == "segmentation" else None
+    content = [case, dataset.spec.name, dataset.spec.version, dataset.describe(), stats, judged]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _judge_sha256() -> str:
+    source = "".join(inspect.getsource(module) for module in (anatomy, landmarks, organs))
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -103,8 +240,21 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return len(entries), sum(e.st_size for e in entries), max((e.st_mtime_ns for e in entries), default=0)
 
 
-def _recall(memory: Path) -> set[str]:
+def _recall(memory: Path) -> dict[str, Orientation]:
+    """Returns what is remembered of the sound cases, by key."""
+
+    def orientation(found: dict[str, Any]) -> Orientation:
+        return Orientation(tuple(found["judged"]), found["wrong"], found["odd"])
+
     try:
-        return set(json.loads(memory.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return set()  # nothing was remembered: every case is read, as the first time
+        content = json.loads(memory.read_text(encoding="utf-8"))
+        return {key: orientation(found) for key, found in content.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return {}  # nothing, or nothing that can be read: every case is read, as the first time
+
+
+def _remember(memory: Path, sound: dict[str, Orientation]) -> None:
+    try:
+        write_atomically(memory, json.dumps({key: asdict(found) for key, found in sorted(sound.items())}))
+    except OSError as error:
+        logger.warning(f"cannot remember which cases are sound, so they are read again next time: {error}")

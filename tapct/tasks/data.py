@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.checks import require_sound
+from tapct.tasks.checks import Accepted, require_sound
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction, drawn_patients, patients_of
 from tapct.tasks.registry import task_datasets, task_root
@@ -41,6 +41,7 @@ class TaskData(eva.DataModule):
         train_fraction: float = 1.0,
         train_draw: int = 0,
         perturbation: str | None = None,
+        accept_orientation: list[str] | None = None,
     ) -> None:
         """Initializes the data.
 
@@ -57,6 +58,8 @@ class TaskData(eva.DataModule):
             train_draw: Which patients these are: the number of the draw. A smaller share of one draw is part of a
                 larger one.
             perturbation: Of the reported scans, by its name in `tapct.volumes.perturb.PERTURBATIONS`; None for none.
+            accept_orientation: Cases whose organs may lie otherwise than in most people, such as mirrored; [all] for
+                every case. Any other such case ends the run before it starts.
 
         Raises:
             TaskError: If the task, an option or the perturbation is unknown, the task's folder is not there, or the
@@ -69,6 +72,8 @@ class TaskData(eva.DataModule):
         parts = self._varied(task_datasets(task, self.root, split_file, options))
         self.parts = [part for part in parts.values() if part is not None]
         self.spec = self.parts[0].spec
+        self.accept_orientation = Accepted(self.parts[0], accept_orientation or ())
+        self._accepted: dict[str, str] = {}
         self._encoded: Callable[[CTDataset], Dataset] | None = None
         loader = dataloaders.DataLoader(
             batch_size=1,
@@ -119,6 +124,7 @@ class TaskData(eva.DataModule):
             "cases": {split: len(of_split[split]) if split in of_split else 0 for split in SPLITS},
             "patients": {split: len(of_split[split].patients) if split in of_split else 0 for split in SPLITS},
             "excluded": one.excluded,
+            "accepted_orientation": {case: why.partition(":")[0] for case, why in self._accepted.items()},
             "batch_size": self.batch_size,
             "order_seed": self.order_seed,
             "train_fraction": self.train_fraction,
@@ -146,7 +152,8 @@ class TaskData(eva.DataModule):
         for part in self.parts:  # eva asks only those of the stage: a missing test scan would show after the training
             part.validate()
         super().setup(stage)
-        require_sound(self.parts, self.dataloaders.train.num_workers or 0)
+        workers = self.dataloaders.train.num_workers or 0
+        self._accepted = require_sound(self.parts, workers, self.accept_orientation)
 
     @override
     def train_dataloader(self) -> DataLoader:

@@ -68,6 +68,9 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
 
+    window: ClassVar[str] = "soft-tissue"
+    """Of `tapct.viz.canvas.WINDOWS_HU`, the one in which its scans are looked at."""
+
     def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
         """Initializes the dataset.
 
@@ -122,6 +125,10 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """Returns the options of the dataset, for the record."""
         return {}
 
+    def point_mm(self, case: str) -> tuple[float, float, float] | None:
+        """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""
+        return None
+
     def answers(self, case: str) -> frozenset[str]:
         """Returns what a case is an example of, to draw few patients evenly by; nothing where all are alike."""
         return frozenset()
@@ -135,8 +142,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         some._cases = list(some._patients)
         return some
 
-    def perturbed(self, perturbation: Perturbation) -> Self:
-        """Returns the dataset with its scans perturbed, and its labels where they must follow."""
+    def perturbed(self, perturbation: Perturbation | None) -> Self:
+        """Returns the dataset with its scans perturbed (None: as they are), and its labels where they must follow."""
         changed = copy.copy(self)
         changed.perturbation = perturbation
         return changed

@@ -1,17 +1,22 @@
 """What a task's folder holds against what its release has, for the doctor."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tapct.errors import TapctError, TaskError
-from tapct.tasks.checks import broken_cases
+from tapct.tasks.anatomy import AXES
+from tapct.tasks.checks import WRONG_MEND, Accepted, CaseCheck, CaseOf, cases_of, examine
 from tapct.tasks.dataset import ARCHIVES, CTDataset
 from tapct.tasks.registry import task_class, task_datasets, task_root
 
 SHOWN = 5
 """Names that a finding lists."""
 
+LOOKS = 4
+"""Cases that are looked at, beside those that lie wrongly."""
 
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
 """Status ("warn": a run goes on), message, how to mend it."""
@@ -23,6 +28,8 @@ def findings(
     num_workers: int = 0,
     options: Mapping[str, Any] | None = None,
     split_file: str | None = None,
+    accept_orientation: Collection[str] = (),
+    show: Callable[[CaseCheck], None] | None = None,
 ) -> Iterator[Finding]:
     """Compares a task's folder with its release, and reads every case.
 
@@ -32,6 +39,8 @@ def findings(
         num_workers: Processes that read.
         options: Settings of the task's dataset.
         split_file: Another split than the task's own.
+        accept_orientation: Cases that may lie otherwise than their headers say; see `TaskData`.
+        show: Is given some cases of every split that can be read, and those that lie wrongly, to be looked at.
 
     Yields:
         The findings.
@@ -41,37 +50,86 @@ def findings(
     try:
         root = task_root(task, data_root)
         parts = [part for part in task_datasets(task, root, split_file, options).values() if part is not None]
-        missing = list(_missing(parts))
+        accepted = Accepted(parts[0], accept_orientation)
+        missing = dict(_missing(parts))
     except TapctError as error:
         yield "fail", str(error), obtain
         return
     yield "ok", f"{root}, licence of the data: {spec.licence}", ""
-    counts = ", ".join(f"{len(part)} {part.split}" for part in parts)
+    yield from _files(root, parts, missing, obtain)
+    there = [of for of in cases_of(parts) if of.case not in missing]
+    looks = [] if show is None else _spread(there)
+    checks = []
+    for check in examine(looks if missing else there, num_workers, looks):
+        if show is not None and check.look is not None:
+            show(check)
+        checks.append(replace(check, look=None))
+    yield from _reading(checks, is_whole=not missing)
+    if spec.kind == "segmentation":
+        yield from _orientation([check for check in checks if not check.broken], accepted)
+
+
+def _files(root: Path, parts: list[CTDataset], missing: Mapping[str, str], obtain: str) -> Iterator[Finding]:
     total = sum(len(part) for part in parts)
-    whole = total - len(missing)
     if missing:
         packed = sorted({p.name for pattern in ARCHIVES for p in root.glob(pattern)})
         unpack = f"unpack {_some(packed)} in {root}; else " if packed else ""
-        yield "fail", f"{whole} of {total} cases are there; missing: {_some(missing)}", unpack + obtain
+        named = _some([f"{case} ({name})" for case, name in missing.items()])
+        yield "fail", f"{total - len(missing)} of {total} cases are there; missing: {named}", unpack + obtain
         yield from _hints(parts)
     else:
+        counts = ", ".join(f"{len(part)} {part.split}" for part in parts)
         yield "ok", f"all {total} cases are there ({counts})", ""
     for case, reason in parts[0].excluded.items():
         yield "warn", f"{case} is left out: {reason}", ""
     yield from _unexpected(root, parts)
-    if not missing:
-        broken = list(broken_cases(parts, num_workers))
-        for message in broken:
-            yield "fail", message, "fetch the file again, or leave the case out with a split_file of your own"
-        if not broken:
-            yield "ok", f"all {total} cases can be read, scan and target", ""
 
 
-def _missing(parts: list[CTDataset]) -> Iterator[str]:
+def _spread(cases: Sequence[CaseOf]) -> list[CaseOf]:
+    """Returns a few cases that are far apart in the list, always the same."""
+    count = min(LOOKS, len(cases))
+    return [cases[i * (len(cases) - 1) // max(1, count - 1)] for i in range(count)]
+
+
+def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
+    broken = [check.broken for check in checks if check.broken]
+    for message in broken:
+        yield "fail", message, "fetch the file again, or leave the case out with a split_file of your own"
+    if is_whole and not broken:
+        yield "ok", f"all {len(checks)} cases can be read, scan and target", ""
+
+
+def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Iterator[Finding]:
+    """What the labelled organs say of right and left, front and back, head and feet."""
+    for check in checks:
+        if wrong := check.orientation.wrong:
+            message = f"{check.of.dataset.spec.name}, case {check.of.case}: {wrong}"
+            if check.of.case in accepted:
+                yield "warn", f"{message}; it is accepted", ""
+            else:
+                yield "fail", message, f"draw it with --look OUT.png. {WRONG_MEND}"
+    if odd := [f"{check.of.case}: {check.orientation.odd}" for check in checks if check.orientation.odd]:
+        message = f"organs of {len(odd)} cases lie where few people have them: {_some(odd, '; ')}"
+        yield "warn", message, "draw them with --look OUT.png: are the labels right, and on the right sides?"
+    judged = Counter(axis for check in checks for axis in check.orientation.judged)
+    if judged:
+        rest = "in all others " if any(check.orientation.wrong for check in checks) else ""
+        seen = ", ".join(f"{axis} in {judged[axis]}" for axis in AXES)
+        yield "ok", f"organs and headers agree {rest}(judged: {seen} of {len(checks)} cases)", ""
+    elif checks:
+        yield (
+            "ok",
+            "orientation not judged: the labels name no organs that tell it; --look OUT.png draws some cases",
+            "",
+        )
+
+
+def _missing(parts: list[CTDataset]) -> Iterator[tuple[str, str]]:
+    """Yields the cases that lack files, each with the first."""
     for part in parts:
         for case in part.cases:
             if absent := [p for p in part.paths(case) if not p.exists()]:
-                yield f"{case} ({absent[0].name})"
+                yield case, absent[0].name
 
 
 def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
@@ -95,6 +153,6 @@ def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[Finding]:
         yield "warn", message, "they are not used; check that this is the release that the task is made for"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: list[str], between: str = ", ") -> str:
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
+    return between.join(names[:SHOWN]) + rest

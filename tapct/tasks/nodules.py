@@ -110,6 +110,7 @@ class NoduleDataset(ClassificationDataset):
     """
 
     columns: ClassVar[NoduleColumns]
+    window = "lung"
 
     def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
         """Initializes the dataset.
@@ -149,6 +150,10 @@ class NoduleDataset(ClassificationDataset):
     @override
     def targets(self, case: str) -> Sequence[int]:
         return [self.nodules[case].malignant]
+
+    @override
+    def point_mm(self, case: str) -> tuple[float, float, float]:
+        return self.nodules[case].centre_mm
 
     def _volume(self, case: str) -> Volume:
         path = self.ct_path(case)
