@@ -13,6 +13,7 @@ import docstring_parser
 import jsonargparse
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tapct import cache, telemetry
@@ -41,6 +42,8 @@ def doctor(
     options: dict[str, Any] | None = None,
     split_file: str | None = None,
     encoder: str | None = None,
+    accept_orientation: list[str] | None = None,
+    look: str | None = None,
     json: bool = False,
 ) -> int:
     """Checks this installation, and says what to do about each finding.
@@ -51,6 +54,9 @@ def doctor(
         options: Settings of the task, such as '{"ct_file": "CTres.nii.gz"}'.
         split_file: Cases to check instead of the task's own split.
         encoder: Also load this encoder (weights: the variable ENCODER_WEIGHTS) and run one window.
+        accept_orientation: A case of the task that may lie otherwise than its header says, or "all"; may be given
+            several times.
+        look: Draw a few cases of the task in three planes, with their labels and sides: a PNG.
         json: Print JSON instead of a table.
 
     Returns:
@@ -58,14 +64,22 @@ def doctor(
     """
     from tapct.doctor import checks
 
-    found = list(checks(task, root, encoder, options, split_file))
+    if (look or accept_orientation) and task is None:
+        raise TapctError("--look and --accept-orientation are about the cases of a task: name it with --task")
+    picture = None
+    if look is not None:
+        from tapct.viz.canvas import png_path
+
+        picture = png_path(look)
+    found = list(checks(task, root, encoder, options, split_file, accept_orientation or (), picture))
     if json:
         print(_dump([asdict(check) for check in found]))
     else:
         table = Table("status", "check", "found", "what to do", box=box.SIMPLE)
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for check in found:
-            table.add_row(f"[{colours[check.status]}]{check.status}", check.name, check.message, check.mend)
+            words = (escape(text) for text in (check.name, check.message, check.mend))
+            table.add_row(f"[{colours[check.status]}]{check.status}", *words)
         Console().print(table)
     return int(any(check.status == "fail" for check in found))
 

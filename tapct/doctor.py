@@ -4,17 +4,24 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from packaging.requirements import Requirement
 
 from tapct import telemetry
 from tapct.errors import TapctError
+
+if TYPE_CHECKING:
+    from tapct.tasks.checks import CaseCheck
+
+
+READERS = min(8, os.cpu_count() or 1)
+"""Processes that read cases."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ def checks(
     encoder: str | None = None,
     options: dict[str, Any] | None = None,
     split_file: str | None = None,
+    accept_orientation: Sequence[str] = (),
+    look: Path | None = None,
 ) -> Iterator[Check]:
     """Yields the checks of this machine, and of a task's data and an encoder where they are named.
 
@@ -49,6 +58,8 @@ def checks(
         encoder: Name of an encoder.
         options: Settings of the task's dataset.
         split_file: Another split than the task's own.
+        accept_orientation: Cases that may lie otherwise than their headers say.
+        look: Where to draw a sheet of some cases of the task, as a PNG.
     """
     yield _python()
     yield from _packages()
@@ -56,7 +67,14 @@ def checks(
     yield _device()
     yield _output()
     if task is not None:
-        yield from _task(task, root or os.environ.get("DATA_ROOT"), options, split_file)
+        yield from _task(
+            task,
+            root or os.environ.get("DATA_ROOT"),
+            look,
+            options=options,
+            split_file=split_file,
+            accept_orientation=accept_orientation,
+        )
     if encoder is not None:
         yield _encoder(encoder)
 
@@ -120,14 +138,28 @@ def _output() -> Check:
     return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
 
 
-def _task(name: str, root: str | None, options: dict[str, Any] | None, split_file: str | None) -> Iterator[Check]:
+def _task(name: str, root: str | None, look: Path | None, **settings: Any) -> Iterator[Check]:
     from tapct.tasks.findings import findings
 
+    shown: list[CaseCheck] = []
+    show = None if look is None else shown.append
     try:
-        for status, message, mend in findings(name, root, min(8, os.cpu_count() or 1), options, split_file):
+        for status, message, mend in findings(name, root, READERS, show=show, **settings):
             yield Check(status, f"task {name}", message, mend)
+        if look is not None:
+            yield _sheet(name, shown, look)
     except TapctError as error:
         yield Check("fail", f"task {name}", str(error), "see the message")
+
+
+def _sheet(task: str, shown: "Sequence[CaseCheck]", path: Path) -> Check:
+    """Draws the cases that were looked at."""
+    from tapct.viz.sheet import draw_checks
+
+    if not shown:
+        return Check("fail", f"look {task}", "no case can be drawn", "see the findings of the task")
+    draw_checks(path, shown)
+    return Check("ok", f"look {task}", f"{path}: {', '.join(check.of.case for check in shown)}")
 
 
 def _encoder(name: str) -> Check:

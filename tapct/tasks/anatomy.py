@@ -168,7 +168,7 @@ def _turned(pairs: Sequence[_Pair], votes: Sequence[_Votes]) -> str:
         fits = agreed >= 0.9 * count and all(of.winning >= 3 for of in turned)
         if fits and agreed >= 1.5 * straight[0] and straight[0] < _CLEAR * straight[1]:
             runs = [f"{AXES[axis]} lie along the scan's {AXES[order[axis]]}" for axis in moved]
-            return f"turned: {', '.join(runs)} ({agreed} of {count} pairs of organs)"
+            return f"turned: {', '.join(runs)} ({agreed} of {count} pairs)"
     return ""
 
 
@@ -179,4 +179,4 @@ def _evidence(votes: _Votes, axis: int) -> str:
         f"{pair.first} {abs(pair.found_mm[axis]):.0f} mm {_SIDES[axis][int(pair.found_mm[axis] < 0)]} {pair.second}"
         for pair in far[:_SHOWN]
     ]
-    return f"{', '.join(words)} ({len(votes.contradict)} of {votes.total} pairs of organs)"
+    return f"{', '.join(words)} ({len(votes.contradict)} of {votes.total} pairs)"

@@ -194,7 +194,7 @@ def require_sound(datasets: Sequence[CTDataset], num_workers: int = 0, accepted:
 
 def _refuse(task: str, broken: Sequence[str], wrong: Sequence[str]) -> None:
     """Raises a TaskError that names the first of each, if there are any."""
-    again = f"`tapct doctor --task {task}` (with the --root, --options and --split_file of this run) lists all"
+    again = f"`tapct doctor --task {task}` (with the --root, --options and --split-file of this run) lists all"
     said = []
     if broken:
         said.append(

@@ -59,10 +59,11 @@ def findings(
     yield from _files(root, parts, missing, obtain)
     there = [of for of in cases_of(parts) if of.case not in missing]
     looks = [] if show is None else _spread(there)
-    checks = []
+    checks, shown = [], 0
     for check in examine(looks if missing else there, num_workers, looks):
-        if show is not None and check.look is not None:
+        if show is not None and check.look is not None and (check.of in looks or shown < LOOKS):
             show(check)
+            shown += check.of not in looks
         checks.append(replace(check, look=None))
     yield from _reading(checks, is_whole=not missing)
     if spec.kind == "segmentation":

@@ -40,6 +40,7 @@ class RSNA2022(ClassificationDataset):
     """
 
     spec = SPEC
+    window = "bone"
     # Of the public copy of train.csv in the repository darraghdog/RSNA22 (datamount/train_folded_v01.csv): 2019
     # rows, whose order and `patient_overall` reproduce the folds that another team published with its own code
     # (yomura-yomura/rsna-2022-cervical-spine-fracture-detection) to the last row.

@@ -1,6 +1,7 @@
 """Slices of a scan as radiologists look at them: window, orientation, true proportions, a scale bar in centimetres."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,14 +46,14 @@ class View(NamedTuple):
         rows: Axis along the rows of the picture.
         columns: Axis along its columns.
         upward: Whether rows are drawn from the bottom up.
-        letters: What lies at the left and at the right of the picture.
+        letters: What lies at the left, the right, the top and the bottom of the picture.
     """
 
     across: int
     rows: int
     columns: int
     upward: bool
-    letters: tuple[str, str]
+    letters: tuple[str, str, str, str]
 
     @property
     def origin(self) -> Literal["lower", "upper"]:
@@ -61,9 +62,9 @@ class View(NamedTuple):
 
 
 # Index grows towards superior, posterior, left: the patient's right comes out on the left, anterior at the top.
-AXIAL = View(0, 1, 2, False, ("R", "L"))
-CORONAL = View(1, 0, 2, True, ("R", "L"))
-SAGITTAL = View(2, 0, 1, True, ("A", "P"))
+AXIAL = View(0, 1, 2, False, ("R", "L", "A", "P"))
+CORONAL = View(1, 0, 2, True, ("R", "L", "S", "I"))
+SAGITTAL = View(2, 0, 1, True, ("A", "P", "S", "I"))
 
 
 def window_hu(name: str) -> tuple[float, float]:
@@ -84,7 +85,7 @@ def proportion(grid: Grid, view: View = AXIAL) -> float:
 
 
 def show_scan(axes: Axes, hu: np.ndarray, grid: Grid, index: int, window: str, view: View = AXIAL) -> None:
-    """Draws a slice of a scan, with what lies left and right, and a scale bar.
+    """Draws a slice of a scan, with what lies on each side, and a scale bar.
 
     Args:
         axes: Where to draw.
@@ -94,16 +95,36 @@ def show_scan(axes: Axes, hu: np.ndarray, grid: Grid, index: int, window: str, v
         window: One of `WINDOWS_HU`.
         view: Which way it is cut.
     """
-    low, high = window_hu(window)
     spacing = grid.spacing_mm
-    aspect = spacing[view.rows] / spacing[view.columns]
-    axes.imshow(np.take(hu, index, view.across), cmap="gray", vmin=low, vmax=high, aspect=aspect, origin=view.origin)
+    show_slice(axes, np.take(hu, index, view.across), (spacing[view.rows], spacing[view.columns]), window, view)
+
+
+def show_slice(
+    axes: Axes, hu: np.ndarray, spacing_mm: tuple[float, float], window: str, view: View = AXIAL, bar: bool = True
+) -> None:
+    """Draws a slice (rows, columns) that is all there is of its scan, as `show_scan` does.
+
+    Args:
+        axes: Where to draw.
+        hu: (rows, columns) values.
+        spacing_mm: Distance between rows, and between columns.
+        window: One of `WINDOWS_HU`.
+        view: Which way it is cut.
+        bar: Whether it gets a scale bar.
+    """
+    low, high = window_hu(window)
+    aspect = spacing_mm[0] / spacing_mm[1]
+    axes.imshow(hu, cmap="gray", vmin=low, vmax=high, aspect=aspect, origin=view.origin)
     axes.autoscale(False)  # what is drawn over it must not widen it
     axes.set_xticks([])
     axes.set_yticks([])
-    for x, letter, side in ((0.02, view.letters[0], "left"), (0.98, view.letters[1], "right")):
-        axes.text(x, 0.5, letter, transform=axes.transAxes, ha=side, **_label(9))
-    _scale_bar(axes, hu.shape[view.columns], spacing[view.columns])
+    left, right, top, bottom = view.letters
+    for x, letter, side in ((0.02, left, "left"), (0.98, right, "right")):
+        axes.text(x, 0.5, letter, transform=axes.transAxes, ha=side, va="center", **_label(9))
+    for y, letter, side in ((0.98, top, "top"), (0.02, bottom, "bottom")):
+        axes.text(0.5, y, letter, transform=axes.transAxes, ha="center", va=side, **_label(9))
+    if bar:
+        _scale_bar(axes, hu.shape[1], spacing_mm[1])
 
 
 def show_labels(axes: Axes, labels: np.ndarray, index: int, colours: np.ndarray, view: View = AXIAL) -> None:
@@ -157,17 +178,37 @@ def palette(classes: int) -> np.ndarray:
     return colours
 
 
-def legend(figure: Figure, names: Sequence[str], colours: np.ndarray) -> None:
-    """Puts a legend of classes under a figure."""
+def legend(
+    figure: Figure, names: Sequence[str], colours: np.ndarray, loc: Any = "outside lower center", columns: int = 6
+) -> None:
+    """Puts a legend of classes under a figure; "outside" needs its constrained layout."""
     if not names:
         return
     figure.legend(
         handles=[Patch(color=colour[:3], label=name) for name, colour in zip(names, colours, strict=True)],
-        loc="outside lower center",
-        ncols=min(6, len(names)),
+        loc=loc,
+        ncols=min(columns, len(names)),
         frameon=False,
         fontsize=8,
     )
+
+
+def png_path(text: str) -> Path:
+    """Returns where a picture is to be written, checked before any work.
+
+    Raises:
+        PictureError: If it is no PNG, its folder is not there, or it cannot be written there.
+    """
+    path = Path(text).expanduser()
+    if path.suffix.lower() != ".png":
+        raise PictureError(f"a picture is written as PNG: name a file that ends in .png, not {text}")
+    if not path.parent.is_dir():
+        raise PictureError(f"cannot write {text}: there is no folder {path.parent}. Make it first")
+    if path.is_dir():
+        raise PictureError(f"cannot write {text}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise PictureError(f"cannot write {text}: nothing may be written in {path.parent}")
+    return path
 
 
 def save(figure: Figure, path: Path, dpi: int = 110) -> None:
@@ -185,7 +226,7 @@ def save(figure: Figure, path: Path, dpi: int = 110) -> None:
 
 
 def _label(size: int) -> dict[str, Any]:
-    return {"color": "white", "va": "center", "fontsize": size, "path_effects": _OUTLINE}
+    return {"color": "white", "fontsize": size, "path_effects": _OUTLINE}
 
 
 def _scale_bar(axes: Axes, width: int, spacing_mm: float) -> None:
@@ -194,7 +235,7 @@ def _scale_bar(axes: Axes, width: int, spacing_mm: float) -> None:
     length_cm = next((cm for cm in _SCALE_CM if cm <= width_cm / 3), _SCALE_CM[-1])
     left, right = 0.05, 0.05 + length_cm / width_cm
     axes.plot([left, right], [0.05] * 2, color="white", lw=2, transform=axes.transAxes, path_effects=_OUTLINE)
-    axes.text(left, 0.085, f"{length_cm:g} cm", transform=axes.transAxes, **_label(7))
+    axes.text(left, 0.085, f"{length_cm:g} cm", transform=axes.transAxes, va="center", **_label(7))
 
 
 def cell_edges(cells: Grid, scan: Grid) -> list[tuple[float, float]]:
