@@ -45,7 +45,7 @@ _BYSTANDER = re.compile(
     # what was converted or computed from the scan
     r"|nii|mha|mhd|zraw|nrrd|nhdr|np[yz]|mat|h5|hdf5|pkl|pt|parquet|sqlite|stl"
     # viewers, scripts, and what Windows leaves behind
-    r"|exe|dll|bat|cmd|sh|py|ipynb|jar|app|db)(\.(gz|bz2|xz|zst|zip))?"
+    r"|exe|dll|bat|cmd|sh|py|ipynb|jar|app|db)(\.(gz|bz2|xz|zst|zip))?|.*:zone\.identifier"
 )
 
 
@@ -96,7 +96,7 @@ def ct_headers(folder: Path, tags: Sequence[str]) -> dict[Path, pydicom.Dataset]
         others = f", nor can {len(flaws) - 1} more ({_listed(list(flaws)[1:])})" if len(flaws) > 1 else ""
         raise VolumeError(
             f"{path} lies among {len(headers)} slices and cannot be read as one{others}: {flaw}. If a download or a "
-            "copy was interrupted, fetch it again; if it is no slice, move it away."
+            "copy was interrupted, repeat it; if it is no slice, move it away."
         )
     return headers
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -161,21 +162,23 @@ def _check_numbers(slices: list[Slice], step: np.ndarray, folder: Path) -> None:
     Two reconstructions that share their numbers have steps as well, but lie as close as their slices are thick; and a
     scan with gaps by design is numbered without them.
     """
-    numbers = [item.number for item in slices if item.number is not None]
-    steps = np.unique(np.diff(numbers))
-    if len(numbers) < len(slices) or len(steps) != 1 or abs(steps[0]) < 2:
+    numbers = {place: item.number for place, item in enumerate(slices) if item.number is not None}
+    steps = {(numbers[after] - numbers[before]) / (after - before) for before, after in pairwise(numbers)}
+    lacking = abs(steps.pop()) if len(steps) == 1 else 0.0
+    if lacking < 2 or lacking % 1:
         return
-    lacking, (first, second) = abs(int(steps[0])), slices[:2]
+    first, second = (slices[place] for place in list(numbers)[:2])
     across, along = float(step @ first.normal), float(np.linalg.norm(step))
-    thickness, listed = first.thickness or 0.0, first.listed_spacing or 0.0
+    thickness = next((item.thickness for item in slices if item.thickness), 0.0)
+    listed = next((item.listed_spacing for item in slices if item.listed_spacing), 0.0)
     # The slices between would close the gaps, and overlap by two thirds at most.
     apart = across / thickness if thickness > 0 else 0.0
     gaps = max(NUMBERS_TOLERANCE, lacking / 3) < apart <= NUMBERS_TOLERANCE * lacking
     told = any(abs(spacing - lacking * listed) < (NUMBERS_TOLERANCE - 1) * listed for spacing in (across, along))
     if gaps or told:
         raise VolumeError(
-            f"{folder}: only every {lacking}. slice is there: InstanceNumber goes from {first.number} "
-            f"({first.path.name}) to {second.number} ({second.path.name}) and on in steps of {lacking}, and the slices "
-            f"lie {across:.4g} mm apart, with SliceThickness {first.thickness} and SpacingBetweenSlices "
-            f"{first.listed_spacing} mm. Fetch the series again; if it was thinned on purpose, convert it to NIfTI."
+            f"{folder}: only every {lacking:g}. slice is there: InstanceNumber goes from {first.number} "
+            f"({first.path.name}) to {second.number} ({second.path.name}) and on in steps of {lacking:g}, and the "
+            f"slices lie {across:.4g} mm apart, with SliceThickness {thickness or None} and SpacingBetweenSlices "
+            f"{listed or None} mm. Fetch the series again; if it was thinned on purpose, convert it to NIfTI."
         )

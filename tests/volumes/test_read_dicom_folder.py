@@ -134,7 +134,7 @@ def test_known_bystanders_are_passed_over(series, content):
         *("notes.txt", "series.csv", "ct.json", "INDEX.HTM", "report.pdf", "header.xml", "slices.csv.gz", "run.log"),
         *("MD5SUMS", "md5sum.txt", "checksums", "SHA256SUMS", "series.sha256", "IM0001.md5"),
         *("Thumbs.db", "THUMBS.DB", "desktop.ini", "AUTORUN.INF", ".DS_Store", "._IM0001", ".hidden"),
-        *("preview.jpg", "IM0001.png", "ct.nii.gz", "ct.mha", "viewer.exe"),
+        *("preview.jpg", "IM0001.png", "ct.nii.gz", "ct.mha", "viewer.exe", "IM0001:Zone.Identifier"),
     ]:
         (series / name).write_bytes(content)
     np.testing.assert_array_equal(read_ct(series).hu, phantom() - 1024)

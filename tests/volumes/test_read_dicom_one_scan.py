@@ -158,6 +158,16 @@ def test_only_every_nth_slice_is_refused(tmp_path, every, thickness, step_mm, sp
         read_ct(tmp_path)
 
 
+def test_numbers_and_thickness_in_some_files_tell_as_well(tmp_path):
+    def edit(dataset, index):
+        dataset.InstanceNumber = None if index in (0, 3) else 2 * index
+        dataset.SliceThickness = None if index < 3 else 2.5
+
+    write_series(tmp_path, phantom(SLICES), step=(0, 0, 5.0), edit=edit)
+    with pytest.raises(VolumeError, match=r"only every 2\. slice is there: .*2 \(slice_1.dcm\) to 4 \(slice_2.dcm\)"):
+        read_ct(tmp_path)
+
+
 def test_every_second_file_deleted_of_a_tilted_scan_is_refused(tmp_path):
     tilt = np.deg2rad(25)
     orientation = (1, 0, 0, 0, np.cos(tilt), np.sin(tilt))
@@ -177,7 +187,8 @@ def test_every_second_file_deleted_of_a_tilted_scan_is_refused(tmp_path):
         pytest.param(range(64, 56, -1), 2.5, 2.5, None, id="numbers downwards"),
         pytest.param([1] * 8, 2.5, 5.0, None, id="one number for all"),
         pytest.param([None] * 8, 2.5, 5.0, None, id="no numbers"),
-        pytest.param([1, None, 5, 7, 9, 11, 13, 15], 2.5, 5.0, None, id="numbers in some files"),
+        pytest.param([1, *[None] * 7], 2.5, 5.0, None, id="one number"),
+        pytest.param([1, None, 6, *[None] * 5], 2.5, 5.0, None, id="no whole step"),
         pytest.param([1, 3, 5, 8, 9, 10, 12, 14], 2.5, 5.0, None, id="numbers without a step"),
         pytest.param(range(1, 16, 2), 2.5, 2.5, None, id="numbers shared with another reconstruction"),
         pytest.param(range(1, 16, 2), 2.5, 2.5, 2.5, id="likewise, and said so"),
