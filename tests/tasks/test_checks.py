@@ -128,7 +128,7 @@ class Odd(Exception):
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(MemoryError("unable to allocate 64 TiB"), "not enough memory .*64 TiB"), (Odd("why"), "Odd: why")],
+    [(MemoryError("unable to allocate 64 TiB"), "not enough memory"), (Odd("why"), "Odd: why")],
 )
 def test_whatever_is_the_matter_with_a_case_the_others_are_read(root, monkeypatch, error, said):
     turn(root, "second", 0)
