@@ -17,7 +17,7 @@ import torchmetrics
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
-from tapct.metrics import classification
+from tapct.metrics import classification, ranks
 from tapct.metrics.dice import Summary, dice_per_class, summarise
 
 
@@ -118,86 +118,87 @@ class LabelMetric(torchmetrics.Metric):
     """A metric of all (case, label) pairs. These share their states: what they add is the same."""
 
     full_state_update = False
-    probabilities: list[torch.Tensor]
+    logits: list[torch.Tensor]
     targets: list[torch.Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("logits", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
     @override
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds logits (B, labels) and 0/1 targets of any dtype (the loss wants floats, torchmetrics integers)."""
-        self.probabilities.append(preds.sigmoid())
-        self.targets.append(target.long())
+        """Adds logits (B, labels) and 0/1 targets of any dtype (the loss wants floats)."""
+        self.logits.append(preds.detach())
+        self.targets.append(target)
 
     @override
     def compute(self) -> dict[str, torch.Tensor]:
         """Returns the metric by the name of its class; nothing where it is undefined."""
-        value = self._value(dim_zero_cat(self.probabilities), dim_zero_cat(self.targets))
-        return _defined({type(self).__name__: value})
+        logits, targets = (dim_zero_cat(of).double().cpu().numpy() for of in (self.logits, self.targets))
+        return _defined({type(self).__name__: self._value(logits, targets)})
 
     @abc.abstractmethod
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        """Returns the metric of (cases, labels) probabilities and targets, NaN where it is undefined."""
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """Returns the metric of (cases, labels) logits and targets, NaN where it is undefined."""
 
 
 class MicroAUROC(LabelMetric):
     """AUROC over all (case, label) pairs; of one label, the plain AUROC."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.auroc(probabilities.flatten(), targets.flatten())
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return ranks.auroc(logits.ravel(), targets.ravel())
 
 
 class MicroAP(LabelMetric):
     """Average precision over all (case, label) pairs; of one label, the plain average precision."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.average_precision(probabilities.flatten(), targets.flatten())
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return ranks.average_precision(logits.ravel(), targets.ravel())
 
 
 class MacroAUROC(LabelMetric):
     """Mean over the defined labels of the AUROC over cases."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.mean_over_labels(classification.auroc, probabilities, targets)
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return classification.mean_over_labels(ranks.auroc, logits, targets)
 
 
 class MacroAP(LabelMetric):
     """Mean over the defined labels of the average precision over cases."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.mean_over_labels(classification.average_precision, probabilities, targets)
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return classification.mean_over_labels(ranks.average_precision, logits, targets)
 
 
 class BalancedAccuracy(LabelMetric):
-    """Mean over the defined labels of the balanced accuracy at a probability of 0.5."""
+    """Mean over the defined labels of the balanced accuracy at a logit of 0."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.mean_over_labels(classification.balanced_accuracy, probabilities, targets)
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return classification.mean_over_labels(classification.balanced_accuracy, logits, targets)
 
 
 class CalibrationError(LabelMetric):
     """Expected calibration error over all (case, label) pairs; less is better."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-        return classification.calibration_error(probabilities.flatten(), targets.flatten())
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        return classification.calibration_error(classification.sigmoid(logits).ravel(), targets.ravel())
 
 
 class UndefinedLabels(LabelMetric):
     """Labels without both a positive and a negative case, which the means over labels leave out."""
 
     @override
-    def _value(self, probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
         return float(sum(not classification.is_defined(t) for t in targets.T))
 
 
 def _defined(values: dict[str, float]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(value) for name, value in values.items() if not math.isnan(value)}
+    # In float64: what is logged is what is recorded, and a score of selection is compared with.
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items() if not math.isnan(value)}
