@@ -133,7 +133,7 @@ def _runs(found: Sequence[RunRecord]) -> str:
 def _chance(record: Record) -> Found:
     """Compares with what knows nothing of the cases.
 
-    Of probabilities that is the same ones, dealt out to the cases at random: AUROC 0.5 for one label; more over all
+    Of classification that is the same scores, dealt out to the cases at random: AUROC 0.5 for one label; more over all
     pairs, where some labels are more common than others; and an average precision above the share of positives, to
     which a random order comes down only with many cases. Of voxels it is the one class, given to all of them, that has
     the best mean Dice; it is taken from the reported references, which favours it.
@@ -161,11 +161,11 @@ def _in_words(gap: Estimate) -> str:
 
 def _gaps(record: Record, runs: list[list[CaseResult]]) -> Iterator[tuple[str, Estimate]]:
     """Yields metrics and how far the record is above chance."""
-    if all(case.probabilities and case.target for run in runs for case in run):
-        p = np.array([[list((case.probabilities or {}).values()) for case in run] for run in runs])
+    if all(case.scores and case.target for run in runs for case in run):
+        scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
         targets = np.array([list((case.target or {}).values()) for case in runs[0]])
         rng = np.random.default_rng(0)
-        values = np.stack([p, *(rng.permutation(p, axis=1) for _ in range(SHUFFLES))])
+        values = np.stack([scores, *(rng.permutation(scores, axis=1) for _ in range(SHUFFLES))])
         labels = [k for k in range(targets.shape[1]) if 0 < targets[:, k].sum() < len(targets)]
         for micro, macro in METRICS_OF_PAIRS.items():
             if labels:
@@ -347,7 +347,7 @@ def _common(one: Record, other: Record, changed: Sequence[str]) -> str | None:
 
 def _numbers(record: Record) -> list[str]:
     """Returns, for each run, a hash of what it gave for the reported cases."""
-    keep = {"case", "loss", "dice", "probabilities"}
+    keep = {"case", "loss", "dice", "logits", "probabilities"}
     rows = [sorted((c.model_dump(mode="json", include=keep) for c in _reported(r)), key=_case) for r in record.runs]
     return [hashlib.sha256(_json(of).encode()).hexdigest() for of in rows if of]
 

@@ -25,7 +25,8 @@ from tapct.metrics import (
     MicroAUROC,
     UndefinedLabels,
 )
-from tapct.metrics.classification import auroc, average_precision
+from tapct.metrics.classification import sigmoid
+from tapct.metrics.ranks import auroc, average_precision
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
 from tapct.records import CaseResult
@@ -73,12 +74,13 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
         logits, target, classes = self._logits(head, case), self._target(case), self.classes
-        loss = self.criterion(logits, target)
+        loss, values = self.criterion(logits, target), logits.tolist()
         result = CaseResult(
             case=case.name,
             patient=case.patient,
             loss=finite_loss(loss, case.name),
-            probabilities={n: float(p) for n, p in zip(classes, logits.sigmoid(), strict=True)},
+            logits=dict(zip(classes, values, strict=True)),
+            probabilities=dict(zip(classes, sigmoid(values).tolist(), strict=True)),
             target={n: int(t) for n, t in zip(classes, target, strict=True)},
             padding_voxels=case.features.padding,
         )
@@ -91,9 +93,8 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     @override
     def score(self, results: list[CaseResult]) -> float | None:
         rank = average_precision if self.ranked_metric == "MicroAP" else auroc
-        pairs = [(p, (r.target or {})[n]) for r in results for n, p in (r.probabilities or {}).items()]
-        probabilities, targets = (torch.tensor(values, dtype=torch.float64) for values in zip(*pairs, strict=True))
-        value = rank(probabilities, targets.long())
+        pairs = [(score, (r.target or {})[n]) for r in results for n, score in (r.scores or {}).items()]
+        value = rank(*zip(*pairs, strict=True))
         return None if math.isnan(value) else value
 
     @property
@@ -112,4 +113,6 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         target = case.target.flatten()
         if target.numel() != len(self.classes):
             raise TaskError(f"{case.name}: {target.numel()} targets for {len(self.classes)} classes")
+        if not ((target == 0) | (target == 1)).all():
+            raise TaskError(f"{case.name}: targets must be 0 or 1, not {target.tolist()}")
         return target.float()

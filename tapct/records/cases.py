@@ -30,6 +30,7 @@ COLUMNS = pa.schema(
         pa.field("class", pa.string()),
         pa.field("loss", pa.float64(), nullable=False),
         *(pa.field(metric, pa.float64()) for metric in CLASS_METRICS),
+        pa.field("logit", pa.float64()),
         pa.field("probability", pa.float64()),
         pa.field("target", pa.int8()),
         pa.field("voxels", pa.int64()),
@@ -100,6 +101,7 @@ def _classes(case: CaseResult) -> list[dict[str, Any]]:
     """Returns what a case has by class; one row without a class where it has nothing."""
     columns: dict[str, dict[str, Any]] = {
         **{metric: case.by_class(metric) or {} for metric in CLASS_METRICS},
+        "logit": case.logits or {},
         "probability": case.probabilities or {},
         "target": case.target or {},
         "reference_voxels": case.reference_voxels or {},

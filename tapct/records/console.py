@@ -23,6 +23,8 @@ def print_summary(path: Path) -> None:
         console.print(class_table(record, split) if has_dice else metric_table(record, split))
     if record.cell_size is not None:
         console.print(cell_size_line(record.cell_size, record), highlight=False, soft_wrap=True)
+    if record.older_protocol:
+        console.print(f"[bold]older protocol: {record.older_protocol}[/bold]", highlight=False)
     if record.notice:
         console.print(f"[bold]{record.notice}[/bold]", highlight=False)
     for flag in record.flags:

@@ -4,25 +4,23 @@ One JSON file per cell (encoder x task x protocol settings). Everything that dec
 `execution`; the same settings and seed give the same `fingerprint`, on whatever day it was run.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapct.errors import RecordError
+from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
-
-SCHEMA_VERSION: Literal[2] = 2
-
-UNSIGNED = ("fingerprint", "complete", "execution", "flags")
-"""The keys of a record's file that its fingerprint does not cover."""
+from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
+
+ROUNDING = 1e-12
+"""What two machines may differ by in the sigmoid of one logit."""
 
 ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native"]
 """The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
@@ -30,6 +28,14 @@ ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _optional(**checks: Any) -> Any:
+    """Returns a field that records may lack, None there.
+
+    It is left out of their files: the fingerprint of a record of before it stays what it was.
+    """
+    return Field(default=None, exclude_if=lambda value: value is None, **checks)
 
 
 class Flag(_Model):
@@ -57,9 +63,10 @@ class CaseResult(_Model):
         nsd: Normalised surface Dice of each class, on the native grid, at the probe's `nsd_tolerance_mm`.
         hd95_mm: 95th percentile of the Hausdorff distance of each class, on the native grid; None as well
             where the class is in only one of prediction and reference.
-        probabilities: Per class, the predicted probability (classification).
+        probabilities: Per class, the predicted probability (classification): the sigmoid of the logit, in float64.
         target: Per class, the reference (classification).
         padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
+        logits: Per class, the float32 output of the head (classification), which JSON's numbers hold as it is.
         voxels: Voxels of the scan (segmentation).
         reference_voxels: Per class without background, its voxels in the reference, on the native grid.
     """
@@ -73,9 +80,20 @@ class CaseResult(_Model):
     probabilities: dict[str, float] | None = None
     target: dict[str, int] | None = None
     padding_voxels: tuple[int, int, int]
-    # Left out of the file where a record has them not: the fingerprint of one of before them stays what it was.
-    voxels: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
-    reference_voxels: dict[str, int] | None = Field(default=None, exclude_if=lambda value: value is None)
+    logits: dict[str, float] | None = _optional()
+    voxels: int | None = _optional(ge=1)
+    reference_voxels: dict[str, int] | None = _optional()
+
+    @model_validator(mode="after")
+    def _check(self) -> "CaseResult":
+        if self.logits is not None and list(self.logits) != list(self.probabilities or {}):
+            raise ValueError(f"{self.case}: logits and probabilities must be of the same labels, in one order")
+        return self
+
+    @property
+    def scores(self) -> dict[str, float] | None:
+        """Per class, what cases are ranked by: logits; of records that keep none, probabilities."""
+        return self.probabilities if self.logits is None else self.logits
 
     def by_class(self, metric: ClassMetric) -> dict[str, float | None] | None:
         """Returns a metric of each class without background; None where the case has no such metric."""
@@ -121,12 +139,25 @@ class RunRecord(_Model):
     metrics: dict[str, dict[str, float | None]]
     cases: dict[str, list[CaseResult]]
 
+    @model_validator(mode="after")
+    def _check(self) -> "RunRecord":
+        cases = [case for of_split in self.cases.values() for case in of_split if case.logits]
+        logits = [logit for case in cases for logit in (case.logits or {}).values()]
+        probabilities = [probability for case in cases for probability in (case.probabilities or {}).values()]
+        wrong = np.flatnonzero(np.abs(sigmoid(logits) - probabilities) > ROUNDING)
+        if len(wrong):
+            case, name = [(case.case, name) for case in cases for name in case.logits or {}][wrong[0]]
+            z, p = logits[wrong[0]], probabilities[wrong[0]]
+            raise ValueError(f"{case}: the probability of {name} is {p}, which is not the sigmoid of its logit {z}")
+        return self
+
 
 class Record(_Model):
     """One cell: an encoder on a task, over its runs.
 
     Attributes:
         schema_version: Version of this layout.
+        older_schema: The schema that the record was first written under, if it was an older one.
         notice: What a reader must know before any number, such as that this is a demonstration.
         encoder: Name, card, weights (source and hash), precision, as built.
         task: Name, version, classes, split file and its hash, number of cases per split.
@@ -138,14 +169,15 @@ class Record(_Model):
         flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
+    older_schema: OlderSchema | None = _optional()
     notice: str | None
     encoder: dict[str, Any]
     task: dict[str, Any]
     probe: dict[str, Any]
     runs_planned: int = Field(ge=1)
     runs: list[RunRecord]
-    cell_size: CellSize | None = Field(default=None, exclude_if=lambda value: value is None)
+    cell_size: CellSize | None = _optional()
     execution: dict[str, Any]
     flags: list[Flag] = []
 
@@ -162,9 +194,17 @@ class Record(_Model):
         return len(self.runs) == self.runs_planned
 
     @property
+    def older_protocol(self) -> str | None:
+        """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
+        cases = (case for run in self.runs for of_split in run.cases.values() for case in of_split)
+        if any(case.probabilities is not None and case.logits is None for case in cases):
+            return "ranks from float32 probabilities"
+        return None if self.older_schema is None else f"schema {self.older_schema}"
+
+    @property
     def fingerprint(self) -> str:
         """Hash of everything that decides or is the result; without `execution` and `flags`."""
-        return _fingerprint(self.model_dump(mode="json"))
+        return fingerprint(self.model_dump(mode="json"))
 
     def to_json(self) -> str:
         """Returns the record as JSON, with its fingerprint and whether it is complete."""
@@ -190,11 +230,11 @@ class Record(_Model):
             raise RecordError(f"{where} is no record: it holds a {type(content).__name__}")
         signed = {key: value for key, value in content.items() if key not in ("fingerprint", "complete")}
         try:
-            record = cls.model_validate(_migrated(signed, where))
+            record = cls.model_validate(migrated(signed, where))
         except ValidationError as error:
             raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error
         # Of what the file holds, not of the model: that of a later release may have fields which the file has not.
-        if content.get("fingerprint") != _fingerprint(content):
+        if content.get("fingerprint") != fingerprint(content):
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record
 
@@ -217,42 +257,3 @@ class Record(_Model):
             name: [None if math.isnan(mean[index]) else float(mean[index]) for mean in means]
             for index, name in enumerate(names)
         }
-
-
-def _fingerprint(content: dict[str, Any]) -> str:
-    """Returns the hash of what is signed of a record's JSON content.
-
-    The schema's number goes in as 1 for all: later ones changed nothing in what is signed, and so one result has one
-    fingerprint, whichever of them it was written under.
-    """
-    signed = {key: value for key, value in content.items() if key not in UNSIGNED} | {"schema_version": 1}
-    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
-
-
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Schema 2 has flags, and the times of every run; schema 1 kept those of the last run that was written."""
-    match content:
-        case {"runs": [*_, {"run": last}], "execution": {"seconds": dict(seconds), **others}}:
-            content = {
-                **content,
-                "execution": {**others, "seconds": seconds, "runs": [{"run": last, "seconds": seconds}]},
-            }
-    return {**content, "schema_version": 2, "flags": []}
-
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
-"""By schema, what makes content of the next one of it; it need not be valid."""
-
-
-def _migrated(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """Returns the content of a record's file as the newest schema has it."""
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version < 1:
-        raise RecordError(f"{where} is no record: its schema_version is {version!r}")
-    if version > SCHEMA_VERSION:
-        raise RecordError(
-            f"{where} was written by a newer tapct (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade"
-        )
-    for number in range(version, SCHEMA_VERSION):
-        content = MIGRATIONS[number](content)
-    return content

@@ -87,9 +87,9 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "truncated"),
-        (lambda text: text.replace('"schema_version": 2', '"schema_version": 99'), r"newer tapct \(schema 99.*upgrade"),
-        (lambda text: text.replace('"schema_version": 2', '"schema_version": "two"'), "its schema_version is 'two'"),
-        (lambda text: text.replace('"loss": 1.0', '"loss": "low"'), "not a record of schema 2"),
+        (lambda text: text.replace('"schema_version": 3', '"schema_version": 99'), r"newer tapct \(schema 99.*upgrade"),
+        (lambda text: text.replace('"schema_version": 3', '"schema_version": "two"'), "its schema_version is 'two'"),
+        (lambda text: text.replace('"loss": 1.0', '"loss": "low"'), "not a record of schema 3"),
         (lambda text: text.replace('"flags": []', '"flags": [{"id": "x"}]'), "flags.0.message"),
         (lambda text: text.replace('"notice"', '"notise"'), "notise"),
         (lambda text: text.replace("0.5", "0.9"), "changed after it was written"),
