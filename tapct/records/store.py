@@ -114,8 +114,9 @@ def _joined(earlier: Record, record: Record, path: Path) -> Record:
         raise RecordError(f"{path} is of other settings than this run; use another OUTPUT_ROOT")
     runs = {run.run: run for run in [*earlier.runs, *record.runs]}
     execution = _with_all_runs(earlier.execution, record.execution)
-    older = record.older_schema or earlier.older_schema  # the cell is of an older protocol as long as one run is
-    joined = {"runs": [runs[run] for run in sorted(runs)], "execution": execution, "older_schema": older}
+    joined: dict[str, Any] = {"runs": [runs[run] for run in sorted(runs)], "execution": execution}
+    if len(runs) > len(record.runs):  # one run of an older protocol makes the cell one
+        joined["older_schema"] = record.older_schema or earlier.older_schema
     return record.model_copy(update=joined)
 
 

@@ -1,3 +1,4 @@
+import decimal
 import warnings
 
 import numpy as np
@@ -16,7 +17,7 @@ from tapct.metrics import (
     MicroAUROC,
     UndefinedLabels,
 )
-from tapct.metrics.classification import calibration_error
+from tapct.metrics.classification import calibration_error, sigmoid
 
 METRICS = (MicroAUROC, MicroAP, MacroAUROC, MacroAP, BalancedAccuracy, CalibrationError, UndefinedLabels)
 
@@ -36,21 +37,56 @@ def values(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in collection.compute().items()}
 
 
-def test_metrics_equal_scikit_learn_and_torchmetrics():
+@pytest.mark.parametrize("scale", [1, 2000])  # of the logits: up to 7, and up to 1e4
+def test_metrics_equal_scikit_learn_and_torchmetrics(scale):
     logits, targets = predictions()
-    p, t = logits.sigmoid().numpy(), targets.numpy()
+    logits *= scale
+    z, t = logits.double().numpy(), targets.numpy()
     assert values(logits, targets) == pytest.approx(
         {
-            "MicroAUROC": roc_auc_score(t.ravel(), p.ravel()),
-            "MicroAP": average_precision_score(t.ravel(), p.ravel()),
-            "MacroAUROC": roc_auc_score(t, p, average="macro"),
-            "MacroAP": average_precision_score(t, p, average="macro"),
-            "BalancedAccuracy": np.mean([balanced_accuracy_score(t[:, k], p[:, k] > 0.5) for k in range(4)]),
-            "CalibrationError": float(BinaryCalibrationError(n_bins=15, norm="l1")(logits.sigmoid(), targets.long())),
+            "MicroAUROC": roc_auc_score(t.ravel(), z.ravel()),
+            "MicroAP": average_precision_score(t.ravel(), z.ravel()),
+            "MacroAUROC": roc_auc_score(t, z, average="macro"),
+            "MacroAP": average_precision_score(t, z, average="macro"),
+            "BalancedAccuracy": np.mean([balanced_accuracy_score(t[:, k], z[:, k] > 0) for k in range(4)]),
+            "CalibrationError": calibration(logits.double().sigmoid(), targets.long()),
             "UndefinedLabels": 0,
         },
-        rel=1e-5,
+        rel=1e-12,
     )
+
+
+def calibration(probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    """That of torchmetrics, which has a bin of its own for exactly 1, and rounds to float32 if it is let."""
+    just_below = probabilities.clamp(max=1 - 1e-15)
+    return float(BinaryCalibrationError(n_bins=15, norm="l1").set_dtype(torch.float64)(just_below, targets))
+
+
+def test_logits_whose_float32_sigmoids_are_all_1_keep_their_order():
+    """torchmetrics#2819: there, AUROC and average precision of these become 0.5 and 0.93."""
+    above = [98.0950, 98.4612, 98.1145, 98.1506, 97.6037, 98.9425, 99.2644, 99.5014]
+    above += [99.7280, 99.6595, 99.6931, 99.4667, 99.9623, 99.8949, 99.8768]
+    logits, targets = torch.tensor(above)[:, None] - 78, torch.tensor([[0.0]] + [[1.0]] * 14)
+    assert (logits.sigmoid() == 1).all()
+    found = values(logits, targets)
+    assert found["MicroAUROC"] == found["MacroAUROC"] == 13 / 14
+    assert found["MicroAP"] == found["MacroAP"] == pytest.approx(0.995238095238, rel=1e-12)
+    assert values(torch.tensor([[40.0], [20.0]]), torch.tensor([[0.0], [1.0]]))["MicroAUROC"] == 0
+    assert values(torch.tensor([[1e4], [-1e4]]), torch.tensor([[1.0], [0.0]]))["MicroAP"] == 1
+
+
+def test_a_decision_is_at_a_logit_of_0():
+    logits, targets = torch.tensor([[1e-30], [0.0], [-0.0], [-1e-30]]), torch.tensor([[1.0], [0.0], [0.0], [1.0]])
+    assert values(logits, targets)["BalancedAccuracy"] == 0.75
+
+
+@pytest.mark.parametrize("logit", [0.0, 1.0, -5.5, 36.0, -700.0, 1e4, -1e4])
+def test_probabilities_are_float64_sigmoids_without_overflow(logit, recwarn):
+    decimal.getcontext().prec = 60
+    expected = 1 / (1 + (-decimal.Decimal(logit)).exp())
+    assert float(sigmoid(logit)) == pytest.approx(float(expected), rel=1e-14, abs=0)
+    assert sigmoid([logit]).dtype == np.float64
+    assert not recwarn.list
 
 
 def test_labels_without_both_classes_are_left_out_and_counted():
@@ -73,8 +109,8 @@ def test_one_class_alone_is_undefined_and_not_zero(only):
     for name in ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy"):
         assert name not in found
     assert found["UndefinedLabels"] == 4
-    expected = (logits.sigmoid() - only).abs().mean()  # all to one side: no bin hides another
-    assert found["CalibrationError"] == pytest.approx(float(expected), rel=1e-5)
+    expected = (logits.double().sigmoid() - only).abs().mean()  # all to one side: no bin hides another
+    assert found["CalibrationError"] == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_calibration_is_of_the_probability_of_a_positive_and_not_of_the_confidence():

@@ -4,11 +4,13 @@ import json
 from typing import ClassVar
 
 import eva
+import numpy as np
 import pytest
 import torch
 from eva.core.data import dataloaders
 from eva.core.data.datamodules import schemas
 from eva.core.trainers.functional import run_evaluation_session
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tapct.errors import TaskError
@@ -74,10 +76,12 @@ def test_metrics_are_those_of_scikit_learn_over_all_cases_and_labels(tmp_path):
         cases = one.cases["test"]
         assert [c.case for c in cases] == ["slab-10", "slab-40", "slab-70", "slab-98"]
         truth = [t for c in cases for t in c.target.values()]
-        predicted = [p for c in cases for p in c.probabilities.values()]
+        predicted = [z for c in cases for z in c.logits.values()]
+        assert [float(np.float32(z)) for z in predicted] == predicted, "float32, as the head gave them"
+        assert [p for c in cases for p in c.probabilities.values()] == pytest.approx(expit(predicted), rel=1e-14)
         assert 0 < sum(truth) < len(truth)
-        assert one.metrics["test"]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted))
-        assert one.metrics["test"]["MicroAP"] == pytest.approx(average_precision_score(truth, predicted))
+        assert one.metrics["test"]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted), rel=1e-14)
+        assert one.metrics["test"]["MicroAP"] == pytest.approx(average_precision_score(truth, predicted), rel=1e-12)
     assert record.runs[0].probe_sha256 != record.runs[1].probe_sha256
     results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     assert len(results["test/MicroAUROC"]["values"]) == 2
@@ -113,6 +117,30 @@ def test_a_target_of_another_length_is_refused(tmp_path, monkeypatch):
         run(tmp_path, small_encoder(), max_steps=1)
 
 
+def test_a_target_that_is_neither_0_nor_1_is_refused(tmp_path, monkeypatch):
+    item = Slabs.__getitem__
+
+    def unsure(self, index):
+        data, target, metadata = item(self, index)
+        return data, target * 0.5, metadata
+
+    monkeypatch.setattr(Slabs, "__getitem__", unsure)
+    with pytest.raises(TaskError, match=r"slab-0: targets must be 0 or 1, not \[0"):
+        run(tmp_path, small_encoder(), max_steps=1)
+
+
+def test_logits_beyond_where_sigmoids_are_1_are_ranked_in_selection_and_report(tmp_path):
+    settings = {"max_steps": 6, "accumulate_grad_batches": 2, "val_check_interval": 4}
+    _, record = run(tmp_path, small_encoder(), [20, 66, 95], {"learning_rates": [30.0]}, **settings)
+    for one in record.runs:
+        for split, cases in one.cases.items():
+            truth = [t for c in cases for t in c.target.values()]
+            logits = [z for c in cases for z in c.logits.values()]
+            assert len({float(expit(np.float32(z))) for z in logits}) < len(set(logits)), "a sigmoid would make ties"
+            assert one.metrics[split]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, logits), rel=1e-14)
+        assert one.selection["score"] == one.metrics["val"]["MicroAUROC"], "one number, to the bit"
+
+
 def test_metadata_without_an_affine_is_refused(tmp_path, monkeypatch):
     item = Slabs.__getitem__
 
@@ -132,8 +160,8 @@ def test_the_record_keeps_the_metrics_of_both_splits_and_is_printed_once(tmp_pat
         assert [c.case for c in one.cases["val"]] == ["slab-20", "slab-95"]
         for split, cases in one.cases.items():
             truth = [t for c in cases for t in c.target.values()]
-            predicted = [p for c in cases for p in c.probabilities.values()]
-            assert one.metrics[split]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted))
+            predicted = [z for c in cases for z in c.logits.values()]
+            assert one.metrics[split]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, predicted), rel=1e-14)
     assert capsys.readouterr().out.count("record:") == 1
 
 

@@ -47,11 +47,20 @@ def test_what_a_run_logs_can_be_computed_from_the_table(tmp_path):
     assert headline.tolist() == pytest.approx(logged, abs=1e-7)  # logged in float32
 
 
-def test_probabilities_and_targets_are_there_by_label(tmp_path):
-    write_record(record("a", [scan("p1", 0.25, 1), scan("p2", 0.75, 0)]), tmp_path)
+def test_logits_probabilities_and_targets_are_there_by_label(tmp_path):
+    logits = {"x": 2.0, "y": 0.0}
+    probabilities = {"x": 1 / (1 + math.exp(-2)), "y": 0.5}
+    first = scan("p1", 0.9, 1, logits=logits, probabilities=probabilities)
+    write_record(record("a", [first, scan("p2", 0.75, 0)]), tmp_path)  # the second is of an older protocol
     table = pd.read_parquet(tmp_path / "cases.parquet")
-    rows = table[["case", "class", "probability", "target"]].to_numpy().tolist()
-    assert rows == [["p1", "x", 0.25, 1], ["p1", "y", 0.5, 0], ["p2", "x", 0.75, 0], ["p2", "y", 0.5, 1]]
+    columns = ["case", "class", "logit", "probability", "target"]
+    rows = table[columns].astype(object).where(table[columns].notna(), None).to_numpy().tolist()
+    assert rows == [
+        ["p1", "x", 2.0, probabilities["x"], 1],
+        ["p1", "y", 0.0, 0.5, 0],
+        ["p2", "x", None, 0.75, 0],
+        ["p2", "y", None, 0.5, 1],
+    ]
     assert table["dice_native"].isna().all()
 
 

@@ -9,8 +9,10 @@ import signal
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from scipy.special import expit
 
 import tapct.records.store
 from tapct.errors import RecordError
@@ -216,6 +218,92 @@ def test_a_record_of_schema_1_is_read_with_its_fingerprint(tmp_path):
     assert old.execution["runs"] == [{"run": 2, "seconds": written["execution"]["seconds"]}]
     again = read_record(write_record(old, tmp_path))
     assert (again, again.fingerprint) == (old, old.fingerprint)
+
+
+SCHEMA_2 = SCHEMA_1.with_name("schema-2.json")
+
+
+def test_a_record_of_schema_2_is_read_and_marked_as_of_the_older_protocol(tmp_path, capsys):
+    """A real one: three labels of eight slabs, with probabilities of exactly 1, by the release before schema 3."""
+    old, written = read_record(SCHEMA_2), json.loads(SCHEMA_2.read_text(encoding="utf-8"))
+    assert written["schema_version"] == 2
+    assert (old.schema_version, old.older_schema) == (SCHEMA_VERSION, 2)
+    assert old.fingerprint == written["fingerprint"]
+    assert old.older_protocol == "ranks from float32 probabilities"
+    assert [flag.id for flag in old.flags] == [flag["id"] for flag in written["flags"]]
+    case = old.runs[0].cases["test"][0]
+    assert case.logits is None
+    assert case.scores == case.probabilities
+    path = write_record(old, tmp_path)
+    assert (read_record(path), read_record(path).fingerprint) == (old, old.fingerprint)
+    print_summary(path)
+    assert "older protocol: ranks from float32 probabilities" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("older", [SCHEMA_1, SCHEMA_2])
+def test_the_mark_of_an_older_protocol_stays(older, tmp_path):
+    path = write_record(read_record(older), tmp_path)
+    assert read_record(path).older_protocol
+    path.write_text(re.sub(r' "older_schema": \d,\n', "", path.read_text(encoding="utf-8")))
+    with pytest.raises(RecordError, match="changed after it was written"):
+        read_record(path)
+    plain = older.read_text(encoding="utf-8")
+    path.write_text(re.sub('"schema_version": [12]', '"schema_version": 3', plain))
+    with pytest.raises(RecordError, match="changed after it was written"):
+        read_record(path)
+
+
+def test_a_record_of_today_cannot_pass_for_an_older_one_and_has_no_mark(tmp_path):
+    path = write_record(record(run(0)), tmp_path)
+    assert read_record(path).older_protocol is None
+    assert "older" not in path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace('"schema_version": 3', '"schema_version": 2'))
+    with pytest.raises(RecordError, match="changed after it was written"):
+        read_record(path)
+
+
+def test_runs_that_join_a_record_of_an_older_protocol_do_not_take_off_its_mark(tmp_path):
+    path = write_record(read_record(SCHEMA_1), tmp_path)
+    settings = {name: getattr(read_record(path), name) for name in ("notice", "encoder", "task", "probe")}
+    write_record(record(run(0), **settings), tmp_path)
+    assert [one.probe_sha256 == "0" * 64 for one in read_record(path).runs] == [True, False, False]
+    assert read_record(path).older_protocol == "schema 1"
+    write_record(record(run(1), run(2), **settings), tmp_path)
+    assert read_record(path).older_protocol == "schema 1", "who knows what run 0 was joined to"
+    write_record(record(run(0), run(1), run(2), **settings), tmp_path)
+    assert read_record(path).older_protocol is None, "no run of it is left"
+
+
+def scan(logits: dict[str, float], probabilities: dict[str, float] | None) -> RunRecord:
+    case = {"case": "a", "patient": "p", "loss": 1.0, "target": dict.fromkeys(logits, 1), "padding_voxels": (0, 0, 0)}
+    made = CaseResult(**case, logits=logits, probabilities=probabilities)
+    return RunRecord(run=0, seed=0, probe_sha256="0" * 64, metrics={}, cases={"test": [made]})
+
+
+def test_logits_are_kept_as_they_are_and_are_what_is_ranked(tmp_path):
+    logits = {"x": float(np.float32(0.1)), "y": 40.0, "z": float(np.float32(-1e4)), "t": 20.0}
+    probabilities = {name: float(expit(logit)) for name, logit in logits.items()}
+    assert probabilities["y"] == 1 > probabilities["t"]
+    path = write_record(record(scan(logits, probabilities)), tmp_path)
+    (back,) = read_record(path).runs[0].cases["test"]
+    assert back.logits == back.scores == logits
+    assert back.probabilities == probabilities
+    assert read_record(path).older_protocol is None
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (None, "a: logits and probabilities must be of the same labels"),
+        ({"x": 0.5}, "a: logits and probabilities must be of the same labels"),
+        ({"y": 0.5, "x": float(expit(2.0))}, "a: logits and probabilities must be of the same labels"),
+        ({"x": 0.88, "y": 0.5}, "a: the probability of x is 0.88, which is not the sigmoid of its logit 2"),
+        ({"x": float(expit(2.0)), "y": 0.5 + 1e-6}, "a: the probability of y"),
+    ],
+)
+def test_probabilities_that_are_not_those_of_the_logits_are_refused(probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        scan({"x": 2.0, "y": 0.0}, probabilities)
 
 
 def test_a_record_of_schema_1_that_was_changed_is_refused(tmp_path):
