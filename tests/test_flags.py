@@ -124,6 +124,19 @@ def test_one_good_label_does_not_hide_that_the_mean_over_labels_is_chance_and_na
     assert found(record(scans(np.where(targets, 0.9, 0.1), targets)), "chance-level") is None
 
 
+def test_logits_beyond_where_sigmoids_are_1_are_no_guesses():
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 2, (60, 2))
+    logits = 60 + 2 * targets + rng.random(targets.shape)
+    older = scans(1 / (1 + np.exp(-logits)), targets)
+    assert "MicroAUROC" in found(record(older), "chance-level"), "all probabilities are 1"
+    cases = [
+        case.model_copy(update={"logits": dict(zip(case.probabilities, row.tolist(), strict=True))})
+        for case, row in zip(older, logits, strict=True)
+    ]
+    assert found(record(cases), "chance-level") is None
+
+
 def segmented(references: list[np.ndarray], predictions: list[np.ndarray], names: list[str]) -> list[CaseResult]:
     cases = []
     for i, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):

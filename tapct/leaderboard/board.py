@@ -40,6 +40,11 @@ class Entry:
     path: str
     record: Record
 
+    @cached_property
+    def older_protocol(self) -> str | None:
+        """Of what older protocol its numbers are, None of today's (see `Record.older_protocol`)."""
+        return self.record.older_protocol
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -94,6 +99,11 @@ class Model:
     def overlap(self, task: str) -> tuple[str, ...]:
         """Returns its pretraining data that hold scans of a task; none of random weights."""
         return () if self.random else known_overlap(task, self.card["pretraining_data"])
+
+    def older_protocol(self, *tasks: str) -> str:
+        """Returns of what older protocol its numbers on any of these tasks are; empty if none is."""
+        found = (self.entries[task].older_protocol for task in tasks if task in self.entries)
+        return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +181,16 @@ class Board:
         """Returns what must stand beside a number over all tasks of a family; empty if nothing."""
         names = [task.name for task in self.family(family)]
         return " ".join(dict.fromkeys(notice for name, notice in self.notices.items() if name in names))
+
+    def older_protocol(self, model: Model, family: Family) -> str:
+        """Returns of what older protocol a part of a model's number over a family is; empty if none is."""
+        return model.older_protocol(*(task.name for task in self.family(family)))
+
+    @property
+    def older_protocols(self) -> str:
+        """All older protocols that numbers are of; empty if none is."""
+        found = (self.older_protocol(model, "all") for model in self.models)
+        return "; ".join(dict.fromkeys(filter(None, found)))
 
     def why_missing(self, model: Model, task: Task) -> str:
         """Returns why a model has no number on a task."""

@@ -40,6 +40,7 @@ class Row:
         cases: Number of cases.
         reason: Why something is missing, or where a reference is from.
         notice: What must stand beside the number.
+        older_protocol: How the number, or a part of a mean rank, was made otherwise than today's; empty if it was not.
         overlap: Pretraining data, as the card names them, that hold scans of the task.
         flags: Ids of the record's red flags.
         weights_sha256: Hash of the weights.
@@ -64,6 +65,7 @@ class Row:
     cases: int | None = None
     reason: str = ""
     notice: str = ""
+    older_protocol: str = ""
     overlap: str = ""
     flags: str = ""
     weights_sha256: str = ""
@@ -88,6 +90,7 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                     protocol=protocol,
                     metric="mean_rank",
                     notice=board.notice(family),
+                    older_protocol=board.older_protocol(model, family),
                     **_numbers(rank),
                 )
 
@@ -125,6 +128,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         patients=summary.num_patients,
         cases=summary.num_cases,
         notice=summary.notice or "",
+        older_protocol=model.older_protocol(task.name),
         flags=" ".join(flag.id for flag in record.flags),
         weights_sha256=str(record.encoder.get("weights_sha256") or ""),
         record=record.fingerprint,
@@ -198,7 +202,7 @@ def to_markdown(board: Board) -> str:
             cells = [_markdown_text(model.name), mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
             lines.append(_markdown_row(cells))
         lines.append("")
-    lines.append(LEGEND)
+    lines.append(_legend(board))
     return "\n".join(lines) + "\n"
 
 
@@ -206,6 +210,15 @@ LEGEND = (
     "Mean over seeds, 95 % interval over patients, [ranks that are left open] and tie groups: models that share a "
     "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
 )
+
+
+OLDER = "†"
+"""Stands behind a number of an older protocol."""
+
+
+def _legend(board: Board) -> str:
+    older = board.older_protocols
+    return LEGEND + (f" {OLDER} Older protocol: {older}." if older else "")
 
 
 def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
@@ -220,8 +233,7 @@ def mean_rank(board: Board, family: Family, model: Model) -> str:
     found = board.overall[family, "native"].get(model.name)
     if found is None or found.mean_rank.value is None:
         return "–"
-    rank = found.mean_rank
-    return _with_interval(rank, 1)
+    return _with_interval(found.mean_rank, 1) + (f" {OLDER}" if board.older_protocol(model, family) else "")
 
 
 def cell(task: Task, model: Model) -> str:
@@ -231,7 +243,8 @@ def cell(task: Task, model: Model) -> str:
         return "–"
     text = _with_interval(one.estimate, 3)
     ranks = task.rank_interval(model.name, "native")
-    return text + (f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else "")
+    text += f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else ""
+    return text + (f" {OLDER}" if model.older_protocol(task.name) else "")
 
 
 def _with_interval(found: Estimate, decimals: int) -> str:
@@ -260,6 +273,7 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
     "–": "--",
+    OLDER: r"\textdagger{}",
 }
 
 
@@ -280,7 +294,7 @@ def to_latex(board: Board) -> str:
             [model.name, mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
             for model in ordered(board, family)
         ]
-        caption = " ".join([f"{family.capitalize()}.", *_notices(board, tasks), LEGEND])
+        caption = " ".join([f"{family.capitalize()}.", *_notices(board, tasks), _legend(board)])
         parts += [
             r"\begin{table}",
             rf"\caption{{{_tex_text(caption)}}}",

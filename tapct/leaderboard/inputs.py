@@ -1,7 +1,7 @@
 """What the statistics of one task are computed from: arrays, made from records that really compare."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -47,8 +47,10 @@ class TaskInputs:
         cases: C names.
         patients: The patient of each case, C names.
         values: (M, seeds, C) scores of cases, NaN where undefined; or, for the metrics of pairs,
-            (M, seeds, C, labels) probabilities.
+            (M, seeds, C, labels) scores of pairs, of which only the order within a seed counts: logits; of records
+            of an older protocol, probabilities.
         targets: (C, labels) 0/1 references of the metrics of pairs; else None.
+        probabilities: (M, seeds, C, labels) what was predicted, for the metrics of pairs of records; else None.
         notice: What must stand beside every number, if anything.
     """
 
@@ -60,6 +62,7 @@ class TaskInputs:
     patients: tuple[str, ...]
     values: np.ndarray
     targets: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     notice: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class TaskInputs:
         if self.values.size == 0 or np.isinf(self.values).any():
             raise ValueError("values must be there, and finite")
         if self.targets is not None and (np.isnan(self.values).any() or not np.isin(self.targets, (0, 1)).all()):
-            raise ValueError("probabilities must be defined, and targets 0 or 1")
+            raise ValueError("scores of pairs must be defined, and targets 0 or 1")
 
     @property
     def undefined(self) -> str:
@@ -171,9 +174,11 @@ def from_records(
             _require_equal(models[0], _identities(tables[0][0]), name, _identities(run))
     task, cases = records[0].task, list(tables[0][0].values())
     pairs = metric in PAIR_METRICS
-    rows = [
-        [[_value(name, c, metric) for c in run.values()] for run in t] for name, t in zip(models, tables, strict=True)
-    ]
+
+    def collect(of: Callable[[str, CaseResult], float | list[float]]) -> np.ndarray:
+        rows = [[[of(name, c) for c in run.values()] for run in t] for name, t in zip(models, tables, strict=True)]
+        return np.array(rows, dtype=np.float64)
+
     return TaskInputs(
         task=task["name"],
         version=f"{task['version']}:{task['split_sha256']}:{split}",
@@ -181,8 +186,9 @@ def from_records(
         models=models,
         cases=tuple(case.case for case in cases),
         patients=tuple(case.patient for case in cases),
-        values=np.array(rows, dtype=np.float64),
+        values=collect(lambda name, case: _value(name, case, metric)),
         targets=np.array([list((case.target or {}).values()) for case in cases]) if pairs else None,
+        probabilities=collect(lambda _, case: list((case.probabilities or {}).values())) if pairs else None,
         notice=records[0].notice,
     )
 
@@ -261,11 +267,11 @@ def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[
 
 
 def _value(name: str, case: CaseResult, metric: Metric) -> float | list[float]:
-    """Returns the score of a case, NaN where undefined, or its probabilities by label."""
+    """Returns the score of a case, NaN where undefined, or its scores by label."""
     if metric == "MicroAUROC" or metric == "MicroAP":
-        if case.probabilities is None or case.target is None or list(case.probabilities) != list(case.target):
+        if case.scores is None or case.target is None or list(case.scores) != list(case.target):
             raise RecordError(f"{name}: {case.case} has no probabilities and targets of the same labels for {metric}")
-        return list(case.probabilities.values())
+        return list(case.scores.values())
     row = case.by_class(metric)
     if row is None:
         raise RecordError(f"{name}: {case.case} has no {metric}")

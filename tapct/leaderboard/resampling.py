@@ -9,12 +9,13 @@ from scipy.sparse import csr_array
 
 from tapct import numeric
 from tapct.leaderboard.inputs import TaskInputs
+from tapct.metrics import ranks
 
 BLOCK = 16
 """Resamples at a time: 10,000 pairs of them stay in cache, which is more than twice as fast as 128 at a time."""
 
-Weighted = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""A metric of the (thresholds, R) weights of positives and of negatives at each distinct score, highest first."""
+OfCounts = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""A metric of the (thresholds, R) numbers of positives and negatives at each threshold, see `tapct.metrics.ranks`."""
 
 
 def draw_patients(patients: int, resamples: int, key: str) -> np.ndarray:
@@ -123,59 +124,37 @@ def mean_over_cases(scores: np.ndarray, patients: np.ndarray, counts: np.ndarray
 
 
 def auroc(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the area under the ROC curve in each resample, as scikit-learn's `roc_auc_score(sample_weight=...)`.
-
-    It is the share of (positive, negative) pairs in which the positive scores higher, ties counting half.
+    """Returns the area under the ROC curve in each resample, as `tapct.metrics.ranks.auroc` of the repeated cases.
 
     Args:
         scores: (N,) scores.
         targets: (N,) 0/1 references.
         patients: (N,) index of each pair's patient.
-        counts: (patients, R) how often each patient was drawn.
+        counts: (patients, R) how often each patient was drawn, whole numbers.
 
     Returns:
         (R,), NaN where a resample lacks positives or negatives.
     """
-
-    def area(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-        higher = np.cumsum(positives, axis=0)
-        pairs = higher[-1] * negatives.sum(axis=0)
-        higher -= positives / 2
-        return np.einsum("gr,gr->r", higher, negatives) / pairs
-
-    return _by_threshold(area, scores, targets, patients, counts)
+    return _by_threshold(ranks.auroc_of_counts, scores, targets, patients, counts)
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the average precision in each resample, as scikit-learn's with `sample_weight`; for the rest see `auroc`.
-
-    The mean over positives of the precision at their score. Without any negative it is undefined (NaN) here, where
-    scikit-learn gives 1 (see `tapct.metrics.classification`).
-    """
-
-    def mean_precision(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-        true, false = np.cumsum(positives, axis=0), np.cumsum(negatives, axis=0)
-        total, any_negative = true[-1].copy(), false[-1] > 0
-        false += true
-        # Where nobody of the first thresholds was drawn, there are no positives to give a precision to.
-        precision = np.divide(true, false, out=false, where=false > 0)
-        return np.where(any_negative, np.einsum("gr,gr->r", precision, positives), np.nan) / total
-
-    return _by_threshold(mean_precision, scores, targets, patients, counts)
+    """Returns the average precision in each resample; for the rest see `auroc`."""
+    return _by_threshold(ranks.average_precision_of_counts, scores, targets, patients, counts)
 
 
 def _by_threshold(
-    metric: Weighted, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray
+    metric: OfCounts, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
     """Returns a metric in each resample; the pairs are sorted once, whatever the number of resamples."""
-    order = np.argsort(-scores, kind="stable")
-    threshold = np.concatenate([[0], np.cumsum(np.diff(scores[order]) != 0)])
-    positive, members = targets[order] == 1, patients[order]
-    # (thresholds, patients): how many pairs a patient has at a score. Times counts: the weight there in a resample.
+    threshold, positive, whole = ranks.thresholds(scores, targets), targets == 1, counts.astype(np.int64)
+    if (whole != counts).any():
+        raise ValueError("counts must be whole numbers: how often each patient was drawn")
+    # (thresholds, patients): how many pairs a patient has at a score. Times counts: how many there are in a resample.
+    shape = (threshold.max(initial=0) + 1, len(counts))
     pairs = [
-        csr_array((np.ones(mask.sum()), (threshold[mask], members[mask])), (threshold[-1] + 1, len(counts)))
-        for mask in (positive, ~positive)
+        csr_array((np.ones(of.sum(), dtype=np.int64), (threshold[of], patients[of])), shape)
+        for of in (positive, ~positive)
     ]
-    blocks = (np.ascontiguousarray(counts[:, start : start + BLOCK]) for start in range(0, counts.shape[1], BLOCK))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.concatenate([metric(*(each @ block for each in pairs)) for block in blocks])
+    blocks = (np.ascontiguousarray(whole[:, start : start + BLOCK]) for start in range(0, whole.shape[1], BLOCK))
+    return np.concatenate([metric(*(each @ block for each in pairs)) for block in blocks])

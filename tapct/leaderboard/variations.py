@@ -7,6 +7,7 @@ from typing import Any
 
 from tapct import numeric
 from tapct.errors import RecordError
+from tapct.leaderboard.inputs import model_name
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.robustness import robustness
@@ -47,7 +48,7 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
 
 
 def _label_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
-    found = label_efficiency(records, _ranked_metric(records), resamples=resamples)
+    found, older = label_efficiency(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for model, points in found.curves.items():
         for point in points:
             yield {
@@ -55,12 +56,12 @@ def _label_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
                 **{"train_patients": point.patients, **_numbers("", point.estimate)},
                 **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
                 **{"reported_patients": found.num_patients, "reason": point.estimate.reason},
-                "notice": _notice(found.notice, found.warnings),
+                **{"notice": _notice(found.notice, found.warnings), "older_protocol": older.get(model, "")},
             }
 
 
 def _drop_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
-    found = robustness(records, _ranked_metric(records), resamples=resamples)
+    found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for drop in found.drops:
         yield {
             **{"task": found.task, "metric": found.metric, "model": drop.model, "perturbation": drop.perturbation},
@@ -71,8 +72,13 @@ def _drop_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
             **_numbers("rank_perturbed", drop.rank_perturbed),
             **{"rank_change": drop.rank_change, "same_probes": drop.same_probes},
             **{"reported_patients": found.num_patients, "reason": drop.drop.reason},
-            "notice": _notice(found.notice, found.warnings),
+            **{"notice": _notice(found.notice, found.warnings), "older_protocol": older.get(drop.model, "")},
         }
+
+
+def _older_protocols(records: Sequence[Record]) -> dict[str, str]:
+    """Returns of what older protocol a record of each model is, of those that have such."""
+    return {model_name(record): record.older_protocol for record in records if record.older_protocol}
 
 
 def _ranked_metric(records: Sequence[Record]) -> Any:

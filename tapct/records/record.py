@@ -141,7 +141,11 @@ class RunRecord(_Model):
 
     @model_validator(mode="after")
     def _check(self) -> "RunRecord":
-        cases = [case for of_split in self.cases.values() for case in of_split if case.logits]
+        cases = [case for of_split in self.cases.values() for case in of_split if case.probabilities is not None]
+        if without := [case.case for case in cases if case.logits is None]:
+            if len(without) == len(cases):  # of an older protocol
+                return self
+            raise ValueError(f"logits and probabilities cannot be ranked together: {without[0]} has no logits")
         logits = [logit for case in cases for logit in (case.logits or {}).values()]
         probabilities = [probability for case in cases for probability in (case.probabilities or {}).values()]
         wrong = np.flatnonzero(np.abs(sigmoid(logits) - probabilities) > ROUNDING)

@@ -186,11 +186,12 @@ def _classified(spec, easy, key, ability, rng) -> list[CaseResult]:
             case=f"case {index}",
             patient=f"patient {index}",
             loss=1.0,
-            probabilities={n: round(float(p), 4) for n, p in zip(spec.classes, expit(row), strict=True)},
+            logits=dict(zip(spec.classes, row.tolist(), strict=True)),
+            probabilities=dict(zip(spec.classes, expit(row).tolist(), strict=True)),
             target={n: int(t) for n, t in zip(spec.classes, own, strict=True)},
             padding_voxels=(0, 0, 0),
         )
-        for index, (row, own) in enumerate(zip(logits, truth, strict=True))
+        for index, (row, own) in enumerate(zip(logits.astype(np.float32).astype(float), truth, strict=True))
     ]
 
 

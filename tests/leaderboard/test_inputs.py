@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import special
 
 from tapct.errors import RecordError
 from tapct.leaderboard import TaskInputs, from_records, model_name, summarise_task
@@ -81,6 +82,26 @@ def test_probabilities_come_with_their_targets():
     inputs = from_records([record("one", run, run)], "MicroAP")
     np.testing.assert_array_equal(inputs.values, [[[[0.2, 0.5], [0.9, 0.5]]] * 2])
     np.testing.assert_array_equal(inputs.targets, [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(inputs.probabilities, inputs.values)  # of an older protocol: there are no logits
+
+
+def test_logits_are_ranked_where_there_are_any_and_probabilities_beside_them():
+    """Probabilities of 1, in float64, of logits that differ: they are no ties."""
+    logits = {"a1": 40.0, "a2": 50.0, "b1": 45.0, "b2": 60.0}
+    run = [
+        scan(name, 0, int(name > "b"), logits={"x": z, "y": -z}, probabilities=expit({"x": z, "y": -z}))
+        for name, z in logits.items()
+    ]
+    inputs = from_records([record("one", run)], "MicroAUROC")
+    np.testing.assert_array_equal(inputs.values[0, 0], [[z, -z] for z in logits.values()])
+    np.testing.assert_array_equal(inputs.probabilities[0, 0, :, 0], 1)
+    only = {"values": inputs.values[..., :1], "targets": inputs.targets[:, :1]}
+    (model,) = summarise_task(TaskInputs(**{**vars(inputs), **only, "probabilities": None})).models
+    assert model.estimate.value == 3 / 4
+
+
+def expit(logits: dict[str, float]) -> dict[str, float]:
+    return {name: float(special.expit(z)) for name, z in logits.items()}
 
 
 def other_task(**changes):

@@ -3,9 +3,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tapct.leaderboard import resampling
+from tapct.metrics import ranks
 from tests.leaderboard.simulated import clusters, task
 
 METRICS = {"MicroAUROC": roc_auc_score, "MicroAP": average_precision_score}
+EXACT = {"MicroAUROC": ranks.auroc, "MicroAP": ranks.average_precision}
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 8])  # of the scores: many ties, some, none
@@ -23,8 +25,9 @@ def test_pairs_are_weighted_as_scikit_learn_scores_the_repeated_cases(metric, de
     for r in range(50):
         again = np.repeat(np.arange(cases), counts[inputs.patient_index, r].astype(int))
         for model, seed in np.ndindex(2, 2):
-            expected = METRICS[metric](targets[again].ravel(), values[model, seed][again].ravel())
-            assert found[model, seed, r] == pytest.approx(expected, rel=1e-12)
+            scores, references = values[model, seed][again].ravel(), targets[again].ravel()
+            assert found[model, seed, r] == pytest.approx(METRICS[metric](references, scores), rel=1e-12)
+            assert found[model, seed, r] == EXACT[metric](scores, references), "to the bit"
 
 
 def test_means_are_of_the_defined_cases_as_often_as_their_patient_was_drawn():
@@ -46,6 +49,25 @@ def test_a_resample_of_one_class_is_undefined(metric):
     counts = np.array([[1, 2, 0], [1, 0, 2]], dtype=float)
     found = metric(np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
     np.testing.assert_array_equal(found, [1, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("metric", [resampling.auroc, resampling.average_precision])
+def test_patients_are_drawn_whole_times(metric):
+    counts = np.array([[1.0, 2.0], [1.0, 0.5]])
+    with pytest.raises(ValueError, match="whole numbers"):
+        metric(np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_logits_of_any_size_keep_their_order_in_every_resample(metric):
+    rng = np.random.default_rng(0)
+    targets, patients = (rng.random((60, 2)) < 0.3).astype(int), clusters(30, rng)[:60]
+    logits = targets + rng.normal(size=(1, 1, 60, 2))
+    counts = resampling.draw_patients(len(set(patients)), 50, "any")
+    expected = resampling.evaluate(task(logits, patients, targets, metric=metric), counts)
+    for moved in (logits + 20, 1e4 * logits - 1e4, np.where(logits > 0, np.expm1(8 * logits), logits)):
+        found = resampling.evaluate(task(moved, patients, targets, metric=metric), counts)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_resample_without_a_defined_case_is_undefined():

@@ -283,6 +283,48 @@ def test_a_demonstration_says_so_beside_every_number(tmp_path):
     assert "no interval" in body  # one patient allows none
 
 
+def of_an_older_protocol(one):
+    """A record as the release before schema 3 left it."""
+    runs = [
+        run.model_copy(update={"cases": {"test": [c.model_copy(update={"logits": None}) for c in run.cases["test"]]}})
+        for run in one.runs
+    ]
+    return one.model_copy(update={"runs": runs, "older_schema": 2})
+
+
+def test_numbers_of_an_older_protocol_are_marked_everywhere(tmp_path):
+    results.write(tmp_path, "curia", results.record("curia", "luna16", patients=12, ability=1.0))
+    results.write(tmp_path, "suprem", of_an_older_protocol(results.record("suprem", "luna16", patients=12)))
+    for encoder in ("curia", "suprem"):
+        results.write(tmp_path, encoder, results.record(encoder, "fdg_pet_ct", patients=12))
+    results.write(tmp_path, "noise", of_an_older_protocol(
+        results.record("suprem", "fdg_pet_ct", patients=12, more_task={"perturbation": "noise_20"})))  # fmt: skip
+    site.build(tmp_path, tmp_path / "site", resamples=200)
+    why = "ranks from float32 probabilities"
+    older = {(row["task"], row["model"]) for row in rows(tmp_path / "site", older_protocol=why)}
+    assert older == {("luna16", "SuPreM U-Net"), ("(mean rank)", "SuPreM U-Net")}
+    assert len(rows(tmp_path / "site", older_protocol="", source="record")) == 3 + 2 * 2
+    content = json.loads((tmp_path / "site" / "leaderboard.json").read_text(encoding="utf-8"))
+    assert {(r["task"], r["model"]) for r in content["rows"] if r["older_protocol"] == why} == older
+    body = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    body = body[body.index("<tbody>") : body.index("</tbody>")].split("scope=row")[1:]
+    # The number, and the mean rank on two grids over all tasks and over those of classification.
+    assert [row.count(">older</abbr>") for row in body if "#model-suprem" in row] == [5]
+    assert [row.count(">older</abbr>") for row in body if "#model-curia" in row] == [0]
+    for suffix, dagger in (("md", "†"), ("tex", r"\textdagger{}")):
+        text = (tmp_path / "site" / f"leaderboard.{suffix}").read_text(encoding="utf-8")
+        assert f"{dagger} Older protocol: {why}." in text
+        assert [line.count(dagger) for line in text.splitlines() if "SuPreM" in line] == [2]
+        assert [line.count(dagger) for line in text.splitlines() if "Curia" in line] == [0]
+    with (tmp_path / "site" / "robustness.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["model"]: row["older_protocol"] for row in csv.DictReader(file)} == {"curia": "", "suprem": why}
+
+
+def test_where_all_is_of_today_nothing_is_said_of_older_protocols(built):
+    for path in built.iterdir():
+        assert "lder protocol" not in path.read_text(encoding="utf-8")
+
+
 def test_a_full_disk_leaves_the_old_site(folder, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
@@ -328,10 +370,10 @@ def test_reliability_bins_are_those_of_the_calibration_error(board):
     inputs = task_inputs(task, board.models)
     predicted, observed, count = reliability_curve(inputs, 0)
     error = np.sum(count * np.abs(predicted - observed)) / count.sum()
-    probabilities = torch.from_numpy(inputs.values[0])
+    probabilities = torch.from_numpy(inputs.probabilities[0])
     targets = torch.from_numpy(np.broadcast_to(inputs.targets, inputs.values[0].shape).copy())
     expected = binary_calibration_error(probabilities.flatten(), targets.flatten(), n_bins=15, norm="l1")
-    assert error == pytest.approx(float(expected), abs=1e-6)
+    assert error == pytest.approx(float(expected), abs=1e-12)
 
 
 def test_the_front_is_what_nobody_is_both_cheaper_and_better_than():

@@ -51,7 +51,7 @@ def test_logits_probabilities_and_targets_are_there_by_label(tmp_path):
     logits = {"x": 2.0, "y": 0.0}
     probabilities = {"x": 1 / (1 + math.exp(-2)), "y": 0.5}
     first = scan("p1", 0.9, 1, logits=logits, probabilities=probabilities)
-    write_record(record("a", [first, scan("p2", 0.75, 0)]), tmp_path)  # the second is of an older protocol
+    write_record(record("a", [first], [scan("p2", 0.75, 0)]), tmp_path)  # the second is of an older protocol
     table = pd.read_parquet(tmp_path / "cases.parquet")
     columns = ["case", "class", "logit", "probability", "target"]
     rows = table[columns].astype(object).where(table[columns].notna(), None).to_numpy().tolist()

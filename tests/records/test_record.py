@@ -306,6 +306,15 @@ def test_probabilities_that_are_not_those_of_the_logits_are_refused(probabilitie
         scan({"x": 2.0, "y": 0.0}, probabilities)
 
 
+def test_cases_with_and_without_logits_are_not_ranked_together():
+    one = scan({"x": 2.0}, {"x": float(expit(2.0))})
+    (case,) = one.cases["test"]
+    older = case.model_copy(update={"case": "b", "logits": None})
+    with pytest.raises(ValueError, match="cannot be ranked together: b has no logits"):
+        RunRecord(**{**dict(one), "cases": {"test": [case, older]}})
+    assert RunRecord(**{**dict(one), "cases": {"test": [older], "val": [older]}}).cases["val"] == [older]
+
+
 def test_a_record_of_schema_1_that_was_changed_is_refused(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(SCHEMA_1.read_text(encoding="utf-8").replace("0.0666690543293953", "0.9"))

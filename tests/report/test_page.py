@@ -134,6 +134,11 @@ def test_names_and_messages_stay_text(tmp_path):
     assert "a.b.0.c" in page.text
 
 
+def test_a_record_of_an_older_protocol_says_so(tmp_path):
+    (tmp_path / "record.json").write_text(classification().to_json())
+    assert "Older protocol: ranks from float32 probabilities." in Page(write_report(tmp_path)).text
+
+
 def test_an_incomplete_record_says_so_and_has_no_headline(tmp_path):
     (tmp_path / "record.json").write_text(classification(runs_planned=3).to_json())
     page = Page(write_report(tmp_path))

@@ -194,7 +194,8 @@ def reliability(task: Task, models: Sequence[Model]) -> str:
 def reliability_curve(inputs: TaskInputs, model: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean probability, share of positives and number of pairs of each bin that has any, all seeds together."""
     assert inputs.targets is not None
-    probability = inputs.values[model].ravel()
+    assert inputs.probabilities is not None
+    probability = inputs.probabilities[model].ravel()
     target = np.broadcast_to(inputs.targets, inputs.values[model].shape).ravel()
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
