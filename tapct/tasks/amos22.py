@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.dataset import first_there, top_folder
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -50,8 +50,8 @@ class AMOS22(SegmentationDataset):
     scan_patterns = tuple(f"{top}images{part}/amos_0[0-4]??.nii.gz" for top in ("", "*/") for part in ("Tr", "Va"))
 
     @cached_property
-    def _top(self) -> Path:
-        return top_folder(self.root, "imagesTr")
+    def _files(self) -> Index:
+        return Index(self.root, [f"{kind}{part}/amos_*.nii*" for kind in ("images", "labels") for part in ("Tr", "Va")])
 
     @override
     def ct_path(self, case: str) -> Path:
@@ -63,4 +63,4 @@ class AMOS22(SegmentationDataset):
 
     def _find(self, kind: str, case: str) -> Path:
         parts = ("Va", "Tr") if self.split == "test" else ("Tr", "Va")  # a split_file may use either anywhere
-        return first_there(*(self._top / f"{kind}{part}" / f"{case}.nii.gz" for part in parts))
+        return self._files.find(*nifti(*(f"{kind}{part}/{case}" for part in parts)))

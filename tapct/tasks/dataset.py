@@ -2,11 +2,12 @@
 
 import abc
 import copy
+import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -256,8 +257,6 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             ct = self._perturbed(case, ct)
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
-        except MemoryError as error:
-            raise TaskError(f"{self.spec.name}, case {case}: there is not enough memory to read it") from error
         return ct, target
 
     @override
@@ -272,63 +271,65 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
 
 class Index:
-    """Finds files of a release by name, wherever a mirror has put them (it may even make each a folder)."""
+    """Finds files and folders of a release by name, wherever a mirror has put them (it may even make each a folder).
 
-    def __init__(self, root: Path, patterns: Iterable[str]) -> None:
+    Two of one scan are an error that names both: neither is taken by chance.
+    """
+
+    def __init__(self, root: Path, patterns: Iterable[str], tops: Iterable[str] = ("", "*/")) -> None:
         """Initializes the index.
 
         Args:
             root: Folder of the task.
-            patterns: Globs, searched recursively; macOS's `._*` files are passed over.
+            patterns: Globs of what is looked for, from the release's top folder; macOS's `._*` files are passed over.
+            tops: Globs of what may be the top folder, each ending in a slash: the task's folder itself, or the one in
+                it that the archive made. "**/" is any.
         """
         self._root = root
         self._patterns = tuple(patterns)
+        self._tops = tuple(tops)
 
     @cached_property
     def _found(self) -> dict[str, list[Path]]:
+        """Paths by the last parts of their names, as many as their pattern has."""
         found: dict[str, list[Path]] = {}
-        for pattern in self._patterns:
-            for path in sorted(self._root.rglob(pattern)):
-                if path.is_file() and not path.name.startswith("._"):
-                    found.setdefault(path.name, []).append(path)
+        for top, pattern in itertools.product(self._tops, self._patterns):
+            for path in sorted(self._root.glob(top + pattern)):
+                if not path.name.startswith("._"):
+                    found.setdefault("/".join(path.parts[-len(PurePath(pattern).parts) :]), []).append(path)
         return found
 
     def find(self, *names: str) -> Path:
-        """Returns the file of the first of these names that is there, else where the first belongs.
+        """Returns what has one of these names, from the release's top folder, else where the first belongs.
 
         Raises:
-            TaskError: If several files have the name, of which none should be taken by chance.
+            TaskError: There are several.
         """
-        there = next((self._found[name] for name in names if name in self._found), [self._root / names[0]])
-        if len(there) > 1:
-            listed = ", ".join(str(path.relative_to(self._root)) for path in there)
-            raise TaskError(
-                f"{self._root} holds {there[0].name} {len(there)} times: {listed}. Leave the one to be used"
-            )
-        return there[0]
+        return self._single([path for name in names for path in self._found.get(name, [])], names[0])
+
+    def only(self, name: str) -> Path:
+        """Returns the only thing that the patterns find, else where `name` belongs.
+
+        Raises:
+            TaskError: There are several.
+        """
+        return self._single([path for paths in self._found.values() for path in paths], name)
+
+    def _single(self, found: list[Path], name: str) -> Path:
+        if len(found) > 1:
+            # A folder that a mirror has made round a file has its name; links may lead to one file.
+            files = [path for path in found if not (path / path.name).exists()]
+            found = list({path.resolve(): path for path in reversed(files)}.values())
+        if len(found) > 1:
+            listed = ", ".join(sorted(str(path.relative_to(self._root)) for path in found))
+            what = f"{self._root} holds {found[0].name} {len(found)} times: {listed}"
+            raise TaskError(f"{what}. Leave the one to be used")
+        return found[0] if found else self._root / name
 
 
-def first_there(*paths: Path) -> Path:
-    """Returns the first of these paths that is there, else the first of all: the name that the release gives."""
-    return next((path for path in paths if path.exists()), paths[0])
-
-
-def top_folder(root: Path, marker: str) -> Path:
-    """Returns the folder of a release: the task's folder itself, or the one in it that the archive made.
-
-    Args:
-        root: Folder of the task.
-        marker: Glob of something that lies directly in the release's top folder.
-
-    Raises:
-        TaskError: If several folders hold it: two releases, of which none should be taken by chance.
-    """
-    if any(root.glob(marker)):
-        return root
-    found = sorted({path.relative_to(root).parts[0] for path in root.glob(f"*/{marker}")})
-    if len(found) > 1:
-        raise TaskError(f"{root} holds {marker} in several folders: {', '.join(found[:5])}. Leave the one to be used")
-    return root / found[0] if found else root
+def nifti(*stems: str) -> tuple[str, ...]:
+    """Returns the names that a NIfTI file may have, packed or not."""
+    return tuple(stem + end for stem in stems for end in (".nii.gz", ".nii"))
 
 
 def _packaged(folder: str, task: str) -> Path:

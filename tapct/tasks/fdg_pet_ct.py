@@ -8,12 +8,13 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import SplitPin
+from tapct.tasks.dataset import Index, SplitPin, nifti
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, stratified
-from tapct.tasks.tables import read_table, release_folder
+from tapct.tasks.tables import read_table
 
 RELEASE = "FDG-PET-CT-Lesions"
+_TOPS = ("", f"{RELEASE}/")
 DIAGNOSES = {"NEGATIVE": 0, "MELANOMA": 1, "LUNG_CANCER": 1, "LYMPHOMA": 1}
 """The values of `diagnosis`, to whether there is a tumour."""
 
@@ -84,9 +85,11 @@ class FDGPETCT(ClassificationDataset):
     @cached_property
     def label_file(self) -> Path:
         """The clinical table, one row a DICOM series; where it belongs, if it is not there."""
-        places = (self.root, release_folder(self.root, RELEASE))
-        found = (path for pattern in LABEL_FILES for place in places for path in sorted(place.glob(pattern)))
-        return next(found, self.root / "Clinical Metadata FDG PET_CT Lesions.csv")
+        return Index(self.root, LABEL_FILES, _TOPS).only("Clinical Metadata FDG PET_CT Lesions.csv")
+
+    @cached_property
+    def _scans(self) -> Index:
+        return Index(self.root, ("PETCT_*/*/CT*.nii*",), _TOPS)
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -124,7 +127,7 @@ class FDGPETCT(ClassificationDataset):
 
     @override
     def ct_path(self, case: str) -> Path:
-        return release_folder(self.root, RELEASE) / case / self.ct_file
+        return self._scans.find(*nifti(f"{case}/{self.ct_file.removesuffix('.nii.gz')}"))
 
     @override
     def target_paths(self, case: str) -> list[Path]:

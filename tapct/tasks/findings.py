@@ -51,38 +51,47 @@ def findings(
         root = task_root(task, data_root)
         parts = [part for part in task_datasets(task, root, split_file, options).values() if part is not None]
         accepted = Accepted(parts[0], accept_orientation)
-        missing = dict(_missing(parts))
+        missing, doubled = _absent(parts)
     except TapctError as error:
         yield "fail", str(error), obtain
         return
     yield "ok", f"{root}, licence of the data: {spec.licence}", ""
-    yield from _files(root, parts, missing, obtain)
-    there = [of for of in cases_of(parts) if of.case not in missing]
+    yield from _files(root, parts, missing, doubled, obtain)
+    absent = missing | doubled
+    there = [of for of in cases_of(parts) if of.case not in absent]
     looks = [] if show is None else _spread(there)
     checks, shown = [], 0
-    for check in examine(looks if missing else there, num_workers, looks):
+    for check in examine(looks if absent else there, num_workers, looks):
         if show is not None and check.look is not None and (check.of in looks or shown < LOOKS):
             show(check)
             shown += check.of not in looks
         checks.append(replace(check, look=None))
-    yield from _reading(checks, is_whole=not missing)
+    yield from _reading(checks, is_whole=not absent)
     if spec.kind == "segmentation":
         yield from _orientation([check for check in checks if not check.broken], accepted)
 
 
-def _files(root: Path, parts: list[CTDataset], missing: Mapping[str, str], obtain: str) -> Iterator[Finding]:
+def _files(
+    root: Path, parts: list[CTDataset], missing: Mapping[str, str], doubled: Mapping[str, str], obtain: str
+) -> Iterator[Finding]:
     total = sum(len(part) for part in parts)
+    whole = total - len(missing) - len(doubled)
     if missing:
         packed = sorted({p.name for pattern in ARCHIVES for p in root.glob(pattern)})
         unpack = f"unpack {_some(packed)} in {root}; else " if packed else ""
         named = _some([f"{case} ({name})" for case, name in missing.items()])
-        yield "fail", f"{total - len(missing)} of {total} cases are there; missing: {named}", unpack + obtain
+        yield "fail", f"{whole} of {total} cases are there; missing: {named}", unpack + obtain
         yield from _hints(parts)
-    else:
+    elif not doubled:
         counts = ", ".join(f"{len(part)} {part.split}" for part in parts)
         yield "ok", f"all {total} cases are there ({counts})", ""
     for case, reason in parts[0].excluded.items():
         yield "warn", f"{case} is left out: {reason}", ""
+    if doubled:
+        first, *others = doubled.values()
+        rest = f"; and so for {len(others)} more cases" if others else ""
+        yield "fail", f"{first}{rest}", "move all others out of the folder: none is taken by chance"
+        return
     yield from _unexpected(root, parts)
 
 
@@ -125,12 +134,19 @@ def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Itera
         )
 
 
-def _missing(parts: list[CTDataset]) -> Iterator[tuple[str, str]]:
-    """Yields the cases that lack files, each with the first."""
+def _absent(parts: list[CTDataset]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the cases that lack files, each with the first, and those of which there are two, with what is said."""
+    missing: dict[str, str] = {}
+    doubled: dict[str, str] = {}
     for part in parts:
         for case in part.cases:
-            if absent := [p for p in part.paths(case) if not p.exists()]:
-                yield case, absent[0].name
+            try:
+                absent = [p for p in part.paths(case) if not p.exists()]
+            except TaskError as error:
+                doubled[case] = str(error)
+            else:
+                missing |= {case: absent[0].name} if absent else {}
+    return missing, doubled
 
 
 def _hints(parts: list[CTDataset]) -> Iterator[Finding]:

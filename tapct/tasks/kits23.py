@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.dataset import first_there, top_folder
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -34,14 +34,13 @@ class KiTS23(SegmentationDataset):
     scan_patterns = ("case_*/imaging.nii.gz", "*/case_*/imaging.nii.gz", "images/case_*.nii.gz")
 
     @cached_property
-    def _top(self) -> Path:
-        return top_folder(self.root, "case_*/segmentation.nii.gz")
+    def _files(self) -> Index:
+        return Index(self.root, ("case_*/imaging.nii*", "images/case_*.nii*", "case_*/segmentation.nii*"))
 
     @override
     def ct_path(self, case: str) -> Path:
-        images = (folder / "images" / f"{case}.nii.gz" for folder in (self._top, self.root))
-        return first_there(self._top / case / "imaging.nii.gz", *images)
+        return self._files.find(*nifti(f"{case}/imaging", f"images/{case}"))
 
     @override
     def label_path(self, case: str) -> Path:
-        return self._top / case / "segmentation.nii.gz"
+        return self._files.find(*nifti(f"{case}/segmentation"))

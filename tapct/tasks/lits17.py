@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.dataset import Index
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -21,8 +21,8 @@ SPEC = TaskSpec(
     "Task03_Liver.tar of http://medicaldecathlon.com (the same scans), and unpack them in lits17/",
 )
 
-_VOLUMES = ("volume-*.nii", "volume-*.nii.gz", "imagesTr/liver_*.nii.gz")
-_LABELS = ("segmentation-*.nii", "segmentation-*.nii.gz", "labelsTr/liver_*.nii.gz")
+_SCANS = ("volume-*.nii", "volume-*.nii.gz", "imagesTr/liver_*.nii", "imagesTr/liver_*.nii.gz")
+_LABELS = ("segmentation-*.nii", "segmentation-*.nii.gz", "labelsTr/liver_*.nii", "labelsTr/liver_*.nii.gz")
 
 
 class LiTS17(SegmentationDataset):
@@ -34,26 +34,17 @@ class LiTS17(SegmentationDataset):
     """
 
     spec = SPEC
-    scan_patterns = tuple(f"**/{pattern}" for pattern in _VOLUMES)
+    scan_patterns = tuple(f"**/{pattern}" for pattern in _SCANS)
 
     @cached_property
-    def _volumes(self) -> Index:
-        return Index(self.root, _VOLUMES)
-
-    @cached_property
-    def _labels(self) -> Index:
-        return Index(self.root, _LABELS)
+    def _files(self) -> Index:
+        return Index(self.root, (*_SCANS, *_LABELS), tops=("**/",))
 
     @override
     def ct_path(self, case: str) -> Path:
-        return self._volumes.find(f"{case}.nii", f"{case}.nii.gz", f"liver_{_number(case)}.nii.gz")
+        return self._files.find(*nifti(case, f"imagesTr/liver_{case.removeprefix('volume-')}"))
 
     @override
     def label_path(self, case: str) -> Path:
-        number = _number(case)
-        names = f"segmentation-{number}.nii", f"segmentation-{number}.nii.gz", f"liver_{number}.nii.gz"
-        return self._labels.find(*names)
-
-
-def _number(case: str) -> str:
-    return case.removeprefix("volume-")
+        number = case.removeprefix("volume-")
+        return self._files.find(*nifti(f"segmentation-{number}", f"labelsTr/liver_{number}"))

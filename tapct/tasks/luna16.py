@@ -1,13 +1,17 @@
 """LUNA16: malignancy of lung nodules, as LIDC-IDRI's readers rated it (Setio et al. 2017; Armato et al. 2011)."""
 
+import contextlib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
 from typing_extensions import override
 
+from tapct.errors import VolumeError
+from tapct.tasks.dataset import Index
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
 from tapct.tasks.spec import TaskSpec
+from tapct.volumes.metaimage import data_files
 
 SPEC = TaskSpec(
     name="luna16",
@@ -44,17 +48,18 @@ class LUNA16(NoduleDataset):
         return LIST
 
     @cached_property
-    def _scans(self) -> dict[str, Path]:
-        """SeriesInstanceUID to header."""
-        patterns = (f"{top}{folder}*.mhd" for top in ("", "LUNA16/") for folder in ("", "subset[0-9]/"))
-        found = [path for pattern in patterns for path in sorted(self.root.glob(pattern)) if path.name[:2] != "._"]
-        return {path.stem: path for path in reversed(found)}
+    def _scans(self) -> Index:
+        tops = [f"{top}{folder}" for top in ("", "LUNA16/") for folder in ("", "subset[0-9]/")]
+        return Index(self.root, ("*.mhd", "*.mha"), tops)
 
     @override
     def ct_path(self, case: str) -> Path:
         series = self.nodules[case].series
-        return self._scans.get(series, self.root / f"{series}.mhd")
+        return self._scans.find(f"{series}.mhd", f"{series}.mha")
 
     @override
     def target_paths(self, case: str) -> list[Path]:
-        return [self.ct_path(case).with_suffix(".raw")]  # the voxels; labels ship with the project
+        header = self.ct_path(case)  # labels ship with the project; what else has to be there are the voxels
+        with contextlib.suppress(VolumeError, OSError):  # where it is missing or damaged, its reader says so
+            return data_files(header)
+        return []

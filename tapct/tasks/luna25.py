@@ -1,11 +1,13 @@
 """LUNA25: malignancy of lung nodules in the National Lung Screening Trial (Peeters et al. 2025)."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.tasks.dataset import Index
 from tapct.tasks.luna25_blocks import read_block
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
 from tapct.tasks.spec import TaskSpec
@@ -70,10 +72,15 @@ class LUNA25(NoduleDataset):
     def list_path(self) -> Path:
         return self.root / LIST
 
+    @cached_property
+    def _scans(self) -> Index:
+        return Index(self.root, ("luna25_images/*.mha", "luna25_images/*.mhd"), tops=("",))
+
     @override
     def ct_path(self, case: str) -> Path:
         if self.source == "scans":
-            return self.root / "luna25_images" / f"{self.nodules[case].series}.mha"
+            series = self.nodules[case].series
+            return self._scans.find(f"luna25_images/{series}.mha", f"luna25_images/{series}.mhd")
         return self.root / "luna25_nodule_blocks" / "image" / f"{case}.npy"
 
     @override

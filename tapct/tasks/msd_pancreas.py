@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.dataset import first_there, top_folder
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -31,14 +31,13 @@ class MSDPancreas(SegmentationDataset):
     scan_patterns = ("imagesTr/pancreas_*.nii.gz", "*/imagesTr/pancreas_*.nii.gz")
 
     @cached_property
-    def _top(self) -> Path:
-        return top_folder(self.root, "imagesTr")
+    def _files(self) -> Index:
+        return Index(self.root, ("imagesTr/pancreas_*.nii*", "labelsTr/pancreas_*.nii*"))
 
     @override
     def ct_path(self, case: str) -> Path:
-        images = self._top / "imagesTr"
-        return first_there(images / f"{case}.nii.gz", images / f"{case}_0000.nii.gz")
+        return self._files.find(*nifti(f"imagesTr/{case}", f"imagesTr/{case}_0000"))
 
     @override
     def label_path(self, case: str) -> Path:
-        return self._top / "labelsTr" / f"{case}.nii.gz"
+        return self._files.find(*nifti(f"labelsTr/{case}"))

@@ -4,6 +4,7 @@ The scans and their organ masks are the reference files of the TotalSegmentator 
 (2.18.0, `tests/reference_files/`, Apache-2.0). The masks are predictions of that model, not expert truth.
 """
 
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.volumes import LabelMap, Volume
@@ -50,14 +52,17 @@ class Quickstart(SegmentationDataset):
     spec = SPEC
     shipped_root = Path(str(files("tapct.tasks"))) / "quickstart_data"
 
+    @cached_property
+    def _files(self) -> Index:
+        return Index(self.root, ("*/ct.nii*", "*/ct_dicom", "*/organs.nii*"), tops=("",))
+
     @override
     def ct_path(self, case: str) -> Path:
-        folder = self.root / case
-        return folder / "ct_dicom" if (folder / "ct_dicom").is_dir() else folder / "ct.nii.gz"
+        return self._files.find(*nifti(f"{case}/ct"), f"{case}/ct_dicom")
 
     @override
     def label_path(self, case: str) -> Path:
-        return self.root / case / "organs.nii.gz"
+        return self._files.find(*nifti(f"{case}/organs"))
 
     @override
     def read_labels(self, case: str, ct: Volume) -> LabelMap:

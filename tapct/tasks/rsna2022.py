@@ -7,10 +7,10 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import SplitPin
+from tapct.tasks.dataset import Index, SplitPin
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, stratified
-from tapct.tasks.tables import flag, read_table, release_folder
+from tapct.tasks.tables import flag, read_table
 
 RELEASE = "rsna-2022-cervical-spine-fracture-detection"
 
@@ -50,10 +50,14 @@ class RSNA2022(ClassificationDataset):
     )
     scan_patterns = ("train_images/*", f"{RELEASE}/train_images/*")
 
+    @cached_property
+    def _files(self) -> Index:
+        return Index(self.root, ("train.csv", "train_images/*"), ("", f"{RELEASE}/"))
+
     @property
     def label_file(self) -> Path:
         """The release's table of labels."""
-        return release_folder(self.root, RELEASE) / "train.csv"
+        return self._files.find("train.csv")
 
     @cached_property
     def labels(self) -> dict[str, tuple[int, ...]]:
@@ -84,7 +88,7 @@ class RSNA2022(ClassificationDataset):
 
     @override
     def ct_path(self, case: str) -> Path:
-        return release_folder(self.root, RELEASE) / "train_images" / case
+        return self._files.find(f"train_images/{case}")
 
     @override
     def target_paths(self, case: str) -> list[Path]:

@@ -48,13 +48,3 @@ def flag(row: dict[str, str], column: str, where: str) -> int:
     if row[column] not in ("0", "1"):
         raise TaskError(f"{where}: {column} is '{row[column]}', but must be 0 or 1. Use the release's own file")
     return int(row[column])
-
-
-def release_folder(root: Path, release: str) -> Path:
-    """Returns where the files of a release are: its top folder where the archive was unpacked with it, else `root`.
-
-    Args:
-        root: Folder of the task.
-        release: Name of the top folder.
-    """
-    return root / release if (root / release).is_dir() else root

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import top_folder
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split
@@ -129,16 +129,16 @@ class TotalSegmentator(SegmentationDataset):
         return {"s1": self.s1}
 
     @cached_property
-    def _top(self) -> Path:
-        return top_folder(self.root, "s[0-9]*/ct.nii.gz")
+    def _files(self) -> Index:
+        return Index(self.root, ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*"))
 
     @override
     def ct_path(self, case: str) -> Path:
-        return self._top / case / "ct.nii.gz"
+        return self._files.find(*nifti(f"{case}/ct"))
 
     @override
     def label_path(self, case: str) -> Path:
-        return self._top / case / "segmentations"
+        return self.ct_path(case).parent / "segmentations"
 
     @override
     def target_paths(self, case: str) -> list[Path]:
@@ -146,7 +146,7 @@ class TotalSegmentator(SegmentationDataset):
         return [self._mask_path(case, name) for names in self._masks.values() for name in names]
 
     def _mask_path(self, case: str, name: str) -> Path:
-        return self.label_path(case) / f"{name}.nii.gz"
+        return self._files.find(*nifti(f"{case}/segmentations/{name}"))
 
     @override
     def read_labels(self, case: str, ct: Volume) -> LabelMap:
