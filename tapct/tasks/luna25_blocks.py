@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
+from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 from tapct.volumes import Volume
-from tapct.volumes.content import HEAD, what_it_is
 from tapct.volumes.orient import lps_to_ras
 from tapct.volumes.read import ct_volume
 

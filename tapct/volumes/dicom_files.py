@@ -16,8 +16,8 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
-from tapct.volumes.content import HEAD, what_it_is
 
 UNREADABLE = (
     *(InvalidDicomError, RuntimeError, ValueError, TypeError),

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
-from tapct.volumes.content import HEAD, what_it_is
 
 _DATA = "ElementDataFile"
 _LONGEST = 2**20

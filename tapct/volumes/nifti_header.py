@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
+from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
-from tapct.volumes.content import HEAD, what_it_is
 
 TOLERANCE = 0.01
 """Share by which two statements of one length or direction may differ. The float32 quaternions of a qform alone turn
