@@ -15,6 +15,9 @@ from pretrain.errors import PretrainError
 
 T = TypeVar("T")
 
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that torchrun sets, and that joining needs."""
+
 PATIENCE = timedelta(minutes=15)
 """A collective that waits longer than this for a process fails: that process is dead, or stuck on its data."""
 
@@ -104,10 +107,10 @@ def join(device: str) -> Iterator[World]:
         This process's place. NCCL carries the tensors of GPUs, gloo those of CPUs.
 
     Raises:
-        PretrainError: If there is no GPU for this process.
+        PretrainError: If there is no GPU for this process, or it is not clear whether there are others.
     """
-    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # torchrun's
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    launched = _is_launched()
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")) if launched else 0)
     if not launched:
         yield World(0, 1, place)
         return
@@ -118,6 +121,21 @@ def join(device: str) -> Iterator[World]:
     yield World(dist.get_rank(), dist.get_world_size(), place)
     # Not after an error: it would wait for the others, who wait for this one. The exit of the process frees it.
     dist.destroy_process_group()
+
+
+def _is_launched() -> bool:
+    """Returns whether torchrun started this process.
+
+    Raises:
+        PretrainError: If only some of its variables are set: alone, each of several would write to one folder.
+    """
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if missing and any(name in os.environ for name in ("RANK", "WORLD_SIZE")):
+        raise PretrainError(
+            f"RANK or WORLD_SIZE is set, as torchrun does, but {', '.join(missing)} is not. Start several processes "
+            "by torchrun; for one alone, unset RANK and WORLD_SIZE"
+        )
+    return not missing
 
 
 def _device(device: str, local_rank: int) -> torch.device:

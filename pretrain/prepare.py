@@ -296,7 +296,9 @@ def _write_quarantine(store: Path, refused: dict[str, str]) -> None:
 
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
+    # Beside the tables, which are what was asked for; FORCE_COLOR does not make a terminal of a file.
+    beside = Console(stderr=True, force_terminal=sys.stderr.isatty(), quiet=console.quiet)
+    return Progress(*columns, TimeRemainingColumn(), console=beside, redirect_stdout=sys.stdout.isatty())
 
 
 def _show(

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from tapct import terminal
 from tapct.errors import FeatureError
 from tapct.files import features_folder
 
@@ -38,7 +38,7 @@ def ls(folder: str | None = None, json: bool = False) -> int:
     table.columns[0].footer, table.columns[3].footer = "total", _gib(total)
     for row in rows:
         table.add_row(row.encoder, row.task, str(row.cases), _gib(row.nbytes), row.last_used[:16].replace("T", " "))
-    Console().print(table)
+    terminal.output().print(table)
     print(store.folder)
     return 0
 

@@ -1,5 +1,6 @@
 """The `tapct` command."""
 
+import contextlib
 import inspect
 import json
 import os
@@ -12,11 +13,10 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 import docstring_parser
 import jsonargparse
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tapct import cache, telemetry
+from tapct import cache, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, list_encoders
 from tapct.errors import TapctError
 from tapct.report import commands as report_commands
@@ -32,7 +32,7 @@ def list_(what: Literal["encoders", "tasks"]) -> int:
     Returns:
         The exit status.
     """
-    Console().print(_encoders() if what == "encoders" else _tasks())
+    terminal.output().print(_encoders() if what == "encoders" else _tasks())
     return 0
 
 
@@ -71,7 +71,8 @@ def doctor(
         from tapct.viz.canvas import png_path
 
         picture = png_path(look)
-    found = list(checks(task, root, encoder, options, split_file, accept_orientation or (), picture))
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints as it reads a task or loads an encoder
+        found = list(checks(task, root, encoder, options, split_file, accept_orientation or (), picture))
     if json:
         print(_dump([asdict(check) for check in found]))
     else:
@@ -80,7 +81,7 @@ def doctor(
         for check in found:
             words = (escape(text) for text in (check.name, check.message, check.mend))
             table.add_row(f"[{colours[check.status]}]{check.status}", *words)
-        Console().print(table)
+        terminal.output().print(table)
     return int(any(check.status == "fail" for check in found))
 
 

@@ -1,30 +1,34 @@
 """What every test shares."""
 
 import os
+import re
 from pathlib import Path
 
+import pytest
+
+# What the shell, the terminal, a cluster's job or torchrun set and our code, eva, Lightning, rich or the hub read: no
+# test is to depend on it. It goes before anything is imported, so that processes that tests start are without it too.
+OUTSIDE = re.compile(
+    "(SLURM|SBATCH|PMI|PMIX|OMPI|TORCHELASTIC|PL|TAPCT|NCCL|GLOO)_.*|JSM_NAMESPACE_.*"
+    "|(LOCAL_|GROUP_|NODE_|ROLE_)?(RANK|WORLD_SIZE)|LOCAL_WORLD_SIZE|MASTER_(ADDR|PORT)"
+    "|(FORCE|NO|CLICOLOR)_COLOR|CLICOLOR(_FORCE)?|COLUMNS|LINES|TERM|TTY_.*|LOGURU_.*|TQDM_.*|MPLBACKEND|MPLCONFIGDIR"
+    "|HF_(HUB|DATASETS)_OFFLINE|TRANSFORMERS_OFFLINE"
+    "|ENCODER|ENCODER_WEIGHTS|DATA_ROOT|OUTPUT_ROOT|RESULTS_ROOT|SPLIT_FILE|NUM_WORKERS|MAX_STEPS|N_RUNS|ACCELERATOR"
+    "|TRAIN_FRACTION|TRAIN_DRAW|PERTURBATION|TZ|PYTHONIOENCODING|PYTHONWARNINGS"
+)
+for _name in filter(OUTSIDE.fullmatch, list(os.environ)):
+    del os.environ[_name]
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports eva
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take all cores wait for one another
-
-import pytest
 
 QUICKSTART = Path(__file__).parents[1] / "tapct" / "tasks" / "quickstart_data"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-VARIABLES = (
-    *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS", "MAX_STEPS", "N_RUNS", "ACCELERATOR"),
-    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION"),
-    "TAPCT_FEATURES",
-)
-
-
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch, tmp_path):
-    """Keeps the variables of the user's shell out, and logs out of the checkout."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+def _nothing_into_the_checkout_or_the_home(monkeypatch, tmp_path):
+    """Keeps logs and caches with the test."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "logs"))
     monkeypatch.setenv("TAPCT_CACHE", str(tmp_path / "cache"))
 

@@ -86,9 +86,11 @@ def test_a_command_that_does_not_exist_ends_with_status_2(cache):
     assert [cache()[0], cache("clear")[0], cache("rm", "--encode", "x", "y")[0]] == [2, 2, 2]
 
 
-def test_ls_counts_cases_and_bytes_by_encoder_and_task(store, cache):
+def test_ls_counts_cases_and_bytes_by_encoder_and_task(store, cache, monkeypatch):
     before = {file.key: file.used_at_s for file in store.files()}
-    status, printed = cache("ls", "--json")
+    with monkeypatch.context() as patch:
+        patch.setenv("FORCE_COLOR", "1")
+        status, printed = cache("ls", "--json")
     listed = json.loads(printed)
     assert status == 0
     rows = [(row["encoder"], row["task"], row["cases"]) for row in listed["rows"]]

@@ -23,7 +23,7 @@ def test_list_shows_encoders_and_tasks():
 
 
 def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
-    without = tapct("doctor", "--json")
+    without = tapct("doctor", "--json", FORCE_COLOR="1")
     (check,) = (c for c in json.loads(without.stdout) if c["name"] == "telemetry")
     assert check["status"] == "fail"
     assert "export ORT_DISABLE_TELEMETRY=1" in check["mend"]
@@ -31,7 +31,7 @@ def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
 
 
 def test_doctor_reads_a_task_and_loads_an_encoder():
-    settings = {"ORT_DISABLE_TELEMETRY": "1", "ENCODER_WEIGHTS": "random"}
+    settings = {"ORT_DISABLE_TELEMETRY": "1", "ENCODER_WEIGHTS": "random", "FORCE_COLOR": "1"}
     good = tapct("doctor", "--task", "quickstart", "--encoder", "tap-s-2d", "--json", **settings)
     assert good.returncode == 0
     checks = json.loads(good.stdout)

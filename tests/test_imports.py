@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from tapct.features.store import TensorStore
-from tests.conftest import VARIABLES
 from tests.leaderboard.results import record, write
 
 SCRIPT = """
@@ -71,11 +70,10 @@ def imported(tmp_path_factory) -> dict[str, set[str]]:
     TensorStore(folder / "features").save("0" * 64, {"map": torch.zeros(1)}, about)
     asked = commands(folder)
     ours = {"PYTHONPATH": str(Path(__file__).parents[1]), "TAPCT_CACHE": str(folder / "cache")}
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | ours
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input=json.dumps([arguments for arguments, _ in asked.values()]),
-        env=environment,
+        env=os.environ | ours,
         cwd=folder,
         capture_output=True,
         encoding="utf-8",

@@ -19,8 +19,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tapct import terminal
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.weights import file_sha256
 from tapct.errors import WeightsError
@@ -129,7 +130,7 @@ def _append(address: str, part: Path) -> None:
         total = start + int(length) if length is not None else None
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with (
-            Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as progress,
+            terminal.progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), transient=False) as progress,
             part.open("ab" if resumed else "wb") as file,
         ):
             task = progress.add_task(part.stem, total=total, completed=start)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from loguru import logger
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.base import identity
 from tapct.errors import EncoderError, FeatureError
@@ -196,7 +197,7 @@ class FeatureBank:
     def _extract(self, todo: Sequence[_Task]) -> None:
         columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         with (
-            Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as progress,
+            terminal.progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
             ThreadPoolExecutor(2) as writers,
         ):
             bar = progress.add_task("", total=len(todo), rate="")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.progress import track
-
+from tapct import terminal
 from tapct.errors import FeatureError, nearest
 from tapct.features.store import TensorStore
 
@@ -79,7 +78,7 @@ def summarise(stored: Sequence[Stored]) -> list[Row]:
 def broken(store: TensorStore, stored: Sequence[Stored]) -> dict[str, str]:
     """Reads entries in full, and returns what is wrong with each broken one, by key."""
     found = {}
-    for entry in track(stored, f"reading {store.folder}", transient=True):
+    for entry in terminal.track(stored, f"reading {store.folder}", total=len(stored)):
         if (problem := store.verify(entry.key)) is not None:
             found[entry.key] = problem
     return found

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 
+from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.base import identity
 from tapct.errors import EncoderError, FeatureError, TapctError
@@ -200,6 +201,6 @@ def _plain(grid: Grid) -> dict[str, Any]:
 @contextmanager
 def _bar(name: str, windows: int) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("windows"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as progress:
+    with terminal.progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task(name, total=windows)
         yield lambda done: progress.advance(bar, done)

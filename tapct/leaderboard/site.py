@@ -1,5 +1,6 @@
 """`tapct leaderboard RESULTS -o SITE`: the page and the tables of a results folder."""
 
+import sys
 from pathlib import Path
 
 from tapct import files
@@ -42,9 +43,9 @@ def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     for out in board.left_out:
-        print(f"left out: {out.path}: {out.reason}")
+        print(f"left out: {out.path}: {out.reason}", file=sys.stderr)
     for reason in unvaried:
-        print(f"left out: {reason}")
+        print(f"left out: {reason}", file=sys.stderr)
     shown = sum(len(model.entries) for model in board.models)
     print(f"{shown} records, {len(board.models)} models: {(site / 'index.html').resolve()}")
     return 0

@@ -1,5 +1,6 @@
 """What both probes share: a frozen encoder, stored features, heads trained side by side, records."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -231,7 +232,7 @@ class FrozenEncoderProbe(module.ModelModule):
         super().on_fit_start()
         self._started = time.perf_counter()
         if self._notice and self.run == 0:
-            print(f"\n{self._notice}\n")
+            print(f"\n{self._notice}\n", file=sys.stderr)
 
     @override
     def on_fit_end(self) -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import eva
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from tapct.errors import TaskError
 from tapct.probes import config_errors
@@ -53,6 +55,10 @@ class Trainer(eva.Trainer):
                 "the probe chooses the head that is reported (model.init_args.select: best or last) and writes it as "
                 "head.safetensors; leave checkpoint_type and enable_checkpointing out"
             )
+        # One process, whatever the variables of a job say. By RANK or SLURM_PROCID of 1 and more, Lightning leaves the
+        # writing to process 0 and eva puts records beside their session; of SLURM_NTASKS it wants as many devices.
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
+        kwargs.setdefault("plugins", [LightningEnvironment()])
         super().__init__(
             *args,
             default_root_dir=default_root_dir,

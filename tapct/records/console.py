@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tapct import terminal
 from tapct.records.record import CellSize, ClassMetric, Record
 from tapct.records.store import read_record
 
@@ -17,7 +17,7 @@ from tapct.records.store import read_record
 def print_summary(path: Path) -> None:
     """Prints the table of a record, its flags, where the record is, and the pictures beside it."""
     record = read_record(path)
-    console = Console()
+    console = terminal.output()
     for split in sorted({split for run in record.runs for split in run.cases}):
         has_dice = record.summaries(split, "dice_native")
         console.print(class_table(record, split) if has_dice else metric_table(record, split))

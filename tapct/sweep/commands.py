@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
+from tapct import terminal
 from tapct.encoders import list_encoders
 from tapct.sweep import local, matrix
 from tapct.sweep.cell import (
@@ -31,7 +31,6 @@ from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import encoder_of, variants
 
 WATCH_S = 5.0
-_WIDE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +231,7 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
         _show(look())
     else:
         try:
-            with Live(matrix.table(look()), console=_console(), auto_refresh=False) as live:
+            with Live(matrix.table(look()), console=terminal.output(), auto_refresh=False) as live:
                 while True:
                     time.sleep(WATCH_S)
                     live.update(matrix.table(look()), refresh=True)
@@ -253,7 +252,7 @@ class Notices:
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
         )
-        self._progress = Progress(*columns, console=_console())
+        self._progress = terminal.progress(*columns, transient=False)
         self._bar = self._progress.add_task("", total=total)
         self._running: list[str] = []
 
@@ -350,12 +349,6 @@ def _report(states: list[State]) -> int:
 
 def _show(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> None:
     if states:
-        _console().print(matrix.table(states, estimates))
+        terminal.output().print(matrix.table(states, estimates))
     else:
         print("nothing has been run")
-
-
-def _console() -> Console:
-    """Returns the terminal; where there is none, lines are not broken at 80 characters."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)

@@ -106,9 +106,8 @@ def now() -> str:
 
 def slurm_job() -> str | None:
     """Returns the name of the Slurm job that this process is in, as `squeue` shows it."""
-    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
-        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID")
+    array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return os.environ.get("SLURM_JOB_ID") if array is None or index is None else f"{array}_{index}"
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ class CellJob:
         Raises:
             SweepError: If the cell failed, so that Slurm says so too.
         """
+        before, _ = lock.last_attempt(self._order.cell.folder)
+        if before is not None and before.slurm_job is not None and before.slurm_job == lock.slurm_job():
+            # Slurm started this job again: it goes on with its own attempt, not with another launcher's.
+            self._order = replace(self._order, attempts_seen=max(self._order.attempts_seen, before.number))
         self._worker = self._start(self._order, {})
         try:
             while (status := self._worker.poll()) is None:

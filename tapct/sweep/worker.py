@@ -64,8 +64,7 @@ def work(order: Order, fit: Callable[[Cell], None] = eva_fit) -> int:
             return DONE
         if recorded is not None and not order.replace:
             return HELD
-        # A job that Slurm started again is the same attempt going on, not another launcher's.
-        if attempt.number - 1 > order.attempts_seen and "SLURM_RESTART_COUNT" not in os.environ:
+        if attempt.number - 1 > order.attempts_seen:
             return HELD
         with _logged(cell.folder / LOG_FILE) as start:
             print(f"===== {cell.name}, {attempt} =====", flush=True)

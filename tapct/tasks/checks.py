@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loguru import logger
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from tapct import terminal
 from tapct.errors import TapctError, TaskError
 from tapct.files import cache_folder, write_atomically
 from tapct.tasks import anatomy, landmarks, organs
@@ -159,7 +159,7 @@ def _read_all(
 ) -> Iterator[tuple[str, Orientation, Look | None]]:
     loader = DataLoader(_Reader(todo, looks), batch_size=None, num_workers=num_workers)
     try:
-        yield from track(loader, f"checking {name}", total=len(todo), transient=True)
+        yield from terminal.track(loader, f"checking {name}", total=len(todo))
     except RuntimeError as error:  # of the loader: what a case raises is caught where it is read
         raise TaskError(
             f"{name}: a process that read cases was killed, most likely for want of memory ({error}). Read with fewer "

@@ -1,6 +1,7 @@
 """What `tapct embed`, `tapct features` and `tapct retrieve` do."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,7 +57,7 @@ def embed(
         words = {"written": f"-> {one.target}", "there": f"is in {one.target}", "failed": f"FAILED: {one.reason}"}
         print(f"{one.source} {words[one.status]}", flush=True)
     if failed:
-        print(f"{failed} of {len(inputs)} failed")
+        print(f"{failed} of {len(inputs)} failed", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -182,8 +183,9 @@ def retrieve(
     retrieval.draw_retrieval(picture, first, lesion, second, matches, values, title, mask=later, window=window)
     print(retrieval.to_csv(matches), end="")
     if later is not None:
-        print("hit rate {hit_rate:.2f}; nearest match {nearest_distance_mm:.1f} mm from the lesion".format(**found))
-    print(picture)
+        judged = "hit rate {hit_rate:.2f}; nearest match {nearest_distance_mm:.1f} mm from the lesion".format(**found)
+        print(judged, file=sys.stderr)
+    print(picture, file=sys.stderr)
     return 0
 
 

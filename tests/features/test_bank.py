@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -426,29 +425,28 @@ def test_refresh_extracts_everything_again_and_off_has_no_bank(original, tmp_pat
         filled(tmp_path, parts, dtype="int8")
 
 
-def test_a_full_store_on_a_read_only_disk_serves_a_run(original):
-    with tempfile.TemporaryDirectory() as open_to_all:
-        root = Path(shutil.copytree(original, Path(open_to_all) / "data"))
-        store = Path(open_to_all) / "features"
-        expected = filled(store, parts_of(root)).case(parts_of(root)[0], 0)
-        shutil.rmtree(store / "hashes")
-        folders = [Path(open_to_all), store, *(path for path in store.iterdir() if path.is_dir())]
-        for folder in folders:
-            folder.chmod(0o555)
+def test_a_full_store_on_a_read_only_disk_serves_a_run(original, tmp_path):
+    root = Path(shutil.copytree(original, tmp_path / "data"))
+    store = tmp_path / "features"
+    expected = filled(store, parts_of(root)).case(parts_of(root)[0], 0)
+    shutil.rmtree(store / "hashes")
+    folders = [tmp_path, store, *(path for path in store.iterdir() if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
 
-        def run(_send, mode):
-            parts = parts_of(root)
-            bank = filled(store, parts, mode=mode)
-            return bank.extracted, bank.encoder.is_built, cases_of(bank, parts)["c0"].features.map.float().numpy()
+    def run(_send, mode):
+        parts = parts_of(root)
+        bank = filled(store, parts, mode=mode)
+        return bank.extracted, bank.encoder.is_built, cases_of(bank, parts)["c0"].features.map.float().numpy()
 
-        for mode in ("use", "only-cached"):
-            extracted, built, feature_map = Child(run, mode, nobody=True).receive()
-            assert (extracted, built) == (0, False)
-            assert np.array_equal(feature_map, expected.features.map.float())
-        with pytest.raises(FeatureError, match=r"cannot write under .*features: .*denied.*TAPCT_FEATURES"):
-            Child(run, "refresh", nobody=True).receive()
-        for folder in folders:
-            folder.chmod(0o755)
+    for mode in ("use", "only-cached"):
+        extracted, built, feature_map = Child(run, mode, bound=True).receive()
+        assert (extracted, built) == (0, False)
+        assert np.array_equal(feature_map, expected.features.map.float())
+    with pytest.raises(FeatureError, match=r"cannot (write|store) .*under .*features: .*denied.*TAPCT_FEATURES"):
+        Child(run, "refresh", bound=True).receive()
+    for folder in folders:
+        folder.chmod(0o755)
 
 
 def test_a_disk_that_fills_up_during_extraction_ends_it_clearly_and_keeps_what_was_done(original, tmp_path):

@@ -3,7 +3,6 @@
 import os
 import random
 import resource
-import tempfile
 import time
 from pathlib import Path
 
@@ -170,22 +169,20 @@ def test_a_store_that_cannot_be_a_folder_is_a_clear_error(tmp_path):
 
 
 def test_a_read_only_store_is_read(store):
-    with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folder is closed to others
-        store = TensorStore(Path(open_to_all) / "features")
-        store.save(KEYS[0], tensors(3), {})
-        for folder in (store.folder, store.path(KEYS[0]).parent):
-            folder.chmod(0o555)
-        Path(open_to_all).chmod(0o755)
+    store.save(KEYS[0], tensors(3), {})
+    folders = (store.folder, store.path(KEYS[0]).parent)
+    for folder in folders:
+        folder.chmod(0o555)
 
-        def read(_send):
-            return float(TensorStore(store.folder).load(KEYS[0]).tensors["map"][5])
+    def read(_send):
+        return float(TensorStore(store.folder).load(KEYS[0]).tensors["map"][5])
 
-        assert Child(read, nobody=True).receive() == 3
-        for attempt in (lambda _: store.save(KEYS[0], tensors(1), {}), lambda _: store.remove(KEYS[0])):
-            with pytest.raises(FeatureError, match=r"cannot (store|remove) .*Permission denied"):
-                Child(attempt, nobody=True).receive()
-        for folder in (store.folder, store.path(KEYS[0]).parent):
-            folder.chmod(0o755)
+    assert Child(read, bound=True).receive() == 3
+    for attempt in (lambda _: store.save(KEYS[0], tensors(1), {}), lambda _: store.remove(KEYS[0])):
+        with pytest.raises(FeatureError, match=r"cannot (store|remove) .*Permission denied"):
+            Child(attempt, bound=True).receive()
+    for folder in folders:
+        folder.chmod(0o755)
 
 
 # -- Little room -------------------------------------------------------------------------------------------

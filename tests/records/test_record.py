@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import signal
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +150,12 @@ def test_a_disk_that_fills_up_between_the_two_files_leaves_a_record_that_is_soun
     assert read_cases(read_record(path), tmp_path).column("run").to_pylist() == [0, 0, 1, 1]
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file():
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
-        Path(folder).chmod(0o555)
-        child = Child(lambda send: write_record(record(run(0)), Path(folder)), nobody=True)
-        with pytest.raises(RecordError, match=rf"cannot write {folder}/cases.parquet: Permission denied"):
-            child.receive()
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(tmp_path):
+    tmp_path.chmod(0o555)
+    child = Child(lambda send: write_record(record(run(0)), tmp_path), bound=True)
+    with pytest.raises(RecordError, match=rf"cannot write {tmp_path}/cases.parquet: Permission denied"):
+        child.receive()
+    tmp_path.chmod(0o755)
 
 
 def test_a_kill_between_table_and_record_loses_only_the_run_that_had_not_been_written(tmp_path, monkeypatch):

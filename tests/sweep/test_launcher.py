@@ -101,7 +101,7 @@ def test_a_cell_that_another_runs_is_skipped_and_said(lab, capsys):
     assert f"running curia on amos22: attempt 1 on {held.host} (pid {os.getpid()}) since {held.started_at}" in out
 
 
-def test_a_worker_finds_the_cell_held_or_just_tried_though_its_launcher_did_not(lab):
+def test_a_worker_finds_the_cell_held_or_just_tried_though_its_launcher_did_not(lab, monkeypatch):
     """What the launcher sees may be seconds old."""
     from tapct.sweep.cell import Order
     from tapct.sweep.worker import HELD, work
@@ -109,8 +109,25 @@ def test_a_worker_finds_the_cell_held_or_just_tried_though_its_launcher_did_not(
     (cell,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).cells()
     with attempt(cell.folder):
         assert work(Order(cell), lab.fit) == HELD
+    monkeypatch.setenv("SLURM_JOB_ID", "77")  # as in a job that was started again, in which a person runs `tapct run`
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert work(Order(cell, attempts_seen=0), lab.fit) == HELD
     assert lab.ran() == []
+
+
+@pytest.mark.parametrize(("before", "runs"), [("77", True), ("78", False), (None, False)])
+def test_a_job_that_slurm_starts_again_goes_on_and_leaves_the_attempts_of_others_alone(lab, monkeypatch, before, runs):
+    from tapct.sweep.cell import Order
+    from tapct.sweep.slurm import CellJob
+
+    (cell,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).cells()
+    if before is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", before)
+    with attempt(cell.folder):
+        pass
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    CellJob(Order(cell, attempts_seen=0), lab.start)()
+    assert lab.ran() == ["curia on amos22"] * runs
 
 
 def test_kill_9_of_the_launcher_ends_the_worker_and_blocks_nothing(lab):

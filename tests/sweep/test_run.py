@@ -49,7 +49,7 @@ def test_the_same_command_again_runs_only_what_is_not_done(swept):
 
 def test_status_from_a_shell(swept):
     tapct, _ = swept
-    states = json.loads(tapct("status", "--json").stdout)
+    states = json.loads(tapct("status", "--json", FORCE_COLOR="1").stdout)
     assert {(s["label"], s["status"]) for s in states} == {("small-3d", "done"), ("cubic", "failed")}
 
 

@@ -49,10 +49,11 @@ def test_embed(ct, tmp_path, monkeypatch, capsys):
     other.write_bytes(b"")
     capsys.readouterr()
     assert tapct(monkeypatch, "embed", ct, other, *SURROUNDINGS, "-o", tmp_path / "out", "--dtype", "fp32") == 1
-    said = capsys.readouterr().out
-    assert "is in" in said.splitlines()[0]
-    assert "FAILED" in said.splitlines()[1]
-    assert "1 of 2 failed" in said
+    printed = capsys.readouterr()
+    there, failed = printed.out.splitlines()  # a line for each input
+    assert "is in" in there
+    assert "FAILED" in failed
+    assert "1 of 2 failed" in printed.err
 
 
 def test_features(ct, tmp_path, monkeypatch):
@@ -76,7 +77,9 @@ def test_retrieve(ct, tmp_path, monkeypatch, capsys):
     assert found["hit_rate"] == pytest.approx(np.mean([int(row["hit"]) for row in rows]))
     assert found["hit_rate"] > 0.5
     assert (out / "matches.png").is_file()
-    assert "hit rate" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out == (out / "matches.csv").read_text(encoding="utf-8"), "a table, and nothing else"
+    assert "hit rate" in printed.err
 
 
 @pytest.mark.parametrize(

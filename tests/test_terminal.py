@@ -1,0 +1,48 @@
+"""What goes to stdout is what was asked for, whatever the terminal and the variables about it."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from tapct import terminal
+
+SCRIPT = """
+from tapct import terminal
+for item in terminal.track(range(3), "reading", total=3):
+    print(item)
+terminal.notices().print("a notice")
+terminal.output().print("the end")
+"""
+
+
+def ran(*, stderr_is_terminal: bool, **variables: str) -> tuple[str, str]:
+    """Returns what the script wrote to a pipe as stdout, and to stderr."""
+    reader, writer = pty.openpty() if stderr_is_terminal else os.pipe()
+    command = [sys.executable, "-c", SCRIPT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, env=os.environ | variables) as process:
+        out, _ = process.communicate(timeout=60)
+    os.close(writer)
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        said = file.read(2**16)
+    return out.decode(), said.decode()
+
+
+@pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize("stderr_is_terminal", [True, False])
+def test_a_pipe_gets_what_was_asked_for_and_nothing_else(stderr_is_terminal, variables):
+    out, said = ran(stderr_is_terminal=stderr_is_terminal, **{"TERM": "xterm", **variables})
+    assert out == "0\n1\n2\nthe end\n"
+    assert "a notice" in said
+    # A bar is for a terminal that can move its cursor; FORCE_COLOR makes none of a file.
+    drawn = stderr_is_terminal and variables.get("TERM") != "dumb"
+    assert ("reading" in said, "\x1b[2K" in said) == (drawn, drawn)
+
+
+def test_a_table_in_a_file_is_not_cut(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert terminal.output().width == terminal.WIDE
+    monkeypatch.setenv("COLUMNS", "70")
+    assert terminal.output().width == 70
