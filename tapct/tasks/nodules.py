@@ -15,16 +15,16 @@ from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import MIN_SLICES
 from tapct.tasks.splits import Split
 from tapct.volumes import Volume, crop_mm, read_ct
+from tapct.volumes.plausibility import LEAST_HU
 
 SIZE_MM = 50.0
 """Edge of a crop (section 3.3.2 of the paper)."""
 
-OUTSIDE_HU = -1024.0
+OUTSIDE_HU = LEAST_HU
 """Value of what was not measured, outside the scan (LUNA25's own blocks are padded with it) and in it.
 
-Outside the round field of view, scanners write values far under air, such as -3024, which only say that nothing
-was measured. They are raised to this value, as in FMCiB's pretraining: some encoders do not clip (FMCiB, Curia).
-Everything that was measured stays as it is.
+The reader raises padding to it; what noise leaves below is raised here, as in FMCiB's pretraining: some encoders do not
+clip (FMCiB, Curia). Everything above stays as it is.
 """
 
 

@@ -17,12 +17,9 @@ from typing_extensions import override
 
 from tapct.errors import TaskError, nearest
 from tapct.volumes.geometry import Grid
+from tapct.volumes.plausibility import LEAST_HU
 from tapct.volumes.resample import LinearMap
 from tapct.volumes.volume import Volume
-
-LEAST_HU = -1024.0
-"""The least that a scanner's 12 bits hold. What lies under it was not measured, and is left as it is; nothing that was
-measured is brought under it."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tapct.volumes.dicom_files import SLICE_SUFFIXES
 from tapct.volumes.metaimage import load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
 from tapct.volumes.orient import Stored, to_spl
-from tapct.volumes.plausibility import implausible_hu
+from tapct.volumes.plausibility import implausible_hu, raise_padding
 from tapct.volumes.sizes import memory_errors
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 
@@ -70,8 +70,11 @@ def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str, notes: tu
         VolumeError: The scan is empty, not finite, or cannot be in HU; or the affine is degenerate.
     """
     array, affine = to_spl(stored, affine_ras, source)
-    _check_hu(array, source)
-    return Volume(np.ascontiguousarray(array, dtype=np.float32), affine, source, notes)
+    _finite_range(array, source)
+    if (reason := implausible_hu(array)) is not None:
+        raise VolumeError(f"{source} {reason}.")
+    hu, padding = raise_padding(np.ascontiguousarray(array, dtype=np.float32))
+    return Volume(hu, affine, source, (*notes, *padding))
 
 
 def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
@@ -145,13 +148,6 @@ def _borrowed_affine(path: Path, shape: tuple[int, ...], reference: Volume | Non
             "in for it. Check that both belong to one scan."
         )
     return affine
-
-
-def _check_hu(array: np.ndarray, source: str) -> None:
-    """Refuses values that cannot be those of a CT in HU; `array` is (D, H, W) as stored."""
-    _finite_range(array, source)
-    if (reason := implausible_hu(array)) is not None:
-        raise VolumeError(f"{source} {reason}.")
 
 
 def _whole_numbers(array: np.ndarray, path: Path, step: float) -> np.ndarray:

@@ -88,6 +88,9 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
     write(source / "good.nii.gz")
     write(source / "thin.nii.gz", scan((11, 40, 40)))
     write(source / "air.nii.gz", np.full((20, 40, 40), -1000, np.int16))
+    specks = np.full((20, 40, 40), -1000, np.int16)
+    specks[::4, ::8, ::8] = 40
+    write(source / "specks.nii.gz", specks)
     write(source / "mask.nii.gz", (scan() > 0).astype(np.int16))
     whole = write(source / "cut.nii.gz").read_bytes()
     (source / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -96,7 +99,8 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
     reasons = quarantine(tmp_path / "store")
     expected = {
         "thin.nii.gz": "11 slices, fewer than --min-slices 12",
-        "air.nii.gz": "no body",
+        "air.nii.gz": "all the same, so there is no scan in it",
+        "specks.nii.gz": "no body",
         "mask.nii.gz": "already normalised",
         "cut.nii.gz": "download was interrupted",
         "page.nii.gz": "cannot be read as NIfTI",
@@ -106,7 +110,7 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
         assert reason in reasons[name]
         assert str(source / name) in reasons[name]
     assert [os.path.basename(row.source) for row in rows(tmp_path / "store")] == ["good.nii.gz"]  # noqa: PTH119
-    assert "5 quarantined" in capsys.readouterr().out
+    assert "6 quarantined" in capsys.readouterr().out
 
 
 def test_the_same_command_again_does_only_what_is_missing(tmp_path, monkeypatch):

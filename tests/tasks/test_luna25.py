@@ -269,7 +269,7 @@ def _names_a_far_place(root):
         (_names_a_far_place, "no metadata of a LUNA25 block"),
         (lambda root: image_path(root).write_bytes(image_path(root).read_bytes()[:9999]), "cannot be read as a NumPy"),
         (lambda root: np.save(image_path(root), np.load(image_path(root)).T), r"\(128, 128, 64\) of int16"),
-        (lambda root: np.save(image_path(root), np.zeros((64, 128, 128)) + 0.5), "already normalised"),
+        (lambda root: np.save(image_path(root), np.random.default_rng(0).random((64, 128, 128))), "already normalised"),
         (lambda root: np.save(image_path(root), np.full((64, 128, 128), np.nan)), "NaN or infinite"),
         (lambda root: metadata_path(root).write_bytes(b"PK"), "no metadata of a LUNA25 block"),
         (lambda root: np.save(metadata_path(root), np.eye(3)), "holds no pickled dict"),

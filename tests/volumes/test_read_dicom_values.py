@@ -107,8 +107,8 @@ def test_compressed_pixels_equal_the_raw_ones_and_itk(tmp_path, syntax, signed):
     def compress(dataset, _):
         dataset.compress(syntax, generate_instance_uid=False)
 
-    files = write_series(tmp_path, values, signed=signed, intercept=-600.0, edit=compress)
-    np.testing.assert_array_equal(read_ct(tmp_path).hu, values - 600)
+    files = write_series(tmp_path, values, signed=signed, intercept=-100.0, edit=compress)
+    np.testing.assert_array_equal(read_ct(tmp_path).hu, values - 100)
     assert_equals_itk(tmp_path, files)
 
 
