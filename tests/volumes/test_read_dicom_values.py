@@ -185,8 +185,8 @@ def test_monochrome1_is_for_the_display(tmp_path, said, signed, bits, intercept)
 
 
 @pytest.mark.parametrize("some", [False, True], ids=["all slices", "some slices"])
-@pytest.mark.parametrize("slope", [1.0])
-@pytest.mark.parametrize(("signed", "bits", "intercept"), CODINGS[:2])
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+@pytest.mark.parametrize(("signed", "bits", "intercept"), CODINGS)
 def test_what_can_be_hu_only_when_inverted_is_inverted_aloud(tmp_path, said, signed, bits, intercept, slope, some):
     stored = np.rint((body() - intercept) / slope).astype(int)
     expected = stored * slope + intercept
