@@ -16,7 +16,7 @@ from torch import nn
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
-from tapct.errors import EncoderError
+from tapct.errors import EncoderError, WeightsError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -117,7 +117,7 @@ class Encoder(nn.Module, abc.ABC):
             del self.network
             raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
         if self.weights_source not in (weights_lib.RANDOM, weights_lib.NONE):
-            state = self._convert(weights_lib.read_state_dict(self.weights_source))
+            state = self._converted(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
         self.requires_grad_(False)
         self.eval()
@@ -133,6 +133,15 @@ class Encoder(nn.Module, abc.ABC):
     def published_weights(self) -> Path:
         """Returns the published file, downloading it if it is not in the cache."""
         return fetch(self.card)
+
+    def _converted(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
+        try:
+            return self._convert(state_dict)
+        except (AttributeError, TypeError, LookupError) as error:  # values or names of a kind that no weights have
+            raise WeightsError(
+                f"{self.card.name} finds no weights in {self.weights_source} ({type(error).__name__}: {error}). It "
+                f"holds {', '.join(list(state_dict)[:4])} ...: is it the checkpoint that the card names, and whole?"
+            ) from error
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Returns the published checkpoint under the names of the network; the default changes nothing."""

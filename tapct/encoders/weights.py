@@ -1,20 +1,21 @@
 """Reading weights files, renaming their keys, and loading them strictly."""
 
 import hashlib
-import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from tapct.content import HEAD, what_it_is
 from tapct.encoders.card import EncoderCard
 from tapct.errors import WeightsError
 
+_ZIP = b"PK\x03\x04"
 RANDOM = "random"
 NONE = "none"
 """The source of the weights of an encoder without parameters."""
@@ -48,38 +49,98 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     """Reads a `.safetensors` file, or a `torch.save`d one without running any code of it.
 
     Raises:
-        WeightsError: If the file is neither, is truncated, or holds something else than a dictionary.
+        WeightsError: If the file is neither, is truncated, holds something else than a dictionary of names, or a tensor
+            in it is larger than what the file has of it.
     """
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
+        _check_records(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path} is not a weights file that can be read ({reason}). It may be an incomplete download, "
-            "or hold pickled objects, which are refused."
+            f"{path} is not a weights file that can be read ({_what_it_is(path) or reason}). It may be an incomplete "
+            "download, or hold pickled objects, which are refused."
         ) from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    if odd := [key for key in loaded if not isinstance(key, str)]:
+        raise WeightsError(
+            f"{path} holds a dictionary whose keys are no names, such as {odd[0]!r}. Is it the state of an optimizer? "
+            "Save the network's state_dict()"
+        )
+    for name, tensor in _tensors(loaded):
+        if reason := _incomplete(tensor):
+            raise WeightsError(f"{path}: the tensor {name}, {tuple(tensor.shape)}, {reason}. Save the weights again")
     return loaded
+
+
+def _what_it_is(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return None if head.startswith(_ZIP) else what_it_is(head)  # torch's own files are zip archives
+
+
+def _check_records(path: Path) -> None:
+    """Refuses an archive that unpacks to more bytes than it has, before any is: torch stores what it saves as it is."""
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:
+            return
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(record.file_size for record in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise WeightsError(
+            f"{path} is an archive of {path.stat().st_size:,} bytes that claims {claimed:,}. It was packed again, or "
+            "is damaged: take the file from its origin again"
+        )
+
+
+def _tensors(loaded: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the tensors of a checkpoint with their names, however deep they lie in it."""
+    todo: list[tuple[str, Any]] = [("", loaded)]
+    seen = set()
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f"{name}.{key}" if name else str(key), item) for key, item in items]
+
+
+def _incomplete(tensor: torch.Tensor) -> str:
+    """Says what a tensor lacks that no network's weights lack; nothing where it is whole."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "is sparse or quantised, and weights are plain numbers"
+    if tensor.is_meta:
+        return "was saved without its values (of the device 'meta')"
+    held, claimed = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
+    return f"claims {claimed:,} bytes, and the file has {held:,} of it" if claimed > held else ""
 
 
 def load_strict(network: nn.Module, state_dict: dict[str, torch.Tensor], *, where: str) -> None:
     """Loads `state_dict` into `network`; every key and every shape must fit.
 
     Raises:
-        WeightsError: If not, with the first few keys that are missing, unexpected or of another shape.
+        WeightsError: If not, with the first few keys that are missing, unexpected or of another shape; or a value is
+            no tensor, or holds whole numbers where the network has fractions.
     """
     wanted = network.state_dict()
+    there = [k for k in wanted if k in state_dict]
+    tensors = [k for k in there if isinstance(state_dict[k], torch.Tensor)]
     problems = {
         "missing": [k for k in wanted if k not in state_dict],
         "unexpected": [k for k in state_dict if k not in wanted],
+        "that are no tensors": [f"{k} ({type(state_dict[k]).__name__})" for k in there if k not in tensors],
         "of another shape": [
             f"{k} {tuple(state_dict[k].shape)} instead of {tuple(wanted[k].shape)}"
-            for k in wanted
-            if k in state_dict and state_dict[k].shape != wanted[k].shape
+            for k in tensors
+            if state_dict[k].shape != wanted[k].shape
         ],
     }
     if any(problems.values()):
@@ -89,10 +150,19 @@ def load_strict(network: nn.Module, state_dict: dict[str, torch.Tensor], *, wher
             if keys
         )
         raise WeightsError(f"the weights do not fit {where}. {report}. {_likely_cause(problems)}")
+    fractions = [k for k, p in network.named_parameters() if k in wanted and p.is_floating_point()]
+    whole = [k for k in fractions if not state_dict[k].is_floating_point()]
+    if whole:
+        raise WeightsError(
+            f"the weights do not fit {where}: {len(whole)} parameters are stored as {state_dict[whole[0]].dtype}, such "
+            f"as {whole[0]}. They were quantised, and what would scale them back is not in the file"
+        )
     network.load_state_dict(state_dict, strict=True)
 
 
 def _likely_cause(problems: dict[str, list[str]]) -> str:
+    if problems["that are no tensors"]:
+        return "The file is no state dict, or one inside another."
     if not problems["missing"] and not problems["unexpected"]:
         return "The file is of the same architecture at another size, patch or window."
     if problems["missing"] and problems["unexpected"]:

@@ -1,5 +1,8 @@
 """What the golden tests of the adapters share: comparison, light files, and builds without initialisation."""
 
+import math
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 
@@ -18,9 +21,28 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
     assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
 
 
-def light(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same names and shapes, each tensor one number repeated: a file of a few kilobytes."""
-    return {k: v.flatten()[0].clone().expand_as(v) for k, v in state.items()}
+def light(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same names, shapes and types in a file as large as the largest tensor: each is a view of the same numbers.
+
+    Each starts elsewhere, so that no two are the same.
+    """
+    return views({name: tensor.shape for name, tensor in state.items()}, lambda name: state[name].dtype)
+
+
+def views(
+    shapes: Mapping[str, torch.Size], dtype: Callable[[str], torch.dtype] = lambda _: torch.float32, scale: float = 1
+) -> dict[str, torch.Tensor]:
+    """Random numbers up to `scale` in magnitude under these names, as in `light`; whole ones are 0."""
+    kinds = {name: dtype(name) for name in shapes}
+    numbers: dict[torch.dtype, torch.Tensor] = {}
+    for kind in set(kinds.values()):
+        count = max(math.prod(shape) for name, shape in shapes.items() if kinds[name] == kind) + 31 * len(shapes)
+        generator = torch.Generator().manual_seed(0)
+        numbers[kind] = torch.empty(count).uniform_(-scale, scale, generator=generator).to(kind)
+    return {
+        name: numbers[kinds[name]][31 * i :][: math.prod(shape)].view(shape)
+        for i, (name, shape) in enumerate(shapes.items())
+    }
 
 
 def uninitialised(adapter: type[Encoder]) -> type[Encoder]:

@@ -100,8 +100,3 @@ def windows(*shape: int, seed: int = 0) -> torch.Tensor:
     g = torch.Generator().manual_seed(seed)
     coarse = torch.empty(shape[0], 1, *(n // 8 for n in shape[2:])).uniform_(-1400, 1400, generator=g)
     return coarse.repeat_interleave(8, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
-
-
-def placeholders(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Zeros of the same names and shapes that take no room on disk."""
-    return {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in state.items()}

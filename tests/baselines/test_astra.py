@@ -10,7 +10,8 @@ from baselines import astra
 from baselines.astra import SHARDS, Astra
 from baselines.merlin import Merlin
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.i3resnet import assert_near, placeholders, random_state, upstream, windows
+from tests.baselines.golden import light
+from tests.baselines.i3resnet import assert_near, random_state, upstream, windows
 
 FULL = "visual_encoder.model.encode_image.i3_resnet."
 
@@ -84,7 +85,7 @@ def test_the_region_sets_range_and_spacing_and_is_in_the_record(monkeypatch):
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s}])
 def test_the_full_checkpoint_is_read_and_its_report_generator_dropped(wrap, state, tmp_path):
-    file = full_checkpoint(placeholders(state))
+    file = full_checkpoint(light(state))
     file[f"{FULL}bn1.bias"] = torch.full((64,), 0.125, dtype=torch.bfloat16)
     torch.save(wrap(file), tmp_path / "converted_weights.pth")
     loaded = Astra(tmp_path / "converted_weights.pth").network.state_dict()
@@ -100,7 +101,7 @@ def test_the_full_checkpoint_is_read_and_its_report_generator_dropped(wrap, stat
     ],
 )
 def test_loading_is_strict_beside_the_parts_that_are_dropped_by_name(change, message, state, tmp_path):
-    file = full_checkpoint(placeholders(state))
+    file = full_checkpoint(light(state))
     change(file)
     torch.save(file, tmp_path / "astra.pth")
     with pytest.raises(WeightsError, match=message):
@@ -108,7 +109,7 @@ def test_loading_is_strict_beside_the_parts_that_are_dropped_by_name(change, mes
 
 
 def test_a_file_of_merlin_is_refused(state, tmp_path):
-    torch.save({f"encode_image.i3_resnet.{k}": v for k, v in placeholders(state).items()}, tmp_path / "merlin.pt")
+    torch.save({f"encode_image.i3_resnet.{k}": v for k, v in light(state).items()}, tmp_path / "merlin.pt")
     with pytest.raises(WeightsError, match=r"930 missing.*930 unexpected"):
         Astra(tmp_path / "merlin.pt")
 

@@ -254,8 +254,8 @@ def test_the_variant_with_an_mlp_is_refused(state, tmp_path):
     mlp = {k: v for k, v in state.items() if ".mlp." not in k}
     for layer in range(12):
         at = f"encoder.layer.{layer}.mlp"
-        mlp |= {f"{at}.fc1.weight": torch.zeros(1).expand(3072, 768), f"{at}.fc1.bias": torch.zeros(3072)}
-        mlp |= {f"{at}.fc2.weight": torch.zeros(1).expand(768, 3072), f"{at}.fc2.bias": torch.zeros(768)}
+        mlp |= {f"{at}.fc1.weight": torch.zeros(3072, 768), f"{at}.fc1.bias": torch.zeros(3072)}
+        mlp |= {f"{at}.fc2.weight": torch.zeros(768, 3072), f"{at}.fc2.bias": torch.zeros(768)}
     assert sum(v.numel() for v in mlp.values()) == 86_060_544
     report = refusal(tmp_path, mlp)
     assert "72 missing: encoder.layer.0.mlp.gate_proj.weight" in report

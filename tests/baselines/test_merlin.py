@@ -4,7 +4,8 @@ import torchvision
 
 from baselines.merlin import I3ResNet, Merlin
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.i3resnet import assert_near, placeholders, random_state, recomputed, upstream, windows
+from tests.baselines.golden import light
+from tests.baselines.i3resnet import assert_near, random_state, recomputed, upstream, windows
 
 RANGE = (-1000.0, 1000.0)
 
@@ -141,7 +142,7 @@ def test_a_window_that_is_no_multiple_of_the_stride_is_refused(encoder, size):
     ],
 )
 def test_loading_is_strict_beside_the_parts_that_are_dropped_by_name(change, message, state, tmp_path):
-    file = published(placeholders(state))
+    file = published(light(state))
     change(file)
     torch.save(file, tmp_path / "merlin.pt")
     with pytest.raises(WeightsError, match=message):
@@ -149,6 +150,6 @@ def test_loading_is_strict_beside_the_parts_that_are_dropped_by_name(change, mes
 
 
 def test_a_file_of_astra_is_refused(state, tmp_path):
-    torch.save({"state_dict": placeholders(state), "meta": {}}, tmp_path / "astra_encoder.pt")
+    torch.save({"state_dict": light(state), "meta": {}}, tmp_path / "astra_encoder.pt")
     with pytest.raises(WeightsError, match="2 unexpected: state_dict, meta"):
         Merlin(tmp_path / "astra_encoder.pt")

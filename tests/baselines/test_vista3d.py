@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from baselines.vista3d import Vista3D
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import assert_same
+from tests.baselines.golden import assert_same, views
 
 PREFIX = "image_encoder.encoder."
 SIZE = (32, 48, 16)  # cells (2, 3, 1)
@@ -35,35 +35,28 @@ def layout_of_monai_13() -> dict[str, torch.Size]:
     return renamed | {"weight_mapper.0.weight": torch.Size((192, 48)), "weight_mapper.0.bias": torch.Size((192,))}
 
 
-def hollow(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """Tensors of these shapes that take no room on disk."""
-    return {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
-
-
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
     """The encoder's tensors, every one of them random, norms too.
 
-    They are views of one million numbers, each row of a kernel starting elsewhere, so that 700 MB fit a small file.
+    Kernels of one length of row are views of the same numbers, so that 700 MB fit a smaller file.
     """
-    numbers = torch.empty(1_000_000).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
-    tensors = {}
-    for i, (key, shape) in enumerate(layout().items()):
-        if not key.startswith(PREFIX):
-            continue
-        if len(shape) == 5:
-            row = shape[1:].numel()
-            rows = numbers[31 * i :][: 1009 * (shape[0] - 1) + row] * (3 / row) ** 0.5
-            tensors[key] = rows.as_strided(shape, (1009, 27, 9, 3, 1))
-        else:
-            tensors[key] = numbers[31 * i :][: shape[0]] / 2 + (1.0 if key.endswith("weight") else 0.0)
+    shapes = {key: shape for key, shape in layout().items() if key.startswith(PREFIX)}
+    kernels = {key: shape for key, shape in shapes.items() if len(shape) == 5}
+    tensors = {
+        key: numbers + (1.0 if key.endswith("weight") else 0.0)
+        for key, numbers in views({key: shapes[key] for key in shapes if key not in kernels}, scale=0.5).items()
+    }
+    for row in sorted({shape[1:].numel() for shape in kernels.values()}):
+        of_row = {key: shape for key, shape in kernels.items() if shape[1:].numel() == row}
+        tensors |= views(of_row, scale=(3 / row) ** 0.5)
     return tensors
 
 
 @pytest.fixture(scope="module")
 def encoder(weights, tmp_path_factory) -> Vista3D:
     path = tmp_path_factory.mktemp("vista3d") / "model_monai1.3.pt"
-    return Vista3D(saved(path, hollow(layout_of_monai_13()) | weights))
+    return Vista3D(saved(path, views(layout_of_monai_13()) | weights))
 
 
 def upstream(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -169,7 +162,7 @@ def test_a_cell_lies_where_the_adapter_says():
 @pytest.mark.parametrize("shapes", [layout(), layout_of_monai_13()], ids=["monai1.4", "monai1.3"])
 def test_both_published_layouts_load(encoder, weights, shapes):
     assert len(shapes) > len(weights) == len(encoder.network.state_dict())
-    converted = encoder._convert(hollow(shapes))
+    converted = encoder._convert(views(shapes))
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in encoder.network.state_dict().items()}
 
 
@@ -184,7 +177,7 @@ def test_both_published_layouts_load(encoder, weights, shapes):
     ],
 )
 def test_loading_is_strict_inside_the_encoder(tmp_path, change, message):
-    tensors = hollow(layout())
+    tensors = views(layout())
     change(tensors)
     path = saved(tmp_path / "model_vista3d.pt", tensors)
     # On the meta device a network costs nothing to build; it is refused before a number is copied.
