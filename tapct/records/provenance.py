@@ -22,7 +22,6 @@ PACKAGES = (
     "monai",
     "numpy",
     "nibabel",
-    "SimpleITK",
     "pydicom",
     "jsonargparse",
     "transformers",
