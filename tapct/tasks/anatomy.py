@@ -2,16 +2,18 @@
 
 A scan that is mirrored or upside down in its file looks like any other, and no score shows it: scan and labels turn
 together, and the encoder sees a body that nobody has. Here pairs of organs vote, of which one always lies to the same
-side of the other. Only what lies far on the wrong side votes against, and a single odd organ accuses nobody.
+side of the other. Only what lies far on the wrong side votes against, and a single odd organ accuses nobody. Labels
+that are turned against their scan, which do spoil a score, are found by the scan's own edges (`alignment`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
 
+from tapct.tasks.alignment import Turn, better_turned
 from tapct.tasks.landmarks import LUNGS, SPINE, landmarks
 from tapct.tasks.organs import UPPER_ABDOMEN, organs, place, without_side
 from tapct.volumes import Volume
@@ -31,6 +33,8 @@ _VOTES_FROM = 0.5
 
 _CLEAR = 0.8
 """Share of the votes that decides. Of three organs one may lie anywhere: two of the three pairs decide nothing."""
+
+_TO_LPS = np.array([-1, -1, 1])
 
 _OTHER_PAIR_MM = 40.0
 """How far apart other things that are called right and left usually are at least."""
@@ -74,18 +78,32 @@ def judge(ct: Volume, labels: np.ndarray, classes: Sequence[str]) -> Orientation
         labels: (D, H, W) labels on its grid.
         classes: Names by label, background first. Those that are no organs known here say nothing.
     """
-    return _verdict(list(_pairs(_centres(ct, labels, classes))))
-
-
-def _centres(ct: Volume, labels: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns the centres of organs and landmarks, in mm to the left, the back and the head, by the names here."""
-    step = [max(1, int(_COARSE_MM // mm)) for mm in ct.spacing_mm]
+    step = np.array([max(1, int(_COARSE_MM // mm)) for mm in ct.spacing_mm])
     coarse = tuple(slice(None, None, s) for s in step)
-    spacing_mm = np.array(ct.spacing_mm) * step
+    hu, labels = ct.hu[coarse], labels[coarse]
+    spacing_mm = step * np.array(ct.spacing_mm)
+    centres = _centres(hu, labels, classes, spacing_mm)
+    placed = {name: ct.index_to_world(at[None] * step)[0] * _TO_LPS for name, at in centres.items()}
+    found = _verdict(list(_pairs(placed)))
+    turn = better_turned(hu, labels, spacing_mm)
+    return found if turn is None else replace(found, wrong=_against_scan(turn), odd="")
+
+
+def _against_scan(turn: Turn) -> str:
+    how = ["with the rows and columns of each slice exchanged"] if turn.is_transposed else []
+    if turn.axes:
+        how.append(f"turned round along {' and '.join(AXES[2 - axis] for axis in turn.axes)}")
+    return f"labels turned against the scan: {', '.join(how)}, they would lie on what they name"
+
+
+def _centres(
+    hu: np.ndarray, labels: np.ndarray, classes: Sequence[str], spacing_mm: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the index (z, y, x) of the centres of organs and landmarks, by the names here."""
     names = organs(classes)
     united = np.array([names.index(name) for name in names], dtype=labels.dtype)  # lesions have the name of their organ
-    where = np.argwhere(labels[coarse])
-    label = united[labels[coarse][tuple(where.T)]]
+    where = np.argwhere(labels)
+    label = united[labels[tuple(where.T)]]
     counts = np.bincount(label, minlength=len(names))
     sums = np.stack([np.bincount(label, weights=axis, minlength=len(names)) for axis in where.T], axis=1)
     least = max(1.0, 1000 * _LEAST_ML / float(np.prod(spacing_mm)))
@@ -93,13 +111,10 @@ def _centres(ct: Volume, labels: np.ndarray, classes: Sequence[str]) -> dict[str
     upper = [i for i, name in enumerate(names) if name in found and without_side(name)[0] in UPPER_ABDOMEN]
     if upper:
         slices = where[np.isin(label, upper), 0]
-        seen = landmarks(ct.hu[coarse], spacing_mm, (int(slices.min()), int(slices.max())))
+        seen = landmarks(hu, spacing_mm, (int(slices.min()), int(slices.max())))
         labelled = {LUNGS: "lung", SPINE: "vertebrae"}
         found |= {name: at for name, at in seen.items() if labelled.get(name) not in found}
-    if not found:
-        return {}
-    world = ct.index_to_world(np.array(list(found.values())) * step)
-    return dict(zip(found, world * [-1, -1, 1], strict=True))
+    return found
 
 
 def _pairs(centres: dict[str, np.ndarray]) -> Iterator[_Pair]:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tapct import terminal
 from tapct.errors import TapctError, TaskError
 from tapct.files import cache_folder, write_atomically
-from tapct.tasks import anatomy, landmarks, organs
+from tapct.tasks import alignment, anatomy, landmarks, organs
 from tapct.tasks.anatomy import Orientation
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.look import Look, look_at
@@ -201,7 +201,7 @@ def _refuse(task: str, broken: Sequence[str], wrong: Sequence[str]) -> None:
         )
     if wrong:
         said.append(
-            f"{task}: {len(wrong)} cases do not lie in the patient as their headers say:{_listed(wrong)}\n{WRONG_MEND}"
+            f"{task}: {len(wrong)} cases do not lie as their headers say:{_listed(wrong)}\n{WRONG_MEND}"
             f". {again}, and with --look OUT.png draws them"
         )
     if said:
@@ -223,7 +223,7 @@ def _key(dataset: CTDataset, case: str) -> str:
 
 @functools.cache
 def _judge_sha256() -> str:
-    source = "".join(inspect.getsource(module) for module in (anatomy, landmarks, organs))
+    source = "".join(inspect.getsource(module) for module in (alignment, anatomy, landmarks, organs))
     return hashlib.sha256(source.encode()).hexdigest()
 
 

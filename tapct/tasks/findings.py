@@ -122,11 +122,15 @@ def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Itera
         message = f"organs of {len(odd)} cases lie where few people have them: {_some(odd, '; ')}"
         yield "warn", message, "draw them with --look OUT.png: are the labels right, and on the right sides?"
     judged = Counter(axis for check in checks for axis in check.orientation.judged)
-    if judged:
+    agree = [check for check in checks if check.orientation.judged and not check.orientation.wrong]
+    if agree:
         rest = "in all others " if any(check.orientation.wrong for check in checks) else ""
         seen = ", ".join(f"{axis} in {judged[axis]}" for axis in AXES)
         yield "ok", f"organs and headers agree {rest}(judged: {seen} of {len(checks)} cases)", ""
-    elif checks:
+    elif judged and len(checks) > 1 and any(check.of.case not in accepted for check in checks):
+        message = "not one case lies as its header says: this copy of the release was written the wrong way round"
+        yield "fail", message, "fetch it from its origin"
+    elif checks and not judged:
         yield (
             "ok",
             "orientation not judged: the labels name no organs that tell it; --look OUT.png draws some cases",

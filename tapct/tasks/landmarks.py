@@ -20,8 +20,10 @@ _SPINE_IN_SLICES = 0.95
 _SPINE_LEAST_CM2 = 1.0
 _SPINE_OFF_MIDDLE_MM = 40.0
 _SPINE_DEPTH_MM = 100.0
+_SPINE_OF_BODY = 0.7
 """The spine is bone in a window of its width in (nearly) every slice, near the middle between right and left, and
-nowhere in front of that: contrast in the stomach or the bowel is not in every slice."""
+nowhere in front of that: contrast in the stomach or the bowel is not in every slice. In depth it is part of the body:
+noise or contrast throughout is no spine."""
 
 _SPINE_LEAST_MM = 30.0
 """Of slices, along the body: in fewer, anything may be in all."""
@@ -49,10 +51,10 @@ def landmarks(hu: np.ndarray, spacing_mm: np.ndarray, between: tuple[int, int]) 
     trunk = slice(between[0], between[1] + 1)
     found = {}
     if body[trunk].any():
-        found[MIDDLE] = np.argwhere(body[trunk]).mean(axis=0) + np.array([between[0], 0, 0])
-        spine = _spine((hu[trunk] > _BONE_HU) & body[trunk], spacing_mm, found[MIDDLE])
-        if spine is not None:
-            found[SPINE] = np.array([found[MIDDLE][0], *spine])
+        middle = np.argwhere(body[trunk]).mean(axis=0) + np.array([between[0], 0, 0])
+        spine = _spine((hu[trunk] > _BONE_HU) & body[trunk], body[trunk], spacing_mm, middle)
+        if spine is not None:  # else it may be no trunk at all, whose middle says nothing
+            found = {MIDDLE: middle, SPINE: np.array([middle[0], *spine])}
     lungs = _lungs(body & (hu > _LUNG_HU[0]) & (hu < _LUNG_HU[1]), spacing_mm)
     if lungs is not None:
         found[LUNGS] = lungs
@@ -70,7 +72,9 @@ def _body(hu: np.ndarray) -> np.ndarray | None:
     return np.stack([ndimage.binary_fill_holes(section) for section in body])
 
 
-def _spine(bone: np.ndarray, spacing_mm: np.ndarray, middle: np.ndarray) -> tuple[float, float] | None:
+def _spine(
+    bone: np.ndarray, body: np.ndarray, spacing_mm: np.ndarray, middle: np.ndarray
+) -> tuple[float, float] | None:
     """Returns the index (y, x) of the spine."""
     from scipy import ndimage
 
@@ -82,8 +86,11 @@ def _spine(bone: np.ndarray, spacing_mm: np.ndarray, middle: np.ndarray) -> tupl
     everywhere = (share * window_cm2 >= _SPINE_LEAST_CM2).mean(axis=0) >= _SPINE_IN_SLICES
     off_middle = np.abs(np.arange(bone.shape[2]) - middle[2]) * spacing_mm[2]
     everywhere &= off_middle <= _SPINE_OFF_MIDDLE_MM
-    rows = np.flatnonzero(everywhere.any(axis=1))
-    if not len(rows) or np.ptp(rows) * spacing_mm[1] > _SPINE_DEPTH_MM:
+    rows, of_body = np.flatnonzero(everywhere.any(axis=1)), np.flatnonzero(body.any(axis=(0, 2)))
+    if not len(rows):
+        return None
+    depth_mm, body_mm = np.ptp(rows) * spacing_mm[1], np.ptp(of_body) * spacing_mm[1]
+    if depth_mm > min(_SPINE_DEPTH_MM, _SPINE_OF_BODY * body_mm):
         return None
     return ndimage.center_of_mass(share.mean(axis=0) * everywhere)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tapct.tasks import Quickstart, anatomy, task_class
+from tapct.tasks.alignment import better_turned
 from tapct.tasks.landmarks import LUNGS, MIDDLE, SPINE, landmarks
 from tapct.volumes import Volume, read_ct, read_labels
 from tests.data.amos22 import ORGANS
@@ -234,6 +235,65 @@ def test_names_are_known_however_they_are_written(abdomen):
         assert found.judged == ALL
 
 
+# -- Labels that are turned against their scan ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes"),
+    [(ORGANS, AMOS), (LITS, ["background", "liver", "lesion"]), ({2: 1, 3: 1}, ["background", "kidney"])],
+    ids=["amos22", "lits17", "kits23"],
+)
+@pytest.mark.parametrize("flipped", [(0,), (1,), (2,), (1, 2)])
+@pytest.mark.parametrize("of", ["labels", "scan"])
+def test_labels_and_scan_that_are_turned_against_each_other_are_named(abdomen, ids, classes, flipped, of):
+    """A mask in another order than its scan: whatever is labelled, and whichever of the two is right."""
+    hu, labels = abdomen.ct.hu, abdomen.labels(ids)
+    if of == "labels":
+        labels = np.ascontiguousarray(np.flip(labels, flipped))
+    else:
+        hu = np.ascontiguousarray(np.flip(hu, flipped))
+    found = anatomy.judge(Volume(hu, abdomen.ct.affine, "scan"), labels, classes)
+    along = " and ".join(ALL[2 - axis] for axis in flipped)
+    assert found.wrong == (
+        f"labels turned against the scan: turned round along {along}, they would lie on what they name"
+    )
+
+
+def test_labels_with_rows_and_columns_exchanged_are_named(chest):
+    labels = np.ascontiguousarray(chest.labels({5: 1, 1: 2}).transpose(0, 2, 1))
+    found = anatomy.judge(chest.ct, labels, ["background", "a", "b"])
+    assert "with the rows and columns of each slice exchanged, they would lie" in found.wrong
+    labels = np.ascontiguousarray(np.rot90(chest.labels({5: 1, 1: 2}), axes=(1, 2)))
+    found = anatomy.judge(chest.ct, labels, ["background", "a", "b"])
+    assert "exchanged, turned round along" in found.wrong
+
+
+@pytest.mark.parametrize("organ", sorted({1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 52, 63, 79, 86}))
+def test_a_single_class_where_it_belongs_is_not_accused(abdomen, organ):
+    """Gas in the bowel, a cord between bones, a gallbladder on its bed: some place is evener, or has sharper edges."""
+    assert better_turned(abdomen.ct.hu, abdomen.labels({organ: 1}), abdomen.ct.spacing_mm) is None
+
+
+def test_lesions_and_coarse_outlines_are_not_accused(shared_data):
+    lidc, sts = shared_data / "lidc", shared_data / "sts"
+    pairs = [(lidc / "LIDC-IDRI-0314_2mm.nii.gz", lidc / "LIDC-IDRI-0314_2mm_nodule.nii.gz")]
+    pairs += [(folder / "CT.nii.gz", folder / "SEG_ct.nii.gz") for folder in sorted(sts.iterdir())]
+    for scan, mask in pairs:
+        ct = read_ct(scan)
+        assert better_turned(ct.hu, read_labels(mask, reference=ct).labels, ct.spacing_mm) is None
+
+
+def test_labels_drawn_anywhere_or_on_noise_are_not_accused(abdomen):
+    random = np.random.default_rng(0)
+    boxes = np.zeros(abdomen.ct.shape, dtype=np.uint8)
+    boxes[10:40, 30:60, 20:50], boxes[60:80, 20:50, 70:100] = 1, 2
+    assert better_turned(abdomen.ct.hu, boxes, (3, 3, 3)) is None
+    noise = random.normal(0, 100, boxes.shape).astype(np.float32)[:40]
+    for labels in (boxes[:40], random.integers(0, 3, noise.shape).astype(np.uint8), np.ones(noise.shape, np.uint8)):
+        assert better_turned(noise, labels, (3, 3, 3)) is None
+    assert better_turned(np.full(boxes.shape, -1000, dtype=np.float32), boxes, (3, 3, 3)) is None
+
+
 # -- Landmarks ------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +324,14 @@ def test_contrast_in_the_stomach_is_no_spine():
     assert landmarks(hu, SPACING, (0, 40))[SPINE] * 4 == pytest.approx([80, 190, 180], abs=8)
     hu[:, 12:25, 40:52] = 600  # from end to end: which of the two is it?
     assert SPINE not in landmarks(hu, SPACING, (0, 40))
+
+
+def test_noise_and_phantoms_have_neither_spine_nor_middle():
+    noise = np.random.default_rng(0).normal(0, 300, (40, 24, 60)).astype(np.float32)
+    assert landmarks(noise, SPACING, (5, 30)) == {}
+    water = np.full((40, 60, 60), -1000, dtype=np.float32)
+    water[:, 5:55, 5:55] = 0
+    assert landmarks(water, SPACING, (5, 30)) == {}
 
 
 def test_a_foam_mattress_and_stool_are_no_lungs():

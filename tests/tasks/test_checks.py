@@ -53,7 +53,7 @@ def test_a_mirrored_case_ends_a_run_before_it_starts_and_says_how_to_go_on(root)
     with pytest.raises(TaskError) as error:
         data(root).setup("fit")
     text = str(error.value)
-    assert "1 cases do not lie in the patient as their headers say:\n  quickstart, case second: mirrored: " in text
+    assert "1 cases do not lie as their headers say:\n  quickstart, case second: mirrored: " in text
     assert "spleen 179 mm right of liver" in text
     assert "case abdomen" not in text
     for way in ("split_file", "accept_orientation", "--look OUT.png"):
@@ -96,6 +96,9 @@ def test_the_doctor_names_each_case_and_counts_what_could_be_judged(root):
     (failed,) = found["fail"]
     assert failed.startswith("quickstart, case second: upside down: ")
     assert "agree in all others" in found["ok"][-1]
+    turn(root, "abdomen", 2)
+    assert "not one case lies as its header says" in report(root)["fail"][-1]
+    assert report(root, accept_orientation=["all"])["fail"] == []
 
 
 def test_what_was_found_is_remembered_and_a_file_that_changed_is_read_again(root, monkeypatch):
