@@ -100,9 +100,11 @@ class _Reader(Dataset):
             return "", *self._read(self._plain[dataset], case, self._todo[index] in self._looks)
         except TapctError as error:
             return str(error), Orientation(), None
+        except MemoryError as error:
+            why = f"there is not enough memory to read it ({error})"
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise: there are other cases
             why = f"{type(error).__name__}: {error}"
-            return f"{dataset.spec.name}, case {case}: {why}", Orientation(), None
+        return f"{dataset.spec.name}, case {case}: {why}", Orientation(), None
 
     def _read(self, dataset: CTDataset, case: str, chosen: bool) -> tuple[Orientation, Look | None]:
         ct, target = dataset.read(case)
