@@ -170,6 +170,7 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         foreground_slices=body.slices,
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
+        notes=scan.notes,
     )
     try:
         write_atomically(settings.store / row.file, content)
@@ -318,6 +319,8 @@ def _show(
     table.add_row("already there", f"{before:,}")
     table.add_row("volumes, patients", f"{len(rows):,}, {len({row.patient for row in rows.values()}):,}")
     table.add_row("slices", f"{slices:,}")
+    if noted := [row for row in rows.values() if row.notes]:
+        table.add_row("with notes (index.jsonl)", f"{len(noted):,}, such as {noted[0].source}: {noted[0].notes[0]}")
     if fingerprint is not None:
         table.add_row("size", f"{stored / 1e9:,.2f} GB, {raw / stored:.2f} times smaller than int16")
         table.add_row(

@@ -72,6 +72,7 @@ class StoredVolume:
         foreground_slices: First slice that shows body, and the one after the last.
         size_bytes: Of the stored file.
         sha256: Checksum of the stored file.
+        notes: What a user should know of how the scan was read.
     """
 
     id: str
@@ -84,6 +85,7 @@ class StoredVolume:
     foreground_slices: tuple[int, int]
     size_bytes: int
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:

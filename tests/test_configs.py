@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import jsonargparse
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +15,7 @@ from eva.__main__ import main
 import tapct.probes.frozen
 from tapct.encoders import Encoder
 from tapct.records import Record, read_record
+from tapct.report.page import write_report
 from tests.data import quickstart
 
 CONFIGS = Path(__file__).parents[1] / "eva_configs"
@@ -327,3 +330,27 @@ def test_several_devices_are_refused(monkeypatch, tmp_path, short):
     monkeypatch.setattr("lightning.pytorch.Trainer.world_size", 2)
     with pytest.raises(Exception, match="trains on one device"):
         eva_fit(monkeypatch, tmp_path)
+
+
+PADDED = (
+    "25.00% of the voxels lie below -1500 HU, mostly at -2000: padding outside the field of view, raised to -1024 HU."
+)
+
+
+def test_how_a_scan_was_read_is_in_the_record_and_said_once(monkeypatch, tmp_path, short_on_shipped_data, capfd):
+    """Whether it is encoded as it comes, encoded for the store, or taken from there."""
+    monkeypatch.setenv("DATA_ROOT", str(quickstart.write(tmp_path / "data")))
+    path = tmp_path / "data" / "quickstart" / "chest" / "ct.nii.gz"
+    scan = nib.load(path)
+    hu = np.asanyarray(scan.dataobj).copy()
+    hu[:20] = -2000
+    nib.save(nib.Nifti1Image(hu, scan.affine, scan.header), path)
+    for mode, workers in (("off", "0"), ("use", "1"), ("only-cached", "0")):
+        monkeypatch.setenv("NUM_WORKERS", workers)
+        eva_fit(monkeypatch, tmp_path, features=mode)
+        assert capfd.readouterr().err.count(f"chest: {PADDED}") == 1, mode
+    cells = [record(tmp_path, index) for index in range(3)]
+    assert [run.cases["test"][0].notes for cell in cells for run in cell.runs] == [(PADDED,)] * 6
+    page = write_report(session(tmp_path) / "record.json").read_text(encoding="utf-8")
+    assert "How scans were read" in page
+    assert PADDED in page

@@ -43,6 +43,7 @@ class EncodedCase:
         labels: Labels on the encoder's grid; None in classification.
         features_key: Key of the stored features; None where nothing is stored.
         labels_key: Key of the stored labels; None where there are none, or nothing is stored.
+        notes: What a user should know of how its scan was read.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EncodedCase:
     labels: torch.Tensor | None
     features_key: str | None = None
     labels_key: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "EncodedCase":
         """Returns the case on a device, its features in float32."""
@@ -213,7 +215,7 @@ class FeatureBank:
             if busy:
                 _Pass(self, busy, writers, advance, wait=True).run()
 
-    def _features_entry(self, task: _Task, features: CaseFeatures) -> _Unwritten:
+    def _features_entry(self, task: _Task, features: CaseFeatures, notes: Sequence[str]) -> _Unwritten:
         """Returns the entry of a case's features.
 
         Raises:
@@ -240,6 +242,7 @@ class FeatureBank:
             "encoder_grid": _plain(features.encoder_grid),
             "feature_grid": _plain(features.feature_grid),
             "padding": list(features.padding),
+            "notes": list(notes),
         }
         return _Unwritten(task.features_key, tensors, about)
 
@@ -278,7 +281,7 @@ class FeatureBank:
         else:
             target = cast("ClassificationDataset", part).target(name)
         keys = (task.features_key, task.labels_key)
-        return EncodedCase(name, part.patient(name), features, target, labels, *keys)
+        return EncodedCase(name, part.patient(name), features, target, labels, *keys, notes=tuple(entry.about["notes"]))
 
     def derived(
         self, case: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]
@@ -338,10 +341,10 @@ class _Scans(Dataset):
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, tuple[str, ...]]:
         task = self._tasks[position]
         ct, target = task.dataset.read(task.case)
-        return position, torch.from_numpy(ct.hu), torch.from_numpy(ct.affine), target
+        return position, torch.from_numpy(ct.hu), torch.from_numpy(ct.affine), target, ct.notes
 
 
 class _Unheld(Sampler):
@@ -386,7 +389,7 @@ class _Pass:
     ) -> None:
         self._bank, self._todo, self._writers, self._advance = bank, todo, writers, advance
         self._order = _Unheld(bank, todo, wait)
-        self._underway: deque[tuple[_Task, torch.Tensor]] = deque()
+        self._underway: deque[tuple[_Task, torch.Tensor, Sequence[str]]] = deque()
         self._writes: deque[Future[None]] = deque()
 
     def run(self) -> list[_Task]:
@@ -395,9 +398,9 @@ class _Pass:
         try:
             scans = self._scans()
             for features in extract_many(bank.encoder, scans, overlap=bank.overlap, fit_windows=bank.fit_windows):
-                task, target = self._underway.popleft()
+                task, target, notes = self._underway.popleft()
                 bank.extracted += 1
-                self._finish(task, target, features.native_grid, features)
+                self._finish(task, target, features.native_grid, bank._features_entry(task, features, notes))
                 del features  # or it would stay while the next scan is encoded
             for write in self._writes:
                 write.result()
@@ -417,23 +420,23 @@ class _Pass:
             num_workers=self._bank.num_workers,
             pin_memory=device.type == "cuda",
         )
-        for position, hu, affine, target in loader:
+        for position, hu, affine, target, notes in loader:
             task, grid = self._todo[position], Grid.of(hu.shape, affine.numpy())
             if task.features_key in self._order.held[task.features_key][1]:
-                self._underway.append((task, target))
+                self._underway.append((task, target, notes))
                 name = f"{task.dataset.spec.name}, case {task.case}"
                 yield NamedScan(name, hu.to(device, non_blocking=True), grid)
             else:
                 self._finish(task, target, grid, None)
 
-    def _finish(self, task: _Task, target: torch.Tensor, grid: Grid, features: CaseFeatures | None) -> None:
+    def _finish(self, task: _Task, target: torch.Tensor, grid: Grid, features: _Unwritten | None) -> None:
         """Has the missing entries of a case written in the background, the labels first: features are there last."""
         missing = self._order.held[task.features_key][1]
         entries = []
         if task.labels_key in missing:
             entries.append(self._bank._labels_entry(task, target, grid))
         if features is not None:
-            entries.append(self._bank._features_entry(task, features))
+            entries.append(features)
         lock, _ = self._order.held.pop(task.features_key)
         self._writes.append(self._writers.submit(self._write, task, entries, lock))
         while len(self._writes) > WRITES_AT_ONCE:

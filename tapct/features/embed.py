@@ -27,12 +27,16 @@ SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of an input: `written`, `there` (from before), or `failed`, and then why."""
+    """What became of an input: `written`, `there` (from before), or `failed`, and then why.
+
+    Where it was written, `notes` is what a user should know of how the scan was read.
+    """
 
     source: Path
     target: Path
     status: Literal["written", "there", "failed"]
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, overlap: float = 0.0) -> CaseFeatures:
@@ -117,8 +121,8 @@ def embed(
                 yield Embedded(path, target, "there")
                 continue
             ct = read_ct(path)
-            _write(target, key, encoder, encode(encoder, ct, device, overlap=overlap), dtype, overlap)
-            yield Embedded(path, target, "written")
+            _write(target, key, encoder, encode(encoder, ct, device, overlap=overlap), dtype, overlap, ct.notes)
+            yield Embedded(path, target, "written", notes=ct.notes)
         except TapctError as error:
             yield Embedded(path, target, "failed", str(error))
 
@@ -166,7 +170,15 @@ def _is_there(target: Path, key: str, replace: bool) -> bool:
     )
 
 
-def _write(target: Path, key: str, encoder: Encoder, features: CaseFeatures, dtype: str, overlap: float) -> None:
+def _write(
+    target: Path,
+    key: str,
+    encoder: Encoder,
+    features: CaseFeatures,
+    dtype: str,
+    overlap: float,
+    notes: tuple[str, ...],
+) -> None:
     tensors = {name: getattr(features, name).to(DTYPES[dtype]).contiguous() for name in ("map", "embeddings")}
     if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise FeatureError(f"{encoder.card.name} gives features too large for {dtype}: give --dtype bf16 or fp32")
@@ -181,6 +193,7 @@ def _write(target: Path, key: str, encoder: Encoder, features: CaseFeatures, dty
         "native_grid": _plain(features.native_grid),
         "encoder_grid": _plain(features.encoder_grid),
         "padding": list(features.padding),
+        "notes": list(notes),
     }
     data = safetensors.torch.save(tensors, {"tapct": json.dumps(content)})
     try:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
 
-FORMAT = 1
+FORMAT = 2
 """Goes up whenever what is stored, or how it is computed outside the adapters, changes: older entries are missed."""
 
 SUFFIX = ".safetensors"

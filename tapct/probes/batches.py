@@ -20,6 +20,7 @@ class ScanBatch:
         hu: (D, H, W) float32.
         grid: Where its voxels lie.
         target: (D, H, W) labels on that grid, or what a classification task has.
+        notes: What a user should know of how it was read.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ScanBatch:
     hu: torch.Tensor
     grid: Grid
     target: torch.Tensor
+    notes: tuple[str, ...] = ()
 
 
 def scan_of(batch: Any) -> ScanBatch:
@@ -48,4 +50,5 @@ def scan_of(batch: Any) -> ScanBatch:
     grid = Grid.of(hu.shape, metadata["affine"][0].double().cpu().numpy())
     name, patient, source = (str(metadata[key][0]) for key in ("case", "patient", "source"))
     target = target.as_subclass(torch.Tensor)[0]
-    return ScanBatch(name, patient, source, hu, grid, target.squeeze(1) if target.ndim == 4 else target)
+    target = target.squeeze(1) if target.ndim == 4 else target
+    return ScanBatch(name, patient, source, hu, grid, target, tuple(str(metadata.get("notes", [""])[0]).splitlines()))

@@ -83,6 +83,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             probabilities=dict(zip(classes, sigmoid(values).tolist(), strict=True)),
             target={n: int(t) for n, t in zip(classes, target, strict=True)},
             padding_voxels=case.features.padding,
+            notes=case.notes,
         )
         return {"loss": loss, "predictions": logits[None], "targets": target[None]}, result
 

@@ -184,6 +184,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             nsd=None if surfaces is None else by_class(surfaces.nsd),
             hd95_mm=None if surfaces is None else by_class(surfaces.hd95_mm),
             padding_voxels=case.features.padding,
+            notes=case.notes,
             voxels=sum(reference),
             reference_voxels=dict(zip(self.classes[1:], reference[1:], strict=True)),
         )

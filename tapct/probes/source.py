@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -61,7 +62,7 @@ class CaseSource:
         """
         self._encoder, self._store, self._memory = encoder, store, memory
         self.mode, self._dtype, self._overlap, self._fit_windows = mode, dtype, overlap, fit_windows
-        self._padded: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
         self.bank: FeatureBank | None = None
         self.seconds: dict[str, float] = {}
 
@@ -111,14 +112,15 @@ class CaseSource:
             TaskError: If the batch is none that a probe takes; see `scan_of`.
         """
         if isinstance(batch, EncodedCase):
-            self._report_padding(batch.name, batch.features)
+            self._report(batch.name, batch.features, batch.notes)
             return batch
         scan = scan_of(batch)
         features = self._encode(scan)
+        self._report(scan.name, features, scan.notes)
         labels = None
         if scan.target.ndim == 3:
             labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
-        return EncodedCase(scan.name, scan.patient, features, scan.target, labels)
+        return EncodedCase(scan.name, scan.patient, features, scan.target, labels, notes=scan.notes)
 
     def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
         """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""
@@ -152,18 +154,22 @@ class CaseSource:
             if not are_finite(features.map, features.embeddings):
                 raise EncoderError(f"{self._encoder.card.name} gives features that are not finite for {scan.name}")
             self._took(start)
-            self._report_padding(scan.name, features)
             self._memory.put(key, features)
         return features
 
     def _took(self, start: float) -> None:
         self.seconds["extract"] = self.seconds.get("extract", 0.0) + time.perf_counter() - start
 
-    def _report_padding(self, case: str, features: CaseFeatures) -> None:
-        """Says once that a scan is smaller than a window, which the encoder then saw with air around it."""
+    def _report(self, case: str, features: CaseFeatures, notes: Sequence[str]) -> None:
+        """Says once of a case how it was read, and that it is smaller than a window: the encoder saw air around it."""
+        for note in notes:
+            self._say(case, note)
         size, window = features.encoder_grid.shape, self._encoder.card.window_size
-        if self._fit_windows or case in self._padded or all(n >= w for n, w in zip(size, window, strict=True)):
-            return
-        self._padded.add(case)
-        voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
-        logger.warning(f"{case}: {voxels} voxels are fewer than a window of {wanted}; padded with air")
+        if not self._fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
+            voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
+            self._say(case, f"{voxels} voxels are fewer than a window of {wanted}; padded with air")
+
+    def _say(self, case: str, message: str) -> None:
+        if (case, message) not in self._said:
+            self._said.add((case, message))
+            logger.warning(f"{case}: {message}")

@@ -69,6 +69,7 @@ class CaseResult(_Model):
         logits: Per class, the float32 output of the head (classification), which JSON's numbers hold as it is.
         voxels: Voxels of the scan (segmentation).
         reference_voxels: Per class without background, its voxels in the reference, on the native grid.
+        notes: What a user should know of how the scan was read, one sentence each.
     """
 
     case: str
@@ -83,6 +84,7 @@ class CaseResult(_Model):
     logits: dict[str, float] | None = _optional()
     voxels: int | None = _optional(ge=1)
     reference_voxels: dict[str, int] | None = _optional()
+    notes: tuple[str, ...] = Field(default=(), exclude_if=lambda notes: not notes)
 
     @model_validator(mode="after")
     def _check(self) -> "CaseResult":

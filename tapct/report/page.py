@@ -81,6 +81,7 @@ def render(found: Found) -> str:
         results=list(_results(found)),
         curves=list(_curves(found)),
         pictures=_pictures(found),
+        notes=_notes(found),
         settings={name: dict(_flat(getattr(record, name))) for name in ("encoder", "task", "probe")},
         execution=dict(_flat(record.execution)),
     )
@@ -171,6 +172,15 @@ def _train_loss(folder: Path) -> list[tuple[float, float]]:
                     if math.isfinite(loss):
                         points[event.step + 1] = float(loss)
     return sorted(points.items())
+
+
+def _notes(found: Found) -> dict[str, list[str]]:
+    """Returns the cases of which there is something to know, by what that is."""
+    notes: dict[str, list[str]] = {}
+    for case in found.cases().values():
+        for note in case.notes:
+            notes.setdefault(note, []).append(case.case)
+    return notes
 
 
 def _pictures(found: Found) -> dict[str, str]:

@@ -75,12 +75,23 @@ class CaseCheck:
         of: The case.
         broken: Why it cannot be used; empty where it can.
         orientation: What its organs say of its orientation; nothing where it is broken or has no labels.
+        notes: What a user should know of how its scan was read.
         look: What it looks like, where that was asked for.
     """
 
     of: CaseOf
     broken: str = ""
     orientation: Orientation = field(default_factory=Orientation)
+    notes: tuple[str, ...] = ()
+    look: Look | None = None
+
+
+class _Found(NamedTuple):
+    """What reading a case gave; see `CaseCheck`."""
+
+    broken: str = ""
+    orientation: Orientation = Orientation()
+    notes: tuple[str, ...] = ()
     look: Look | None = None
 
 
@@ -94,24 +105,25 @@ class _Reader(Dataset):
     def __len__(self) -> int:
         return len(self._todo)
 
-    def __getitem__(self, index: int) -> tuple[str, Orientation, Look | None]:
+    def __getitem__(self, index: int) -> _Found:
         dataset, case = self._todo[index]
         try:
-            return "", *self._read(self._plain[dataset], case, self._todo[index] in self._looks)
+            return self._read(self._plain[dataset], case, self._todo[index] in self._looks)
         except TapctError as error:
-            return str(error), Orientation(), None
+            return _Found(str(error))
         except MemoryError as error:
             why = f"there is not enough memory to read it ({error})"
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise: there are other cases
             why = f"{type(error).__name__}: {error}"
-        return f"{dataset.spec.name}, case {case}: {why}", Orientation(), None
+        return _Found(f"{dataset.spec.name}, case {case}: {why}")
 
-    def _read(self, dataset: CTDataset, case: str, chosen: bool) -> tuple[Orientation, Look | None]:
+    def _read(self, dataset: CTDataset, case: str, chosen: bool) -> _Found:
         ct, target = dataset.read(case)
         labels = target.numpy() if dataset.spec.kind == "segmentation" else None
         orientation = Orientation() if labels is None else anatomy.judge(ct, labels, dataset.classes)
         wanted = chosen or (self._looks and orientation.wrong)
-        return orientation, look_at(ct, labels, dataset.point_mm(case)) if wanted else None
+        look = look_at(ct, labels, dataset.point_mm(case)) if wanted else None
+        return _Found("", orientation, ct.notes, look)
 
 
 def cases_of(datasets: Sequence[CTDataset]) -> list[CaseOf]:
@@ -140,25 +152,25 @@ def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[Cas
     memory = cache_folder() / "checked" / f"{name}.json"
     sound = _recall(memory)
     keys = {of: _key(*of) for of in cases}
-    todo = [of for of, key in keys.items() if key not in sound or of in looks or (looks and sound[key].wrong)]
+    todo = [
+        of for of, key in keys.items() if key not in sound or of in looks or (looks and sound[key].orientation.wrong)
+    ]
     if not todo:
-        yield from (CaseCheck(of, orientation=sound[key]) for of, key in keys.items())
+        yield from (CaseCheck(of, *sound[key]) for of, key in keys.items())
         return
     found = _read_all(name, todo, looks, num_workers)
     unread = set(keys) - set(todo)
     try:
         for of, key in keys.items():
-            check = CaseCheck(of, orientation=sound[key]) if of in unread else CaseCheck(of, *next(found))
+            check = CaseCheck(of, *sound[key]) if of in unread else CaseCheck(of, *next(found))
             if not check.broken:
-                sound[key] = check.orientation
+                sound[key] = _Found("", check.orientation, check.notes)
             yield check
     finally:
         _remember(memory, sound)
 
 
-def _read_all(
-    name: str, todo: Sequence[CaseOf], looks: Collection[CaseOf], num_workers: int
-) -> Iterator[tuple[str, Orientation, Look | None]]:
+def _read_all(name: str, todo: Sequence[CaseOf], looks: Collection[CaseOf], num_workers: int) -> Iterator[_Found]:
     loader = DataLoader(_Reader(todo, looks), batch_size=None, num_workers=num_workers)
     try:
         yield from terminal.track(loader, f"checking {name}", total=len(todo))
@@ -240,21 +252,23 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return len(entries), sum(e.st_size for e in entries), max((e.st_mtime_ns for e in entries), default=0)
 
 
-def _recall(memory: Path) -> dict[str, Orientation]:
+def _recall(memory: Path) -> dict[str, _Found]:
     """Returns what is remembered of the sound cases, by key."""
 
-    def orientation(found: dict[str, Any]) -> Orientation:
-        return Orientation(tuple(found["judged"]), found["wrong"], found["odd"])
+    def sound(found: dict[str, Any]) -> _Found:
+        orientation = Orientation(tuple(found["judged"]), found["wrong"], found["odd"])
+        return _Found("", orientation, tuple(map(str, found["notes"])))
 
     try:
         content = json.loads(memory.read_text(encoding="utf-8"))
-        return {key: orientation(found) for key, found in content.items()}
+        return {key: sound(found) for key, found in content.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}  # nothing, or nothing that can be read: every case is read, as the first time
 
 
-def _remember(memory: Path, sound: dict[str, Orientation]) -> None:
+def _remember(memory: Path, sound: dict[str, _Found]) -> None:
+    content = {key: {**asdict(found.orientation), "notes": found.notes} for key, found in sorted(sound.items())}
     try:
-        write_atomically(memory, json.dumps({key: asdict(found) for key, found in sorted(sound.items())}))
+        write_atomically(memory, json.dumps(content))
     except OSError as error:
         logger.warning(f"cannot remember which cases are sound, so they are read again next time: {error}")

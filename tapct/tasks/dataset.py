@@ -45,8 +45,9 @@ class SplitPin:
 class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
     """Scans in HU with their targets, untouched, in SPL order.
 
-    A sample is an eva `Volume` (D, 1, H, W), the target, and metadata with `case`, `patient`, `source` and
-    `affine`: the affine is repeated there because collating drops it from the `Volume`. No dataset knows an
+    A sample is an eva `Volume` (D, 1, H, W), the target, and metadata with `case`, `patient`, `source`, `affine` and
+    `notes` (of how the scan was read, one a line): the affine is repeated there because collating drops it from the
+    `Volume`. No dataset knows an
     encoder; nothing is resampled or normalised here.
 
     It has the methods of eva's `VisionDataset`, and is not derived from it: importing eva takes seconds, which
@@ -267,7 +268,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         ct, target = self.read(case)
         affine = torch.from_numpy(ct.affine)
         volume = eva_tv_tensors.Volume(torch.from_numpy(ct.hu)[:, None], affine=affine)
-        return volume, target, {"case": case, "patient": self._patients[case], "source": ct.source, "affine": affine}
+        about = {"case": case, "patient": self._patients[case], "source": ct.source}
+        return volume, target, {**about, "affine": affine, "notes": "\n".join(ct.notes)}
 
 
 class Index:

@@ -107,6 +107,13 @@ def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
         yield "fail", message, "fetch the file again, or leave the case out with a split_file of your own"
     if is_whole and not broken:
         yield "ok", f"all {len(checks)} cases can be read, scan and target", ""
+    if noted := [f"{check.of.case}: {' '.join(check.notes)}" for check in checks if check.notes]:
+        rest = f" And {len(noted) - SHOWN} more." if len(noted) > SHOWN else ""
+        yield (
+            "warn",
+            f"how {len(noted)} of {len(checks)} cases are read: {' '.join(noted[:SHOWN])}{rest}",
+            "a run goes on, and its record says so of each; compare them with the release where that is unexpected",
+        )
 
 
 def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,6 +57,7 @@ def embed(
         failed += one.status == "failed"
         words = {"written": f"-> {one.target}", "there": f"is in {one.target}", "failed": f"FAILED: {one.reason}"}
         print(f"{one.source} {words[one.status]}", flush=True)
+        _say(one.source, one.notes)
     if failed:
         print(f"{failed} of {len(inputs)} failed", file=sys.stderr)
     return int(failed > 0)
@@ -101,6 +103,8 @@ def features(
         raise canvas.PictureError(f"a page shows one scan, not {len(ct)}")
     point = None if at is None else _point(at)
     cts = [read_ct(path) for path in ct]  # before the encoder: a wrong path shows at once
+    for scan in cts:
+        _say(scan.source, scan.notes)
     model = _encoder(encoder, weights, options)
     scans = [_scan(model, one, device, overlap) for one in cts]
     title = f"{model.card.display_name} (weights: {_weights(model)})"
@@ -163,6 +167,8 @@ def retrieve(
     from tapct.volumes import read_ct, read_labels
 
     cts = [read_ct(path) for path in (baseline, followup)]  # before the encoder: a wrong path shows at once
+    for scan in cts:
+        _say(scan.source, scan.notes)
     lesion = retrieval.lesion_mask(read_labels(mask, cts[0]), label)
     later = None if followup_mask is None else retrieval.lesion_mask(read_labels(followup_mask, cts[1]), label)
     model, folder = _encoder(encoder, weights, options), Path(out)
@@ -187,6 +193,12 @@ def retrieve(
         print(judged, file=sys.stderr)
     print(picture, file=sys.stderr)
     return 0
+
+
+def _say(source: str | Path, notes: Sequence[str]) -> None:
+    """Says how a scan was read, where a user should know of it."""
+    for note in notes:
+        print(f"{source}: {note}", file=sys.stderr)
 
 
 def _encoder(name: str, weights: str | None, options: dict[str, Any] | None) -> "Encoder":

@@ -110,3 +110,15 @@ def test_a_dicom_folder_is_one_scan(tmp_path):
     (one,) = embed(Small3D("random"), [folder], tmp_path)
     assert one.target == tmp_path / "chest" / "ct_dicom.safetensors"
     assert one.status == "written"
+
+
+def test_how_a_scan_was_read_is_said_and_kept(scans, tmp_path):
+    slab = block(60)
+    hu = slab.hu.copy()
+    hu[:8] = -3024
+    save(scans[0], hu, slab.affine)
+    padded, plain = embed(CubicMillimetres("random"), scans, tmp_path / "out")
+    note = "10.00% of the voxels lie below -1500 HU, mostly at -3024: padding outside the field of view, raised to"
+    assert [one.startswith(note) for one in padded.notes] == [True]
+    assert about(padded.target)["notes"] == list(padded.notes)
+    assert (plain.notes, about(plain.target)["notes"]) == ((), [])

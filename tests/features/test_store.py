@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tapct.errors import FeatureError
-from tapct.features.store import TensorStore
+from tapct.features.store import FORMAT, TensorStore
 from tests.features.processes import Child
 
 KEYS = [f"{n:064x}" for n in range(5)]
@@ -139,7 +139,7 @@ def test_every_flipped_bit_is_found_also_in_what_is_said_about_the_tensors(store
 def test_an_entry_of_another_format_is_not_read(store, monkeypatch):
     store.save(KEYS[0], tensors(1), {})
     monkeypatch.setattr("tapct.features.store.FORMAT", 99)
-    with pytest.raises(FeatureError, match="has the format 1, not 99"):
+    with pytest.raises(FeatureError, match=f"has the format {FORMAT}, not 99"):
         TensorStore(store.folder).load(KEYS[0])
 
 

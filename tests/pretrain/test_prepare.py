@@ -312,3 +312,15 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path, monkeypatch,
     monkeypatch.undo()
     assert run(source, "-o", store) == 0
     assert len(Store(store)) == 3
+
+
+def test_how_a_scan_was_read_is_in_the_index_and_said(tmp_path, capsys):
+    padded = scan()
+    padded[:, :2] = -2000
+    write(tmp_path / "in" / "padded.nii.gz", padded)
+    write(tmp_path / "in" / "plain.nii.gz")
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 0
+    noted, plain = rows(tmp_path / "store")
+    assert [note.split(",")[0] for note in noted.notes] == ["5.00% of the voxels lie below -1500 HU"]
+    assert plain.notes == ()
+    assert "with notes" in capsys.readouterr().out

@@ -416,3 +416,12 @@ def test_flags_are_shown_beneath_the_numbers(tmp_path, capsys):
     print_summary(path)
     out = " ".join(capsys.readouterr().out.split())
     assert "red flag zero-head: run 0 [of 3]. Check the weight decay" in out
+
+
+def test_notes_on_a_scan_are_kept_and_nothing_is_written_where_there_are_none(tmp_path):
+    plain = record(run(0))
+    assert "notes" not in plain.to_json()
+    case = plain.runs[0].cases["test"][0].model_copy(update={"notes": ("The gantry was tilted.",)})
+    noted = record(run(0).model_copy(update={"cases": {"test": [case]}}))
+    assert noted.fingerprint != plain.fingerprint
+    assert read_record(write_record(noted, tmp_path)).runs[0].cases["test"][0].notes == ("The gantry was tilted.",)

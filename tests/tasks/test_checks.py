@@ -254,3 +254,16 @@ def test_the_doctors_table_keeps_what_stands_in_brackets(root, capsys, monkeypat
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.doctor("quickstart", root=str(root), split_file=str(root / "split.csv")) == 1
     assert "[all]" in capsys.readouterr().out
+
+
+def test_the_doctor_says_how_scans_were_read_also_from_memory(root, monkeypatch):
+    path = root / "quickstart" / "second" / "ct.nii.gz"
+    image = nib.load(path)
+    hu = np.asanyarray(image.dataobj).copy()
+    hu[:10] = -2000
+    nib.save(nib.Nifti1Image(hu, image.affine, image.header), path)
+    first = report(root)
+    (said,) = [message for message in first["warn"] if message.startswith("how 1 of 2 cases are read: second: ")]
+    assert "padding outside the field of view, raised to -1024 HU" in said
+    monkeypatch.setattr(Quickstart, "read", None)  # everything is remembered
+    assert report(root) == first
