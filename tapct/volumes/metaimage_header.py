@@ -1,5 +1,6 @@
 """The header of a MetaImage: lines of `key = value`, of which the last says where the voxels are."""
 
+import difflib
 import math
 import os
 import re
@@ -15,8 +16,19 @@ from tapct.errors import VolumeError
 
 _DATA = "ElementDataFile"
 _LONGEST = 2**20
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _PATTERN = re.compile(rb"[^%]*%0?\d{0,2}[diu][^%]*")
 _MOST_FILES = 100_000
+_KEYS = {
+    *("ObjectType", "ObjectSubType", "FileFormatVersion", "Comment", "Name", "ID", "ParentID", "AcquisitionDate"),
+    *("CompressedData", "CompressedDataSize", "BinaryData", "ElementByteOrderMSB", "BinaryDataByteOrderMSB", "Color"),
+    *("Position", "Origin", "Offset", "TransformMatrix", "Rotation", "Orientation", "CenterOfRotation", "NDims"),
+    *("DistanceUnits", "AnatomicalOrientation", "ElementSpacing", "DimSize", "HeaderSize", "Modality", "SequenceID"),
+    *("ImagePosition", "ElementMin", "ElementMax", "ElementNumberOfChannels", "ElementSize", "ElementNBits"),
+    *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementType", _DATA),
+}
+"""What MetaIO knows; other keys are a writer's own, and mean nothing to readers."""
+
 # MetaIO's numbers are of one size on every machine; its "long" has four bytes.
 _TYPES = {
     **{"MET_CHAR": "i1", "MET_ASCII_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2"},
@@ -58,7 +70,7 @@ class Header:
         with path.open("rb") as stream:
             head = stream.read(HEAD)
             stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)  # the byte order mark of Windows' editors
-            for key, value in _lines(stream):
+            for key, value in _lines(path, stream):
                 fields.setdefault(key, []).append(value.decode("utf-8", errors="replace"))
                 if key == _DATA:
                     end = stream.tell()
@@ -77,12 +89,22 @@ class Header:
         for key, value in said:
             if value != said[0][1] and not _same(value, said[0][1]):
                 raise self.contradiction(f"{said[0][0]} is {said[0][1]}", f"{key} is {value}")
+        if not said:
+            self._check_spelling(keys)
         return said[0][1] if said else ""
+
+    def _check_spelling(self, keys: tuple[str, ...]) -> None:
+        """Refuses a key that is nearly one of these: a header of TransfomMatrix would be read as one that has none."""
+        for key in set(self.fields) - _KEYS:
+            if close := difflib.get_close_matches(key, keys, n=1, cutoff=0.8):
+                raise unreadable(self.path, f"it has a key '{key}', which MetaImage does not know; write {close[0]}")
 
     def flag(self, *keys: str, default: bool = False) -> bool:
         """Returns whether the value of one of these keys is True, as MetaIO reads it."""
-        value = self.text(*keys)
-        return value[:1] in ("T", "t", "1") if value else default
+        value = self.text(*keys).lower()
+        if value not in ("", *_TRUE, *_FALSE):
+            raise unreadable(self.path, f"{keys[0]} is '{value}', and must be True or False")
+        return value in _TRUE if value else default
 
     def numbers(self, *keys: str, count: int, default: list[float] | None = None) -> np.ndarray:
         """Returns the numbers of one of these keys, float64.
@@ -168,12 +190,14 @@ class Header:
         return [_format(pattern, number) for number in range(first, last + 1, step)]
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Yields keys and values; lines without a key, of a text that goes on, are passed over."""
     while stream.tell() < _LONGEST and (line := stream.readline(_LONGEST)):
         if separator := re.search(rb"[=:]", line):
             key = line[: separator.start()].strip()
             yield key.decode("utf-8", errors="replace"), line[separator.end() :].strip()
+        elif (words := line.split(maxsplit=1)) and words[0].decode("ascii", errors="replace") in _KEYS:
+            raise unreadable(path, f"the line of {words[0].decode()} has no '=' behind it; write it")
 
 
 def _is_list(value: bytes) -> bool:

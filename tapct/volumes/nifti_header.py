@@ -15,6 +15,8 @@ TOLERANCE = 0.01
 """Share by which two statements of one length or direction may differ. The float32 quaternions of a qform alone turn
 a scan by up to 7e-4."""
 
+_UNSAID, _MM = 0, 2
+_OTHER_UNITS = {1: "meter", 3: "micron"}
 _AGAIN = (
     "convert the scan again from its DICOM files (for example with dcm2niix); a scan with a tilted gantry is read from "
     "these as it is"
@@ -91,10 +93,11 @@ class Header:
         Raises:
             VolumeError: The positions are not in mm, or sform, qform and pixdim contradict each other.
         """
-        unit = self.fields.get_xyzt_units()[0]
-        if unit not in ("mm", "unknown"):
+        unit = int(self.fields["xyzt_units"]) % 8  # time is in the higher bits, and does not matter
+        if unit not in (_UNSAID, _MM):
+            named = _OTHER_UNITS.get(unit, f"a unit that NIfTI does not know (xyzt_units {unit})")
             raise VolumeError(
-                f"{self.path} gives its positions in {unit}, not mm. Scale its affine to mm and set the unit to mm."
+                f"{self.path} gives its positions in {named}, not mm. Scale its affine to mm and set the unit to mm."
             )
         sform = self.fields.get_sform().astype(np.float64) if int(self.fields["sform_code"]) > 0 else None
         qform = self._qform() if int(self.fields["qform_code"]) > 0 else None

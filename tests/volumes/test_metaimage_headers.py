@@ -84,6 +84,14 @@ def equals_itk(path: Path) -> bool:
         ({"ElementType": "MET_OTHER"}, "ElementType is 'MET_OTHER'"),
         ({"DimSize": "6 5 3"}, "the header claims 180 bytes, and the file has more"),
         ({"ElementType": "MET_UCHAR"}, "the header claims 120 bytes, and the file has more"),
+        (
+            {"TransformMatrix": None, "TransfomMatrix": "-1 0 0 0 -1 0 0 0 1"},
+            "a key 'TransfomMatrix', .* write Transform",
+        ),
+        ({"CompressedData": "FalseTransformMatrix = 1 0 0"}, "must be True or False"),
+        ({"Comment": "scanned\nOffset 12.5 -80 33", "Offset": None}, "the line of Offset has no '=' behind it"),
+        ({"Offset": None, "Offsets": "12.5 -80 33"}, "a key 'Offsets', which MetaImage does not know; write Offset"),
+        ({"CompressedData": None, "compressedData": "True"}, "write CompressedData"),
         ({"HeaderSize": "-2"}, "HeaderSize is -2"),
     ],
 )
@@ -143,6 +151,7 @@ def test_more_voxels_than_memory_holds_are_refused(tmp_path, monkeypatch):
         {"ElementByteOrderMSB": "False"},
         {"HeaderSize": "0"},
         {"HeaderSize": "-1"},
+        {"Offsets": "1 2 3", "ITK_original_direction": "1 0 0 0 1 0 0 0 1"},  # beside the right one: a writer's own
         {"0008|0060": "CT", "dim[0]": "3", "dim[1]": "6", "Comment": "a: b = c"},
     ],
 )

@@ -236,6 +236,9 @@ def test_an_extension_before_the_voxels_is_passed_over(tmp_path):
         ({"datatype": 2304, "bitpix": 32}, "colours or complex numbers"),
         ({"datatype": 32, "bitpix": 64}, "colours or complex numbers"),
         ({"dim": [4, 5, 6, 1, 7, 1, 1, 1]}, "is 4-D"),
+        ({"xyzt_units": 1}, "positions in meter, not mm"),
+        ({"xyzt_units": 3}, "positions in micron, not mm"),
+        ({"xyzt_units": 7}, "a unit that NIfTI does not know"),
     ],
 )
 def test_fields_that_cannot_be_true_are_refused(tmp_path, fields, message):
@@ -249,6 +252,7 @@ def test_what_looks_similar_is_read(tmp_path):
     path.write_bytes(path.read_bytes() + bytes(50))  # padding of less than a slice
     assert_read_at(path, LPS)
     assert_read_at(write(tmp_path / "ct.nii", dim=[5, 5, 6, 7, 1, 1, 1, 1]), LPS)
+    assert_read_at(write(tmp_path / "ct.nii", xyzt_units=2 + 56), LPS)  # time in a unit of its own
     assert_read_at(write(tmp_path / "ct.nii", intent_code=1002), LPS)  # labels, by its intent; the values decide
 
 
