@@ -6,6 +6,7 @@ A flag is no verdict. It says what was found, what that would mean, and what to 
 
 import hashlib
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ MESSAGES = {
     "seeds-without-effect": "Runs of different seeds gave the same numbers, to the bit. Check that the seed reaches "
     "the head, and that the head trains",
     "loss-never-fell": "The training loss ended no lower than it began. Check the learning rates and the features",
+    "not-converged": "The training loss was still falling at the end, or a head was not solved: more steps would "
+    "change the numbers. Raise max_steps, or the learning rates",
     "head-unchanged": "The head that is reported has the weights that it started from. Check the learning rates, and "
     "that there were steps",
     "zero-head": "All weights of the head are zero: it predicts from its bias alone. Check the weight decay and the "
@@ -47,6 +50,8 @@ MESSAGES = {
     "worse. Check the learning rates",
     "learning-rate-at-edge": "Every run chose the lowest or the highest learning rate of the grid, so that the best "
     "one may lie beyond it. Widen the grid",
+    "penalty-at-edge": "Every run chose the weakest or the strongest penalty of the grid. At the strongest, the head "
+    "says nothing of the features: what it found does not carry over to other patients",
     "equal-to-another-encoder": "Another encoder's cell has the same numbers or the same head, to the bit. Check that "
     "the cell ran the encoder that it names",
     "setting-without-effect": "A cell of other settings has the same numbers or the same head, to the bit, though the "
@@ -69,6 +74,12 @@ TASK_SETTINGS = ("options", "train_fraction", "perturbation")
 
 SHUFFLES = 4
 """How often the predictions of each run are dealt out at random to see what chance gives."""
+
+STEPPED = "abmil"
+"""The adaptor whose heads are trained by steps, and that of records from before there were others."""
+
+STILL_FALLING = 0.1
+"""Share of the whole fall of the training loss that may be left to its last third."""
 
 RESAMPLES = 500
 """Fewer than the leaderboard's: a flag needs to know on which side of 0 an interval ends, not where."""
@@ -96,7 +107,7 @@ def with_cross_checks(record: Record, results: Path) -> Record:
 
 def own_flags(record: Record) -> list[Flag]:
     """Returns the flags of a record by itself."""
-    checks = (_chance, _features, _cases, _undefined, _seeds, _training, _selection)
+    checks = (_chance, _features, _cases, _undefined, _seeds, _training, _solved, _selection)
     return [_flag(*found) for check in checks for found in check(record)]
 
 
@@ -262,6 +273,8 @@ def _fewest_defined(record: Record, metric: ClassMetric) -> str | None:
 
 
 def _seeds(record: Record) -> Found:
+    if record.probe.get("adaptor", STEPPED) != STEPPED:  # solved: no seed decides anything
+        return
     for what, of in (("heads", [run.probe_sha256 for run in record.runs]), ("numbers", _numbers(record))):
         if len(of) > 1 and len(set(of)) < len(of):
             yield "seeds-without-effect", f"{len(of)} runs have {len(set(of))} different {what}"
@@ -274,6 +287,8 @@ def _training(record: Record) -> Found:
     if flat := [(run, training["loss"]) for run, training in known if _never_fell(training["loss"])]:
         ends = (f"{loss[0]} to {loss[-1]}" for _, loss in flat)
         yield "loss-never-fell", f"{_runs([run for run, _ in flat])}: from {_listed(list(ends))}"
+    if late := [run for run, training in known if _still_falls(training["loss"])]:
+        yield "not-converged", f"the training loss of {_runs(late)}"
     if same := [run for run, training in known if training["start_sha256"] == run.probe_sha256]:
         yield "head-unchanged", _runs(same)
     if zero := [run for run, training in known if training["is_zero"]]:
@@ -288,8 +303,29 @@ def _never_fell(losses: list[float | None]) -> bool:
     return first is None or last is None or bool(numeric.at_least(last, first))
 
 
+def _still_falls(losses: list[float | None]) -> bool:
+    """Returns whether the last third of the curve lies below the middle one by more than a tenth of the whole fall."""
+    known = [loss for loss in losses if loss is not None]
+    if len(known) < len(losses) or len(known) < 10 or _never_fell(losses):
+        return False
+    third = len(known) // 3
+    middle, last = (statistics.fmean(part) for part in (known[-2 * third : -third], known[-third:]))
+    return middle - last > STILL_FALLING * (known[0] - last)
+
+
+def _solved(record: Record) -> Found:
+    chosen = [run.selection for run in record.runs if run.selection and "setting" in run.selection]
+    if any(one.get("is_solved") is False for one in chosen):
+        yield "not-converged", f"a gradient of {max(one['gradient'] for one in chosen):.1g} is left"
+    grid = [c["setting"] for c in chosen[0]["candidates"]] if chosen and "gradient" in chosen[0] else []
+    settings = {one["setting"] for one in chosen}
+    if len(grid) > 2 and (settings == {min(grid)} or settings == {max(grid)}):
+        yield "penalty-at-edge", f"{settings.pop():g} of {min(grid):g} to {max(grid):g}"
+
+
 def _selection(record: Record) -> Found:
-    chosen = [run.selection for run in record.runs if run.selection and run.selection.get("score") is not None]
+    looked = [run.selection for run in record.runs if run.selection and "learning_rate" in run.selection]
+    chosen = [one for one in looked if one.get("score") is not None]
     if not chosen or len(chosen) < len(record.runs):
         return
     looks = [

@@ -99,3 +99,19 @@ def abdomen(where=(slice(40, 72), slice(None), slice(None))) -> tuple[Volume, La
 
 def small_encoder(cls: type[Encoder] = Small3D) -> Encoder:
     return cls("random")
+
+
+class Rescaled(Small3D):
+    """An encoder whose features are multiplied by a constant (a channel each, if asked for): nothing is known by it."""
+
+    card = small_card(name="rescaled", display_name="Rescaled")
+
+    def __init__(self, weights="random", factor: float = 1.0, by_channel: bool = False, **options) -> None:
+        super().__init__(weights, **options)
+        channels = 10.0 ** torch.linspace(-2, 2, self.card.feature_dim) if by_channel else torch.ones(1)
+        self.factor = (factor * channels).tolist()
+
+    def _encode(self, windows_hu):
+        features, factor = super()._encode(windows_hu), torch.tensor(self.factor)
+        cls = None if features.cls is None else features.cls * factor
+        return Features(features.map * factor.view(-1, 1, 1, 1), features.embedding * factor, cls)

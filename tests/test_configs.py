@@ -224,12 +224,16 @@ def test_the_command_line_overrides_the_config(monkeypatch, tmp_path, short):
 
 def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_path, short):
     monkeypatch.setenv("MAX_STEPS", "4")
-    schedule = {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 4}}
-    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, lr_scheduler=schedule)
-    probe = record(tmp_path).probe
-    assert probe["optimizer"]["lr"] == pytest.approx(0, abs=1e-9), "the cosine ends at zero after four steps"
-    assert probe["lr_scheduler"][0]["class"] == "CosineAnnealingLR"
-    assert probe["lr_scheduler"][0]["T_max"] == 4
+    linear = {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 3}}
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
+    eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, lr_scheduler=linear)
+    default, chosen = (record(tmp_path, index).probe for index in (0, 1))
+    assert default["lr_scheduler"][0]["class"] == "CosineAnnealingLR"
+    assert (default["lr_scheduler"][0]["T_max"], default["lr_scheduler"][0]["eta_min"]) == (4, 0)
+    assert chosen["lr_scheduler"][0]["class"] == "LinearLR"
+    for probe in (default, chosen):
+        assert probe["lr_scheduler"][0]["last_epoch"] == 4
+        assert probe["optimizer"]["lr"] == 0.005, "the rate that it started from"
 
 
 def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, short):

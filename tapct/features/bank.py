@@ -283,6 +283,11 @@ class FeatureBank:
         keys = (task.features_key, task.labels_key)
         return EncodedCase(name, part.patient(name), features, target, labels, *keys, notes=tuple(entry.about["notes"]))
 
+    def keys(self, part: "CTDataset", index: int) -> tuple[str, str | None]:
+        """Returns the keys of a case's features and labels (None: it has no label map)."""
+        task = self._tasks[part.split, part.cases[index]]
+        return task.features_key, task.labels_key
+
     def derived(
         self, case: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]
     ) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ _PLAIN: dict[Variable, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturba
 _TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
 _PROBE = (
     *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
-    "lr_scheduler",
+    *("lr_scheduler", "scale_features", "start_bias", "adaptor"),
 )
 _RATES = frozenset({"lr", "initial_lr", "base_lrs", "_last_lr"})
 _HOW_COMPUTED = frozenset({"foreach", "fused", "capturable", "differentiable"})
@@ -218,6 +218,8 @@ def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
         settings["optimizer"] = _without(probe["optimizer"], _RATES | _HOW_COMPUTED)
     if "learning_rates" in probe:
         settings["number of learning rates"] = len(probe["learning_rates"] or [None])
+    if head_from := probe.get("head_from"):  # trained elsewhere: external validation
+        settings["trained on"] = [head_from.get("name"), head_from.get("split_sha256")]
     settings["looks at the selection cases"] = _looks(record)
     if metric == "nsd_native":
         settings["nsd_tolerance_mm"] = probe["nsd_tolerance_mm"]

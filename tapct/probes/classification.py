@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
@@ -27,8 +28,10 @@ from tapct.metrics import (
 )
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.ranks import auroc, average_precision
+from tapct.probes.adaptors import Adaptor, pooled
 from tapct.probes.frozen import FrozenEncoderProbe
-from tapct.probes.heads import finite_loss
+from tapct.probes.heads import State, finite_loss
+from tapct.probes.solved import LinearHead, NeighbourHead, Solution, solve
 from tapct.records import CaseResult
 
 
@@ -40,17 +43,34 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     """
 
     head_name = "head"
+    feature_weights = (
+        *("gated_attention.attention_a.0.weight", "gated_attention.attention_b.0.weight"),
+        "classifier._network.0.weight",
+    )
 
-    def __init__(self, encoder: str | Encoder, weights: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, encoder: str | Encoder, weights: str | None = None, adaptor: str = "abmil", **settings: Any
+    ) -> None:
         """Initializes the probe.
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
+            adaptor: What stands on the features: "abmil" (the paper's), "linear", "knn" or "prototype", the last three
+                with ":cls", ":mean", ":max" or ":mean+max" behind them to say how features are pooled; see
+                `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
             settings: As in `FrozenEncoderProbe`.
         """
         of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
         super().__init__(encoder, weights, of_eva=of_eva, **settings)
+        self.adaptor = Adaptor.parse(adaptor)
+        self.pooling = self.adaptor.pooling_of(self.encoder.card) if self.adaptor.is_solved else None
+
+    @property
+    @override
+    def seen(self) -> Literal["map", "embeddings"]:  # type: ignore[override]
+        """The bag: the class tokens where the model has some, else the patch features."""
+        return "embeddings" if self.encoder.card.has_cls else "map"
 
     @property
     @override
@@ -64,6 +84,35 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         card = self.encoder.card
         size = card.embedding_dim if card.has_cls else card.feature_dim
         return ABMIL(input_size=size, output_size=len(classes), projected_input_size=None, hidden_sizes_mlp=())
+
+    @property
+    @override
+    def is_solved(self) -> bool:  # type: ignore[override]
+        """Whether the adaptor's head is solved."""
+        return self.adaptor.is_solved
+
+    @override
+    def solve(self) -> Solution:
+        assert self.pooling is not None
+        train, selection = (self.source.pooled_cases(self.trainer, s, self.pooling) for s in ("train", "val"))
+        assert train is not None
+        for name, vector in zip(train.names, train.features, strict=True):
+            if self.session.features.wants(name):
+                self.session.features.add(name, torch.from_numpy(vector[:, None]))
+        return solve(self.adaptor.head, train, selection, self._rank, scale=self.scale_features)
+
+    @override
+    def head_of(self, state: State) -> nn.Module:
+        if not self.is_solved:
+            return super().head_of(state)
+        if "cases" in state:
+            cases, features = state["cases"].shape
+            return NeighbourHead(features, state["targets"].shape[1], cases)
+        return LinearHead(*reversed(state["weight"].shape))
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "adaptor": self.adaptor.name, "pooling": self.pooling}
 
     @override
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -88,14 +137,15 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return {"loss": loss, "predictions": logits[None], "targets": target[None]}, result
 
     @override
-    def head_input(self, case: EncodedCase) -> torch.Tensor:
-        return self._bag(case).T
-
-    @override
     def score(self, results: list[CaseResult]) -> float | None:
+        rows = [[(score, (r.target or {})[n]) for n, score in (r.scores or {}).items()] for r in results]
+        pairs = np.array(rows, dtype=np.float64)
+        return self._rank(pairs[..., 0], pairs[..., 1])
+
+    def _rank(self, scores: np.ndarray, targets: np.ndarray) -> float | None:
+        """Returns the ranked metric of (N, K) scores, over all pairs of case and label; None where it is undefined."""
         rank = average_precision if self.ranked_metric == "MicroAP" else auroc
-        pairs = [(score, (r.target or {})[n]) for r in results for n, score in (r.scores or {}).items()]
-        value = rank(*zip(*pairs, strict=True))
+        value = rank(scores.ravel(), targets.ravel())
         return None if math.isnan(value) else value
 
     @property
@@ -104,11 +154,12 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return self.trainer.datamodule.describe().get("metric", "MicroAUROC")
 
     def _logits(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+        if self.pooling is not None:
+            return head(pooled(case.features, self.pooling)).float()
         return head(self._bag(case)[None])[0]
 
     def _bag(self, case: EncodedCase) -> torch.Tensor:
-        features = case.features
-        return features.embeddings if self.encoder.card.has_cls else features.map.flatten(1).T
+        return self.head_input(case).T
 
     def _target(self, case: EncodedCase) -> torch.Tensor:
         target = case.target.flatten()

@@ -1,9 +1,12 @@
 """What both probes share: a frozen encoder, stored features, heads trained side by side, records."""
 
+import functools
+import math
+import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from loguru import logger
 from torch import nn, optim
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import override
 
 from tapct import flags, telemetry
@@ -22,8 +26,10 @@ from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, TensorStore
 from tapct.files import features_folder, write_atomically
-from tapct.probes.heads import Candidates, DivergedError, Session
+from tapct.probes.heads import Candidates, Chosen, DivergedError, Session, State
+from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, training_settings
+from tapct.probes.solved import Solution
 from tapct.probes.source import CaseSource
 from tapct.records import CaseResult, CellSize, print_summary, read_record, write_record
 
@@ -59,6 +65,8 @@ class FrozenEncoderProbe(module.ModelModule):
         select: Literal["best", "last"] = "best",
         seed: int = 0,
         runs_together: bool = True,
+        scale_features: bool = True,
+        head: str | None = None,
         features: Mode = "use",
         feature_folder: str | None = None,
         feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
@@ -77,12 +85,16 @@ class FrozenEncoderProbe(module.ModelModule):
             window_overlap: Share of overlap between windows, in [0, 1).
             fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
             optimizer: Of the head.
-            lr_scheduler: Of the head, stepped with the optimizer; None is a constant rate.
+            lr_scheduler: Of the head, stepped with the optimizer; None is a cosine that ends at zero.
             learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
             select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
                 `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
             seed: Run k starts from seed + k.
             runs_together: Whether the runs of a session train side by side; the numbers are the same.
+            scale_features: Whether each channel is divided by its deviation over the training cases while the head
+                trains; see `tapct.probes.scaling`. False is the paper's plain protocol.
+            head: For `eva test` and `eva validate`: the folder of a session, or a `head.safetensors`, that was trained
+                before; `eva fit` trains its own.
             features: What to do with stored features: "use", "refresh", "only-cached", "off".
             feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
             feature_dtype: What they are stored as.
@@ -96,6 +108,8 @@ class FrozenEncoderProbe(module.ModelModule):
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
         self.learning_rates, self.select = learning_rates, select
         self.seed, self.runs_together = seed, runs_together
+        self.scale_features = scale_features
+        self.head_path = head
         self.source = CaseSource(
             self.encoder,
             TensorStore(feature_folder or features_folder(), feature_budget_gb),
@@ -107,12 +121,34 @@ class FrozenEncoderProbe(module.ModelModule):
         )
         self.session = Session()
         self.run = 0
+        self._begun: int | None = None
+        self.loaded: LoadedHead | None = None
         self.recorder = RunRecorder()
 
     # -- What a probe says -----------------------------------------------------------------------------
 
+    seen: Literal["map", "embeddings"]
+    """Which features of a case a head sees."""
+
+    feature_weights: tuple[str, ...]
+    """Parameters of a head that multiply features, whose channels lie along their second axis."""
+
+    undecayed: tuple[str, ...] = ()
+    """Parameters of a head without weight decay."""
+
     def build_head(self, classes: list[str]) -> nn.Module:
         """Returns a freshly initialised head for these classes (with background, in segmentation)."""
+        raise NotImplementedError
+
+    def head_of(self, state: State) -> nn.Module:
+        """Returns a head that these weights fit into."""
+        return self.build_head(self.classes)
+
+    is_solved = False
+    """Whether heads are solved at once instead of trained by steps."""
+
+    def solve(self) -> Solution:
+        """Returns the head of the training cases, where `is_solved`."""
         raise NotImplementedError
 
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -134,7 +170,26 @@ class FrozenEncoderProbe(module.ModelModule):
 
     def head_input(self, case: EncodedCase) -> torch.Tensor:
         """Returns what a head sees of a case, (channels, values)."""
-        raise NotImplementedError
+        features = case.features
+        return features.map.flatten(1) if self.seen == "map" else features.embeddings.T
+
+    def prepare(self) -> None:
+        """Takes from the training cases what heads start from: the scale of their features."""
+        if self.scale_features and self.session.scale is None:
+            self.session.scale = self.source.channel_scale(self.trainer, self.seen, self.head_input)
+
+    def scaled(self, case: EncodedCase) -> EncodedCase:
+        """Returns a case as heads see it while they train."""
+        if self.session.scale is None:
+            return case
+        if self.seen == "map":
+            return replace(case, features=replace(case.features, map=self.session.scale.divided(case.features.map, 0)))
+        bag = self.session.scale.divided(case.features.embeddings, 1)
+        return replace(case, features=replace(case.features, embeddings=bag))
+
+    def folded(self, state: State) -> dict[str, torch.Tensor]:
+        """Returns the weights of a head for features that are not scaled."""
+        return dict(state) if self.session.scale is None else self.session.scale.folded(state, self.feature_weights)
 
     def score(self, results: list[CaseResult]) -> float | None:
         """Returns the task's ranked metric over cases; None where it is undefined."""
@@ -157,23 +212,74 @@ class FrozenEncoderProbe(module.ModelModule):
                 f"a probe trains on one device, but the trainer has {self.trainer.world_size}. "
                 "Run several cells side by side instead."
             )
-        if stage != "fit":
-            return
-        self.run = _run_index(self.trainer)
+        if stage == "fit":
+            self._setup_fit()
+        elif stage == "predict":
+            raise TaskError("a probe trains and reports heads (eva fit, validate, test). For features: `tapct embed`")
+        elif self._begun != _run_index(self.trainer):  # `eva test` or `eva validate`, without a fit before
+            self._setup_loaded()
+
+    def _begin(self) -> None:
+        """Begins a run: all that is noted from here on is of this one."""
+        self.run = self._begun = _run_index(self.trainer)
         self.recorder = RunRecorder()
         pl.seed_everything(self.seed, workers=True)
         self.source.seconds = self.recorder.seconds
         self.source.fill(self.trainer, again=bool(self.session.by_run))
+
+    def _setup_loaded(self) -> None:
+        """Takes a head that was trained before."""
+        if self.head_path is None:
+            raise TaskError(
+                "`eva test` and `eva validate` report a head that was trained before: name its session's folder with "
+                "model.init_args.head. `eva fit` trains one, and reports it as well"
+            )
+        runs = getattr(self.trainer, "n_runs", 1)
+        loaded = LoadedHead.find(self.head_path, _run_index(self.trainer), runs)
+        self._begin()
+        loaded.check(self.classes, self.source.description(), asdict(self.encoder.card))
+        self.loaded = loaded
+        self.session.by_run[self.run] = loaded.chosen
+        self._take_head()
+
+    def _setup_fit(self) -> None:
+        if self.head_path is not None:
+            raise TaskError(
+                "`eva fit` trains its own head, but model.init_args.head names one. Leave it out, or use `eva test`"
+            )
+        self._begin()
         if self.run in self.session.by_run:  # an earlier run's fit has trained it
             self.trainer.limit_train_batches = 0
             self.candidates = None
             return
         planned = getattr(self.trainer, "n_runs", 1)
         runs = range(self.run, planned) if self.runs_together else [self.run]
+        if self.is_solved:
+            self._solve(runs)
+            return
         self._check_selection()
-        self.candidates = Candidates(runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed)
+        self.prepare()
+        self.candidates = Candidates(
+            runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed, self.folded, self._deciding()
+        )
         self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
         setattr(self, self.head_name, self.candidates.modules)
+
+    def _solve(self, runs: Iterable[int]) -> None:
+        """Solves the head of these runs: no seed decides anything of it, so they share it."""
+        start = time.perf_counter()
+        solution = self.solve()
+        self.session.scale = solution.scale
+        for run in runs:
+            self.session.by_run[run] = Chosen(run, dict(solution.head.state_dict()), solution.selection)
+        self.recorder.seconds["fit"] = time.perf_counter() - start
+        self.trainer.limit_train_batches = 0
+        self.candidates = None
+
+    def _deciding(self) -> int:
+        """Returns how many selection patients there are."""
+        part = self.trainer.datamodule.datasets.val
+        return 0 if part is None else len(getattr(part, "patients", range(len(part))))
 
     @property
     def _selects(self) -> bool:
@@ -222,10 +328,9 @@ class FrozenEncoderProbe(module.ModelModule):
         if self.candidates is None:
             return None
         # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
-        optimizer = self.optimizer(self.candidates.parameter_groups())
-        if self.lr_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+        optimizer = self.optimizer(self.candidates.parameter_groups(self.undecayed))
+        schedule = self.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule(optimizer), "interval": "step"}}
 
     @override
     def on_fit_start(self) -> None:
@@ -242,11 +347,20 @@ class FrozenEncoderProbe(module.ModelModule):
             step = self.trainer.global_step
             for run in {candidate.run: None for candidate in self.candidates.all}:
                 self.session.by_run[run] = self.candidates.choose(run, step, by_score=self._selects)
-        head = self.build_head(self.classes)
-        head.load_state_dict(self.session.by_run[self.run].at.state)
-        setattr(self, self.head_name, nn.ModuleList([head.to(self.device).eval()]))
+        self._take_head()
         folder = Path(str(self.trainer.log_dir))
-        write_atomically(folder / "head.safetensors", safetensors.torch.save(self.session.by_run[self.run].at.state))
+        write_atomically(folder / HEAD_FILE, safetensors.torch.save(self.session.by_run[self.run].state))
+
+    def _take_head(self) -> None:
+        """Puts the head that this run reports in place."""
+        state = self.session.by_run[self.run].state
+        head = self.head_of(state)
+        expected = {name: tuple(p.shape) for name, p in head.state_dict().items()}
+        found = {name: tuple(p.shape) for name, p in state.items()}
+        if found != expected:
+            raise TaskError(f"the head has the parameters {found}, but this encoder and task need {expected}")
+        head.load_state_dict(state)
+        setattr(self, self.head_name, nn.ModuleList([head.to(self.device).eval()]))
 
     # -- Steps -----------------------------------------------------------------------------------------
 
@@ -266,6 +380,7 @@ class FrozenEncoderProbe(module.ModelModule):
             for case in cases:
                 if self.session.features.wants(case.name):
                     self.session.features.add(case.name, self.head_input(case))
+            cases = [self.scaled(case) for case in cases]
             losses = torch.stack([self.loss(c.head, cases) for c in self.candidates.all])
             self.candidates.trained(losses)
             return {"loss": losses.sum()}  # summed: the gradient of each head is that of its own loss
@@ -292,6 +407,7 @@ class FrozenEncoderProbe(module.ModelModule):
                 self.recorder.cases[self._split].append(result)
                 return outputs
             assert self.candidates is not None
+            case = self.scaled(case)
             looks = [self._look(candidate.head, case) for candidate in self.candidates.all]
             for seen, look in zip(self._seen, looks, strict=True):
                 seen.append(None if look is None else look[1])
@@ -313,7 +429,9 @@ class FrozenEncoderProbe(module.ModelModule):
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         if self.trainer.state.fn == TrainerFn.FITTING and self.candidates is not None:
-            self.candidates.observe([self._score(results) for results in self._seen], self.trainer.global_step)
+            scores = [self._score(results) for results in self._seen]
+            losses = [_mean_loss(results) for results in self._seen]
+            self.candidates.observe(scores, losses, self.trainer.global_step)
             self._seen = [[] for _ in self.candidates.all]
 
     def _score(self, results: list[CaseResult | None]) -> float | None:
@@ -368,7 +486,7 @@ class FrozenEncoderProbe(module.ModelModule):
             cell_size=self.cell_size(),
         )
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
-        if last and (split == "test" or self.trainer.datamodule.datasets.test is None):
+        if last and (self.loaded is not None or split == "test" or self.trainer.datamodule.datasets.test is None):
             write_record(flags.with_own_checks(read_record(path)), path.parent)
             print_summary(path)
 
@@ -382,10 +500,18 @@ class FrozenEncoderProbe(module.ModelModule):
             "fit_windows": self.fit_windows,
             "seed": self.seed,
             "learning_rates": self.learning_rates,
+            "scale_features": self.scale_features,
+            "feature_scale": None if self.session.scale is None else self.session.scale.describe(),
             "select": self.select if self._selects else "last",
             "feature_dtype": self.source.dtype,
-            **self.session.settings,
+            **(self.session.settings if self.loaded is None else self.loaded.settings()),
         }
+
+
+def _mean_loss(results: Sequence[CaseResult | None]) -> float:
+    """Returns the mean loss of a head over cases; NaN where it has diverged on one, or there is none."""
+    losses = [result.loss for result in results if result is not None]
+    return statistics.fmean(losses) if losses and len(losses) == len(results) else math.nan
 
 
 def _run_index(trainer: pl.Trainer) -> int:

@@ -1,18 +1,24 @@
 """Heads that train side by side: the runs of a session and the learning rates to choose from."""
 
 import copy
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from tapct import numeric
 from tapct.encoders.weights import content_sha256
 from tapct.errors import TaskError
 from tapct.features import FeatureStatistics
 from tapct.probes.cell_size import CellSizes
+from tapct.probes.scaling import ChannelScale
+
+State = Mapping[str, torch.Tensor]
+"""The weights of a head by name."""
 
 
 class DivergedError(TaskError):
@@ -36,11 +42,32 @@ def finite_loss(loss: torch.Tensor, case: str) -> float:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A head at a step: how it did on the selection cases (None: not asked), and its weights."""
+    """A head at a step, with its weights for features as they are.
+
+    Attributes:
+        step: The step.
+        score: Its score on the selection cases; None where they were not asked.
+        loss: Its mean loss on them.
+        state: Its weights.
+    """
 
     step: int
     score: float | None
+    loss: float
     state: dict[str, torch.Tensor]
+
+
+def is_better(one: Snapshot, other: Snapshot) -> bool:
+    """Returns whether a head takes the place of another one that came before it.
+
+    A higher score does, and of equal scores a lower loss; else the one before stays. What is equal is decided by
+    `tapct.numeric`, so never by rounding.
+    """
+    assert one.score is not None
+    assert other.score is not None
+    if not numeric.equal(one.score, other.score):
+        return one.score > other.score
+    return one.loss < other.loss and not numeric.equal(one.loss, other.loss)
 
 
 @dataclass(eq=False)
@@ -72,7 +99,13 @@ class Candidates:
     """
 
     def __init__(
-        self, runs: Sequence[int], rates: Sequence[float] | None, build: Callable[[], nn.Module], seed: int
+        self,
+        runs: Sequence[int],
+        rates: Sequence[float] | None,
+        build: Callable[[], nn.Module],
+        seed: int,
+        folded: Callable[[State], dict[str, torch.Tensor]] = dict,
+        patients: int = 0,
     ) -> None:
         """Builds the heads.
 
@@ -81,38 +114,55 @@ class Candidates:
             rates: Learning rates to choose from; None for the optimizer's own alone.
             build: Makes a freshly initialised head.
             seed: The heads of run k start from seed + k, all rates from the same numbers.
+            folded: Makes of a head's weights, which see scaled features, those for features as they are.
+            patients: How many selection patients decide, for the record.
         """
+        self._folded = folded
         self.all: list[Candidate] = []
         for run in runs:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + run)
                 head = build()
-            start = content_sha256(head.state_dict())
+            start = content_sha256(folded(head.state_dict()))
             self.all += [Candidate(run, rate, copy.deepcopy(head), start) for rate in (rates or (None,))]
         self._losses = LossCurve()
+        self._patients = patients
         self.modules = nn.ModuleList(candidate.head for candidate in self.all)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Returns one group of parameters per head, with its learning rate where it has its own."""
-        rates = [{} if c.rate is None else {"lr": c.rate} for c in self.all]
-        return [{"params": list(c.head.parameters()), **rate} for c, rate in zip(self.all, rates, strict=True)]
+    def parameter_groups(self, undecayed: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Returns one group of parameters per head, with its learning rate where it has its own.
+
+        Args:
+            undecayed: Names of parameters without weight decay, which are a second group.
+        """
+        groups: list[dict[str, Any]] = []
+        for candidate in self.all:
+            rate = {} if candidate.rate is None else {"lr": candidate.rate}
+            named = list(candidate.head.named_parameters())
+            groups.append({"params": [p for name, p in named if name not in undecayed], **rate})
+            if free := [p for name, p in named if name in undecayed]:
+                groups.append({"params": free, **rate, "weight_decay": 0.0})
+        return groups
 
     def trained(self, losses: torch.Tensor) -> None:
         """Notes the (heads,) losses of a training batch."""
         self._losses.add(losses.detach())
 
-    def observe(self, scores: Sequence[float | None], step: int) -> None:
-        """Notes how each head does on the selection cases, and keeps it where it never did better (ties: the first).
+    def observe(self, scores: Sequence[float | None], losses: Sequence[float], step: int) -> None:
+        """Notes how each head does on the selection cases, and keeps it where it never did better; see `is_better`.
 
         Args:
             scores: One a head; None where the metric is undefined, or the head has diverged.
+            losses: Its mean loss on these cases, which decides between equal scores.
             step: The step.
         """
-        for candidate, score in zip(self.all, scores, strict=True):
+        for candidate, score, loss in zip(self.all, scores, losses, strict=True):
             candidate.scores.append((step, score))
-            best = None if candidate.best is None else candidate.best.score
-            if score is not None and (best is None or score > best):
-                candidate.best = Snapshot(step, score, _state(candidate.head))
+            if score is None:
+                continue
+            now = Snapshot(step, score, loss, self._state(candidate.head))
+            if candidate.best is None or is_better(now, candidate.best):
+                candidate.best = now
 
     def choose(self, run: int, step: int, *, by_score: bool) -> "Chosen":
         """Returns the head of a run that is reported.
@@ -129,47 +179,49 @@ class Candidates:
         looks = [{"learning_rate": c.rate, "scores": [list(s) for s in c.scores]} for c in mine]
         if not by_score:
             (only,) = mine
-            return self._chosen(only, Snapshot(step, None, _state(only.head)), looks)
-        scored = [(c.best.score, c) for c in mine if c.best is not None and c.best.score is not None]
+            return self._chosen(only, Snapshot(step, None, math.nan, self._state(only.head)), looks)
+        scored = [(c, c.best) for c in mine if c.best is not None]
         if not scored:
             raise TaskError(
                 "no head has a score on the selection cases: they were never looked at (trainer.val_check_interval "
                 "must be at most max_steps x accumulate_grad_batches), the metric is undefined on them, or all heads "
                 "diverged (lower model.learning_rates). With select: last, the last head is reported"
             )
-        best = max(score for score, _ in scored)
-        first = next(c for score, c in scored if score == best)
-        assert first.best is not None
-        return self._chosen(first, first.best, looks)
+        return self._chosen(*functools.reduce(lambda a, b: b if is_better(b[1], a[1]) else a, scored), looks)
+
+    def _state(self, head: nn.Module) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self._folded(head.state_dict()).items()}
 
     def _chosen(self, candidate: Candidate, at: Snapshot, looks: list[dict[str, Any]]) -> "Chosen":
+        decided = {} if at.score is None else {"loss": at.loss, "patients": self._patients}
+        selection = {
+            "learning_rate": candidate.rate,
+            "step": at.step,
+            "score": at.score,
+            **decided,
+            "candidates": looks,
+        }
         losses = self._losses.means(self.all.index(candidate))
-        return Chosen(candidate.run, candidate.rate, at, looks, candidate.start_sha256, losses)
+        return Chosen(candidate.run, at.state, selection, candidate.start_sha256, losses)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The head that a run reports: its learning rate, where it was taken, and what it was chosen from.
+    """The head that a run reports, and how it came about.
 
     Attributes:
         run: Its run.
-        rate: Its learning rate; None is the optimizer's own.
-        at: Where it was taken.
-        looks: Every look at the selection cases, of all heads of the run.
-        start_sha256: Hash of the weights that it started from.
+        state: Its weights, for features as they are.
+        selection: What was chosen, and from what, for the record; None where nothing is known of it.
+        start_sha256: Hash of the weights that it started from; None of a head that was not stepped here.
         losses: Its training loss, see `LossCurve`.
     """
 
     run: int
-    rate: float | None
-    at: Snapshot
-    looks: list[dict[str, Any]]
-    start_sha256: str
-    losses: list[float]
-
-    def describe(self) -> dict[str, Any]:
-        """Returns how the head was chosen, for the record."""
-        return {"learning_rate": self.rate, "step": self.at.step, "score": self.at.score, "candidates": self.looks}
+    state: dict[str, torch.Tensor]
+    selection: dict[str, Any] | None
+    start_sha256: str | None = None
+    losses: Sequence[float] = ()
 
 
 class LossCurve:
@@ -210,11 +262,8 @@ class Session:
         self.settings: dict[str, Any] = {}
         self.features = FeatureStatistics()
         self.cells = CellSizes()
+        self.scale: ChannelScale | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
         """Returns itself: see the class."""
         return self
-
-
-def _state(head: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}

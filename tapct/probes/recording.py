@@ -72,18 +72,20 @@ class RunRecorder:
             run=run,
             seed=seed,
             probe_sha256=content_sha256(head.state_dict()),
-            selection=chosen.describe(),
+            selection=chosen.selection,
             metrics=dict(self.metrics),
             cases={split: self.cases[split] for split in self.metrics},
         )
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         now = datetime.now(UTC).isoformat(timespec="seconds")
         seconds = {stage: round(value, 2) for stage, value in self.seconds.items()}
-        training = {
-            "loss": [value if math.isfinite(value) else None for value in chosen.losses],
-            "start_sha256": chosen.start_sha256,
-            "is_zero": not any(bool(p.any()) for p in head.parameters() if p.ndim > 1),
-        }
+        of_run: dict[str, Any] = {"run": run, "ended_at": now, "seconds": seconds}
+        if chosen.start_sha256 is not None:
+            of_run["training"] = {
+                "loss": [value if math.isfinite(value) else None for value in chosen.losses],
+                "start_sha256": chosen.start_sha256,
+                "is_zero": not any(bool(p.any()) for p in head.parameters() if p.ndim > 1),
+            }
         record = Record(
             notice=getattr(datamodule, "notice", None),
             encoder=encoder,
@@ -97,7 +99,7 @@ class RunRecorder:
                 "seconds": seconds,
                 **environment(trainer.strategy.root_device),
                 "features": features,
-                "runs": [{"run": run, "ended_at": now, "seconds": seconds, "training": training}],
+                "runs": [of_run],
             },
         )
         return write_record(record, Path(str(trainer.log_dir)).parent)
@@ -107,15 +109,21 @@ def training_settings(trainer: pl.Trainer) -> dict[str, Any]:
     """Returns how the heads were trained, from the trainer's own objects."""
     optimizer = trainer.optimizers[0]
     schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
-    group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "initial_lr")}
+    group["lr"] = optimizer.param_groups[0].get("initial_lr", group["lr"])  # a schedule has lowered it since
     return {
         "optimizer": {"class": type(optimizer).__name__, **_plain(group)},
-        "lr_scheduler": [{"class": type(s).__name__, **_plain(s.state_dict())} for s in schedules],
+        "lr_scheduler": [{"class": type(s).__name__, **_without_rates(_plain(s.state_dict()))} for s in schedules],
         "steps": trainer.global_step,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "precision": str(trainer.precision),
         "gradient_clip_val": trainer.gradient_clip_val,
     }
+
+
+def _without_rates(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the state of a schedule without the rates of the heads that happened to train side by side."""
+    return {key: value for key, value in state.items() if key not in ("base_lrs", "_last_lr")}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tapct.metrics import (
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
+from tapct.probes.scaling import log_prior
 from tapct.records import CaseResult, CellSize, Protocol
 from tapct.viz.overlay import draw_overlay
 from tapct.volumes import LinearMap
@@ -56,6 +57,8 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     """
 
     head_name = "decoder"
+    seen = "map"
+    feature_weights = ("weight",)
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         overlays: int = 0,
         nsd_tolerance_mm: float = 2.0,
         fused_loss: bool = False,
+        start_bias: Literal["prior", "zero"] = "prior",
         **settings: Any,
     ) -> None:
         """Initializes the probe.
@@ -74,6 +78,9 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             overlays: Reported cases to draw a picture of, in the first run.
             nsd_tolerance_mm: Distance at which surfaces still agree (docs/methodology.md says why 2).
             fused_loss: Whether the loss is computed by Triton kernels, on a GPU; see `dice_ce_loss`.
+            start_bias: What the head's bias starts from: "prior", the log share of each class among the training
+                voxels, free of weight decay, so that no step is spent on learning how large the background is; or
+                "zero", the paper's plain protocol.
             settings: As in `FrozenEncoderProbe`; whole scans are never smaller than they should be, so without
                 `fit_windows`.
 
@@ -86,6 +93,9 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         super().__init__(encoder, weights, of_eva=of_eva, fit_windows=False, **settings)
         self.overlays = overlays
         self.nsd_tolerance_mm = nsd_tolerance_mm
+        self.start_bias = start_bias
+        self.undecayed = ("bias",) if start_bias == "prior" else ()
+        self._prior: torch.Tensor | None = None
 
     @property
     @override
@@ -101,11 +111,26 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
 
     @override
     def build_head(self, classes: list[str]) -> nn.Module:
-        return nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
+        head = nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
+        assert head.bias is not None
+        with torch.no_grad():
+            head.bias.copy_(torch.zeros(len(classes)) if self._prior is None else self._prior)
+        return head
+
+    @override
+    def prepare(self) -> None:
+        super().prepare()
+        if self.start_bias == "prior":
+            self._prior = log_prior(self.source.class_voxels(self.trainer, len(self.classes)))
 
     @override
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "nsd_tolerance_mm": self.nsd_tolerance_mm, "fused_loss": self.criterion.fused}
+        return {
+            **super().describe(),
+            "nsd_tolerance_mm": self.nsd_tolerance_mm,
+            "fused_loss": self.criterion.fused,
+            "start_bias": self.start_bias,
+        }
 
     @override
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -142,10 +167,6 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     @override
     def cell_size(self) -> CellSize | None:
         return self.session.cells.summary([case.case for case in self.recorder.cases[self._split]], self.classes)
-
-    @override
-    def head_input(self, case: EncodedCase) -> torch.Tensor:
-        return case.features.map.flatten(1)
 
     @override
     def score(self, results: list[CaseResult]) -> float | None:

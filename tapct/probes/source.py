@@ -2,12 +2,14 @@
 
 import functools
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from loguru import logger
+from torch.utils.data import SequentialSampler
 
 from tapct.encoders import Encoder
 from tapct.errors import EncoderError
@@ -22,9 +24,13 @@ from tapct.features import (
     extract,
 )
 from tapct.features.extract import are_finite
+from tapct.probes.adaptors import POOLED_VERSION, Pooling, pooled
 from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import VERSION as CELL_SIZE_VERSION
 from tapct.probes.cell_size import cell_size_confusion
+from tapct.probes.scaling import VERSION as SCALE_VERSION
+from tapct.probes.scaling import ChannelScale, Moments
+from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
 
 
@@ -83,6 +89,9 @@ class CaseSource:
             again: Whether this session has filled the store before: what it has just extracted is read, not refreshed.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        reported = {"test": "test", "validate": "val"}.get(
+            getattr(trainer.state.fn, "value", "")
+        )  # else all parts are needed
         if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
@@ -96,7 +105,7 @@ class CaseSource:
             num_workers=datamodule.dataloaders.train.num_workers or 0,
             device=trainer.strategy.root_device,
         )
-        self.bank.fill(datamodule.parts)
+        self.bank.fill([part for part in datamodule.parts if reported in (None, part.split)])
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
 
@@ -121,6 +130,97 @@ class CaseSource:
         if scan.target.ndim == 3:
             labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
         return EncodedCase(scan.name, scan.patient, features, scan.target, labels, notes=scan.notes)
+
+    def training_cases(self, trainer: pl.Trainer) -> Iterator[EncodedCase]:
+        """Yields each training case once, in order, on the trainer's device."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        part, device = datamodule.datasets.train, trainer.strategy.root_device
+        if self.bank is not None:
+            yield from (self.bank.case(part, index).to(device) for index in range(len(part)))
+            return
+        yield from (self.case_of(batch).to(device) for batch in self._batches(trainer, part))
+
+    def pooled_cases(self, trainer: pl.Trainer, split: Literal["train", "val"], how: Pooling) -> PooledCases | None:
+        """Returns the cases of a split as one vector each, stored beside their features; None if it has no such cases.
+
+        Args:
+            trainer: Whose datamodule and device are used.
+            split: The split.
+            how: How features are pooled.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        part = getattr(datamodule.datasets, split)
+        if part is None:
+            return None
+        if self.bank is None:
+            cases = (self.case_of(batch) for batch in self._batches(trainer, part))
+            rows = [(c.name, c.patient, pooled(c.features, how), c.target) for c in cases]
+        else:
+            rows = [self._stored_vector(part, index, how) for index in range(len(part))]
+        names, patients, vectors, targets = zip(*rows, strict=True)
+        features = torch.stack([vector.cpu() for vector in vectors]).numpy()
+        return PooledCases(
+            names, patients, features, torch.stack([t.flatten().double().cpu() for t in targets]).numpy()
+        )
+
+    def _stored_vector(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
+        """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
+        bank, name = self.bank, part.cases[index]
+        assert bank is not None
+        parts = {"pooled": POOLED_VERSION, "how": how, "features": bank.keys(part, index)[0]}
+        found = bank.derived(name, parts, lambda: {"vector": pooled(bank.case(part, index).features, how)})
+        return name, part.patient(name), found["vector"], part.target(name)
+
+    def _batches(self, trainer: pl.Trainer, part: Any) -> Iterator[Any]:
+        loader = trainer.datamodule.dataloaders.train(part, sampler=SequentialSampler(part))  # type: ignore[attr-defined]
+        return (move_data_to_device(batch, trainer.strategy.root_device) for batch in loader)
+
+    def channel_scale(
+        self, trainer: pl.Trainer, seen: str, head_input: Callable[[EncodedCase], torch.Tensor]
+    ) -> ChannelScale:
+        """Returns the scale of the channels over the training cases.
+
+        Args:
+            trainer: Whose training cases and device are used.
+            seen: Names what `head_input` gives.
+            head_input: Gives the (C, N) features of a case that a head sees.
+        """
+
+        def compute() -> dict[str, torch.Tensor]:
+            return vars(Moments.over(head_input(case) for case in self.training_cases(trainer)))
+
+        what = {"channel_moments": SCALE_VERSION, "seen": seen}
+        moments = self._of_training(trainer, what, compute, of_labels=False)
+        return Moments(**moments).scale()
+
+    def class_voxels(self, trainer: pl.Trainer, num_classes: int) -> torch.Tensor:
+        """Returns (K,) int64: how many voxels of the training cases are of each class, on the encoder's grid."""
+
+        def compute() -> dict[str, torch.Tensor]:
+            counts = torch.zeros(num_classes, dtype=torch.int64)
+            for case in self.training_cases(trainer):
+                assert case.labels is not None
+                counts += torch.bincount(case.labels.flatten().long(), minlength=num_classes).cpu()
+            return {"counts": counts}
+
+        what = {"class_voxels": 1, "classes": num_classes}
+        return self._of_training(trainer, what, compute, of_labels=True)["counts"]
+
+    def _of_training(
+        self,
+        trainer: pl.Trainer,
+        what: dict[str, Any],
+        compute: Callable[[], dict[str, torch.Tensor]],
+        *,
+        of_labels: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Returns something of all training cases, stored under the keys of their features (or labels)."""
+        if self.bank is None:
+            return compute()
+        part = trainer.datamodule.datasets.train  # type: ignore[attr-defined]
+        keys = [self.bank.keys(part, index) for index in range(len(part))]
+        entries = [labels if of_labels else features for features, labels in keys]
+        return self.bank.derived("all training cases", {**what, "entries": entries}, compute)
 
     def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
         """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""

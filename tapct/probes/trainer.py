@@ -1,15 +1,47 @@
 """eva's trainer with the benchmark's protocol as its defaults, so that a config says only what is its own."""
 
+import contextlib
+import sys
 from typing import Any
 
 import eva
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.probes import config_errors
 
 config_errors.name_nearest_keys()
+
+
+class TrainingProgress(TQDMProgressBar):
+    """Lightning's progress bar, full when the run is, and on stderr.
+
+    Lightning's own counts batches up to the number of optimizer steps: with four cases a step it is full at a quarter.
+    """
+
+    @property
+    @override
+    def total_train_batches(self) -> int | float:
+        return self.trainer.num_training_batches
+
+    @override
+    def init_train_tqdm(self) -> Tqdm:
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    @override
+    def init_validation_tqdm(self) -> Tqdm:
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+    @override
+    def init_test_tqdm(self) -> Tqdm:
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().init_test_tqdm()
 
 
 class Trainer(eva.Trainer):
@@ -30,6 +62,7 @@ class Trainer(eva.Trainer):
         enable_model_summary: bool = False,
         num_sanity_val_steps: int = 0,
         log_every_n_steps: int = 1,
+        callbacks: list[Callback] | None = None,
         **kwargs: Any,
     ) -> None:
         """Initializes the trainer; everything else is as in `eva.Trainer`.
@@ -45,6 +78,7 @@ class Trainer(eva.Trainer):
             enable_model_summary: Whether to print the layers.
             num_sanity_val_steps: Validation batches before training.
             log_every_n_steps: Steps between log lines.
+            callbacks: Of Lightning; a progress bar is added where there is none.
             kwargs: Keyword arguments of `lightning.pytorch.Trainer`.
 
         Raises:
@@ -59,8 +93,13 @@ class Trainer(eva.Trainer):
         # writing to process 0 and eva puts records beside their session; of SLURM_NTASKS it wants as many devices.
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
         kwargs.setdefault("plugins", [LightningEnvironment()])
+        callbacks = list(callbacks or [])
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if not has_bar and kwargs.get("enable_progress_bar") is not False:
+            callbacks.append(TrainingProgress())
         super().__init__(
             *args,
+            callbacks=callbacks,
             default_root_dir=default_root_dir,
             max_steps=max_steps,
             n_runs=n_runs,

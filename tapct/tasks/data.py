@@ -149,11 +149,14 @@ class TaskData(eva.DataModule):
     @override
     def setup(self, stage: str) -> None:
         """Checks that every file is there and every case is sound, before any GPU time is spent."""
-        for part in self.parts:  # eva asks only those of the stage: a missing test scan would show after the training
+        # eva asks only those of the stage: a missing test scan would show after the training.
+        needed = {"test": ["test"], "validate": ["val"]}.get(stage, SPLITS)
+        parts = [part for part in self.parts if part.split in needed]
+        for part in parts:
             part.validate()
         super().setup(stage)
         workers = self.dataloaders.train.num_workers or 0
-        self._accepted = require_sound(self.parts, workers, self.accept_orientation)
+        self._accepted = require_sound(parts, workers, self.accept_orientation)
 
     @override
     def train_dataloader(self) -> DataLoader:

@@ -207,7 +207,7 @@ def test_a_metric_that_is_undefined_on_the_selection_cases_says_so(tmp_path, mon
 
 
 def test_a_learning_rate_that_diverges_does_not_end_the_others(tmp_path):
-    settings = {"learning_rates": [1e30, 1e-3], "optimizer": torch.optim.SGD}
+    settings = {"learning_rates": [1e30, 1e-3], "optimizer": torch.optim.SGD, "scale_features": False}
     _, record = run(
         tmp_path,
         small_encoder(Drifting),
@@ -225,7 +225,7 @@ def test_a_learning_rate_that_diverges_does_not_end_the_others(tmp_path):
 
 
 def test_heads_that_all_diverge_end_the_session_with_the_reason(tmp_path):
-    settings = {"learning_rates": [1e30], "optimizer": torch.optim.SGD}
+    settings = {"learning_rates": [1e30], "optimizer": torch.optim.SGD, "scale_features": False}
     options = {"max_steps": 6, "accumulate_grad_batches": 1}
     with pytest.raises(TaskError, match="every head has diverged"):
         run(tmp_path, small_encoder(Drifting), [20, 95], settings, val_check_interval=2, **options)

@@ -65,9 +65,11 @@ class SlabData(eva.DataModule):
         return {"name": "slabs", "version": 1}
 
 
-def run(tmp_path, **probe):
-    trainer = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=1, logger=False, max_steps=2)
-    run_evaluation_session(trainer, SegmentationProbe(small_encoder(), **probe), SlabData(), n_runs=1, verbose=False)
+def run(tmp_path, encoder=None, max_steps=2, **probe):
+    probe = {"start_bias": "zero", **probe}  # two steps from the prior find nothing but background
+    trainer = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=1, logger=False, max_steps=max_steps)
+    model = SegmentationProbe(encoder or small_encoder(), **probe)
+    run_evaluation_session(trainer, model, SlabData(), n_runs=1, verbose=False)
     (session,) = tmp_path.iterdir()
     return session, read_record(session / "record.json")
 

@@ -1,0 +1,129 @@
+"""Heads that were trained before: `eva test` and `eva validate` report them on any split or data root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from tapct.encoders.weights import content_sha256
+from tapct.errors import TaskError
+from tapct.probes.heads import Chosen
+from tapct.records import RECORD_FILE, Record, read_record
+
+HEAD_FILE = "head.safetensors"
+
+TRAINING = (
+    *("optimizer", "lr_scheduler", "steps", "accumulate_grad_batches", "precision", "gradient_clip_val"),
+    *("seed", "learning_rates", "select", "scale_features", "feature_scale", "start_bias", "adaptor", "pooling"),
+)
+"""Settings of a record's probe that say how its heads were trained."""
+
+
+@dataclass(frozen=True)
+class LoadedHead:
+    """The head of one run, from a file.
+
+    Attributes:
+        state: Its weights.
+        run: The run of the session that it comes from.
+        record: That session's record; None where the file lies by itself.
+    """
+
+    state: dict[str, torch.Tensor]
+    run: int
+    record: Record | None
+
+    @classmethod
+    def find(cls, path: str, run: int, runs: int) -> "LoadedHead":
+        """Reads the head that a run is to report.
+
+        Args:
+            path: A session's folder, whose run of the same index is taken; or a `head.safetensors`.
+            run: Index of the run.
+            runs: Runs that are planned.
+
+        Raises:
+            TaskError: If it is not there, damaged, not that of the record beside it, or one file for several runs.
+        """
+        given = Path(path).expanduser()
+        if given.is_dir():
+            file = given / f"run_{run}" / HEAD_FILE
+            file = file if file.exists() or runs > 1 else given / HEAD_FILE
+        else:
+            file = given
+            if runs > 1:
+                raise TaskError(
+                    f"model.init_args.head is one file, {given}, and {runs} runs would report it {runs} times. Set "
+                    "trainer.init_args.n_runs to 1 (N_RUNS=1), or name the session's folder, which has a head a run"
+                )
+        if not file.is_file():
+            raise TaskError(f"there is no head at {file}. Name a session's folder (it has run_0/{HEAD_FILE}) or a head")
+        try:
+            state = safetensors.torch.load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise TaskError(f"{file} cannot be read as a head: {error}") from error
+        record, origin = _record_beside(file)
+        if record is not None:
+            known = {one.run: one.probe_sha256 for one in record.runs}
+            if known.get(origin) != content_sha256(state):
+                raise TaskError(
+                    f"{file} is not the head of run {origin} of the record beside it: its hash differs. Copy the whole "
+                    "session again, or move the file to a folder of its own"
+                )
+        return cls(state, origin, record)
+
+    @property
+    def chosen(self) -> Chosen:
+        """The head as a run reports it."""
+        of_run = [] if self.record is None else [one for one in self.record.runs if one.run == self.run]
+        return Chosen(self.run, self.state, of_run[0].selection if of_run else None)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what a record must hold of where the head is from, and how it was trained as far as that is known."""
+        if self.record is None:
+            return {"head_from": {"sha256": content_sha256(self.state)}}
+        task = {key: self.record.task.get(key) for key in ("name", "version", "split_sha256")}
+        known = {key: self.record.probe[key] for key in TRAINING if key in self.record.probe}
+        return known | {"head_from": {"record": self.record.fingerprint, **task}}
+
+    def check(self, classes: list[str], encoder: dict[str, Any], card: dict[str, Any]) -> None:
+        """Makes sure that the head is for these classes and this encoder, as far as its record tells.
+
+        Args:
+            classes: Of the task that is reported.
+            encoder: What the record will hold of the encoder.
+            card: Its card.
+
+        Raises:
+            TaskError: If not, naming what differs.
+        """
+        if self.record is None:
+            return
+        there = self.record.encoder
+        grid = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride")
+        pairs = {
+            "classes": (self.record.probe.get("classes"), classes),
+            "weights of the encoder": (there.get("weights_sha256"), encoder.get("weights_sha256")),
+            **{f"{key} of the encoder": (_plain(there["card"].get(key)), _plain(card.get(key))) for key in grid},
+        }
+        for name, (trained, now) in pairs.items():
+            if trained != now:
+                raise TaskError(
+                    f"the head was trained with other {name}: {trained}, and now it is {now}. Give the encoder, its "
+                    "weights and options, and a task of the same classes in the same order"
+                )
+
+
+def _record_beside(file: Path) -> tuple[Record | None, int]:
+    """Returns the record of the session that a head lies in, and which run it is of."""
+    folder = file.resolve().parent
+    if folder.name.startswith("run_") and folder.name[4:].isdigit() and (folder.parent / RECORD_FILE).is_file():
+        return read_record(folder.parent / RECORD_FILE), int(folder.name[4:])
+    return (read_record(folder / RECORD_FILE), 0) if (folder / RECORD_FILE).is_file() else (None, 0)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,177 @@
+"""Linear heads on pooled features, solved in float64: no rate, no step, no start decides the answer.
+
+The objectives are scikit-learn's, to which tests hold them: `LogisticRegression(C=1 / (strength * n))` and
+`Ridge(alpha=strength * n)`, both with an intercept that is free and not penalised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+STRENGTHS = tuple(10.0**power for power in range(-6, 5))
+"""L2 penalties on the mean loss that are chosen from, for features of unit deviation."""
+
+GRADIENT = 1e-9
+"""A logistic head is solved where no component of its gradient is larger; of features of unit deviation."""
+
+SOLVED = 1e-6
+"""It counts as solved up to here: what L-BFGS reaches before differences of the loss drown in rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear head on P features for K outputs.
+
+    Attributes:
+        weight: (K, P) float64.
+        bias: (K,) float64.
+        gradient: Largest component of the gradient of the objective where it was left; 0 of a closed form.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    gradient: float = 0.0
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether it is the optimum, as far as floats go."""
+        return self.gradient <= SOLVED
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Returns (N, K) outputs of (N, P) features."""
+        return features @ self.weight.T + self.bias
+
+
+class Design:
+    """Training features, turned so that the solvers work in as few dimensions as the cases span.
+
+    A penalised solution lies in the span of the (centred) cases: of 60 crops with 768 features, in 60 dimensions. The
+    free intercept takes the centre up again, so that centring changes nothing here.
+    """
+
+    def __init__(self, features: np.ndarray) -> None:
+        """Decomposes the features.
+
+        Args:
+            features: (N, P) float64.
+        """
+        self.centre = features.mean(axis=0)
+        left, singular, right = np.linalg.svd(features - self.centre, full_matrices=False)
+        kept = singular > singular.max(initial=0) * max(features.shape) * np.finfo(np.float64).eps
+        self.turned = left[:, kept] * singular[kept]
+        self.singular, self._right = singular[kept], right[kept]
+
+    def linear(self, turned: np.ndarray, bias: np.ndarray, gradient: float = 0.0) -> Linear:
+        """Returns the head of (K, R) weights on the turned features."""
+        weight = turned @ self._right
+        return Linear(weight, bias - weight @ self.centre, gradient)
+
+
+def ridge(design: Design, targets: np.ndarray, strength: float) -> Linear:
+    """Returns the minimum of mean squared error + strength x squared length of the weights, in closed form.
+
+    Args:
+        design: The training features.
+        targets: (N, K) numbers.
+        strength: L2 penalty, positive.
+    """
+    mean = targets.mean(axis=0)
+    shrunk = design.singular**2 + strength * len(targets)
+    return design.linear((design.turned.T @ (targets - mean) / shrunk[:, None]).T, mean)
+
+
+def logistic(design: Design, targets: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> list[Linear]:
+    """Returns the minima of mean cross-entropy + strength / 2 x squared length of the weights, one label at a time.
+
+    Args:
+        design: The training features.
+        targets: (N, K) of 0 and 1; a label with one value alone gets no weights, and the logit of its rate.
+        strengths: L2 penalties, positive; the answers come in their order.
+    """
+    order = np.argsort(strengths)[::-1]  # from the strongest on, each starts where the last one ended
+    by_label = [_path(design, labels, [strengths[i] for i in order]) for labels in targets.T]
+    found: list[Linear | None] = [None] * len(strengths)
+    for position, index in enumerate(order):
+        parts = [path[position] for path in by_label]
+        weight, bias = np.stack([part[0][1:] for part in parts]), np.array([part[0][0] for part in parts])
+        found[index] = design.linear(weight, bias, max(part[1] for part in parts))
+    return [one for one in found if one is not None]
+
+
+def _path(design: Design, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple[np.ndarray, float]]:
+    """Returns, for each strength, intercept and weights, and the largest component of the gradient there."""
+    count, positives = len(labels), float(labels.sum())
+    if positives in (0, count):
+        rate = (positives + 0.5) / (count + 1)
+        constant = np.zeros(1 + design.turned.shape[1])
+        constant[0] = np.log(rate / (1 - rate))
+        return [(constant, 0.0)] * len(strengths)
+    signs = 2.0 * labels - 1
+    at = np.zeros(1 + design.turned.shape[1])
+    at[0] = np.log(positives / (count - positives))
+    found = []
+    for strength in strengths:
+        at = _minimum(design.turned, signs, strength, at)
+        found.append((at, float(np.abs(_objective(at, design.turned, signs, strength)[1]).max())))
+    return found
+
+
+def _minimum(turned: np.ndarray, signs: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
+    options = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 0.0, "gtol": GRADIENT}
+    found = minimize(_objective, start, (turned, signs, strength), "L-BFGS-B", jac=True, options=options)
+    return found.x
+
+
+def _objective(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+    """Returns the penalised loss and its gradient; `at` is the intercept, then the weights."""
+    margins = signs * (turned @ at[1:] + at[0])
+    pull = -signs * expit(-margins) / len(signs)
+    loss = float(np.logaddexp(0, -margins).mean()) + strength / 2 * float(at[1:] @ at[1:])
+    return loss, np.concatenate([[pull.sum()], turned.T @ pull + strength * at[1:]])
+
+
+def prototype(features: np.ndarray, targets: np.ndarray) -> Linear:
+    """Returns the nearest class mean as a linear head.
+
+    The logit is half the squared distance to the negatives' mean minus that to the positives': the Bayes rule of two
+    round normal distributions of one size.
+
+    Args:
+        features: (N, P) float64.
+        targets: (N, K) of 0 and 1; a label with one value alone gets no weights.
+    """
+    weights, biases = [], []
+    for labels in targets.T:
+        if 0 < labels.sum() < len(labels):
+            means = [features[labels == value].mean(axis=0) for value in (0, 1)]
+            weights.append(means[1] - means[0])
+            biases.append((means[0] @ means[0] - means[1] @ means[1]) / 2)
+        else:
+            weights.append(np.zeros(features.shape[1]))
+            biases.append(0.0)
+    return Linear(np.stack(weights), np.array(biases))
+
+
+def neighbour_votes(train: np.ndarray, targets: np.ndarray, features: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Returns (len(counts), N, K): the share of positives among the nearest training cases by cosine similarity.
+
+    Of equally near cases those that come first in the training split count, as in scikit-learn.
+
+    Args:
+        train: (M, P) features.
+        targets: (M, K) of 0 and 1.
+        features: (N, P) features to judge.
+        counts: Numbers of neighbours, each at most M.
+    """
+    similar = _unit(features) @ _unit(train).T
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, : max(counts)]
+    votes = np.cumsum(targets[nearest], axis=1)  # (N, neighbours, K)
+    return np.stack([votes[:, count - 1] / count for count in counts])
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(length > 0, length, 1)

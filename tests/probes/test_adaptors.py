@@ -1,0 +1,69 @@
+"""Adaptors through eva: solved heads on stored and on fresh features, and what pooling takes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tapct.errors import TaskError
+from tapct.features import extract
+from tapct.probes import ClassificationProbe
+from tapct.probes.adaptors import Adaptor, pooled
+from tests.probes.test_classification import run
+from tests.small import CubicMillimetres, Drifting, Rescaled, abdomen, small_encoder
+
+ADAPTORS = ["linear", "linear:max", "linear:mean+max", "knn", "knn:mean", "prototype"]
+
+
+@pytest.mark.parametrize("adaptor", ADAPTORS)
+def test_a_solved_adaptor_is_reported_as_any_probe(tmp_path, adaptor):
+    session, record = run(tmp_path, small_encoder(), [20, 95], {"adaptor": adaptor}, max_steps=3)
+    assert record.complete
+    assert record.probe["adaptor"] == adaptor
+    assert record.probe["pooling"] == Adaptor.parse(adaptor).pooling_of(small_encoder().card)
+    assert "optimizer" not in record.probe
+    first, second = record.runs
+    assert first.cases == second.cases  # no seed decides anything
+    if not adaptor.startswith("prototype"):
+        assert first.selection["patients"] == 4 + 2
+    results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
+    assert results["test/MicroAUROC"]["values"][0] == pytest.approx(first.metrics["test"]["MicroAUROC"])
+    assert not {flag.id for flag in record.flags} & {"seeds-without-effect", "loss-never-fell", "head-unchanged"}
+
+
+@pytest.mark.parametrize("adaptor", ["linear:mean", "knn:mean", "prototype:mean+max"])
+def test_no_number_of_a_solved_adaptor_depends_on_the_scale_of_features(tmp_path, adaptor):
+    found = []
+    for settings in ({}, {"factor": 2.0**10}, {"factor": 1e-3}, {"by_channel": True}):
+        folder = tmp_path / str(len(found))
+        _, record = run(folder, Rescaled(**settings), None, {"adaptor": adaptor}, max_steps=1)
+        found.append([list(case.probabilities.values()) for case in record.runs[0].cases["test"]])
+    for other in found[1:]:
+        assert np.array(other) == pytest.approx(np.array(found[0]), abs=1e-5)
+
+
+def test_pooling_is_over_the_cells_in_the_scan_not_over_padding():
+    ct, _ = abdomen((slice(0, 13), slice(0, 40), slice(0, 50)))  # 4 mm cubes: padded to windows of (16, 32, 32)
+    features = extract(small_encoder(CubicMillimetres), torch.from_numpy(ct.hu), ct.grid)
+    assert features.padding != (0, 0, 0)
+    where = features.feature_grid.coordinates_in(features.encoder_grid)
+    inside = np.ix_(*(at <= size - 0.5 for at, size in zip(where, features.encoder_grid.shape, strict=True)))
+    cells = features.map[0].double().numpy()[inside]
+    assert cells.size < features.map[0].numel()
+    assert pooled(features, "mean+max").numpy() == pytest.approx([cells.mean(), cells.max()])
+    assert pooled(features, "cls").numpy() == pytest.approx(features.embeddings.double().mean(0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "message"),
+    [
+        ("linaer", "linear"),
+        ("abmil:cls", "write abmil"),
+        ("linear:median", "mean\\+max"),
+        ("linear:cls", "no class token"),
+    ],
+)
+def test_an_adaptor_that_cannot_be_is_refused(adaptor, message):
+    with pytest.raises(TaskError, match=message):
+        ClassificationProbe(small_encoder(Drifting), adaptor=adaptor)
