@@ -51,7 +51,7 @@ MESSAGES = {
     "learning-rate-at-edge": "Every run chose the lowest or the highest learning rate of the grid, so that the best "
     "one may lie beyond it. Widen the grid",
     "penalty-at-edge": "Every run chose the weakest or the strongest penalty of the grid. At the strongest, the head "
-    "says nothing of the features: what it found does not carry over to other patients",
+    "says nothing of the features. Check that they hold anything that carries over from patient to patient",
     "equal-to-another-encoder": "Another encoder's cell has the same numbers or the same head, to the bit. Check that "
     "the cell ran the encoder that it names",
     "setting-without-effect": "A cell of other settings has the same numbers or the same head, to the bit, though the "

@@ -202,7 +202,7 @@ SEEN = {"cases": 16, "channels": 100, "non_finite": 0, "constant_channels": 0, "
 
 
 def execution(**training):
-    usual = {"loss": [float(10 - i) for i in range(10)], "start_sha256": "s", "is_zero": False}
+    usual = {"loss": [2.0**-i for i in range(10)], "start_sha256": "s", "is_zero": False}
     return {"features": SEEN, "runs": [{"run": i, "seconds": {}, "training": {**usual, **training}} for i in (0, 1)]}
 
 
@@ -231,6 +231,8 @@ def test_features_that_say_nothing_are_flagged(seen, flag, detail):
         ({"loss": [1.0] * 10}, "loss-never-fell", "runs 0, 1: from 1.0 to 1.0"),
         ({"loss": [1.0] * 9 + [None]}, "loss-never-fell", "1.0 to None"),
         ({"loss": [1.0] * 9}, None, None),
+        ({"loss": [float(10 - i) for i in range(10)]}, "not-converged", "runs 0, 1"),
+        ({"loss": [1.0, 0.2, *[0.1] * 8]}, None, None),
         ({"start_sha256": f"{1:064}"}, "head-unchanged", "run 1"),
         ({"is_zero": True}, "zero-head", "runs 0, 1"),
     ],
@@ -399,4 +401,4 @@ def test_flags_are_made_anew_and_the_two_kinds_keep_out_of_each_others_way(tmp_p
 def test_every_flag_has_a_sentence_that_says_what_to_check():
     for name, message in MESSAGES.items():
         assert Flag(id=name, message=message, detail="x")
-        assert any(word in message for word in ("Check", "Read", "Widen"))
+        assert any(word in message for word in ("Check", "Read", "Widen", "Raise"))

@@ -353,14 +353,21 @@ class FrozenEncoderProbe(module.ModelModule):
 
     def _take_head(self) -> None:
         """Puts the head that this run reports in place."""
-        state = self.session.by_run[self.run].state
+        setattr(self, self.head_name, nn.ModuleList([self._head(self.session.by_run[self.run].state)]))
+
+    def _head(self, state: State) -> nn.Module:
+        """Returns the head of these weights, to be evaluated.
+
+        Raises:
+            TaskError: If they are not those of a head for this encoder and task.
+        """
         head = self.head_of(state)
         expected = {name: tuple(p.shape) for name, p in head.state_dict().items()}
         found = {name: tuple(p.shape) for name, p in state.items()}
         if found != expected:
             raise TaskError(f"the head has the parameters {found}, but this encoder and task need {expected}")
         head.load_state_dict(state)
-        setattr(self, self.head_name, nn.ModuleList([head.to(self.device).eval()]))
+        return head.to(self.device).eval()
 
     # -- Steps -----------------------------------------------------------------------------------------
 
@@ -407,8 +414,7 @@ class FrozenEncoderProbe(module.ModelModule):
                 self.recorder.cases[self._split].append(result)
                 return outputs
             assert self.candidates is not None
-            case = self.scaled(case)
-            looks = [self._look(candidate.head, case) for candidate in self.candidates.all]
+            looks = [self._look(head, case) for head in self._looked_at]
             for seen, look in zip(self._seen, looks, strict=True):
                 seen.append(None if look is None else look[1])
             sound = [outputs for outputs, _ in filter(None, looks)]
@@ -453,6 +459,10 @@ class FrozenEncoderProbe(module.ModelModule):
         super().on_validation_start()
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.recorder.begin("val")
+        elif self.candidates is not None:
+            # As they would be reported, for features as they are: what chooses is then what is reported, to the bit.
+            states = [self.folded(candidate.head.state_dict()) for candidate in self.candidates.all]
+            self._looked_at = [self._head(state) for state in states]
 
     @override
     def on_test_start(self) -> None:

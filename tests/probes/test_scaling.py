@@ -20,7 +20,7 @@ CASES = [torch.randn(5, n, generator=torch.Generator().manual_seed(n)) for n in 
 
 def with_odd_channels(cases: list[torch.Tensor]) -> list[torch.Tensor]:
     """Shifts channel 1 far from 0, makes channel 2 constant and channel 3 zero."""
-    factors, shifts = torch.tensor([1.0, 1e-3, 0, 0, 50])[:, None], torch.tensor([0.0, 9, -4, 0, 0])[:, None]
+    factors, shifts = torch.tensor([1.0, 0.5, 0, 0, 50])[:, None], torch.tensor([0.0, 9, -4, 0, 0])[:, None]
     return [case * factors + shifts for case in cases]
 
 
