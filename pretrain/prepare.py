@@ -6,6 +6,7 @@ that cannot be read, has no body in it or too few slices is quarantined: listed 
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -29,8 +30,10 @@ from pretrain.errors import PretrainError
 from pretrain.fingerprint import Fingerprint, foreground
 from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
+from tapct.content_hashes import ContentHashes
 from tapct.errors import VolumeError
 from tapct.files import write_atomically
+from tapct.source_code import code_of
 from tapct.volumes import read_ct
 
 CLIP_HU = (-1008.0, 822.0)
@@ -52,7 +55,7 @@ _HELP = {
     "DICOM's PatientID, else the folder if the scan is alone in it, else the file's name",
     "min_slices": "scans with fewer slices are quarantined; the depth of the deepest crop (default: %(default)s)",
     "clip_hu": "range to which HU are clipped; the same for all scans of a store (default: those of the paper)",
-    "verify": "compare what is already stored with its checksums, and make again what differs",
+    "verify": "compare what is stored with its checksums, and make again what differs or was made by other code",
 }
 
 
@@ -152,7 +155,10 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         VolumeError: The scan cannot be read, or is no CT in HU.
         PretrainError: It has too few slices or shows no body; or the store cannot be written.
     """
+    before = _content(source)
     scan = read_ct(source.path)
+    if before is None or _content(source) != before:
+        raise PretrainError(f"{source.path} changed while it was read; run again when it is at rest.")
     if scan.shape[0] < settings.min_slices:
         raise PretrainError(f"{source.path} has {scan.shape[0]} slices, fewer than --min-slices {settings.min_slices}.")
     body = foreground(scan.hu)
@@ -171,6 +177,8 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         notes=scan.notes,
+        source_sha256=before,
+        code_sha256=_code_sha256(),
     )
     try:
         write_atomically(settings.store / row.file, content)
@@ -237,12 +245,35 @@ def _still_to_do(
 
 
 def _is_stored(source: Source, row: StoredVolume | None, store: Path, *, verify: bool) -> bool:
-    if row is None or (row.source_bytes, row.source_mtime_ns) != (source.bytes, source.mtime_ns):
+    if row is None or not _is_of(row, source):
         return False
     path = store / row.file
     if not path.is_file() or path.stat().st_size != row.size_bytes:
         return False
-    return not verify or hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+    if not verify:
+        return True
+    return row.code_sha256 == _code_sha256() and hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+
+
+def _is_of(row: StoredVolume, source: Source) -> bool:
+    """Whether a stored volume was made of what the source's files hold now."""
+    if row.source_sha256 is None:  # of several files, the store of that time looked at one
+        return len(source.files) == 1 and (row.source_bytes, row.source_mtime_ns) == (source.bytes, source.mtime_ns)
+    return _content(source) == row.source_sha256
+
+
+def _content(source: Source) -> str | None:
+    """Returns a hash of what the source's files hold; None where one cannot be read, of which the reader says why."""
+    try:
+        return ContentHashes().of_files(source.files)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _code_sha256() -> str:
+    """Returns a hash of the code that makes a stored volume of a scan."""
+    return code_of("pretrain.store", "pretrain.fingerprint", "tapct.volumes.read").sha256
 
 
 def _begin(settings: Settings) -> None:
@@ -317,6 +348,8 @@ def _show(
     stored = sum(row.size_bytes for row in rows.values())
     table.add_row("added now", f"{added:,} in {seconds:,.0f} s")
     table.add_row("already there", f"{before:,}")
+    if other := sum(row.code_sha256 != _code_sha256() for row in rows.values()):
+        table.add_row("made by other code than today's", f"{other:,} (--verify makes them again)")
     table.add_row("volumes, patients", f"{len(rows):,}, {len({row.patient for row in rows.values()}):,}")
     table.add_row("slices", f"{slices:,}")
     if noted := [row for row in rows.values() if row.notes]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrain.errors import PretrainError
+from tapct.volumes import files_of
 from tapct.volumes.dicom_files import dicom_patient, may_hold_series
 
 _FILES = (".nii", ".nii.gz", ".mha", ".mhd")
@@ -21,12 +22,14 @@ class Source:
 
     Attributes:
         path: The file, or the folder of a DICOM series.
+        files: The files that are read for it.
         bytes: Its size, all files together.
         mtime_ns: When it last changed.
         patient: The patient as far as the path tells; a DICOM series says more when it is read.
     """
 
     path: Path
+    files: tuple[Path, ...]
     bytes: int
     mtime_ns: int
     patient: str
@@ -58,12 +61,14 @@ def find_scans(
     for root in roots:
         if not root.exists():
             raise PretrainError(f"{root} does not exist. Check the path, and that its disk is mounted.")
-        for path, files in _candidates(root.resolve()):
+        for path in _candidates(root.resolve()):
             text = str(path)
             if any(fnmatch.fnmatch(text, p) for p in include) and not any(fnmatch.fnmatch(text, p) for p in exclude):
+                files = tuple(files_of(path))
                 stats = [file.stat() for file in files if file.exists()]
                 found[path] = Source(
                     path,
+                    files,
                     sum(stat.st_size for stat in stats),
                     max((stat.st_mtime_ns for stat in stats), default=0),
                     _patient_of(path, patient),
@@ -89,10 +94,10 @@ def patient_of_series(path: Path) -> str | None:
     return dicom_patient(path if path.is_dir() else path.parent)
 
 
-def _candidates(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yields what may be a scan, with the files that make it up."""
+def _candidates(root: Path) -> Iterator[Path]:
+    """Yields what may be a scan: files, and folders of slices."""
     if root.is_file():
-        yield root, [root]
+        yield root
         return
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -102,11 +107,9 @@ def _candidates(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
-        scans = [file for file in files if file.name.lower().endswith(_FILES)]
-        yield from ((file, [file]) for file in scans)
-        others = [file for file in files if not file.name.lower().endswith(_FILES)]
-        if may_hold_series(others):
-            yield Path(folder), others
+        yield from (file for file in files if file.name.lower().endswith(_FILES))
+        if may_hold_series(file for file in files if not file.name.lower().endswith(_FILES)):
+            yield Path(folder)
 
 
 def _patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:

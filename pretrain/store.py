@@ -64,8 +64,8 @@ class StoredVolume:
     Attributes:
         id: Name of the volume: the digest of `source`. The order of the index, so that of the samples, goes by it.
         source: The file or DICOM folder that was converted.
-        source_bytes: Its size, all slices together.
-        source_mtime_ns: When it last changed; with the size, tells whether it must be converted again.
+        source_bytes: Its size, all files together.
+        source_mtime_ns: When it last changed.
         patient: The patient, see `pretrain.prepare`.
         shape: Voxels along (z, y, x).
         spacing_mm: Distance of neighbouring voxels along (z, y, x).
@@ -73,6 +73,9 @@ class StoredVolume:
         size_bytes: Of the stored file.
         sha256: Checksum of the stored file.
         notes: What a user should know of how the scan was read.
+        source_sha256: Hash of what the source's files held, which tells whether it must be converted again; None in
+            stores of before it was kept.
+        code_sha256: Hash of the code that read and stored it; None likewise.
     """
 
     id: str
@@ -86,6 +89,8 @@ class StoredVolume:
     size_bytes: int
     sha256: str
     notes: tuple[str, ...] = ()
+    source_sha256: str | None = None
+    code_sha256: str | None = None
 
     @property
     def file(self) -> str:

@@ -1,8 +1,12 @@
-"""Writing files so that nothing is half written, and where caches live."""
+"""Writing files so that nothing is half written, knowing whether one changed, and where caches live."""
 
 import os
 import tempfile
 from pathlib import Path
+
+Stamp = tuple[int, int, int, int]
+"""What changes when a file does: size, modification and change time (ns), inode. A program may put the modification
+time back, and copying tools do; the change time it cannot."""
 
 
 def cache_folder() -> Path:
@@ -16,6 +20,15 @@ def cache_folder() -> Path:
 def features_folder() -> Path:
     """Returns where features are stored: the variable TAPCT_FEATURES, else `features/` of the cache folder."""
     return Path(os.environ.get("TAPCT_FEATURES") or cache_folder() / "features").expanduser()
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Returns the stamp of a file; None where it cannot be looked at, as one that is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -367,6 +367,8 @@ def _changed_settings(one: Record, other: Record) -> list[str]:
         *((f"probe.{key}", one.probe, other.probe, key) for key in PROBE_SETTINGS),
         *((f"task.{key}", one.task, other.task, key) for key in TASK_SETTINGS),
     ]
+    settings = [(of.encoder.get("identity") or {}).get("settings", {}) for of in (one, other)]
+    pairs += [(f"encoder.{key}", *settings, key) for key in settings[0]]
     # All patients are the same ones, however often they are drawn.
     if one.task.get("train_fraction", 1) < 1:
         pairs.append(("task.train_draw", one.task, other.task, "train_draw"))

@@ -2,11 +2,8 @@
 
 import abc
 import contextlib
-import hashlib
-import inspect
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,6 +13,7 @@ from torch import nn
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
+from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, WeightsError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -94,6 +92,7 @@ class Encoder(nn.Module, abc.ABC):
         if weights is None:
             weights = self.published_weights() if self.card.weights.needed else weights_lib.NONE
         self.weights_source = weights_lib.source_of(weights, self.card)
+        self._deferred = deferred
         if not deferred:
             self.materialise()
 
@@ -111,8 +110,11 @@ class Encoder(nn.Module, abc.ABC):
         """
         if self.is_built:
             return
+        held = self._held()
         with _seeded(self.seed):
             self.network = self.build()
+        if self._deferred:
+            self._of_build = self._held() - held
         if self.weights_source == weights_lib.NONE and self.network.state_dict():
             del self.network
             raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
@@ -121,6 +123,19 @@ class Encoder(nn.Module, abc.ABC):
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
         self.requires_grad_(False)
         self.eval()
+
+    _of_build: frozenset[str] = frozenset()
+
+    @property
+    def set_while_building(self) -> frozenset[str]:
+        """Names that a deferred encoder got while its network was built, such as a buffer.
+
+        They are no settings: before there were windows they were not there, and it is the same encoder.
+        """
+        return self._of_build
+
+    def _held(self) -> frozenset[str]:
+        return frozenset().union(vars(self), self._parameters, self._buffers, self._modules)
 
     @abc.abstractmethod
     def build(self) -> nn.Module:
@@ -223,10 +238,11 @@ class Encoder(nn.Module, abc.ABC):
         return self.precision
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a record must hold: weights, their hash, precision and options, as they are."""
+        """Returns what a record must hold: weights, their hash, precision and what identifies it, as they are."""
         self.materialise()
-        state = self.network.state_dict()
+        state, who = self.network.state_dict(), identity(self, torch.device("cpu"))
         return {
+            "identity": {key: value for key, value in who.items() if key not in ("card", "precision")},
             "weights": str(self.weights_source),
             "weights_sha256": None if self.weights_source == weights_lib.NONE else weights_lib.content_sha256(state),
             "precision": self.precision,
@@ -253,65 +269,6 @@ def not_hu(blocks: torch.Tensor) -> str | None:
             "the encoder normalises it itself"
         )
     return None
-
-
-def identity(encoder: Encoder, device: torch.device) -> dict[str, Any]:
-    """Returns everything about an encoder that its features depend on, without building its network.
-
-    The settings are all that the instance holds, a stranger's options among them. The source files of its classes
-    stand for their constants (a clipping range is in no card), the weights' file for the weights.
-
-    Raises:
-        EncoderError: If it holds a setting, or is of a class, that cannot be told from another.
-    """
-    own = {"card", "precision", "weights_source", *vars(nn.Module())}
-    settings = {k: _plain(v, f"{encoder.card.name}.{k}") for k, v in vars(encoder).items() if k not in own}
-    classes = [c for c in type(encoder).__mro__ if c.__module__.partition(".")[0] not in ("torch", "builtins", "abc")]
-    return {
-        "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
-        "code": sorted({_code_sha256(cls) for cls in classes}),
-        "card": asdict(encoder.card),
-        "settings": settings | {"precision": encoder.precision_on(device.type)},
-        "weights": _weights_identity(encoder),
-    }
-
-
-def _weights_identity(encoder: Encoder) -> str:
-    source = encoder.weights_source
-    if source == weights_lib.RANDOM:
-        return f"random, seed {encoder.seed}"
-    return weights_lib.NONE if source == weights_lib.NONE else weights_lib.file_sha256(source)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """Returns a setting as JSON has it, so that equal settings are equal and others are not."""
-    if isinstance(value, bool | int | float | str | None):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(v, where) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _plain(v, where) for k, v in value.items()}
-    if isinstance(value, torch.Tensor):
-        return weights_lib.content_sha256({"": value})
-    raise EncoderError(
-        f"{where} is a {type(value).__name__}, which the key of stored features cannot hold: two encoders that differ "
-        "in it would share features. Keep numbers, text, lists, dictionaries or tensors there, or use features: off"
-    )
-
-
-def _code_sha256(cls: type) -> str:
-    try:
-        file = inspect.getsourcefile(cls)
-    except TypeError:
-        file = None
-    if file is None or not Path(file).is_file():
-        raise EncoderError(
-            f"{cls.__qualname__} is defined in no file, so a change of its code could not be told. Put it into a "
-            "module, or use features: off"
-        )
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tapct import terminal
 from tapct.encoders import Encoder
-from tapct.encoders.base import identity
+from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, FeatureError
 from tapct.features.extract import CaseFeatures, NamedScan, are_finite, encoder_grid, extract_many
 from tapct.features.identity import ContentHashes, key_of
@@ -68,10 +68,11 @@ class EncodedCase:
 
 @dataclass(frozen=True)
 class _Task:
-    """A case to extract: its dataset, its index there, and the keys of its entries (labels: segmentation only)."""
+    """A case to extract: its dataset, its index there, its content, the keys of its entries (labels: segmentation)."""
 
     dataset: "CTDataset"
     index: int
+    content: tuple[str, ...]
     features_key: str
     labels_key: str | None
 
@@ -96,7 +97,8 @@ class FeatureBank:
     """Features and labels of the cases of a task for one encoder, in a store.
 
     What a features entry depends on is in its key: the weights, card, code and settings of the encoder, the windows,
-    the content of the case's files, how its task reads them, the dtype. A change of any of them is another key.
+    the content of the case's files, how its task reads them, the code and libraries in between, the dtype. A change of
+    any of them is another key.
     """
 
     def __init__(
@@ -135,6 +137,8 @@ class FeatureBank:
         self.num_workers, self.device = num_workers, torch.device(device)
         self._hashes = ContentHashes(store.folder / "hashes")
         self._tasks: dict[tuple[str, str], _Task] = {}
+        self._who: dict[str, Any] = {}
+        self._described: dict[str, Any] | None = None
         self._damaged: set[str] = set()
         self.extracted = 0
 
@@ -147,9 +151,9 @@ class FeatureBank:
             FeatureError: If something is missing in the mode "only-cached", damaged there, or cannot be written.
         """
         cases = [(part, index) for part in parts for index in range(len(part))]
-        who = identity(self.encoder, self.device)
+        self._who, self._described = identity(self.encoder, self.device), None
         with ThreadPoolExecutor(max(4, self.num_workers)) as pool:  # hashing lets go of the interpreter's lock
-            tasks = list(pool.map(lambda case: self._task(who, *case), cases))
+            tasks = list(pool.map(lambda case: self._task(*case), cases))
             todo = [task for task, missing in zip(tasks, pool.map(self._missing, tasks), strict=True) if missing]
         if todo and self.mode is CacheMode.ONLY_CACHED:
             names = ", ".join(task.case for task in todo[:3])
@@ -161,23 +165,42 @@ class FeatureBank:
             self._extract(todo)
         self._tasks |= {(task.dataset.split, task.case): task for task in tasks}
 
-    def _task(self, who: dict[str, Any], part: "CTDataset", index: int) -> _Task:
+    def _task(self, part: "CTDataset", index: int) -> _Task:
         case, card = part.cases[index], self.encoder.card
-        scan = self._hashes.of(part.scan_paths(case))
+        content = self._content(part, case)
+        scan, *target = content
         windows = {"overlap": self.overlap, "fit": self.fit_windows}
-        features_key = key_of(
-            {"encoder": who, "scan": scan, "task": part.scan_reading(case), "windows": windows, "dtype": self.dtype}
-        )
-        if part.spec.kind != "segmentation":
-            return _Task(part, index, features_key, None)
-        target = self._hashes.of(part.target_paths(case))
+        own = {"encoder": self._who, "windows": windows, "dtype": self.dtype}
+        features_key = key_of({"scan": scan, "task": part.scan_reading(case), **own})
+        if not target:
+            return _Task(part, index, content, features_key, None)
         grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
-        return _Task(
-            part,
-            index,
-            features_key,
-            key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid}),
-        )
+        labels_key = key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid})
+        return _Task(part, index, content, features_key, labels_key)
+
+    def _content(self, part: "CTDataset", case: str) -> tuple[str, ...]:
+        """Returns hashes of what is on disk: of what the scan is read from, and in segmentation the target."""
+        paths = [part.scan_paths(case)]
+        if part.spec.kind == "segmentation":
+            paths.append(part.target_paths(case))
+        return tuple(self._hashes.of(of) for of in paths)
+
+    def _require_unchanged(self, task: _Task) -> None:
+        """Refuses what was read of a case whose files changed meanwhile: its key says what was there before."""
+        if self._content(task.dataset, task.case) != task.content:
+            raise FeatureError(
+                f"{task.dataset.spec.name}, case {task.case}: its files changed while they were read. Nothing was "
+                "stored of it; run again when they are at rest"
+            )
+
+    def _description(self) -> dict[str, Any]:
+        """Returns what a record must hold of the built encoder; that it is the one of the keys is checked once."""
+        if self._described is None:
+            if identity(self.encoder, self.device)["weights"] != self._who["weights"]:
+                source, name = self.encoder.weights_source, self.encoder.card.name
+                raise FeatureError(f"{source} changed while {name} was loaded from it; run again")
+            self._described = self.encoder.describe()
+        return self._described
 
     def _missing(self, task: _Task) -> list[str]:
         """Returns the keys of a case's entries that are to be computed; of a damaged one it is said, once."""
@@ -237,7 +260,7 @@ class FeatureBank:
             "task": task.dataset.spec.name,
             "case": task.case,
             "card": card.name,
-            "encoder": self.encoder.describe(),
+            "encoder": self._description(),
             "native_grid": _plain(features.native_grid),
             "encoder_grid": _plain(features.encoder_grid),
             "feature_grid": _plain(features.feature_grid),
@@ -260,13 +283,14 @@ class FeatureBank:
         """Returns a case of one of the parts that the bank was filled with.
 
         Raises:
-            FeatureError: If the bank was not filled with it, or it is not in the store any more, or damaged.
+            FeatureError: If the bank was not filled with it, or it is not in the store any more, damaged, or there is
+                another in its place.
         """
         name = part.cases[index]
         task = self._tasks.get((part.split, name))
         if task is None:
             raise FeatureError(f"the bank was not filled with the case {name} of '{part.split}': call `fill` first")
-        entry = self._entry(task.features_key, name)
+        entry = self._entry(task, "features", task.features_key)
         grids = {grid: _grid(entry.about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}
         features = CaseFeatures(
             map=entry.tensors["map"],
@@ -276,7 +300,7 @@ class FeatureBank:
         )
         labels = None
         if task.labels_key is not None:
-            stored = self._entry(task.labels_key, name).tensors
+            stored = self._entry(task, "labels", task.labels_key).tensors
             target, labels = stored["native"], stored["encoder"]
         else:
             target = cast("ClassificationDataset", part).target(name)
@@ -315,12 +339,19 @@ class FeatureBank:
         if self.encoder.is_built or not self._tasks:
             return self.encoder.describe()
         task = next(iter(self._tasks.values()))
-        return self._entry(task.features_key, task.case).about["encoder"]
+        return self._entry(task, "features", task.features_key).about["encoder"]
 
-    def _entry(self, key: str, case: str) -> Entry:
+    def _entry(self, task: _Task, kind: str, key: str) -> Entry:
         entry = self.store.load(key)
         if entry is None:
-            raise FeatureError(f"the features of {case} are no longer in {self.store.folder}; run again")
+            raise FeatureError(f"the features of {task.case} are no longer in {self.store.folder}; run again")
+        wanted = {"kind": kind, "task": task.dataset.spec.name, "case": task.case}
+        found = {name: entry.about.get(name) for name in wanted}
+        if found != wanted:
+            raise FeatureError(
+                f"{self.store.path(key)} holds the {found['kind']} of case {found['case']} of {found['task']}, not the "
+                f"{kind} of case {task.case} of {task.dataset.spec.name}. `tapct cache rm --broken` removes it"
+            )
         return entry
 
 
@@ -436,6 +467,7 @@ class _Pass:
 
     def _finish(self, task: _Task, target: torch.Tensor, grid: Grid, features: _Unwritten | None) -> None:
         """Has the missing entries of a case written in the background, the labels first: features are there last."""
+        self._bank._require_unchanged(task)
         missing = self._order.held[task.features_key][1]
         entries = []
         if task.labels_key in missing:

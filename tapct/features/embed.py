@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from tapct import terminal
 from tapct.encoders import Encoder
-from tapct.encoders.base import identity
+from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, FeatureError, TapctError
 from tapct.features.bank import DTYPES
 from tapct.features.extract import CaseFeatures, encoder_grid, extract
@@ -86,8 +86,8 @@ def embed(
     """Writes the features of scans, one safetensors file each; what is there already is left alone.
 
     The file of `a/b/ct.nii.gz` (or of the DICOM folder `a/b/ct`) is `b/ct.safetensors`: releases name their scans by
-    file or by folder, and so neither is lost. It is told by content whether a file is there: encoder, weights, settings
-    and the bytes of the scan.
+    file or by folder, and so neither is lost. It is told by content whether a file is there: encoder, weights,
+    settings, code, and the bytes of every file of the scan.
 
     Args:
         encoder: The encoder; it may be deferred, and is built only if something is missing.
@@ -115,13 +115,18 @@ def embed(
         try:
             if not path.exists():
                 raise FeatureError(f"{path} does not exist")
-            settings = {"encoder": who, "scan": hashes.of([path]), "overlap": overlap, "dtype": dtype}
-            key = key_of(settings)
-            if target.exists() and _is_there(target, key, replace):
+            scan = hashes.of([path])
+            key = key_of({"encoder": who, "scan": scan, "overlap": overlap, "dtype": dtype})
+            if target.exists() and _is_there(target, key, scan, encoder.card.name, replace):
                 yield Embedded(path, target, "there")
                 continue
             ct = read_ct(path)
-            _write(target, key, encoder, encode(encoder, ct, device, overlap=overlap), dtype, overlap, ct.notes)
+            features = encode(encoder, ct, device, overlap=overlap)
+            if hashes.of([path]) != scan or identity(encoder, torch.device(device))["weights"] != who["weights"]:
+                raise FeatureError(
+                    f"{path} or the weights changed while they were read. Run again when they are at rest"
+                )
+            _write(target, {"key": key, "scan_sha256": scan}, encoder, features, dtype, overlap, ct.notes)
             yield Embedded(path, target, "written", notes=ct.notes)
         except TapctError as error:
             yield Embedded(path, target, "failed", str(error))
@@ -155,7 +160,12 @@ def about(path: Path) -> dict[str, Any]:
         raise FeatureError(f"{path} was not written by `tapct embed`, or is damaged: {error}") from error
 
 
-def _is_there(target: Path, key: str, replace: bool) -> bool:
+def _is_there(target: Path, key: str, scan: str, encoder: str, replace: bool) -> bool:
+    """Returns whether a file holds these features; False where others may be replaced.
+
+    Raises:
+        FeatureError: If it is damaged or holds others, and must not be replaced.
+    """
     try:
         found = about(target)
     except FeatureError:
@@ -164,15 +174,18 @@ def _is_there(target: Path, key: str, replace: bool) -> bool:
         raise
     if found["key"] == key or replace:
         return found["key"] == key
-    raise FeatureError(
-        f"{target} holds features of another scan, or by another encoder ({found['card']['name']}), weights or "
-        "settings. Write into another folder, or give --replace"
-    )
+    if found.get("scan_sha256", scan) != scan:
+        what = "of another scan, or of this one before its files changed"
+    elif found["card"]["name"] != encoder:
+        what = f"by another encoder ({found['card']['name']})"
+    else:
+        what = f"by {encoder} with other weights, settings, code or libraries"
+    raise FeatureError(f"{target} holds features {what}. Write into another folder, or give --replace")
 
 
 def _write(
     target: Path,
-    key: str,
+    of: dict[str, str],
     encoder: Encoder,
     features: CaseFeatures,
     dtype: str,
@@ -186,7 +199,7 @@ def _write(
     tensors["windows"] = torch.tensor(plan.origins, dtype=torch.int32)
     tensors["affine"] = torch.from_numpy(features.feature_grid.affine)
     content = {
-        "key": key,
+        **of,
         "card": {"name": encoder.card.name, "display_name": encoder.card.display_name, "has_cls": encoder.card.has_cls},
         "encoder": encoder.describe() | {"weights": Path(str(encoder.weights_source)).name},
         "window_size": list(plan.window),

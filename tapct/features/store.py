@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
 
-FORMAT = 2
-"""Goes up whenever what is stored, or how it is computed outside the adapters, changes: older entries are missed."""
+FORMAT = 3
+"""Goes up whenever what is stored changes: older entries are missed. (How it is computed is in the keys by itself.)"""
 
 SUFFIX = ".safetensors"
 
@@ -99,11 +99,11 @@ class TensorStore:
         """Returns an entry, or None if it is not there.
 
         Raises:
-            FeatureError: If it is truncated or was changed.
+            FeatureError: If it is truncated or was changed, or is the entry of another key.
         """
         path = self.path(key)
         try:
-            entry = _read(path, check=key not in self._checked)
+            entry = _read(path, key, check=key not in self._checked)
         except FileNotFoundError:  # perhaps removed by another process a moment ago
             return None
         if key not in self._checked:
@@ -123,7 +123,7 @@ class TensorStore:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         nbytes = sum(t.numel() * t.element_size() for t in tensors.values())
         written = json.dumps(about)
-        metadata = {"about": written, "sha256": _checksum(tensors, written), "format": str(FORMAT)}
+        metadata = {"about": written, "key": key, "sha256": _checksum(tensors, key, written), "format": str(FORMAT)}
         self._needed.add(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,14 +182,14 @@ class TensorStore:
             FeatureError: If it is not there, or cannot be read.
         """
         try:
-            return _read(self.path(key), check=False).about
+            return _read(self.path(key), key, check=False).about
         except FileNotFoundError as error:
             raise FeatureError(f"{self.path(key)} is not there") from error
 
     def verify(self, key: str) -> str | None:
         """Reads an entry in full and returns what is wrong with it, or None. That does not count as a use."""
         try:
-            _read(self.path(key), check=True)
+            _read(self.path(key), key, check=True)
         except FileNotFoundError:
             return f"{self.path(key)} is not there"
         except FeatureError as error:
@@ -262,22 +262,27 @@ def _locked(path: Path, wait: bool) -> TextIO | None:
         file.close()  # removed while we waited: another file is, or will be, the lock
 
 
-def _checksum(tensors: dict[str, torch.Tensor], about: str) -> str:
-    return hashlib.sha256(f"{content_sha256(tensors)} {about}".encode()).hexdigest()
+def _checksum(tensors: dict[str, torch.Tensor], key: str, about: str) -> str:
+    return hashlib.sha256(f"{content_sha256(tensors)} {key} {about}".encode()).hexdigest()
 
 
-def _read(path: Path, *, check: bool) -> Entry:
+def _read(path: Path, key: str, *, check: bool) -> Entry:
     """Maps an entry.
 
     Raises:
         FileNotFoundError: If it is not there.
-        FeatureError: If it is of another format, damaged, or (where it is checked) not what was stored.
+        FeatureError: If it is of another format or key, damaged, or (where it is checked) not what was stored.
     """
     try:
         tensors, metadata = _map(path)
         if metadata.get("format") != str(FORMAT):
             raise FeatureError(f"{path} has the format {metadata.get('format')}, not {FORMAT}. {_MEND}")
-        if check and _checksum(tensors, metadata["about"]) != metadata["sha256"]:
+        if metadata["key"] != key:
+            raise FeatureError(
+                f"{path} is the entry of another key, {metadata['key'][:12]}...: it was renamed, or copied from "
+                f"another one. {_MEND}"
+            )
+        if check and _checksum(tensors, key, metadata["about"]) != metadata["sha256"]:
             raise FeatureError(f"{path} does not match its checksum. {_MEND}")
         return Entry(tensors, json.loads(metadata["about"]))
     except FileNotFoundError:

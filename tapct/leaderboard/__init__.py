@@ -1,6 +1,6 @@
 """What the records say: intervals over patients, what separates models and what does not, and ranks."""
 
-from tapct.leaderboard.inputs import Metric, TaskInputs, comparison_settings, from_records, model_name
+from tapct.leaderboard.inputs import Metric, TaskInputs, comparison_settings, from_records, model_name, model_names
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import LabelEfficiency, LabelPoint, label_efficiency
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
@@ -35,6 +35,7 @@ __all__ = [
     "from_records",
     "label_efficiency",
     "model_name",
+    "model_names",
     "read_paper",
     "robustness",
     "summarise_task",

@@ -1,6 +1,5 @@
 """What a folder of records amounts to: models, tasks, their statistics, and what was left out and why."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,13 @@ from typing import Any, Literal, get_args
 
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import Metric, from_records
+from tapct.leaderboard.models import names_of
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import PaperRow, read_paper
 from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summarise_task
 from tapct.records import Protocol, Record, RecordsFound
+from tapct.records.models import is_random
 
 Family = Literal["all", "segmentation", "classification"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -88,7 +89,7 @@ class Model:
     @property
     def random(self) -> bool:
         """Whether its weights are random."""
-        return _is_random(next(iter(self.entries.values())).record)
+        return is_random(next(iter(self.entries.values())).record)
 
     @property
     def parameters(self) -> int:
@@ -225,10 +226,9 @@ def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) 
             f"there is no finished record to show in {results}, where TASK/CELL/record.json was expected "
             f"({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
         )
-    names = _names([entry.record for entry in main])
     by_task: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
-    for entry in main:
-        by_task[entry.record.task["name"]].append((names[_identity(entry.record)], entry))
+    for name, entry in zip(_names([entry.record for entry in main]), main, strict=True):
+        by_task[entry.record.task["name"]].append((name, entry))
     cells: dict[str, dict[str, Entry]] = {}
     for task, of_task in by_task.items():
         cells[task], incomparable = _comparable(task, of_task)
@@ -249,41 +249,16 @@ def _is_side_cell(record: Record) -> bool:
     return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
 
 
-def _is_random(record: Record) -> bool:
-    return record.encoder.get("weights") == "random"
-
-
 # -- Models --------------------------------------------------------------------------------------------
 
 
-def _identity(record: Record) -> str:
-    """Returns what makes two records of one model: the encoder, its weights and what it does to a scan."""
-    card = record.encoder["card"]
-    settings = {key: card[key] for key in ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")}
-    weights = {"random": _is_random(record), "weights_sha256": record.encoder.get("weights_sha256")}
-    return json.dumps(settings | weights, sort_keys=True)
-
-
-def _names(records: Sequence[Record]) -> dict[str, str]:
-    """Returns a name for each model: that of its card, and what tells it from others of the same name."""
-    first = {_identity(record): record for record in reversed(records)}
-    plain = {
-        key: record.encoder["card"]["display_name"] + (" (random weights)" if _is_random(record) else "")
-        for key, record in first.items()
-    }
-    names = {}
-    for key, name in plain.items():
-        twins = [json.loads(other) for other, theirs in plain.items() if theirs == name]
-        own = json.loads(key)
-        differing = [setting for setting in own if any(twin[setting] != own[setting] for twin in twins)]
-        names[key] = name + "".join(f", {_setting(setting, own[setting])}" for setting in differing)
-    return names
-
-
-def _setting(name: str, value: Any) -> str:
-    if name == "weights_sha256":
-        return f"weights {str(value)[:8]}"
-    return f"{name} {'native' if value is None else value}"
+def _names(records: Sequence[Record]) -> list[str]:
+    """Returns the name of each record's model: that of its card, and what tells it from others of the same name."""
+    plain = [
+        record.encoder["card"]["display_name"] + (" (random weights)" if is_random(record) else "")
+        for record in records
+    ]
+    return names_of(records, plain)
 
 
 def _models(cells: Mapping[str, Mapping[str, Entry]]) -> tuple[Model, ...]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from tapct import numeric
 from tapct.errors import RecordError
+from tapct.leaderboard.models import is_setting, names_of
+from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import CaseResult, ClassMetric, Record
 
 Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
@@ -118,6 +120,11 @@ def model_name(record: Record) -> str:
     return f"{name}@random" if record.encoder.get("weights") == "random" else name
 
 
+def model_names(records: Sequence[Record]) -> list[str]:
+    """Returns the `model_name` of each record, with the settings that tell models of one name apart."""
+    return names_of(records, [model_name(record) for record in records], by=is_setting)
+
+
 def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> None:
     """Refuses records of one model that are of different encoders, options or weights.
 
@@ -132,7 +139,13 @@ def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> Non
     for model, record in zip(models, records, strict=True):
         known = {key: record.encoder[key] for key in ("card", "weights_sha256") if key in record.encoder}
         own = json.loads(json.dumps(known))
-        _require_equal(model, first.setdefault(model, own), f"another record of {model}", own)
+        if CLASS in (identity := what_is_recorded(record)):
+            own |= identity
+        expected = first.setdefault(model, own)
+        both = CLASS in expected and CLASS in own  # an older record does not say
+        seen = {key: value for key, value in expected.items() if both or key in known}
+        _require_equal(model, seen, f"another record of {model}", {k: v for k, v in own.items() if both or k in known})
+        first[model] = expected | own
 
 
 def from_records(
@@ -149,7 +162,7 @@ def from_records(
         records: The records, all of the same cases and `comparison_settings`.
         metric: The metric.
         split: The split that is reported.
-        names: Names of the models; by default their `model_name`.
+        names: Names of the models; by default their `model_names`.
         vary: The settings in which the records may differ, because their effect is what is asked for.
 
     Raises:
@@ -157,7 +170,7 @@ def from_records(
     """
     if not records:
         raise RecordError("there is no record to compare")
-    models = tuple(names or map(model_name, records))
+    models = tuple(names or model_names(records))
     if len(set(models)) != len(models) or len(models) != len(records):
         raise RecordError(f"{len(records)} records need as many different names, not {list(models)}; give names=...")
     settings = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import Metric, from_records, model_name, require_one_encoder
+from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import Resampled, resample
 from tapct.leaderboard.summary import RESAMPLES, few_patients
@@ -76,13 +76,13 @@ def label_efficiency(
         records: One record per model, fraction and draw, which differ in nothing else.
         metric: The metric.
         split: The split that is reported.
-        names: Name of the model of each record; by default its `model_name`.
+        names: Name of the model of each record; by default its `model_names`.
         resamples: Number of resamples.
 
     Raises:
         RecordError: If records do not compare, or two are of one cell.
     """
-    models = list(names or map(model_name, records))
+    models = list(names or model_names(records))
     cells = [(m, *_trained_on(record)) for m, record in zip(models, records, strict=True)]
     twice = next((cell for cell in cells if cells.count(cell) > 1), None)
     if twice:

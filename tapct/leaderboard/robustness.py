@@ -7,7 +7,7 @@ import numpy as np
 
 from tapct import numeric
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import Metric, from_records, model_name, require_one_encoder
+from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, few_patients, summarise_task
 from tapct.records.record import Record
@@ -82,13 +82,13 @@ def robustness(
             nothing else.
         metric: The metric.
         split: The split that is reported.
-        names: Name of the model of each record; by default its `model_name`.
+        names: Name of the model of each record; by default its `model_names`.
         resamples: Number of resamples.
 
     Raises:
         RecordError: If records do not compare, or two are of one cell.
     """
-    models = list(names or map(model_name, records))
+    models = list(names or model_names(records))
     cells: dict[str | None, dict[str, Record]] = {None: {}}
     for model, record in zip(models, records, strict=True):
         under = cells.setdefault(_perturbation(record), {})

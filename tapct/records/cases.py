@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tapct.errors import RecordError
+from tapct.records.models import model_id
 from tapct.records.record import CaseResult, ClassMetric, Record
 
 CASES_FILE = "cases.parquet"
@@ -22,6 +23,7 @@ COLUMNS = pa.schema(
     [
         pa.field("task", pa.string(), nullable=False),
         pa.field("encoder", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
         pa.field("run", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
@@ -87,7 +89,7 @@ _MEND = "`tapct.records.write_record(record, folder)` makes it anew from the rec
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
-    of_record = {"task": record.task["name"], "encoder": record.encoder["card"]["name"]}
+    of_record = {"task": record.task["name"], "encoder": record.encoder["card"]["name"], "model": model_id(record)}
     for run in record.runs:
         for split, cases in run.cases.items():
             for case in cases:

@@ -197,16 +197,37 @@ def rebuilt_encoder(found: Found) -> Encoder:
     stock = json.loads(json.dumps(asdict(cls.card)))
     options = {key: about["card"][key] for key in EncoderCard.OPTIONS if about["card"][key] != stock[key]}
     own = set(inspect.signature(cls.__init__).parameters) - {"self", "weights", "precision", "deferred", "options"}
-    options |= {key: about[key] for key in own if key in about}
+    settings = (about.get("identity") or {}).get("settings", {}) | about  # older records have a few, by their names
+    options |= {key: settings[key] for key in own if key in settings and not _is_hash(settings[key])}
     return load_encoder(name, weights, deferred=True, precision=about["precision"], **options)
 
 
+def _is_hash(setting: Any) -> bool:
+    """Whether a setting was a file or a buffer, which cannot be made of its hash; the default stands in, or fails."""
+    return isinstance(setting, dict) and bool({"tensor", "array", "file", "folder"} & setting.keys())
+
+
 def _check_encoder(found: Found, description: dict[str, Any]) -> None:
+    if "identity" in found.record.encoder:
+        _check_settings(found, found.record.encoder["identity"], description["identity"])
     expected, there = found.record.encoder["weights_sha256"], description["weights_sha256"]
     if there != expected:
         raise RecordError(
             f"{found.path} was made with other weights of {found.record.encoder['card']['name']} than those here "
             f"(sha256 {expected[:12]}... and {there[:12]}...): put {found.record.encoder['weights']} where it was"
+        )
+
+
+def _check_settings(found: Found, expected: dict[str, Any], there: dict[str, Any]) -> None:
+    """Refuses an encoder of another class or other settings than the record's; older records do not say."""
+    known = {"class": expected["class"], **expected["settings"]}
+    ours = json.loads(json.dumps({"class": there["class"], **there["settings"]}))
+    differing = [key for key in {**known, **ours} if known.get(key) != ours.get(key)]
+    if differing:
+        key = differing[0]
+        raise RecordError(
+            f"{found.path} was made with another {', '.join(differing)} of {found.record.encoder['card']['name']} than "
+            f"can be had here: {key} was {known.get(key)}, and is {ours.get(key)}"
         )
 
 

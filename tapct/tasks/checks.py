@@ -3,9 +3,7 @@
 import difflib
 import functools
 import hashlib
-import inspect
 import json
-import os
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,11 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from tapct import terminal
 from tapct.errors import TapctError, TaskError
-from tapct.files import cache_folder, write_atomically
-from tapct.tasks import alignment, anatomy, landmarks, organs
+from tapct.files import cache_folder, stamp_of, write_atomically
+from tapct.source_code import code_of
+from tapct.tasks import alignment, anatomy
 from tapct.tasks.anatomy import Orientation
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.look import Look, look_at
+from tapct.volumes import files_of
 
 SHOWN = 10
 """Cases that a message names."""
@@ -134,8 +134,9 @@ def cases_of(datasets: Sequence[CTDataset]) -> list[CaseOf]:
 def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[CaseOf] = ()) -> Iterator[CaseCheck]:
     """Reads the cases that were not found sound before, and says of every case what was found.
 
-    A case is remembered by the name, size and time of its files in `checked/` of the cache folder, so that a
-    large dataset is read through once, and a file that changed is read again. One that is broken is not remembered.
+    A case is remembered in `checked/` of the cache folder by the stamps of its files (name, size, times, inode) and
+    the code that read them, so that a large dataset is read through once, and a file that changed is read again. One
+    that is broken is not remembered.
 
     Args:
         cases: Of one task; they are read as they are on disk, without perturbation.
@@ -152,18 +153,17 @@ def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[Cas
     memory = cache_folder() / "checked" / f"{name}.json"
     sound = _recall(memory)
     keys = {of: _key(*of) for of in cases}
-    todo = [
-        of for of, key in keys.items() if key not in sound or of in looks or (looks and sound[key].orientation.wrong)
-    ]
+    known = {of: sound[key] for of, key in keys.items() if key in sound}
+    todo = [of for of in keys if of not in known or of in looks or (looks and known[of].orientation.wrong)]
     if not todo:
-        yield from (CaseCheck(of, *sound[key]) for of, key in keys.items())
+        yield from (CaseCheck(of, *known[of]) for of in keys)
         return
     found = _read_all(name, todo, looks, num_workers)
     unread = set(keys) - set(todo)
     try:
         for of, key in keys.items():
-            check = CaseCheck(of, *sound[key]) if of in unread else CaseCheck(of, *next(found))
-            if not check.broken:
+            check = CaseCheck(of, *known[of]) if of in unread else CaseCheck(of, *next(found))
+            if key is not None and not check.broken:
                 sound[key] = _Found("", check.orientation, check.notes)
             yield check
     finally:
@@ -227,29 +227,24 @@ def _listed(messages: Sequence[str]) -> str:
     return "".join(f"\n  {message}" for message in messages[:SHOWN]) + rest
 
 
-def _key(dataset: CTDataset, case: str) -> str:
-    """Returns what decides what is found in a case: its files, how the task reads them, how organs are judged."""
-    stats = [(str(p.absolute()), *_stamp(p)) for p in dataset.paths(case)]
+def _key(dataset: CTDataset, case: str) -> str | None:
+    """Returns what decides what is found in a case: its files, how and by what code it is read, how organs are judged.
+
+    None where the code cannot be told: such a case is read each time.
+    """
+    try:
+        reading = dataset.reading
+    except TaskError:
+        return None
+    paths = dict.fromkeys([*dataset.scan_paths(case), *dataset.target_paths(case)])
+    stamps = [(str(file.absolute()), stamp_of(file)) for path in paths for file in files_of(path)]
     judged = _judge_sha256() if dataset.spec.kind == "segmentation" else None
-    content = [case, dataset.spec.name, dataset.spec.version, dataset.describe(), stats, judged]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([reading, case, stamps, judged], sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache
 def _judge_sha256() -> str:
-    source = "".join(inspect.getsource(module) for module in (alignment, anatomy, landmarks, organs))
-    return hashlib.sha256(source.encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Returns the number of files, their bytes, and the time of the newest, in ns; zeros for a missing path."""
-    if path.is_dir():
-        entries = [entry.stat() for entry in os.scandir(path)]
-    elif path.exists():
-        entries = [path.stat()]
-    else:
-        entries = []
-    return len(entries), sum(e.st_size for e in entries), max((e.st_mtime_ns for e in entries), default=0)
+    return code_of(anatomy.__name__, alignment.__name__).sha256
 
 
 def _recall(memory: Path) -> dict[str, _Found]:

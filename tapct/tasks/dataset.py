@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
+from tapct.source_code import code_of
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions
 from tapct.volumes import Volume, read_ct
@@ -66,6 +67,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
     perturbation: Perturbation | None = None
     """What is done to the scans after they are read; see `perturbed`."""
+
+    _perturbing: tuple[dict[str, Any], ...] = ()
 
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
@@ -148,6 +151,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """Returns the dataset with its scans perturbed (None: as they are), and its labels where they must follow."""
         changed = copy.copy(self)
         changed.perturbation = perturbation
+        changed._perturbing = () if perturbation is None else (perturbation.identity(),)
         return changed
 
     def scan(self, case: str) -> Volume:
@@ -159,13 +163,29 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
     def scan_reading(self, case: str) -> list[Any]:
         """Returns everything beside the files that decides what the scan of a case is: stored features hang on it."""
-        reading = [self.spec.name, self.spec.version, self.describe(), case]
-        return reading if self.perturbation is None else [*reading, self.perturbation.identity()]
+        return [*self.reading, case, *self._perturbing]
 
     def target_reading(self, case: str) -> list[Any]:
         """Returns everything beside the files that decides what the target of a case is: stored labels hang on it."""
         whole = self.perturbation is None or not self.perturbation.changes_labels
-        return [self.spec.name, self.spec.version, self.describe(), case] if whole else self.scan_reading(case)
+        return [*self.reading, case] if whole else self.scan_reading(case)
+
+    @cached_property
+    def reading(self) -> list[Any]:
+        """What decides how all cases are read: name, version and options of the task, its class, code and libraries.
+
+        Raises:
+            TaskError: If the class is in no file, so that a change of it could not be told.
+        """
+        try:
+            code = code_of(*dict.fromkeys(cls.__module__ for cls in type(self).__mro__))
+        except LookupError as error:
+            raise TaskError(
+                f"{self.spec.name}: its class is defined in no file, so a change of its code could not be told "
+                f"({error}). Put it into a module, or use features: off"
+            ) from error
+        own = f"{type(self).__module__}.{type(self).__qualname__}"
+        return [self.spec.name, self.spec.version, self.describe(), own, code.sha256, code.libraries]
 
     def _table(self, split_file: Path | None) -> SplitTable:
         if split_file is not None:
@@ -220,7 +240,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return [self.ct_path(case), *self.target_paths(case)]
 
     def scan_paths(self, case: str) -> list[Path]:
-        """Returns the files that decide what `read_scan` gives."""
+        """Returns what `read_scan` reads: files, folders of DICOM slices, tables that say where to cut."""
         return [self.ct_path(case)]
 
     def setup(self) -> None:

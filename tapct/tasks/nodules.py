@@ -5,16 +5,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.files import stamp_of
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import MIN_SLICES
 from tapct.tasks.splits import Split
-from tapct.volumes import Volume, crop_mm, read_ct
+from tapct.volumes import Volume, crop_mm, files_of, read_ct
 from tapct.volumes.plausibility import LEAST_HU
 
 SIZE_MM = 50.0
@@ -128,12 +129,20 @@ class NoduleDataset(ClassificationDataset):
             raise TaskError(f"there is no list of nodules {self.list_path}. To obtain the data: {self.spec.source}")
         self.nodules = read_nodules(self.list_path, self.columns)
         self._check_list()
-        self._last: tuple[Path, Volume] | None = None
+        self._last: tuple[list[Any], Volume] | None = None
 
     @property
     @abc.abstractmethod
     def list_path(self) -> Path:
         """The list of nodules."""
+
+    @override
+    def scan_paths(self, case: str) -> list[Path]:
+        return list(dict.fromkeys([*super().scan_paths(case), self.list_path]))
+
+    @override
+    def scan_reading(self, case: str) -> list[Any]:
+        return [*super().scan_reading(case), self.nodules[case].centre_mm]  # the list was read some time ago
 
     def read_volume(self, case: str) -> Volume:
         """Returns what the crop of a case is cut out of."""
@@ -156,10 +165,10 @@ class NoduleDataset(ClassificationDataset):
         return self.nodules[case].centre_mm
 
     def _volume(self, case: str) -> Volume:
-        path = self.ct_path(case)
-        if self._last is None or self._last[0] != path:
+        which = [(file, stamp_of(file)) for path in self.scan_paths(case) for file in files_of(path)]
+        if self._last is None or self._last[0] != which:
             self._last = None  # lets go of the old scan before the new one comes
-            self._last = path, self.read_volume(case)
+            self._last = which, self.read_volume(case)
         return self._last[1]
 
     def _check_list(self) -> None:

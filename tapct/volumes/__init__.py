@@ -2,7 +2,7 @@
 
 from tapct.volumes.crop import crop_mm
 from tapct.volumes.geometry import Grid, Size
-from tapct.volumes.read import read_ct, read_labels
+from tapct.volumes.read import files_of, read_ct, read_labels
 from tapct.volumes.resample import LinearMap, resample_image, resample_labels, resample_one_hot
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 from tapct.volumes.windows import Stitcher, WindowPlan
@@ -17,6 +17,7 @@ __all__ = [
     "WindowPlan",
     "check_same_grid",
     "crop_mm",
+    "files_of",
     "read_ct",
     "read_labels",
     "resample_image",

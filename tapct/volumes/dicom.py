@@ -20,6 +20,12 @@ from tapct.volumes.plausibility import implausible_hu
 from tapct.volumes.sizes import check_memory
 from tapct.volumes.slices import Slice, gantry_tilt_deg, stack_affine
 
+DECODERS = (
+    *("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
+    *("python-gdcm", "pyjpegls", "pillow"),
+)
+"""Distributions that pydicom hands compressed pixels to, where they are installed."""
+
 LEAST_TILT_DEG = 0.5
 """Less is rounding of the positions; a gantry is tilted by whole degrees or halves."""
 

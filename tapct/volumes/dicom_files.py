@@ -82,7 +82,7 @@ def ct_headers(folder: Path, tags: Sequence[str]) -> dict[Path, pydicom.Dataset]
     """
     headers: dict[Path, pydicom.Dataset] = {}
     flaws: dict[Path, str] = {}
-    for path in _candidates(sorted(folder.iterdir())):
+    for path in series_files(folder):
         flaw = _flaw(path)
         if flaw is not None:
             flaws[path] = flaw
@@ -99,6 +99,18 @@ def ct_headers(folder: Path, tags: Sequence[str]) -> dict[Path, pydicom.Dataset]
             "copy was interrupted, repeat it; if it is no slice, move it away."
         )
     return headers
+
+
+def series_files(folder: Path) -> list[Path]:
+    """Returns what is read, or refused, as the series of a folder: the files that no name shows to be something else.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files, ordered by name.
+    """
+    return _candidates(sorted(folder.iterdir()))
 
 
 def may_hold_series(files: Iterable[Path]) -> bool:
@@ -119,7 +131,7 @@ def dicom_patient(folder: Path) -> str | None:
     Raises:
         VolumeError: A slice cannot be read.
     """
-    slices = (path for path in _candidates(sorted(folder.iterdir())) if _has_mark(path))
+    slices = (path for path in series_files(folder) if _has_mark(path))
     patients = (str(read_dataset(path, ["PatientID"]).get("PatientID") or "").strip() for path in slices)
     return next(filter(None, patients), None)
 

@@ -8,7 +8,6 @@ import abc
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from typing_extensions import override
 
 from tapct.errors import TaskError, nearest
+from tapct.source_code import code_of
 from tapct.volumes.geometry import Grid
 from tapct.volumes.plausibility import LEAST_HU
 from tapct.volumes.resample import LinearMap
@@ -51,8 +51,8 @@ class Perturbation(abc.ABC):
         return {"kind": self.kind, **asdict(self)}
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that the changed scan depends on beside the scan: parameters, and the code here."""
-        return {**self.describe(), "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}
+        """Returns everything that the changed scan depends on beside the scan: parameters, and its code."""
+        return {**self.describe(), "code": code_of(type(self).__module__).sha256}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pydicom.misc import is_dicom
 
 from tapct.errors import VolumeError
 from tapct.volumes.dicom import load_dicom
-from tapct.volumes.dicom_files import SLICE_SUFFIXES
-from tapct.volumes.metaimage import load_metaimage
+from tapct.volumes.dicom_files import SLICE_SUFFIXES, series_files
+from tapct.volumes.metaimage import data_files, load_metaimage
 from tapct.volumes.nifti import load_nifti, nifti_grid
 from tapct.volumes.orient import Stored, to_spl
 from tapct.volumes.plausibility import implausible_hu, raise_padding
@@ -112,25 +112,56 @@ def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
     return labels
 
 
+def files_of(path: str | Path) -> list[Path]:
+    """Returns the files that decide what `read_ct` and `read_labels` make of a path: stored features hang on them.
+
+    Labels without a place of their own take that of their scan (see `read_labels`), whose files come on top.
+
+    Args:
+        path: As `read_ct` takes it. Whatever else it is (a table, a file that is not there) stands for itself.
+
+    Returns:
+        The files, in an order that depends on their names alone; they need not be there.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            return [path]
+        if (folder := _series_folder(path)) is not None:
+            return series_files(folder)
+        if path.name.lower().endswith(_METAIMAGE):
+            return [path, *data_files(path)]
+    except (VolumeError, OSError):
+        pass  # the reader comes no further, and says why
+    return [path]
+
+
 def _load(path: Path) -> Stored:
     """The voxels in the file's own axis order, by what the path is."""
     if not path.exists():
         raise VolumeError(f"{path} does not exist. Check the path, and that links do not point to nowhere.")
-    if path.is_dir():
-        return load_dicom(path)
     name = path.name.lower()
+    if (folder := _series_folder(path)) is not None:
+        return load_dicom(folder)
     if name.endswith(_NIFTI):
         return load_nifti(path)
     if name.endswith(_METAIMAGE):
         return load_metaimage(path)
-    if path.suffix.lower() in SLICE_SUFFIXES or is_dicom(path):
-        return load_dicom(path.parent)
     if name.endswith(_PAIR):
         raise VolumeError(
             f"{path} is half of a pair .hdr and .img. Save the pair as one file, for example with nibabel.save("
             f"nibabel.load({path.name!r}), 'ct.nii.gz'), and check that left and right are right."
         )
     raise VolumeError(f"{path} is of no type that is read here. Supported: {SUPPORTED}.")
+
+
+def _series_folder(path: Path) -> Path | None:
+    """The folder whose series is read for a path: itself, or that of a slice; None for what is no DICOM."""
+    if path.is_dir():
+        return path
+    if path.name.lower().endswith(_NIFTI + _METAIMAGE):
+        return None
+    return path.parent if path.suffix.lower() in SLICE_SUFFIXES or is_dicom(path) else None
 
 
 def _borrowed_affine(path: Path, shape: tuple[int, ...], reference: Volume | None) -> np.ndarray:

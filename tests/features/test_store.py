@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -134,6 +135,19 @@ def test_every_flipped_bit_is_found_also_in_what_is_said_about_the_tensors(store
         assert entry.about == about, position
         assert torch.equal(entry.tensors["map"], content["map"]), position
     assert len(survived) < 8, "padding of the header at most"
+
+
+def test_an_entry_under_another_name_is_not_read(store):
+    store.save(KEYS[0], tensors(1), {})
+    for key in KEYS[1:3]:
+        store.path(key).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(store.path(KEYS[0]), store.path(KEYS[1]))
+    store.path(KEYS[0]).rename(store.path(KEYS[2]))
+    assert store.load(KEYS[0]) is None
+    for key in KEYS[1:3]:
+        with pytest.raises(FeatureError, match=r"is the entry of another key, .*renamed, or copied"):
+            TensorStore(store.folder).load(key)
+        assert "another key" in store.verify(key)
 
 
 def test_an_entry_of_another_format_is_not_read(store, monkeypatch):

@@ -141,6 +141,57 @@ def test_the_same_command_again_does_only_what_is_missing(tmp_path, monkeypatch)
     assert str(source / "c.nii.gz") not in {row.source for row in rows(store)}
 
 
+def test_a_scan_is_made_again_when_any_of_its_files_changed(tmp_path, monkeypatch):
+    source, store = tmp_path / "in", tmp_path / "store"
+    image = sitk.GetImageFromArray(scan())
+    image.SetSpacing((1.5, 1.5, 2.0))
+    source.mkdir()
+    sitk.WriteImage(image, source / "a.mhd")
+    header = (source / "a.mhd").read_text(encoding="utf-8").replace("a.raw", "voxels.bin")
+    (source / "a.mhd").write_text(header, encoding="utf-8")
+    voxels = (source / "a.raw").rename(source / "voxels.bin")
+    write(source / "b.nii.gz")
+    assert run(source, "-o", store) == 0
+    before = Store(store)
+    done = []
+    convert = module.convert
+    monkeypatch.setattr(module, "convert", lambda *args: done.append(args[0].path.name) or convert(*args))
+    for path in source.iterdir():
+        path.touch()
+    assert run(source, "-o", store) == 0
+    assert done == []
+    assert Store(store).digest == before.digest
+    stat = voxels.stat()
+    scan(seed=1).tofile(voxels)
+    os.utime(voxels, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run(source, "-o", store) == 0
+    assert done == ["a.mhd"]
+
+
+def test_a_store_of_before_files_were_hashed_is_gone_on_with(tmp_path, monkeypatch):
+    source, store = tmp_path / "in", tmp_path / "store"
+    write(source / "a.nii.gz")
+    assert run(source, "-o", store) == 0
+    lines = [json.loads(line) for line in (store / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        del line["source_sha256"], line["code_sha256"]
+    (store / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    monkeypatch.setattr(module, "convert", lambda *_: pytest.fail("made again"))
+    assert run(source, "-o", store) == 0
+
+
+def test_volumes_of_other_code_are_said_and_made_again_on_demand(tmp_path, monkeypatch, capsys):
+    source, store = tmp_path / "in", tmp_path / "store"
+    write(source / "a.nii.gz")
+    assert run(source, "-o", store) == 0
+    assert "other code" not in capsys.readouterr().out
+    monkeypatch.setattr(module, "_code_sha256", lambda: "another")
+    assert run(source, "-o", store) == 0
+    assert "made by other code than today's" in capsys.readouterr().out
+    assert run(source, "-o", store, "--verify") == 0
+    assert [row.code_sha256 for row in rows(store)] == ["another"]
+
+
 def test_verify_makes_damaged_files_again(tmp_path):
     source, store = tmp_path / "in", tmp_path / "store"
     write(source / "a.nii.gz")

@@ -106,10 +106,11 @@ def test_a_changed_level_or_changed_code_is_a_miss(root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(PERTURBATIONS, "noise-30hu", Noise(31.0))
         assert filled(tmp_path, data(root, "noise-30hu")).extracted == 2
-    edited = tmp_path / "perturb.py"
-    edited.write_text(Path(perturb.__file__).read_text(encoding="utf-8") + "# mended\n", encoding="utf-8")
+    source, edited = Path(perturb.__file__).read_text(encoding="utf-8"), tmp_path / "perturb.py"
     monkeypatch.setattr(perturb, "__file__", str(edited))
-    assert filled(tmp_path, data(root, "noise-30hu")).extracted == 2
+    for addition, extracted in (("# mended\n", 0), ("MENDED = True\n", 2)):
+        edited.write_text(source + addition, encoding="utf-8")
+        assert filled(tmp_path, data(root, "noise-30hu")).extracted == extracted
     assert filled(tmp_path, data(root)).extracted == 2  # the reported scans without noise were never asked for
 
 

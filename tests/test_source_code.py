@@ -1,0 +1,163 @@
+"""The code behind a value: what changes its hash, what does not, and which modules and libraries belong to it."""
+
+import importlib
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tapct.source_code import ABSENT, WITHOUT_EFFECT, code_of, source_sha256
+
+SOURCE = '''"""About."""
+
+import math
+
+LOW = -1000  # HU
+
+
+class Clip:
+    """Clips."""
+
+    low = LOW
+    """Lowest."""
+
+    def __call__(self, x):
+        """Returns it clipped."""
+        # to the range
+        return max(x, self.low) if f"{x!r:>{4}} {'a'}" else "# no comment"
+'''
+
+
+def sha256(source):
+    return source_sha256(source.encode())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""About."""', '"""About clipping."""'),
+        ('"""About."""\n', ""),
+        ("  # HU", ""),
+        ("  # HU", "  # Hounsfield units, as everywhere"),
+        ('    """Clips."""\n\n', ""),
+        ('"""Lowest."""', '"""The lowest\n\n    value."""'),
+        ('"""Returns it clipped."""', "'''Returns it clipped.'''"),
+        ("\n\nclass", "\n\n\n\nclass"),
+        ("\n", "\r\n"),
+        ("        # to the range\n", ""),
+    ],
+)
+def test_comments_docstrings_and_blank_lines_are_no_code(old, new):
+    assert sha256(SOURCE.replace(old, new)) == sha256(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("-1000", "-150"),
+        ("max(", "min("),
+        ('"# no comment"', '"# a comment"'),
+        ("{'a'}", "{'b'}"),
+        ("!r:>{4}", "!r:>{5}"),
+        ("import math\n", "import cmath\n"),
+        ("    low = LOW\n", "low = LOW\n"),
+        ("x!r", "x!s"),
+        ("return max", "max"),
+    ],
+)
+def test_anything_else_is(old, new):
+    assert SOURCE.count(old)
+    assert sha256(SOURCE.replace(old, new)) != sha256(SOURCE)
+
+
+def test_a_text_that_is_no_docstring_is_code():
+    assert sha256('x = """a\n\nb"""\n') != sha256('x = """a\nb"""\n')
+    assert sha256('f"{g()}"\n') != sha256('"g"\n')
+
+
+PACKAGE = {
+    "__init__.py": "",
+    "encoder.py": "import numpy\nfrom .clip import clip\n\n\ndef build():\n    from .nets import net\n    return net\n",
+    "clip.py": "from mypkg import constants\nclip = constants.LOW\n",
+    "constants.py": "LOW = -1000\n",
+    "nets/__init__.py": "",
+    "nets/net.py": "import importlib\nimport scipy.ndimage\nlater = importlib.import_module('mypkg.late')\n",
+    "late.py": "from .missing_extra import nothing\nimport not_installed_anywhere\n",
+    "unused.py": "x = 1\n",
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A stranger's package on the path; nothing of it is imported."""
+    write(tmp_path / "site" / "mypkg", PACKAGE)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    importlib.invalidate_caches()
+    yield tmp_path / "site" / "mypkg"
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "beside", "rootless")]:
+        del sys.modules[name]
+
+
+def test_what_a_module_imports_of_its_package_belongs_to_it_wherever_it_stands(package):
+    found = code_of("mypkg.encoder")
+    modules = {f"mypkg.{name}" for name in ("encoder", "clip", "constants", "nets", "nets.net", "late")}
+    assert found.modules.keys() == {"mypkg", *modules}
+    assert found.libraries == {
+        "numpy": version("numpy"),
+        "scipy": version("scipy"),
+        "not_installed_anywhere": ABSENT,
+    }
+    assert "mypkg.nets.net" not in sys.modules
+    assert "mypkg.nets" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["encoder.py", "clip.py", "constants.py", "nets/net.py", "late.py", "__init__.py"])
+def test_a_change_of_any_of_them_is_another_code(name, package):
+    before = code_of("mypkg.encoder").sha256
+    source = (package / name).read_text(encoding="utf-8")
+    (package / name).write_text(f"# mended\n{source}", encoding="utf-8")
+    assert code_of("mypkg.encoder").sha256 == before
+    (package / name).write_text(f"{source}\nx = 2\n", encoding="utf-8")
+    assert code_of("mypkg.encoder").sha256 != before
+
+
+def test_neither_what_is_not_imported_nor_where_it_lies_counts(package, tmp_path, monkeypatch):
+    before = code_of("mypkg.encoder")
+    (package / "unused.py").write_text("x = 2\n", encoding="utf-8")
+    moved = shutil.copytree(package.parent, tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", [str(moved), *(p for p in sys.path if p != str(package.parent))])
+    sys.modules.pop("mypkg", None)
+    importlib.invalidate_caches()
+    assert code_of("mypkg.encoder") == before
+
+
+def test_a_file_beside_an_adapter_is_followed_and_a_library_is_not(package):
+    write(package.parent, {"rootless.py": "import beside\nimport monai\n", "beside.py": "LOW = 1\n"})
+    importlib.invalidate_caches()
+    before = code_of("rootless")
+    assert before.modules.keys() == {"rootless", "beside"}
+    assert before.libraries == {"monai": version("monai")}
+    (package.parent / "beside.py").write_text("LOW = 2\n", encoding="utf-8")
+    assert code_of("rootless").sha256 != before.sha256
+
+
+def test_a_module_in_no_file_is_an_error():
+    with pytest.raises(LookupError, match="no_such_module is in no file"):
+        code_of("no_such_module")
+
+
+def test_the_builds_of_a_library_are_one_version():
+    assert code_of("tapct.vit").libraries["torch"] == version("torch").partition("+")[0]
+
+
+def test_what_is_said_to_have_no_effect_is_there():
+    for name in WITHOUT_EFFECT:
+        importlib.import_module(name)
