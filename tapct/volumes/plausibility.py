@@ -57,7 +57,7 @@ def raise_padding(hu: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     padding = hu < PADDING_BELOW_HU
     if not padding.any():
         return hu, ()
-    values, numbers = np.unique(hu[padding], return_counts=True)
+    values, numbers = np.unique(np.rint(hu[padding]), return_counts=True)
     note = (
         f"{numbers.sum() / hu.size:.2%} of the voxels lie below {PADDING_BELOW_HU} HU, mostly at "
         f"{values[numbers.argmax()]:g}: padding outside the field of view, raised to {LEAST_HU:g} HU."
@@ -143,15 +143,18 @@ def _nothing_measured(measured: _Values) -> str | None:
 
 
 def _padding(values: _Values, measured: _Values) -> str | None:
-    """Padding is one value, or two, beside air and tissue in their own places; air of a wrong scale has noise."""
+    """Padding is one value, or two, beside air and tissue in their own places; air of a wrong scale has noise.
+
+    Where a scan was resampled after it was padded, its padding is one value to a rounding, but for a narrow border.
+    """
     below = values.ascending[: np.searchsorted(values.ascending, PADDING_BELOW_HU)]
-    numbers = np.sort(np.unique(below, return_counts=True)[1])
-    varied = float(numbers[:-2].sum()) / len(values.ascending)
+    numbers = np.sort(np.unique(np.rint(below), return_counts=True)[1]) / len(values.ascending)
+    varied, constant = float(numbers[:-2].sum()), float(numbers[-2:].sum())
     # Outside a round field of view lie 1 - pi/4 = 21 % of a square. What holds more, where air of a doubled slope
     # or intercept would lie, may be that air, unless there is air and tissue in their own places as well.
     doubled = values.share(-2060, -1990)
     instead = doubled > 0.25 and (measured.share(-1100, -850) < 0.001 or measured.share(-200, 200) < 0.1)
-    if varied < 0.02 and not instead:
+    if varied < max(0.02, 0.4 * constant) and not instead:
         return None
     middle = float(np.median(below))
     return (

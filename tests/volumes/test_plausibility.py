@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from tapct.errors import VolumeError
 from tapct.volumes import read_ct
@@ -82,6 +83,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
 }
 """What goes wrong on the way, and what the message must say."""
 
+
 HARMLESS: dict[str, Change] = {
     "as it is": np.asarray,
     "as whole numbers": lambda hu: np.rint(hu).astype(np.int16),
@@ -109,6 +111,19 @@ def test_a_mistake_is_refused_with_what_it_looks_like(mistake):
 @pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
 def test_a_good_scan_is_taken(change):
     assert [implausible_hu(change(real(name))) for name in ("abdomen", "chest")] == [None, None]
+
+
+@pytest.mark.parametrize("padding", [-2000, -3024, -32768])
+@pytest.mark.parametrize("path", [ABDOMEN_CT, CHEST_CT], ids=["abdomen", "chest"])
+def test_padding_that_was_resampled_with_the_scan_is_taken(path, padding):
+    """Its border is anything between padding and air, and within it is one value to a rounding."""
+    padded = torch.from_numpy(outside_the_circle(padding)(read_ct(path).hu[::8]).astype(np.float32))
+    size = [round(0.75 * n) for n in padded.shape[1:]]
+    hu = torch.nn.functional.interpolate(padded[:, None], size=size, mode="bilinear").numpy()[:, 0]
+    assert ((padding + 1 < hu) & (hu < -1500)).any()
+    scan = ct_volume(hu, np.diag([1.0, 1, 1, 1]), "resampled")
+    assert scan.hu.min() >= -1500
+    assert f"mostly at {padding}" in scan.notes[0]
 
 
 @needs_shared
