@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 from tapct import terminal
 from tapct.encoders import list_encoders
-from tapct.sweep import local, matrix
+from tapct.sweep import adaptors, local, matrix
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
@@ -47,6 +47,7 @@ class Sweep:
         max_steps: Optimizer steps; None is the variable MAX_STEPS, else the config's.
         runs: Runs; likewise, of N_RUNS.
         accelerator: Likewise, of ACCELERATOR.
+        adaptors: Names by comma, or "all"; None is the variable ADAPTOR, else each task's own.
         fractions: Shares of the training patients, each a cell of its own; empty is all patients.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": each a cell beside the unperturbed one.
@@ -61,6 +62,7 @@ class Sweep:
     max_steps: int | None = None
     runs: int | None = None
     accelerator: str | None = None
+    adaptors: str | None = None
     fractions: Sequence[float] = ()
     draws: int = 1
     perturbations: str | None = None
@@ -73,40 +75,44 @@ class Sweep:
         """
         folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
         configs = configs_by_task(folder)
-        benchmark = {task: path.parent != folder for task, path in configs.items()}
-        varied = variants(
-            self.encoders,
-            list_encoders(),
-            fractions=self.fractions,
-            draws=self.draws,
-            perturbations=self.perturbations,
-        )
-        tasks = choose("task", self.tasks, benchmark)
-        names = list(dict.fromkeys(variant.encoder for variant in varied))
-        weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), names)
+        tasks = choose("task", self.tasks, {task: path.parent != folder for task, path in configs.items()})
         overrides = tuple(Path(absolute(path)) for path in self.overrides)
         for path in overrides:
             if not path.is_file():
                 raise SweepError(f"there is no override {path}")
-        results = results_folder(self.results)
+        asked = adaptors.parse(self.adaptors or os.environ.get("ADAPTOR"))
+        return [cell for task in tasks for cell in self._of_task(task, configs[task], overrides, asked)]
+
+    def _of_task(self, task: str, config: Path, overrides: tuple[Path, ...], asked: Sequence[str]) -> list[Cell]:
+        varied = variants(
+            self.encoders,
+            list_encoders(),
+            adaptors=adaptors.of_task(task, config, overrides, asked),
+            fractions=self.fractions,
+            draws=self.draws,
+            perturbations=self.perturbations,
+        )
+        names = list(dict.fromkeys(variant.encoder for variant in varied))
+        weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), names)
+        folder = results_folder(self.results) / task
         return [
             Cell(
                 task=task,
                 encoder=variant.encoder,
                 label=variant.label,
-                folder=results / task / variant.label,
-                config=configs[task],
+                folder=folder / variant.label,
+                config=config,
                 overrides=overrides,
                 variables={**self._variables(weights.get(variant.encoder)), **variant.variables},
             )
-            for task in tasks
             for variant in varied
+            if adaptors.fits(variant)
         ]
 
     def _variables(self, weights: str | None) -> dict[str, str]:
         own = {"ENCODER_WEIGHTS": weights, "MAX_STEPS": self.max_steps, "N_RUNS": self.runs}
         asked: Mapping[str, object] = {**own, "ACCELERATOR": self.accelerator}
-        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS"}
+        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS", "ADAPTOR"}
         found = {name: os.environ[name] for name in kept if name in os.environ}
         found |= {name: absolute(found[name]) for name in ("DATA_ROOT", "SPLIT_FILE") if name in found}
         return found | {name: str(value) for name, value in asked.items() if value is not None}

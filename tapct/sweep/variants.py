@@ -1,7 +1,7 @@
-"""What a sweep varies beside encoder and task: random weights, a share of the training patients, a perturbation.
+"""What a sweep varies beside encoder and task: random weights, adaptor, a share of the training patients, perturbation.
 
 Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
-is varied behind it: `curia`, `curia@random`, `curia+fraction=0.1+draw=2`, `curia@random+perturbation=noise-30hu`.
+is varied behind it: `curia`, `curia@random`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,19 @@ def variants(
     encoders: str,
     known: Sequence[str],
     *,
+    adaptors: Sequence[str | None] = (None,),
     fractions: Sequence[float] = (),
     draws: int = 1,
     perturbations: str | None = None,
 ) -> list[Variant]:
     """Returns what was asked for, each once, the plain ones first.
 
+    Encoders and adaptors cross; shares and perturbations are each of every such pair, but not of one another.
+
     Args:
         encoders: Names by comma, each with `@random` behind it for random weights; `all` or `all@random`.
         known: The encoders that exist.
+        adaptors: Names of adaptors (see `tapct.sweep.adaptors`); None is the task's own, which has no label.
         fractions: Shares of the training patients; 1 is all of them. Empty is 1.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all"; each beside the unperturbed cell.
@@ -49,7 +53,11 @@ def variants(
     Raises:
         SweepError: If a name does not exist, or a number cannot be.
     """
-    base = [_of_encoder(name, known) for name in _names(encoders, known)]
+    base = [
+        one if adaptor is None else _with(one, f"+adaptor={_in_a_label(adaptor)}", {"ADAPTOR": adaptor})
+        for one in (_of_encoder(name, known) for name in _names(encoders, known))
+        for adaptor in adaptors
+    ]
     wrong = [share for share in fractions if not 0 < share <= 1]
     if wrong or draws < 1:
         raise SweepError(
@@ -91,6 +99,11 @@ def _of_encoder(name: str, known: Sequence[str]) -> Variant:
 
 def _has_weights(encoder: str) -> bool:
     return encoder_class(encoder).card.weights.needed
+
+
+def _in_a_label(adaptor: str) -> str:
+    """Returns the name of an adaptor as every file system takes it: `linear-mean-max` for `linear:mean+max`."""
+    return adaptor.replace(":", "-").replace("+", "-")
 
 
 def _with(one: Variant, suffix: str, variables: Mapping[str, str]) -> Variant:

@@ -1,9 +1,10 @@
-"""Random weights, shares of the training patients and perturbations as cells of their own."""
+"""Random weights, adaptors, shares of the training patients and perturbations as cells of their own."""
 
 import pytest
 
 from tapct.sweep import commands
 from tapct.sweep.cell import SweepError
+from tapct.sweep.variants import encoder_of
 from tapct.volumes.perturb import PERTURBATIONS
 
 
@@ -58,6 +59,10 @@ def test_each_perturbation_is_a_cell_beside_the_unperturbed_one():
         ({"fractions": (0.0,)}, "must be in"),
         ({"fractions": (0.5,), "draws": 0}, "must be in"),
         ({"perturbations": "nois"}, "there is no perturbation"),
+        ({"adaptors": "knnn"}, "there is no adaptor 'knnn'. Did you mean 'knn'"),
+        ({"adaptors": "abmil:max"}, "attention pools by itself"),
+        ({"adaptors": "linear:median"}, "not by 'median'"),
+        ({"adaptors": ","}, "name at least one adaptor"),
     ],
 )
 def test_what_cannot_be_is_refused(asked, words):
@@ -70,3 +75,71 @@ def test_shares_are_numbers():
     assert commands.shares(None) == []
     with pytest.raises(SweepError, match="write numbers"):
         commands.shares("a tenth")
+
+
+def test_each_adaptor_is_a_cell_and_the_tasks_own_has_no_label_of_its_own():
+    asked = "knn,linear:mean+max,abmil,linear, knn"
+    whole_scan = cells(tasks="fdg_pet_ct", adaptors=asked)  # its own is abmil
+    crop = cells(tasks="luna16", adaptors=asked)  # its own is linear
+    assert list(whole_scan) == [
+        "curia+adaptor=knn",
+        "curia+adaptor=linear-mean-max",
+        "curia",
+        "curia+adaptor=linear",
+    ]
+    assert list(crop) == ["curia+adaptor=knn", "curia+adaptor=linear-mean-max", "curia+adaptor=abmil", "curia"]
+    assert [c.settings()["model.init_args.adaptor"] for c in crop.values()] == [
+        "knn",
+        "linear:mean+max",
+        "abmil",
+        "linear",
+    ]
+    assert crop["curia"].settings() == cells(tasks="luna16")["curia"].settings(), "the cell that a plain sweep has"
+    assert {encoder_of(label) for label in (*crop, *whole_scan)} == {"curia"}
+    assert not any(set(label) & set(':*?"<>|/\\ ') for label in (*crop, *whole_scan))
+
+
+def test_all_adaptors_are_the_heads_and_cross_with_encoders_and_shares():
+    found = cells(encoders="curia,curia@random", tasks="luna16", adaptors="all", fractions=(0.1,), draws=1)
+    assert {label.removesuffix("+fraction=0.1+draw=0") for label in found} == {
+        f"{encoder}{adaptor}"
+        for encoder in ("curia", "curia@random")
+        for adaptor in ("", "+adaptor=knn", "+adaptor=prototype", "+adaptor=abmil")
+    }
+    assert found["curia@random+adaptor=knn+fraction=0.1+draw=0"].environment["ADAPTOR"] == "knn"
+
+
+def test_the_variable_is_the_option(monkeypatch):
+    monkeypatch.setenv("ADAPTOR", "linear")
+    assert list(cells(tasks="luna16")) == ["curia"]
+    assert list(cells(tasks="fdg_pet_ct")) == ["curia+adaptor=linear"]
+    assert list(cells(tasks="luna16", adaptors="knn")) == ["curia+adaptor=knn"]
+
+
+def test_segmentation_has_no_adaptors_and_says_so(capsys):
+    found = cells(tasks="amos22,luna16", adaptors="knn")
+    assert list(found) == ["curia", "curia+adaptor=knn"]
+    assert "ADAPTOR" not in found["curia"].environment
+    assert "amos22 has no adaptors" in capsys.readouterr().err
+
+
+def test_an_encoder_without_class_tokens_is_left_out_of_what_pools_them(capsys):
+    found = cells(encoders="tap-b-3d,suprem", tasks="luna16", adaptors="linear:cls,linear:mean")
+    assert list(found) == [
+        "tap-b-3d+adaptor=linear-cls",
+        "tap-b-3d+adaptor=linear-mean",
+        "suprem+adaptor=linear-mean",
+    ]
+    assert "suprem has no class token" in capsys.readouterr().err
+
+
+def test_a_config_that_fixes_its_adaptor_cannot_be_swept_over(tmp_path):
+    override = tmp_path / "fixed.yaml"
+    override.write_text("model:\n  init_args:\n    adaptor: knn\n")
+    assert list(cells(tasks="luna16", overrides=[str(override)])) == ["curia"]
+    with pytest.raises(SweepError, match=r"does not follow the variable ADAPTOR"):
+        cells(tasks="luna16", overrides=[str(override)], adaptors="linear")
+    other = tmp_path / "other.yaml"
+    other.write_text("model:\n  init_args:\n    adaptor: ${oc.env:ADAPTOR, knn}\n")
+    found = cells(tasks="luna16", overrides=[str(other)], adaptors="linear,knn")
+    assert list(found) == ["curia+adaptor=linear", "curia"], "the override's default is the task's own"

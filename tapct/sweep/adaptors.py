@@ -1,0 +1,88 @@
+"""The adaptors of a sweep: which cells of a task they make, beside the one of the task's own adaptor."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tapct.encoders import encoder_class
+from tapct.errors import TaskError
+from tapct.sweep.cell import Cell, SweepError
+from tapct.sweep.variants import Variant
+
+ALL = ("linear", "knn", "prototype", "abmil")
+"""What "all" means; how features are pooled is then each encoder's own."""
+
+SETTING = "model.init_args.adaptor"
+"""Where a config names its adaptor."""
+
+
+def parse(asked: str | None) -> list[str]:
+    """Returns the names of a comma-separated list, each once; none where nothing is asked for.
+
+    Raises:
+        SweepError: If a name does not exist.
+    """
+    if asked is None:
+        return []
+    from tapct.probes.adaptors import Adaptor  # torch and eva, only where adaptors are asked for
+
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    if not names:
+        raise SweepError(f"name at least one adaptor ({', '.join(ALL)}), or all")
+    found = [one for name in names for one in (ALL if name == "all" else [name])]
+    try:
+        return list(dict.fromkeys(Adaptor.parse(name).name for name in found))
+    except TaskError as error:
+        raise SweepError(str(error)) from error
+
+
+def of_task(task: str, config: Path, overrides: tuple[Path, ...], asked: Sequence[str]) -> list[str | None]:
+    """Returns what `variants` takes for a task: None for its own adaptor, so that one cell never has two labels.
+
+    Args:
+        task: Name of the task.
+        config: Its config.
+        overrides: Further configs.
+        asked: The adaptors; none means the task's own.
+
+    Raises:
+        SweepError: If the config names its adaptor, but not by the variable ADAPTOR.
+    """
+    if not asked:
+        return [None]
+
+    def resolved(**variables: str) -> dict[str, str]:
+        # The encoder is any: what is asked is what the config makes of the variable.
+        cell = Cell(
+            task=task, encoder="", label="", folder=Path(), config=config, overrides=overrides, variables=variables
+        )
+        return cell.settings()
+
+    plain = resolved()
+    own = plain.get(SETTING)
+    if own is None and not plain.get("model.class_path", "").endswith("ClassificationProbe"):
+        print(f"{task} has no adaptors: only its plain cells run", file=sys.stderr)
+        return [None]
+    probed = next(one for one in (*asked, *ALL) if one != own)
+    if resolved(ADAPTOR=probed).get(SETTING) != probed:
+        raise SweepError(
+            f"{' over '.join(map(str, (*overrides[::-1], config)))}: {SETTING} does not follow the variable ADAPTOR, "
+            f"so no other adaptor can be run on {task}. Write: adaptor: ${{oc.env:ADAPTOR, {own or 'abmil'}}}"
+        )
+    return [None if one == own else one for one in asked]
+
+
+def fits(variant: Variant) -> bool:
+    """Returns whether an encoder has what its adaptor pools, and says so where it has not."""
+    if "ADAPTOR" not in variant.variables:
+        return True
+    from tapct.probes.adaptors import Adaptor
+
+    adaptor = Adaptor.parse(variant.variables["ADAPTOR"])
+    try:
+        if adaptor.is_solved:
+            adaptor.pooling_of(encoder_class(variant.encoder).card)
+    except TaskError as error:
+        print(f"left out: {variant.label}: {error}", file=sys.stderr)
+        return False
+    return True
