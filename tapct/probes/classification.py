@@ -59,7 +59,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             adaptor: What stands on the features: "abmil" (the paper's), "linear", "knn" or "prototype", the last three
                 with ":cls", ":mean", ":max" or ":mean+max" behind them to say how features are pooled; see
                 `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
-            settings: As in `FrozenEncoderProbe`.
+            settings: As in `tapct.probes.base.Probe`.
         """
         of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
         super().__init__(encoder, weights, of_eva=of_eva, **settings)

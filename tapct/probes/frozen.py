@@ -6,38 +6,30 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import safetensors.torch
 import torch
-from eva.core.models.modules import module
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from loguru import logger
-from torch import nn, optim
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import override
 
-from tapct import flags, telemetry
-from tapct.encoders import Encoder, Precision, load_encoder
-from tapct.errors import EncoderError, TaskError
-from tapct.features import CacheMode, EncodedCase, FeatureMemory, TensorStore
-from tapct.files import features_folder, write_atomically
-from tapct.probes.heads import Candidates, Chosen, DivergedError, Session, State
+from tapct import flags
+from tapct.errors import TaskError
+from tapct.features import EncodedCase
+from tapct.files import write_atomically
+from tapct.probes.base import Probe
+from tapct.probes.heads import Candidates, Chosen, DivergedError, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, training_settings
-from tapct.probes.solved import Solution
-from tapct.probes.source import CaseSource
-from tapct.records import CaseResult, CellSize, print_summary, read_record, write_record
-
-Mode = Literal["use", "refresh", "only-cached", "off"]
-"""What to do with stored features; see `tapct.features.CacheMode`."""
+from tapct.records import CaseResult, print_summary, read_record, write_record
 
 
-class FrozenEncoderProbe(module.ModelModule):
+class FrozenEncoderProbe(Probe):
     """A probe on a frozen encoder, run by eva.
 
     What eva 0.4.5 leaves to chance is settled here. Features of a case are extracted once, before the first step, and
@@ -46,158 +38,6 @@ class FrozenEncoderProbe(module.ModelModule):
     (eva copies one initialised head), and all see the cases in one order. The encoder stays in eval mode, without
     gradients, at one precision in every stage. A record is written as each run ends, from the objects that ran.
     """
-
-    encoder: Encoder
-    head_name: str
-    """Name of the attribute that holds the heads (one, once it is chosen)."""
-
-    def __init__(
-        self,
-        encoder: str | Encoder,
-        weights: str | None = None,
-        precision: Precision = "auto",
-        encoder_options: dict[str, Any] | None = None,
-        window_overlap: float = 0.0,
-        fit_windows: bool = False,
-        optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        learning_rates: list[float] | None = None,
-        select: Literal["best", "last"] = "best",
-        seed: int = 0,
-        runs_together: bool = True,
-        scale_features: bool = True,
-        head: str | None = None,
-        features: Mode = "use",
-        feature_folder: str | None = None,
-        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
-        feature_budget_gb: float | None = None,
-        feature_memory_gb: float = 4.0,
-        *,
-        of_eva: dict[str, Any],
-    ) -> None:
-        """Initializes what every probe has.
-
-        Args:
-            encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
-            weights: None for the published weights, the path of a file, or "random".
-            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
-            window_overlap: Share of overlap between windows, in [0, 1).
-            fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
-            optimizer: Of the head.
-            lr_scheduler: Of the head, stepped with the optimizer; None is a cosine that ends at zero.
-            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
-            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
-                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
-            seed: Run k starts from seed + k.
-            runs_together: Whether the runs of a session train side by side; the numbers are the same.
-            scale_features: Whether each channel is divided by its deviation over the training cases while the head
-                trains; see `tapct.probes.scaling`. False is the paper's plain protocol.
-            head: For `eva test` and `eva validate`: the folder of a session, or a `head.safetensors`, that was trained
-                before; `eva fit` trains its own.
-            features: What to do with stored features: "use", "refresh", "only-cached", "off".
-            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
-            feature_dtype: What they are stored as.
-            feature_budget_gb: What the folder may take, in GiB; older ones make room.
-            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
-            of_eva: Arguments of the eva module that the probe is derived from.
-        """
-        super().__init__(**of_eva)
-        self.encoder = _loaded(encoder, weights, precision, encoder_options)
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.window_overlap, self.fit_windows = window_overlap, fit_windows
-        self.learning_rates, self.select = learning_rates, select
-        self.seed, self.runs_together = seed, runs_together
-        self.scale_features = scale_features
-        self.head_path = head
-        self.source = CaseSource(
-            self.encoder,
-            TensorStore(feature_folder or features_folder(), feature_budget_gb),
-            FeatureMemory(int(feature_memory_gb * 2**30)),
-            mode=CacheMode(features),
-            dtype=feature_dtype,
-            overlap=window_overlap,
-            fit_windows=fit_windows,
-        )
-        self.session = Session()
-        self.run = 0
-        self._begun: int | None = None
-        self.loaded: LoadedHead | None = None
-        self.recorder = RunRecorder()
-
-    # -- What a probe says -----------------------------------------------------------------------------
-
-    seen: Literal["map", "embeddings"]
-    """Which features of a case a head sees."""
-
-    feature_weights: tuple[str, ...]
-    """Parameters of a head that multiply features, whose channels lie along their second axis."""
-
-    undecayed: tuple[str, ...] = ()
-    """Parameters of a head without weight decay."""
-
-    def build_head(self, classes: list[str]) -> nn.Module:
-        """Returns a freshly initialised head for these classes (with background, in segmentation)."""
-        raise NotImplementedError
-
-    def head_of(self, state: State) -> nn.Module:
-        """Returns a head that these weights fit into."""
-        return self.build_head(self.classes)
-
-    is_solved = False
-    """Whether heads are solved at once instead of trained by steps."""
-
-    def solve(self) -> Solution:
-        """Returns the head of the training cases, where `is_solved`."""
-        raise NotImplementedError
-
-    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
-        """Returns the mean loss of a head over cases."""
-        raise NotImplementedError
-
-    def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
-        """Returns what eva's metrics take, and the result of a head on a case.
-
-        Args:
-            head: The head.
-            case: The case.
-            reported: Whether this goes into the record, or only chooses a head while training.
-
-        Raises:
-            DivergedError: If the loss of the head is not finite.
-        """
-        raise NotImplementedError
-
-    def head_input(self, case: EncodedCase) -> torch.Tensor:
-        """Returns what a head sees of a case, (channels, values)."""
-        features = case.features
-        return features.map.flatten(1) if self.seen == "map" else features.embeddings.T
-
-    def prepare(self) -> None:
-        """Takes from the training cases what heads start from: the scale of their features."""
-        if self.scale_features and self.session.scale is None:
-            self.session.scale = self.source.channel_scale(self.trainer, self.seen, self.head_input)
-
-    def scaled(self, case: EncodedCase) -> EncodedCase:
-        """Returns a case as heads see it while they train."""
-        if self.session.scale is None:
-            return case
-        if self.seen == "map":
-            return replace(case, features=replace(case.features, map=self.session.scale.divided(case.features.map, 0)))
-        bag = self.session.scale.divided(case.features.embeddings, 1)
-        return replace(case, features=replace(case.features, embeddings=bag))
-
-    def folded(self, state: State) -> dict[str, torch.Tensor]:
-        """Returns the weights of a head for features that are not scaled."""
-        return dict(state) if self.session.scale is None else self.session.scale.folded(state, self.feature_weights)
-
-    def score(self, results: list[CaseResult]) -> float | None:
-        """Returns the task's ranked metric over cases; None where it is undefined."""
-        raise NotImplementedError
-
-    def cell_size(self) -> CellSize | None:
-        """Returns the size of feature cells and what it costs; None where no map is used."""
-        return None
 
     # -- The run ---------------------------------------------------------------------------------------
 
@@ -296,27 +136,6 @@ class FrozenEncoderProbe(module.ModelModule):
                 "gradient_clip_val clips the heads that train side by side as one; set runs_together: false and give "
                 "at most one learning rate"
             )
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes, from the dataset that the trainer holds.
-
-        Raises:
-            TaskError: If the dataset names none.
-        """
-        datasets = self.trainer.datamodule.datasets
-        for dataset in (datasets.train, datasets.val, datasets.test):
-            one = dataset[0] if isinstance(dataset, list) else dataset
-            if names := getattr(one, "classes", None):
-                return list(names)
-        raise TaskError("the datasets name no classes: give them a `classes` property, as eva's datasets have")
-
-    def full_precision(self) -> torch.autocast:
-        """Returns a context without autocast: sums over millions of voxels lose their digits in bf16.
-
-        The trainer's `precision` then changes nothing here; the encoder has its own.
-        """
-        return torch.autocast(self.device.type, enabled=False)
 
     @property
     def trained_head(self) -> nn.Module:
@@ -528,19 +347,3 @@ def _run_index(trainer: pl.Trainer) -> int:
     """Returns which run of its session this is; eva tells it only by the name of the log folder."""
     name = Path(str(trainer.log_dir)).name
     return int(name.removeprefix("run_")) if name.startswith("run_") else 0
-
-
-def _loaded(
-    encoder: str | Encoder, weights: str | None, precision: Precision, options: dict[str, Any] | None
-) -> Encoder:
-    """Returns an encoder by name, or the one that was given with its settings."""
-    if not telemetry.is_off():
-        logger.warning(f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home.")
-    if isinstance(encoder, str):
-        # Deferred: with every feature in the store, the network is never needed.
-        return load_encoder(encoder, weights, precision=precision, deferred=True, **(options or {}))
-    if weights is not None or options or precision != "auto":
-        raise EncoderError(
-            "an encoder given by class_path takes its weights, precision and options in its own init_args"
-        )
-    return encoder
