@@ -21,10 +21,21 @@ LOWER_IS_BETTER: frozenset[Metric] = frozenset({"hd95_mm_native"})
 PAIR_METRICS: frozenset[Metric] = frozenset({"MicroAUROC", "MicroAP"})
 """Metrics of all (case, label) pairs; every other one is a mean over cases."""
 
-Variable = Literal["train_fraction", "train_draw", "perturbation"]
+Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor"]
 """What records of one task may be made to differ in, to see what it does."""
 
-_PLAIN: dict[Variable, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
+_OF_THE_ADAPTOR = frozenset(
+    {
+        *("adaptor", "select", "steps", "accumulate_grad_batches", "gradient_clip_val", "lr_scheduler", "optimizer"),
+        *("number of learning rates", "looks at the selection cases"),
+    }
+)
+"""What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
+
+_PAPER_ADAPTOR = "abmil"
+"""The adaptor of every classification record from before adaptors were named."""
+
+_PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
 """What these are in records from before they could be set."""
 
 _TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
@@ -125,6 +136,29 @@ def model_names(records: Sequence[Record]) -> list[str]:
     return names_of(records, [model_name(record) for record in records], by=is_setting)
 
 
+def adaptor_of(record: Record) -> str | None:
+    """Returns the adaptor of a record; None of a task whose features are not pooled."""
+    if record.task.get("kind") != "classification":
+        return None
+    return record.probe.get("adaptor", _PAPER_ADAPTOR)
+
+
+EXTERNAL = "External validation:"
+"""How the notice of heads that were trained on another task or split begins."""
+
+
+def external(record: Record) -> str | None:
+    """Returns what must stand beside numbers of heads that were trained before, elsewhere; None of those that were not.
+
+    What they reach and what heads reach that were trained on the task's own training cases are never ranked together.
+    """
+    head_from = record.probe.get("head_from")
+    if not head_from:
+        return None
+    trained = f"on {head_from['name']}" if head_from.get("name") else "nobody knows on what (a head without a record)"
+    return f"{EXTERNAL} the heads were trained {trained}, not in these runs."
+
+
 def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> None:
     """Refuses records of one model that are of different encoders, options or weights.
 
@@ -173,8 +207,9 @@ def from_records(
     models = tuple(names or model_names(records))
     if len(set(models)) != len(models) or len(models) != len(records):
         raise RecordError(f"{len(records)} records need as many different names, not {list(models)}; give names=...")
+    free = {*vary, *(_OF_THE_ADAPTOR if "adaptor" in vary else ())}
     settings = [
-        {key: value for key, value in comparison_settings(record, metric).items() if key not in vary}
+        {key: value for key, value in comparison_settings(record, metric).items() if key not in free}
         for record in records
     ]
     for name, record, own in zip(models, records, settings, strict=True):
@@ -202,7 +237,7 @@ def from_records(
         values=collect(lambda name, case: _value(name, case, metric)),
         targets=np.array([list((case.target or {}).values()) for case in cases]) if pairs else None,
         probabilities=collect(lambda _, case: list((case.probabilities or {}).values())) if pairs else None,
-        notice=records[0].notice,
+        notice=" ".join(filter(None, [records[0].notice, external(records[0])])) or None,
     )
 
 
@@ -232,7 +267,9 @@ def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
     if "learning_rates" in probe:
         settings["number of learning rates"] = len(probe["learning_rates"] or [None])
     if head_from := probe.get("head_from"):  # trained elsewhere: external validation
-        settings["trained on"] = [head_from.get("name"), head_from.get("split_sha256")]
+        # Of a head without a record nobody knows what trained it: it compares with itself alone.
+        unknown = None if "record" in head_from else head_from.get("sha256")
+        settings["trained on"] = [head_from.get("name"), head_from.get("split_sha256"), unknown]
     settings["looks at the selection cases"] = _looks(record)
     if metric == "nsd_native":
         settings["nsd_tolerance_mm"] = probe["nsd_tolerance_mm"]
@@ -252,7 +289,7 @@ def _without(value: Any, keys: frozenset[str]) -> Any:
 def _looks(record: Record) -> list[int]:
     """Returns how often each candidate head was looked at on the selection cases; the numbers that occur."""
     candidates = [c for run in record.runs for c in (run.selection or {}).get("candidates", [])]
-    return sorted({len(candidate["scores"]) for candidate in candidates})
+    return sorted({len(candidate["scores"]) if "scores" in candidate else 1 for candidate in candidates})
 
 
 def _tables(name: str, record: Record, split: str) -> list[dict[str, CaseResult]]:

@@ -2,12 +2,13 @@
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tapct import numeric
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import model_name
+from tapct.leaderboard.inputs import adaptor_of, external, model_name
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.robustness import robustness
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 
 
 def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[dict[str, str], list[str]]:
-    """Returns the tables of what was varied, each by the task's ranked metric.
+    """Returns the tables of what was varied, each by the task's ranked metric, and under each adaptor by itself.
 
     Args:
         records: All records of a results folder.
@@ -33,26 +34,29 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     left_out = []
-    for task in sorted({record.task["name"] for record in records}):
-        of_task = [record for record in records if record.task["name"] == task]
-        unperturbed = [record for record in of_task if record.task.get("perturbation") is None]
-        whole = [record for record in of_task if record.task.get("train_fraction", 1.0) == 1.0]
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.task["name"], adaptor_of(record) or "", external(record) or ""].append(record)
+    for (task, adaptor, _), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
+        unperturbed = [record for record in of_group if record.task.get("perturbation") is None]
+        whole = [record for record in of_group if record.task.get("train_fraction", 1.0) == 1.0]
         try:
             if any(record.task.get("train_fraction", 1.0) != 1.0 for record in unperturbed):
-                rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, resamples)
+                rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, adaptor, resamples)
             if any(record.task.get("perturbation") is not None for record in whole):
-                rows[ROBUSTNESS_FILE] += _drop_rows(whole, resamples)
+                rows[ROBUSTNESS_FILE] += _drop_rows(whole, adaptor, resamples)
         except RecordError as error:
-            left_out.append(f"{task}, what was varied: {error}")
+            left_out.append(f"{task}{f' with {adaptor}' if adaptor else ''}, what was varied: {error}")
     return {name: _csv(found) for name, found in rows.items() if found}, left_out
 
 
-def _label_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
+def _label_rows(records: Sequence[Record], adaptor: str, resamples: int) -> Iterator[Row]:
     found, older = label_efficiency(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for model, points in found.curves.items():
         for point in points:
             yield {
-                **{"task": found.task, "metric": found.metric, "model": model, "fraction": point.fraction},
+                **{"task": found.task, "metric": found.metric, "model": model, "adaptor": adaptor},
+                **{"fraction": point.fraction},
                 **{"train_patients": point.patients, **_numbers("", point.estimate)},
                 **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
                 **{"reported_patients": found.num_patients, "reason": point.estimate.reason},
@@ -60,11 +64,12 @@ def _label_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
             }
 
 
-def _drop_rows(records: Sequence[Record], resamples: int) -> Iterator[Row]:
+def _drop_rows(records: Sequence[Record], adaptor: str, resamples: int) -> Iterator[Row]:
     found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for drop in found.drops:
         yield {
-            **{"task": found.task, "metric": found.metric, "model": drop.model, "perturbation": drop.perturbation},
+            **{"task": found.task, "metric": found.metric, "model": drop.model, "adaptor": adaptor},
+            **{"perturbation": drop.perturbation},
             **_numbers("clean", drop.clean),
             **_numbers("perturbed", drop.perturbed),
             **_numbers("drop", drop.drop),

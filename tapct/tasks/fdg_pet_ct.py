@@ -28,6 +28,7 @@ SPEC = TaskSpec(
     name="fdg_pet_ct",
     display_name="FDG-PET-CT",
     kind="classification",
+    adaptor="abmil",
     version=1,
     classes=("tumour",),
     metric="MicroAUROC",

@@ -17,6 +17,7 @@ SPEC = TaskSpec(
     name="luna16",
     display_name="LUNA16",
     kind="classification",
+    adaptor="linear",
     version=1,
     classes=("malignant",),
     metric="MicroAUROC",

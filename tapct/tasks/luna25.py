@@ -18,6 +18,7 @@ SPEC = TaskSpec(
     name="luna25",
     display_name="LUNA25",
     kind="classification",
+    adaptor="linear",
     version=1,
     classes=("malignant",),
     metric="MicroAUROC",

@@ -22,6 +22,7 @@ SPEC = TaskSpec(
     name="rsna2022",
     display_name="RSNA2022",
     kind="classification",
+    adaptor="abmil",
     version=1,
     classes=LABELS,
     metric="MicroAP",

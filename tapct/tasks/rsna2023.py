@@ -25,6 +25,7 @@ SPEC = TaskSpec(
     name="rsna2023",
     display_name="RSNA2023",
     kind="classification",
+    adaptor="abmil",
     version=1,
     classes=ORGANS,
     metric="MicroAUROC",

@@ -18,6 +18,7 @@ class TaskSpec:
         licence: Of the data.
         source: How to obtain the data.
         notice: What must stand beside every number, if anything.
+        adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
     """
 
     name: str
@@ -29,3 +30,4 @@ class TaskSpec:
     licence: str
     source: str
     notice: str | None = None
+    adaptor: str | None = None
