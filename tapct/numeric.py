@@ -72,6 +72,12 @@ def difference(one: ArrayLike, other: ArrayLike) -> np.ndarray:
     return np.where(equal(one, other), 0.0, np.subtract(one, other))
 
 
+def variance(values: ArrayLike, axis: int = 0) -> np.ndarray:
+    """Returns the variance (n - 1) of scores along an axis: exactly 0 where they are equal, NaN where one is."""
+    found = np.var(np.asarray(values, dtype=np.float64), axis=axis, ddof=1)
+    return np.where(found <= TOLERANCE**2, 0.0, found)
+
+
 def levels(scores: ArrayLike | Sequence[Any]) -> np.ndarray:
     """Returns whole numbers in the order of the scores, from 0; equal scores share one.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import Metric, from_records
+from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
+from tapct.leaderboard.inputs import Metric, adaptor_of, external, from_records
 from tapct.leaderboard.models import names_of
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.overlap import known_overlap
@@ -119,6 +120,8 @@ class Task:
         licence: Of the data; None for a task that is not installed here.
         summaries: The statistics under each protocol, which are the same object where it makes no difference; empty
             where no model has a record.
+        adaptor: What all its ranked numbers stand on; None where features are not pooled, or nothing was run.
+        grid: Its encoders under several adaptors, if there are several.
     """
 
     name: str
@@ -127,6 +130,8 @@ class Task:
     metric: str
     licence: str | None
     summaries: Mapping[Protocol, TaskSummary] = field(default_factory=dict)
+    adaptor: str | None = None
+    grid: AdaptorGrid | None = None
 
     @property
     def by_protocol(self) -> bool:
@@ -230,10 +235,21 @@ def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) 
     for name, entry in zip(_names([entry.record for entry in main]), main, strict=True):
         by_task[entry.record.task["name"]].append((name, entry))
     cells: dict[str, dict[str, Entry]] = {}
+    grids: dict[str, AdaptorGrid] = {}
     for task, of_task in by_task.items():
-        cells[task], incomparable = _comparable(task, of_task)
-        left_out += incomparable
-    tasks = _tasks(cells, resamples)
+        chosen, elsewhere = _trained_here(of_task)
+        by_adaptor: dict[str | None, list[tuple[str, Entry]]] = defaultdict(list)
+        for name, entry in chosen:
+            by_adaptor[adaptor_of(entry.record)].append((name, entry))
+        ranked = _ranked_adaptor(task, by_adaptor)
+        compared = {adaptor: _comparable(task, found) for adaptor, found in by_adaptor.items()}
+        cells[task] = compared[ranked][0]
+        left_out += [*elsewhere, *(out for _, incomparable in compared.values() for out in incomparable)]
+        if ranked is not None and len(compared) > 1:
+            found_grid, incomparable = _grid(ranked, {a or "": of for a, (of, _) in compared.items()}, resamples)
+            left_out += incomparable
+            grids |= {task: found_grid} if found_grid else {}
+    tasks = _tasks(cells, grids, resamples)
     return Board(
         models=_models(cells),
         tasks=tasks,
@@ -247,6 +263,55 @@ def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) 
 def _is_side_cell(record: Record) -> bool:
     """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
     return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
+
+
+def _trained_here(found: Sequence[tuple[str, Entry]]) -> tuple[list[tuple[str, Entry]], list[LeftOut]]:
+    """Returns the records of a task whose heads were trained in their runs, and the others with the reason.
+
+    Where there are none, the others are returned: their notice stands beside every number.
+    """
+    here = [(name, entry) for name, entry in found if external(entry.record) is None]
+    if not here:
+        return list(found), []
+    reasons = [(name, entry, external(entry.record)) for name, entry in found]
+    return here, [
+        LeftOut(
+            entry.path, f"{why} They are not ranked with heads that were trained on the task's training cases", name
+        )
+        for name, entry, why in reasons
+        if why
+    ]
+
+
+def _ranked_adaptor(task: str, found: Mapping[str | None, Sequence[object]]) -> str | None:
+    """Returns what a task is ranked on: its own adaptor where any record has it, else that of the most records."""
+    from tapct.tasks import list_tasks, task_class
+
+    own = task_class(task).spec.adaptor if task in list_tasks() else None
+    return own if own in found else min(found, key=lambda adaptor: (-len(found[adaptor]), adaptor or ""))
+
+
+def _grid(
+    ranked: str, found: Mapping[str, Mapping[str, Entry]], resamples: int
+) -> tuple[AdaptorGrid | None, list[LeftOut]]:
+    """Returns a task's encoders under its adaptors, and the records that do not compare with the ranked ones."""
+    first_name, first = next(iter(found[ranked].items()))
+    metric, left_out = _metrics(first.record)["native"], []
+    cells: dict[tuple[str, str], Record] = {}
+    for adaptor, of_adaptor in found.items():
+        for name, entry in of_adaptor.items():
+            try:
+                names = [f"{first_name} with {ranked}", f"{name} with {adaptor}"]
+                if entry is not first:
+                    from_records([first.record, entry.record], metric, names=names, vary={"adaptor"})
+            except RecordError as error:
+                left_out.append(LeftOut(entry.path, str(error), name))
+            else:
+                cells[name, adaptor] = entry.record
+    if len({adaptor for _, adaptor in cells}) < 2:
+        return None, left_out
+    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder["card"]["num_params"]}
+    return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), left_out
 
 
 # -- Models --------------------------------------------------------------------------------------------
@@ -293,8 +358,10 @@ def _comparable(task: str, found: Sequence[tuple[str, Entry]]) -> tuple[dict[str
     by_name: dict[str, Entry] = {}
     for name, entry in found:
         if name in by_name:
+            adaptor = adaptor_of(entry.record)
+            cell = f"{name} on {task}{f' with {adaptor}' if adaptor else ''}"
             raise RecordError(
-                f"{by_name[name].path} and {entry.path} are both of {name} on {task}: a table can show one. "
+                f"{by_name[name].path} and {entry.path} are both of {cell}: a table can show one. "
                 "Move the other out of the folder"
             )
         by_name[name] = entry
@@ -336,7 +403,9 @@ def _metrics(record: Record) -> dict[Protocol, Metric]:
     return dict.fromkeys(PROTOCOLS, record.task["metric"])
 
 
-def _tasks(cells: Mapping[str, Mapping[str, Entry]], resamples: int) -> tuple[Task, ...]:
+def _tasks(
+    cells: Mapping[str, Mapping[str, Entry]], grids: Mapping[str, AdaptorGrid], resamples: int
+) -> tuple[Task, ...]:
     """Returns the tasks that have records or are in the paper: segmentation first, and with records first."""
     from tapct.tasks import list_tasks, task_class
 
@@ -354,6 +423,8 @@ def _tasks(cells: Mapping[str, Mapping[str, Entry]], resamples: int) -> tuple[Ta
             metric=one["metric"],
             licence=spec.licence if spec else None,
             summaries=_summaries(records, resamples),
+            adaptor=adaptor_of(next(iter(records.values()))) if records else None,
+            grid=grids.get(name),
         )
         place = shipped.index(name) if spec else len(shipped)
         found.append(((FAMILIES.index(task.family), not records, place, name), task))

@@ -2,16 +2,18 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tapct import numeric
+from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.board import FAMILIES, METRICS, PROTOCOLS, Board, Family, Model, Task
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.paper import PAPER, PaperRow
-from tapct.records import Protocol
+from tapct.records import Protocol, Record
 
 ALL_TASKS = "(mean rank)"
 """Stands for the task in rows of the mean rank."""
@@ -42,6 +44,12 @@ class Row:
         notice: What must stand beside the number.
         older_protocol: How the number, or a part of a mean rank, was made otherwise than today's; empty if it was not.
         overlap: Pretraining data, as the card names them, that hold scans of the task.
+        adaptor: What stands on the features (classification).
+        cell_z_mm: Distance between feature cells along z (segmentation), the median over the cases.
+        cell_y_mm: Along y.
+        cell_x_mm: Along x.
+        cell_size_dice: Dice of the cell-size reference, native grid: a reference and no bound.
+        share_reached: The number as a share of it.
         flags: Ids of the record's red flags.
         weights_sha256: Hash of the weights.
         record: Fingerprint of the record.
@@ -67,6 +75,12 @@ class Row:
     notice: str = ""
     older_protocol: str = ""
     overlap: str = ""
+    adaptor: str = ""
+    cell_z_mm: float | None = None
+    cell_y_mm: float | None = None
+    cell_x_mm: float | None = None
+    cell_size_dice: float | None = None
+    share_reached: float | None = None
     flags: str = ""
     weights_sha256: str = ""
     record: str = ""
@@ -112,6 +126,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         "protocol": protocol if task.by_protocol else "",
         "metric": summary.metric,
         "overlap": "; ".join(model.overlap(task.name)),
+        "adaptor": task.adaptor or "",
     }
     if one is None:
         return Row(**base, reason=board.why_missing(model, task))
@@ -129,10 +144,25 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         cases=summary.num_cases,
         notice=summary.notice or "",
         older_protocol=model.older_protocol(task.name),
+        **(_cell_size(record, one.estimate.value) if protocol == "native" else {}),
         flags=" ".join(flag.id for flag in record.flags),
         weights_sha256=str(record.encoder.get("weights_sha256") or ""),
         record=record.fingerprint,
     )
+
+
+def _cell_size(record: Record, value: float | None) -> dict[str, Any]:
+    size = record.cell_size
+    if size is None:
+        return {}
+    lengths = zip(("cell_z_mm", "cell_y_mm", "cell_x_mm"), size.size_mm, strict=True)
+    return {**dict(lengths), "cell_size_dice": size.dice, "share_reached": share_reached(record, value)}
+
+
+def share_reached(record: Record, value: float | None) -> float | None:
+    """Returns a Dice on the native grid as a share of the cell-size reference; None where either is missing or 0."""
+    reference = None if record.cell_size is None else record.cell_size.dice
+    return value / reference if value is not None and reference else None
 
 
 def _numbers(estimate: Estimate) -> dict[str, Any]:
@@ -169,8 +199,43 @@ def to_csv(board: Board) -> str:
     return text.getvalue()
 
 
+ADAPTORS_FILE = "adaptors.csv"
+
+
+def adaptors_to_csv(board: Board) -> str | None:
+    """Returns a line per model and adaptor of the tasks that were run with several; None without any."""
+    found = [row for task in board.tasks if task.grid for row in _adaptor_rows(task, task.grid)]
+    if not found:
+        return None
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(numeric.rounded, found))
+    return text.getvalue()
+
+
+def _adaptor_rows(task: Task, grid: AdaptorGrid) -> Iterator[dict[str, Any]]:
+    for model, adaptor in itertools.product(grid.models, grid.adaptors):
+        one = grid.cells.get((model, adaptor))
+        number = one.estimate if one else Estimate(None, None, None, "not run")
+        yield {
+            **{"task": task.name, "metric": grid.metric, "model": model, "adaptor": adaptor},
+            **{"ranked": adaptor == grid.ranked, **_numbers(number)},
+            **{"seed_spread": one.seed_spread if one else None, "patients": grid.num_patients},
+            "notice": " ".join(filter(None, [grid.notice, *grid.warnings])),
+        }
+
+
+def _adaptors(task: Task, grid: AdaptorGrid) -> dict[str, Any]:
+    """Returns a task's grid and the components of its variance, as JSON has them."""
+    models, adaptors = grid.crossed
+    components = [asdict(component) for component in grid.components]
+    variance = {"models": models, "adaptors": adaptors, "reason": grid.reason, "components": components}
+    return {"task": task.name, "cells": [*_adaptor_rows(task, grid)], "variance": variance}
+
+
 def to_json(board: Board) -> str:
-    """Returns the rows, with the differences between all pairs of models and what was left out."""
+    """Returns the rows, with the differences between all pairs of models, the adaptors and what was left out."""
     differences = [
         {"task": task.name, "protocol": protocol if task.by_protocol else "", **asdict(difference)}
         for task in board.tasks
@@ -183,6 +248,7 @@ def to_json(board: Board) -> str:
         "notices": board.notices,
         "rows": [asdict(row) for row in rows(board)],
         "differences": differences,
+        "adaptors": [_adaptors(task, task.grid) for task in board.tasks if task.grid],
         "left_out": [asdict(out) for out in board.left_out],
     }
     return json.dumps(numeric.rounded(content), indent=1, ensure_ascii=False) + "\n"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tapct import numeric
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
@@ -147,4 +148,4 @@ def _spread(values: np.ndarray) -> float | None:
     """Returns the root mean square over columns of the standard deviations of (n, columns) values."""
     if len(values) < 2 or values.size == 0 or np.isnan(values).any():
         return None
-    return float(np.sqrt(values.var(axis=0, ddof=1).mean()))
+    return float(np.sqrt(numeric.variance(values).mean()))

@@ -15,7 +15,8 @@ from tapct.records import read_records
 def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
-    Where records vary the training patients or perturb the scans, also `label_efficiency.csv` and `robustness.csv`.
+    Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
+    and `adaptors.csv`.
 
     Args:
         results: The results folder, `RESULTS/TASK/CELL/record.json`.
@@ -34,11 +35,15 @@ def build(results: Path, site: Path, *, resamples: int = RESAMPLES) -> int:
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in tables.items()}
     varied, unvaried = variations.tables(list(found.sound.values()), resamples=resamples)
     contents |= varied
+    if (adaptors := exports.adaptors_to_csv(board)) is not None:
+        contents[exports.ADAPTORS_FILE] = adaptors
     contents["index.html"] = render(board)  # last: a page that is there has its tables
     for name, content in contents.items():
         try:
             files.write_atomically(site / name, content)
-            for stale in set(variations.FILES) - set(contents):  # of records that are no longer there
+            for stale in {*variations.FILES, exports.ADAPTORS_FILE} - set(
+                contents
+            ):  # of records that are no longer there
                 (site / stale).unlink(missing_ok=True)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error

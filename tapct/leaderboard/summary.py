@@ -193,5 +193,5 @@ def _model(name: str, value: Estimate, seeds: np.ndarray) -> ModelSummary:
         name=name,
         estimate=value,
         seeds=tuple(None if np.isnan(seed) else float(seed) for seed in seeds),
-        seed_spread=float(seeds.std(ddof=1)) if defined else None,
+        seed_spread=float(np.sqrt(numeric.variance(seeds))) if defined else None,
     )

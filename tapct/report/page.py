@@ -148,11 +148,13 @@ def _curves(found: Found) -> Iterator[Chart]:
     chosen: list[tuple[float, float]] = []
     for run in record.runs:
         selection = run.selection or {}
+        if "learning_rate" not in selection:  # solved: no rates, no steps
+            continue
         if selection.get("score") is not None:
             chosen.append((selection["step"], selection["score"]))
         for candidate in selection.get("candidates", []):
             rate = candidate["learning_rate"]
-            points = [(step, score) for step, score in candidate.get("scores", []) if score is not None]
+            points = [(step, score) for step, score in candidate["scores"] if score is not None]
             if points:
                 looks[f"run {run.run}{'' if rate is None else f', rate {rate:g}'}"] = points
     if looks:

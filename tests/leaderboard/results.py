@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from tapct.encoders import encoder_class
-from tapct.records import RECORD_FILE, CaseResult, Flag, Record, RunRecord
+from tapct.records import RECORD_FILE, CaseResult, CellSize, Flag, Record, RunRecord
 from tapct.tasks import task_class
 
 SEGMENTATION = ("amos22", "lits17", "kits23", "totalsegmentator", "msd_pancreas")
@@ -18,6 +18,8 @@ ENCODERS = (
     *("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d", "curia", "suprem"),
     *("ct-fm", "vista3d", "voco-b", "fmcib", "voxelfm", "merlin", "astra"),
 )
+SOLVED = {"setting": 0.1, "score": 0.7, "candidates": [{"setting": 0.1, "score": 0.7, "loss": 0.5}]}
+"""What a solved head was chosen from: as `tapct.probes.solved` has it."""
 FLAG = Flag(id="chance-level", message="The interval holds what chance gives: check the weights.", detail="0.50")
 
 
@@ -34,23 +36,27 @@ def record(
     card: Mapping | None = None,
     more_task: Mapping | None = None,
     notice: str | None = None,
+    adaptor: str | None = None,
+    more_probe: Mapping | None = None,
+    cell_size: CellSize | None = None,
 ) -> Record:
     """A record as `eva fit` writes it, for an encoder that is as good as `ability` (in logits)."""
     spec = task_class(task).spec
     own = asdict(encoder_class(encoder).card) | dict(card or {})
     easy = np.random.default_rng(_seed(task)).normal(size=patients)
-    key = f"{task} {encoder} {random} {ability}"
+    key = f"{task} {encoder} {random} {ability}" + (f" {adaptor}" if adaptor else "")
+    solved = adaptor not in (None, "abmil")
     simulate = _segmented if spec.kind == "segmentation" else _classified
     runs = []
     for run in range(seeds):
-        rng = np.random.default_rng(_seed(f"{key} {run}"))
+        rng = np.random.default_rng(_seed(f"{key} {0 if solved else run}"))
         cases = simulate(spec, easy, key, ability + rng.normal(0, 0.02), rng)
         runs.append(
             RunRecord(
                 run=run,
                 seed=run,
                 probe_sha256=_sha256(f"probe {key} {run}"),
-                selection={"learning_rate": 0.001, "step": 100, "score": 0.5, "candidates": []},
+                selection=SOLVED if solved else {"learning_rate": 0.001, "step": 100, "score": 0.5, "candidates": []},
                 metrics={"test": _metrics(cases)},
                 cases={"test": cases},
             )
@@ -97,7 +103,11 @@ def record(
             "precision": "32-true",
             "gradient_clip_val": None,
         }
-        | ({"nsd_tolerance_mm": 2.0} if spec.kind == "segmentation" else {}),
+        | ({"nsd_tolerance_mm": 2.0} if spec.kind == "segmentation" else {})
+        | ({"adaptor": adaptor, "pooling": "mean" if solved else None} if adaptor else {})
+        | ({"steps": 0, "learning_rates": None} if solved else {})
+        | dict(more_probe or {}),
+        cell_size=cell_size,
         runs_planned=planned or seeds,
         runs=runs,
         execution={

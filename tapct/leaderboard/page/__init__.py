@@ -100,6 +100,7 @@ def _environment() -> Environment:
     )
     environment.filters["fixed"] = lambda value, digits=3: "–" if value is None else numeric.fixed(value, digits)
     environment.filters["zip"] = zip
+    environment.filters["notice_word"] = views.notice_word
     environment.filters["metric"] = views.metric_title
     return environment
 

@@ -7,7 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from tapct import numeric
+from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import METRICS, Board, Entry, Family, Model, Task
+from tapct.leaderboard.exports import share_reached
+from tapct.leaderboard.inputs import EXTERNAL
 from tapct.leaderboard.paper import PaperRow
 from tapct.records import ClassMetric, Protocol
 
@@ -105,6 +108,50 @@ def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> lis
         ]
         for row in models
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSizeView:
+    """The feature cells of a model on a segmentation task.
+
+    Attributes:
+        size: Their size (z, y, x) in mm, in words.
+        reference: Dice of the cell-size reference.
+        reached: Share of it that the model reached, in per cent.
+    """
+
+    size: str
+    reference: float | None
+    reached: float | None
+
+
+def cell_size(entry: Entry, value: float | None) -> CellSizeView | None:
+    """Returns what stands beside a Dice on the native grid; None where the record does not say it."""
+    record = entry.record
+    if record.cell_size is None:
+        return None
+    share = share_reached(record, value)
+    lengths = [numeric.fixed(length, 1).removesuffix(".0") for length in record.cell_size.size_mm]
+    return CellSizeView(
+        size=lengths[0] if len(set(lengths)) == 1 else " × ".join(lengths),
+        reference=record.cell_size.dice,
+        reached=None if share is None else 100 * share,
+    )
+
+
+SOURCE_WORDS: Mapping[Source, str] = {
+    "encoder": "whose features they are, whatever adaptor stands on them",
+    "adaptor": "what stands on the features, whosever they are",
+    "encoder x adaptor": "which adaptor suits which encoder: what orders them anew from one adaptor to the next",
+    "seed": "the head's random start; none of solved heads",
+    "patients": "which patients are reported; largely the same for all cells, so it is not what tells them apart",
+}
+"""What each source of variance is."""
+
+
+def notice_word(notice: str) -> str:
+    """Returns what stands beside a number with a notice: heads that were trained elsewhere, or a demonstration."""
+    return "external" if notice.startswith(EXTERNAL) else "demo"
 
 
 def run_metric(entry: Entry, key: str) -> float | None:

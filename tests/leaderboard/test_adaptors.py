@@ -1,0 +1,267 @@
+"""Encoders under several adaptors, heads from elsewhere and the size of cells: what is beside the ranking."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tapct.errors import RecordError
+from tapct.leaderboard import site
+from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares
+from tapct.leaderboard.board import assemble
+from tapct.leaderboard.inputs import from_records
+from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, tables
+from tapct.records import CellSize, read_records
+from tapct.sweep.adaptors import SETTING
+from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, configs_by_task
+from tapct.tasks import list_tasks, task_class
+from tests.leaderboard import results
+from tests.leaderboard.cells import cell
+
+ADAPTORS = ("abmil", "linear", "knn")
+MODELS = ("tap-b-3d", "curia", "suprem")
+
+
+def grid_folder(folder, task="luna16", missing=(), **settings):
+    """Every model under every adaptor; luna16 is ranked on linear."""
+    for place, model in enumerate(MODELS):
+        for adaptor in ADAPTORS:
+            if (model, adaptor) not in missing:
+                ability = 1 - 0.3 * place + 0.2 * ADAPTORS.index(adaptor)
+                one = results.record(model, task, ability=ability, adaptor=adaptor, patients=30, **settings)
+                results.write(folder, f"{model}+adaptor={adaptor}", one)
+    return folder
+
+
+def board(folder):
+    return assemble(read_records(folder), folder, resamples=300)
+
+
+def task_of(board, name):
+    return next(task for task in board.tasks if task.name == name)
+
+
+def lines(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_path):
+    folder = grid_folder(tmp_path / "results", missing=[("suprem", "knn")])
+    random = results.record("curia", "luna16", adaptor="knn", random=True, patients=30)
+    results.write(folder, "curia@random+adaptor=knn", random)
+    assert site.build(folder, tmp_path / "site", resamples=300) == 0
+    content = json.loads((tmp_path / "site/leaderboard.json").read_text(encoding="utf-8"))
+    ranked = [row for row in content["rows"] if row["task"] == "luna16" and row["source"] == "record"]
+    assert {row["adaptor"] for row in ranked} == {"linear"}
+    assert len(ranked) == len(MODELS), "a model is there once, whatever the number of its adaptors"
+    assert content["left_out"] == []
+    of_csv = lines(tmp_path / "site/adaptors.csv")
+    assert [row["adaptor"] for row in of_csv[:3]] == ["linear", "abmil", "knn"]
+    assert {row["ranked"] for row in of_csv if row["adaptor"] == "linear"} == {"True"}
+    reasons = {(row["model"], row["adaptor"]): row["reason"] for row in of_csv if not row["value"]}
+    assert len(reasons) == 3
+    assert set(reasons.values()) == {"not run"}
+    linear = {row["model"]: row["value"] for row in ranked}
+    assert all(
+        float(row["value"]) == linear[row["model"]] for row in of_csv if row["ranked"] == "True" and row["value"]
+    )
+    (found,) = content["adaptors"]
+    assert found["variance"]["reason"] is None
+    assert [part["source"] for part in found["variance"]["components"]] == list(SOURCES)
+    assert sum(part["share"]["value"] for part in found["variance"]["components"]) == pytest.approx(1)
+    assert len(found["variance"]["models"]) * len(found["variance"]["adaptors"]) == 6, "the largest complete part"
+    page = (tmp_path / "site/index.html").read_text(encoding="utf-8")
+    assert "Encoder × adaptor" in page
+    for folder_of in folder.glob("*/*+adaptor=*"):
+        if not folder_of.name.endswith("=linear"):
+            (folder_of / "record.json").unlink()
+    assert site.build(folder, tmp_path / "site", resamples=300) == 0
+    assert not (tmp_path / "site/adaptors.csv").exists()
+    assert "Encoder × adaptor" not in (tmp_path / "site/index.html").read_text(encoding="utf-8")
+
+
+def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked(tmp_path):
+    results.write(tmp_path, "curia", results.record("curia", "luna16", adaptor="abmil"))
+    for model in MODELS:
+        results.write(tmp_path, f"{model}+adaptor=knn", results.record(model, "luna16", adaptor="knn"))
+    assert task_of(board(tmp_path), "luna16").adaptor == "knn"
+
+
+def test_two_records_of_a_cell_are_an_error_that_names_the_adaptor(tmp_path):
+    folder = grid_folder(tmp_path)
+    results.write(folder, "copy", results.record("curia", "luna16", adaptor="knn", patients=30))
+    with pytest.raises(RecordError, match=r"both of Curia on luna16 with knn"):
+        board(folder)
+
+
+def test_an_adaptor_on_another_split_is_left_out_by_name(tmp_path):
+    folder = grid_folder(tmp_path, missing=[("suprem", "knn")])
+    other = results.record("suprem", "luna16", adaptor="knn", patients=30, more_task={"split_sha256": "f" * 64})
+    results.write(folder, "suprem+adaptor=knn", other)
+    found = board(folder)
+    assert [out.path for out in found.left_out] == ["luna16/suprem+adaptor=knn/record.json"]
+    assert "split_sha256" in found.left_out[0].reason
+
+
+def test_the_ranked_adaptor_of_each_task_is_the_default_of_its_config():
+    configs = configs_by_task(SHIPPED_CONFIGS)
+    for name in list_tasks():
+        cell = Cell(task=name, encoder="", label="", folder=SHIPPED_CONFIGS, config=configs[name])
+        assert cell.settings().get(SETTING) == task_class(name).spec.adaptor
+
+
+def test_label_efficiency_is_apart_by_adaptor():
+    few = {"train_fraction": 0.1, "train_draw": 0}
+    records = [
+        results.record("curia", "luna16", adaptor=adaptor, more_task=task)
+        for adaptor in ("linear", "knn")
+        for task in ({}, few)
+    ]
+    found, left_out = tables(records, resamples=200)
+    rows = list(csv.DictReader(found[LABEL_EFFICIENCY_FILE].splitlines()))
+    assert left_out == []
+    assert [(row["adaptor"], row["fraction"]) for row in rows] == [
+        (adaptor, share) for adaptor in ("knn", "linear") for share in ("0.1", "1.0")
+    ]
+
+
+# -- Variance components -------------------------------------------------------------------------------
+
+
+def planted(rng, encoder, adaptor, both, seed, patients, seeds=3, cases=200):
+    """Records of Dice with effects of these sizes; patients move all cells alike, and each a little by itself."""
+    rows, columns = len(encoder), len(adaptor)
+    common = 0.08 * rng.normal(size=cases)
+    found = {}
+    for i, j in np.ndindex(rows, columns):
+        own = patients * rng.normal(size=cases)
+        starts = seed * rng.normal(size=seeds)
+        scores = 0.5 + encoder[i] + adaptor[j] + both[i, j] + starts[:, None] + common + own
+        made = cell(f"e{i}", np.clip(scores, 0, 1))
+        found[f"e{i}", f"a{j}"] = made
+    return found
+
+
+def shares(grid):
+    return {part.source: part for part in grid.components}
+
+
+def test_mean_squares_are_those_of_an_analysis_of_variance():
+    table = np.random.default_rng(0).normal(size=(4, 3))
+    rows, columns = np.kron(np.eye(4), np.ones((3, 1))), np.tile(np.eye(3), (4, 1))
+
+    def residual(design):
+        fitted = design @ np.linalg.lstsq(design, table.ravel(), rcond=None)[0]
+        return ((table.ravel() - fitted) ** 2).sum()
+
+    both = np.column_stack([rows, columns])
+    expected = (residual(columns) - residual(both)) / 3, (residual(rows) - residual(both)) / 2, residual(both) / 6
+    assert np.allclose(mean_squares(table), expected, rtol=1e-12)
+    assert np.allclose(mean_squares(np.stack([table, 2 * table], axis=-1)), np.outer(expected, [1, 4]))
+
+
+def test_planted_components_are_found_on_average():
+    rng = np.random.default_rng(1)
+    sds = {"encoder": 0.05, "adaptor": 0.04, "encoder x adaptor": 0.02, "seed": 0.01}
+    found = []
+    for _ in range(25):
+        one = planted(
+            rng,
+            sds["encoder"] * rng.normal(size=6),
+            sds["adaptor"] * rng.normal(size=4),
+            sds["encoder x adaptor"] * rng.normal(size=(6, 4)),
+            sds["seed"],
+            0.05,
+            cases=40,
+            seeds=2,
+        )
+        found.append([part.sd.value**2 for part in adaptor_grid(one, "dice_native", "a0", resamples=200).components])
+    means, errors = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(len(found))
+    expected = [sd**2 for sd in sds.values()] + [(0.08**2 + 0.05**2) / 40]
+    assert np.all(np.abs(means - expected) < 3.5 * errors + 1e-12)
+
+
+def test_patients_that_only_make_noise_are_no_encoders():
+    """Without a difference between encoders, what their patients put in must not pass for one."""
+    rng = np.random.default_rng(2)
+    none = planted(rng, np.zeros(5), np.zeros(3), np.zeros((5, 3)), 0.0, 0.15, cases=40)
+    parts = shares(adaptor_grid(none, "dice_native", "a0", resamples=300))
+    assert parts["patients"].share.value > 0.8
+    assert parts["encoder"].share.value < 0.1
+    assert parts["seed"].sd.value == 0
+
+
+def test_controls_are_shown_and_are_no_encoders():
+    rng = np.random.default_rng(3)
+    records = planted(rng, np.array([0.0, 0.01, -0.4]), np.array([0.0, 0.05]), np.zeros((3, 2)), 0.001, 0.02)
+    grid = adaptor_grid(records, "dice_native", "a0", controls=["e2"], resamples=300)
+    assert ("e2", "a1") in grid.cells
+    assert grid.crossed == (("e0", "e1"), ("a0", "a1"))
+    everything = adaptor_grid(records, "dice_native", "a0", resamples=300)
+    assert shares(everything)["encoder"].share.value > 2 * shares(grid)["encoder"].share.value
+
+
+def test_one_run_has_no_seed_and_one_encoder_no_components():
+    rng = np.random.default_rng(4)
+    records = planted(rng, np.zeros(2), np.zeros(2), np.zeros((2, 2)), 0.0, 0.1, seeds=1, cases=30)
+    assert "one run" in shares(adaptor_grid(records, "dice_native", "a0", resamples=300))["seed"].share.reason
+    alone = adaptor_grid({key: one for key, one in records.items() if key[0] == "e0"}, "dice_native", "a0")
+    assert alone.components == ()
+    assert "fewer than two" in alone.reason
+
+
+# -- Heads from elsewhere ------------------------------------------------------------------------------
+
+ELSEWHERE = {"head_from": {"record": "a" * 64, "name": "luna25", "version": 1, "split_sha256": "b" * 64}}
+
+
+def test_heads_from_elsewhere_are_not_ranked_with_those_trained_here(tmp_path):
+    for model in MODELS:
+        results.write(tmp_path, f"{model}-external", results.record(model, "luna16", ability=2, more_probe=ELSEWHERE))
+    results.write(tmp_path, "curia", results.record("curia", "luna16"))
+    found = board(tmp_path)
+    assert [model.name for model in task_of(found, "luna16").summaries["native"].models] == ["Curia"]
+    assert len(found.left_out) == len(MODELS)
+    assert all("External validation: the heads were trained on luna25" in out.reason for out in found.left_out)
+    assert "luna16" not in found.notices
+
+
+def test_heads_from_elsewhere_alone_are_ranked_under_a_notice(tmp_path):
+    for model in MODELS:
+        results.write(tmp_path / "r", model, results.record(model, "luna16", more_probe=ELSEWHERE))
+    assert site.build(tmp_path / "r", tmp_path / "s", resamples=200) == 0
+    assert "External validation" in board(tmp_path / "r").notices["luna16"]
+    rows = [row for row in lines(tmp_path / "s/leaderboard.csv") if row["task"] == "luna16" and row["value"]]
+    assert all("trained on luna25" in row["notice"] for row in rows if row["source"] == "record")
+    assert ">external<" in (tmp_path / "s/index.html").read_text(encoding="utf-8")
+
+
+def test_heads_that_nobody_knows_compare_with_no_others():
+    one, other = (
+        results.record(model, "luna16", more_probe={"head_from": {"sha256": sha * 64}})
+        for model, sha in (("curia", "a"), ("suprem", "b"))
+    )
+    with pytest.raises(RecordError, match="trained on"):
+        from_records([one, other], "MicroAUROC")
+
+
+# -- The size of a cell --------------------------------------------------------------------------------
+
+
+def test_the_cell_size_and_the_share_reached_stand_beside_dice(tmp_path):
+    size = CellSize(size_mm=(12.0, 6.0, 6.0), dice=0.8, by_class={"liver": 0.8}, cases=20)
+    results.write(tmp_path / "r", "curia", results.record("curia", "lits17", cell_size=size))
+    results.write(tmp_path / "r", "suprem", results.record("suprem", "lits17", ability=-0.5))
+    assert site.build(tmp_path / "r", tmp_path / "s", resamples=200) == 0
+    rows = [row for row in lines(tmp_path / "s/leaderboard.csv") if row["task"] == "lits17"]
+    of = {(row["model"], row["protocol"]): row for row in rows if row["source"] == "record"}
+    native, (other,) = of["Curia", "native"], {model for model, _ in of} - {"Curia"}
+    assert [native[f"cell_{axis}_mm"] for axis in "zyx"] == ["12.0", "6.0", "6.0"]
+    assert float(native["share_reached"]) == pytest.approx(float(native["value"]) / 0.8)
+    assert of["Curia", "paper"]["cell_size_dice"] == "", "the reference is of the native grid"
+    assert of[other, "native"]["cell_size_dice"] == "", "an older record has none"
+    page = (tmp_path / "s/index.html").read_text(encoding="utf-8")
+    assert "12 × 6 × 6" in page
+    assert f"{100 * float(native['share_reached']):.0f} %" in page
+    assert "reference and no bound" in page
