@@ -52,6 +52,7 @@ def load_dicom(folder: Path) -> Stored:
         slope, intercept = _rescale(item)
         plane[:] = _stored_values(item.path) * slope + intercept
     notes = (*_count_notes(slices), *_tilt_notes(slices), *_undo_inversion(hu, slices))
+    _check_intercepts(hu, slices, folder)
     for note in notes:
         _say(f"{folder}: {note}")
     return Stored(hu, affine, notes)
@@ -67,6 +68,28 @@ def _rescale(item: Slice) -> tuple[float, float]:
     # Each slice has its own slope and intercept. A series with none is taken to hold HU as it is; `read_ct` refuses it
     # where its values say otherwise.
     return item.rescale or (1.0, 0.0)
+
+
+def _check_intercepts(hu: np.ndarray, slices: Sequence[Slice], folder: Path) -> None:
+    """Refuses a scan of which some slices have another intercept and can be HU with that of the others only.
+
+    The rest would hide them where the scan is judged as a whole. Slices that have a slope of their own (each scaled to
+    the range of its values) are as their headers say.
+    """
+    numbers: dict[tuple[float, float], list[int]] = {}
+    for number, item in enumerate(slices):
+        numbers.setdefault(_rescale(item), []).append(number)
+    if len({slope for slope, _ in numbers}) > 1:
+        return
+    usual = max(numbers, key=lambda rescale: len(numbers[rescale]))[1]
+    for intercept, group in ((intercept, group) for (_, intercept), group in numbers.items() if intercept != usual):
+        problem = implausible_hu(hu[group])
+        if problem is not None and implausible_hu(hu[group] - intercept + usual) is None:
+            raise VolumeError(
+                f"{folder}: {len(group)} of {len(slices)} slices, such as {slices[group[0]].path.name}, have a "
+                f"RescaleIntercept of {intercept:g}, the others of {usual:g}, with which these can be HU as well; as "
+                f"they are, this part {problem}."
+            )
 
 
 def _count_notes(slices: Sequence[Slice]) -> list[str]:

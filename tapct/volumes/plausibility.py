@@ -194,10 +194,10 @@ def _no_tissue(values: _Values) -> str | None:
 
 
 def _intercept_lost(values: _Values) -> str | None:
-    """Air at 0 and water at 1024 (or 1000); nothing below, unless padding at the value of air."""
+    """Air at 0 and water at 1024 (or 1000); nothing below, unless padding that is no lower than `PADDING_BELOW_HU`."""
     for _ in range(2):
         inside = values.above(float(np.nextafter(np.float32(values.low), np.float32(np.inf))))
-        if -1100 < values.low < -900 and values.share_of(values.low) >= 0.01 and inside.below(-1000) < 0.002:
+        if values.low < -900 and values.share_of(values.low) >= 0.01 and inside.below(-1000) < 0.002:
             values = inside
     hard, lump, between = values.share(800), values.share(874, 1174), values.share(300, 800)
     narrow = lump > 0.5 * hard and lump > between
@@ -226,7 +226,7 @@ def _sign_turned(values: _Values) -> str | None:
 
 def _cut_off(values: _Values) -> str | None:
     """Clipped to a window above air, or on the plain background of another modality."""
-    if (values.low, values.high) in ((-128, 127), (0, 255)):
+    if (values.low, values.high) in ((-128, 127), (-127, 127), (0, 255)):
         return f"just the range of 8 bits, so a window was applied. {_BEFORE}"
     in_8_bits = values.low >= 0 and values.high <= 255
     if (values.low > -700 and _heaped(values, values.low)) or (in_8_bits and _heaped(values, values.high)):

@@ -55,6 +55,8 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "intercept lost, unsigned": (lambda hu: np.maximum(hu + 1024, 0), "lack their RescaleIntercept"),
     "intercept lost, padded": (outside_the_circle(-2000, lambda hu: hu + 1024), "lack their RescaleIntercept"),
     "intercept lost, padded as air": (outside_the_circle(-1024, lambda hu: hu + 1024), "lack their RescaleIntercept"),
+    "intercept lost, padded at -1200": (outside_the_circle(-1200, lambda hu: hu + 1024), "lack their RescaleIntercept"),
+    "intercept lost, padded at -1500": (outside_the_circle(-1500, lambda hu: hu + 1024), "lack their RescaleIntercept"),
     "intercept lost, padded with 0": (outside_the_circle(0, lambda hu: hu + 1024), "lack their RescaleIntercept"),
     "intercept twice": (lambda hu: hu - 1024, "applied twice"),
     "intercept twice, clipped before": (lambda hu: np.maximum(hu, -1024) - 1024, "applied twice"),
@@ -66,6 +68,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "clipped at 0": (lambda hu: np.clip(hu, 0, 4095), "window"),
     "int8": (window(-160, 240, -128, 127), "8 bits"),
     "int8, wide": (window(-1000, 1000, -128, 127), "window|8 bits"),
+    "int8, symmetric": (lambda hu: np.rint(np.clip(hu / 1000, -1, 1) * 127), "8 bits"),
     "uint8": (window(-160, 240, 0, 255), "8 bits"),
     "uint8, wide": (window(-1000, 1000, 0, 255), "window|8 bits"),
     "[-1, 1]": (window(-1000, 1000, -1, 1, whole=False), "normalised"),
@@ -95,7 +98,10 @@ HARMLESS: dict[str, Change] = {
     "clipped at 400": lambda hu: np.clip(hu, -1000, 400),
     "one value of air": lambda hu: np.where(hu < -900, -1024, hu),
     "metal": lambda hu: np.where(hu > 1000, 30_710, hu),
-    **{f"padded with {value}": outside_the_circle(value) for value in (0, -1024, -2000, -2048, -3024, -8192, -32768)},
+    **{
+        f"padded with {value}": outside_the_circle(value)
+        for value in (0, -1024, -1200, -1500, -2000, -2048, -3024, -8192, -32768)
+    },
 }
 """What happens to good scans."""
 

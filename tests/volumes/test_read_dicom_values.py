@@ -152,6 +152,30 @@ def body(slices: int = 4) -> np.ndarray:
     return hu + np.random.default_rng(0).integers(-15, 16, size=hu.shape)
 
 
+@pytest.mark.parametrize("few", [(2,), (0, 1), (1, 2, 3)], ids=len)
+@pytest.mark.parametrize(("usual", "other"), [(-1024, 0), (0, -1024)], ids=["lost", "twice"])
+def test_slices_with_another_intercept_than_their_values_have_are_refused(tmp_path, few, usual, other):
+    def edit(dataset, number):
+        dataset.RescaleIntercept = other if number in few else usual
+
+    write_series(tmp_path, body(7) - usual, signed=True, bits_stored=16, edit=edit)
+    with pytest.raises(VolumeError, match=rf"{len(few)} of 7 slices.* RescaleIntercept of {other}, the others of "):
+        read_ct(tmp_path)
+
+
+def test_slices_with_another_intercept_that_their_values_have_are_read(tmp_path):
+    """Also where some hold nothing but air, which would be no scan by themselves."""
+    hu = body(7)
+    hu[0] = np.random.default_rng(1).normal(-1000, 10, hu[0].shape)
+    intercepts = np.array([0, -1024, -1024, -1024, -1024, -1000, -1000])
+
+    def edit(dataset, number):
+        dataset.RescaleIntercept = int(intercepts[number])
+
+    write_series(tmp_path, hu - intercepts[:, None, None], signed=True, bits_stored=16, edit=edit)
+    np.testing.assert_array_equal(read_ct(tmp_path).hu, hu)
+
+
 def monochrome1(dataset, _):
     dataset.PhotometricInterpretation = "MONOCHROME1"
 
