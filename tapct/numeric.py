@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 TOLERANCE = 1e-12
 """Scores that differ by no more are equal; a share of the larger one where that is above 1 (distances in mm).
@@ -108,7 +107,11 @@ def ranks(scores: ArrayLike, sign: int = 1, method: Literal["average", "min"] = 
         sign: -1 where lower is better.
         method: Which rank equal scores share: the average of theirs, or the best.
     """
-    return rankdata(-sign * levels(scores), method=method, axis=0)
+    level = sign * levels(scores)
+    better = (level[None] > level[:, None]).sum(axis=1)
+    if method == "min":
+        return 1.0 + better
+    return better + (1 + (level[None] == level[:, None]).sum(axis=1)) / 2
 
 
 def best_first(scores: Sequence[float | None] | np.ndarray, sign: int = 1) -> list[int]:

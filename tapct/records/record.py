@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tapct import numeric
 from tapct.errors import RecordError
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
@@ -18,9 +19,6 @@ from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migra
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
-
-ROUNDING = 1e-12
-"""What two machines may differ by in the sigmoid of one logit."""
 
 ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native"]
 """The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
@@ -150,7 +148,7 @@ class RunRecord(_Model):
             raise ValueError(f"logits and probabilities cannot be ranked together: {without[0]} has no logits")
         logits = [logit for case in cases for logit in (case.logits or {}).values()]
         probabilities = [probability for case in cases for probability in (case.probabilities or {}).values()]
-        wrong = np.flatnonzero(np.abs(sigmoid(logits) - probabilities) > ROUNDING)
+        wrong = np.flatnonzero(~numeric.equal(sigmoid(logits), probabilities))
         if len(wrong):
             case, name = [(case.case, name) for case in cases for name in case.logits or {}][wrong[0]]
             z, p = logits[wrong[0]], probabilities[wrong[0]]

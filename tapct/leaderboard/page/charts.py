@@ -124,7 +124,7 @@ def _labels_beside(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str
     """Writes the names right of the axes in the order of the points, with a thin line to each."""
     axes.figure.canvas.draw()
     to_axes = axes.transAxes.inverted().transform(axes.transData.transform(np.column_stack([x, y])))
-    order = np.argsort(-to_axes[:, 1], kind="stable")
+    order = numeric.best_first(to_axes[:, 1])
     top = np.linspace(1, 0, len(names)) if len(names) > 1 else np.array([to_axes[0, 1]])
     for place, index in zip(top, order, strict=True):
         line = [*zip(to_axes[index], (1.03, place), strict=True)]
