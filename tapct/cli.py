@@ -276,6 +276,7 @@ SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "weights": "-w", "out
 
 def main() -> None:
     """Runs the command; the exit status is 0 if all is well, 1 if not, 2 for a wrong command line."""
+    terminal.accept_any_text()
     parser = jsonargparse.ArgumentParser(prog="tapct", description=sys.modules["tapct"].__doc__)
     _add_commands(parser, COMMANDS)
     arguments = parser.parse_args()

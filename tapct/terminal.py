@@ -1,5 +1,6 @@
 """Where commands write: what was asked for to stdout, bars and notices to stderr, so that pipes get the first alone."""
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,12 @@ WIDE = 200
 """Characters of a line where no terminal and no COLUMNS says how many there are: a table in a file is not cut."""
 
 _Item = TypeVar("_Item")
+
+
+def accept_any_text() -> None:
+    """Lets stdout write what the locale's encoding lacks as an escape, as stderr does: it is no reason to end a run."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def output() -> Console:

@@ -22,6 +22,13 @@ def test_list_shows_encoders_and_tasks():
     assert "quickstart" in tasks.stdout
 
 
+def test_a_locale_without_the_letters_of_a_table_ends_no_command():
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    listed = tapct("list", "encoders", **ascii_only)
+    assert listed.returncode == 0, listed.stderr
+    assert "87.1 M" in listed.stdout
+
+
 def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
     without = tapct("doctor", "--json", FORCE_COLOR="1")
     (check,) = (c for c in json.loads(without.stdout) if c["name"] == "telemetry")

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from typing_extensions import override
 
+from tapct import terminal
 from tapct.errors import TaskError
 from tapct.probes import config_errors
 
@@ -89,6 +90,7 @@ class Trainer(eva.Trainer):
                 "the probe chooses the head that is reported (model.init_args.select: best or last) and writes it as "
                 "head.safetensors; leave checkpoint_type and enable_checkpointing out"
             )
+        terminal.accept_any_text()  # Lightning's bar has a bullet
         # One process, whatever the variables of a job say. By RANK or SLURM_PROCID of 1 and more, Lightning leaves the
         # writing to process 0 and eva puts records beside their session; of SLURM_NTASKS it wants as many devices.
         rank_zero_only.rank = 0  # type: ignore[attr-defined]

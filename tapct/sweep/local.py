@@ -47,6 +47,10 @@ class Process(Protocol):
         """Returns what it printed before its log was open; call it once it has ended."""
 
 
+_WHOLE_LOG = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""Makes a worker's log whole when it is killed, and UTF-8 whatever the locale."""
+
+
 class Worker:
     """A worker in a process group of its own, so that Ctrl-C reaches the launcher alone."""
 
@@ -59,7 +63,7 @@ class Worker:
         """
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tapct.sweep.worker", order.to_json(), str(os.getpid())],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},  # a log that is whole when the worker is killed
+            env={**os.environ, **_WHOLE_LOG, **variables},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,

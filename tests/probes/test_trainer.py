@@ -1,5 +1,7 @@
 """The trainer is one process, whatever the variables of the job that it runs in say."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,11 @@ def test_a_session_is_written_where_it_belongs_also_as_one_of_several_processes_
     trainer = Trainer(default_root_dir=str(tmp_path), accelerator="cpu")
     assert (trainer.is_global_zero, trainer.world_size) == (True, 1)
     assert Path(trainer.log_dir).parent.parent == tmp_path, "OUTPUT_ROOT/SESSION/run_0"
+
+
+def test_what_the_locale_cannot_write_ends_no_training(tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    Trainer(default_root_dir=str(tmp_path), accelerator="cpu")
+    print("•", flush=True)
+    assert written.getvalue().endswith(b"\\u2022\n")
