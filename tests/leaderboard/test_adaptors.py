@@ -18,6 +18,8 @@ from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, configs_by_task
 from tapct.tasks import list_tasks, task_class
 from tests.leaderboard import results
 from tests.leaderboard.cells import cell
+from tests.probes.test_classification import run
+from tests.small import small_encoder
 
 ADAPTORS = ("abmil", "linear", "knn")
 MODELS = ("tap-b-3d", "curia", "suprem")
@@ -124,6 +126,23 @@ def test_label_efficiency_is_apart_by_adaptor():
     assert [(row["adaptor"], row["fraction"]) for row in rows] == [
         (adaptor, share) for adaptor in ("knn", "linear") for share in ("0.1", "1.0")
     ]
+
+
+def test_records_of_real_runs_compare_across_adaptors_and_only_there(tmp_path):
+    """Solved and stepped heads, as eva leaves them: their records differ in more than a name."""
+    task = {"kind": "classification", "options": {}, "split_sha256": "a" * 64, "metric": "MicroAUROC"}
+    records = {}
+    for adaptor in ("abmil", "linear", "prototype"):
+        _, one = run(tmp_path / adaptor, small_encoder(), [20, 95], {"adaptor": adaptor}, max_steps=2)
+        more = {**task, "classes": one.probe["classes"]}
+        records["small", adaptor] = one.model_copy(update={"task": {**one.task, **more}})
+    grid = adaptor_grid(records, "MicroAUROC", "abmil", resamples=50)
+    assert grid.adaptors == ("abmil", "linear", "prototype")
+    expected = {key: one.runs[0].metrics["test"]["MicroAUROC"] for key, one in records.items()}
+    assert grid.cells["small", "linear"].estimate.value == pytest.approx(expected["small", "linear"])
+    assert grid.cells["small", "linear"].seed_spread == 0
+    with pytest.raises(RecordError, match="do not compare"):
+        from_records(list(records.values()), "MicroAUROC", names=["a", "b", "c"])
 
 
 # -- Variance components -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tapct.leaderboard.board import METRICS, Board, Entry, Family, Model, Task
 from tapct.leaderboard.exports import share_reached
 from tapct.leaderboard.inputs import EXTERNAL
 from tapct.leaderboard.paper import PaperRow
-from tapct.records import ClassMetric, Protocol
+from tapct.records import ClassMetric, Protocol, Record
 
 SPLIT = "test"
 
@@ -229,10 +229,14 @@ def provenance(entry: Entry) -> dict[str, str]:
         "Device": str(execution.get("device") or "unknown"),
         "Date": str(execution.get("written_at") or "unknown")[:10],
         "Seeds": str(len(record.runs)),
-        "Steps": str(record.probe.get("steps", "unknown")),
+        "Steps": str(record.probe.get("steps", "none: the head is solved" if _is_solved(record) else "unknown")),
         "Minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "unknown",
         "Record": record.fingerprint[:12],
     }
+
+
+def _is_solved(record: Record) -> bool:
+    return any("gradient" in (run.selection or {}) or "setting" in (run.selection or {}) for run in record.runs)
 
 
 def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
