@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tapct.errors import RecordError
-from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
-from tapct.leaderboard.inputs import Metric, adaptor_of, external, from_records
+from tapct.leaderboard.adaptors import AdaptorGrid
+from tapct.leaderboard.compared import (
+    PROTOCOLS,
+    Entry,
+    LeftOut,
+    comparable,
+    grid_of,
+    ranked_adaptor,
+    ranked_metrics,
+    trained_here,
+)
+from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
 from tapct.leaderboard.models import names_of
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.overlap import known_overlap
@@ -21,7 +31,6 @@ from tapct.records.models import is_random
 
 Family = Literal["all", "segmentation", "classification"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 METRICS: dict[str, str] = {
     "dice_native": "Dice",
@@ -33,42 +42,6 @@ METRICS: dict[str, str] = {
     "AP": "AP",
 }
 """Metrics as a reader calls them, by their names in records and in the paper."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A record, and the file that it is from, relative to the results folder."""
-
-    path: str
-    record: Record
-
-    @cached_property
-    def older_protocol(self) -> str | None:
-        """Of what older protocol its numbers are, None of today's (see `Record.older_protocol`)."""
-        return self.record.older_protocol
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that is not on the page.
-
-    Attributes:
-        path: The file, relative to the results folder.
-        reason: Why.
-        model: Its model, where the file could be read.
-    """
-
-    path: str
-    reason: str
-    model: str | None = None
-
-    def concerns(self, model: "Model", task: str) -> bool:
-        """Returns whether this is why a model has no number on a task.
-
-        What could not be read is known by its folder alone, TASK/ENCODER or TASK/ENCODER@random.
-        """
-        folder = f"{task}/{model.card['name']}{'@random' * model.random}/"
-        return self.path.startswith(f"{task}/") and (self.path.startswith(folder) or self.model == model.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,16 +210,16 @@ def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) 
     cells: dict[str, dict[str, Entry]] = {}
     grids: dict[str, AdaptorGrid] = {}
     for task, of_task in by_task.items():
-        chosen, elsewhere = _trained_here(of_task)
+        chosen, elsewhere = trained_here(of_task)
         by_adaptor: dict[str | None, list[tuple[str, Entry]]] = defaultdict(list)
         for name, entry in chosen:
             by_adaptor[adaptor_of(entry.record)].append((name, entry))
-        ranked = _ranked_adaptor(task, by_adaptor)
-        compared = {adaptor: _comparable(task, found) for adaptor, found in by_adaptor.items()}
+        ranked = ranked_adaptor(task, by_adaptor)
+        compared = {adaptor: comparable(task, found) for adaptor, found in by_adaptor.items()}
         cells[task] = compared[ranked][0]
         left_out += [*elsewhere, *(out for _, incomparable in compared.values() for out in incomparable)]
         if ranked is not None and len(compared) > 1:
-            found_grid, incomparable = _grid(ranked, {a or "": of for a, (of, _) in compared.items()}, resamples)
+            found_grid, incomparable = grid_of(ranked, {a or "": of for a, (of, _) in compared.items()}, resamples)
             left_out += incomparable
             grids |= {task: found_grid} if found_grid else {}
     tasks = _tasks(cells, grids, resamples)
@@ -263,55 +236,6 @@ def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) 
 def _is_side_cell(record: Record) -> bool:
     """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
     return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
-
-
-def _trained_here(found: Sequence[tuple[str, Entry]]) -> tuple[list[tuple[str, Entry]], list[LeftOut]]:
-    """Returns the records of a task whose heads were trained in their runs, and the others with the reason.
-
-    Where there are none, the others are returned: their notice stands beside every number.
-    """
-    here = [(name, entry) for name, entry in found if external(entry.record) is None]
-    if not here:
-        return list(found), []
-    reasons = [(name, entry, external(entry.record)) for name, entry in found]
-    return here, [
-        LeftOut(
-            entry.path, f"{why} They are not ranked with heads that were trained on the task's training cases", name
-        )
-        for name, entry, why in reasons
-        if why
-    ]
-
-
-def _ranked_adaptor(task: str, found: Mapping[str | None, Sequence[object]]) -> str | None:
-    """Returns what a task is ranked on: its own adaptor where any record has it, else that of the most records."""
-    from tapct.tasks import list_tasks, task_class
-
-    own = task_class(task).spec.adaptor if task in list_tasks() else None
-    return own if own in found else min(found, key=lambda adaptor: (-len(found[adaptor]), adaptor or ""))
-
-
-def _grid(
-    ranked: str, found: Mapping[str, Mapping[str, Entry]], resamples: int
-) -> tuple[AdaptorGrid | None, list[LeftOut]]:
-    """Returns a task's encoders under its adaptors, and the records that do not compare with the ranked ones."""
-    first_name, first = next(iter(found[ranked].items()))
-    metric, left_out = _metrics(first.record)["native"], []
-    cells: dict[tuple[str, str], Record] = {}
-    for adaptor, of_adaptor in found.items():
-        for name, entry in of_adaptor.items():
-            try:
-                names = [f"{first_name} with {ranked}", f"{name} with {adaptor}"]
-                if entry is not first:
-                    from_records([first.record, entry.record], metric, names=names, vary={"adaptor"})
-            except RecordError as error:
-                left_out.append(LeftOut(entry.path, str(error), name))
-            else:
-                cells[name, adaptor] = entry.record
-    if len({adaptor for _, adaptor in cells}) < 2:
-        return None, left_out
-    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder["card"]["num_params"]}
-    return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), left_out
 
 
 # -- Models --------------------------------------------------------------------------------------------
@@ -350,59 +274,6 @@ def _anchor(kind: str, name: str, taken: set[str]) -> str:
 # -- Tasks ---------------------------------------------------------------------------------------------
 
 
-def _comparable(task: str, found: Sequence[tuple[str, Entry]]) -> tuple[dict[str, Entry], list[LeftOut]]:
-    """Returns the records of a task that compare with each other, by model, and the others with the reason.
-
-    Where there are several such sets, the largest is shown, the first in order of the paths if two are as large.
-    """
-    by_name: dict[str, Entry] = {}
-    for name, entry in found:
-        if name in by_name:
-            adaptor = adaptor_of(entry.record)
-            cell = f"{name} on {task}{f' with {adaptor}' if adaptor else ''}"
-            raise RecordError(
-                f"{by_name[name].path} and {entry.path} are both of {cell}: a table can show one. "
-                "Move the other out of the folder"
-            )
-        by_name[name] = entry
-    groups: list[list[str]] = []
-    why: dict[tuple[str, str], str] = {}
-    for name in by_name:
-        for group in groups:
-            reason = _why_not(group[0], by_name[group[0]].record, name, by_name[name].record)
-            if reason is None:
-                group.append(name)
-                break
-            why[name, group[0]] = why[group[0], name] = reason
-        else:
-            groups.append([name])
-    largest = max(groups, key=len)
-    left_out = [
-        LeftOut(by_name[name].path, why.get((name, largest[0])) or why[group[0], largest[0]], name)
-        for group in groups
-        if group is not largest
-        for name in group
-    ]
-    return {name: by_name[name] for name in largest}, left_out
-
-
-def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
-    """Returns why two records do not compare under the metric of their task, None if they do."""
-    try:
-        for metric in _metrics(one).values():
-            from_records([one, other], metric, names=[first, second])
-    except RecordError as error:
-        return str(error)
-    return None
-
-
-def _metrics(record: Record) -> dict[Protocol, Metric]:
-    """Returns the ranked metric under each protocol."""
-    if record.task["kind"] == "segmentation":
-        return {"native": "dice_native", "paper": "dice_paper"}
-    return dict.fromkeys(PROTOCOLS, record.task["metric"])
-
-
 def _tasks(
     cells: Mapping[str, Mapping[str, Entry]], grids: Mapping[str, AdaptorGrid], resamples: int
 ) -> tuple[Task, ...]:
@@ -435,11 +306,11 @@ def _summaries(records: Mapping[str, Record], resamples: int) -> dict[Protocol, 
     if not records:
         return {}
     done: dict[Metric, TaskSummary] = {}
-    for metric in _metrics(next(iter(records.values()))).values():
+    for metric in ranked_metrics(next(iter(records.values()))).values():
         if metric not in done:
             inputs = from_records(list(records.values()), metric, names=list(records))
             done[metric] = summarise_task(inputs, resamples)
-    return {protocol: done[metric] for protocol, metric in _metrics(next(iter(records.values()))).items()}
+    return {protocol: done[metric] for protocol, metric in ranked_metrics(next(iter(records.values()))).items()}
 
 
 def _overall(tasks: Sequence[Task]) -> dict[tuple[Family, Protocol], Mapping[str, OverallModel]]:
