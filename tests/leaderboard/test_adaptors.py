@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import RecordError
+from tapct.flags import cross_flags
 from tapct.leaderboard import site
 from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares
 from tapct.leaderboard.board import assemble
@@ -143,6 +144,12 @@ def test_records_of_real_runs_compare_across_adaptors_and_only_there(tmp_path):
     assert grid.cells["small", "linear"].seed_spread == 0
     with pytest.raises(RecordError, match="do not compare"):
         from_records(list(records.values()), "MicroAUROC", names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(("adaptor", "flags"), [("linear", []), ("abmil", ["setting-without-effect"])])
+def test_a_seed_need_not_move_a_solved_head(adaptor, flags):
+    one, other = (results.record("curia", "luna16", adaptor=adaptor, more_probe={"seed": seed}) for seed in (0, 7))
+    assert [flag.id for flag in cross_flags(one, [other])] == flags
 
 
 # -- Variance components -------------------------------------------------------------------------------
