@@ -99,6 +99,21 @@ def code_of(*roots: str) -> Code:
     return Code(dict(sorted(modules.items())), dict(sorted(libraries.items())))
 
 
+@functools.cache
+def sources_sha256(*modules: str) -> str:
+    """Returns a hash of the sources of just these modules, whatever they import.
+
+    Asked once: a process goes on with the code that it began with.
+
+    Raises:
+        LookupError: If one has no source file.
+    """
+    files = {name: _file(name) for name in modules}
+    if missing := [name for name, file in files.items() if file is None]:
+        raise LookupError(f"the module {missing[0]} is in no file")
+    return Code({name: _read(file.read_bytes()).sha256 for name, file in files.items() if file}, {}).sha256
+
+
 @dataclass(frozen=True)
 class _Source:
     """A source file: the hash of its code, and its imports as (level, module, names)."""

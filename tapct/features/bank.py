@@ -1,24 +1,24 @@
 """The features of a task's cases: extracted once, then read from the store."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from loguru import logger
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, FeatureError
-from tapct.features.extract import CaseFeatures, NamedScan, are_finite, encoder_grid, extract_many
+from tapct.features.extract import CaseFeatures, are_finite, encoder_grid
+from tapct.features.filling import CaseTask, Pass, Unwritten
 from tapct.features.identity import ContentHashes, key_of
 from tapct.features.store import CacheMode, Entry, TensorStore
+from tapct.source_code import sources_sha256
 from tapct.volumes import Grid, Size, resample_labels
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from tapct.tasks.dataset import CTDataset
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-WRITES_AT_ONCE = 4
-"""Extracted cases that may wait to be written, each held in memory."""
 
 
 @dataclass(frozen=True)
@@ -64,33 +61,6 @@ class EncodedCase:
         )
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, features=features, target=self.target.to(device), labels=labels)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A case to extract: its dataset, its index there, its content, the keys of its entries (labels: segmentation)."""
-
-    dataset: "CTDataset"
-    index: int
-    content: tuple[str, ...]
-    features_key: str
-    labels_key: str | None
-
-    @property
-    def case(self) -> str:
-        return self.dataset.cases[self.index]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.features_key,) if self.labels_key is None else (self.labels_key, self.features_key)
-
-
-class _Unwritten(NamedTuple):
-    """An entry that is to be stored."""
-
-    key: str
-    tensors: dict[str, torch.Tensor]
-    about: dict[str, Any]
 
 
 class FeatureBank:
@@ -136,7 +106,7 @@ class FeatureBank:
         self.dtype, self.overlap, self.fit_windows = dtype, overlap, fit_windows
         self.num_workers, self.device = num_workers, torch.device(device)
         self._hashes = ContentHashes(store.folder / "hashes")
-        self._tasks: dict[tuple[str, str], _Task] = {}
+        self._tasks: dict[tuple[str, str], CaseTask] = {}
         self._who: dict[str, Any] = {}
         self._described: dict[str, Any] | None = None
         self._damaged: set[str] = set()
@@ -154,7 +124,7 @@ class FeatureBank:
         self._who, self._described = identity(self.encoder, self.device), None
         with ThreadPoolExecutor(max(4, self.num_workers)) as pool:  # hashing lets go of the interpreter's lock
             tasks = list(pool.map(lambda case: self._task(*case), cases))
-            todo = [task for task, missing in zip(tasks, pool.map(self._missing, tasks), strict=True) if missing]
+            todo = [task for task, missing in zip(tasks, pool.map(self.missing, tasks), strict=True) if missing]
         if todo and self.mode is CacheMode.ONLY_CACHED:
             names = ", ".join(task.case for task in todo[:3])
             raise FeatureError(
@@ -165,7 +135,7 @@ class FeatureBank:
             self._extract(todo)
         self._tasks |= {(task.dataset.split, task.case): task for task in tasks}
 
-    def _task(self, part: "CTDataset", index: int) -> _Task:
+    def _task(self, part: "CTDataset", index: int) -> CaseTask:
         case, card = part.cases[index], self.encoder.card
         content = self._content(part, case)
         scan, *target = content
@@ -173,10 +143,10 @@ class FeatureBank:
         own = {"encoder": self._who, "windows": windows, "dtype": self.dtype}
         features_key = key_of({"scan": scan, "task": part.scan_reading(case), **own})
         if not target:
-            return _Task(part, index, content, features_key, None)
+            return CaseTask(part, index, content, features_key, None)
         grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
         labels_key = key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid})
-        return _Task(part, index, content, features_key, labels_key)
+        return CaseTask(part, index, content, features_key, labels_key)
 
     def _content(self, part: "CTDataset", case: str) -> tuple[str, ...]:
         """Returns hashes of what is on disk: of what the scan is read from, and in segmentation the target."""
@@ -185,7 +155,7 @@ class FeatureBank:
             paths.append(part.target_paths(case))
         return tuple(self._hashes.of(of) for of in paths)
 
-    def _require_unchanged(self, task: _Task) -> None:
+    def require_unchanged(self, task: CaseTask) -> None:
         """Refuses what was read of a case whose files changed meanwhile: its key says what was there before."""
         if self._content(task.dataset, task.case) != task.content:
             raise FeatureError(
@@ -202,24 +172,14 @@ class FeatureBank:
             self._described = self.encoder.describe()
         return self._described
 
-    def _missing(self, task: _Task) -> list[str]:
+    def missing(self, task: CaseTask) -> list[str]:
         """Returns the keys of a case's entries that are to be computed; of a damaged one it is said, once."""
         if self.mode is CacheMode.REFRESH:
             return list(task.keys)
-        missing = []
-        for key in task.keys:
-            try:
-                entry = self.store.load(key)
-            except FeatureError as error:
-                entry = None
-                if key not in self._damaged:
-                    logger.warning(f"{task.dataset.spec.name}, case {task.case}: {error}")
-                self._damaged.add(key)
-            if entry is None:
-                missing.append(key)
-        return missing
+        of = f"{task.dataset.spec.name}, case {task.case}"
+        return [key for key in task.keys if self._stored(key, of) is None]
 
-    def _extract(self, todo: Sequence[_Task]) -> None:
+    def _extract(self, todo: Sequence[CaseTask]) -> None:
         columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         with (
             terminal.progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
@@ -232,13 +192,13 @@ class FeatureBank:
                 rate = (progress.tasks[0].completed + cases) / seconds
                 progress.update(bar, advance=cases, rate=f"{rate:.2f} volumes/s")
 
-            busy = _Pass(self, todo, writers, advance, wait=False).run()
+            busy = Pass(self, todo, writers, advance, wait=False).run()
             # In one order everywhere: two processes that each hold what the other waits for would wait for ever.
             busy.sort(key=lambda task: task.features_key)
             if busy:
-                _Pass(self, busy, writers, advance, wait=True).run()
+                Pass(self, busy, writers, advance, wait=True).run()
 
-    def _features_entry(self, task: _Task, features: CaseFeatures, notes: Sequence[str]) -> _Unwritten:
+    def features_entry(self, task: CaseTask, features: CaseFeatures, notes: Sequence[str]) -> Unwritten:
         """Returns the entry of a case's features.
 
         Raises:
@@ -267,15 +227,15 @@ class FeatureBank:
             "padding": list(features.padding),
             "notes": list(notes),
         }
-        return _Unwritten(task.features_key, tensors, about)
+        return Unwritten(task.features_key, tensors, about)
 
-    def _labels_entry(self, task: _Task, native: torch.Tensor, grid: Grid) -> _Unwritten:
+    def labels_entry(self, task: CaseTask, native: torch.Tensor, grid: Grid) -> Unwritten:
         """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
         assert task.labels_key is not None
         card = self.encoder.card
         labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, card))
         about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": card.name}
-        return _Unwritten(task.labels_key, {"native": native, "encoder": labels}, about)
+        return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about)
 
     # -- Reading ---------------------------------------------------------------------------------------
 
@@ -313,26 +273,50 @@ class FeatureBank:
         return task.features_key, task.labels_key
 
     def derived(
-        self, case: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]
+        self,
+        case: str,
+        parts: Mapping[str, Any],
+        modules: Sequence[str],
+        compute: Callable[[], dict[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
         """Returns what was computed of stored entries, from the store where it is there, else computed and stored.
 
         Args:
             case: The case that it is of.
-            parts: Everything that decides it: the keys of the entries that it is computed of, what it is, its version.
+            parts: What decides it beside code: the keys of the entries that it is computed of, and what it is.
+            modules: Whose code computes it; of one in no file, as in a notebook, nothing is stored.
             compute: Computes it.
 
         Raises:
-            FeatureError: If it cannot be written.
+            FeatureError: If it cannot be written, or there is another in its place.
         """
-        key = key_of(parts)
-        if self.mode is not CacheMode.REFRESH and (entry := self.store.load(key)) is not None:
-            return entry.tensors
+        try:
+            key = key_of({**parts, "computed_by": sources_sha256(*modules)})
+        except LookupError:
+            return compute()
+        of = {"kind": "derived", "task": self._task_name, "case": case}
+        entry = None if self.mode is CacheMode.REFRESH else self._stored(key, f"{of['task']}, {case}")
+        if entry is not None:
+            return self._require(entry, of, key).tensors
         tensors = compute()
         if self.mode is not CacheMode.ONLY_CACHED:
             with self.store.lock(key):
-                self.store.save(key, tensors, {"kind": "derived", "case": case, "card": self.encoder.card.name})
+                self.store.save(key, tensors, {**of, "card": self.encoder.card.name})
         return tensors
+
+    @property
+    def _task_name(self) -> str:
+        return next(task.dataset.spec.name for task in self._tasks.values())
+
+    def _stored(self, key: str, of: str) -> Entry | None:
+        """Returns an entry; None where it is not there or damaged, which is said once."""
+        try:
+            return self.store.load(key)
+        except FeatureError as error:
+            if key not in self._damaged:
+                logger.warning(f"{of}: {error}")
+            self._damaged.add(key)
+            return None
 
     def description(self) -> dict[str, Any]:
         """Returns what a record must hold of the encoder, as it was when the features were extracted."""
@@ -341,16 +325,19 @@ class FeatureBank:
         task = next(iter(self._tasks.values()))
         return self._entry(task, "features", task.features_key).about["encoder"]
 
-    def _entry(self, task: _Task, kind: str, key: str) -> Entry:
+    def _entry(self, task: CaseTask, kind: str, key: str) -> Entry:
         entry = self.store.load(key)
         if entry is None:
             raise FeatureError(f"the features of {task.case} are no longer in {self.store.folder}; run again")
-        wanted = {"kind": kind, "task": task.dataset.spec.name, "case": task.case}
+        return self._require(entry, {"kind": kind, "task": task.dataset.spec.name, "case": task.case}, key)
+
+    def _require(self, entry: Entry, wanted: Mapping[str, str], key: str) -> Entry:
+        """Returns an entry that says of itself that it is what is wanted."""
         found = {name: entry.about.get(name) for name in wanted}
         if found != wanted:
             raise FeatureError(
                 f"{self.store.path(key)} holds the {found['kind']} of case {found['case']} of {found['task']}, not the "
-                f"{kind} of case {task.case} of {task.dataset.spec.name}. `tapct cache rm --broken` removes it"
+                f"{wanted['kind']} of case {wanted['case']} of {wanted['task']}. `tapct cache rm --broken` removes it"
             )
         return entry
 
@@ -366,127 +353,6 @@ class EncodedCases(Dataset):
 
     def __getitem__(self, index: int) -> EncodedCase:
         return self._bank.case(self._part, index)
-
-
-class _Scans(Dataset):
-    """Scans and targets as they are read, for the loader's workers."""
-
-    def __init__(self, tasks: Sequence[_Task]) -> None:
-        self._tasks = tasks
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, tuple[str, ...]]:
-        task = self._tasks[position]
-        ct, target = task.dataset.read(task.case)
-        return position, torch.from_numpy(ct.hu), torch.from_numpy(ct.affine), target, ct.notes
-
-
-class _Unheld(Sampler):
-    """Positions of the cases that no other process is extracting, each locked as it is handed out.
-
-    Attributes:
-        held: By features key, the lock and what is missing.
-        busy: Cases that another process holds.
-        found: Cases that another process has finished meanwhile.
-    """
-
-    def __init__(self, bank: FeatureBank, tasks: Sequence[_Task], wait: bool) -> None:
-        self._bank, self._tasks, self._wait = bank, tasks, wait
-        self.held: dict[str, tuple[ExitStack, list[str]]] = {}
-        self.busy: list[_Task] = []
-        self.found = 0
-
-    def __iter__(self) -> Iterator[int]:
-        for position, task in enumerate(self._tasks):
-            lock = ExitStack()
-            if not lock.enter_context(self._bank.store.lock(task.features_key, wait=self._wait)):
-                self.busy.append(task)
-            elif missing := self._bank._missing(task):
-                self.held[task.features_key] = lock, missing
-                yield position
-            else:
-                lock.close()
-                self.found += 1
-
-
-class _Pass:
-    """Goes once over cases, and extracts those that no other process holds (or, waiting, all)."""
-
-    def __init__(
-        self,
-        bank: FeatureBank,
-        todo: Sequence[_Task],
-        writers: ThreadPoolExecutor,
-        advance: Callable[[int], None],
-        *,
-        wait: bool,
-    ) -> None:
-        self._bank, self._todo, self._writers, self._advance = bank, todo, writers, advance
-        self._order = _Unheld(bank, todo, wait)
-        self._underway: deque[tuple[_Task, torch.Tensor, Sequence[str]]] = deque()
-        self._writes: deque[Future[None]] = deque()
-
-    def run(self) -> list[_Task]:
-        """Extracts, and returns the cases that another process holds."""
-        bank = self._bank
-        try:
-            scans = self._scans()
-            for features in extract_many(bank.encoder, scans, overlap=bank.overlap, fit_windows=bank.fit_windows):
-                task, target, notes = self._underway.popleft()
-                bank.extracted += 1
-                self._finish(task, target, features.native_grid, bank._features_entry(task, features, notes))
-                del features  # or it would stay while the next scan is encoded
-            for write in self._writes:
-                write.result()
-        finally:
-            for lock, _ in self._order.held.values():
-                lock.close()
-        self._advance(self._order.found)
-        return self._order.busy
-
-    def _scans(self) -> Iterator[NamedScan]:
-        """Yields the scans to encode, on the device; where only labels are missing, stores those and goes on."""
-        device = self._bank.device
-        loader = DataLoader(
-            _Scans(self._todo),
-            batch_size=None,
-            sampler=self._order,
-            num_workers=self._bank.num_workers,
-            pin_memory=device.type == "cuda",
-        )
-        for position, hu, affine, target, notes in loader:
-            task, grid = self._todo[position], Grid.of(hu.shape, affine.numpy())
-            if task.features_key in self._order.held[task.features_key][1]:
-                self._underway.append((task, target, notes))
-                name = f"{task.dataset.spec.name}, case {task.case}"
-                yield NamedScan(name, hu.to(device, non_blocking=True), grid)
-            else:
-                self._finish(task, target, grid, None)
-
-    def _finish(self, task: _Task, target: torch.Tensor, grid: Grid, features: _Unwritten | None) -> None:
-        """Has the missing entries of a case written in the background, the labels first: features are there last."""
-        self._bank._require_unchanged(task)
-        missing = self._order.held[task.features_key][1]
-        entries = []
-        if task.labels_key in missing:
-            entries.append(self._bank._labels_entry(task, target, grid))
-        if features is not None:
-            entries.append(features)
-        lock, _ = self._order.held.pop(task.features_key)
-        self._writes.append(self._writers.submit(self._write, task, entries, lock))
-        while len(self._writes) > WRITES_AT_ONCE:
-            self._writes.popleft().result()
-        self._advance(1)
-
-    def _write(self, task: _Task, entries: list[_Unwritten], lock: ExitStack) -> None:
-        store = self._bank.store
-        with lock:
-            for entry in entries:
-                # Labels are shared by encoders of one grid, and so not covered by the lock of these features.
-                with nullcontext() if entry.key == task.features_key else store.lock(entry.key):
-                    store.save(*entry)
 
 
 def _plain(grid: Grid) -> dict[str, Any]:

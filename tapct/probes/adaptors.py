@@ -23,9 +23,6 @@ HEADS: dict[Head, str] = {
     "prototype": "the nearer of the two class means",
 }
 
-POOLED_VERSION = 1
-"""Goes up when pooling changes, so that stored vectors are computed again."""
-
 
 @dataclass(frozen=True)
 class Adaptor:

@@ -16,9 +16,6 @@ from tapct.probes.dense import predict_labels
 from tapct.records import CellSize
 from tapct.volumes import Grid, LinearMap
 
-VERSION = 1
-"""Goes up when the reference changes, so that stored ones are computed again."""
-
 
 def cell_size_confusion(labels: torch.Tensor, native: Grid, cells: Grid, num_classes: int) -> torch.Tensor:
     """Returns the confusion counts of the cell-size reference on the scan's own grid.

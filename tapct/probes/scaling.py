@@ -17,9 +17,6 @@ import torch
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
 
-VERSION = 1
-"""Goes up when the deviations change, so that stored ones are computed again."""
-
 CONSTANT = 2.0**-9
 """A channel whose deviation is within this share of its magnitude is constant for a stepped head: bf16, in which
 features are stored, rounds by as much, and divided by it the rounding would be all that is seen."""

@@ -24,11 +24,11 @@ from tapct.features import (
     extract,
 )
 from tapct.features.extract import are_finite
-from tapct.probes.adaptors import POOLED_VERSION, Pooling, pooled
+from tapct.metrics import confusion_matrix
+from tapct.probes.adaptors import Pooling, pooled
 from tapct.probes.batches import ScanBatch, scan_of
-from tapct.probes.cell_size import VERSION as CELL_SIZE_VERSION
 from tapct.probes.cell_size import cell_size_confusion
-from tapct.probes.scaling import VERSION as SCALE_VERSION
+from tapct.probes.dense import predict_labels
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
@@ -167,8 +167,12 @@ class CaseSource:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
         bank, name = self.bank, part.cases[index]
         assert bank is not None
-        parts = {"pooled": POOLED_VERSION, "how": how, "features": bank.keys(part, index)[0]}
-        found = bank.derived(name, parts, lambda: {"vector": pooled(bank.case(part, index).features, how)})
+
+        def compute() -> dict[str, torch.Tensor]:
+            return {"vector": pooled(bank.case(part, index).features, how)}
+
+        parts = {"what": "pooled", "how": how, "features": bank.keys(part, index)[0]}
+        found = bank.derived(name, parts, [pooled.__module__], compute)
         return name, part.patient(name), found["vector"], part.target(name)
 
     def _batches(self, trainer: pl.Trainer, part: Any) -> Iterator[Any]:
@@ -189,8 +193,8 @@ class CaseSource:
         def compute() -> dict[str, torch.Tensor]:
             return vars(Moments.over(head_input(case) for case in self.training_cases(trainer)))
 
-        what = {"channel_moments": SCALE_VERSION, "seen": seen}
-        moments = self._of_training(trainer, what, compute, of_labels=False)
+        what, modules = {"what": "channel moments", "seen": seen}, [Moments.__module__, head_input.__module__]
+        moments = self._of_training(trainer, what, modules, compute, of_labels=False)
         return Moments(**moments).scale()
 
     def class_voxels(self, trainer: pl.Trainer, num_classes: int) -> torch.Tensor:
@@ -203,13 +207,14 @@ class CaseSource:
                 counts += torch.bincount(case.labels.flatten().long(), minlength=num_classes).cpu()
             return {"counts": counts}
 
-        what = {"class_voxels": 1, "classes": num_classes}
-        return self._of_training(trainer, what, compute, of_labels=True)["counts"]
+        what = {"what": "class voxels", "classes": num_classes}
+        return self._of_training(trainer, what, [__name__], compute, of_labels=True)["counts"]
 
     def _of_training(
         self,
         trainer: pl.Trainer,
         what: dict[str, Any],
+        modules: Sequence[str],
         compute: Callable[[], dict[str, torch.Tensor]],
         *,
         of_labels: bool,
@@ -220,7 +225,7 @@ class CaseSource:
         part = trainer.datamodule.datasets.train  # type: ignore[attr-defined]
         keys = [self.bank.keys(part, index) for index in range(len(part))]
         entries = [labels if of_labels else features for features, labels in keys]
-        return self.bank.derived("all training cases", {**what, "entries": entries}, compute)
+        return self.bank.derived("all training cases", {**what, "entries": entries}, modules, compute)
 
     def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
         """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""
@@ -233,12 +238,13 @@ class CaseSource:
             return compute()["confusion"]
         cells = case.features.feature_grid
         parts = {
-            "cell_size_reference": CELL_SIZE_VERSION,
+            "what": "cell-size reference",
             "labels": case.labels_key,
             "cells": [list(cells.shape), cells.affine.tolist()],
             "classes": num_classes,
         }
-        return self.bank.derived(case.name, parts, compute)["confusion"]
+        modules = [each.__module__ for each in (cell_size_confusion, predict_labels, confusion_matrix)]
+        return self.bank.derived(case.name, parts, modules, compute)["confusion"]
 
     def description(self) -> dict[str, Any]:
         """Returns what the record must hold of the encoder."""
