@@ -32,15 +32,16 @@ class _RemoteTap(Encoder):
         if len(revision) != 40 or set(revision) - set("0123456789abcdef"):
             raise EncoderError(f"revision must be the full commit of code that you have read, not {revision!r}")
         repository = (type(self).card.weights.repository or "").removeprefix("huggingface.co/")
-        self._from, self._revision = str(weights or repository), revision
+        self._from: str | Path = repository if weights is None else Path(weights)
+        self._revision = revision
         super().__init__("random", **options)
-        self.weights_source = f"{self._from}@{revision}, remote code"
+        self.weights_source = f"{weights or repository}@{revision}, remote code"
 
     def build(self) -> nn.Module:
         """Returns the published model with its published weights."""
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(self._from, revision=self._revision, trust_remote_code=True)
+        return AutoModel.from_pretrained(str(self._from), revision=self._revision, trust_remote_code=True)
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         x = (windows_hu.clamp(*CLIP_HU) - MEAN_HU) / STD_HU

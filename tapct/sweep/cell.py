@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tapct.content_hashes import ContentHashes
 from tapct.errors import TapctError, nearest
 
 VARIABLES = (
@@ -22,6 +23,9 @@ VARIABLES = (
 
 INCIDENTAL = ("DATA_ROOT", "NUM_WORKERS", "ACCELERATOR", "OUTPUT_ROOT")
 """Those that do not decide a result: the same cell may be finished on another machine."""
+
+WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
+"""A setting of a cell beside the keys of its configs: a file of weights may change behind its name."""
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
@@ -63,7 +67,7 @@ class Cell:
         return {**self.variables, "ENCODER": self.encoder, "OUTPUT_ROOT": str(self.folder / "sessions")}
 
     def settings(self) -> dict[str, str]:
-        """Returns what decides the result: every key of the resolved configs, by its path.
+        """Returns what decides the result: every key of the resolved configs, by its path, and the weights' content.
 
         Raises:
             SweepError: If a config cannot be read.
@@ -76,6 +80,9 @@ class Cell:
                 except (OSError, ValueError, OmegaConfBaseException) as error:
                     raise SweepError(f"the config {path} cannot be read: {error}") from error
                 flat |= _flat(content)
+        weights = Path(self.variables.get("ENCODER_WEIGHTS", ""))
+        if weights.is_file():
+            flat[WEIGHTS_CONTENT] = ContentHashes().of_files([weights])
         return dict(sorted(flat.items()))
 
     def to_dict(self) -> dict[str, Any]:

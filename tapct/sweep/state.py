@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.sweep import lock
+from tapct.sweep.cell import WEIGHTS_CONTENT
 
 if TYPE_CHECKING:
     from tapct.records import Record
@@ -141,6 +142,8 @@ def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str |
     if settings is None:
         return f"its record has no {ABOUT_FILE} of its own, so its settings are unknown"
     keys = [key for key in {**asked, **settings} if settings.get(key) != asked.get(key)]
+    if WEIGHTS_CONTENT not in settings or WEIGHTS_CONTENT not in asked:  # an older cell, or the file is not here
+        keys = [key for key in keys if key != WEIGHTS_CONTENT]
     if not keys:
         return None
     shown = (f"{key} was {settings.get(key, 'absent')}, asked {asked.get(key, 'absent')}" for key in keys[:3])

@@ -3,7 +3,8 @@
 import importlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 import tapct
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError
+from tapct.report.predictions import rebuilt_encoder
 from tests.small import CubicMillimetres, Small3D
 
 CPU = torch.device("cpu")
@@ -234,6 +236,16 @@ def test_a_record_holds_the_identity():
     exported = tapct.load_encoder("tap-t-3d").describe()["identity"]
     assert list(exported["settings"]["intensities"]["clip_hu"]) == [-1008.0, 822.0]
     assert exported["weights"] == identity(tapct.load_encoder("tap-t-3d", deferred=True), CPU)["weights"]
+
+
+def test_an_encoder_is_rebuilt_with_the_settings_that_its_record_holds():
+    for region in ("chest", "abdomen"):
+        asked = tapct.load_encoder("astra", "random", deferred=True, region=region)
+        about = {"card": {**asdict(asked.card)}, "weights": "random", "precision": "auto"}
+        about["identity"] = identity(asked, CPU)
+        record = SimpleNamespace(encoder=json.loads(json.dumps(about)))
+        again = rebuilt_encoder(SimpleNamespace(record=record))
+        assert identity(again, CPU) == identity(asked, CPU)
 
 
 def test_an_encoder_in_no_file_is_refused():

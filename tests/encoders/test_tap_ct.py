@@ -102,3 +102,6 @@ def test_remote_code_runs_only_when_asked_for_with_a_pinned_commit(tmp_path, mon
     assert features.map.shape == (1, 384, 3, 4, 4)
     torch.testing.assert_close(features.map, torch.full_like(features.map, 2.0))
     assert encoder.describe()["weights"].endswith(f"@{'a' * 40}, remote code")
+    settings = encoder.describe()["identity"]["settings"]
+    (folder / "modeling_tapct.py").write_text(f"{REMOTE_CODE}# read and found good")
+    assert encoder.describe()["identity"]["settings"] != settings, "the content of the folder counts"

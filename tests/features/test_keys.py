@@ -16,6 +16,7 @@ import torch
 from tapct.content_hashes import SETTLED_S, ContentHashes
 from tapct.errors import FeatureError
 from tapct.features import FeatureBank, TensorStore
+from tapct.features.commands import entries
 from tapct.features.embed import embed
 from tests.data.reading import Reading, write
 from tests.small import CubicMillimetres, Small3D
@@ -238,6 +239,27 @@ def test_an_entry_under_another_key_is_said_and_extracted_again(root, tmp_path):
     again = filled(tmp_path / "f", root, Buffered(-150.0))
     assert again.extracted == 1
     assert torch.equal(feature_map(again, root), right)
+
+
+def test_what_is_derived_hangs_on_the_code_that_computes_it_and_is_made_again_when_damaged(root, tmp_path, monkeypatch):
+    bank = filled(tmp_path / "f", root)
+    made = []
+
+    def derived(module="tests.small"):
+        def compute():
+            made.append(module)
+            return {"sum": torch.tensor([float(len(made))])}
+
+        return bank.derived("c0", {"what": "sum"}, [module], compute)["sum"].item()
+
+    assert [derived(), derived(), derived("tests.data.reading"), derived()] == [1, 1, 2, 1]
+    assert {(entry.task, entry.case) for entry in entries(bank.store)} == {("quickstart", "c0")}
+    (one,) = [f for f in bank.store.files() if bank.store.about(f.key)["kind"] == "derived"][:1]
+    content = one.path.read_bytes()
+    one.path.unlink()  # what was loaded is mapped to the old file
+    one.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    bank = filled(tmp_path / "f", root)
+    assert 3 in (derived(), derived("tests.data.reading"))
 
 
 # -- tapct embed -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tapct.records import read_record
 from tapct.report.overlays import choose, draw_overlays, ranked
 from tapct.report.predictions import Found, predict
 from tapct.sweep.state import ABOUT_FILE
+from tests.small import Small3D
 
 CPU = torch.device("cpu")
 
@@ -38,6 +39,12 @@ def test_predictions_made_again_are_those_of_the_record(copies, data_root, monke
         assert prediction.dice == pytest.approx(mean_dice(copies[0], case, run=0))
         assert prediction.labels.shape == prediction.truth.shape == prediction.scan.shape
         assert len(np.unique(prediction.labels)) > 1
+
+
+def test_an_encoder_of_other_settings_than_the_record_s_is_named(copies, data_root, monkeypatch):
+    monkeypatch.setattr(Small3D, "native_window", (8, 32, 64))
+    with pytest.raises(RecordError, match=r"made with another native_window of small-3d.*was \[8, 64, 64\], and is \["):
+        predict(Found.at(copies[0]), ["c3"], str(data_root), CPU)
 
 
 def test_cases_are_ranked_over_runs_and_records(copies):

@@ -11,7 +11,7 @@ import pytest
 
 from tapct.records import read_record
 from tapct.sweep import commands, local
-from tapct.sweep.cell import SweepError
+from tapct.sweep.cell import WEIGHTS_CONTENT, SweepError
 from tapct.sweep.lock import attempt, last_attempt
 from tapct.sweep.state import state_of
 from tests.sweep.fakes import Lab
@@ -248,6 +248,23 @@ def test_weights_steps_runs_split_and_overrides_decide_and_the_machine_does_not(
         assert lab.run("curia", "amos22", **other) == 1
     monkeypatch.setenv("SPLIT_FILE", str(tmp_path / "split.csv"))
     assert lab.run("curia", "amos22") == 1
+    assert len(lab.ran()) == 1
+
+
+def test_weights_that_changed_behind_their_name_are_other_settings(lab, tmp_path, capsys):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"one")
+    assert lab.run("curia", "amos22", weights=str(weights)) == 0
+    weights.touch()
+    assert lab.run("curia", "amos22", weights=str(weights)) == 0
+    weights.write_bytes(b"two")
+    assert lab.run("curia", "amos22", weights=str(weights)) == 1
+    assert "what ENCODER_WEIGHTS holds (sha256) was" in " ".join(capsys.readouterr().out.split())
+    about = lab.folder("curia on amos22") / "cell.json"
+    older = json.loads(about.read_text(encoding="utf-8"))
+    del older["settings"][WEIGHTS_CONTENT]
+    about.write_text(json.dumps(older), encoding="utf-8")
+    assert lab.run("curia", "amos22", weights=str(weights)) == 0, "a cell of before it was kept"
     assert len(lab.ran()) == 1
 
 
