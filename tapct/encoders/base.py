@@ -242,7 +242,7 @@ class Encoder(nn.Module, abc.ABC):
         self.materialise()
         state, who = self.network.state_dict(), identity(self, torch.device("cpu"))
         return {
-            "identity": {key: value for key, value in who.items() if key not in ("card", "precision")},
+            "identity": {key: who[key] for key in ("class", "code_sha256", "settings")},
             "weights": str(self.weights_source),
             "weights_sha256": None if self.weights_source == weights_lib.NONE else weights_lib.content_sha256(state),
             "precision": self.precision,
