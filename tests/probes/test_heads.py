@@ -1,0 +1,155 @@
+"""The head that is reported: which of several, and with which weights."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tapct.errors import TaskError
+from tapct.probes.heads import Candidates, DivergedError, LossCurve, Session, finite_loss
+
+RATES = (0.1, 0.01)
+
+
+def candidates(runs=(0,), rates=RATES, seed=7) -> Candidates:
+    return Candidates(runs, rates, lambda: nn.Linear(3, 2), seed)
+
+
+def stamp(heads: Candidates, step: int) -> None:
+    """Gives every head weights that say which it is, and at which step."""
+    for number, candidate in enumerate(heads.all):
+        for parameter in candidate.head.parameters():
+            nn.init.constant_(parameter, 100 * number + step)
+
+
+def after(heads: Candidates, looks: list[list[float | None]]) -> Candidates:
+    """The heads after looks at the selection cases, one a step, each with weights of its own."""
+    for step, scores in enumerate(looks, start=1):
+        stamp(heads, step)
+        heads.observe(scores, step)
+    stamp(heads, 99)
+    return heads
+
+
+@pytest.mark.parametrize(
+    ("looks", "rate", "step"),
+    [
+        ([[0.2, 0.1], [0.5, 0.3], [0.4, 0.4]], 0.1, 2),  # the best is neither the first nor the last
+        ([[0.2, 0.1], [0.3, 0.9], [0.4, 0.4]], 0.01, 2),
+        ([[0.9, 0.1], [0.3, 0.2]], 0.1, 1),
+        ([[0.1, 0.2], [0.3, 0.9]], 0.01, 2),
+        ([[0.5, 0.1], [0.5, 0.2]], 0.1, 1),  # ties: the first look
+        ([[0.5, 0.5]], 0.1, 1),  # and the first rate
+        ([[0.1, 0.5], [0.5, 0.4]], 0.1, 2),
+        ([[-0.3, -0.1], [-0.2, -0.4]], 0.01, 1),  # a score may be negative, as that of a loss
+        ([[0.0, None], [0.0, None]], 0.1, 1),
+        ([[None, 0.0], [0.1, None], [None, None]], 0.1, 2),  # undefined, or diverged, at times
+    ],
+)
+def test_the_best_look_of_a_run_is_reported_with_the_weights_it_had_then(looks, rate, step):
+    chosen = after(candidates(), looks).choose(0, 99, by_score=True)
+    number = RATES.index(rate)
+    assert (chosen.run, chosen.rate, chosen.at.step, chosen.at.score) == (0, rate, step, looks[step - 1][number])
+    assert all((tensor == 100 * number + step).all() for tensor in chosen.at.state.values())
+    assert chosen.at.state.keys() == {"weight", "bias"}
+    by_rate = [
+        {"learning_rate": r, "scores": [[s, scores[i]] for s, scores in enumerate(looks, start=1)]}
+        for i, r in enumerate(RATES)
+    ]
+    wanted = {"learning_rate": rate, "step": step, "score": looks[step - 1][number], "candidates": by_rate}
+    assert chosen.describe() == wanted
+
+
+def test_any_order_of_scores_gives_the_largest():
+    for scores in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
+        looks = [list(scores[:2]), list(scores[2:])]
+        assert after(candidates(), looks).choose(0, 99, by_score=True).at.score == 0.4
+
+
+def test_a_run_is_chosen_from_its_own_heads():
+    heads = after(candidates(runs=(0, 1)), [[0.1, 0.2, 0.9, 0.8], [0.3, 0.1, 0.7, 0.95]])
+    first, second = (heads.choose(run, 99, by_score=True) for run in (0, 1))
+    assert (first.rate, first.at.step, first.at.score) == (0.1, 2, 0.3)
+    assert (second.rate, second.at.step, second.at.score) == (0.01, 2, 0.95)
+    assert (second.at.state["weight"] == 302).all()
+    assert [len(look["scores"]) for look in second.looks] == [2, 2]
+
+
+def test_a_run_without_any_score_is_an_error_and_not_the_last_head():
+    heads = after(candidates(runs=(0, 1)), [[None, None, 0.5, 0.6]])
+    with pytest.raises(TaskError, match="no head has a score"):
+        heads.choose(0, 99, by_score=True)
+    assert heads.choose(1, 99, by_score=True).at.score == 0.6
+    with pytest.raises(TaskError, match="never looked at"):
+        candidates().choose(0, 99, by_score=True)
+
+
+def test_the_last_head_is_that_of_now_whatever_was_seen_of_it():
+    heads = after(candidates(runs=(3, 4), rates=None), [[0.9, 0.1]])
+    chosen = heads.choose(4, 12, by_score=False)
+    assert (chosen.run, chosen.rate, chosen.at.step, chosen.at.score) == (4, None, 12, None)
+    assert (chosen.at.state["weight"] == 199).all()
+    stamp(heads, 0)
+    assert (chosen.at.state["weight"] == 199).all(), "a head that trains on changes nothing of what was chosen"
+
+
+def test_heads_of_a_run_start_alike_and_runs_apart_from_the_session_s_seed():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    heads = candidates(runs=(0, 2), seed=7)
+    assert torch.equal(torch.rand(2), expected), "the generator outside goes on as it was"
+    assert [(c.run, c.rate) for c in heads.all] == [(0, 0.1), (0, 0.01), (2, 0.1), (2, 0.01)]
+    for candidate in heads.all:
+        torch.manual_seed(7 + candidate.run)
+        alone = nn.Linear(3, 2)
+        assert torch.equal(candidate.head.weight, alone.weight)
+        assert torch.equal(candidate.head.bias, alone.bias)
+    hashes = [c.start_sha256 for c in heads.all]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+    assert len({id(c.head.weight) for c in heads.all}) == 4, "heads share no parameter"
+    assert list(heads.modules) == [c.head for c in heads.all]
+
+
+def test_each_head_trains_at_its_own_rate():
+    heads = candidates(runs=(0, 1))
+    before = [copy.deepcopy(c.head.weight) for c in heads.all]
+    optimizer = torch.optim.SGD(heads.parameter_groups(), lr=5.0)
+    for candidate in heads.all:
+        candidate.head.weight.sum().backward()
+    optimizer.step()
+    for candidate, weight in zip(heads.all, before, strict=True):
+        torch.testing.assert_close(weight - candidate.head.weight, torch.full((2, 3), candidate.rate))
+    assert [g["lr"] for g in torch.optim.SGD(candidates(rates=None).parameter_groups(), lr=5.0).param_groups] == [5.0]
+
+
+def test_the_reported_loss_is_that_of_the_reported_head():
+    heads = candidates(runs=(0, 1))
+    for batch in range(3):
+        heads.trained(torch.tensor([1.0, 2.0, 3.0, 4.0]) + batch)
+    after(heads, [[0.1, 0.2, 0.4, 0.3]])
+    assert heads.choose(0, 99, by_score=True).losses == [2.0, 3.0, 4.0]
+    assert heads.choose(1, 99, by_score=True).losses == [3.0, 4.0, 5.0]
+
+
+def test_a_loss_curve_keeps_nothing_of_the_batch_that_it_was_given():
+    curve, losses = LossCurve(), torch.zeros(1)
+    for batch in range(22):  # two more than there are stretches at most
+        losses.fill_(batch)
+        curve.add(losses)
+    assert curve.means(0) == [2 * k + 0.5 for k in range(11)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_names_the_case(value):
+    assert finite_loss(torch.tensor(0.25), "c1") == 0.25
+    with pytest.raises(DivergedError, match=rf"the loss on c1 is {value}: .*learning rate"):
+        finite_loss(torch.tensor(value), "c1")
+
+
+def test_the_runs_of_a_session_share_it():
+    session = Session()
+    assert copy.deepcopy(session) is session
