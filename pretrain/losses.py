@@ -95,6 +95,7 @@ def koleo_loss(cls: Tensor) -> Tensor:
             return unit.sum() * 0
         unit = functional.normalize(unit, dim=-1, eps=1e-8)
         with torch.no_grad():
-            nearest = (unit @ unit.t()).fill_diagonal_(-1).argmax(dim=1)
+            # Below every cosine: at -1, two opposite samples may each be their own neighbour, by a tie or by rounding.
+            nearest = (unit @ unit.t()).fill_diagonal_(-2).argmax(dim=1)
         distances = functional.pairwise_distance(unit, unit[nearest], p=2, eps=1e-8)
         return -(distances + 1e-8).log().mean()

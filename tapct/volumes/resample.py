@@ -40,11 +40,11 @@ class LinearMap:
             antialias: Average over the target's voxel where it is larger than the source's, with the
                 triangle filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use.
         """
-        axes = [
-            _axis_weights(where, size, antialias=antialias)
-            for where, size in zip(target.coordinates_in(source), source.shape, strict=True)
-        ]
-        return cls(*axes)
+        spacings = zip(target.spacing_mm, source.spacing_mm, strict=True)
+        # From the spacings, since a target of a single voxel has no second coordinate to say how large it is.
+        supports = [max(1.0, wide / narrow) if antialias else 1.0 for wide, narrow in spacings]
+        axes = zip(target.coordinates_in(source), source.shape, supports, strict=True)
+        return cls(*(_axis_weights(where, size, support) for where, size, support in axes))
 
     def to(self, tensor: torch.Tensor) -> "LinearMap":
         """Returns the map on the device and in the dtype of `tensor`."""
@@ -108,11 +108,15 @@ def resample_one_hot(labels: torch.Tensor, source: Grid, target: Grid, num_class
     return best
 
 
-def _axis_weights(where: np.ndarray, size: int, *, antialias: bool) -> torch.Tensor:
-    """Returns the (len(where), size) interpolation weights at the coordinates `where` of `size` voxels."""
-    step = abs(float(where[1] - where[0])) if len(where) > 1 else 1.0
-    support = max(1.0, step) if antialias else 1.0
-    # Filters are cut at the border and renormalised; a centre beyond it counts as lying on it.
-    centre = np.clip(where, 0, size - 1) if support == 1.0 else np.clip(where, -0.5, size - 0.5)
+def _axis_weights(where: np.ndarray, size: int, support: float) -> torch.Tensor:
+    """Returns the (len(where), size) weights at the coordinates `where` of `size` voxels.
+
+    Args:
+        where: Centres, in voxels.
+        size: Number of voxels.
+        support: Half the base of the triangle, in voxels; 1 is linear interpolation.
+    """
+    # Triangles are cut at the border and renormalised; a centre beyond the outer face counts as lying on it.
+    centre = np.clip(where, -0.5, size - 0.5)
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(size)[None] - centre[:, None]) / support)
     return torch.from_numpy(weights / weights.sum(axis=1, keepdims=True))

@@ -185,12 +185,37 @@ def brute_force_koleo(vectors):
     return total / len(unit)
 
 
-def test_koleo_equals_brute_force_with_gradient():
-    vectors = noise(7, 5, dtype=torch.float64).requires_grad_()
+@pytest.mark.parametrize("samples", [2, 3, 7])
+def test_koleo_equals_brute_force_with_gradient(samples):
+    vectors = noise(samples, 5, dtype=torch.float64).requires_grad_()
     expected, computed = brute_force_koleo(vectors), losses.koleo_loss(vectors)
     torch.testing.assert_close(computed, expected, rtol=1e-13, atol=0)
     ours, theirs = (torch.autograd.grad(loss, vectors)[0] for loss in (computed, expected))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(4))
+def test_two_opposite_samples_are_each_other_s_neighbours(seed, dtype):
+    """Whatever rounding makes of their cosine of -1; a sample that is its own neighbour has a loss of 18."""
+    vector = noise(1, 50, seed=seed, dtype=dtype)
+    loss = losses.koleo_loss(torch.cat((vector, -vector)))
+    assert loss.item() == pytest.approx(-math.log(2), abs=1e-6)
+
+
+def test_koleo_of_samples_that_all_point_apart_or_are_nearly_nothing():
+    corners = torch.tensor([[1.0, 0, 0], [-0.5, 0.9, 0], [-0.5, -0.9, 0.1], [5e-9, 0, 0]]).double()
+    for vectors in (corners[:3], corners):
+        torch.testing.assert_close(losses.koleo_loss(vectors), brute_force_koleo(vectors), rtol=1e-13, atol=0)
+
+
+def test_the_nearest_neighbour_is_found_in_float32_in_autocast():
+    """The cosines of 0.9990 and 0.9986 are one number in bfloat16."""
+    angles = torch.tensor([0.0, 0.0529, 0.0447 + math.pi, math.pi, -0.0447])
+    vectors = torch.stack((angles.cos(), angles.sin()), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = losses.koleo_loss(vectors)
+    torch.testing.assert_close(loss.double(), brute_force_koleo(vectors.double()), rtol=1e-5, atol=0)
 
 
 def test_koleo_of_one_sample_is_zero_with_zero_gradient():

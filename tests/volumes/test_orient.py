@@ -68,6 +68,20 @@ def test_a_tiny_voxel_is_no_degenerate_one():
     np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), 1e-3)
 
 
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (100, 0.1, 5), (0.1, 100, 5)])
+@pytest.mark.parametrize(("sine", "is_flat"), [(0.0009, True), (0.0011, False), (-0.0009, True), (-0.0011, False)])
+def test_axes_are_degenerate_by_their_angle_whatever_their_spacing(spacing, sine, is_flat):
+    """Two axes that nearly coincide; a thousandth is where it ends."""
+    affine = np.eye(4)
+    affine[:3, 1] = (np.sqrt(1 - sine**2), sine, 0)
+    affine[:3, :3] *= spacing
+    if is_flat:
+        with pytest.raises(VolumeError, match="degenerate"):
+            to_spl(COUNTING, affine)
+    else:
+        assert to_spl(COUNTING, affine)[0].size == COUNTING.size
+
+
 def test_lps_and_ras_differ_in_the_sign_of_x_and_y():
     lps = np.array([[1.0, 0, 0, 5], [0, 2, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
     ras = np.array([[-1.0, 0, 0, -5], [0, -2, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])
@@ -76,6 +90,7 @@ def test_lps_and_ras_differ_in_the_sign_of_x_and_y():
 
 def test_only_trailing_axes_of_length_one_are_dropped():
     assert as_3d(np.zeros((1, 2, 1, 1, 1)), "a").shape == (1, 2, 1)
-    for shape in [(2, 3), (2, 3, 4, 2)]:
+    assert as_3d(np.zeros((2, 3, 4, 1)), "a").shape == (2, 3, 4)
+    for shape in [(2, 3), (2, 3, 4, 2), (2, 3, 1, 2), (1, 3, 4, 2), (2, 3, 4, 2, 1)]:
         with pytest.raises(VolumeError, match=r"scan\.nii is \d-D"):
             as_3d(np.zeros(shape), "scan.nii")

@@ -24,13 +24,50 @@ def test_resizing_up_equals_torch_interpolate(target):
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(7, 9), (13, 20), (32, 31), (50, 64)])
+@pytest.mark.parametrize("size", [(7, 9), (13, 20), (32, 31), (50, 64), (1, 9), (50, 1), (1, 1)])
 def test_shrinking_in_the_plane_averages_as_torch_antialias_does(size):
     source = grid((3, 50, 64))
     image = torch.randn(3, 50, 64, dtype=torch.float64)
     ours = resample_image(image, source, source.resized((3, *size)))
     theirs = F.interpolate(image[:, None], size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def along_z(size: int, spacing: float, first_mm: float = 0.0) -> Grid:
+    """A column of voxels, the first of them centred at `first_mm`."""
+    affine = np.diag([spacing, 1.0, 1.0, 1.0])
+    affine[0, 3] = first_mm
+    return Grid.of((size, 1, 1), affine)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("spacing", [0.5, 1.0, 1.7, 3.0, 7.3])
+@pytest.mark.parametrize("first_mm", [-30.0, -2.25, -0.5, 0.4, 3.1])
+@pytest.mark.parametrize("size", [1, 2, 25])
+def test_every_weight_is_the_triangle_cut_at_the_outer_faces(size, first_mm, spacing, antialias):
+    """Voxel by voxel, also of grids that reach beyond the source, where the border holds."""
+    column = torch.arange(5.0, dtype=torch.float64) ** 2
+    target = along_z(size, spacing, first_mm)
+    ours = LinearMap.between(along_z(5, 1.0), target, antialias=antialias)(column[:, None, None]).flatten()
+    half_base = spacing if antialias and spacing > 1 else 1.0
+    for found, centre in zip(ours, first_mm + spacing * np.arange(size), strict=True):
+        centre = min(max(centre, -0.5), 4.5)
+        weights = torch.tensor([max(0.0, 1 - abs(voxel - centre) / half_base) for voxel in range(5)]).double()
+        torch.testing.assert_close(found, (weights * column).sum() / weights.sum())
+
+
+def test_labels_beyond_the_border_are_those_of_the_border():
+    labels = torch.arange(1, 6, dtype=torch.uint8)[:, None, None]
+    found = resample_labels(labels, along_z(5, 1.0), along_z(10, 1.0, -2.0)).flatten()
+    assert found.tolist() == [1, 1, 1, 2, 3, 4, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("noise", [-1e-9, 0.0, 1e-9])
+def test_a_label_half_way_between_two_voxels_is_the_upper_one_whatever_the_last_digits(noise):
+    labels = torch.arange(1, 6, dtype=torch.uint8)[:, None, None]
+    found = resample_labels(labels, along_z(5, 1.0), along_z(4, 1.0, 0.5 + noise)).flatten()
+    assert found.tolist() == [2, 3, 4, 5]
+    assert resample_labels(labels, along_z(5, 1.0), along_z(4, 1.0, 0.499)).flatten().tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (3.0, 1.0, 1.0), (0.7, 2.2, 1.1)])
@@ -71,6 +108,8 @@ def test_labels_by_largest_share_equal_the_argmax_of_resampled_one_hot():
     clear = (top[-1] - top[-2]) > 1e-6
     ours = resample_one_hot(labels, source, target, 4)
     assert torch.equal(ours[clear], shares.argmax(0)[clear])
+    two = torch.tensor([3, 1], dtype=torch.uint8)[:, None, None]
+    assert resample_one_hot(two, along_z(2, 1.0), along_z(1, 2.0, 0.5), 4).flatten().tolist() == [1], "a tie: the lower"
 
 
 # Labels to an encoder's grid and back to the scan's own, by nearest neighbour: the least mean Dice over organs.
@@ -109,6 +148,8 @@ def test_slabs_give_the_whole():
     for depth in (1, 4, 23, 100):
         parts = [part(data[:, columns]) for _, columns, part in whole.slabs(depth)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole(data))
+    # One slab of the output needs no more of the input than it reads: 4 slices of 23 over 6 lie between at most 3.
+    assert max(columns.stop - columns.start for _, columns, _ in whole.slabs(4)) <= 3
 
 
 def test_grids_that_are_turned_against_each_other_are_refused():

@@ -28,6 +28,7 @@ def test_windows_cover_the_scan_and_start_on_the_feature_lattice(shape, overlap)
         window[:] = True
     assert covered.all()
     assert len(set(plan.origins)) == len(plan.origins)
+    assert all(p >= n for p, n in zip(plan.padded_shape, shape, strict=True)), "a scan is never cut"
     assert all(p < max(s, w - n + 1) for p, s, w, n in zip(plan.padding, plan.stride, plan.window, shape, strict=True))
 
 
@@ -38,6 +39,7 @@ def test_stitched_features_of_a_local_encoder_equal_those_of_the_whole_scan(shap
     scan = torch.randn(shape, dtype=torch.float64)
     plan = WindowPlan.of(shape, (12, 32, 32), (4, 8, 8), overlap)
     padded = plan.pad(scan, -1.0)
+    assert torch.equal(padded[tuple(slice(n) for n in shape)], scan)
     stitcher = Stitcher(plan)
     for origin in plan.origins:
         stitcher.add(origin, F.avg_pool3d(plan.window_at(padded, origin)[None], (4, 8, 8)))
@@ -50,7 +52,8 @@ def test_overlapping_windows_average():
     stitcher = Stitcher(plan)
     stitcher.add((0, 0, 0), torch.full((1, 2, 1, 1), 1.0))
     stitcher.add((4, 0, 0), torch.full((1, 2, 1, 1), 3.0))
-    assert stitcher.result().flatten().tolist() == [1.0, 2.0, 3.0]
+    for _ in range(2):  # the second time as the first
+        assert stitcher.result().flatten().tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_thin_scan_is_padded_at_the_high_end_with_the_given_value():
@@ -59,6 +62,23 @@ def test_a_thin_scan_is_padded_at_the_high_end_with_the_given_value():
     assert plan.padding == (5, 0, 0)
     assert (padded[:3] == 0).all()
     assert (padded[3:] == -1000).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_padding_is_at_the_high_end_of_the_axis_that_needs_it(axis):
+    shape = [8, 8, 8]
+    shape[axis] = 5
+    plan = WindowPlan.of(shape, (8, 8, 8), (4, 8, 8))
+    padded = plan.pad(torch.zeros(shape), -1000.0).movedim(axis, 0)
+    assert padded.shape == (8, 8, 8)
+    assert (padded[:5] == 0).all()
+    assert (padded[5:] == -1000).all()
+
+
+@pytest.mark.parametrize("overlap", [-0.25, 1.0, 1.5, math.nan])
+def test_an_overlap_that_is_no_share_is_refused(overlap):
+    with pytest.raises(VolumeError, match="overlap must be in"):
+        WindowPlan.of((30, 32, 32), (12, 32, 32), (4, 8, 8), overlap)
 
 
 @pytest.mark.parametrize("window", [(10, 32, 32), (2, 32, 32)])
