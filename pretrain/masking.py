@@ -62,9 +62,10 @@ def masked_counts(num_crops: int, num_patches: int, config: MaskingConfig, rng: 
     low, high = config.ratio
     stratum = (high - low) / max(masked, 1)
     middles = low + stratum * (np.arange(masked) + 0.5)
-    shifts = rng.uniform(-0.5, 0.5, masked // 2) * stratum
-    counts = np.rint((middles + np.concatenate([shifts, np.zeros(masked % 2), -shifts[::-1]])) * num_patches)
-    # Rounding may move the sum by a patch or two: the upper of each pair makes up for it.
+    shifts = np.zeros(masked)
+    shifts[: masked // 2] = rng.uniform(-0.5, 0.5, masked // 2) * stratum
+    counts = np.rint((middles + shifts) * num_patches)
+    # The upper of each pair moves by what the lower did, rounding included: the sum is exact.
     pairs = np.rint((middles + middles[::-1]) * num_patches)
     counts[masked - masked // 2 :] = (pairs - counts[::-1])[masked - masked // 2 :]
     return [int(count) for count in counts.clip(0, num_patches)]
