@@ -13,9 +13,14 @@ ERROR = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
 """Three standard errors of a share of 95 % (or 5 %) of the simulations."""
 
 
+SKEWED = np.random.default_rng(0).exponential(size=30)
+RARE = np.repeat([0.0, 1.0], [27, 3])  # many resamples have exactly the value
+SYMMETRIC = np.linspace(-7, 7, 29).round()[np.r_[0:29, 14]]  # some patients have no influence at all
+
+
+@pytest.mark.parametrize("x", [SKEWED, -SKEWED, RARE, SYMMETRIC], ids=["skewed", "turned", "rare", "symmetric"])
 @pytest.mark.parametrize("cut", [0.025, 0.01])
-def test_the_interval_is_scipys_bca_of_the_same_resamples(cut):
-    x = np.random.default_rng(0).exponential(size=30)
+def test_the_interval_is_scipys_bca_of_the_same_resamples(cut, x):
     counts = resampling.draw_patients(30, 2000, "any")
     every = np.concatenate([np.ones((30, 1)), counts, 1 - np.eye(30)], axis=1)
     found = resampling.mean_over_cases(x, np.arange(30), every)
@@ -83,6 +88,7 @@ def test_intervals_are_not_too_long_either():
     ("values", "patients", "targets", "value", "reason"),
     [
         ([[0.5, 0.7]], [0, 0], None, 0.6, "a single patient"),
+        ([[0.5, 0.7]], None, None, 0.6, "2 patients are too few"),
         ([[0.5, 0.7, 0.9]], None, None, 0.7, "3 patients are too few"),
         ([[np.nan] * 60], None, None, None, "no case of a seed defines it"),
         ([[0.5] * 60], None, None, 0.5, "the same in every resample"),
@@ -104,3 +110,37 @@ def test_few_undefined_resamples_are_left_out():
     found, expected = (estimate(0.0, d, jackknife, 60, "") for d in (draws, draws[~np.isnan(draws)]))
     assert found == expected
     assert found.reason is None
+
+
+def test_one_resample_in_a_hundred_may_be_undefined_and_no_more():
+    x = np.random.default_rng(0).normal(size=2000)
+    jackknife = np.linspace(-0.1, 0.1, 60)
+    for undefined, has_interval in ((20, True), (21, False)):
+        found = estimate(0.0, np.where(np.arange(2000) < undefined, np.nan, x), jackknife, 60, "")
+        assert (found.low is not None) == has_interval
+        assert found.value == 0.0
+    assert "undefined in 1.1%" in found.reason
+
+
+def test_a_patient_without_whom_it_is_undefined_leaves_no_interval():
+    x = np.random.default_rng(0).normal(size=2000)
+    found = estimate(0.0, x, np.r_[np.linspace(-0.1, 0.1, 59), np.nan], 60, "")
+    assert (found.low, found.high) == (None, None)
+    assert "too few patients define it" in found.reason
+
+
+@pytest.mark.parametrize("value", [-5.0, 5.0])
+def test_a_value_beyond_all_resamples_has_no_interval(value):
+    x = np.random.default_rng(0).normal(size=200)
+    found = estimate(value, x, np.linspace(-0.1, 0.1, 60), 60, "")
+    assert (found.value, found.low, found.high) == (value, None, None)
+
+
+def test_an_interval_needs_a_resample_beyond_its_ends():
+    """Of 500 resamples, 7 patients would cut off half a one, and 10 a whole one and a half."""
+    x = np.random.default_rng(0).normal(size=500)
+    for patients in range(2, 30):
+        plug_in = np.sqrt(patients / (patients - 1))
+        cut_off = 500 * stats.norm.cdf(-plug_in * stats.t(patients - 1).ppf(0.975))
+        found = estimate(0.0, x, np.linspace(-0.1, 0.1, patients), patients, "")
+        assert (found.low is not None) == (cut_off >= 1)

@@ -22,6 +22,18 @@ def test_counts_and_dice_equal_scikit_learn():
     assert np.allclose(dice_per_class(counts.numpy()), f1_score(*flat, labels=range(5), average=None))
 
 
+def test_dice_of_several_scans_is_that_of_each():
+    counts = torch.stack([confusion_matrix(volume(i), volume(i + 10), 5) for i in range(6)]).numpy()
+    apart = np.stack([dice_per_class(c) for c in counts])
+    assert np.array_equal(dice_per_class(counts), apart)
+    assert np.array_equal(dice_per_class(counts.reshape(2, 3, 5, 5)), apart.reshape(2, 3, 5))
+
+
+def test_a_scan_of_more_voxels_than_are_counted_at_a_time(monkeypatch):
+    monkeypatch.setattr("tapct.metrics.dice.PART_VOXELS", 50)  # of 168, the last part being smaller
+    test_counts_and_dice_equal_scikit_learn()
+
+
 def test_a_batch_of_two_labels_is_never_mistaken_for_one_hot():
     """eva 0.4.5 takes any 4-dimensional label volume of zeros and ones for one-hot, channel = depth."""
     reference = torch.zeros(1, 2, 2, 2, dtype=torch.uint8)
@@ -65,6 +77,8 @@ def test_nothing_defined_is_nan_and_not_zero():
         (torch.zeros(3), torch.zeros(4), "differ"),
         (torch.tensor([0, 5]), torch.tensor([0, 1]), r"\[0, 3\)"),
         (torch.tensor([0, 1]), torch.tensor([0, -1]), r"\[0, 3\)"),
+        (torch.tensor([0, 3]), torch.tensor([0, 1]), r"\[0, 3\)"),  # one too many would count as the next class
+        (torch.tensor([0, 1]), torch.tensor([0, 3]), r"\[0, 3\)"),
     ],
 )
 def test_bad_labels_are_refused(prediction, reference, message):

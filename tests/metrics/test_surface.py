@@ -83,6 +83,15 @@ def test_a_class_that_is_missing_has_no_distance_and_no_agreement():
     assert not np.isfinite(theirs[:2]).any(), "what is not to be taken over from MONAI"
 
 
+def test_the_last_class_may_be_in_one_of_the_two_only():
+    reference = torch.zeros(4, 8, 8, dtype=torch.uint8)
+    reference[1, 2:4, 2:4] = 2
+    for pair in ((torch.zeros_like(reference), reference), (reference, torch.zeros_like(reference))):
+        metrics = surface_metrics(*pair, 3, affine(), 2.0)
+        np.testing.assert_array_equal(metrics.nsd, [math.nan, math.nan, 0])
+        assert np.isnan(metrics.hd95_mm).all()
+
+
 def test_a_tilted_gantry_does_not_bend_the_millimetres():
     """A sheared grid: MONAI knows spacings only. Checked with all pairs of points in the world."""
     upright = affine((1.0, 0.7, 0.8))
@@ -121,13 +130,18 @@ def test_a_distance_of_the_tolerance_is_within_it_on_a_turned_patient():
     [
         (torch.zeros(2, 3, 4), 2.0, "no pair"),
         (torch.full((2, 3, 3), 3, dtype=torch.uint8), 2.0, r"\[0, 3\)"),
+        (torch.tensor([[[0, -1, 2]] * 3] * 2, dtype=torch.int16), 2.0, r"\[0, 3\)"),
+        (torch.zeros(3, 3, dtype=torch.uint8), 2.0, "no pair"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), -1.0, "a distance in mm"),
+        (torch.zeros(2, 3, 3, dtype=torch.uint8), math.inf, "a distance in mm"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), math.nan, "a distance in mm"),
     ],
 )
 def test_what_is_no_case_is_refused(prediction, tolerance_mm, message):
-    with pytest.raises(ValueError, match=message):
-        surface_metrics(prediction, torch.zeros(2, 3, 3, dtype=torch.uint8), 3, affine(), tolerance_mm)
+    sound = torch.zeros(2, 3, 3, dtype=torch.uint8)
+    for pair in ((prediction, sound), (sound, prediction)):
+        with pytest.raises(ValueError, match=message):
+            surface_metrics(*pair, 3, affine(), tolerance_mm)
 
 
 def test_the_torchmetric_means_over_cases_and_counts_what_has_no_distance():
