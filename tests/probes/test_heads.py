@@ -14,8 +14,8 @@ from tapct.probes.heads import Candidates, DivergedError, LossCurve, Session, fi
 RATES = (0.1, 0.01)
 
 
-def candidates(runs=(0,), rates=RATES, seed=7) -> Candidates:
-    return Candidates(runs, rates, lambda: nn.Linear(3, 2), seed)
+def candidates(runs=(0,), rates=RATES, seed=7, **options) -> Candidates:
+    return Candidates(runs, rates, lambda: nn.Linear(3, 2), seed, **options)
 
 
 def stamp(heads: Candidates, step: int) -> None:
@@ -25,13 +25,26 @@ def stamp(heads: Candidates, step: int) -> None:
             nn.init.constant_(parameter, 100 * number + step)
 
 
-def after(heads: Candidates, looks: list[list[float | None]]) -> Candidates:
+def after(heads: Candidates, looks, losses=None) -> Candidates:
     """The heads after looks at the selection cases, one a step, each with weights of its own."""
     for step, scores in enumerate(looks, start=1):
         stamp(heads, step)
-        heads.observe(scores, step)
+        heads.observe(scores, [1.0] * len(scores) if losses is None else losses[step - 1], step)
     stamp(heads, 99)
     return heads
+
+
+def assert_chosen(chosen, looks, losses, rate, step):
+    number = RATES.index(rate)
+    assert chosen.run == 0
+    assert chosen.state.keys() == {"weight", "bias"}
+    assert all((tensor == 100 * number + step).all() for tensor in chosen.state.values())
+    by_rate = [
+        {"learning_rate": r, "scores": [[s, scores[i]] for s, scores in enumerate(looks, start=1)]}
+        for i, r in enumerate(RATES)
+    ]
+    decided = {"score": looks[step - 1][number], "loss": losses[step - 1][number], "patients": 31}
+    assert chosen.selection == {"learning_rate": rate, "step": step, **decided, "candidates": by_rate}
 
 
 @pytest.mark.parametrize(
@@ -41,48 +54,62 @@ def after(heads: Candidates, looks: list[list[float | None]]) -> Candidates:
         ([[0.2, 0.1], [0.3, 0.9], [0.4, 0.4]], 0.01, 2),
         ([[0.9, 0.1], [0.3, 0.2]], 0.1, 1),
         ([[0.1, 0.2], [0.3, 0.9]], 0.01, 2),
-        ([[0.5, 0.1], [0.5, 0.2]], 0.1, 1),  # ties: the first look
+        ([[0.5, 0.1], [0.5, 0.2]], 0.1, 1),  # ties in all: the first look
         ([[0.5, 0.5]], 0.1, 1),  # and the first rate
         ([[0.1, 0.5], [0.5, 0.4]], 0.1, 2),
         ([[-0.3, -0.1], [-0.2, -0.4]], 0.01, 1),  # a score may be negative, as that of a loss
         ([[0.0, None], [0.0, None]], 0.1, 1),
         ([[None, 0.0], [0.1, None], [None, None]], 0.1, 2),  # undefined, or diverged, at times
+        ([[0.5, 0.1], [0.5 + 1e-15, 0.2]], 0.1, 1),  # rounding is no difference,
+        ([[0.5, 0.1], [0.5 + 1e-9, 0.2]], 0.1, 2),  # and the least one is
     ],
 )
 def test_the_best_look_of_a_run_is_reported_with_the_weights_it_had_then(looks, rate, step):
-    chosen = after(candidates(), looks).choose(0, 99, by_score=True)
-    number = RATES.index(rate)
-    assert (chosen.run, chosen.rate, chosen.at.step, chosen.at.score) == (0, rate, step, looks[step - 1][number])
-    assert all((tensor == 100 * number + step).all() for tensor in chosen.at.state.values())
-    assert chosen.at.state.keys() == {"weight", "bias"}
-    by_rate = [
-        {"learning_rate": r, "scores": [[s, scores[i]] for s, scores in enumerate(looks, start=1)]}
-        for i, r in enumerate(RATES)
-    ]
-    wanted = {"learning_rate": rate, "step": step, "score": looks[step - 1][number], "candidates": by_rate}
-    assert chosen.describe() == wanted
+    heads = after(candidates(patients=31), looks)
+    assert_chosen(heads.choose(0, 99, by_score=True), looks, [[1.0, 1.0]] * len(looks), rate, step)
+
+
+@pytest.mark.parametrize(
+    ("looks", "losses", "rate", "step"),
+    [
+        ([[0.5, 0.1], [0.5, 0.1]], [[2.0, 0.1], [1.0, 0.1]], 0.1, 2),  # equal scores: the lower loss
+        ([[0.5, 0.1], [0.5, 0.1]], [[1.0, 0.1], [2.0, 0.1]], 0.1, 1),
+        ([[0.5, 0.5]], [[2.0, 1.0]], 0.01, 1),  # and so between rates
+        ([[0.5, 0.5]], [[1.0, 2.0]], 0.1, 1),
+        ([[0.5, 0.1], [0.6, 0.1]], [[1.0, 0.1], [9.0, 0.1]], 0.1, 2),  # a loss never beats a score
+        ([[0.6, 0.1], [0.5, 0.1]], [[9.0, 0.1], [1.0, 0.1]], 0.1, 1),
+        ([[0.5, 0.1], [0.5 + 1e-15, 0.1]], [[1.0, 0.1], [2.0, 0.1]], 0.1, 1),
+        ([[0.5, 0.1], [0.5 - 1e-15, 0.1]], [[2.0, 0.1], [1.0, 0.1]], 0.1, 2),
+        ([[0.5, 0.1], [0.5, 0.1]], [[1.0, 0.1], [1.0 - 1e-15, 0.1]], 0.1, 1),
+    ],
+)
+def test_of_equal_scores_the_lower_loss_is_reported(looks, losses, rate, step):
+    heads = after(candidates(patients=31), looks, losses)
+    assert_chosen(heads.choose(0, 99, by_score=True), looks, losses, rate, step)
 
 
 def test_any_order_of_scores_gives_the_largest():
     for scores in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
         looks = [list(scores[:2]), list(scores[2:])]
-        assert after(candidates(), looks).choose(0, 99, by_score=True).at.score == 0.4
+        assert after(candidates(), looks).choose(0, 99, by_score=True).selection["score"] == 0.4
 
 
 def test_a_run_is_chosen_from_its_own_heads():
     heads = after(candidates(runs=(0, 1)), [[0.1, 0.2, 0.9, 0.8], [0.3, 0.1, 0.7, 0.95]])
     first, second = (heads.choose(run, 99, by_score=True) for run in (0, 1))
-    assert (first.rate, first.at.step, first.at.score) == (0.1, 2, 0.3)
-    assert (second.rate, second.at.step, second.at.score) == (0.01, 2, 0.95)
-    assert (second.at.state["weight"] == 302).all()
-    assert [len(look["scores"]) for look in second.looks] == [2, 2]
+    assert [(c.run, c.selection["learning_rate"], c.selection["score"]) for c in (first, second)] == [
+        (0, 0.1, 0.3),
+        (1, 0.01, 0.95),
+    ]
+    assert (second.state["weight"] == 302).all()
+    assert [len(look["scores"]) for look in second.selection["candidates"]] == [2, 2]
 
 
 def test_a_run_without_any_score_is_an_error_and_not_the_last_head():
     heads = after(candidates(runs=(0, 1)), [[None, None, 0.5, 0.6]])
     with pytest.raises(TaskError, match="no head has a score"):
         heads.choose(0, 99, by_score=True)
-    assert heads.choose(1, 99, by_score=True).at.score == 0.6
+    assert heads.choose(1, 99, by_score=True).selection["score"] == 0.6
     with pytest.raises(TaskError, match="never looked at"):
         candidates().choose(0, 99, by_score=True)
 
@@ -90,10 +117,28 @@ def test_a_run_without_any_score_is_an_error_and_not_the_last_head():
 def test_the_last_head_is_that_of_now_whatever_was_seen_of_it():
     heads = after(candidates(runs=(3, 4), rates=None), [[0.9, 0.1]])
     chosen = heads.choose(4, 12, by_score=False)
-    assert (chosen.run, chosen.rate, chosen.at.step, chosen.at.score) == (4, None, 12, None)
-    assert (chosen.at.state["weight"] == 199).all()
+    seen = [{"learning_rate": None, "scores": [[1, 0.1]]}]
+    assert chosen.selection == {"learning_rate": None, "step": 12, "score": None, "candidates": seen}
+    assert (chosen.run, (chosen.state["weight"] == 199).all()) == (4, True)
     stamp(heads, 0)
-    assert (chosen.at.state["weight"] == 199).all(), "a head that trains on changes nothing of what was chosen"
+    assert (chosen.state["weight"] == 199).all(), "a head that trains on changes nothing of what was chosen"
+
+
+def test_the_reported_weights_are_those_for_features_as_they_are():
+    """Heads train on scaled features; folding makes weights that need no scale."""
+    heads = candidates(rates=None, folded=lambda state: {name: tensor * 10 for name, tensor in state.items()})
+    after(heads, [[0.1]])
+    for by_score, stamped in ((True, 1), (False, 99)):
+        assert (heads.choose(0, 99, by_score=by_score).state["weight"] == 10 * stamped).all()
+    assert heads.all[0].start_sha256 != candidates(rates=None).all[0].start_sha256
+
+
+def test_what_is_not_to_decay_does_not():
+    decayed, free = candidates(rates=(0.1,)).parameter_groups(["bias"])
+    assert [len(g["params"]) for g in (decayed, free)] == [1, 1]
+    assert (decayed["params"][0].ndim, free["params"][0].ndim) == (2, 1)
+    assert (decayed.get("weight_decay"), free["weight_decay"]) == (None, 0.0)
+    assert decayed["lr"] == free["lr"] == 0.1
 
 
 def test_heads_of_a_run_start_alike_and_runs_apart_from_the_session_s_seed():
@@ -140,6 +185,8 @@ def test_a_loss_curve_keeps_nothing_of_the_batch_that_it_was_given():
     for batch in range(22):  # two more than there are stretches at most
         losses.fill_(batch)
         curve.add(losses)
+        if batch == 19:
+            assert curve.means(0) == list(range(20))
     assert curve.means(0) == [2 * k + 0.5 for k in range(11)]
 
 
