@@ -76,7 +76,11 @@ def test_two_values_of_anything_that_it_holds_are_two_encoders(make):
     assert who(Holding(make(1))) != who(Holding(make(2)))
 
 
-@pytest.mark.parametrize("held", [object(), lambda x: x, iter([1]), nn.Sequential(nn.Identity())], ids=["object", "function", "iterator", "module"])
+@pytest.mark.parametrize(
+    "held",
+    [object(), lambda x: x, iter([1]), nn.Sequential(nn.Identity())],
+    ids=["object", "function", "iterator", "module"],
+)
 def test_what_cannot_be_told_from_another_is_refused_by_name(held):
     if isinstance(held, nn.Module):
         held[0].anything = object()
