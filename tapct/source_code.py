@@ -237,13 +237,17 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def version_of(name: str) -> str:
-    """Returns the version of an installed distribution without that of its build (2.11.0+cpu, 2.11.0+cu130)."""
+    """Returns the version of an installed distribution without that of its build (2.11.0+cpu, 2.11.0+cu130).
+
+    Before a release the build says which code it is (2.6.0a0+ecf3bae), and stays.
+    """
     try:
-        return Version(version(name)).public
+        found = Version(version(name))
     except PackageNotFoundError:
         return ABSENT
     except InvalidVersion:
         return version(name)
+    return str(found) if found.is_prerelease else found.public
 
 
 def _version(top: str) -> str | None:

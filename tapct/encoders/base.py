@@ -240,15 +240,24 @@ class Encoder(nn.Module, abc.ABC):
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold: weights, their hash, precision and what identifies it, as they are."""
         self.materialise()
-        state, who = self.network.state_dict(), identity(self, torch.device("cpu"))
+        state = self.network.state_dict()
         return {
-            "identity": {key: who[key] for key in ("class", "code_sha256", "settings")},
+            "identity": self._recorded_identity(),
             "weights": str(self.weights_source),
             "weights_sha256": None if self.weights_source == weights_lib.NONE else weights_lib.content_sha256(state),
             "precision": self.precision,
             "feature_centre_voxel": self.feature_centre(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
+
+    def _recorded_identity(self) -> dict[str, Any]:
+        """Returns class, source and settings; where they cannot be told, that: without stored features it runs."""
+        try:
+            who = identity(self, torch.device("cpu"))
+        except EncoderError as error:
+            name = f"{type(self).__module__}.{type(self).__qualname__}"
+            return {"class": name, "code_sha256": None, "settings": {"cannot be told": str(error)}}
+        return {key: who[key] for key in ("class", "code_sha256", "settings")}
 
 
 def not_hu(blocks: torch.Tensor) -> str | None:

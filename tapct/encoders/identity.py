@@ -67,7 +67,7 @@ def identity(encoder: "Encoder", device: torch.device) -> dict[str, Any]:
         ) from error
     code = dataclasses.replace(code, modules={k: v for k, v in code.modules.items() if k not in harness.modules})
     return {
-        "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
+        "class": _name_of(type(encoder)),
         "code_sha256": code.sha256,
         "libraries": code.libraries,
         "settings": settings.values,
@@ -75,6 +75,10 @@ def identity(encoder: "Encoder", device: torch.device) -> dict[str, Any]:
         "card": {key: getattr(encoder.card, key) for key in CARD},
         "precision": encoder.precision_on(device.type),
     }
+
+
+def _name_of(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _weights(encoder: "Encoder") -> str:
@@ -193,7 +197,7 @@ class _Settings:
         module = thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__
         if module is not None and _top(module) not in _LIBRARIES:
             self.modules.add(module)
-        return module if isinstance(thing, types.ModuleType) else f"{module}.{thing.__qualname__}"
+        return module if isinstance(thing, types.ModuleType) else _name_of(thing)
 
     def _text(self, text: str, where: str) -> Any:
         """Returns a text; where it is the path of something, as YAML has paths, what is behind it."""

@@ -51,8 +51,17 @@ class Perturbation(abc.ABC):
         return {"kind": self.kind, **asdict(self)}
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that the changed scan depends on beside the scan: parameters, and its code."""
-        return {**self.describe(), "code": code_of(type(self).__module__).sha256}
+        """Returns everything that the changed scan depends on beside the scan: parameters, and its code.
+
+        Raises:
+            TaskError: If its class is in no file, so that a change of it could not be told.
+        """
+        try:
+            return {**self.describe(), "code": code_of(type(self).__module__).sha256}
+        except LookupError as error:
+            raise TaskError(
+                f"{type(self).__qualname__} is defined in no file: put it into a module ({error})"
+            ) from error
 
 
 @dataclass(frozen=True)

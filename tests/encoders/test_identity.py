@@ -251,6 +251,12 @@ def test_an_encoder_is_rebuilt_with_the_settings_that_its_record_holds():
         assert identity(again, CPU) == identity(asked, CPU)
 
 
+def test_an_encoder_that_cannot_be_told_from_another_runs_and_its_record_says_so():
+    described = Holding(object()).describe()["identity"]
+    assert described["class"] == "tests.encoders.test_identity.Holding"
+    assert "cubic.held is a object" in described["settings"]["cannot be told"]
+
+
 def test_an_encoder_in_no_file_is_refused():
     namespace = {"CubicMillimetres": CubicMillimetres, "__name__": "nowhere"}
     exec("class Loose(CubicMillimetres):\n    pass\n", namespace)  # as in a notebook

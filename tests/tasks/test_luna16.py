@@ -57,6 +57,17 @@ def test_the_split_comes_from_the_list_byte_for_byte():
     assert luna_splits.to_csv("luna16", LIST) == SPLIT.read_text(encoding="utf-8")
 
 
+def test_a_scan_that_is_replaced_behind_its_name_is_read_again(tmp_path, listed):
+    case = some(listed, "test", 1)[0]
+    dataset = one_case(tmp_path, case)
+    before = dataset.read_scan(case).hu
+    (raw,) = (tmp_path / "luna16").rglob("*.raw")
+    (np.fromfile(raw, np.int16) + 7).astype(np.int16).tofile(raw)
+    after = dataset.read_scan(case).hu
+    assert before.shape == after.shape
+    assert not np.array_equal(before, after), "the scan in memory is of the file as it was"
+
+
 def test_places_are_turned_from_lps_to_ras_once(tmp_path):
     """ITK is the judge: its voxel of a point in its world is ours of the turned point."""
     place = (40.0, -25.0, 310.0)
