@@ -321,22 +321,27 @@ def test_voxels_behind_the_header_are_in_no_other_file(tmp_path):
 # --- names beyond ASCII ----------------------------------------------------------------------------------
 
 
+def named(text: str) -> str:
+    """A name of UTF-8 bytes, also where the locale has tests take the names of files for ASCII."""
+    return os.fsdecode(text.encode())
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
 def test_a_name_with_umlauts_is_found_whatever_wrote_the_header(tmp_path, encoding):
-    folder = tmp_path / "Schädel"
+    folder = tmp_path / named("Schädel")
     folder.mkdir()
     path = write(folder)
-    (folder / "ct.raw").rename(folder / "Größe 1.raw")
     header = path.read_text(encoding="utf-8").replace("ct.raw", "Größe 1.raw")
-    path = path.rename(folder / "Müller.mhd")
     path.write_bytes(header.encode(encoding))
-    assert data_files(path) == [folder / "Größe 1.raw"]
+    voxels = (folder / "ct.raw").rename(folder / named("Größe 1.raw"))
+    path = path.rename(folder / named("Müller.mhd"))
+    assert data_files(path) == [voxels]
     assert read_ct(path).shape == SHAPE
 
 
 def test_such_a_name_is_read_under_the_c_locale(tmp_path):
     path = write(tmp_path)
-    (tmp_path / "ct.raw").rename(tmp_path / "Größe.raw")
+    (tmp_path / "ct.raw").rename(tmp_path / named("Größe.raw"))
     path.write_bytes(path.read_bytes().replace(b"ct.raw", "Größe.raw".encode()))
     program = f"from pathlib import Path; from tapct.volumes import read_ct; print(read_ct({str(path)!r}).shape)"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
