@@ -223,8 +223,9 @@ def _beside(header: Path, name: bytes) -> Path:
     readings = [os.fsdecode(name)]
     for encoding in ("utf-8", "cp1252"):
         try:
-            readings.append(name.decode(encoding))
+            text = name.decode(encoding)
         except UnicodeDecodeError:
             continue
+        readings += [text, os.fsdecode(text.encode())]  # the second: a disk of UTF-8 names under the C locale
     places = [header.parent / reading for reading in readings]
     return next((place for place in places if place.is_file()), places[0])
