@@ -135,7 +135,7 @@ def _source(first: torch.Tensor, length: torch.Tensor, flip: torch.Tensor, size:
 def _slab_start(depth: int, slab_depth: int, foreground: tuple[int, int], uniform: float) -> int:
     """First slice of the slab: inside the body where it fits; else so that it holds all of the body."""
     first, last = foreground[0], foreground[1] - slab_depth
-    low, high = min(max(min(first, last), 0), depth - slab_depth), min(max(first, last), depth - slab_depth)
+    low, high = max(min(first, last), 0), min(max(first, last), depth - slab_depth)
     return low + int(uniform * (high - low + 1))
 
 

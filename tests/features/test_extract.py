@@ -1,6 +1,7 @@
 """Orientation, geometry and bookkeeping of a whole scan's features."""
 
 import copy
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from baselines.intensity import Intensity
 from tapct.errors import EncoderError
-from tapct.features import FeatureMemory, NamedScan, extract, extract_many
+from tapct.features import FeatureMemory, NamedScan, encoder_grid, extract, extract_many
+from tapct.features.extract import are_finite, fitted_window
 from tapct.probes.dense import predict_labels
-from tapct.volumes import Grid, LinearMap, read_ct
+from tapct.volumes import Grid, LinearMap, Size, read_ct
 from tests.small import CubicMillimetres, Small3D, abdomen, small_card, small_encoder
 
 BASE = {
@@ -215,6 +217,64 @@ def test_windows_fit_an_image_smaller_than_they_are():
     assert padded.embeddings.item() < fitted.embeddings.item() - 300
     cells = tuple(slice(0, n) for n in fitted.map.shape[1:])
     torch.testing.assert_close(fitted.map, padded.map[(slice(None), *cells)])
+
+
+@pytest.mark.parametrize(
+    ("voxels", "window"),
+    [
+        ((3, 9, 15), (4, 10, 16)),  # rounded up to the stride, each axis by itself
+        ((2, 30, 31), (2, 30, 32)),
+        ((16, 32, 32), (16, 32, 32)),
+        ((17, 9, 40), (16, 10, 32)),  # no more than the card's own
+    ],
+)
+def test_a_fitted_window_is_the_smallest_over_the_image(voxels, window):
+    seen = []
+
+    class Watched(CubicMillimetres):  # windows (16, 32, 32), stride 2
+        def _encode(self, windows_hu):
+            seen.append(tuple(windows_hu.shape[2:]))
+            return super()._encode(windows_hu)
+
+    grid = Grid.of(voxels, np.diag([4.0, 4.0, 4.0, 1.0]))
+    extract(Watched("random"), torch.full(voxels, -1000.0), grid, fit_windows=True)
+    assert set(seen) == {window}
+
+
+@pytest.mark.parametrize(("least", "window"), [(1, (2, 4, 4)), (5, (2, 4, 6)), (9, (2, 6, 6)), (2049, (16, 32, 32))])
+def test_a_fitted_window_grows_no_more_than_the_network_needs(least, window):
+    """Some normalise over a map's cells and need several; where no size will do, it is the card's own."""
+
+    class Choosy(CubicMillimetres):
+        least_cells = least
+
+    assert fitted_window(Choosy("random"), Size(1, 3, 4)) == window
+
+
+def test_features_know_how_much_memory_they_take():
+    scan = filled(slice(0, 0), 0.0)
+    features = extract(small_encoder(), scan.hu, scan.grid)
+    tensors = (features.map, features.embeddings.half())
+    assert replace(features, embeddings=tensors[1]).nbytes == sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_value_in_one_tensor_that_is_not_finite_is_seen(which, value):
+    tensors = [torch.zeros(3, 4), torch.ones(5)]
+    assert are_finite(*tensors)
+    tensors[which].view(-1)[2] = value
+    assert not are_finite(*tensors)
+
+
+def test_the_grid_of_an_encoder_has_its_spacing_and_then_its_size_in_the_plane():
+    native = Grid.of((20, 50, 60), np.diag([3.0, 0.8, 0.7, 1.0]))
+    card = small_card(spacing_mm=(1.5, 1.0, 1.0), in_plane_size=64)
+    assert encoder_grid(native, card).shape == (40, 64, 64)
+    assert np.allclose(encoder_grid(native, card).spacing_mm, (1.5, 40 / 64, 42 / 64))
+    assert encoder_grid(native, small_card(spacing_mm=(1.5, 1.0, 1.0), in_plane_size=None)).shape == (40, 40, 42)
+    assert encoder_grid(native, small_card(spacing_mm=None, in_plane_size=64)).shape == (20, 64, 64)
+    assert encoder_grid(native, small_card(spacing_mm=None, in_plane_size=None)) is native
 
 
 def test_a_crop_that_the_network_takes_as_it_is_is_not_padded():

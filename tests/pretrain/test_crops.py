@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -28,15 +30,25 @@ def chest():
     return torch.from_numpy(read_ct(QUICKSTART / "chest" / "ct_dicom").hu)
 
 
+EVEN = (3 / 4, 4 / 3)
+
+
 @pytest.mark.parametrize(
-    ("shape", "scale"), [((512, 512), (0.32, 1.0)), ((512, 512), (0.05, 0.32)), ((90, 512), (0.3, 1.0))]
+    ("shape", "scale", "ratio"),
+    [
+        ((512, 512), (0.32, 1.0), EVEN),
+        ((512, 512), (0.05, 0.32), EVEN),
+        ((90, 512), (0.3, 1.0), EVEN),
+        ((512, 90), (0.3, 1.0), EVEN),
+        ((400, 512), (0.05, 0.9), (1.2, 2.0)),  # wider than high: the two are not to be mistaken
+    ],
 )
-def test_the_plane_is_cut_as_torchvision_cuts_it(shape, scale):
-    config = PAPER.model_copy(update={"local_scale": scale, "num_local": 20})
+def test_the_plane_is_cut_as_torchvision_cuts_it(shape, scale, ratio):
+    config = PAPER.model_copy(update={"local_scale": scale, "num_local": 20, "aspect_ratio": ratio})
     ours = boxes_of(150, shape=(40, *shape), foreground=(0, 40), config=config)[:, 2:].reshape(-1, 6)
     torch.manual_seed(0)
     image = torch.empty(1, *shape)
-    transform = v2.RandomResizedCrop(96, scale=scale, ratio=(3 / 4, 4 / 3))
+    transform = v2.RandomResizedCrop(96, scale=scale, ratio=ratio)
     drawn = [transform.make_params([image]) for _ in range(len(ours))]
     theirs = np.array([[d["top"], d["left"], d["height"], d["width"]] for d in drawn])
     for column, reference in zip(ours[:, [1, 2, 4, 5]].T, theirs.T, strict=True):
@@ -59,6 +71,85 @@ def test_ten_tries_in_vain_give_the_largest_central_crop():
     )
     height, width = 40, round(40 * 4 / 3)
     assert (boxes[:, :2, [1, 2, 4, 5]] == [0, (400 - width) // 2, height, width]).all()
+
+
+@pytest.mark.parametrize(
+    ("plane", "area", "ratio", "size", "is_central"),
+    [
+        ((300, 400), 0.25, 1.0, (173, 173), False),  # 173.2
+        ((300, 400), 0.2, 2.0, (110, 219), False),  # 109.5 and 219.1
+        ((300, 400), 0.2, 0.5, (219, 110), False),
+        ((300, 450), 1.0, 1.5, (300, 450), True),  # as large as the plane, which fits
+        ((10, 10), 0.01, 1.0, (1, 1), False),  # as small as a pixel
+        ((10, 10), 0.001, 1.0, (10, 10), True),  # smaller than one: fits in no try, and so the largest
+        ((300, 400), 1.0, 1.0, (300, 300), True),  # larger than the plane: the largest of that ratio, in the middle
+        ((300, 400), 1.0, 3.0, (133, 400), True),
+        ((400, 101), 0.9, 1.0, (101, 101), True),
+        ((101, 400), 0.9, 1.0, (101, 101), True),
+    ],
+)
+def test_a_crop_has_the_area_and_the_width_over_height_asked_for_or_is_central(plane, area, ratio, size, is_central):
+    config = PAPER.model_copy(update={"global_scale": (area, area), "aspect_ratio": (ratio, ratio)})
+    boxes = boxes_of(20, shape=(12, *plane), foreground=(0, 12), config=config)[:, :2].reshape(-1, 6)
+    assert (boxes[:, 4:] == size).all()
+    assert (boxes[:, 1:3] == (np.array(plane) - size) // 2).all() == is_central
+
+
+def test_there_are_ten_tries():
+    """At an area of 0.9 of a square, a ratio fits if its logarithm is within 0.1: one in 28 of these ranges."""
+    config = PAPER.model_copy(update={"local_scale": (0.9, 0.9), "aspect_ratio": (1 / 20, 20.0), "num_local": 20})
+    boxes = boxes_of(300, shape=(12, 512, 512), foreground=(0, 12), config=config)[:, 2:].reshape(-1, 6)
+    one_fits = math.log(512.5**2 / (0.9 * 512**2)) / math.log(20)
+    in_vain = int((boxes[:, 4:] == 512).all(1).sum())
+    assert stats.binomtest(in_vain, len(boxes), (1 - one_fits) ** 10).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("plane", "size"), [((400, 101), (128, 101)), ((103, 400), (103, 137))])
+def test_the_largest_central_crop_has_the_allowed_ratio_nearest_to_the_plane_s(plane, size):
+    """101 / 0.79 = 127.8 and 103 x 1.33 = 137.0."""
+    config = PAPER.model_copy(update={"global_scale": (0.9, 0.9), "aspect_ratio": (0.79, 1.33)})
+    boxes = boxes_of(5, shape=(12, *plane), foreground=(0, 12), config=config)[:, :2].reshape(-1, 6)
+    assert (boxes[:, 4:] == size).all()
+    assert (boxes[:, 1:3] == (np.array(plane) - size) // 2).all()
+
+
+def test_a_plane_whose_ratio_is_allowed_is_taken_whole_where_nothing_fits():
+    config = PAPER.model_copy(update={"global_scale": (1.0, 1.0), "aspect_ratio": (1.0, 100.0)})
+    boxes = boxes_of(20, shape=(12, 300, 320), foreground=(0, 12), config=config)[:, :2].reshape(-1, 6)
+    assert (boxes[:, 1:3] == 0).all()
+    assert (boxes[:, 4:] == (300, 320)).all()
+
+
+@pytest.mark.parametrize(
+    ("foreground", "starts"),
+    [
+        ((10, 25), range(10, 14)),  # 12 slices in 15
+        ((10, 22), range(10, 11)),
+        ((10, 19), range(7, 11)),  # the body is thinner than the slab, which then holds all of it
+        ((0, 9), range(1)),
+        ((27, 30), range(18, 19)),
+        ((0, 30), range(19)),
+    ],
+)
+def test_every_place_of_a_slab_comes_as_often(foreground, starts):
+    boxes = boxes_of(600, shape=(30, 64, 64), foreground=foreground, slab=12)
+    assert (boxes[..., 0] == boxes[:, :1, 0]).all()
+    often = np.bincount(boxes[:, 0, 0], minlength=30)
+    assert set(np.flatnonzero(often)) == set(starts)
+    assert len(starts) == 1 or stats.chisquare(often[list(starts)]).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("axis", "room"), [(1, 3), (2, 4)])
+def test_every_place_in_the_plane_comes_as_often(axis, room):
+    config = PAPER.model_copy(update={"global_scale": (0.25, 0.25), "aspect_ratio": (1.0, 1.0), "num_local": 0})
+    shape = [12, 8, 8]
+    shape[axis], other = 5 + room, {1: 2, 2: 1}[axis]
+    shape[other] = 100 // shape[axis]
+    boxes = boxes_of(400, shape=tuple(shape), foreground=(0, 12), config=config)[:, :2].reshape(-1, 6)
+    edge = boxes[0, axis + 3]
+    often = np.bincount(boxes[:, axis])
+    assert len(often) == shape[axis] - edge + 1
+    assert stats.chisquare(often).pvalue > 0.01
 
 
 def test_depth_is_a_fixed_number_of_slices_uniform_in_a_slab_uniform_in_the_body():
@@ -119,6 +210,42 @@ def test_the_slab_is_what_the_crops_touch_and_no_more():
             assert (hit[0], hit[-1] + 1) == (plan.slab[axis], plan.slab[axis] + plan.slab[axis + 3])
 
 
+def test_a_plan_is_its_generator_s_alone_and_takes_as_many_numbers_whatever_it_plans():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    one, two = (plan_crops((300, 512, 512), (0, 300), 24, PAPER, generator(0, 5, 0, Stream.CROPS)) for _ in range(2))
+    assert torch.equal(torch.rand(3), expected), "the numbers of everyone else go on as they were"
+    assert np.array_equal(one.boxes, two.boxes)
+    assert np.array_equal(one.flips, two.flips)
+    assert one.flips.shape == (10, 3)
+    states = []
+    for shape in ((300, 512, 512), (12, 40, 400)):  # what fits at once, and what never does
+        numbers = generator(0, 5, 0, Stream.CROPS)
+        plan_crops(shape, (0, shape[0]), 24, PAPER, numbers)
+        states.append(numbers.get_state())
+    assert torch.equal(*states)
+
+
+def test_what_is_drawn_of_a_sample_is_drawn_apart():
+    """Slab, flips, places and sizes of a view say nothing of each other, nor of those of another view."""
+    config = PAPER.model_copy(update={"flip_probability": (0.5, 0.5, 0.5), "num_local": 2})
+    drawn = plans(1500, shape=(2000, 512, 512), foreground=(0, 2000), config=config)
+    boxes, flips = (np.stack([getattr(plan, name) for plan in drawn]).astype(float) for name in ("boxes", "flips"))
+    slab = boxes[..., 0].min(1)
+    room = np.array([512, 512]) - boxes[..., 4:]
+    columns = [slab]
+    for view in range(4):
+        places = (boxes[:, view, 1:3] / np.maximum(room[:, view], 1)).T
+        columns += [boxes[:, view, 0] - boxes[:, :, 0].mean(1), *flips[:, view].T, *places]
+        columns += [boxes[:, view, 4] * boxes[:, view, 5], boxes[:, view, 5] / boxes[:, view, 4]]
+    correlation = np.corrcoef(columns)
+    depth = [1 + 8 * view for view in range(4)]  # of a view against the others' mean: related by design
+    correlation[np.ix_(depth, depth)] = 0
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 5 / np.sqrt(1500)
+
+
 def _cut(slabs, boxes, flips, size):
     return cut_crops(slabs, torch.tensor(boxes), torch.tensor(flips), size)
 
@@ -140,6 +267,14 @@ def test_crops_are_those_of_grid_sample_with_a_slab_of_their_own(chest):
     expected = F.grid_sample(part[None], grid, padding_mode="border", align_corners=False)[0]
     crop = _cut(chest[None], [(z, y, x, d, h, w)], [(False,) * 3], (12, 96, 96))[0]
     torch.testing.assert_close(crop.double(), expected, atol=0.25, rtol=0)
+
+
+@pytest.mark.parametrize("plane", [(1, 1), (1, 40), (2, 2)])
+def test_a_plane_of_a_pixel_or_two_is_stretched_like_any_other(plane):
+    slab = torch.arange(12.0 * plane[0] * plane[1]).reshape(1, 12, *plane) - 1000
+    crop = _cut(slab, [(0, 0, 0, 12, *plane)], [(False,) * 3], (12, 7, 9))
+    expected = F.interpolate(slab.double(), size=(7, 9), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(crop.double(), expected, atol=1e-2, rtol=0)
 
 
 def test_flips_mirror_the_crop(chest):
