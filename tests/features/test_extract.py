@@ -223,6 +223,7 @@ def test_windows_fit_an_image_smaller_than_they_are():
     ("voxels", "window"),
     [
         ((3, 9, 15), (4, 10, 16)),  # rounded up to the stride, each axis by itself
+        ((4, 10, 16), (4, 10, 16)),  # as it is
         ((2, 30, 31), (2, 30, 32)),
         ((16, 32, 32), (16, 32, 32)),
         ((17, 9, 40), (16, 10, 32)),  # no more than the card's own
