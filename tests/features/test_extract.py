@@ -227,6 +227,7 @@ def test_windows_fit_an_image_smaller_than_they_are():
         ((2, 30, 31), (2, 30, 32)),
         ((16, 32, 32), (16, 32, 32)),
         ((17, 9, 40), (16, 10, 32)),  # no more than the card's own
+        ((4, 40, 16), (4, 32, 16)),
     ],
 )
 def test_a_fitted_window_is_the_smallest_over_the_image(voxels, window):
@@ -250,6 +251,19 @@ def test_a_fitted_window_grows_no_more_than_the_network_needs(least, window):
         least_cells = least
 
     assert fitted_window(Choosy("random"), Size(1, 3, 4)) == window
+
+
+def test_a_fitted_window_is_what_the_network_takes_along_each_axis():
+    class Deep(CubicMillimetres):
+        def accepts(self, size):
+            return size[0] % 4 == 0 and size[1] % 10 == 0 and super().accepts(size)
+
+    class Dense(CubicMillimetres):
+        card = small_card(window_size=(2, 2, 2), feature_stride=(1, 1, 1), in_plane_size=None, embedding_dim=1)
+        least_cells = 9
+
+    assert fitted_window(Deep("random"), Size(1, 3, 4)) == (4, 10, 4)
+    assert fitted_window(Dense("random"), Size(1, 1, 1)) == (2, 2, 2), "never more than the card's own"
 
 
 def test_features_know_how_much_memory_they_take():
