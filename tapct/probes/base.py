@@ -174,6 +174,11 @@ class Probe(module.ModelModule):
         """Returns the weights of a head for features that are not scaled."""
         return dict(state) if self.session.scale is None else self.session.scale.folded(state, self.feature_weights)
 
+    def seen_by_heads(self) -> dict[str, Any]:
+        """Returns the settings that decide what heads see and say, for the record and for heads trained before."""
+        windows = {"window_overlap": self.window_overlap, "fit_windows": self.fit_windows}
+        return {"classes": self.classes, **windows}
+
     def score(self, results: list[CaseResult]) -> float | None:
         """Returns the task's ranked metric over cases; None where it is undefined."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The classification probe: attention-based multiple-instance learning over a scan's windows (section 3.3.2)."""
+"""The classification probe: attention over a scan's windows (section 3.3.2), or a head that is solved."""
 
 import math
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ from tapct.records import CaseResult
 
 
 class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
-    """Trains and evaluates an ABMIL head in eva, one independent 0/1 output per class of the dataset.
+    """Trains and evaluates an adaptor in eva, one independent 0/1 output per class of the dataset.
 
-    The bag of a scan is the class tokens of its windows, or, where a model has none, its patch features
-    (section 4.5 says why class tokens are preferred).
+    For attention the bag of a scan is the class tokens of its windows, or, where a model has none, its patch features
+    (section 4.5 says why class tokens are preferred). Other adaptors see one vector a scan.
     """
 
     head_name = "head"
@@ -96,6 +96,9 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         assert self.pooling is not None
         train, selection = (self.source.pooled_cases(self.trainer, s, self.pooling) for s in ("train", "val"))
         assert train is not None
+        for part in filter(None, (train, selection)):
+            for name, target in zip(part.names, part.targets, strict=True):
+                self._checked(name, torch.from_numpy(target))
         for name, vector in zip(train.names, train.features, strict=True):
             if self.session.features.wants(name):
                 self.session.features.add(name, torch.from_numpy(vector[:, None]))
@@ -111,8 +114,8 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return LinearHead(*reversed(state["weight"].shape))
 
     @override
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "adaptor": self.adaptor.name, "pooling": self.pooling}
+    def seen_by_heads(self) -> dict[str, Any]:
+        return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling}
 
     @override
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -162,9 +165,16 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return self.head_input(case).T
 
     def _target(self, case: EncodedCase) -> torch.Tensor:
-        target = case.target.flatten()
+        return self._checked(case.name, case.target.flatten()).float()
+
+    def _checked(self, case: str, target: torch.Tensor) -> torch.Tensor:
+        """Returns the target of a case.
+
+        Raises:
+            TaskError: If it has not one number a class, or one is neither 0 nor 1.
+        """
         if target.numel() != len(self.classes):
-            raise TaskError(f"{case.name}: {target.numel()} targets for {len(self.classes)} classes")
+            raise TaskError(f"{case}: {target.numel()} targets for {len(self.classes)} classes")
         if not ((target == 0) | (target == 1)).all():
-            raise TaskError(f"{case.name}: targets must be 0 or 1, not {target.tolist()}")
-        return target.float()
+            raise TaskError(f"{case}: targets must be 0 or 1, not {target.tolist()}")
+        return target

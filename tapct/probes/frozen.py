@@ -77,7 +77,7 @@ class FrozenEncoderProbe(Probe):
         runs = getattr(self.trainer, "n_runs", 1)
         loaded = LoadedHead.find(self.head_path, _run_index(self.trainer), runs)
         self._begin()
-        loaded.check(self.classes, self.source.description(), asdict(self.encoder.card))
+        loaded.check(self.seen_by_heads(), self._encoder_for_record())
         self.loaded = loaded
         self.session.by_run[self.run] = loaded.chosen
         self._take_head()
@@ -148,7 +148,10 @@ class FrozenEncoderProbe(Probe):
             return None
         # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
         optimizer = self.optimizer(self.candidates.parameter_groups(self.undecayed))
-        schedule = self.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=self.trainer.max_steps)
+        steps = self.trainer.max_steps
+        if self.lr_scheduler is None and steps <= 0:  # a cosine of -1 steps would switch between the rate and zero
+            raise TaskError("the rate ends at zero with the last step: set trainer.max_steps, or model.lr_scheduler")
+        schedule = self.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule(optimizer), "interval": "step"}}
 
     @override
@@ -306,11 +309,7 @@ class FrozenEncoderProbe(Probe):
             head=self.trained_head,
             chosen=self.session.by_run[self.run],
             features=self.session.features.describe(),
-            encoder={
-                "card": asdict(self.encoder.card),
-                **self.source.description(),
-                "precision_used": self.encoder.precision_on(self.device.type),
-            },
+            encoder=self._encoder_for_record(),
             probe=self.describe(),
             cell_size=self.cell_size(),
         )
@@ -319,14 +318,16 @@ class FrozenEncoderProbe(Probe):
             write_record(flags.with_own_checks(read_record(path)), path.parent)
             print_summary(path)
 
+    def _encoder_for_record(self) -> dict[str, Any]:
+        card, precision = asdict(self.encoder.card), self.encoder.precision_on(self.device.type)
+        return {"card": card, **self.source.description(), "precision_used": precision}
+
     def describe(self) -> dict[str, Any]:
         """Returns the settings of the probe for the record, from the objects that ran."""
         return {
             "module": f"{type(self).__module__}.{type(self).__qualname__}",
             "head": str(self.trained_head),
-            "classes": self.classes,
-            "window_overlap": self.window_overlap,
-            "fit_windows": self.fit_windows,
+            **self.seen_by_heads(),
             "seed": self.seed,
             "learning_rates": self.learning_rates,
             "scale_features": self.scale_features,

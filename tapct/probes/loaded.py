@@ -1,5 +1,6 @@
 """Heads that were trained before: `eva test` and `eva validate` report them on any split or data root."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ TRAINING = (
     *("seed", "learning_rates", "select", "scale_features", "feature_scale", "start_bias", "adaptor", "pooling"),
 )
 """Settings of a record's probe that say how its heads were trained."""
+
+_GRID = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride")
+_BEFORE = {"adaptor": "abmil"}
+"""What was the case in records from before it could be set."""
 
 
 @dataclass(frozen=True)
@@ -89,31 +94,30 @@ class LoadedHead:
         known = {key: self.record.probe[key] for key in TRAINING if key in self.record.probe}
         return known | {"head_from": {"record": self.record.fingerprint, **task}}
 
-    def check(self, classes: list[str], encoder: dict[str, Any], card: dict[str, Any]) -> None:
-        """Makes sure that the head is for these classes and this encoder, as far as its record tells.
+    def check(self, seen: dict[str, Any], encoder: dict[str, Any]) -> None:
+        """Makes sure that the head sees what it was trained on, as far as its record tells.
 
         Args:
-            classes: Of the task that is reported.
+            seen: What decides what heads see: `Probe.seen_by_heads`.
             encoder: What the record will hold of the encoder.
-            card: Its card.
 
         Raises:
             TaskError: If not, naming what differs.
         """
         if self.record is None:
             return
-        there = self.record.encoder
-        grid = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride")
-        pairs = {
-            "classes": (self.record.probe.get("classes"), classes),
-            "weights of the encoder": (there.get("weights_sha256"), encoder.get("weights_sha256")),
-            **{f"{key} of the encoder": (_plain(there["card"].get(key)), _plain(card.get(key))) for key in grid},
-        }
-        for name, (trained, now) in pairs.items():
-            if trained != now:
+        probe, there, now = self.record.probe, self.record.encoder, json.loads(json.dumps(encoder))
+        pairs = {key: (probe.get(key, _BEFORE.get(key)), value) for key, value in seen.items()}
+        pairs |= {f"{key} of the encoder": (there["card"].get(key), now["card"].get(key)) for key in _GRID}
+        pairs["weights of the encoder"] = there.get("weights_sha256"), now["weights_sha256"]
+        if "identity" in there:  # a record from before has none
+            keys = ("class", "settings", "code_sha256")
+            pairs |= {f"{key} of the encoder": (there["identity"].get(key), now["identity"].get(key)) for key in keys}
+        for name, (trained, today) in pairs.items():
+            if trained != today:
                 raise TaskError(
-                    f"the head was trained with other {name}: {trained}, and now it is {now}. Give the encoder, its "
-                    "weights and options, and a task of the same classes in the same order"
+                    f"the head was trained with another {name}: {trained}, and now it is {today}. Give the same "
+                    "adaptor and windows, the encoder with its weights and options, and a task of the same classes"
                 )
 
 
@@ -123,7 +127,3 @@ def _record_beside(file: Path) -> tuple[Record | None, int]:
     if folder.name.startswith("run_") and folder.name[4:].isdigit() and (folder.parent / RECORD_FILE).is_file():
         return read_record(folder.parent / RECORD_FILE), int(folder.name[4:])
     return (read_record(folder / RECORD_FILE), 0) if (folder / RECORD_FILE).is_file() else (None, 0)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

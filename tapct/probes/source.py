@@ -12,7 +12,7 @@ from loguru import logger
 from torch.utils.data import SequentialSampler
 
 from tapct.encoders import Encoder
-from tapct.errors import EncoderError
+from tapct.errors import EncoderError, TaskError
 from tapct.features import (
     CacheMode,
     CaseFeatures,
@@ -89,9 +89,6 @@ class CaseSource:
             again: Whether this session has filled the store before: what it has just extracted is read, not refreshed.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        reported = {"test": "test", "validate": "val"}.get(
-            getattr(trainer.state.fn, "value", "")
-        )  # else all parts are needed
         if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
@@ -105,6 +102,8 @@ class CaseSource:
             num_workers=datamodule.dataloaders.train.num_workers or 0,
             device=trainer.strategy.root_device,
         )
+        # `eva test` and `eva validate` need what they report, `eva fit` everything.
+        reported = {"test": "test", "validate": "val"}.get(getattr(trainer.state.fn, "value", ""))
         self.bank.fill([part for part in datamodule.parts if reported in (None, part.split)])
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
@@ -147,6 +146,9 @@ class CaseSource:
             trainer: Whose datamodule and device are used.
             split: The split.
             how: How features are pooled.
+
+        Raises:
+            TaskError: If their targets differ in length.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         part = getattr(datamodule.datasets, split)
@@ -158,10 +160,10 @@ class CaseSource:
         else:
             rows = [self._stored_vector(part, index, how) for index in range(len(part))]
         names, patients, vectors, targets = zip(*rows, strict=True)
-        features = torch.stack([vector.cpu() for vector in vectors]).numpy()
-        return PooledCases(
-            names, patients, features, torch.stack([t.flatten().double().cpu() for t in targets]).numpy()
-        )
+        if len({target.numel() for target in targets}) > 1:
+            raise TaskError(f"the cases of '{split}' have targets of different lengths")
+        features, answers = torch.stack(vectors), torch.stack([target.flatten().double() for target in targets])
+        return PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy())
 
     def _stored_vector(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""

@@ -317,6 +317,7 @@ def test_two_processes_never_hold_one_key_although_a_third_removes_it(store):
     for computing in [Child(compute) for _ in range(3)]:
         computing.receive()  # raises FileExistsError if two were inside
     remover.kill()
+    assert not inside.exists()
 
 
 def test_a_process_that_is_killed_lets_go_of_its_lock(store):

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from eva.core.trainers.functional import run_evaluation_session
 
 from tapct.errors import TaskError
 from tapct.features import extract
-from tapct.probes import ClassificationProbe
+from tapct.probes import ClassificationProbe, Trainer
 from tapct.probes.adaptors import Adaptor, pooled
-from tests.probes.test_classification import run
+from tapct.records import read_record
+from tests.probes.test_classification import SlabData, Slabs, run
 from tests.small import CubicMillimetres, Drifting, Rescaled, abdomen, small_encoder
 
 ADAPTORS = ["linear", "linear:max", "linear:mean+max", "knn", "knn:mean", "prototype"]
@@ -67,3 +69,39 @@ def test_pooling_is_over_the_cells_in_the_scan_not_over_padding():
 def test_an_adaptor_that_cannot_be_is_refused(adaptor, message):
     with pytest.raises(TaskError, match=message):
         ClassificationProbe(small_encoder(Drifting), adaptor=adaptor)
+
+
+def again(tmp_path, session, **probe):
+    """Reports the heads of a session again, as `eva test` does."""
+    trainer = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=2, logger=False, max_steps=1)
+    model = ClassificationProbe(small_encoder(), head=str(session), **probe)
+    data = SlabData([0, 30], [10, 40, 70, 98])
+    run_evaluation_session(trainer, model, data, n_runs=2, stages=["test"], verbose=False)
+    (folder,) = tmp_path.iterdir()
+    return read_record(folder / "record.json")
+
+
+def test_a_head_is_never_given_other_features_than_it_was_trained_on(tmp_path):
+    """The mean of the cells is as long as the class token: nothing but the record tells them apart."""
+    session, record = run(tmp_path / "fit", small_encoder(), None, {"adaptor": "linear"}, max_steps=1)
+    same = again(tmp_path / "same", session, adaptor="linear")
+    assert [one.cases for one in same.runs] == [one.cases for one in record.runs]
+    for other in ({"adaptor": "linear:mean"}, {"adaptor": "prototype"}, {"adaptor": "linear", "window_overlap": 0.5}):
+        with pytest.raises(TaskError, match=r"trained with another (adaptor|pooling|window_overlap)"):
+            again(tmp_path / "other", session, **other)
+
+
+@pytest.mark.parametrize("adaptor", ["linear", "knn", "prototype"])
+@pytest.mark.parametrize("target", [[0.5, 1, 0], [1, 0]], ids=["a half", "two of three"])
+def test_targets_that_are_not_0_and_1_a_class_are_refused(tmp_path, monkeypatch, adaptor, target):
+    item = Slabs.__getitem__
+    monkeypatch.setattr(
+        Slabs, "__getitem__", lambda self, i: (item(self, i)[0], torch.tensor(target), item(self, i)[2])
+    )
+    with pytest.raises(TaskError, match=r"slab-0: (targets must be 0 or 1|2 targets for 3 classes)"):
+        run(tmp_path, small_encoder(), None, {"adaptor": adaptor}, max_steps=1)
+
+
+def test_a_schedule_that_ends_at_zero_must_know_where_the_end_is(tmp_path):
+    with pytest.raises(TaskError, match=r"set trainer\.max_steps"):
+        run(tmp_path, small_encoder(), max_steps=-1, max_epochs=1)
