@@ -19,6 +19,7 @@ from rich.table import Table
 from tapct import cache, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, list_encoders
 from tapct.errors import TapctError
+from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.viz import commands as viz_commands
 
@@ -263,6 +264,8 @@ COMMANDS: Commands = {
     "status": status,
     "leaderboard": leaderboard,
     "cache": Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
+    "pack": pack_commands.pack,
+    "unpack": pack_commands.unpack,
     "embed": viz_commands.embed,
     "features": viz_commands.features,
     "retrieve": viz_commands.retrieve,
@@ -270,7 +273,7 @@ COMMANDS: Commands = {
     "report": report_commands.report,
 }
 
-SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "weights": "-w", "out": "-o"}
+SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weights": "-w", "out": "-o"}
 """Options with a second name; they are named, not placed, even where they must be given."""
 
 

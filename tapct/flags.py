@@ -56,6 +56,8 @@ MESSAGES = {
     "the cell ran the encoder that it names",
     "setting-without-effect": "A cell of other settings has the same numbers or the same head, to the bit, though the "
     "settings must matter. Check that they reached the run",
+    "features-from-pack": "Nobody extracted these features from scans here: what the record says of encoder and cases "
+    "is what the pack's maker says. Check who made it, and compare with a cell that was run on the scans",
     "no-better-than-random-weights": "The same network with random weights cannot be told from it, or is better. Check "
     "that the weights were loaded, and the preprocessing",
 }
@@ -107,7 +109,7 @@ def with_cross_checks(record: Record, results: Path) -> Record:
 
 def own_flags(record: Record) -> list[Flag]:
     """Returns the flags of a record by itself."""
-    checks = (_chance, _features, _cases, _undefined, _seeds, _training, _solved, _selection)
+    checks = (_chance, _pack, _features, _cases, _undefined, _seeds, _training, _solved, _selection)
     return [_flag(*found) for check in checks for found in check(record)]
 
 
@@ -230,6 +232,11 @@ def _gap(of_labels: list[TaskInputs]) -> Estimate:
 
 
 # -- One record --------------------------------------------------------------------------------------------
+
+
+def _pack(record: Record) -> Iterator[tuple[str, str]]:
+    if record.feature_pack is not None:
+        yield "features-from-pack", f"pack {record.feature_pack.sha256[:12]}"
 
 
 def _features(record: Record) -> Found:

@@ -163,6 +163,16 @@ class FeatureBank:
                 "stored of it; run again when they are at rest"
             )
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the keys say of the encoder, once the bank is filled."""
+        return self._who
+
+    @property
+    def precision(self) -> str:
+        """What the encoder computes in."""
+        return self.encoder.precision_on(self.device.type)
+
     def _description(self) -> dict[str, Any]:
         """Returns what a record must hold of the built encoder; that it is the one of the keys is checked once."""
         if self._described is None:

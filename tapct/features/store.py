@@ -53,10 +53,12 @@ class Entry:
     Attributes:
         tensors: By name; memory-mapped.
         about: What was stored with them.
+        sha256: Checksum of both and of the key.
     """
 
     tensors: dict[str, torch.Tensor]
     about: dict[str, Any]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ def _read(path: Path, key: str, *, check: bool) -> Entry:
             )
         if check and _checksum(tensors, key, metadata["about"]) != metadata["sha256"]:
             raise FeatureError(f"{path} does not match its checksum. {_MEND}")
-        return Entry(tensors, json.loads(metadata["about"]))
+        return Entry(tensors, json.loads(metadata["about"]), metadata["sha256"])
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:

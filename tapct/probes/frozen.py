@@ -319,8 +319,7 @@ class FrozenEncoderProbe(Probe):
             print_summary(path)
 
     def _encoder_for_record(self) -> dict[str, Any]:
-        card, precision = asdict(self.encoder.card), self.encoder.precision_on(self.device.type)
-        return {"card": card, **self.source.description(), "precision_used": precision}
+        return {"card": asdict(self.encoder.card), **self.source.description(self.device)}
 
     def describe(self) -> dict[str, Any]:
         """Returns the settings of the probe for the record, from the objects that ran."""

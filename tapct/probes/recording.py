@@ -11,8 +11,9 @@ import lightning.pytorch as pl
 import torch
 
 from tapct.encoders.weights import content_sha256
+from tapct.packs.manifest import Pack
 from tapct.probes.heads import Chosen
-from tapct.records import CaseResult, CellSize, Record, RunRecord, environment, git_state, write_record
+from tapct.records import CaseResult, CellSize, FeaturePack, Record, RunRecord, environment, git_state, write_record
 
 
 class RunRecorder:
@@ -94,6 +95,7 @@ class RunRecorder:
             runs_planned=getattr(trainer, "n_runs", 1),
             runs=[one],
             cell_size=cell_size,
+            feature_pack=_feature_pack(getattr(datamodule, "pack", None)),
             execution={
                 "written_at": now,
                 "seconds": seconds,
@@ -103,6 +105,13 @@ class RunRecorder:
             },
         )
         return write_record(record, Path(str(trainer.log_dir)).parent)
+
+
+def _feature_pack(pack: Pack | None) -> FeaturePack | None:
+    if pack is None:
+        return None
+    of = pack.manifest
+    return FeaturePack(sha256=pack.sha256, made_with=of.made_with, has_targets=of.has_targets)
 
 
 def training_settings(trainer: pl.Trainer) -> dict[str, Any]:

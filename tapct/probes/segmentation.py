@@ -11,6 +11,7 @@ import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
+from loguru import logger
 from torch import nn
 from typing_extensions import override
 
@@ -211,6 +212,9 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         )
 
     def _draw(self, case: EncodedCase, prediction: torch.Tensor) -> None:
+        if getattr(self.trainer.datamodule, "pack", None) is not None:
+            logger.info(f"{case.name}: no overlay, for the features come from a pack and there is no scan")
+            return
         path = Path(str(self.trainer.log_dir)) / "overlays" / f"{case.name}.png"
         scan = self.trainer.datamodule.scan(case.name)
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))

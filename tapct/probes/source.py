@@ -24,7 +24,9 @@ from tapct.features import (
     extract,
 )
 from tapct.features.extract import are_finite
+from tapct.features.packed import PackedBank
 from tapct.metrics import confusion_matrix
+from tapct.packs.manifest import Pack
 from tapct.probes.adaptors import Pooling, pooled
 from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import cell_size_confusion
@@ -89,24 +91,32 @@ class CaseSource:
             again: Whether this session has filled the store before: what it has just extracted is read, not refreshed.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self.mode is CacheMode.OFF or not hasattr(datamodule, "use_encoded"):
+        pack = getattr(datamodule, "pack", None)
+        if (pack is None and self.mode is CacheMode.OFF) or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
-        self.bank = FeatureBank(
+        self.bank = self._own_bank(trainer, again) if pack is None else self._packed_bank(pack)
+        # `eva test` and `eva validate` need what they report, `eva fit` everything.
+        reported = {"test": "test", "validate": "val"}.get(getattr(trainer.state.fn, "value", ""))
+        self.bank.fill([part for part in datamodule.parts if reported in (None, part.split)])
+        datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
+        self._took(start)
+
+    def _own_bank(self, trainer: pl.Trainer, again: bool) -> FeatureBank:
+        return FeatureBank(
             self._encoder,
             self._store,
             mode=CacheMode.USE if again and self.mode is CacheMode.REFRESH else self.mode,
             dtype=self._dtype,
             overlap=self._overlap,
             fit_windows=self._fit_windows,
-            num_workers=datamodule.dataloaders.train.num_workers or 0,
+            num_workers=trainer.datamodule.dataloaders.train.num_workers or 0,  # type: ignore[attr-defined]
             device=trainer.strategy.root_device,
         )
-        # `eva test` and `eva validate` need what they report, `eva fit` everything.
-        reported = {"test": "test", "validate": "val"}.get(getattr(trainer.state.fn, "value", ""))
-        self.bank.fill([part for part in datamodule.parts if reported in (None, part.split)])
-        datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
-        self._took(start)
+
+    def _packed_bank(self, pack: Pack) -> FeatureBank:
+        windows: dict[str, Any] = {"overlap": self._overlap, "fit": self._fit_windows}
+        return PackedBank(self._encoder, pack, mode=self.mode, dtype=self._dtype, **windows)
 
     def cases_of(self, batch: Any) -> list[EncodedCase]:
         """Returns the cases of a training batch: several where they come encoded."""
@@ -248,9 +258,11 @@ class CaseSource:
         modules = [each.__module__ for each in (cell_size_confusion, predict_labels, confusion_matrix)]
         return self.bank.derived(case.name, parts, modules, compute)["confusion"]
 
-    def description(self) -> dict[str, Any]:
-        """Returns what the record must hold of the encoder."""
-        return self._encoder.describe() if self.bank is None else self.bank.description()
+    def description(self, device: torch.device) -> dict[str, Any]:
+        """Returns what the record must hold of the encoder, which runs (or ran, for a pack) on this device."""
+        of = self._encoder.describe() if self.bank is None else self.bank.description()
+        precision = self._encoder.precision_on(device.type) if self.bank is None else self.bank.precision
+        return of | {"precision_used": precision}
 
     def _encode(self, scan: ScanBatch) -> CaseFeatures:
         key = (scan.source, scan.name)

@@ -3,7 +3,7 @@
 from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
 from tapct.records.provenance import environment, git_state
-from tapct.records.record import CaseResult, CellSize, ClassMetric, Flag, Protocol, Record, RunRecord
+from tapct.records.record import CaseResult, CellSize, ClassMetric, FeaturePack, Flag, Protocol, Record, RunRecord
 from tapct.records.schema import SCHEMA_VERSION
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 
@@ -14,6 +14,7 @@ __all__ = [
     "CaseResult",
     "CellSize",
     "ClassMetric",
+    "FeaturePack",
     "Flag",
     "Protocol",
     "Record",

@@ -103,6 +103,22 @@ class CaseResult(_Model):
         return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
 
 
+class FeaturePack(_Model):
+    """The feature pack that the features of a record come from, instead of scans (`tapct pack`).
+
+    What the record says of encoder and cases is then what the pack says: nobody extracted them here.
+
+    Attributes:
+        sha256: Hash of the pack.
+        made_with: The release of tapct-bench that made it.
+        has_targets: Whether the targets come from it as well.
+    """
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    made_with: str
+    has_targets: bool
+
+
 class CellSize(_Model):
     """The size of a feature cell, and what perfect cells of it would reach (`tapct.probes.cell_size`).
 
@@ -169,6 +185,7 @@ class Record(_Model):
         runs_planned: Runs that the session was to have.
         runs: The runs that ended, in order.
         cell_size: Of segmentation, the reported cases' feature cells.
+        feature_pack: Where features come from a pack and not from scans, which.
         execution: Versions, device, times: what does not decide the result.
         flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
@@ -182,6 +199,7 @@ class Record(_Model):
     runs_planned: int = Field(ge=1)
     runs: list[RunRecord]
     cell_size: CellSize | None = _optional()
+    feature_pack: FeaturePack | None = _optional()
     execution: dict[str, Any]
     flags: list[Flag] = []
 

@@ -17,7 +17,7 @@ from tapct.errors import TapctError, nearest
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
-    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR"),
+    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "PACK"),
 )
 """The variables that the shipped configs read."""
 

@@ -141,7 +141,8 @@ def recorded_state(folder: Path, asked: dict[str, str] | None) -> dict[str, Any]
 def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str | None:
     if settings is None:
         return f"its record has no {ABOUT_FILE} of its own, so its settings are unknown"
-    keys = [key for key in {**asked, **settings} if settings.get(key) != asked.get(key)]
+    # A key that a later release's config has got, with null for what was without it, changes nothing.
+    keys = [key for key in {**asked, **settings} if settings.get(key, "null") != asked.get(key, "null")]
     if WEIGHTS_CONTENT not in settings or WEIGHTS_CONTENT not in asked:  # an older cell, or the file is not here
         keys = [key for key in keys if key != WEIGHTS_CONTENT]
     if not keys:

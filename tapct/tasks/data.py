@@ -1,7 +1,6 @@
 """A task as eva's data module: the splits of one dataset, and their loaders."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import eva
@@ -12,9 +11,11 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.packs.manifest import Pack
 from tapct.tasks.checks import Accepted, require_sound
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction, drawn_patients, patients_of
+from tapct.tasks.packed import packed_datasets
 from tapct.tasks.registry import task_datasets, task_root
 from tapct.tasks.splits import SPLITS
 from tapct.volumes import Volume
@@ -42,6 +43,7 @@ class TaskData(eva.DataModule):
         train_draw: int = 0,
         perturbation: str | None = None,
         accept_orientation: list[str] | None = None,
+        pack: str | None = None,
     ) -> None:
         """Initializes the data.
 
@@ -60,20 +62,22 @@ class TaskData(eva.DataModule):
             perturbation: Of the reported scans, by its name in `tapct.volumes.perturb.PERTURBATIONS`; None for none.
             accept_orientation: Cases whose organs may lie otherwise than in most people, such as mirrored; [all] for
                 every case. Any other such case ends the run before it starts.
+            pack: A feature pack that was unpacked here, by its name or folder; its cases take the place of the scans,
+                which need not be here. The record says so.
 
         Raises:
-            TaskError: If the task, an option or the perturbation is unknown, the task's folder is not there, or the
-                fraction cannot be.
+            TaskError: If the task, an option or the perturbation is unknown, the task's folder is not there, the
+                fraction cannot be, or the pack is of something else.
         """
         check_fraction(train_fraction, train_draw)
-        self.root: Path = task_root(task, data_root)
+        self.pack = None if pack is None else Pack.find(pack)
         self.batch_size, self.order_seed = batch_size, order_seed
         self.train_fraction, self.train_draw, self.perturbation = train_fraction, train_draw, perturbation
-        parts = self._varied(task_datasets(task, self.root, split_file, options))
+        parts = self._varied(self._datasets(task, data_root, split_file, options))
         self.parts = [part for part in parts.values() if part is not None]
         self.spec = self.parts[0].spec
         self.accept_orientation = Accepted(self.parts[0], accept_orientation or ())
-        self._accepted: dict[str, str] = {}
+        self._accepted: dict[str, str] = {} if self.pack is None else self.pack.manifest.task["accepted_orientation"]
         self._encoded: Callable[[CTDataset], Dataset] | None = None
         loader = dataloaders.DataLoader(
             batch_size=1,
@@ -86,6 +90,15 @@ class TaskData(eva.DataModule):
             datasets=schemas.DatasetsSchema(**parts),
             dataloaders=schemas.DataloadersSchema(train=loader, val=loader, test=loader, predict=loader),
         )
+
+    def _datasets(
+        self, task: str, data_root: str | None, split_file: str | None, options: dict[str, Any] | None
+    ) -> dict[str, CTDataset | None]:
+        if self.pack is None:
+            return task_datasets(task, task_root(task, data_root), split_file, options)
+        if self.perturbation is not None:
+            raise TaskError(f"{self.perturbation} cannot be applied: the pack {self.pack.name} has no scans")
+        return packed_datasets(self.pack, task, data_root, split_file, options)
 
     def _varied(self, parts: dict[str, CTDataset | None]) -> dict[str, CTDataset | None]:
         """Returns the parts with fewer patients to train on, and perturbed reported scans, as asked for."""
@@ -155,6 +168,8 @@ class TaskData(eva.DataModule):
         for part in parts:
             part.validate()
         super().setup(stage)
+        if self.pack is not None:
+            return
         workers = self.dataloaders.train.num_workers or 0
         self._accepted = require_sound(parts, workers, self.accept_orientation)
 

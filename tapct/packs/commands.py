@@ -1,0 +1,100 @@
+"""What `tapct pack` and `tapct unpack` do."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from tapct.errors import FeatureError, nearest
+from tapct.files import features_folder
+
+
+def pack(
+    encoder: str,
+    task: str,
+    out: str,
+    weights: str | None = None,
+    root: str | None = None,
+    targets: bool = False,
+    config: str | None = None,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    folder: str | None = None,
+) -> int:
+    """Exports the stored features of a task, so that others can probe without the scans.
+
+    Without --targets the file holds nothing of the data set but case and patient names: labels are the data set's own,
+    and its licence decides whether they may be passed on. Whether features may be, read the notice that is printed.
+
+    Args:
+        encoder: Name of the encoder.
+        task: Name of the task.
+        out: The file to write, ending in .tar; or a folder, for a name of its own.
+        weights: A path, "random" or "null" (published); by default the variable ENCODER_WEIGHTS.
+        root: Folder that holds one folder per task; by default the variable DATA_ROOT. The scans say which features
+            are theirs.
+        targets: Put the labels (or targets) of the cases in as well.
+        config: YAML config of the run whose features they are; by default that of the task.
+        accelerator: Where the run was, which decides its precision.
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.packs import packing
+    from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task, environment
+
+    configs = configs_by_task(SHIPPED_CONFIGS) if config is None else {task: Path(config)}
+    if task not in configs:
+        raise FeatureError(f"there is no config of a task '{task}'. {nearest(task, configs)}")
+    given = {"ENCODER": encoder, "ENCODER_WEIGHTS": weights, "DATA_ROOT": root}
+    variables = {name: value or os.environ.get(name) for name, value in given.items()}
+    with environment({name: value for name, value in variables.items() if value is not None}):
+        model, of_data = packing.settings_of(configs[task])
+        bank = packing.bank_of(model, Path(folder) if folder else features_folder(), _device(accelerator))
+    data = packing.task_of(of_data)
+    path = Path(out)
+    if path.suffix != ".tar":
+        path = path / f"{task}-{encoder}.tar"
+    manifest = packing.pack(bank, data, path, targets=targets)
+    cases = len(manifest.cases)
+    print(f"{path}: features of {cases} cases, {path.stat().st_size / 2**20:.0f} MiB, {_targets(targets)}")
+    print(manifest.notice)
+    return 0
+
+
+def unpack(file: str, folder: str | None = None) -> int:
+    """Checks a feature pack and puts it beside the features that were extracted here.
+
+    Args:
+        file: What `tapct pack` wrote.
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.packs import unpacking
+
+    found = unpacking.unpack(Path(file), Path(folder) if folder else features_folder())
+    of = found.manifest
+    print(f"{found.folder}: features of {len(of.cases)} cases, {_targets(of.has_targets)}")
+    print(f"task     {of.task['name']}, version {of.task['version']}, split {of.task['split']}")
+    print(f"encoder  {of.identity['card']['name']}, weights {of.encoder['weights']}, {of.identity['precision']}")
+    print(f"sha256   {found.sha256}")
+    print(of.notice)
+    print("Which scans, weights and code they are of, the pack says; nobody can check it without the scans.")
+    if of.has_targets:
+        print(f"To probe it: PACK={found.name} ENCODER={of.identity['card']['name']} eva fit --config CONFIG")
+    return 0
+
+
+def _targets(there: bool) -> str:
+    return "with the data set's labels" if there else "without labels"
+
+
+def _device(accelerator: str) -> str:
+    if accelerator == "cpu":
+        return "cpu"
+    import torch
+
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise FeatureError("there is no GPU here, whose precision decides the keys. Leave --accelerator out")
+    return "cuda" if torch.cuda.is_available() else "cpu"
