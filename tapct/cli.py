@@ -128,7 +128,7 @@ def run(
         configs: Folder of KIND/TASK.yaml; by default eva_configs/ of this project.
         override: YAML file that is passed to eva after the task's config; may be given several times.
         adaptors: What stands on the features, by comma: linear, knn, prototype, abmil, the first three with :cls,
-            :mean, :max or :mean+max behind them; "all" is the four. By default ADAPTOR, else each task's own.
+            :mean, :max, :mean+max or :mask behind them; "all" is the four. By default ADAPTOR, else each task's own.
         fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": robustness, beside the unperturbed scans.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -281,6 +282,14 @@ class FeatureBank:
         """Returns the keys of a case's features and labels (None: it has no label map)."""
         task = self._tasks[part.split, part.cases[index]]
         return task.features_key, task.labels_key
+
+    def content_of(self, paths: Sequence[Path]) -> str:
+        """Returns a hash of what is in files, for what is derived of them beside features.
+
+        Raises:
+            FeatureError: If one cannot be read.
+        """
+        return self._hashes.of(paths)
 
     def derived(
         self,

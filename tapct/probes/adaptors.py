@@ -12,9 +12,11 @@ import torch
 from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures
+from tapct.probes.cells import mask_shares
+from tapct.volumes import Grid, Mask
 
 Head = Literal["abmil", "linear", "knn", "prototype"]
-Pooling = Literal["cls", "mean", "max", "mean+max"]
+Pooling = Literal["cls", "mean", "max", "mean+max", "mask"]
 
 HEADS: dict[Head, str] = {
     "abmil": "gated attention over a scan's instances, the paper's; trained by steps",
@@ -75,18 +77,28 @@ class Adaptor:
         return self.pooling or ("cls" if card.has_cls else "mean")
 
 
-def pooled(features: CaseFeatures, how: Pooling) -> torch.Tensor:
+def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
     """Returns one vector of a scan, (P,) float64.
 
     Args:
         features: Of the scan.
         how: "cls": mean over the class tokens of its windows. "mean", "max": over the feature cells whose centre lies
-            in the scan, not in the padding. "mean+max": both, one after the other.
+            in the scan, not in the padding. "mean+max": both, one after the other. "mask": mean over the same cells,
+            each weighted by what of the mask is in it, which is the mean over the mask's voxels of their cell. Without
+            weights, a lesion smaller than a cell would count for no more than the cells that its rim grazes, and with
+            a threshold it might have no cell at all.
+        mask: For "mask", and not empty.
     """
     if how == "cls":
         return features.embeddings.double().mean(dim=0)
     inside = _inside(features)
-    cells = features.map[:, inside[0], inside[1], inside[2]].flatten(1)
+    found = features.map[:, inside[0], inside[1], inside[2]]
+    cells = found.flatten(1)
+    if how == "mask":
+        assert mask is not None
+        shares = mask_shares(mask, Grid.of(found.shape[1:], features.feature_grid.affine)).flatten().to(cells.device)
+        held = shares.nonzero().flatten()
+        return cells[:, held].double() @ shares[held]
     parts = {"mean": lambda: cells.double().mean(dim=1), "max": lambda: cells.amax(dim=1).double()}
     return torch.cat([parts[one]() for one in how.split("+")])
 

@@ -123,6 +123,9 @@ class Probe(module.ModelModule):
         """Returns a freshly initialised head for these classes (with background, in segmentation)."""
         raise NotImplementedError
 
+    def require_data(self) -> None:
+        """Refuses data that do not have what heads see; asked before anything is encoded."""
+
     def head_of(self, state: State) -> nn.Module:
         """Returns a head that these weights fit into."""
         return self.build_head(self.classes)

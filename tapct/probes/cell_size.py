@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tapct.metrics import confusion_matrix, dice_per_class, summarise
+from tapct.probes.cells import class_shares
 from tapct.probes.dense import predict_labels
 from tapct.records import CellSize
 from tapct.volumes import Grid, LinearMap
@@ -32,51 +33,6 @@ def cell_size_confusion(labels: torch.Tensor, native: Grid, cells: Grid, num_cla
     shares = class_shares(labels, native, cells, num_classes)
     predicted = predict_labels(shares, LinearMap.between(cells, native))
     return confusion_matrix(predicted, labels, num_classes)
-
-
-def class_shares(labels: torch.Tensor, native: Grid, cells: Grid, num_classes: int) -> torch.Tensor:
-    """Returns (K, d, h, w) float32: the share of each class in the box of each cell.
-
-    A cell's box is centred on the cell and as wide as cells are apart. What of it lies outside the scan is left out; a
-    box wholly outside has the labels of the nearest border voxels.
-
-    Args:
-        labels: (D, H, W) integer labels.
-        native: The grid of the labels.
-        cells: The feature grid.
-        num_classes: Number of classes, K.
-    """
-    axes = [_overlaps(where, size) for where, size in zip(cells.coordinates_in(native), native.shape, strict=True)]
-    z, y, x = (m.to(labels.device, torch.float32) for m in axes)
-    shares = torch.zeros((num_classes, *cells.shape), device=labels.device)
-    for label in range(1, num_classes):
-        inside = labels == label
-        # Only the block of voxels that the class occupies: most structures are small.
-        spans = [_span(inside.any(dim=tuple(d for d in range(3) if d != axis))) for axis in range(3)]
-        if any(span is None for span in spans):
-            continue
-        block = inside[spans[0], spans[1], spans[2]].float()
-        shares[label] = LinearMap(z[:, spans[0]], y[:, spans[1]], x[:, spans[2]])(block)
-    shares[0] = 1 - shares[1:].sum(dim=0)
-    return shares
-
-
-def _span(occupied: torch.Tensor) -> slice | None:
-    """Returns the range from the first to the last true value of (n,), or None where there is none."""
-    where = occupied.nonzero().flatten()
-    return None if not len(where) else slice(int(where[0]), int(where[-1]) + 1)
-
-
-def _overlaps(where: np.ndarray, size: int) -> torch.Tensor:
-    """Returns (len(where), size): the share of each voxel in the box around each coordinate; rows sum to one."""
-    width = abs(float(where[1] - where[0])) if len(where) > 1 else float(size)
-    low, high = (np.clip(where + side * width / 2, -0.5, size - 0.5)[:, None] for side in (-1, 1))
-    voxels = np.arange(size)[None]
-    overlap = np.clip(np.minimum(high, voxels + 0.5) - np.maximum(low, voxels - 0.5), 0, None)
-    outside = overlap.sum(axis=1) < 1e-9
-    nearest = np.clip(np.rint(where), 0, size - 1).astype(int)
-    overlap[outside] = np.eye(size)[nearest[outside]]
-    return torch.from_numpy(overlap / overlap.sum(axis=1, keepdims=True))
 
 
 class CellSizes:

@@ -28,10 +28,11 @@ from tapct.metrics import (
 )
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.ranks import auroc, average_precision
-from tapct.probes.adaptors import Adaptor, pooled
+from tapct.probes.adaptors import Adaptor
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import State, finite_loss
 from tapct.probes.solved import LinearHead, NeighbourHead, Solution, solve
+from tapct.probes.source import needed_parts
 from tapct.records import CaseResult
 
 
@@ -57,8 +58,8 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             adaptor: What stands on the features: "abmil" (the paper's), "linear", "knn" or "prototype", the last three
-                with ":cls", ":mean", ":max" or ":mean+max" behind them to say how features are pooled; see
-                `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
+                with ":cls", ":mean", ":max", ":mean+max" or, where the task has masks, ":mask" behind them to say how
+                features are pooled; see `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
             settings: As in `tapct.probes.base.Probe`.
         """
         of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
@@ -92,6 +93,19 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return self.adaptor.is_solved
 
     @override
+    def require_data(self) -> None:
+        if self.pooling != "mask":
+            return
+        for part in needed_parts(self.trainer):
+            require = getattr(part, "require_masks", None)
+            if require is None:
+                raise TaskError(
+                    f"{self.adaptor.name} pools over masks, and {type(part).__name__} has none: they come from a "
+                    "`tapct.tasks.ClassificationDataset` whose spec names them"
+                )
+            require()
+
+    @override
     def solve(self) -> Solution:
         assert self.pooling is not None
         train, selection = (self.source.pooled_cases(self.trainer, s, self.pooling) for s in ("train", "val"))
@@ -116,6 +130,12 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     @override
     def seen_by_heads(self) -> dict[str, Any]:
         return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling}
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        if self.pooling != "mask":
+            return super().describe()
+        return {**super().describe(), "mask": self.trainer.datamodule.spec.mask}
 
     @override
     def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -158,7 +178,8 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     def _logits(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
         if self.pooling is not None:
-            return head(pooled(case.features, self.pooling)).float()
+            part = getattr(self.trainer.datamodule.datasets, self._split)
+            return head(self.source.vector(part, case, self.pooling).to(self.device)).float()
         return head(self._bag(case)[None])[0]
 
     def _bag(self, case: EncodedCase) -> torch.Tensor:

@@ -61,6 +61,7 @@ class FrozenEncoderProbe(Probe):
 
     def _begin(self) -> None:
         """Begins a run: all that is noted from here on is of this one."""
+        self.require_data()
         self.run = self._begun = _run_index(self.trainer)
         self.recorder = RunRecorder()
         pl.seed_everything(self.seed, workers=True)

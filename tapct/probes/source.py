@@ -12,7 +12,7 @@ from loguru import logger
 from torch.utils.data import SequentialSampler
 
 from tapct.encoders import Encoder
-from tapct.errors import EncoderError, TaskError
+from tapct.errors import EncoderError, FeatureError, TaskError
 from tapct.features import (
     CacheMode,
     CaseFeatures,
@@ -30,10 +30,19 @@ from tapct.packs.manifest import Pack
 from tapct.probes.adaptors import Pooling, pooled
 from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import cell_size_confusion
+from tapct.probes.cells import class_shares, mask_shares
 from tapct.probes.dense import predict_labels
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
+
+
+def needed_parts(trainer: pl.Trainer) -> list[Any]:
+    """Returns the datasets of a stage: `eva test` and `eva validate` need what they report, `eva fit` all of them."""
+    reported = {"test": "test", "validate": "val"}.get(getattr(trainer.state.fn, "value", ""))
+    datasets = trainer.datamodule.datasets  # type: ignore[attr-defined]
+    parts = [getattr(datasets, split) for split in ("train", "val", "test") if reported in (None, split)]
+    return [part for part in parts if part is not None]
 
 
 class CaseSource:
@@ -96,9 +105,7 @@ class CaseSource:
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
         self.bank = self._own_bank(trainer, again) if pack is None else self._packed_bank(pack)
-        # `eva test` and `eva validate` need what they report, `eva fit` everything.
-        reported = {"test": "test", "validate": "val"}.get(getattr(trainer.state.fn, "value", ""))
-        self.bank.fill([part for part in datamodule.parts if reported in (None, part.split)])
+        self.bank.fill(needed_parts(trainer))
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
 
@@ -166,26 +173,64 @@ class CaseSource:
             return None
         if self.bank is None:
             cases = (self.case_of(batch) for batch in self._batches(trainer, part))
-            rows = [(c.name, c.patient, pooled(c.features, how), c.target) for c in cases]
+            rows = [(c.name, c.patient, self.vector(part, c, how), c.target) for c in cases]
         else:
-            rows = [self._stored_vector(part, index, how) for index in range(len(part))]
+            rows = [self._stored_row(part, index, how) for index in range(len(part))]
         names, patients, vectors, targets = zip(*rows, strict=True)
         if len({target.numel() for target in targets}) > 1:
             raise TaskError(f"the cases of '{split}' have targets of different lengths")
         features, answers = torch.stack(vectors), torch.stack([target.flatten().double() for target in targets])
         return PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy())
 
-    def _stored_vector(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
+    def vector(self, part: Any, case: EncodedCase, how: Pooling) -> torch.Tensor:
+        """Returns a case as one vector, (P,) float64, stored beside its features.
+
+        Args:
+            part: The dataset that it is of.
+            case: The case.
+            how: How features are pooled.
+
+        Raises:
+            TapctError: If they are pooled over a mask that cannot be read or is empty.
+        """
+        return self._vector(part, case.name, case.features_key, lambda: case.features, how)
+
+    def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
         bank, name = self.bank, part.cases[index]
         assert bank is not None
+        key, _ = bank.keys(part, index)
+        vector = self._vector(part, name, key, lambda: bank.case(part, index).features, how)
+        return name, part.patient(name), vector, part.target(name)
 
-        def compute() -> dict[str, torch.Tensor]:
-            return {"vector": pooled(bank.case(part, index).features, how)}
+    def _vector(
+        self, part: Any, name: str, key: str | None, features: Callable[[], CaseFeatures], how: Pooling
+    ) -> torch.Tensor:
+        """Returns the vector of a case whose features have this key, and are read only if that is needed."""
 
-        parts = {"what": "pooled", "how": how, "features": bank.keys(part, index)[0]}
-        found = bank.derived(name, parts, [pooled.__module__], compute)
-        return name, part.patient(name), found["vector"], part.target(name)
+        def compute() -> torch.Tensor:
+            found = features()
+            mask = part.mask(name, found.native_grid) if how == "mask" else None
+            return pooled(found, how, mask)
+
+        bank = self.bank
+        if bank is None or key is None:
+            return compute()
+
+        def of_masks() -> list[Any]:
+            return [*part.mask_reading(name), bank.content_of(part.mask_paths(name))] if how == "mask" else []
+
+        read = of_masks()
+
+        def to_store() -> dict[str, torch.Tensor]:
+            vector = compute()
+            if of_masks() != read:
+                raise FeatureError(f"{name}: its mask changed while it was read. Nothing was stored of it; run again")
+            return {"vector": vector}
+
+        parts = {"what": "pooled", "how": how, "features": key, "mask": read}
+        # The code of masks themselves is in the task's reading.
+        return bank.derived(name, parts, [pooled.__module__, mask_shares.__module__], to_store)["vector"]
 
     def _batches(self, trainer: pl.Trainer, part: Any) -> Iterator[Any]:
         loader = trainer.datamodule.dataloaders.train(part, sampler=SequentialSampler(part))  # type: ignore[attr-defined]
@@ -255,7 +300,8 @@ class CaseSource:
             "cells": [list(cells.shape), cells.affine.tolist()],
             "classes": num_classes,
         }
-        modules = [each.__module__ for each in (cell_size_confusion, predict_labels, confusion_matrix)]
+        computing = (cell_size_confusion, class_shares, predict_labels, confusion_matrix)
+        modules = [each.__module__ for each in computing]
         return self.bank.derived(case.name, parts, modules, compute)["confusion"]
 
     def description(self, device: torch.device) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The adaptors of a sweep: which cells of a task they make, beside the one of the task's own adaptor."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tapct.encoders import encoder_class
@@ -63,6 +63,7 @@ def of_task(task: str, config: Path, overrides: tuple[Path, ...], asked: Sequenc
     if own is None and not plain.get("model.class_path", "").endswith("ClassificationProbe"):
         print(f"{task} has no adaptors: only its plain cells run", file=sys.stderr)
         return [None]
+    asked = [one for one in asked if _has_masks(task, plain, one)]
     probed = next(one for one in (*asked, *ALL) if one != own)
     if resolved(ADAPTOR=probed).get(SETTING) != probed:
         raise SweepError(
@@ -70,6 +71,18 @@ def of_task(task: str, config: Path, overrides: tuple[Path, ...], asked: Sequenc
             f"so no other adaptor can be run on {task}. Write: adaptor: ${{oc.env:ADAPTOR, {own or 'abmil'}}}"
         )
     return [None if one == own else one for one in asked]
+
+
+def _has_masks(task: str, settings: Mapping[str, str], adaptor: str) -> bool:
+    """Returns whether a task has the masks that an adaptor pools over, and says so where it has not."""
+    from tapct.probes.adaptors import Adaptor
+    from tapct.tasks import list_tasks, task_class
+
+    name = settings.get("data.init_args.task")
+    if Adaptor.parse(adaptor).pooling != "mask" or name not in list_tasks() or task_class(name).spec.mask is not None:
+        return True
+    print(f"left out: {adaptor} on {task}: {name} has no masks to pool over", file=sys.stderr)
+    return False
 
 
 def fits(variant: Variant) -> bool:

@@ -81,7 +81,10 @@ class Sweep:
             if not path.is_file():
                 raise SweepError(f"there is no override {path}")
         asked = adaptors.parse(self.adaptors or os.environ.get("ADAPTOR"))
-        return [cell for task in tasks for cell in self._of_task(task, configs[task], overrides, asked)]
+        cells = [cell for task in tasks for cell in self._of_task(task, configs[task], overrides, asked)]
+        if not cells:
+            raise SweepError(f"no task or encoder that was asked for has what {', '.join(asked)} pools: nothing runs")
+        return cells
 
     def _of_task(self, task: str, config: Path, overrides: tuple[Path, ...], asked: Sequence[str]) -> list[Cell]:
         varied = variants(

@@ -21,13 +21,14 @@ SPEC = TaskSpec(
     version=1,
     classes=("malignant",),
     metric="MicroAUROC",
+    mask="a sphere round the nodule, of the mean diameter of its readers' outlines; that alone has an AUROC of 0.96",
     licence="CC BY 4.0 (LUNA16), CC BY 3.0 (LIDC-IDRI)",
     source="download subset0.zip to subset9.zip of https://zenodo.org/records/3723295 (0 to 6) and "
     "https://zenodo.org/records/4121926 (7 to 9), about 120 GB unpacked, and unpack them in luna16/",
 )
 
 LIST = Path(str(files("tapct.tasks"))) / "labels" / "luna16_nodules.csv"
-COLUMNS = NoduleColumns("nodule", "patient", "series_uid", "x_mm", "y_mm", "z_mm", "label")
+COLUMNS = NoduleColumns("nodule", "patient", "series_uid", "x_mm", "y_mm", "z_mm", "label", "diameter_mm")
 
 
 class LUNA16(NoduleDataset):

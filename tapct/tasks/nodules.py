@@ -15,7 +15,7 @@ from tapct.files import stamp_of
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import MIN_SLICES
 from tapct.tasks.splits import Split
-from tapct.volumes import Volume, crop_mm, files_of, read_ct
+from tapct.volumes import Grid, Mask, Volume, crop_mm, files_of, read_ct
 from tapct.volumes.plausibility import LEAST_HU
 
 SIZE_MM = 50.0
@@ -38,16 +38,18 @@ class Nodule:
         series: SeriesInstanceUID of its scan.
         centre_mm: Its place (x, y, z) in mm, RAS+.
         malignant: 0 or 1.
+        diameter_mm: Its diameter; None where the list has none.
     """
 
     patient: str
     series: str
     centre_mm: tuple[float, float, float]
     malignant: int
+    diameter_mm: float | None = None
 
 
 class NoduleColumns(NamedTuple):
-    """Names of the columns in a list of nodules; x, y and z are in mm, LPS."""
+    """Names of the columns in a list of nodules; x, y and z are in mm, LPS, the diameter, if there is one, in mm."""
 
     case: str
     patient: str
@@ -56,6 +58,7 @@ class NoduleColumns(NamedTuple):
     y: str
     z: str
     label: str
+    diameter: str | None = None
 
 
 def lps_to_ras_point(x: float, y: float, z: float) -> tuple[float, float, float]:
@@ -80,7 +83,7 @@ def read_nodules(path: Path, columns: NoduleColumns) -> dict[str, Nodule]:
         raise TaskError(f"there is no list of nodules {path}")
     lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
     rows = csv.DictReader(lines)
-    if missing := set(columns) - set(rows.fieldnames or ()):
+    if missing := {name for name in columns if name} - set(rows.fieldnames or ()):
         raise TaskError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {rows.fieldnames}")
     nodules: dict[str, Nodule] = {}
     for row in rows:
@@ -100,7 +103,11 @@ def _nodule(row: dict[str, str], columns: NoduleColumns) -> Nodule:
         raise ValueError(f"its place is ({x}, {y}, {z})")
     if row[columns.label] not in ("0", "1"):
         raise ValueError(f"{columns.label} is {row[columns.label]!r}, not 0 or 1")
-    return Nodule(row[columns.patient], row[columns.series], lps_to_ras_point(x, y, z), int(row[columns.label]))
+    diameter_mm = None if columns.diameter is None else float(row[columns.diameter])
+    if diameter_mm is not None and not 0 < diameter_mm < np.inf:
+        raise ValueError(f"its diameter is {diameter_mm}")
+    where, malignant = lps_to_ras_point(x, y, z), int(row[columns.label])
+    return Nodule(row[columns.patient], row[columns.series], where, malignant, diameter_mm)
 
 
 class NoduleDataset(ClassificationDataset):
@@ -159,6 +166,18 @@ class NoduleDataset(ClassificationDataset):
     @override
     def targets(self, case: str) -> Sequence[int]:
         return [self.nodules[case].malignant]
+
+    @override
+    def read_mask(self, case: str, scan: Grid) -> Mask:
+        nodule = self.nodules[case]
+        if nodule.diameter_mm is None:
+            return super().read_mask(case, scan)
+        return Mask.sphere(nodule.centre_mm, nodule.diameter_mm, scan)
+
+    @override
+    def mask_reading(self, case: str) -> list[Any]:
+        nodule = self.nodules[case]
+        return [*super().mask_reading(case), nodule.centre_mm, nodule.diameter_mm]
 
     @override
     def point_mm(self, case: str) -> tuple[float, float, float]:

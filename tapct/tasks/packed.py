@@ -96,6 +96,13 @@ class PackedClassification(PackedDataset, ClassificationDataset):
             return tuple(self._labels.targets(case))
         return packed
 
+    @override
+    def require_masks(self) -> None:
+        raise TaskError(
+            f"the pack {self.pack.name} has no masks to pool features over. Pool them otherwise (linear, linear:mean), "
+            "or leave the pack out (data.init_args.pack, or the variable PACK) and give DATA_ROOT"
+        )
+
 
 def packed_datasets(
     pack: Pack, task: str, data_root: str | None, split_file: str | None, options: dict[str, Any] | None

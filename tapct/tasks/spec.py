@@ -19,6 +19,8 @@ class TaskSpec:
         source: How to obtain the data.
         notice: What must stand beside every number, if anything.
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
+        mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
+            mask of every case, or none that does not give the answer away.
     """
 
     name: str
@@ -31,3 +33,4 @@ class TaskSpec:
     source: str
     notice: str | None = None
     adaptor: str | None = None
+    mask: str | None = None

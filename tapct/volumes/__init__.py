@@ -2,6 +2,7 @@
 
 from tapct.volumes.crop import crop_mm
 from tapct.volumes.geometry import Grid, Size
+from tapct.volumes.masks import Mask
 from tapct.volumes.read import files_of, read_ct, read_labels
 from tapct.volumes.resample import LinearMap, resample_image, resample_labels, resample_one_hot
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
@@ -11,6 +12,7 @@ __all__ = [
     "Grid",
     "LabelMap",
     "LinearMap",
+    "Mask",
     "Size",
     "Stitcher",
     "Volume",

@@ -119,7 +119,7 @@ class LabelMap(_Placed):
         return self.labels
 
 
-def check_same_grid(volume: Volume, labels: LabelMap | Volume) -> None:
+def check_same_grid(volume: Volume | LabelMap, labels: LabelMap | Volume) -> None:
     """Checks that the voxels of two files are the same places in the patient.
 
     Args:

@@ -337,7 +337,7 @@ def test_data_that_a_pack_cannot_give_are_refused(unpacked, asked, words):
         TaskData(**{"task": "quickstart", "pack": str(unpacked.folder)} | asked)
 
 
-def test_targets_of_classification_come_from_the_pack(unpacked):
+def test_targets_of_classification_come_from_the_pack_and_masks_do_not(unpacked):
     content = copy.deepcopy(unpacked.manifest.model_dump(mode="json"))
     content["task"] |= {"name": "rsna2023", "classes": list(RSNA2023.classes), "version": RSNA2023.version}
     for number, case in enumerate(content["cases"]):
@@ -353,3 +353,5 @@ def test_targets_of_classification_come_from_the_pack(unpacked):
     positive = f"{RSNA2023.classes[1]}"
     assert positive in parts["val"].answers("c1")
     assert f"not {positive}" in parts["train"].answers("c0")
+    with pytest.raises(TaskError, match="has no masks to pool features over"):
+        parts["test"].require_masks()

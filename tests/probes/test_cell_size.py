@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from tapct.metrics import confusion_matrix, dice_per_class
-from tapct.probes.cell_size import cell_size_confusion, class_shares
+from tapct.probes.cell_size import cell_size_confusion
+from tapct.probes.cells import class_shares
 from tapct.volumes import Grid
 from tests.small import abdomen
 

@@ -61,6 +61,7 @@ def test_each_perturbation_is_a_cell_beside_the_unperturbed_one():
         ({"perturbations": "nois"}, "there is no perturbation"),
         ({"adaptors": "knnn"}, "there is no adaptor 'knnn'. Did you mean 'knn'"),
         ({"adaptors": "abmil:max"}, "attention pools by itself"),
+        ({"adaptors": "abmil:mask"}, "attention pools by itself"),
         ({"adaptors": "linear:median"}, "not by 'median'"),
         ({"adaptors": ","}, "name at least one adaptor"),
     ],
@@ -131,6 +132,17 @@ def test_an_encoder_without_class_tokens_is_left_out_of_what_pools_them(capsys):
         "suprem+adaptor=linear-mean",
     ]
     assert "suprem has no class token" in capsys.readouterr().err
+
+
+def test_a_task_without_masks_is_left_out_of_what_pools_over_them(capsys):
+    found = cells(tasks="luna16,luna25,amos22", adaptors="linear:mask,knn")
+    assert found["curia+adaptor=linear-mask"].task == "luna16"
+    assert "left out: linear:mask on luna25: luna25 has no masks" in capsys.readouterr().err
+    assert list(cells(tasks="luna25", adaptors="linear:mask,knn")) == ["curia+adaptor=knn"]
+    with pytest.raises(SweepError, match=r"what linear:mask pools: nothing runs"):
+        cells(tasks="luna25,rsna2023", adaptors="linear:mask")
+    with pytest.raises(SweepError, match=r"what linear:cls pools: nothing runs"):
+        cells(encoders="suprem", tasks="luna16", adaptors="linear:cls")
 
 
 def test_a_config_that_fixes_its_adaptor_cannot_be_swept_over(tmp_path):
