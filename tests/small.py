@@ -102,16 +102,27 @@ def small_encoder(cls: type[Encoder] = Small3D) -> Encoder:
 
 
 class Rescaled(Small3D):
-    """An encoder whose features are multiplied by a constant (a channel each, if asked for): nothing is known by it."""
+    """An encoder whose features are shifted, multiplied and put in another order: nothing is known by it."""
 
     card = small_card(name="rescaled", display_name="Rescaled")
 
-    def __init__(self, weights="random", factor: float = 1.0, by_channel: bool = False, **options) -> None:
+    def __init__(
+        self,
+        weights="random",
+        factor: float = 1.0,
+        by_channel: bool = False,
+        shift: float = 0.0,
+        permuted: bool = False,
+        **options,
+    ) -> None:
         super().__init__(weights, **options)
         channels = 10.0 ** torch.linspace(-2, 2, self.card.feature_dim) if by_channel else torch.ones(1)
-        self.factor = (factor * channels).tolist()
+        self.factor, self.shift = (factor * channels).tolist(), shift
+        order = torch.randperm(self.card.feature_dim, generator=torch.Generator().manual_seed(7))
+        self.order = (order if permuted else order.sort().values).tolist()
 
     def _encode(self, windows_hu):
         features, factor = super()._encode(windows_hu), torch.tensor(self.factor)
-        cls = None if features.cls is None else features.cls * factor
-        return Features(features.map * factor.view(-1, 1, 1, 1), features.embedding * factor, cls)
+        feature_map = ((features.map + self.shift) * factor.view(-1, 1, 1, 1))[:, self.order]
+        embedding = ((features.embedding + self.shift) * factor)[:, self.order]
+        return Features(feature_map, embedding, embedding)

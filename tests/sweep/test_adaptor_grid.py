@@ -1,0 +1,107 @@
+"""`tapct run --adaptors ...`: real cells through eva from features that are encoded once."""
+
+import os
+from unittest import mock
+
+import pytest
+
+from tapct.records import read_record
+from tapct.sweep import commands
+from tapct.sweep.worker import work
+from tapct.tasks.nodules import read_nodules
+from tests.data import luna16
+from tests.small import Small3D
+
+CASES = {"train": [0, 1, 0, 1], "val": [0, 1], "test": [1, 0]}
+ADAPTORS = "linear,knn,prototype,abmil,linear:mask"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eight nodules, each in a scan of its own that shows less of the body than the one before."""
+    nodules = read_nodules(luna16.LIST, luna16.COLUMNS)
+    alone = {of.series: case for case, of in nodules.items()}  # one a scan
+    names = {malignant: [c for c in alone.values() if nodules[c].malignant == malignant] for malignant in (0, 1)}
+    patients, split, number = set(), {part: [] for part in CASES}, 0
+    for part, labels in CASES.items():
+        for label in labels:
+            case = next(c for c in names[label] if nodules[c].patient not in patients)
+            patients.add(nodules[case].patient)
+            luna16.write(tmp_path / "luna16", [case], field_of_view_mm=40 - 4 * number)
+            split[part].append(case)
+            number += 1
+    return luna16.write_split(tmp_path / "split.csv", **split)
+
+
+class Here:
+    """A worker in this process, where everything is imported; see `tapct.sweep.local.Process`."""
+
+    def __init__(self, order, variables) -> None:
+        kept = [os.dup(number) for number in (1, 2)]  # a worker sends both to its log
+        try:
+            self._status = work(order)
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+    def poll(self) -> int:
+        return self._status
+
+    def kill(self) -> None:
+        pass
+
+    def last_words(self) -> list[str]:
+        return []
+
+
+def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch):
+    encoded, encode = [], Small3D._encode
+
+    def counted(self, windows_hu):
+        encoded.extend([current[-1]] * len(windows_hu))
+        return encode(self, windows_hu)
+
+    current = []
+
+    def start(order, variables):
+        current.append(order.cell.label)
+        return Here(order, variables)
+
+    monkeypatch.setattr(Small3D, "_encode", counted)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr("sys.argv", ["tapct"])
+    variables = {"DATA_ROOT": str(tmp_path), "SPLIT_FILE": str(data), "NUM_WORKERS": "0"}
+    asked = commands.Sweep(
+        encoders="small-3d",
+        tasks="luna16",
+        weights="random",
+        results=str(tmp_path / "results"),
+        max_steps=1,
+        runs=1,
+        accelerator="cpu",
+        adaptors=ADAPTORS,
+    )
+    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    with mock.patch.dict(os.environ, variables):  # workers set more of them
+        assert commands.run(asked, **options, start=start) == 0
+        cells = asked.cells()
+    assert current == [
+        "small-3d",
+        *(f"small-3d+adaptor={name}" for name in ("knn", "prototype", "abmil", "linear-mask")),
+    ]
+    assert set(encoded) == {"small-3d"}, "the first cell encodes, and no other"
+    windows = len(encoded) / sum(map(len, CASES.values()))
+    assert windows == 3
+    records = {cell.label: read_record(cell.folder / "record.json") for cell in cells}
+    assert {label: record.probe["pooling"] for label, record in records.items()} == {
+        "small-3d": "cls",
+        "small-3d+adaptor=knn": "cls",
+        "small-3d+adaptor=prototype": "cls",
+        "small-3d+adaptor=abmil": None,
+        "small-3d+adaptor=linear-mask": "mask",
+    }
+    masked = records["small-3d+adaptor=linear-mask"]
+    assert masked.probe["adaptor"] == "linear:mask"
+    assert masked.probe["mask"].startswith("a sphere round the nodule")
+    assert all(record.complete and not record.probe.get("head_from") for record in records.values())
