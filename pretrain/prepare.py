@@ -5,7 +5,6 @@ it was stopped, whatever stopped it: nothing is ever half written, and what is t
 that cannot be read, has no body in it or too few slices is quarantined: listed with the reason, never replaced.
 """
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +29,7 @@ from pretrain.errors import PretrainError
 from pretrain.fingerprint import Fingerprint, foreground
 from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
+from tapct import locks
 from tapct.content_hashes import ContentHashes
 from tapct.errors import VolumeError
 from tapct.files import write_atomically
@@ -294,16 +294,15 @@ def _begin(settings: Settings) -> None:
 @contextmanager
 def _sole_writer(store: Path) -> Iterator[None]:
     """Holds the store's lock, which the system lets go of however the process ends."""
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        lock = (store / ".lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise PretrainError(f"{store} cannot be written ({error.strerror}). Give another folder with -o.") from error
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PretrainError(f"another process is preparing {store}. Wait for it, or end it.") from error
+            lock = held.enter_context(locks.hold(store / ".lock", 0))
+        except OSError as error:
+            raise PretrainError(
+                f"{store} cannot be written ({error.strerror or error}). Give another folder with -o."
+            ) from error
+        if lock is None:
+            raise PretrainError(f"another process is preparing {store}. Wait for it, or end it.")
         yield
 
 

@@ -1,18 +1,19 @@
 """The folder of a run: its files, who may write there, and whether it is the same run."""
 
-import fcntl
+import contextlib
 import importlib.metadata
 import os
 import platform
 import socket
 import subprocess
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from pretrain.config import Config, dump_config, parse_config
 from pretrain.errors import PretrainError
+from tapct import locks
 from tapct.files import write_atomically
 
 _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")
@@ -55,33 +56,28 @@ class RunFolder:
         self._folder = folder
         self.checkpoints = folder / "checkpoints"
         self.dumps = folder / "dumps"
-        self._lock: IO[str] | None = None
+        self._lock = contextlib.ExitStack()
 
     def claim(self) -> None:
         """Makes the folder and locks it until this process ends, however it ends.
 
         Raises:
-            PretrainError: If another process has it, or it cannot be written.
+            PretrainError: If another process has it, it cannot be written, or its file system refuses locks.
         """
         path = self._folder / "run.lock"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = path.open("a+", encoding="utf-8")
+            lock = self._lock.enter_context(locks.hold(path, 0))
         except OSError as error:
             raise PretrainError(
-                f"{self._folder} cannot be written ({error.strerror}). Choose another --run.output"
+                f"{self._folder} cannot be written ({error.strerror or error}). Choose another --run.output"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
+        if lock is None:
+            holder = path.read_text(encoding="utf-8").strip() or "another process"
             raise PretrainError(
-                f"{self._folder} is being trained in by {self._lock.read().strip() or 'another process'}. Wait for it, "
-                "stop it, or choose another --run.output"
-            ) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+                f"{self._folder} is being trained in by {holder}. Wait for it, stop it, or choose another --run.output"
+            )
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
     def write_config(self, config: Config) -> None:
         """Writes the resolved settings, for whoever reads the folder."""

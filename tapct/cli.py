@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tapct import cache, telemetry, terminal
-from tapct.encoders import EncoderCard, encoder_class, list_encoders
-from tapct.errors import TapctError
+from tapct.encoders import EncoderCard, encoder_class, list_encoders, refused_encoders
+from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.viz import commands as viz_commands
@@ -33,7 +33,13 @@ def list_(what: Literal["encoders", "tasks"]) -> int:
     Returns:
         The exit status.
     """
-    terminal.output().print(_encoders() if what == "encoders" else _tasks())
+    if what == "tasks":
+        terminal.output().print(_tasks())
+        return 0
+    table, unusable = _encoders()
+    terminal.output().print(table)
+    for why in unusable:
+        terminal.notices().print(f"left out: {why}", style="yellow", markup=False, soft_wrap=True)
     return 0
 
 
@@ -210,12 +216,17 @@ def _dump(content: object) -> str:
     return json.dumps(content, indent=1)
 
 
-def _encoders() -> Table:
-    table = Table(box=box.SIMPLE)
+def _encoders() -> tuple[Table, list[str]]:
+    """Returns the encoders that can be used, and why each other one cannot."""
+    table, unusable = Table(box=box.SIMPLE), refused_encoders()
     for column in ("encoder", "params", "window", "grid", "stride", "features"):
         table.add_column(column, no_wrap=True)
     for name in list_encoders():
-        card = encoder_class(name).card
+        try:
+            card = encoder_class(name).card
+        except EncoderError as error:
+            unusable.append(str(error))
+            continue
         table.add_row(
             name,
             f"{card.num_params / 1e6:.1f} M",
@@ -224,7 +235,7 @@ def _encoders() -> Table:
             _sizes(card.feature_stride),
             str(card.feature_dim),
         )
-    return table
+    return table, unusable
 
 
 def _sizes(zyx: tuple[float, float, float]) -> str:

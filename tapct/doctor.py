@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from packaging.requirements import Requirement
 
-from tapct import telemetry
-from tapct.errors import TapctError
+from tapct import locks, telemetry
+from tapct.errors import EncoderError, LockError, TapctError
+from tapct.files import features_folder
+from tapct.sweep.commands import results_folder
 
 if TYPE_CHECKING:
     from tapct.tasks.checks import CaseCheck
@@ -66,6 +68,9 @@ def checks(
     yield _telemetry()
     yield _device()
     yield _output()
+    yield _locks("locks results", results_folder(None), "--results or RESULTS_ROOT")
+    yield _locks("locks features", features_folder(), "TAPCT_FEATURES")
+    yield from _plugins()
     if task is not None:
         yield from _task(
             task,
@@ -127,7 +132,7 @@ def _device() -> Check:
 
 def _output() -> Check:
     folder = Path(os.environ.get("OUTPUT_ROOT", "logs"))
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    existing = _existing(folder)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -136,6 +141,47 @@ def _output() -> Check:
     free_gb = shutil.disk_usage(existing).free / 1e9
     status: Literal["ok", "warn"] = "ok" if free_gb > 1 else "warn"
     return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
+
+
+def _locks(name: str, folder: Path, variable: str) -> Check:
+    """Tries whether one process can keep others out of what it writes into a folder."""
+    existing = _existing(folder)
+    elsewhere = f"or name a folder on another file system ({variable})"
+    try:
+        locks.require(existing)
+    except LockError as error:
+        return Check("fail", name, str(error), f"mount it as the message says, {elsewhere}")
+    except OSError as error:
+        return Check("fail", name, f"cannot write to {existing}: {error.strerror}", f"make it writable, {elsewhere}")
+    if (option := locks.only_here(existing)) is not None:
+        return Check(
+            "warn",
+            name,
+            f"{folder}: locks hold on this machine alone (mount option {option})",
+            f"use it from one machine at a time, mount it without {option}, {elsewhere}",
+        )
+    return Check("ok", name, f"{folder}: locks work")
+
+
+def _existing(folder: Path) -> Path:
+    """Returns a folder, or where it is not there the innermost one above it that is."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+
+
+def _plugins() -> Iterator[Check]:
+    """Imports every encoder that is installed, a stranger's above all."""
+    from tapct.encoders import encoder_class, list_encoders, refused_encoders
+
+    broken = refused_encoders()
+    for name in list_encoders():
+        try:
+            encoder_class(name)
+        except EncoderError as error:
+            broken.append(str(error))
+    for why in broken:
+        yield Check("warn", "encoders", why, "mend, rename or uninstall it; the others work")
+    if not broken:
+        yield Check("ok", "encoders", f"{len(list_encoders())} are installed")
 
 
 def _task(name: str, root: str | None, look: Path | None, **settings: Any) -> Iterator[Check]:

@@ -32,6 +32,10 @@ class RecordError(TapctError, ValueError):
     """A result record is malformed or cannot be written."""
 
 
+class LockError(TapctError, OSError):
+    """A file system refuses locks, without which two processes would write the same."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that helps with a mistyped name.
 

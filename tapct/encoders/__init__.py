@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tapct import lazy
 from tapct.encoders.card import EncoderCard, Weights
-from tapct.encoders.registry import encoder_class, list_encoders, load_encoder
+from tapct.encoders.registry import encoder_class, list_encoders, load_encoder, refused_encoders
 
 if TYPE_CHECKING:
     from tapct.encoders.base import Encoder, Features, Precision
@@ -18,6 +18,7 @@ __all__ = [
     "encoder_class",
     "list_encoders",
     "load_encoder",
+    "refused_encoders",
 ]
 
 __getattr__ = lazy.names(__name__, __all__, "tapct.encoders.base")  # which imports torch

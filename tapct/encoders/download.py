@@ -1,12 +1,10 @@
 """Fetching published weights: once, resumable, atomic, checked."""
 
-import contextlib
-import fcntl
 import http
+import math
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -21,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tapct import terminal
+from tapct import locks, terminal
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.weights import file_sha256
 from tapct.errors import WeightsError
@@ -94,12 +92,12 @@ def download(address: str, path: Path, *, by_hand: str = "") -> Path:
 
     Raises:
         WeightsError: If the server cannot be reached, refuses, or sends less than it promised.
+        LockError: If the file system refuses locks, so that two processes would write the same file.
     """
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    with _locked(path):
+    with locks.hold(path.with_name(f".{path.name}.lock"), math.inf):
         if path.is_file():  # another process was first
             return path
         try:
@@ -152,11 +150,3 @@ def check_sha256(path: Path, wanted: str | None) -> None:
     found = file_sha256(path)
     if found != wanted:
         raise WeightsError(f"{path} is not the published file: sha256 {found}, not {wanted}. Delete it and try again.")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes of this machine from downloading the same file at once."""
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

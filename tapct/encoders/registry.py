@@ -1,5 +1,10 @@
-"""Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`."""
+"""Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`.
 
+A name that ships is ours alone, and one that two strangers give is nobody's: a record says little more of its encoder
+than the name.
+"""
+
+from collections import defaultdict
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,29 +18,51 @@ if TYPE_CHECKING:
 
 GROUP = "tapct.encoders"
 
+OURS = "tapct-bench"
+"""The distribution whose names are taken."""
+
 FIRST = ("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d", "tap-t-3d")
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 
 
 def list_encoders() -> list[str]:
-    """Returns the names of the encoders that are installed, TAP-CT first."""
-    return list(_entry_points())
+    """Returns the names of the encoders that are installed, TAP-CT first; whether each can be imported is not tried."""
+    return list(_entry_points()[0])
+
+
+def refused_encoders() -> list[str]:
+    """Returns, a sentence each, the encoders that are installed and not listed, with the distribution and why."""
+    return list(_entry_points()[1].values())
 
 
 def encoder_class(name: str) -> "type[Encoder]":
     """Returns the class of the encoder `name`.
 
     Raises:
-        EncoderError: If there is none of that name, or the entry point is no encoder.
+        EncoderError: If there is none of that name, or its entry point cannot be imported or is none of that name.
     """
     from tapct.encoders.base import Encoder  # imports torch, which the names alone do without
 
-    found = _entry_points()
+    found, refused = _entry_points()
     if name not in found:
-        raise EncoderError(f"there is no encoder '{name}'. {nearest(name, found)}")
-    loaded = found[name].load()
-    if not (isinstance(loaded, type) and issubclass(loaded, Encoder)):
-        raise EncoderError(f"the entry point '{name}' = {found[name].value} is not a subclass of Encoder")
+        raise EncoderError(refused.get(name, f"there is no encoder '{name}'. {nearest(name, found)}"))
+    point = found[name]
+    try:
+        loaded = point.load()
+    except (Exception, SystemExit) as error:
+        raise EncoderError(
+            f"the encoder '{name}' of {_distribution(point)} cannot be imported ({point.value}): "
+            f"{type(error).__name__}: {error}. Mend or uninstall it"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Encoder) and hasattr(loaded, "card")):
+        raise EncoderError(
+            f"the entry point '{name}' = {point.value} of {_distribution(point)} is no subclass of Encoder with a card"
+        )
+    if loaded.card.name != name:
+        raise EncoderError(
+            f"the entry point '{name}' = {point.value} of {_distribution(point)} has a card of another name, "
+            f"'{loaded.card.name}', under which its records would stand. Give both one name"
+        )
     return loaded
 
 
@@ -62,7 +89,30 @@ def load_encoder(
     return encoder_class(name)(weights, **options).to(device)
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    found = {point.name: point for point in entry_points(group=GROUP)}
+def _entry_points() -> tuple[dict[str, EntryPoint], dict[str, str]]:
+    """Returns the entry points by name, and by name what is refused and why."""
+    by_name: dict[str, list[EntryPoint]] = defaultdict(list)
+    for point in entry_points(group=GROUP):
+        by_name[point.name].append(point)
+    found, refused = {}, {}
+    for name, points in sorted(by_name.items()):
+        strangers = [point for point in points if not _is_ours(point)]
+        if len(strangers) == len(points) == 1 or not strangers:
+            found[name] = points[0]
+            continue
+        who = " and ".join(_distribution(point) for point in strangers)
+        if len(strangers) == len(points):
+            refused[name] = f"two encoders have the name '{name}', of {who}: uninstall one, or rename it"
+        else:
+            found[name] = next(point for point in points if _is_ours(point))
+            refused[name] = f"the encoder '{name}' of {who} is refused: the name ships with {OURS}. Give it another"
     first = {name: found.pop(name) for name in FIRST if name in found}
-    return first | dict(sorted(found.items()))
+    return first | found, refused
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == OURS
+
+
+def _distribution(point: EntryPoint) -> str:
+    return "an unknown distribution" if point.dist is None else f"{point.dist.name} {point.dist.version}"

@@ -5,9 +5,9 @@ rename); a lock per entry keeps two processes from computing the same one; a pro
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tapct import locks
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
 
@@ -151,22 +152,22 @@ class TensorStore:
         Args:
             key: The entry.
             wait: Whether to wait for another process that holds it; else False is yielded.
+
+        Raises:
+            FeatureError: If the folder cannot be written, or its file system refuses locks.
         """
         path = self._lock_path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = _locked(path, wait)
-        except OSError as error:
-            raise FeatureError(
-                f"cannot write under {self.folder}: {error}. Name another folder (TAPCT_FEATURES)"
-            ) from error
-        if file is None:
-            yield False
-            return
-        with file:
-            for left in path.parent.glob(f".{key}.*"):  # of a process that was killed in the middle of a write
-                shutil.rmtree(left)
-            yield True
+        with contextlib.ExitStack() as held:
+            try:
+                file = held.enter_context(locks.hold(path, math.inf if wait else 0))
+            except OSError as error:
+                raise FeatureError(
+                    f"cannot write under {self.folder}: {error}. Name another folder (TAPCT_FEATURES)"
+                ) from error
+            if file is not None:
+                for left in path.parent.glob(f".{key}.*"):  # of a process that was killed in the middle of a write
+                    shutil.rmtree(left)
+            yield file is not None
 
     def files(self) -> list[EntryFile]:
         """Returns the entries that are there, the least recently used first."""
@@ -206,11 +207,11 @@ class TensorStore:
         """
         path = self._lock_path(key)
         try:
-            self.path(key).unlink(missing_ok=True)
-            self._checked.discard(key)
-            file = _locked(path, wait=False) if path.exists() else None
-            if file is not None:
-                with file:
+            # The lock first: where locks are refused nothing is removed.
+            with locks.hold(path, 0) if path.exists() else contextlib.nullcontext() as held:
+                self.path(key).unlink(missing_ok=True)
+                self._checked.discard(key)
+                if held is not None:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise FeatureError(f"cannot remove {self.path(key)}: {error}. Is the folder yours?") from error
@@ -246,22 +247,6 @@ class TensorStore:
 
 
 _MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"
-
-
-def _locked(path: Path, wait: bool) -> TextIO | None:
-    """Returns the open lock file, held until it is closed, or None if another process holds it."""
-    while True:
-        file = path.open("w", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BlockingIOError:
-            file.close()
-            return None
-        except FileNotFoundError:
-            pass
-        file.close()  # removed while we waited: another file is, or will be, the lock
 
 
 def _checksum(tensors: dict[str, torch.Tensor], key: str, about: str) -> str:

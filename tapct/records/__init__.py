@@ -2,6 +2,7 @@
 
 from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
+from tapct.records.header import RecordHeader, read_header
 from tapct.records.provenance import environment, git_state
 from tapct.records.record import CaseResult, CellSize, ClassMetric, FeaturePack, Flag, Protocol, Record, RunRecord
 from tapct.records.schema import SCHEMA_VERSION
@@ -18,12 +19,14 @@ __all__ = [
     "Flag",
     "Protocol",
     "Record",
+    "RecordHeader",
     "RecordsFound",
     "RunRecord",
     "environment",
     "git_state",
     "print_summary",
     "read_cases",
+    "read_header",
     "read_record",
     "read_records",
     "to_table",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tapct.encoders import encoder_class
-from tapct.errors import TaskError
+from tapct.errors import EncoderError, TaskError
 from tapct.sweep.cell import Cell, SweepError
 from tapct.sweep.variants import Variant
 
@@ -95,7 +95,7 @@ def fits(variant: Variant) -> bool:
     try:
         if adaptor.is_solved:
             adaptor.pooling_of(encoder_class(variant.encoder).card)
-    except TaskError as error:
+    except (TaskError, EncoderError) as error:
         print(f"left out: {variant.label}: {error}", file=sys.stderr)
         return False
     return True

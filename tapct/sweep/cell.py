@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tapct.content_hashes import ContentHashes
 from tapct.errors import TapctError, nearest
+from tapct.sweep.configs import resolved
 
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
@@ -76,10 +77,9 @@ class Cell:
         with environment({**self.environment, **dict.fromkeys(INCIDENTAL, "")}):
             for path in (self.config, *self.overrides):
                 try:
-                    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-                except (OSError, ValueError, OmegaConfBaseException) as error:
+                    flat |= resolved(path)
+                except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
                     raise SweepError(f"the config {path} cannot be read: {error}") from error
-                flat |= _flat(content)
         weights = Path(self.variables.get("ENCODER_WEIGHTS", ""))
         if weights.is_file():
             flat[WEIGHTS_CONTENT] = ContentHashes().of_files([weights])
@@ -212,13 +212,3 @@ def set_variables(variables: Mapping[str, str]) -> None:
     for name in VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(variables)
-
-
-def _flat(content: Any, at: str = "") -> dict[str, str]:
-    if isinstance(content, dict) and content:
-        return {
-            key: value for k, v in content.items() for key, value in _flat(v, f"{at}.{k}" if at else str(k)).items()
-        }
-    if content is None:
-        return {at: "null"}
-    return {at: content if isinstance(content, str) else json.dumps(content)}

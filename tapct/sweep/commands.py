@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from tapct import terminal
+from tapct import locks, terminal
 from tapct.encoders import list_encoders
 from tapct.sweep import adaptors, local, matrix
 from tapct.sweep.cell import (
@@ -27,6 +27,7 @@ from tapct.sweep.cell import (
     configs_by_task,
     weights_by_encoder,
 )
+from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import encoder_of, variants
 
@@ -188,7 +189,10 @@ def run(
         The exit status: 0 if every cell is done, runs elsewhere or is queued.
     """
     cells = sweep.cells()
-    states = _states(cells)
+    if not dry_run:
+        _require_locks(results_folder(sweep.results))
+    # What would run is told by the headers of what is there; what is left alone is read in full.
+    states = _states(cells, whole=not dry_run)
     runs = ("missing", "failed", *(("other", "broken") if replace else ()))
     orders = [
         Order(cell, state.attempts, replace) for cell, state in zip(cells, states, strict=True) if state.status in runs
@@ -232,7 +236,7 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
     def look() -> list[State]:
         folders = _folders(folder, encoders, tasks)
         live = _live_jobs(folders)
-        return [state_of(one, None, live) for one in folders]
+        return [state_of(one, None, live, whole=False) for one in folders]
 
     if as_json:
         print(json.dumps([asdict(state) for state in look()], indent=1))
@@ -311,10 +315,25 @@ def _accelerator(sweep: Sweep) -> str | None:
     return sweep.accelerator or os.environ.get("ACCELERATOR")
 
 
-def _states(cells: Sequence[Cell]) -> list[State]:
+def _states(cells: Sequence[Cell], *, whole: bool = True) -> list[State]:
     # Where Slurm cannot be asked, a job that may still wait does not hold its cell: the lock does, once it starts.
     live = _live_jobs([cell.folder for cell in cells]) or {}
-    return [state_of(cell.folder, cell.settings(), live) for cell in cells]
+    return [state_of(cell.folder, cell.settings(), live, whole=whole) for cell in cells]
+
+
+def _require_locks(results: Path) -> None:
+    """Tries the locks of the results folder before any work.
+
+    Raises:
+        SweepError: If it cannot be written, or two launchers would run one cell.
+    """
+    try:
+        locks.require(results)
+    except OSError as error:
+        raise SweepError(
+            f"cells cannot be run in {results}: {error}. Or name another folder (--results). `tapct run --dry-run` and "
+            "`tapct status` work as it is"
+        ) from error
 
 
 def _live_jobs(folders: Sequence[Path]) -> dict[str, str] | None:
@@ -327,8 +346,8 @@ def _live_jobs(folders: Sequence[Path]) -> dict[str, str] | None:
 
 
 def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Path]:
-    there = sorted(path.parent for path in results.glob("*/*/cell.lock"))
-    there += [path.parent for path in sorted(results.glob("*/*/record.json")) if path.parent not in there]
+    found = (sorted(results.glob(f"*/*/{name}")) for name in (LOCK_FILE, "record.json"))
+    there = list(dict.fromkeys(path.parent for paths in found for path in paths))
     labels = list(dict.fromkeys(path.name for path in there))
     found_tasks = list(dict.fromkeys(path.parent.name for path in there))
     known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
@@ -340,9 +359,13 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
 
 
 def _estimates(orders: Sequence[Order], states: Sequence[State], results: Path) -> dict[str, float | None]:
-    finished = [state_of(path.parent) for path in results.glob(f"*/*/{ABOUT_FILE}")]
-    by_name = {state.name: state for state in states}
-    return {o.cell.name: matrix.minutes(by_name[o.cell.name], o.cell.settings(), finished) for o in orders}
+    by_folder = {(state.task, state.label): state for state in states}
+    finished = []
+    for about in results.glob(f"*/*/{ABOUT_FILE}"):
+        known = by_folder.get((about.parent.parent.name, about.parent.name))
+        finished.append(state_of(about.parent, whole=False) if known is None else known)
+    times, by_name = matrix.Times(finished), {state.name: state for state in states}
+    return {o.cell.name: times.minutes(by_name[o.cell.name], o.cell.settings()) for o in orders}
 
 
 def _report(states: list[State]) -> int:

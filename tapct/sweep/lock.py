@@ -1,20 +1,20 @@
-"""The lock of a cell: a `flock` held by the process that runs it, with who that is inside.
+"""The lock of a cell, held by the process that runs it, with who that is inside.
 
-The kernel lets go of the lock when its holder dies, so there are no dead locks to clear. What the file says stays: an
-attempt without an end, in a file that nobody holds, was killed.
+What the file says stays when its holder dies: an attempt without an end, in a file that nobody holds, was killed.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+
+from tapct import locks
+from tapct.errors import LockError
 
 LOCK_FILE = "cell.lock"
 
@@ -49,16 +49,18 @@ class Attempt:
 
 @contextlib.contextmanager
 def attempt(folder: Path) -> Iterator[Attempt | None]:
-    """Holds a cell against all other processes; yields None if another one holds it."""
-    with _held(folder, WAIT_S) as file:
+    """Holds a cell against all other processes; yields None if another one holds it.
+
+    Raises:
+        LockError: If the file system refuses locks.
+    """
+    with locks.hold(folder / LOCK_FILE, WAIT_S) as file:
         if file is None:
             yield None
             return
         before = _read(file)
         mine = _this_process(1 if before is None else before.number + 1)
         _write(file, mine)
-        # Loader processes are forked: one that outlives us must not hold the cell.
-        os.register_at_fork(after_in_child=lambda: _close(file))
         try:
             yield mine
         finally:
@@ -73,7 +75,7 @@ def between_attempts(folder: Path, at_least: int = 0) -> Iterator[bool]:
         folder: The cell's folder.
         at_least: Number of that attempt; it is counted even if it was killed before it had the lock.
     """
-    with _held(folder, WAIT_S) as file:
+    with locks.hold(folder / LOCK_FILE, WAIT_S) as file:
         if file is None:
             yield False
             return
@@ -85,18 +87,23 @@ def between_attempts(folder: Path, at_least: int = 0) -> Iterator[bool]:
             _write(file, replace(last, ended_at=now()))
 
 
-def last_attempt(folder: Path) -> tuple[Attempt | None, bool]:
-    """Returns the last attempt at a cell, and whether it is running. Needs no write permission."""
+def last_attempt(folder: Path) -> tuple[Attempt | None, bool | None]:
+    """Returns the last attempt at a cell, and whether it is running. Needs no write permission.
+
+    Where the file system refuses locks, an attempt that has not ended may be running or was killed: that is None.
+    """
+    path = folder / LOCK_FILE
     try:
-        file = (folder / LOCK_FILE).open("rb", buffering=0)
+        file = path.open("rb", buffering=0)
     except FileNotFoundError:
         return None, False
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(file), True
-        return _read(file), False
+            running: bool | None = locks.is_held(file, path)
+            return _read(file), running
+        except LockError:
+            last = _read(file)
+            return last, False if last is not None and last.ended_at is not None else None
 
 
 def now() -> str:
@@ -108,23 +115,6 @@ def slurm_job() -> str | None:
     """Returns the name of the Slurm job that this process is in, as `squeue` shows it."""
     array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return os.environ.get("SLURM_JOB_ID") if array is None or index is None else f"{array}_{index}"
-
-
-@contextlib.contextmanager
-def _held(folder: Path, wait_s: float) -> Iterator[FileIO | None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    with (folder / LOCK_FILE).open("ab+", buffering=0) as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    yield None
-                    return
-                time.sleep(0.05)
-        yield file
 
 
 def _read(file: FileIO) -> Attempt | None:
@@ -142,8 +132,3 @@ def _write(file: FileIO, content: Attempt) -> None:
 
 def _this_process(number: int) -> Attempt:
     return Attempt(number, socket.gethostname(), os.getpid(), now(), slurm_job())
-
-
-def _close(file: FileIO) -> None:
-    with contextlib.suppress(OSError):
-        file.close()

@@ -1,7 +1,7 @@
 """The matrix of a sweep, as a table."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from rich import box
@@ -17,6 +17,7 @@ COLOURS: dict[Status, str] = {
     "done": "green",
     "running": "cyan",
     "queued": "cyan",
+    "unknown": "yellow",
     "other": "yellow",
     "broken": "yellow",
     "failed": "red",
@@ -30,26 +31,39 @@ BUDGET = ("trainer.init_args.max_steps", "trainer.init_args.n_runs", "model.init
 """Settings that a time depends on: cells that differ in one say nothing of each other."""
 
 
-def minutes(state: State, asked: Mapping[str, str], finished: Sequence[State]) -> float | None:
-    """Returns how long a cell may take, from what others took under the same steps and runs.
+class Times:
+    """What cells took, to estimate others by."""
 
-    Args:
-        state: The cell.
-        asked: Its settings.
-        finished: Cells with a record.
+    def __init__(self, finished: Iterable[State]) -> None:
+        """Initializes the times.
 
-    Returns:
-        The mean over the cells of the same task, else over those of the same encoder, in minutes; None without any.
-    """
-    alike = [
-        other
-        for other in finished
-        if other.wall_s is not None and all((other.settings or {}).get(key) == asked.get(key) for key in BUDGET)
-    ]
-    for same in (lambda of: of.task, lambda of: encoder_of(of.label)):
-        if found := [other.wall_s for other in alike if same(other) == same(state)]:
-            return fmean(s for s in found if s is not None) / 60
-    return None
+        Args:
+            finished: Cells with a record.
+        """
+        self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for state in finished:
+            if state.wall_s is not None:
+                for alike in _alike(state, state.settings or {}):
+                    self._seconds[alike].append(state.wall_s)
+
+    def minutes(self, state: State, asked: Mapping[str, str]) -> float | None:
+        """Returns how long a cell may take, from what others took under the same steps and runs.
+
+        Args:
+            state: The cell.
+            asked: Its settings.
+
+        Returns:
+            The mean over the cells of the same task, else over those of the same encoder, in minutes; None without any.
+        """
+        found = (self._seconds[alike] for alike in _alike(state, asked) if alike in self._seconds)
+        return next((fmean(seconds) / 60 for seconds in found), None)
+
+
+def _alike(state: State, settings: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Returns what cells share that take as long: the task first, then the encoder, each with the budget."""
+    budget = tuple(settings.get(key, "") for key in BUDGET)
+    return [("task", state.task, *budget), ("encoder", encoder_of(state.label), *budget)]
 
 
 def table(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> Group:
@@ -75,6 +89,8 @@ def summary(states: Sequence[State], estimates: Mapping[str, float | None] | Non
     """Returns the counts of each status, and the minutes to go where all are known."""
     counts = Counter(state.status for state in states)
     words = ", ".join(f"{counts[status]} {_word(status)}" for status in COLOURS if counts[status])
+    if older := sum(state.status == "done" and state.older is not None for state in states):
+        words += f"; {older} of what is done are of an older protocol, and marked so wherever they are shown"
     if not estimates:
         return words
     known = [value for value in estimates.values() if value is not None]
@@ -96,6 +112,8 @@ def _cell(state: State | None, estimates: Mapping[str, float | None] | None) -> 
         text += " ?" if value is None else f" ~{value:.1f} min"
     elif state.status == "done" and state.wall_s is not None:
         text += f" {state.wall_s / 60:.1f} min"
+    if state.status == "done" and state.older is not None:
+        text += " (older protocol)"
     return f"[{COLOURS[state.status]}]{text}[/]"
 
 

@@ -4,15 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import WEIGHTS_CONTENT
-
-if TYPE_CHECKING:
-    from tapct.records import Record
 
 LOG_FILE = "log.txt"
 FAILURE_FILE = "failure.json"
@@ -20,9 +17,11 @@ ABOUT_FILE = "cell.json"
 """Beside a record: the settings that it was asked under, and its fingerprint, which binds the two."""
 SUBMITTED_FILE = "slurm.json"
 
-Status = Literal["done", "running", "queued", "other", "broken", "failed", "missing"]
-"""`other`: a record of other settings than those asked for. `broken`: a record that cannot be read."""
+Status = Literal["done", "running", "queued", "unknown", "other", "broken", "failed", "missing"]
+"""`other`: a record of other settings than those asked for. `broken`: a record that cannot be read. `unknown`: an
+attempt that runs or was killed, which cannot be told where the file system refuses locks."""
 
+UNTOLD = "is running, or was killed: the file system refuses locks here, so only another machine may tell"
 LOST = "ended without a word: killed, out of memory, or the machine went down"
 
 
@@ -39,6 +38,7 @@ class State:
         log: What the attempts printed, if there was one.
         wall_s: What the attempt that gave the record took, in seconds.
         settings: What the record was made under.
+        older: How the record was made otherwise than today's, such as "schema 2"; None if it was not.
     """
 
     label: str
@@ -49,6 +49,7 @@ class State:
     log: str | None = None
     wall_s: float | None = None
     settings: dict[str, str] | None = None
+    older: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,13 +82,21 @@ class Failure:
         write_atomically(folder / FAILURE_FILE, json.dumps(asdict(self), indent=1))
 
 
-def state_of(folder: Path, asked: dict[str, str] | None = None, live_jobs: Mapping[str, str] | None = None) -> State:
+def state_of(
+    folder: Path,
+    asked: dict[str, str] | None = None,
+    live_jobs: Mapping[str, str] | None = None,
+    *,
+    whole: bool = True,
+) -> State:
     """Returns the state of a cell.
 
     Args:
         folder: The cell's folder, RESULTS/TASK/ENCODER; need not exist.
         asked: The settings that the record must have been made under; None takes any.
         live_jobs: The Slurm jobs that wait or run, to their state; None if Slurm cannot be asked.
+        whole: Read the record in full, so that one that was changed is `broken`; else its header alone, which is
+            thousands of cells in seconds.
     """
     attempt, running = lock.last_attempt(folder)
     common: dict[str, Any] = {"label": folder.name, "task": folder.parent.name}
@@ -95,7 +104,9 @@ def state_of(folder: Path, asked: dict[str, str] | None = None, live_jobs: Mappi
     common["log"] = str(folder / LOG_FILE) if (folder / LOG_FILE).exists() else None
     if running:
         return State(status="running", detail=str(attempt or "just started"), **common)
-    recorded = recorded_state(folder, asked)
+    if running is None:
+        return State(status="unknown", detail=f"{attempt or 'its first attempt'} {UNTOLD}", **common)
+    recorded = recorded_state(folder, asked, whole=whole)
     if recorded is not None and recorded["status"] == "done":
         return State(**common, **recorded)
     job = _json(folder / SUBMITTED_FILE)
@@ -115,27 +126,29 @@ def state_of(folder: Path, asked: dict[str, str] | None = None, live_jobs: Mappi
     return State(status="missing", **common)
 
 
-def recorded_state(folder: Path, asked: dict[str, str] | None) -> dict[str, Any] | None:
-    """Returns what the record of a cell makes of its state: status, detail, wall_s, settings; None without one."""
+def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = True) -> dict[str, Any] | None:
+    """Returns what the record of a cell makes of its state: the fields of `State`; None without a record."""
     path = folder / "record.json"
     if not path.exists():
         return None
-    from tapct.records import read_record  # pyarrow and pydantic, only where a record is read
+    from tapct.records import RecordHeader, read_header, read_record  # pyarrow and pydantic, only where one is read
 
     try:
-        record = read_record(path)
-    except (RecordError, OSError, UnicodeDecodeError) as error:
+        header = RecordHeader.of(read_record(path)) if whole else read_header(path)
+    except RecordError as error:
         return {"status": "broken", "detail": f"{error}".splitlines()[0]}
-    if not record.complete:
-        detail = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
-        return {"status": "broken", "detail": detail}
+    if not header.complete:
+        return {"status": "broken", "detail": f"{path} holds {header.runs} of {header.runs_planned} runs"}
     about = _json(folder / ABOUT_FILE)
-    ours = about.get("fingerprint") == record.fingerprint
+    ours = about.get("fingerprint") == header.fingerprint
     settings = about["settings"] if ours else None
     difference = None if asked is None else _difference(settings, asked)
-    status = "done" if difference is None else "other"
-    detail = _in_words(record) if difference is None else difference
-    return {"status": status, "detail": detail, "wall_s": about["wall_s"] if ours else None, "settings": settings}
+    found = {"wall_s": about["wall_s"] if ours else None, "settings": settings, "older": header.older_protocol}
+    if difference is not None:
+        return {"status": "other", "detail": difference, **found}
+    steps = header.probe.get("steps")
+    words = f"{header.runs} runs, weights {header.encoder.get('weights')}, {steps} steps"
+    return {"status": "done", "detail": words, **found}
 
 
 def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str | None:
@@ -149,10 +162,6 @@ def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str |
         return None
     shown = (f"{key} was {settings.get(key, 'absent')}, asked {asked.get(key, 'absent')}" for key in keys[:3])
     return f"its record is of other settings: {'; '.join(shown)}{' ...' if len(keys) > 3 else ''}"
-
-
-def _in_words(record: "Record") -> str:
-    return f"{len(record.runs)} runs, weights {record.encoder['weights']}, {record.probe.get('steps')} steps"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,11 +4,12 @@ Each combination is a cell of its own. Its label, which is also the name of its 
 is varied behind it: `curia`, `curia@random`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tapct.encoders import encoder_class
-from tapct.errors import nearest
+from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import SweepError, choose
 
 _RANDOM = "@random"
@@ -82,7 +83,7 @@ def _names(encoders: str, known: Sequence[str]) -> list[str]:
     names = [name.strip() for name in encoders.split(",") if name.strip()]
     if not names:
         raise SweepError("name at least one encoder, or all")
-    everything = {"all": lambda: known, f"all{_RANDOM}": lambda: [k + _RANDOM for k in known if _has_weights(k)]}
+    everything = {"all": lambda: known, f"all{_RANDOM}": lambda: [k + _RANDOM for k in known if _can_be_random(k)]}
     return [full for name in names for full in (everything[name]() if name in everything else [name])]
 
 
@@ -95,6 +96,15 @@ def _of_encoder(name: str, known: Sequence[str]) -> Variant:
     if at and not _has_weights(encoder):
         raise SweepError(f"'{name}': {encoder} has no weights that could be random; leave @random out")
     return Variant(name, encoder, {"ENCODER_WEIGHTS": "random"} if at else {})
+
+
+def _can_be_random(encoder: str) -> bool:
+    """Returns whether "all" has random weights of an encoder; one that cannot be imported is left out, and said."""
+    try:
+        return _has_weights(encoder)
+    except EncoderError as error:
+        print(f"left out: {encoder}{_RANDOM}: {error}", file=sys.stderr)
+        return False
 
 
 def _has_weights(encoder: str) -> bool:

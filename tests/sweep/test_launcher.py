@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tapct.records import read_record
 from tapct.sweep import commands, local
-from tapct.sweep.cell import WEIGHTS_CONTENT, SweepError
+from tapct.sweep.cell import INCIDENTAL, WEIGHTS_CONTENT, SweepError, environment
 from tapct.sweep.lock import attempt, last_attempt
 from tapct.sweep.state import state_of
 from tests.sweep.fakes import Lab
@@ -329,6 +330,62 @@ def test_status_tells_from_the_disk(lab, capsys):
     }
     assert "the GPU fell off the bus" in states["curia on lits17"]["detail"]
     assert states["curia on lits17"]["log"] == str(lab.folder("curia on lits17") / "log.txt")
+
+
+def test_a_record_of_an_older_schema_is_done_and_said_to_be_older(lab, capsys):
+    assert lab.run("curia", "amos22") == 0
+    path = lab.folder("curia on amos22") / "record.json"
+    older = read_record(path).model_copy(update={"older_schema": 2})
+    path.write_text(older.to_json(), encoding="utf-8")
+    about = json.loads((path.parent / "cell.json").read_text(encoding="utf-8"))
+    (path.parent / "cell.json").write_text(json.dumps(about | {"fingerprint": older.fingerprint}), encoding="utf-8")
+    capsys.readouterr()
+    assert lab.run("curia", "amos22", dry_run=True) == 0
+    out = capsys.readouterr().out
+    assert "(older protocol)" in out
+    assert "1 done; 1 of what is done are of an older protocol" in out
+    assert lab.run("curia", "amos22") == 0
+    assert len(lab.ran()) == 1
+    capsys.readouterr()
+    assert commands.status(str(lab.results), None, None, watch=False, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)[0]["older"] == "schema 2"
+
+
+def test_status_and_dry_run_read_no_cases_and_a_run_reads_what_it_leaves_alone(lab, capsys):
+    assert lab.run("curia", "amos22") == 0
+    path = lab.folder("curia on amos22") / "record.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7', 1), encoding="utf-8")
+    assert lab.run("curia", "amos22", dry_run=True) == 0
+    assert "1 done" in capsys.readouterr().out
+    assert lab.run("curia", "amos22") == 1
+    assert "was changed after it was written" in capsys.readouterr().out
+
+
+SETTINGS = ({"weights": "curia=random"}, {"max_steps": 7, "runs": 1}, {"fractions": [0.1, 1]}, {"perturbations": "all"})
+
+
+@pytest.mark.parametrize("asked", SETTINGS, ids=lambda asked: next(iter(asked)))
+def test_settings_are_those_of_the_whole_config_resolved(asked, tmp_path, monkeypatch):
+    """Resolved value by value, for speed: an override that refers to other keys, and lists, are no exception."""
+    override = tmp_path / "o.yaml"
+    override.write_text("a: ${oc.env:ENCODER}\nb: {c: '${a}-x', d: [1, '${oc.env:MAX_STEPS, 3}'], e: }\n")
+    for overrides in ((), (str(override),)):
+        for cell in commands.Sweep(encoders="curia,fmcib", tasks="all", overrides=overrides, **asked).cells():
+            whole = {}
+            with environment({**cell.environment, **dict.fromkeys(INCIDENTAL, "")}):
+                for path in (cell.config, *cell.overrides):
+                    whole |= flat(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+            assert cell.settings() == dict(sorted(whole.items()))
+    monkeypatch.setenv("SPLIT_FILE", "x.csv")
+    (cell,) = commands.Sweep(encoders="curia", tasks="amos22").cells()
+    assert cell.settings()["data.init_args.split_file"].endswith("x.csv"), "a variable that changed is seen"
+
+
+def flat(content, at=()) -> dict[str, str]:
+    if isinstance(content, dict) and content:
+        return {key: value for k, v in content.items() for key, value in flat(v, (*at, str(k))).items()}
+    text = "null" if content is None else content if isinstance(content, str) else json.dumps(content)
+    return {".".join(at): text}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""What configs say once their variables are in: each read once, each value resolved once per its variables.
+
+A sweep asks for the settings of thousands of cells, of a few dozen configs; resolving each by itself takes minutes.
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from tapct.files import Stamp, stamp_of
+
+_VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
+
+
+def resolved(path: Path) -> dict[str, str]:
+    """Returns every key of a config by its path, "model.init_args.encoder", as the variables are now.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is empty, or no text.
+        yaml.YAMLError: If it is no YAML.
+        omegaconf.errors.OmegaConfBaseException: If it cannot be resolved.
+    """
+    fixed, by_variables = _read(path, stamp_of(path))
+    if by_variables is None:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return {key: _text(value) for key, value in _leaves(content)}
+    return fixed | {key: _resolved(written, _now(written)) for key, written in by_variables.items()}
+
+
+@functools.lru_cache
+def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, str] | None]:
+    """Returns the keys of a config that are fixed, and those of variables as they are written.
+
+    The latter are None where a value depends on more than variables: on other keys, or on what a resolver does.
+    """
+    leaves = list(_leaves(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
+    written = {key: value for key, value in leaves if "${" in str(value)}
+    simple = all(isinstance(v, str) and v.count("${") == len(_VARIABLE.findall(v)) for v in written.values())
+    return {key: _text(value) for key, value in leaves if key not in written}, written if simple else None
+
+
+def _now(written: str) -> tuple[tuple[str, str | None], ...]:
+    return tuple((name, os.environ.get(name)) for name in _VARIABLE.findall(written))
+
+
+@functools.lru_cache(maxsize=4096)
+def _resolved(written: str, variables: tuple[tuple[str, str | None], ...]) -> str:
+    """Returns the text of a value under the variables that it names, which are set so."""
+    found = OmegaConf.to_container(OmegaConf.create({"value": written}), resolve=True)
+    return _text(found["value"])  # type: ignore[index, call-overload]
+
+
+def _leaves(content: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict) and content:
+        for key, value in content.items():
+            yield from _leaves(value, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, content
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value)
