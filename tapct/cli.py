@@ -2,21 +2,18 @@
 
 import contextlib
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 import docstring_parser
 import jsonargparse
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from tapct import cache, telemetry, terminal
+from tapct import cache, checks, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, list_encoders, refused_encoders
 from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
@@ -69,7 +66,7 @@ def doctor(
     Returns:
         The exit status: 1 if a run would fail.
     """
-    from tapct.doctor import checks
+    from tapct import doctor as looked_at
 
     if (look or accept_orientation) and task is None:
         raise TapctError("--look and --accept-orientation are about the cases of a task: name it with --task")
@@ -79,17 +76,12 @@ def doctor(
 
         picture = png_path(look)
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints as it reads a task or loads an encoder
-        found = list(checks(task, root, encoder, options, split_file, accept_orientation or (), picture))
+        found = list(looked_at.checks(task, root, encoder, options, split_file, accept_orientation or (), picture))
     if json:
-        print(_dump([asdict(check) for check in found]))
+        checks.print_json(checks.as_json(found))
     else:
-        table = Table("status", "check", "found", "what to do", box=box.SIMPLE)
-        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-        for check in found:
-            words = (escape(text) for text in (check.name, check.message, check.mend))
-            table.add_row(f"[{colours[check.status]}]{check.status}", *words)
-        terminal.output().print(table)
-    return int(any(check.status == "fail" for check in found))
+        checks.print_table(found)
+    return checks.exit_status(found)
 
 
 def run(
@@ -210,10 +202,6 @@ def leaderboard(results: str, out: str) -> int:
     from tapct.leaderboard import site
 
     return site.build(Path(results), Path(out))
-
-
-def _dump(content: object) -> str:
-    return json.dumps(content, indent=1)
 
 
 def _encoders() -> tuple[Table, list[str]]:

@@ -5,7 +5,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import torch
 from packaging.requirements import Requirement
 
 from tapct import locks, telemetry
+from tapct.checks import Check
 from tapct.errors import EncoderError, LockError, TapctError
 from tapct.files import features_folder
 from tapct.sweep.commands import results_folder
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
 
 READERS = min(8, os.cpu_count() or 1)
 """Processes that read cases."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes:
-        status: "fail" means that a run would fail or phone home, "warn" that it would be slow or untested.
-        name: What was looked at.
-        message: What was found.
-        mend: What to do about it; empty where nothing is to be done.
-    """
-
-    status: Literal["ok", "warn", "fail"]
-    name: str
-    message: str
-    mend: str = ""
 
 
 def checks(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tapct.metrics import ranks
+
 BINS = 15
 """Bins of the calibration error, of equal width."""
 
@@ -58,6 +60,11 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> float:
     return float(np.abs(excess).sum() / len(probabilities))
 
 
+def of_labels(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Returns every metric of (N, labels) logits and 0/1 targets, by its name in records; NaN where undefined."""
+    return {name: metric(np.asarray(logits, dtype=np.float64), targets) for name, metric in METRICS.items()}
+
+
 def mean_over_labels(
     metric: Callable[[np.ndarray, np.ndarray], float], logits: np.ndarray, targets: np.ndarray
 ) -> float:
@@ -71,3 +78,15 @@ def mean_over_labels(
     values = [metric(z, t) for z, t in zip(logits.T, targets.T, strict=True)]
     defined = [v for v in values if not math.isnan(v)]
     return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "MicroAUROC": lambda logits, targets: ranks.auroc(logits.ravel(), targets.ravel()),
+    "MicroAP": lambda logits, targets: ranks.average_precision(logits.ravel(), targets.ravel()),
+    "MacroAUROC": lambda logits, targets: mean_over_labels(ranks.auroc, logits, targets),
+    "MacroAP": lambda logits, targets: mean_over_labels(ranks.average_precision, logits, targets),
+    "BalancedAccuracy": lambda logits, targets: mean_over_labels(balanced_accuracy, logits, targets),
+    "CalibrationError": lambda logits, targets: calibration_error(sigmoid(logits).ravel(), targets.ravel()),
+    "UndefinedLabels": lambda logits, targets: float(sum(not is_defined(of_label) for of_label in targets.T)),
+}
+"""By the name that records have, each metric of (N, labels) logits and 0/1 targets; NaN where it is undefined."""

@@ -84,6 +84,10 @@ class Summary:
     undefined_cells: int
     cells: int
 
+    def means(self, name: str) -> dict[str, float]:
+        """Returns the two means by their names in records; NaN where nothing is defined."""
+        return {name: self.headline, f"{name}_class_mean": self.class_mean}
+
 
 def summarise(values: np.ndarray) -> Summary:
     """Summarises Dice, or another number by class, over cases.

@@ -8,7 +8,6 @@ A number that is undefined is left out, not logged as NaN: eva's recorder ends a
 an AttributeError at the first NaN, and writes NaN, which is no JSON, into the results of a single one.
 """
 
-import abc
 import math
 
 import numpy as np
@@ -17,7 +16,7 @@ import torchmetrics
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
-from tapct.metrics import classification, ranks
+from tapct.metrics import classification
 from tapct.metrics.dice import Summary, dice_per_class, summarise
 
 
@@ -47,7 +46,7 @@ class CaseMean(torchmetrics.Metric):
         summary = self._summary(name)
         if summary is None:
             return {}
-        return _defined({name: summary.headline, f"{name}_class_mean": summary.class_mean})
+        return _defined(summary.means(name))
 
 
 class NativeDice(CaseMean):
@@ -136,67 +135,36 @@ class LabelMetric(torchmetrics.Metric):
     def compute(self) -> dict[str, torch.Tensor]:
         """Returns the metric by the name of its class; nothing where it is undefined."""
         logits, targets = (dim_zero_cat(of).double().cpu().numpy() for of in (self.logits, self.targets))
-        return _defined({type(self).__name__: self._value(logits, targets)})
-
-    @abc.abstractmethod
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """Returns the metric of (cases, labels) logits and targets, NaN where it is undefined."""
+        name = type(self).__name__
+        return _defined({name: classification.METRICS[name](logits, targets)})
 
 
 class MicroAUROC(LabelMetric):
     """AUROC over all (case, label) pairs; of one label, the plain AUROC."""
 
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return ranks.auroc(logits.ravel(), targets.ravel())
-
 
 class MicroAP(LabelMetric):
     """Average precision over all (case, label) pairs; of one label, the plain average precision."""
-
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return ranks.average_precision(logits.ravel(), targets.ravel())
 
 
 class MacroAUROC(LabelMetric):
     """Mean over the defined labels of the AUROC over cases."""
 
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return classification.mean_over_labels(ranks.auroc, logits, targets)
-
 
 class MacroAP(LabelMetric):
     """Mean over the defined labels of the average precision over cases."""
-
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return classification.mean_over_labels(ranks.average_precision, logits, targets)
 
 
 class BalancedAccuracy(LabelMetric):
     """Mean over the defined labels of the balanced accuracy at a logit of 0."""
 
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return classification.mean_over_labels(classification.balanced_accuracy, logits, targets)
-
 
 class CalibrationError(LabelMetric):
     """Expected calibration error over all (case, label) pairs; less is better."""
 
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return classification.calibration_error(classification.sigmoid(logits).ravel(), targets.ravel())
-
 
 class UndefinedLabels(LabelMetric):
     """Labels without both a positive and a negative case, which the means over labels leave out."""
-
-    @override
-    def _value(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        return float(sum(not classification.is_defined(t) for t in targets.T))
 
 
 def _defined(values: dict[str, float]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,57 @@
+"""A check: what was looked at, what was found, and what to do about it; as a line of a table, or as JSON."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from tapct import terminal
+
+Status = Literal["ok", "warn", "fail"]
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        status: "fail" means that something is wrong (of an installation: that a run would fail or phone home), "warn"
+            that somebody should know of it.
+        name: What was looked at.
+        message: What was found.
+        mend: What to do about it; empty where nothing is to be done.
+    """
+
+    status: Status
+    name: str
+    message: str
+    mend: str = ""
+
+
+def as_json(checks: Iterable[Check]) -> list[dict[str, str]]:
+    """Returns checks as JSON has them."""
+    return [asdict(check) for check in checks]
+
+
+def print_json(content: object) -> None:
+    """Prints JSON."""
+    print(json.dumps(content, indent=1))
+
+
+def print_table(checks: Iterable[Check], title: str | None = None) -> None:
+    """Prints a line for each check."""
+    table = Table("status", "check", "found", "what to do", box=box.SIMPLE, title=title, title_justify="left")
+    for check in checks:
+        words = (escape(text) for text in (check.name, check.message, check.mend))
+        table.add_row(f"[{_COLOURS[check.status]}]{check.status}", *words)
+    terminal.output().print(table)
+
+
+def exit_status(checks: Iterable[Check]) -> int:
+    """Returns 1 if a check fails, else 0."""
+    return int(any(check.status == "fail" for check in checks))
