@@ -72,11 +72,18 @@ def trained_here(found: Sequence[tuple[str, Entry]]) -> tuple[list[tuple[str, En
 
 
 def ranked_adaptor(task: str, found: Mapping[str | None, Sequence[object]]) -> str | None:
-    """Returns what a task is ranked on: its own adaptor where any record has it, else that of the most records."""
+    """Returns what a task is ranked on: its own adaptor where any record has it, else that of the most records.
+
+    One that is told where to look (`:mask`) is ranked only where there is no other.
+    """
     from tapct.tasks import list_tasks, task_class
 
     own = task_class(task).spec.adaptor if task in list_tasks() else None
-    return own if own in found else min(found, key=lambda adaptor: (-len(found[adaptor]), adaptor or ""))
+    return (
+        own
+        if own in found
+        else min(found, key=lambda one: ((one or "").endswith(":mask"), -len(found[one]), one or ""))
+    )
 
 
 def grid_of(

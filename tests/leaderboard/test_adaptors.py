@@ -53,6 +53,8 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     folder = grid_folder(tmp_path / "results", missing=[("suprem", "knn")])
     random = results.record("curia", "luna16", adaptor="knn", random=True, patients=30)
     results.write(folder, "curia@random+adaptor=knn", random)
+    masked = results.record("curia", "luna16", adaptor="linear:mask", patients=30)
+    results.write(folder, "curia+adaptor=linear-mask", masked)
     assert site.build(folder, tmp_path / "site", resamples=300) == 0
     content = json.loads((tmp_path / "site/leaderboard.json").read_text(encoding="utf-8"))
     ranked = [row for row in content["rows"] if row["task"] == "luna16" and row["source"] == "record"]
@@ -60,10 +62,10 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     assert len(ranked) == len(MODELS), "a model is there once, whatever the number of its adaptors"
     assert content["left_out"] == []
     of_csv = lines(tmp_path / "site/adaptors.csv")
-    assert [row["adaptor"] for row in of_csv[:3]] == ["linear", "abmil", "knn"]
+    assert [row["adaptor"] for row in of_csv[:4]] == ["linear", "abmil", "knn", "linear:mask"]
     assert {row["ranked"] for row in of_csv if row["adaptor"] == "linear"} == {"True"}
     reasons = {(row["model"], row["adaptor"]): row["reason"] for row in of_csv if not row["value"]}
-    assert len(reasons) == 3
+    assert len(reasons) == 3 + 3
     assert set(reasons.values()) == {"not run"}
     linear = {row["model"]: row["value"] for row in ranked}
     assert all(
@@ -76,6 +78,7 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     assert len(found["variance"]["models"]) * len(found["variance"]["adaptors"]) == 6, "the largest complete part"
     page = (tmp_path / "site/index.html").read_text(encoding="utf-8")
     assert "Encoder × adaptor" in page
+    assert "features are told where the organ or lesion lies" in page
     for folder_of in folder.glob("*/*+adaptor=*"):
         if not folder_of.name.endswith("=linear"):
             (folder_of / "record.json").unlink()
@@ -89,6 +92,11 @@ def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked(tmp_pat
     for model in MODELS:
         results.write(tmp_path, f"{model}+adaptor=knn", results.record(model, "luna16", adaptor="knn"))
     assert task_of(board(tmp_path), "luna16").adaptor == "knn"
+    for model in MODELS:
+        (tmp_path / "luna16" / f"{model}+adaptor=knn" / "record.json").unlink()
+        masked = results.record(model, "luna16", adaptor="linear:mask")
+        results.write(tmp_path, f"{model}+adaptor=linear-mask", masked)
+    assert task_of(board(tmp_path), "luna16").adaptor == "abmil", "one that is told where to look comes last"
 
 
 def test_two_records_of_a_cell_are_an_error_that_names_the_adaptor(tmp_path):
