@@ -10,6 +10,7 @@ import torch
 
 from tapct.errors import RecordError, nearest
 from tapct.files import write_atomically
+from tapct.names import file_in
 from tapct.report.predictions import Found, Prediction, predict
 from tapct.viz.overlay import draw_overlay
 
@@ -57,7 +58,7 @@ def draw_overlays(
     for case, why in chosen.items():
         models = {name: of[case] for name, of in predicted.items()}
         one = next(iter(models.values()))
-        path = folder / f"{case}.png"
+        path = file_in(folder, case, ".png")
         title = f"{task['name']}, case {case}{f' ({why})' if why else ''}"
         columns = {_heading(name, p): p.labels for name, p in models.items()}
         draw_overlay(

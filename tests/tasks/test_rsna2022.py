@@ -156,7 +156,7 @@ def a_cut_slice(root):
     ("spoil", "message"),
     [
         (no_labels, r"lack files .*train\.csv"),
-        (cut_short, r"train\.csv: row \d+ has not 9 values"),
+        (cut_short, r"train\.csv: line \d+ has \d values, and the header 9"),
         (semicolons, r"train\.csv lacks the columns StudyInstanceUID, .*separated by commas"),
         (no_level, r"900003: patient_overall is 1, but of C1 to C7 0 are fractured"),
         (a_word, r"900003: patient_overall is 'yes', but must be 0 or 1"),
