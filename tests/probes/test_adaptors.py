@@ -37,7 +37,7 @@ def test_a_solved_adaptor_is_reported_as_any_probe(tmp_path, adaptor):
 @pytest.mark.parametrize("adaptor", ["linear:mean", "knn:mean", "prototype:mean+max"])
 def test_no_number_of_a_solved_adaptor_depends_on_scale_order_or_origin_of_features(tmp_path, adaptor):
     found = []
-    others = ({"factor": 2.0**10}, {"factor": 1e-3, "permuted": True}, {"by_channel": True, "shift": 5.0})
+    others = ({"factor": 2.0**10, "permuted": True}, {"factor": 1e-3, "by_channel": True, "shift": 5.0})
     for settings in ({}, *others):
         folder = tmp_path / str(len(found))
         _, record = run(folder, Rescaled(**settings), None, {"adaptor": adaptor}, max_steps=1)
