@@ -32,8 +32,8 @@ _OF_THE_ADAPTOR = frozenset(
 )
 """What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
 
-_PAPER_ADAPTOR = "abmil"
-"""The adaptor of every classification record from before adaptors were named."""
+STEPPED = "abmil"
+"""The adaptor whose heads are trained by steps, and that of every record from before adaptors were named."""
 
 _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
 """What these are in records from before they could be set."""
@@ -140,7 +140,12 @@ def adaptor_of(record: Record) -> str | None:
     """Returns the adaptor of a record; None of a task whose features are not pooled."""
     if record.task.get("kind") != "classification":
         return None
-    return record.probe.get("adaptor", _PAPER_ADAPTOR)
+    return record.probe.get("adaptor", STEPPED)
+
+
+def is_solved(record: Record) -> bool:
+    """Returns whether its heads are solved on pooled features: no seed decides anything of them."""
+    return adaptor_of(record) not in (None, STEPPED)
 
 
 EXTERNAL = "External validation:"

@@ -23,7 +23,7 @@ def record(
 def board_of(folder, *records):
     for number, one in enumerate(records):
         results.write(folder, f"cell{number}", one)
-    return assemble(read_records(folder), folder, resamples=20)
+    return assemble({folder: read_records(folder)}, resamples=20)
 
 
 def names(board):
