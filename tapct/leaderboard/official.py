@@ -65,7 +65,7 @@ class Shipped:
 
 @cache
 def shipped(task: str) -> Shipped | None:
-    """Returns a task as it ships, None of a task that does not.
+    """Returns a task as it ships, None of a task that does not, or for which no config does.
 
     Raises:
         RecordError: If the shipped configs are not there.
@@ -73,13 +73,15 @@ def shipped(task: str) -> Shipped | None:
     if task not in list_tasks():
         return None
     try:
-        text = configs_by_task(SHIPPED_CONFIGS)[task].read_text(encoding="utf-8")
-    except (OSError, ValueError, KeyError) as error:
+        config = configs_by_task(SHIPPED_CONFIGS).get(task)
+    except ValueError as error:
         raise RecordError(
-            f"the config of {task} is not in {SHIPPED_CONFIGS.name}/ beside the package, and tells what is comparable. "
-            "Run tapct from a checkout"
+            f"there are no configs in {SHIPPED_CONFIGS.name}/ beside the package, which tell what is comparable. Run "
+            "tapct from a checkout"
         ) from error
-    content = yaml.safe_load(text)
+    if config is None:
+        return None
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
     said = {key: value for part in ("trainer", "model", "data") for key, value in content[part]["init_args"].items()}
     dataset = task_class(task)
     counts = dataset.split_counts()
