@@ -117,7 +117,7 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
 
 
 def usual_adaptor(found: Sequence[Named]) -> str | None:
-    """Returns the adaptor of the most records; one that is told where to look (`:mask`) only where there is no other."""
+    """Returns the adaptor of the most records; one that is told where to look (`:mask`) only if there is no other."""
     counts = Counter(adaptor_of(entry.record) for _, entry in found)
     return min(counts, key=lambda one: ((one or "").endswith(":mask"), -counts[one], one or ""))
 
