@@ -4,14 +4,12 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tapct import names
 from tapct.errors import FeatureError
 from tapct.files import features_folder
 
@@ -20,19 +18,7 @@ MOST_BYTES = 2**28
 """Of a manifest: one of 100,000 cases has about 50 MB."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
-    def check(name: str) -> str:
-        if (wrong := fault(name)) is not None:
-            raise ValueError(f"the name {name!r} {wrong}")
-        return name
-
-    return AfterValidator(check)
-
-
-CaseName = Annotated[str, _checked(names.path_fault)]
-Name = Annotated[str, _checked(names.fault)]
+Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
 
 
 class _Model(BaseModel):
@@ -63,7 +49,7 @@ class PackedCase(_Model):
         targets: 0 or 1 for each class; None where the pack holds none.
     """
 
-    case: CaseName
+    case: Name
     patient: Name
     split: Literal["train", "val", "test"]
     features: Hash
