@@ -189,19 +189,20 @@ def status(
     return commands.status(results, encoders, tasks, watch=watch, as_json=json)
 
 
-def leaderboard(results: str, out: str) -> int:
-    """Writes the leaderboard of a results folder: a page, CSV, JSON, Markdown and LaTeX.
+def leaderboard(results: list[str], out: str, strict: bool = False) -> int:
+    """Writes the leaderboard of results folders: a page, CSV, JSON, Markdown and LaTeX.
 
     Args:
-        results: Folder of the results.
+        results: Folders of results.
         out: Folder to write to.
+        strict: End with status 1 where anything was left out.
 
     Returns:
         The exit status.
     """
     from tapct.leaderboard import site
 
-    return site.build(Path(results), Path(out))
+    return site.build([Path(folder) for folder in results], Path(out), strict=strict)
 
 
 def _encoders() -> tuple[Table, list[str]]:

@@ -1,6 +1,7 @@
 """Features of any CT: encoding scans with a bar, and keeping them in files that need none of our code to be read."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def device_of(name: str) -> str:
 
 def target_of(path: Path, folder: Path) -> Path:
     """Returns the file of an input: its name under the name of the folder that it is in."""
-    path = path.absolute()
+    path = Path(os.path.normpath(path.absolute()))  # "../ct.nii.gz" would go beside the folder; links keep their names
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
     stem = path.name[: len(path.name) - len(suffix)]
     return folder / path.parent.name / f"{stem}.safetensors"

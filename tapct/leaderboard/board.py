@@ -6,32 +6,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tapct.errors import RecordError
+from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.compared import (
     PROTOCOLS,
+    Contest,
     Entry,
     LeftOut,
-    comparable,
-    grid_of,
-    ranked_adaptor,
+    Named,
+    contest,
     ranked_metrics,
-    trained_here,
+    usual_adaptor,
 )
 from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
+from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.models import names_of
+from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import PaperRow, read_paper
 from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summarise_task
+from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Record, RecordsFound
 from tapct.records.models import is_random
-from tapct.records.sections import CardRecord
+from tapct.tasks import list_tasks, task_class
 
 Family = Literal["all", "segmentation", "classification"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+
+LONGEST_REASON = 600
+"""Characters of a reason that the page shows."""
 
 METRICS: dict[str, str] = {
     "dice_native": "Dice",
@@ -58,7 +65,7 @@ class Model:
 
     name: str
     anchor: str
-    card: CardRecord
+    card: Mapping[str, Any]
     entries: Mapping[str, Entry]
 
     @property
@@ -67,19 +74,19 @@ class Model:
         return is_random(next(iter(self.entries.values())).record)
 
     @property
+    def is_control(self) -> bool:
+        """Whether it is no pretrained encoder: random weights, or no parameters at all."""
+        return self.random or not self.card["num_params"]
+
+    @property
     def parameters(self) -> int:
         """Parameters of the frozen encoder, counted."""
         encoder = next(iter(self.entries.values())).record.encoder
-        return encoder.parameters or self.card.num_params
+        return int(encoder.get("parameters") or self.card["num_params"])
 
     def overlap(self, task: str) -> tuple[str, ...]:
         """Returns its pretraining data that hold scans of a task; none of random weights."""
-        return () if self.random else known_overlap(task, self.card.pretraining_data)
-
-    def older_protocol(self, *tasks: str) -> str:
-        """Returns of what older protocol its numbers on any of these tasks are; empty if none is."""
-        found = (self.entries[task].older_protocol for task in tasks if task in self.entries)
-        return "; ".join(dict.fromkeys(filter(None, found)))
+        return () if self.random else known_overlap(task, self.card["pretraining_data"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +145,7 @@ class Board:
         left_out: What is not shown, and why.
         set_aside: Number of records with a part of the training patients or perturbed scans.
         references: The paper's rows of the tasks.
+        own: Records of other tasks, splits or protocols than those that ship: boards of their own.
     """
 
     models: tuple[Model, ...]
@@ -146,6 +154,7 @@ class Board:
     left_out: tuple[LeftOut, ...]
     set_aside: int
     references: tuple[PaperRow, ...]
+    own: tuple["Own", ...] = ()
 
     def family(self, family: Family) -> list[Task]:
         """Returns the tasks of a family that have records."""
@@ -153,24 +162,35 @@ class Board:
 
     @cached_property
     def notices(self) -> dict[str, str]:
-        """What must stand beside the numbers, by task."""
+        """What must stand on top of the numbers, by task."""
         found = {task.name: task.summaries["native"].notice for task in self.tasks if task.summaries}
         return {name: notice for name, notice in found.items() if notice}
 
-    def notice(self, family: Family) -> str:
-        """Returns what must stand beside a number over all tasks of a family; empty if nothing."""
-        names = [task.name for task in self.family(family)]
-        return " ".join(dict.fromkeys(notice for name, notice in self.notices.items() if name in names))
+    def marks(self, model: Model, task: Task) -> tuple[Marked, ...]:
+        """Returns what must stand beside a model's number on a task; nothing where it has none."""
+        entry = model.entries.get(task.name)
+        if entry is None:
+            return ()
+        return marks.of_cell(task.summaries["native"], entry.record, model.overlap(task.name), entry.older_protocol)
 
-    def older_protocol(self, model: Model, family: Family) -> str:
-        """Returns of what older protocol a part of a model's number over a family is; empty if none is."""
-        return model.older_protocol(*(task.name for task in self.family(family)))
+    def rank_marks(self, model: Model, family: Family) -> tuple[Marked, ...]:
+        """Returns what must stand beside a model's mean rank: what its numbers are, and not how sure each is."""
+        kinds = (marks.DEMONSTRATION, marks.EXTERNALLY_TRAINED, marks.OLDER)
+        of_tasks = (self.marks(model, task) for task in self.family(family))
+        return marks.ordered([one for found in of_tasks for one in found if one.mark in kinds])
 
-    @property
-    def older_protocols(self) -> str:
-        """All older protocols that numbers are of; empty if none is."""
-        found = (self.older_protocol(model, "all") for model in self.models)
-        return "; ".join(dict.fromkeys(filter(None, found)))
+    @cached_property
+    def legend(self) -> tuple[Mark, ...]:
+        """Returns the marks that stand anywhere on it."""
+        boards = [self, *(own.board for own in self.own)]
+        found = {
+            one.mark
+            for board in boards
+            for model in board.models
+            for task in board.tasks
+            for one in board.marks(model, task)
+        }
+        return tuple(mark for mark in marks.MARKS if mark in found)
 
     def why_missing(self, model: Model, task: Task) -> str:
         """Returns why a model has no number on a task."""
@@ -178,65 +198,140 @@ class Board:
         return "; ".join(reasons) or "no record: the model was not run on this task"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """Records that compare with each other, and not with those of the shipped protocol.
+
+    Attributes:
+        why: What keeps them apart.
+        anchor: Its name in addresses.
+        board: The board of them alone, of one task.
+    """
+
+    why: str
+    anchor: str
+    board: Board
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.board.tasks[0]
+
+
 def letter(index: int) -> str:
     """Returns a, b, ... z, aa, ab, ... for 0, 1, ..."""
     return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
-def assemble(found: RecordsFound, results: Path, *, resamples: int = RESAMPLES) -> Board:
+def assemble(found: Mapping[Path, RecordsFound], *, resamples: int = RESAMPLES) -> Board:
     """Computes a board.
 
     Args:
-        found: The records of a results folder.
-        results: The folder: files are named relative to it.
+        found: The records of each results folder. Files are named relative to theirs; with several, its name in front.
         resamples: Resamples of the patients.
 
     Raises:
         RecordError: If there is no record to show, or two are of the same model on the same task.
     """
-    entries = [Entry(path.relative_to(results).as_posix(), record) for path, record in sorted(found.sound.items())]
-    left_out = [
-        LeftOut(path.relative_to(results).as_posix(), reason.replace(f"{results}/", ""))
-        for path, reason in found.unsound.items()
-    ]
+    entries, left_out = _entries(found)
     main = [entry for entry in entries if not _is_side_cell(entry.record)]
     if not main:
         raise RecordError(
-            f"there is no finished record to show in {results}, where TASK/CELL/record.json was expected "
-            f"({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
+            f"there is no finished record to show in {', '.join(map(str, found))}, where TASK/CELL/record.json was "
+            f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
         )
-    by_task: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    by_task: dict[str, list[Named]] = defaultdict(list)
     for name, entry in zip(_names([entry.record for entry in main]), main, strict=True):
-        by_task[entry.record.task.name].append((name, entry))
-    cells: dict[str, dict[str, Entry]] = {}
-    grids: dict[str, AdaptorGrid] = {}
-    for task, of_task in by_task.items():
-        chosen, elsewhere = trained_here(of_task)
-        by_adaptor: dict[str | None, list[tuple[str, Entry]]] = defaultdict(list)
-        for name, entry in chosen:
-            by_adaptor[adaptor_of(entry.record)].append((name, entry))
-        ranked = ranked_adaptor(task, by_adaptor)
-        compared = {adaptor: comparable(task, found) for adaptor, found in by_adaptor.items()}
-        cells |= {task: compared[ranked][0]} if compared[ranked][0] else {}
-        left_out += [*elsewhere, *(out for _, incomparable in compared.values() for out in incomparable)]
-        if ranked is not None and task in cells and len(compared) > 1:
-            found_grid, incomparable = grid_of(ranked, {a or "": of for a, (of, _) in compared.items()}, resamples)
-            left_out += incomparable
-            grids |= {task: found_grid} if found_grid else {}
-    tasks = _tasks(cells, grids, resamples)
+        by_task[entry.record.task["name"]].append((name, entry))
+    contests: dict[str, Contest] = {}
+    own: list[tuple[str, str, Contest]] = []
+    for task, of_task in sorted(by_task.items()):
+        official, others = _by_standing(task, of_task)
+        if official:
+            contests[task] = contest(task, official, ranked_adaptor(task), resamples)
+            others = _merged(others, contests[task].rest)
+        while others:
+            why = next(iter(others))
+            strangers = others.pop(why)
+            own.append((task, why, contest(task, strangers, usual_adaptor(strangers), resamples)))
+            others = _merged(others, own[-1][2].rest)
+    left_out += [out for each in [*contests.values(), *(each for *_, each in own)] for out in each.left_out]
+    anchors: set[str] = set()
+    tasks = _tasks(contests, resamples, with_paper=True)
     return Board(
-        models=_models(cells),
+        models=_models(contests, anchors),
         tasks=tasks,
         overall=_overall(tasks),
         left_out=tuple(sorted(left_out, key=lambda out: out.path)),
         set_aside=len(entries) - len(main),
         references=tuple(row for row in read_paper() if row.task in {task.name for task in tasks}),
+        own=tuple(_own(task, why, each, anchors, resamples) for task, why, each in own),
     )
+
+
+def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[Entry], list[LeftOut]]:
+    """Returns the records of all folders in the order of their names, and what cannot be used."""
+    entries, left_out = [], []
+    for name, (folder, of_folder) in zip(_folder_names([*found]), found.items(), strict=True):
+
+        def shown(path: Path, name: Path = name, folder: Path = folder) -> tuple[str, str]:
+            inside = path.relative_to(folder)
+            return plain((name / inside).as_posix()), inside.parent.as_posix()
+
+        for path, record in of_folder.sound.items():
+            own, cell = shown(path)
+            entries.append(Entry(own, record, cell))
+        for path, reason in of_folder.unsound.items():
+            own, cell = shown(path)
+            left_out.append(LeftOut(own, plain(reason.replace(f"{folder}/", ""), LONGEST_REASON), cell=cell))
+    return sorted(entries, key=lambda entry: entry.path), left_out
+
+
+def _folder_names(folders: Sequence[Path]) -> list[Path]:
+    """Returns what results folders are called on the page: as few of their last parts as tell them apart."""
+    if len(folders) == 1:
+        return [Path()]
+    parts = [folder.resolve().parts for folder in folders]
+    most = max(map(len, parts))
+    needed = next((n for n in range(1, most) if len({own[-n:] for own in parts}) == len(parts)), most)
+    return [Path(*own[-needed:]) for own in parts]
+
+
+def _by_standing(task: str, found: Sequence[Named]) -> tuple[list[Named], dict[str, list[Named]]]:
+    """Returns the comparable records of a task, and the others by why they are not."""
+    official: list[Named] = []
+    others: dict[str, list[Named]] = defaultdict(list)
+    for name, entry in found:
+        why = why_own(entry.record)
+        (official if why is None else others[why]).append((name, entry))
+    ranked = ranked_adaptor(task)
+    if official and all(adaptor_of(entry.record) != ranked for _, entry in official):
+        others[f"the task is ranked on {ranked}, which no record has"] = official
+        official = []
+    return official, dict(others)
+
+
+def _merged(one: Mapping[str, list[Named]], other: Mapping[str, list[Named]]) -> dict[str, list[Named]]:
+    return {why: [*one.get(why, []), *other.get(why, [])] for why in [*one, *(w for w in other if w not in one)]}
+
+
+def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int) -> Own:
+    """Returns a board of records that are compared with each other alone."""
+    tasks = _tasks({task: found}, resamples)
+    board = Board(
+        models=_models({task: found}, anchors),
+        tasks=tasks,
+        overall=_overall(tasks),
+        left_out=(),
+        set_aside=0,
+        references=(),
+    )
+    return Own(why=plain(why, LONGEST_REASON), anchor=_anchor("own", task, anchors), board=board)
 
 
 def _is_side_cell(record: Record) -> bool:
     """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
-    return record.task.train_fraction != 1 or bool(record.task.perturbation)
+    return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
 
 
 # -- Models --------------------------------------------------------------------------------------------
@@ -244,19 +339,21 @@ def _is_side_cell(record: Record) -> bool:
 
 def _names(records: Sequence[Record]) -> list[str]:
     """Returns the name of each record's model: that of its card, and what tells it from others of the same name."""
-    plain = [
-        record.encoder.card.display_name + (" (random weights)" if is_random(record) else "") for record in records
+    called = [
+        (plain(record.encoder["card"]["display_name"], LONGEST_NAME) or "without a name")
+        + (" (random weights)" if is_random(record) else "")
+        for record in records
     ]
-    return names_of(records, plain)
+    return names_of(records, called)
 
 
-def _models(cells: Mapping[str, Mapping[str, Entry]]) -> tuple[Model, ...]:
-    taken: set[str] = set()
+def _models(contests: Mapping[str, Contest], taken: set[str]) -> tuple[Model, ...]:
+    cells = {task: found.cells for task, found in contests.items()}
     names = {name for found in cells.values() for name in found}
     models = []
     for name in sorted(names, key=lambda name: (name.casefold(), name)):
         entries = {task: found[name] for task, found in cells.items() if name in found}
-        card = next(iter(entries.values())).record.encoder.card
+        card = next(iter(entries.values())).record.encoder["card"]
         models.append(Model(name=name, anchor=_anchor("model", name, taken), card=card, entries=entries))
     return tuple(models)
 
@@ -274,33 +371,27 @@ def _anchor(kind: str, name: str, taken: set[str]) -> str:
 # -- Tasks ---------------------------------------------------------------------------------------------
 
 
-def _tasks(
-    cells: Mapping[str, Mapping[str, Entry]], grids: Mapping[str, AdaptorGrid], resamples: int
-) -> tuple[Task, ...]:
-    """Returns the tasks that have records or are in the paper: segmentation first, and with records first."""
-    from tapct.tasks import list_tasks, task_class
-
-    shipped = list_tasks()
-    in_paper = {row.task for row in read_paper() if row.task != "average"}
+def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool = False) -> tuple[Task, ...]:
+    """Returns the tasks that have records, or are in the paper: segmentation first, and with records first."""
+    installed = list_tasks()
+    in_paper = {row.task for row in read_paper() if row.task != "average"} if with_paper else set()
     found = []
-    for name in {*cells, *in_paper}:
-        records = {model: entry.record for model, entry in cells.get(name, {}).items()}
-        spec = task_class(name).spec if name in shipped else None
-        one = next(iter(records.values())).task if records else spec
-        assert one is not None  # it has records, or is in the paper
-        assert one.kind is not None  # `comparable` leaves out what does not say
-        assert one.metric is not None
+    for name in {*contests, *in_paper}:
+        of_task = contests.get(name)
+        records = {model: entry.record for model, entry in of_task.cells.items()} if of_task else {}
+        spec = task_class(name).spec if name in installed else None
+        one: Mapping[str, Any] = next(iter(records.values())).task if records else vars(spec)
         task = Task(
             name=name,
-            title=spec.display_name if spec else name,
-            family=one.kind,
-            metric=one.metric,
+            title=spec.display_name if spec else plain(name, LONGEST_NAME),
+            family=one["kind"],
+            metric=one["metric"],
             licence=spec.licence if spec else None,
             summaries=_summaries(records, resamples),
             adaptor=adaptor_of(next(iter(records.values()))) if records else None,
-            grid=grids.get(name),
+            grid=of_task.grid if of_task else None,
         )
-        place = shipped.index(name) if spec else len(shipped)
+        place = installed.index(name) if spec else len(installed)
         found.append(((FAMILIES.index(task.family), not records, place, name), task))
     return tuple(task for _, task in sorted(found, key=lambda pair: pair[0]))
 

@@ -1,5 +1,6 @@
-"""Which records of a task compare: on one adaptor, with heads of one origin, and what is left out, and why."""
+"""Which records of a task compare with each other, under one adaptor and over several; and why others do not."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, get_args
 
 from tapct.errors import RecordError
 from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
-from tapct.leaderboard.inputs import Metric, adaptor_of, external, from_records
+from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
+from tapct.leaderboard.official import is_whole
 from tapct.records import Protocol, Record
 from tapct.records.models import is_random
 
@@ -19,10 +21,17 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 @dataclass(frozen=True)
 class Entry:
-    """A record, and the file that it is from, relative to the results folder."""
+    """A record.
+
+    Attributes:
+        path: The file that it is from, as the page names it.
+        record: The record.
+        cell: The file's folder within the results folder, TASK/CELL.
+    """
 
     path: str
     record: Record
+    cell: str = ""
 
     @cached_property
     def older_protocol(self) -> str | None:
@@ -35,55 +44,82 @@ class LeftOut:
     """A file that is not on the page.
 
     Attributes:
-        path: The file, relative to the results folder.
+        path: The file, as the page names it.
         reason: Why.
         model: Its model, where the file could be read.
+        cell: Its folder within the results folder, TASK/CELL.
     """
 
     path: str
     reason: str
     model: str | None = None
+    cell: str = ""
 
     def concerns(self, model: "Model", task: str) -> bool:
         """Returns whether this is why a model has no number on a task.
 
         What could not be read is known by its folder alone, TASK/ENCODER or TASK/ENCODER@random.
         """
-        folder = f"{task}/{model.card.name}{'@random' * model.random}/"
-        return self.path.startswith(f"{task}/") and (self.path.startswith(folder) or self.model == model.name)
+        folder = f"{task}/{model.card['name']}{'@random' * model.random}"
+        return self.cell.startswith(f"{task}/") and (self.cell == folder or self.model == model.name)
 
 
-def trained_here(found: Sequence[tuple[str, Entry]]) -> tuple[list[tuple[str, Entry]], list[LeftOut]]:
-    """Returns the records of a task whose heads were trained in their runs, and the others with the reason.
+Named = tuple[str, Entry]
+"""A model's name and its record."""
 
-    Where there are none, the others are returned: their notice stands beside every number.
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What compares of a task's records.
+
+    Attributes:
+        cells: By model, the records that are ranked.
+        grid: Its encoders under several adaptors, if there are several.
+        rest: What does not compare with them, and why.
+        left_out: What is shown nowhere.
     """
-    here = [(name, entry) for name, entry in found if external(entry.record) is None]
-    if not here:
-        return list(found), []
-    reasons = [(name, entry, external(entry.record)) for name, entry in found]
-    return here, [
-        LeftOut(
-            entry.path, f"{why} They are not ranked with heads that were trained on the task's training cases", name
-        )
-        for name, entry, why in reasons
-        if why
-    ]
+
+    cells: Mapping[str, Entry]
+    grid: AdaptorGrid | None
+    rest: Mapping[str, list[Named]]
+    left_out: list[LeftOut]
 
 
-def ranked_adaptor(task: str, found: Mapping[str | None, Sequence[object]]) -> str | None:
-    """Returns what a task is ranked on: its own adaptor where any record has it, else that of the most records.
+def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: int) -> Contest:
+    """Returns what compares of a task's records.
 
-    One that is told where to look (`:mask`) is ranked only where there is no other.
+    Args:
+        task: The task.
+        found: Its records, at least one of them under the ranked adaptor.
+        ranked: The adaptor that they are ranked on.
+        resamples: Resamples of the patients.
+
+    Raises:
+        RecordError: If two records are of one cell.
     """
-    from tapct.tasks import list_tasks, task_class
+    by_adaptor: dict[str | None, list[Named]] = defaultdict(list)
+    for name, entry in found:
+        by_adaptor[adaptor_of(entry.record)].append((name, entry))
+    compared: dict[str | None, dict[str, Entry]] = {}
+    rest: dict[str, list[Named]] = defaultdict(list)
+    left_out: list[LeftOut] = []
+    for adaptor, of_adaptor in by_adaptor.items():
+        first, others, copies = _sets(task, of_adaptor)
+        compared[adaptor] = first
+        left_out += copies
+        for why, named in others.items():
+            rest[why] += named
+    grid = None
+    if ranked is not None and len(compared) > 1:
+        grid, incomparable = grid_of(ranked, {a or "": of for a, of in compared.items()}, resamples)
+        left_out += incomparable
+    return Contest(cells=compared[ranked], grid=grid, rest=rest, left_out=left_out)
 
-    own = task_class(task).spec.adaptor if task in list_tasks() else None
-    return (
-        own
-        if own in found
-        else min(found, key=lambda one: ((one or "").endswith(":mask"), -len(found[one]), one or ""))
-    )
+
+def usual_adaptor(found: Sequence[Named]) -> str | None:
+    """Returns the adaptor of the most records; one that is told where to look (`:mask`) only if there is no other."""
+    counts = Counter(adaptor_of(entry.record) for _, entry in found)
+    return min(counts, key=lambda one: ((one or "").endswith(":mask"), -counts[one], one or ""))
 
 
 def grid_of(
@@ -100,63 +136,64 @@ def grid_of(
                 if entry is not first:
                     from_records([first.record, entry.record], metric, names=names, vary={"adaptor"})
             except RecordError as error:
-                left_out.append(LeftOut(entry.path, str(error), name))
+                left_out.append(LeftOut(entry.path, str(error), name, entry.cell))
             else:
                 cells[name, adaptor] = entry.record
     if len({adaptor for _, adaptor in cells}) < 2:
         return None, left_out
-    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder.card.num_params}
+    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder["card"]["num_params"]}
     return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), left_out
 
 
-def comparable(task: str, found: Sequence[tuple[str, Entry]]) -> tuple[dict[str, Entry], list[LeftOut]]:
-    """Returns the records of a task that compare with each other, by model, and the others with the reason.
+def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, Entry], dict[str, list[Named]], list[LeftOut]]:
+    """Returns the records that compare with each other, by model; the others by the reason; and copies.
 
-    Where there are several such sets, the largest is shown, the first in order of the paths if two are as large.
+    Where there are several such sets, it is one with as many cases as the shipped split; of these the largest, and of
+    equally large ones the first in order of the paths.
     """
-    by_name: dict[str, Entry] = {}
-    left_out = []
+    sets: list[dict[str, Entry]] = []
+    copies = []
     for name, entry in found:
-        if (reason := _why_not(name, entry.record)) is not None:
-            left_out.append(LeftOut(entry.path, reason, name))
-            continue
-        if name in by_name:
-            adaptor = adaptor_of(entry.record)
-            cell = f"{name} on {task}{f' with {adaptor}' if adaptor else ''}"
-            raise RecordError(
-                f"{by_name[name].path} and {entry.path} are both of {cell}: a table can show one. "
-                "Move the other out of the folder"
-            )
-        by_name[name] = entry
-    groups: list[list[str]] = []
-    why: dict[tuple[str, str], str] = {}
-    for name in by_name:
-        for group in groups:
-            reason = _why_not(group[0], by_name[group[0]].record, (name, by_name[name].record))
-            if reason is None:
-                group.append(name)
+        for own in sets:
+            first, one = next(iter(own.items()))
+            if _why_not(first, one.record, name, entry.record) is None:
+                if name in own:
+                    copies.append(_copy(task, name, own[name], entry))
+                own.setdefault(name, entry)
                 break
-            why[name, group[0]] = why[group[0], name] = reason
         else:
-            groups.append([name])
-    if not groups:
-        return {}, left_out
-    largest = max(groups, key=len)
-    left_out += [
-        LeftOut(by_name[name].path, why.get((name, largest[0])) or why[group[0], largest[0]], name)
-        for group in groups
-        if group is not largest
-        for name in group
-    ]
-    return {name: by_name[name] for name in largest}, left_out
+            sets.append({name: entry})
+    best = max(sets, key=lambda own: (is_whole(next(iter(own.values())).record), len(own)))
+    first, one = next(iter(best.items()))
+    rest: dict[str, list[Named]] = defaultdict(list)
+    for own in sets:
+        if own is not best:
+            other, another = next(iter(own.items()))
+            rest[_why_not(first, one.record, other, another.record) or ""] += own.items()
+    return best, rest, copies
 
 
-def _why_not(first: str, one: Record, *others: tuple[str, Record]) -> str | None:
-    """Returns why a record shows no number, or does not compare with others, under its task's metric; else None."""
-    names, records = [first, *(name for name, _ in others)], [one, *(record for _, record in others)]
+def _copy(task: str, name: str, one: Entry, other: Entry) -> LeftOut:
+    """Returns that a record is left out as a copy of another.
+
+    Raises:
+        RecordError: If it is none: which of two results of a model counts is not ours to say.
+    """
+    if one.record.fingerprint == other.record.fingerprint:
+        return LeftOut(other.path, f"a copy of {one.path}", name, other.cell)
+    adaptor = adaptor_of(other.record)
+    raise RecordError(
+        f"{one.path} and {other.path} are both of {name} on {task}{f' with {adaptor}' if adaptor else ''}: a table can "
+        "show one. Move the folder of the other out of the results"
+    )
+
+
+def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
+    """Returns why two records do not compare under the metric of their task, None if they do."""
+    names = [first, second if second != first else f"another record of {second}"]
     try:
         for metric in ranked_metrics(one).values():
-            from_records(records, metric, names=names)
+            from_records([one, other], metric, names=names)
     except RecordError as error:
         return str(error)
     return None
@@ -164,8 +201,6 @@ def _why_not(first: str, one: Record, *others: tuple[str, Record]) -> str | None
 
 def ranked_metrics(record: Record) -> dict[Protocol, Metric]:
     """Returns the ranked metric under each protocol."""
-    if record.task.kind == "segmentation":
+    if record.task["kind"] == "segmentation":
         return {"native": "dice_native", "paper": "dice_paper"}
-    if record.task.metric is None:
-        raise RecordError("a record's task has no metric that it is ranked by")
-    return dict.fromkeys(PROTOCOLS, record.task.metric)
+    return dict.fromkeys(PROTOCOLS, record.task["metric"])

@@ -1,18 +1,18 @@
-"""The board as tables: CSV, JSON, Markdown and LaTeX, all from the same rows."""
+"""The board as data: CSV and JSON, from the same rows."""
 
-import csv
-import io
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tapct import numeric
-from tapct.leaderboard.adaptors import AdaptorGrid
-from tapct.leaderboard.board import FAMILIES, METRICS, PROTOCOLS, Board, Family, Model, Task
+from tapct.leaderboard import marks
+from tapct.leaderboard.board import PROTOCOLS, Board, Family, Model, Task
 from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import PAPER, PaperRow
+from tapct.leaderboard.text import as_csv, plain
 from tapct.records import Protocol, Record
 
 ALL_TASKS = "(mean rank)"
@@ -25,6 +25,7 @@ class Row:
 
     Attributes:
         source: `record`, or `paper` for a reference that is not ranked.
+        own_because: Why the record is in a section of its own; empty where it compares with the shipped protocol.
         model: The model.
         task: The task; `(mean rank)` where the number is a mean rank over the tasks of the family.
         family: segmentation, classification, or all.
@@ -41,7 +42,8 @@ class Row:
         patients: Number of patients.
         cases: Number of cases.
         reason: Why something is missing, or where a reference is from.
-        notice: What must stand beside the number.
+        marks: Ids of the warnings that stand beside the number (`tapct.leaderboard.marks`).
+        notice: What must stand beside the number, in words.
         older_protocol: How the number, or a part of a mean rank, was made otherwise than today's; empty if it was not.
         overlap: Pretraining data, as the card names them, that hold scans of the task.
         adaptor: What stands on the features (classification).
@@ -56,6 +58,7 @@ class Row:
     """
 
     source: str
+    own_because: str = ""
     model: str
     task: str
     family: Family
@@ -72,6 +75,7 @@ class Row:
     patients: int | None = None
     cases: int | None = None
     reason: str = ""
+    marks: str = ""
     notice: str = ""
     older_protocol: str = ""
     overlap: str = ""
@@ -87,8 +91,9 @@ class Row:
 
 
 def rows(board: Board) -> list[Row]:
-    """Returns the mean ranks, then every cell, then the paper's numbers."""
-    return [*_mean_ranks(board), *_cells(board), *(_reference(board, row) for row in board.references)]
+    """Returns the mean ranks, then every cell, then what is in sections of its own, then the paper's numbers."""
+    own = (replace(row, own_because=own.why) for own in board.own for row in _cells(own.board))
+    return [*_mean_ranks(board), *_cells(board), *own, *(_reference(board, row) for row in board.references)]
 
 
 def _mean_ranks(board: Board) -> Iterator[Row]:
@@ -103,8 +108,7 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                     family=family,
                     protocol=protocol,
                     metric="mean_rank",
-                    notice=board.notice(family),
-                    older_protocol=board.older_protocol(model, family),
+                    **_warnings(board.rank_marks(model, family)),
                     **_numbers(rank),
                 )
 
@@ -142,13 +146,20 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         seeds=len(one.seeds),
         patients=summary.num_patients,
         cases=summary.num_cases,
-        notice=summary.notice or "",
-        older_protocol=model.older_protocol(task.name),
+        **_warnings(board.marks(model, task)),
         **(_cell_size(record, one.estimate.value) if protocol == "native" else {}),
         flags=" ".join(flag.id for flag in record.flags),
-        weights_sha256=record.encoder.weights_sha256 or "",
+        weights_sha256=str(record.encoder.get("weights_sha256") or ""),
         record=record.fingerprint,
     )
+
+
+def _warnings(found: Sequence[Marked]) -> dict[str, Any]:
+    """Returns marks as columns: the ids of all, and in words what is said of the whole number."""
+    words = {one.mark: one.says for one in found}
+    notice = " ".join(words[mark] for mark in (marks.DEMONSTRATION, marks.EXTERNALLY_TRAINED) if mark in words)
+    older = words.get(marks.OLDER, "").removeprefix("older protocol: ")
+    return {"marks": " ".join(one.mark.id for one in found), "notice": notice, "older_protocol": older}
 
 
 def _cell_size(record: Record, value: float | None) -> dict[str, Any]:
@@ -192,11 +203,7 @@ def _reference(board: Board, row: PaperRow) -> Row:
 
 def to_csv(board: Board) -> str:
     """Returns one line per number; undefined is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(numeric.rounded(asdict(row)) for row in rows(board))
-    return text.getvalue()
+    return as_csv([asdict(row) for row in rows(board)])
 
 
 ADAPTORS_FILE = "adaptors.csv"
@@ -204,17 +211,18 @@ ADAPTORS_FILE = "adaptors.csv"
 
 def adaptors_to_csv(board: Board) -> str | None:
     """Returns a line per model and adaptor of the tasks that were run with several; None without any."""
-    found = [row for task in board.tasks if task.grid for row in _adaptor_rows(task, task.grid)]
-    if not found:
-        return None
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(numeric.rounded, found))
-    return text.getvalue()
+    found = [row for task in _crossed(board) for row in _adaptor_rows(task)]
+    return as_csv(found) if found else None
 
 
-def _adaptor_rows(task: Task, grid: AdaptorGrid) -> Iterator[dict[str, Any]]:
+def _crossed(board: Board) -> list[Task]:
+    """Returns the tasks that were run with several adaptors, those of sections of their own among them."""
+    return [task for each in [board, *(own.board for own in board.own)] for task in each.tasks if task.grid]
+
+
+def _adaptor_rows(task: Task) -> Iterator[dict[str, Any]]:
+    grid = task.grid
+    assert grid is not None
     for model, adaptor in itertools.product(grid.models, grid.adaptors):
         one = grid.cells.get((model, adaptor))
         number = one.estimate if one else Estimate(None, None, None, "not run")
@@ -226,16 +234,18 @@ def _adaptor_rows(task: Task, grid: AdaptorGrid) -> Iterator[dict[str, Any]]:
         }
 
 
-def _adaptors(task: Task, grid: AdaptorGrid) -> dict[str, Any]:
+def _adaptors(task: Task) -> dict[str, Any]:
     """Returns a task's grid and the components of its variance, as JSON has them."""
+    grid = task.grid
+    assert grid is not None
     models, adaptors = grid.crossed
     components = [asdict(component) for component in grid.components]
     variance = {"models": models, "adaptors": adaptors, "reason": grid.reason, "components": components}
-    return {"task": task.name, "cells": [*_adaptor_rows(task, grid)], "variance": variance}
+    return {"task": task.name, "cells": [*_adaptor_rows(task)], "variance": variance}
 
 
 def to_json(board: Board) -> str:
-    """Returns the rows, with the differences between all pairs of models, the adaptors and what was left out."""
+    """Returns the rows, with the legend of their marks, all differences, the adaptors and what was left out."""
     differences = [
         {"task": task.name, "protocol": protocol if task.by_protocol else "", **asdict(difference)}
         for task in board.tasks
@@ -246,45 +256,25 @@ def to_json(board: Board) -> str:
     content = {
         "paper": PAPER,
         "notices": board.notices,
+        "marks": {mark.id: mark.text for mark in board.legend},
         "rows": [asdict(row) for row in rows(board)],
         "differences": differences,
-        "adaptors": [_adaptors(task, task.grid) for task in board.tasks if task.grid],
+        "adaptors": [_adaptors(task) for task in _crossed(board)],
         "left_out": [asdict(out) for out in board.left_out],
     }
-    return json.dumps(numeric.rounded(content), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_plain(numeric.rounded(content)), indent=1, ensure_ascii=False) + "\n"
 
 
-def to_markdown(board: Board) -> str:
-    """Returns one table per family, under the native protocol."""
-    lines = ["# Leaderboard", ""]
-    for family in FAMILIES[1:]:
-        tasks = board.family(family)
-        if not tasks:
-            continue
-        lines += [f"## {family.capitalize()}", "", *(f"> {_markdown_text(text)}" for text in _notices(board, tasks))]
-        heads = ["model", "mean rank", *(f"{t.title}, {METRICS[t.metric]}" for t in tasks)]
-        lines += ["", *(_markdown_row(row) for row in (heads, ["---", *["---:"] * (len(tasks) + 1)]))]
-        for model in ordered(board, family):
-            cells = [_markdown_text(model.name), mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
-            lines.append(_markdown_row(cells))
-        lines.append("")
-    lines.append(_legend(board))
-    return "\n".join(lines) + "\n"
-
-
-LEGEND = (
-    "Mean over seeds, 95 % interval over patients, [ranks that are left open] and tie groups: models that share a "
-    "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
-)
-
-
-OLDER = "†"
-"""Stands behind a number of an older protocol."""
-
-
-def _legend(board: Board) -> str:
-    older = board.older_protocols
-    return LEGEND + (f" {OLDER} Older protocol: {older}." if older else "")
+def _plain(content: Any) -> Any:
+    """Returns content in which no text holds what cannot be seen."""
+    match content:
+        case str():
+            return plain(content)
+        case dict():
+            return {key: _plain(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_plain(value) for value in content]
+    return content
 
 
 def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
@@ -292,89 +282,3 @@ def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list
     found = board.overall[family, protocol]
     ranks = [found[model.name].mean_rank.value if model.name in found else None for model in board.models]
     return [board.models[place] for place in numeric.best_first(ranks, sign=-1)]
-
-
-def mean_rank(board: Board, family: Family, model: Model) -> str:
-    """Returns a mean rank with its interval, a dash where there is none."""
-    found = board.overall[family, "native"].get(model.name)
-    if found is None or found.mean_rank.value is None:
-        return "–"
-    return _with_interval(found.mean_rank, 1) + (f" {OLDER}" if board.older_protocol(model, family) else "")
-
-
-def cell(task: Task, model: Model) -> str:
-    """Returns a number with its interval, ranks and tie groups, a dash where there is none."""
-    one = task.summary(model.name, "native")
-    if one is None or one.estimate.value is None:
-        return "–"
-    text = _with_interval(one.estimate, 3)
-    ranks = task.rank_interval(model.name, "native")
-    text += f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else ""
-    return text + (f" {OLDER}" if model.older_protocol(task.name) else "")
-
-
-def _with_interval(found: Estimate, decimals: int) -> str:
-    """Returns a number that there is, with its interval if it has one."""
-    numbers = (found.value, found.low, found.high)
-    value, low, high = ("" if number is None else numeric.fixed(number, decimals) for number in numbers)
-    return f"{value} ({low}–{high})" if low else value
-
-
-def _notices(board: Board, tasks: list[Task]) -> list[str]:
-    return [f"{task.title}: {board.notices[task.name]}" for task in tasks if task.name in board.notices]
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _markdown_text(text: str) -> str:
-    """Returns text that Markdown shows as it is."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{c}" if c in r"\`*_[]|~" else c for c in plain)
-
-
-_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "–": "--",
-    OLDER: r"\textdagger{}",
-}
-
-
-def _tex_text(text: str) -> str:
-    """Returns text that LaTeX shows as it is."""
-    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
-
-
-def to_latex(board: Board) -> str:
-    """Returns one booktabs table per family, under the native protocol."""
-    parts = ["% Needs the package booktabs."]
-    for family in FAMILIES[1:]:
-        tasks = board.family(family)
-        if not tasks:
-            continue
-        heads = ["Model", "Mean rank", *(f"{t.title} ({METRICS[t.metric]})" for t in tasks)]
-        body = [
-            [model.name, mean_rank(board, family, model), *(cell(t, model) for t in tasks)]
-            for model in ordered(board, family)
-        ]
-        caption = " ".join([f"{family.capitalize()}.", *_notices(board, tasks), _legend(board)])
-        parts += [
-            r"\begin{table}",
-            rf"\caption{{{_tex_text(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(tasks) + 1)}}}",
-            r"\toprule",
-            _tex_row(heads),
-            r"\midrule",
-            *map(_tex_row, body),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    return "\n".join(parts) + "\n"
-
-
-def _tex_row(cells: list[str]) -> str:
-    return " & ".join(map(_tex_text, cells)) + r" \\"

@@ -123,7 +123,7 @@ def robustness(
 
 def _perturbation(record: Record) -> str | None:
     """Returns the name of the perturbation of a record's reported scans."""
-    return record.task.perturbation
+    return record.task.get("perturbation")
 
 
 def _same_probes(one: Record, other: Record) -> bool:

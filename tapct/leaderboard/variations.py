@@ -1,18 +1,17 @@
 """Label efficiency and robustness of a results folder, as tables beside the leaderboard."""
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tapct import numeric
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import adaptor_of, external, model_name
+from tapct.leaderboard.inputs import adaptor_of, model_name
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
+from tapct.leaderboard.official import why_own
 from tapct.leaderboard.robustness import robustness
 from tapct.leaderboard.summary import RESAMPLES
+from tapct.leaderboard.text import as_csv
 from tapct.records import Record
 
 LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
@@ -36,26 +35,26 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     left_out = []
     groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record.task.name, adaptor_of(record) or "", external(record) or ""].append(record)
-    for (task, adaptor, _), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
-        unperturbed = [record for record in of_group if record.task.perturbation is None]
-        whole = [record for record in of_group if record.task.train_fraction == 1.0]
+        groups[record.task["name"], adaptor_of(record) or "", why_own(record) or ""].append(record)
+    for (task, adaptor, why), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
+        unperturbed = [record for record in of_group if record.task.get("perturbation") is None]
+        whole = [record for record in of_group if record.task.get("train_fraction", 1.0) == 1.0]
         try:
-            if any(record.task.train_fraction != 1.0 for record in unperturbed):
-                rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, adaptor, resamples)
-            if any(record.task.perturbation is not None for record in whole):
-                rows[ROBUSTNESS_FILE] += _drop_rows(whole, adaptor, resamples)
+            if any(record.task.get("train_fraction", 1.0) != 1.0 for record in unperturbed):
+                rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, adaptor, why, resamples)
+            if any(record.task.get("perturbation") is not None for record in whole):
+                rows[ROBUSTNESS_FILE] += _drop_rows(whole, adaptor, why, resamples)
         except RecordError as error:
             left_out.append(f"{task}{f' with {adaptor}' if adaptor else ''}, what was varied: {error}")
-    return {name: _csv(found) for name, found in rows.items() if found}, left_out
+    return {name: as_csv(found) for name, found in rows.items() if found}, left_out
 
 
-def _label_rows(records: Sequence[Record], adaptor: str, resamples: int) -> Iterator[Row]:
+def _label_rows(records: Sequence[Record], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
     found, older = label_efficiency(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for model, points in found.curves.items():
         for point in points:
             yield {
-                **{"task": found.task, "metric": found.metric, "model": model, "adaptor": adaptor},
+                **{"task": found.task, "metric": found.metric, "model": model, "adaptor": adaptor, "own_because": why},
                 **{"fraction": point.fraction},
                 **{"train_patients": point.patients, **_numbers("", point.estimate)},
                 **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
@@ -64,11 +63,11 @@ def _label_rows(records: Sequence[Record], adaptor: str, resamples: int) -> Iter
             }
 
 
-def _drop_rows(records: Sequence[Record], adaptor: str, resamples: int) -> Iterator[Row]:
+def _drop_rows(records: Sequence[Record], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
     found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for drop in found.drops:
         yield {
-            **{"task": found.task, "metric": found.metric, "model": drop.model, "adaptor": adaptor},
+            **{"task": found.task, "metric": found.metric, "model": drop.model, "adaptor": adaptor, "own_because": why},
             **{"perturbation": drop.perturbation},
             **_numbers("clean", drop.clean),
             **_numbers("perturbed", drop.perturbed),
@@ -87,7 +86,7 @@ def _older_protocols(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _ranked_metric(records: Sequence[Record]) -> Any:
-    return records[0].task.metric or "dice_native"
+    return records[0].task.get("metric", "dice_native")
 
 
 def _numbers(name: str, of: Estimate) -> Row:
@@ -97,11 +96,3 @@ def _numbers(name: str, of: Estimate) -> Row:
 
 def _notice(notice: str | None, warnings: Sequence[str]) -> str:
     return " ".join(filter(None, [notice, *warnings]))
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(numeric.rounded, rows))
-    return text.getvalue()

@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tapct import names
 from tapct.errors import FeatureError
 from tapct.files import features_folder
 
@@ -18,7 +20,19 @@ MOST_BYTES = 2**28
 """Of a manifest: one of 100,000 cases has about 50 MB."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+
+
+def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
+    def check(name: str) -> str:
+        if (wrong := fault(name)) is not None:
+            raise ValueError(f"the name {name!r} {wrong}")
+        return name
+
+    return AfterValidator(check)
+
+
+CaseName = Annotated[str, _checked(names.path_fault)]
+Name = Annotated[str, _checked(names.fault)]
 
 
 class _Model(BaseModel):
@@ -49,7 +63,7 @@ class PackedCase(_Model):
         targets: 0 or 1 for each class; None where the pack holds none.
     """
 
-    case: Name
+    case: CaseName
     patient: Name
     split: Literal["train", "val", "test"]
     features: Hash

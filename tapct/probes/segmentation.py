@@ -28,6 +28,7 @@ from tapct.metrics import (
     summarise,
     surface_metrics,
 )
+from tapct.names import file_in
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import finite_loss
@@ -215,7 +216,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         if getattr(self.trainer.datamodule, "pack", None) is not None:
             logger.info(f"{case.name}: no overlay, for the features come from a pack and there is no scan")
             return
-        path = Path(str(self.trainer.log_dir)) / "overlays" / f"{case.name}.png"
+        path = file_in(Path(str(self.trainer.log_dir)) / "overlays", case.name, ".png")
         scan = self.trainer.datamodule.scan(case.name)
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
         title = f"{case.name}: {self.encoder.card.display_name} ({self.encoder.weights_source})"

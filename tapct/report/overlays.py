@@ -3,13 +3,14 @@
 import csv
 import io
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from tapct.errors import RecordError, nearest
 from tapct.files import write_atomically
+from tapct.names import file_in
 from tapct.report.predictions import Found, Prediction, predict
 from tapct.viz.overlay import draw_overlay
 
@@ -26,7 +27,6 @@ def draw_overlays(
     window: str = "soft-tissue",
     slices: int = 3,
     device: str = "cpu",
-    weights: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Draws a picture a case: the scan, the truth, and the prediction of each record's first run.
 
@@ -39,7 +39,6 @@ def draw_overlays(
         window: One of `tapct.viz.canvas.WINDOWS_HU`.
         slices: Slices of each case.
         device: Where to compute.
-        weights: Files of weights that are not the published ones, by encoder.
 
     Yields:
         The files, as they are written.
@@ -52,20 +51,18 @@ def draw_overlays(
     chosen = choose(found, cases, judge)
     names = _names(found)
     predicted = {
-        name: predict(
-            one, list(chosen), data_root, torch.device(device), (weights or {}).get(one.record.encoder.card.name)
-        )
+        name: predict(one, list(chosen), data_root, torch.device(device))
         for name, one in zip(names, found, strict=True)
     }
     task, notice = found[0].record.task, found[0].record.notice
     for case, why in chosen.items():
         models = {name: of[case] for name, of in predicted.items()}
         one = next(iter(models.values()))
-        path = folder / f"{case}.png"
-        title = f"{task.name}, case {case}{f' ({why})' if why else ''}"
+        path = file_in(folder, case, ".png")
+        title = f"{task['name']}, case {case}{f' ({why})' if why else ''}"
         columns = {_heading(name, p): p.labels for name, p in models.items()}
         draw_overlay(
-            *(path, one.scan.hu, one.scan.grid, one.truth, columns, list(task.classes), title),
+            *(path, one.scan.hu, one.scan.grid, one.truth, columns, task["classes"], title),
             notice=notice,
             slices=slices,
             window=window,
@@ -129,8 +126,7 @@ def _scores(found: Found) -> dict[str, float]:
 
 def _check_together(found: Sequence[Found]) -> None:
     def what(one: Found) -> list[object]:
-        task = one.record.task
-        return [task.name, task.version, task.classes, task.options]
+        return [one.record.task[key] for key in ("name", "version", "classes", "options")]
 
     if other := next((one for one in found if what(one) != what(found[0])), None):
         raise RecordError(f"{found[0].path} and {other.path} are of other tasks, versions or options: draw them apart")

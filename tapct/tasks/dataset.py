@@ -122,6 +122,14 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         counts = SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded).counts
         return counts["train"], counts["val"], counts["test"]
 
+    @classmethod
+    def shipped_split_sha256(cls) -> str:
+        """Returns the hash of the task's own split, as records hold it, known without the data."""
+        if cls.split_pin is not None:
+            return cls.split_pin.sha256
+        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
+        return SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded).sha256
+
     def derive_split(self) -> SplitTable:
         """Returns the split of a release whose list of cases may not be passed on, from its label file."""
         raise TaskError(f"{self.spec.name} ships no split and has no rule for one")

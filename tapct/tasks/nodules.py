@@ -1,7 +1,6 @@
 """What the nodule tasks share: a list of nodules, and a crop of 50 mm round each, cut out of its scan."""
 
 import abc
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from tapct.files import stamp_of
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import MIN_SLICES
 from tapct.tasks.splits import Split
+from tapct.tasks.tables import read_table
 from tapct.volumes import Grid, Mask, Volume, crop_mm, files_of, read_ct
 from tapct.volumes.plausibility import LEAST_HU
 
@@ -67,7 +67,7 @@ def lps_to_ras_point(x: float, y: float, z: float) -> tuple[float, float, float]
 
 
 def read_nodules(path: Path, columns: NoduleColumns) -> dict[str, Nodule]:
-    """Reads a list of nodules; lines that start with # say where it is from.
+    """Reads a list of nodules; above it, lines that start with # say where it is from.
 
     Args:
         path: A CSV.
@@ -77,14 +77,9 @@ def read_nodules(path: Path, columns: NoduleColumns) -> dict[str, Nodule]:
         Case to nodule, in the order of the list.
 
     Raises:
-        TaskError: If the file is missing or lacks a column, a case is there twice, or a value cannot be.
+        TaskError: If the file is missing or malformed (`read_table`), a case is there twice, or a value cannot be.
     """
-    if not path.is_file():
-        raise TaskError(f"there is no list of nodules {path}")
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
-    rows = csv.DictReader(lines)
-    if missing := {name for name in columns if name} - set(rows.fieldnames or ()):
-        raise TaskError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+    rows = read_table(path, [name for name in columns if name], what="list of nodules", comments=True)
     nodules: dict[str, Nodule] = {}
     for row in rows:
         case = row[columns.case]

@@ -2,19 +2,24 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from tapct import names
 from tapct.errors import TaskError
+from tapct.tasks.tables import read_table
 
 Split = Literal["train", "val", "test"]
 """`train` fits the probe, `val` is the part of the training patients that settings are chosen on, `test`
 is reported and nothing is ever chosen on it."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+COLUMNS = ("case", "patient", "split")
 
 _PATTERN: tuple[Split, ...] = (*("train", "train", "test", "train", "train", "val", "train", "test", "train", "train"),)
 """How `stratified` deals patients out: of ten in a row, seven train, one selects, two are reported."""
@@ -34,18 +39,13 @@ class SplitTable:
 
     @classmethod
     def read(cls, path: Path) -> "SplitTable":
-        """Reads a CSV with the columns case, patient, split; lines that start with # say where it is from.
+        """Reads a CSV (`read_table`) with the columns case, patient, split; above it, # lines say where it is from.
 
         Raises:
-            TaskError: If it is missing or malformed, a case is there twice, a split is unknown, or a patient is
-                on two sides.
+            TaskError: If it is missing or malformed, a name cannot be one, a case is there twice, two names are alike,
+                a split is unknown, or a patient is on two sides.
         """
-        if not path.is_file():
-            raise TaskError(f"there is no split file {path}")
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
-        rows = csv.DictReader(lines)
-        if not {"case", "patient", "split"} <= set(rows.fieldnames or ()):
-            raise TaskError(f"{path} needs the columns case, patient and split, but has {rows.fieldnames}")
+        rows = read_table(path, COLUMNS, what="split file", comments=True)
         return cls.of([(row["case"], row["patient"], row["split"]) for row in rows], str(path.name), where=str(path))
 
     @classmethod
@@ -53,8 +53,9 @@ class SplitTable:
         """Returns the table of (case, patient, split) rows; `where` is named in errors, which are those of `read`."""
         cases: dict[Split, dict[str, str]] = {split: {} for split in SPLITS}
         side: dict[str, str] = {}
-        seen: set[str] = set()
+        seen: dict[str, None] = {}
         for case, patient, split in rows:
+            _check_names(case, patient, where)
             known = next((s for s in SPLITS if s == split), None)
             if known is None:
                 raise TaskError(f"{where}: case {case} is in the unknown split '{split}'")
@@ -62,8 +63,14 @@ class SplitTable:
                 raise TaskError(f"{where}: case {case} is there twice")
             if side.setdefault(patient, known) != known:
                 raise TaskError(f"{where}: patient {patient} is in {side[patient]} and in {split}")
-            seen.add(case)
+            seen[case] = None
             cases[known][case] = patient
+        for what, names_of in (("cases", seen), ("patients", side)):
+            if (pair := names.alike(names_of)) is not None:
+                raise TaskError(
+                    f"{where}: the {what} {pair[0]!r} and {pair[1]!r} differ by blanks, case or Unicode form alone. If "
+                    "they are one, write it in one way; if not, rename one"
+                )
         return cls(cases, source)
 
     @cached_property
@@ -83,10 +90,23 @@ class SplitTable:
 
     def to_csv(self, *comments: str) -> str:
         """Returns the file that `read` reads, with its provenance in comments."""
-        return "\n".join([*(f"# {line}" for line in comments), "case,patient,split", *self._rows(), ""])
+        return "\n".join([*(f"# {line}" for line in comments), ",".join(COLUMNS), *self._rows(), ""])
 
     def _rows(self) -> list[str]:
-        return [f"{case},{patient},{split}" for split, cases in self.cases.items() for case, patient in cases.items()]
+        """Returns the rows as CSV; a name with a comma in it is quoted, so that no two tables have the same rows."""
+        text = io.StringIO()
+        rows = ((case, patient, split) for split, cases in self.cases.items() for case, patient in cases.items())
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue().splitlines()
+
+
+def _check_names(case: str, patient: str, where: str) -> None:
+    if (wrong := names.path_fault(case)) is not None:
+        raise TaskError(f"{where}: the case {case!r} {wrong}. Rename it")
+    if case.startswith("#"):
+        raise TaskError(f"{where}: the case {case!r} begins as a comment. Rename it")
+    if (wrong := names.fault(patient)) is not None:
+        raise TaskError(f"{where}: the patient {patient!r} of case {case} {wrong}. Rename it")
 
 
 def stratified(patients: Mapping[str, str], strata: Mapping[str, str], seed: str, where: str) -> SplitTable:
@@ -121,9 +141,16 @@ def read_exclusions(path: Path) -> dict[str, str]:
     """Returns the cases that are left out, with the reason; empty where there is no such file.
 
     Args:
-        path: A CSV with the columns case, reason; lines that start with # say where it is from.
+        path: A CSV with the columns case, reason; above it, lines that start with # say where it is from.
+
+    Raises:
+        TaskError: If it is malformed, or a case is there twice.
     """
     if not path.is_file():
         return {}
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return {row["case"]: row["reason"] for row in csv.DictReader(lines)}
+    excluded: dict[str, str] = {}
+    for row in read_table(path, ("case", "reason"), what="list of exclusions", comments=True):
+        if row["case"] in excluded:
+            raise TaskError(f"{path}: case {row['case']} is there twice")
+        excluded[row["case"]] = row["reason"]
+    return excluded

@@ -1,42 +1,69 @@
-"""Reading the label files of releases: CSV tables that people fetch, edit and save again."""
+"""Reading tables as CSV: label files of releases and splits, which people fetch, edit and save again."""
 
 import csv
+import itertools
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from typing import TextIO
 
 from tapct.errors import TaskError
 
 
-def read_table(path: Path, columns: Collection[str]) -> list[dict[str, str]]:
-    """Returns the rows of a CSV file; a byte order mark and Windows line ends do not matter.
+def read_table(
+    path: Path, columns: Collection[str], *, what: str = "label file", comments: bool = False
+) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file.
+
+    A byte order mark, Windows line ends, blank lines and quoted values do not matter; other columns are passed over.
 
     Args:
         path: The file.
-        columns: Columns that are needed; others are passed over.
+        columns: Columns that are needed.
+        what: What it is, for errors.
+        comments: Whether lines that start with # may stand before the header, to say where it is from. After the header
+            they are refused: a row that someone commented out is none, and a case may not vanish.
 
     Raises:
-        TaskError: If the file is missing, no CSV text, lacks a column, has no rows, or has a row that is too
-            short or too long (a truncated download, or a spreadsheet's idea of a CSV).
+        TaskError: If the file is missing, no CSV text, lacks a column or has it twice, has no rows, or has a row that
+            is too short or too long (a truncated download, or a spreadsheet's idea of a CSV).
     """
     if not path.is_file():
-        raise TaskError(f"there is no label file {path}. It comes with the release; put it there")
+        raise TaskError(f"there is no {what} {path}. Put it there")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            found, rows = reader.fieldnames or [], list(reader)
+            header, rows = _read(file, comments)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"{path} is no CSV text ({error}). Fetch it again") from error
-    if lacking := [name for name in columns if name not in found]:
+        raise TaskError(f"{path} is no CSV text in UTF-8 ({error}). Fetch it again, or save it as such") from error
+    if lacking := [name for name in columns if name not in header]:
         raise TaskError(
-            f"{path} lacks the columns {', '.join(lacking)}; it has: {', '.join(found) or 'nothing'}. "
+            f"{path} lacks the columns {', '.join(lacking)}; it has: {', '.join(header) or 'nothing'}. "
             "Use the release's own file, separated by commas"
         )
+    if doubled := [name for name in columns if Counter(header)[name] > 1]:
+        raise TaskError(f"{path} has the column {doubled[0]} twice. Leave the one that is meant")
     if not rows:
         raise TaskError(f"{path} has a header and no rows. Fetch it again")
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise TaskError(f"{path}: row {number} has not {len(found)} values as the header. Fetch the file again")
-    return [{name: row[name] for name in columns} for row in rows]
+    for number, row in rows:
+        if comments and row[0].startswith("#"):
+            raise TaskError(f"{path}: line {number} is a comment. Move it above the header, or delete it")
+        if len(row) != len(header):
+            raise TaskError(
+                f"{path}: line {number} has {len(row)} values, and the header {len(header)}. Mend it, or fetch the "
+                "file again"
+            )
+    places = {name: header.index(name) for name in columns}
+    return [{name: row[place] for name, place in places.items()} for _, row in rows]
+
+
+def _read(file: TextIO, comments: bool) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the header, and the rows that are not blank with the numbers of their (last) lines."""
+    first, skipped = file.readline(), 0
+    while comments and first and (first.startswith("#") or not first.strip()):
+        first, skipped = file.readline(), skipped + 1
+    reader = csv.reader(itertools.chain([first] if first else [], file), strict=True)
+    header = next(reader, [])
+    return header, [(reader.line_num + skipped, row) for row in reader if row]
 
 
 def flag(row: dict[str, str], column: str, where: str) -> int:

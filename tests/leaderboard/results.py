@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from tapct.encoders import encoder_class
+from tapct.leaderboard.official import shipped
 from tapct.records import RECORD_FILE, CaseResult, CellSize, Flag, Record, RunRecord
 from tapct.tasks import task_class
 
@@ -40,11 +41,13 @@ def record(
     more_probe: Mapping | None = None,
     cell_size: CellSize | None = None,
 ) -> Record:
-    """A record as `eva fit` writes it, for an encoder that is as good as `ability` (in logits)."""
-    spec = task_class(task).spec
+    """A record as `eva fit` under the shipped config writes it, for an encoder as good as `ability` (in logits)."""
+    spec, ships = task_class(task).spec, shipped(task)
+    config = ships.settings
+    adaptor = adaptor or spec.adaptor
     own = asdict(encoder_class(encoder).card) | dict(card or {})
     easy = np.random.default_rng(_seed(task)).normal(size=patients)
-    key = f"{task} {encoder} {random} {ability}" + (f" {adaptor}" if adaptor else "")
+    key = f"{task} {encoder} {random} {ability}" + (f" {adaptor}" if adaptor != spec.adaptor else "")
     solved = adaptor not in (None, "abmil")
     simulate = _segmented if spec.kind == "segmentation" else _classified
     runs = []
@@ -77,12 +80,12 @@ def record(
             "kind": spec.kind,
             "metric": spec.metric,
             "classes": list(spec.classes),
-            "options": {},
+            "options": config.get("options", {}),
             "split": f"{task}.csv",
-            "split_sha256": _sha256(f"split {task}"),
+            "split_sha256": ships.split_sha256,
             "cases": {"train": 4 * patients, "val": patients // 2, "test": patients},
             "excluded": {},
-            "batch_size": 1,
+            "batch_size": config["batch_size"],
             "order_seed": 0,
         }
         | dict(more_task or {}),
@@ -91,19 +94,20 @@ def record(
             "head": "Conv3d(1, 1)",
             "classes": list(spec.classes),
             "window_overlap": 0.0,
-            "fit_windows": False,
+            "fit_windows": config["fit_windows"],
             "seed": 0,
-            "learning_rates": [0.001, 0.01],
-            "select": "best",
+            "learning_rates": config["learning_rates"],
+            "scale_features": True,
+            "select": config["select"],
             "feature_dtype": "bf16",
             "optimizer": {"class": "AdamW", "weight_decay": 0.01},
-            "lr_scheduler": [],
-            "steps": 100,
-            "accumulate_grad_batches": 4,
+            "lr_scheduler": [{"class": "CosineAnnealingLR"}],
+            "steps": config["max_steps"],
+            "accumulate_grad_batches": config["accumulate_grad_batches"],
             "precision": "32-true",
             "gradient_clip_val": None,
         }
-        | ({"nsd_tolerance_mm": 2.0} if spec.kind == "segmentation" else {})
+        | ({"nsd_tolerance_mm": 2.0, "start_bias": "prior"} if spec.kind == "segmentation" else {})
         | ({"adaptor": adaptor, "pooling": "mean" if solved else None} if adaptor else {})
         | ({"steps": 0, "learning_rates": None} if solved else {})
         | dict(more_probe or {}),
@@ -122,7 +126,7 @@ def record(
 
 def write(folder: Path, cell: str, one: Record) -> Path:
     """Writes a record where a sweep publishes it."""
-    path = folder / one.task.name / cell / RECORD_FILE
+    path = folder / one.task["name"] / cell / RECORD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(one.to_json(), encoding="utf-8")
     return path

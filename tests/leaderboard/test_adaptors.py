@@ -20,7 +20,6 @@ from tapct.tasks import list_tasks, task_class
 from tests.leaderboard import results
 from tests.leaderboard.cells import cell
 from tests.probes.test_classification import run
-from tests.records.made import changed
 from tests.small import small_encoder
 
 ADAPTORS = ("abmil", "linear", "knn")
@@ -39,7 +38,7 @@ def grid_folder(folder, task="luna16", missing=(), **settings):
 
 
 def board(folder):
-    return assemble(read_records(folder), folder, resamples=300)
+    return assemble({folder: read_records(folder)}, resamples=300)
 
 
 def task_of(board, name):
@@ -56,7 +55,7 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     results.write(folder, "curia@random+adaptor=knn", random)
     masked = results.record("curia", "luna16", adaptor="linear:mask", patients=30)
     results.write(folder, "curia+adaptor=linear-mask", masked)
-    assert site.build(folder, tmp_path / "site", resamples=300) == 0
+    assert site.build([folder], tmp_path / "site", resamples=300) == 0
     content = json.loads((tmp_path / "site/leaderboard.json").read_text(encoding="utf-8"))
     ranked = [row for row in content["rows"] if row["task"] == "luna16" and row["source"] == "record"]
     assert {row["adaptor"] for row in ranked} == {"linear"}
@@ -83,37 +82,43 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     for folder_of in folder.glob("*/*+adaptor=*"):
         if not folder_of.name.endswith("=linear"):
             (folder_of / "record.json").unlink()
-    assert site.build(folder, tmp_path / "site", resamples=300) == 0
+    assert site.build([folder], tmp_path / "site", resamples=300) == 0
     assert not (tmp_path / "site/adaptors.csv").exists()
     assert "Encoder × adaptor" not in (tmp_path / "site/index.html").read_text(encoding="utf-8")
 
 
-def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked(tmp_path):
+def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked_apart(tmp_path):
     results.write(tmp_path, "curia", results.record("curia", "luna16", adaptor="abmil"))
     for model in MODELS:
         results.write(tmp_path, f"{model}+adaptor=knn", results.record(model, "luna16", adaptor="knn"))
-    assert task_of(board(tmp_path), "luna16").adaptor == "knn"
+    found = board(tmp_path)
+    assert task_of(found, "luna16").summaries == {}
+    (own,) = found.own
+    assert (own.task.adaptor, own.why) == ("knn", "the task is ranked on linear, which no record has")
     for model in MODELS:
         (tmp_path / "luna16" / f"{model}+adaptor=knn" / "record.json").unlink()
         masked = results.record(model, "luna16", adaptor="linear:mask")
         results.write(tmp_path, f"{model}+adaptor=linear-mask", masked)
-    assert task_of(board(tmp_path), "luna16").adaptor == "abmil", "one that is told where to look comes last"
+    (own,) = board(tmp_path).own
+    assert own.task.adaptor == "abmil", "one that is told where to look comes last"
 
 
 def test_two_records_of_a_cell_are_an_error_that_names_the_adaptor(tmp_path):
     folder = grid_folder(tmp_path)
-    results.write(folder, "copy", results.record("curia", "luna16", adaptor="knn", patients=30))
+    results.write(folder, "again", results.record("curia", "luna16", adaptor="knn", patients=30, ability=0.1))
     with pytest.raises(RecordError, match=r"both of Curia on luna16 with knn"):
         board(folder)
 
 
-def test_an_adaptor_on_another_split_is_left_out_by_name(tmp_path):
+def test_an_adaptor_on_another_split_is_apart(tmp_path):
     folder = grid_folder(tmp_path, missing=[("suprem", "knn")])
     other = results.record("suprem", "luna16", adaptor="knn", patients=30, more_task={"split_sha256": "f" * 64})
     results.write(folder, "suprem+adaptor=knn", other)
     found = board(folder)
-    assert [out.path for out in found.left_out] == ["luna16/suprem+adaptor=knn/record.json"]
-    assert "split_sha256" in found.left_out[0].reason
+    assert ("SuPreM U-Net", "knn") not in task_of(found, "luna16").grid.cells
+    (own,) = found.own
+    assert [model.name for model in own.board.models] == ["SuPreM U-Net"]
+    assert own.why.startswith("split_sha256 is ffff")
 
 
 def test_the_ranked_adaptor_of_each_task_is_the_default_of_its_config():
@@ -144,8 +149,8 @@ def test_records_of_real_runs_compare_across_adaptors_and_only_there(tmp_path):
     records = {}
     for adaptor in ("abmil", "linear", "prototype"):
         _, one = run(tmp_path / adaptor, small_encoder(), [20, 95], {"adaptor": adaptor}, max_steps=2)
-        more = {**task, "classes": one.probe.classes}
-        records["small", adaptor] = changed(one, task=more)
+        more = {**task, "classes": one.probe["classes"]}
+        records["small", adaptor] = one.model_copy(update={"task": {**one.task, **more}})
     grid = adaptor_grid(records, "MicroAUROC", "abmil", resamples=50)
     assert grid.adaptors == ("abmil", "linear", "prototype")
     expected = {key: one.runs[0].metrics["test"]["MicroAUROC"] for key, one in records.items()}
@@ -257,16 +262,18 @@ def test_heads_from_elsewhere_are_not_ranked_with_those_trained_here(tmp_path):
     results.write(tmp_path, "curia", results.record("curia", "luna16"))
     found = board(tmp_path)
     assert [model.name for model in task_of(found, "luna16").summaries["native"].models] == ["Curia"]
-    assert len(found.left_out) == len(MODELS)
-    assert all("External validation: the heads were trained on luna25" in out.reason for out in found.left_out)
     assert "luna16" not in found.notices
+    (own,) = found.own
+    assert len(own.board.models) == len(MODELS)
+    assert "External validation: the heads were trained on luna25" in own.why
 
 
 def test_heads_from_elsewhere_alone_are_ranked_under_a_notice(tmp_path):
     for model in MODELS:
         results.write(tmp_path / "r", model, results.record(model, "luna16", more_probe=ELSEWHERE))
-    assert site.build(tmp_path / "r", tmp_path / "s", resamples=200) == 0
-    assert "External validation" in board(tmp_path / "r").notices["luna16"]
+    assert site.build([tmp_path / "r"], tmp_path / "s", resamples=200) == 0
+    (own,) = board(tmp_path / "r").own
+    assert "External validation" in own.board.notices["luna16"]
     rows = [row for row in lines(tmp_path / "s/leaderboard.csv") if row["task"] == "luna16" and row["value"]]
     assert all("trained on luna25" in row["notice"] for row in rows if row["source"] == "record")
     assert ">external<" in (tmp_path / "s/index.html").read_text(encoding="utf-8")
@@ -288,7 +295,7 @@ def test_the_cell_size_and_the_share_reached_stand_beside_dice(tmp_path):
     size = CellSize(size_mm=(12.0, 6.0, 6.0), dice=0.8, by_class={"liver": 0.8}, cases=20)
     results.write(tmp_path / "r", "curia", results.record("curia", "lits17", cell_size=size))
     results.write(tmp_path / "r", "suprem", results.record("suprem", "lits17", ability=-0.5))
-    assert site.build(tmp_path / "r", tmp_path / "s", resamples=200) == 0
+    assert site.build([tmp_path / "r"], tmp_path / "s", resamples=200) == 0
     rows = [row for row in lines(tmp_path / "s/leaderboard.csv") if row["task"] == "lits17"]
     of = {(row["model"], row["protocol"]): row for row in rows if row["source"] == "record"}
     native, (other,) = of["Curia", "native"], {model for model, _ in of} - {"Curia"}

@@ -4,9 +4,8 @@ from scipy import special
 
 from tapct.errors import RecordError
 from tapct.leaderboard import TaskInputs, from_records, model_name, summarise_task
-from tapct.records import CaseResult, Record, RunRecord, SteppedSelection
+from tapct.records import CaseResult, Record, RunRecord
 from tests.leaderboard.simulated import task
-from tests.records.made import encoder
 
 CLASSES = ["background", "liver", "spleen"]
 TASK = {
@@ -46,7 +45,7 @@ def record(name: str, *runs: list[CaseResult], **changes) -> Record:
     ]
     fields = {
         "notice": None,
-        "encoder": encoder(name),
+        "encoder": {"card": {"name": name}},
         "task": TASK,
         "probe": {"nsd_tolerance_mm": 2.0},
         "runs_planned": len(made),
@@ -119,7 +118,7 @@ def other_task(**changes):
         (other_task(name="other"), "name"),
         ({"notice": "a demonstration"}, "notice is None and 'a demonstration'"),
         ({"runs_planned": 3}, r"two: 1 of 3 runs have ended"),
-        ({"encoder": encoder("one")}, "different names"),
+        ({"encoder": {"card": {"name": "one"}}}, "different names"),
         ({"probe": {"nsd_tolerance_mm": 1.0}}, "nsd_tolerance_mm is 2.0 and 1.0"),
     ],
 )
@@ -151,13 +150,7 @@ def probe(**changes):
 
 def chosen(looks: int):
     candidates = [{"learning_rate": rate, "scores": [[10 * i, 0.5] for i in range(looks)]} for rate in (0.001, 0.01)]
-    run = (
-        record("two", cases())
-        .runs[0]
-        .model_copy(
-            update={"selection": SteppedSelection(learning_rate=0.01, step=0, score=None, candidates=candidates)}
-        )
-    )
+    run = record("two", cases()).runs[0].model_copy(update={"selection": {"candidates": candidates}})
     return {"runs": [run]}
 
 
@@ -215,7 +208,7 @@ def test_records_may_differ_in_what_is_asked_for_alone():
 
 
 def test_random_weights_are_another_model():
-    pair = [record("one", cases()), record("one", cases(), encoder=encoder("one", weights="random"))]
+    pair = [record("one", cases()), record("one", cases(), encoder={"card": {"name": "one"}, "weights": "random"})]
     assert [model_name(each) for each in pair] == ["one", "one@random"]
     assert from_records(pair, "dice_native").models == ("one", "one@random")
 
@@ -226,6 +219,8 @@ def test_random_weights_are_another_model():
         (cases()[1:], "case q1 is .* and 'missing'"),
         ([*cases(), case("r1", 0.1, 0.1)], "case r1 is 'missing' and"),
         ([*cases()[:2], case("p2", 0.1, 0.1, patient="z")], "case p2"),
+        ([*cases(), case("p1", 0.1, 0.1)], "twice"),
+        ([], "no cases of 'test'"),
         ([*cases()[:2], case("p2", 0.1, 0.1, dice=None)], "p2 has no dice_native"),
     ],
 )

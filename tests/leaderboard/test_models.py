@@ -7,7 +7,6 @@ from tapct.leaderboard.board import assemble
 from tapct.leaderboard.inputs import model_names, require_one_encoder
 from tapct.records import read_records, to_table
 from tests.leaderboard import results
-from tests.records.made import changed
 
 
 def record(
@@ -18,13 +17,13 @@ def record(
     if settings is None:
         return one
     identity = {"class": encoder_class, "code_sha256": source, "settings": settings}
-    return changed(one, encoder={"identity": identity})
+    return one.model_copy(update={"encoder": {**one.encoder, "identity": identity}})
 
 
 def board_of(folder, *records):
     for number, one in enumerate(records):
         results.write(folder, f"cell{number}", one)
-    return assemble(read_records(folder), folder, resamples=20)
+    return assemble({folder: read_records(folder)}, resamples=20)
 
 
 def names(board):
@@ -85,7 +84,7 @@ def test_an_older_record_that_could_be_of_two_models_is_of_none_of_them(tmp_path
 
 def test_an_older_record_that_names_its_region_is_of_that_model(tmp_path):
     old = record("lits17")
-    old = changed(old, encoder=CHEST)
+    old = old.model_copy(update={"encoder": {**old.encoder, **CHEST}})
     board = board_of(tmp_path, old, record("kits23", settings=CHEST), record("amos22", settings=ABDOMEN))
     (chest,) = (model for model in board.models if model.name == "Astra, region chest")
     assert chest.entries.keys() == {"lits17", "kits23"}

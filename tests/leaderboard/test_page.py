@@ -33,7 +33,7 @@ WIDE = "document.documentElement.scrollWidth <= innerWidth"
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("full")
     results.full_size(folder / "results")
-    site.build(folder / "results", folder / "site")
+    site.build([folder / "results"], folder / "site")
     return folder / "site"
 
 
@@ -172,7 +172,7 @@ def test_hostile_names_run_nothing(browser, tmp_path):
         card = {"display_name": name, "reference": name, "pretraining_data": (name,)}
         one = results.record(encoder, "lits17", card=card, ability=len(encoder), patients=10, notice=name)
         results.write(tmp_path / "r", encoder, one)
-    site.build(tmp_path / "r", tmp_path, resamples=200)
+    site.build([tmp_path / "r"], tmp_path, resamples=200)
     browser.open((tmp_path / "index.html").as_uri())
     browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert browser.run("document.title") == "TAP-CT Bench: leaderboard"

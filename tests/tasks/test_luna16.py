@@ -13,7 +13,7 @@ from tapct.tasks import SplitTable, TaskData, nodules
 from tapct.tasks.luna16 import COLUMNS, LIST, LUNA16
 from tapct.tasks.nodules import lps_to_ras_point, read_nodules
 from tapct.tasks.sources import luna_splits
-from tapct.volumes import read_ct
+from tapct.volumes import Grid, read_ct
 from tests.data import luna16
 from tests.data.luna16 import CUBE_HU, UNMEASURED_HU
 from tests.tasks import end_to_end
@@ -92,6 +92,11 @@ def test_a_crop_has_its_nodule_in_the_middle(flipped, tmp_path, listed):
     assert (-x, -y, z) == pytest.approx(luna16.lps(listed[case]), abs=1.51)
     assert target.tolist() == [1]
     assert metadata["patient"] == listed[case].patient
+    mask = dataset.mask(case, Grid.of(hu.shape, metadata["affine"].numpy()))
+    middle_mm = mask.grid.affine @ [*np.argwhere(mask.inside).mean(axis=0), 1]
+    assert np.linalg.solve(metadata["affine"].numpy(), middle_mm)[:3] == pytest.approx([8, 8, 8], abs=0.51)
+    mm3 = mask.inside.sum() * abs(np.linalg.det(mask.grid.affine[:3, :3]))
+    assert mm3 == pytest.approx(np.pi / 6 * listed[case].diameter_mm ** 3, rel=0.01)
     # The whole crop is the scan's own voxels, without resampling: by ITK, in the scan's own order of rows.
     image = sitk.ReadImage(str(dataset.ct_path(case)))
     k, j, i = image.TransformPhysicalPointToIndex(luna16.lps(listed[case]))[::-1]
@@ -197,9 +202,9 @@ def test_the_whole_task_runs_through_eva(tmp_path, listed):
     assert [r.target for r in run.cases["test"]] == [{"malignant": 0}, {"malignant": 1}]
     assert [r.patient for r in run.cases["test"]] == [listed[case].patient for case in cases["test"]]
     assert 0 <= run.metrics["test"]["MicroAUROC"] <= 1
-    assert record.task.metric == "MicroAUROC"
-    assert record.task.cases == {"train": 2, "val": 2, "test": 2}
-    assert record.probe.fit_windows is True
+    assert record.task["metric"] == "MicroAUROC"
+    assert record.task["cases"] == {"train": 2, "val": 2, "test": 2}
+    assert record.probe["fit_windows"] is True
 
 
 @pytest.mark.parametrize("task", ["luna16", "luna25"])

@@ -39,10 +39,10 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     assert cases[f"{UID}.900003"].target == dict(zip(LABELS, (1, 0, 1, 0, 0, 0, 0, 0), strict=True))
     assert cases[f"{UID}.900004"].target == dict.fromkeys(LABELS, 0)
     assert len({str(case.probabilities) for case in cases.values()}) == 2
-    assert record.task.metric == "MicroAP"
+    assert record.task["metric"] == "MicroAP"
     assert record.runs[0].metrics["test"]["MicroAP"] > 0
-    assert record.task.cases == {"train": 2, "val": 2, "test": 2}
-    assert list(record.task.excluded) == [f"{UID}.20574", f"{UID}.29952"]
+    assert record.task["cases"] == {"train": 2, "val": 2, "test": 2}
+    assert list(record.task["excluded"]) == [f"{UID}.20574", f"{UID}.29952"]
 
 
 @pytest.mark.parametrize("folder", ["", RELEASE])
@@ -156,7 +156,7 @@ def a_cut_slice(root):
     ("spoil", "message"),
     [
         (no_labels, r"lack files .*train\.csv"),
-        (cut_short, r"train\.csv: row \d+ has not 9 values"),
+        (cut_short, r"train\.csv: line \d+ has \d values, and the header 9"),
         (semicolons, r"train\.csv lacks the columns StudyInstanceUID, .*separated by commas"),
         (no_level, r"900003: patient_overall is 1, but of C1 to C7 0 are fractured"),
         (a_word, r"900003: patient_overall is 'yes', but must be 0 or 1"),

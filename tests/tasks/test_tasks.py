@@ -112,22 +112,6 @@ def test_a_truncated_scan_and_one_with_nan_are_refused(copy):
         Quickstart(copy / "quickstart", "train")[0]
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("case,patient,split\na,p,train\nb,p,test\n", "patient p is in train and in test"),
-        ("case,patient,split\na,p,train\na,p,train\n", "case a is there twice"),
-        ("case,patient,split\na,p,trian\n", "unknown split 'trian'"),
-        ("case,split\na,train\n", "needs the columns case, patient and split"),
-    ],
-)
-def test_a_bad_split_file_is_refused(rows, message, tmp_path):
-    path = tmp_path / "split.csv"
-    path.write_text(f"# ours\n{rows}")
-    with pytest.raises(TaskError, match=message):
-        SplitTable.read(path)
-
-
 def test_the_split_hash_follows_the_rows_and_not_the_comments(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("case,patient,split\na,p,train\nb,q,test\n")

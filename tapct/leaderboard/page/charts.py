@@ -12,9 +12,12 @@ from tapct.leaderboard.board import METRICS, Board, Family, Model, Task
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.inputs import TaskInputs, from_records
 from tapct.leaderboard.page.svg import COLOURS, INK, LINE, MUTED, PAPER, STYLE, dots, figure, lines, render
+from tapct.leaderboard.text import plain
 
 ROW_IN = 0.26
 """Height of a row, in inches."""
+LONGEST_LABEL = 34
+"""Letters of a name in a figure."""
 BINS = 15
 """Bins of a reliability diagram, as of the calibration error (docs/methodology.md)."""
 COLUMNS, PANEL_IN, SIDE_IN = 5, (1.55, 1.46), 1.1
@@ -38,10 +41,10 @@ def rank_blobs(board: Board, family: Family) -> str | None:
     After the blob plots of challengeR (Wiesenfarth et al. 2021, doi:10.1038/s41598-021-82017-6).
 
     Returns:
-        The SVG; None where fewer than two models have every task.
+        The SVG; None where fewer than two models have every task, or patients cannot be resampled.
     """
     models = complete(board, family)
-    if len(models) < 2:
+    if len(models) < 2 or any(task.summaries["native"].num_patients < 2 for task in board.family(family)):
         return None
     share = rank_shares(board, family, models)
     made, axes = _rows([model.name for model in models])
@@ -129,7 +132,7 @@ def _labels_beside(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str
     for place, index in zip(top, order, strict=True):
         line = [*zip(to_axes[index], (1.03, place), strict=True)]
         axes.plot(*line, transform=axes.transAxes, color=LINE, linewidth=0.7, clip_on=False, zorder=0.5)
-        axes.text(1.04, place, names[index], transform=axes.transAxes, va="center", fontsize=8)
+        axes.text(1.04, place, plain(names[index], LONGEST_LABEL), transform=axes.transAxes, va="center", fontsize=8)
 
 
 @matplotlib.rc_context(STYLE)
@@ -176,7 +179,7 @@ def reliability(task: Task, models: Sequence[Model]) -> str:
         predicted, observed, count = reliability_curve(inputs, index)
         curves.append(np.column_stack([x + SIDE_IN * predicted, y - SIDE_IN * observed]))
         counts.append(count)
-        axes.text(x, y - SIDE_IN - 0.09, _shortened(inputs.models[index], 22), fontsize=7.5)
+        axes.text(x, y - SIDE_IN - 0.09, plain(inputs.models[index], 22), fontsize=7.5)
     square = SIDE_IN * np.array([[0, -1], [0, 0], [1, 0]])
     lines(axes, [np.add(square, origin) for origin in origins], LINE, 0.8)
     lines(axes, [np.add(SIDE_IN * np.array([[0, 0], [1, -1]]), origin) for origin in origins], MUTED, 0.5)
@@ -213,7 +216,7 @@ def task_inputs(task: Task, models: Sequence[Model]) -> TaskInputs:
 
 def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
     """Returns axes with a row per name, the first on top, and room for the names on the left."""
-    names = [_shortened(name, 34) for name in names]
+    names = [plain(name, LONGEST_LABEL) for name in names]
     left = 0.2 + 0.075 * max(map(len, names))  # inches, of letters of 9 points
     height = len(names) * ROW_IN + 0.5
     made = figure(7.4, height)
@@ -222,7 +225,3 @@ def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
     axes.set_yticks(range(len(names)), names)
     axes.grid(True, axis="x")
     return made, axes
-
-
-def _shortened(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"

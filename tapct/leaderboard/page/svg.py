@@ -3,8 +3,8 @@
 import io
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike
 INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 COLOURS = {"segmentation": "#010207", "classification": "#010208"}
 _VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    LINE: "line",
-    PAPER: "paper",
-    COLOURS["segmentation"]: "segmentation",
-    COLOURS["classification"]: "classification",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    PAPER: "var(--paper)",
+    COLOURS["segmentation"]: "var(--segmentation)",
+    COLOURS["classification"]: "var(--classification)",
 }
 
 STYLE: dict[Any, Any] = {
@@ -96,35 +96,54 @@ def _path(
 def render(made: Figure, name: str, label: str) -> str:
     """Returns a figure as an SVG element.
 
+    What Matplotlib writes is taken apart and put together anew as XML, so that whatever a name holds stays text.
+
     Args:
         made: The figure, drawn under `STYLE`.
         name: Salts its ids, so that no two figures of a page share one.
         label: What it shows, for a screen reader.
     """
-    text = io.StringIO()
+    written = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"tapct {name}"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        made.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    # What says nothing: ids that count parts, groups, clipping (nothing is outside), paths without a stroke.
-    svg = re.sub(r"<defs>.*?</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (?:id="[^"]*"|clip-path="[^"]*"|transform="rotate\(-0 [^"]*")', "", svg)
-    svg = re.sub(r"</?g ?/?>", "", svg)
-    svg = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", svg)
-    svg = re.sub(r"; stroke-linejoin: \w+|; stroke-linecap: (?:square|butt)", "", svg)
-    svg = re.sub(r'\bd="([^"]*)"', lambda found: f'd="{_short(found[1])}"', svg)
-    svg = re.sub(r'(?<=[xy]=")-?[\d.]+', lambda found: _number(found[0]), svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
+        made.savefig(written, format="svg", transparent=True, metadata=nothing)
     width, height = made.get_size_inches() * 72
-    head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height:g}">'
-    svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
-    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+    svg = ElementTree.Element("svg", {"role": "img", "aria-label": label, "viewBox": f"0 0 {width:g} {height:g}"})
+    # XML has no control characters: a name that holds any is without them.
+    seen = "".join(c for c in written.getvalue() if c.isprintable() or c == "\n")
+    for element in ElementTree.fromstring(seen).iter():
+        if (small := _small(element)) is not None:
+            small.tail = "\n"
+            svg.append(small)
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def _small(element: ElementTree.Element) -> ElementTree.Element | None:
+    """Returns what is seen of an element, in short: nothing of groups, ids, clipping and paths without ink."""
+    tag = element.tag.removeprefix("{http://www.w3.org/2000/svg}")
+    style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if part)
+    is_inked = "stroke" in style or style.get("fill") != "none"
+    if tag not in ("path", "text") or not style or not is_inked:
+        return None
+    shown = {key: _VARIABLES.get(value, value) for key, value in style.items() if _matters(key, value)}
+    small = ElementTree.Element(tag, {"style": ";".join(f"{key}:{value}" for key, value in shown.items())})
+    small.text = element.text if tag == "text" else None
+    for key in ("x", "y"):
+        if key in element.attrib:
+            small.set(key, _number(element.attrib[key]))
+    if not (turn := element.get("transform", "")).startswith("rotate(-0 ") and turn:
+        small.set("transform", turn)
+    if tag == "path":
+        small.set("d", _short(element.attrib["d"]))
+    return small
+
+
+def _matters(key: str, value: str) -> bool:
+    """Returns whether a style is not the page's own."""
+    return key not in ("font-family", "stroke-linejoin") and (key, value) not in (
+        ("stroke-linecap", "square"),
+        ("stroke-linecap", "butt"),
+    )
 
 
 def _number(text: str) -> str:

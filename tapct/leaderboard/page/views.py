@@ -1,18 +1,21 @@
 """What the templates show, as plain values: numbers are formatted here, words stand in the templates."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from tapct import numeric
+from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
-from tapct.leaderboard.board import METRICS, Board, Entry, Family, Model, Task
-from tapct.leaderboard.exports import share_reached
-from tapct.leaderboard.inputs import EXTERNAL
+from tapct.leaderboard.board import FAMILIES, METRICS, Board, Entry, Family, Model, Task
+from tapct.leaderboard.exports import ordered, share_reached
+from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.paper import PaperRow
-from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Record, SolvedSelection
+from tapct.leaderboard.tables import cell_in_words
+from tapct.records import ClassMetric, Protocol, Record
 
 SPLIT = "test"
 
@@ -55,6 +58,7 @@ class Cell:
         letters: Its tie groups.
         bar: Where the ranks lie among all: start and end, as percentages from the left.
         best: Whether it may be the best.
+        task_reason: Whether the reason is the whole task's, and so said of it and not of every cell.
     """
 
     value: float | None = None
@@ -65,6 +69,7 @@ class Cell:
     letters: str = ""
     bar: tuple[int, int] | None = None
     best: bool = False
+    task_reason: bool = False
 
 
 def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
@@ -72,25 +77,99 @@ def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
     one = task.summary(model.name, protocol)
     if one is None:
         return Cell(reason=board.why_missing(model, task))
-    ranks = task.rank_interval(model.name, protocol)
-    among = len(task.summaries[protocol].comparison.rank_intervals)
+    ranks, comparison = task.rank_interval(model.name, protocol), task.summaries[protocol].comparison
+    among = len(comparison.rank_intervals)
     return Cell(
         value=one.estimate.value,
         low=one.estimate.low,
         high=one.estimate.high,
-        reason=one.estimate.reason or (None if ranks else task.summaries[protocol].comparison.reason),
+        reason=one.estimate.reason or (None if ranks else comparison.reason),
         ranks=ranks,
         letters=task.letters(model.name, protocol),
         bar=(round(100 * (ranks[0] - 1) / among), round(100 * ranks[1] / among)) if ranks else None,
         best=bool(ranks and ranks[0] == 1 and ranks[1] < among),
+        task_reason=one.estimate.reason is not None and one.estimate.reason == comparison.reason,
     )
+
+
+Kind = Literal["pretrained", "control"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """What the main table is made of.
+
+    Attributes:
+        families: Families that have tasks, "all" first where there are several.
+        mean_ranks: Those that have a column of mean ranks: of one task, a mean is none.
+        groups: The models by kind, best first: kind, title, models.
+        ranked: Whether any model has a rank.
+        unranked: Why none has.
+        intervals: Whether any number has an interval.
+        sized: Whether any number has the size of its feature cells.
+        by_protocol: Whether protocols make a difference.
+        sorted_by: The column that the models are in the order of: "rank", a task, or "model".
+    """
+
+    families: tuple[Family, ...]
+    mean_ranks: tuple[Family, ...]
+    groups: tuple[tuple[Kind, str, list[Model]], ...]
+    ranked: bool
+    unranked: str
+    intervals: bool
+    sized: bool
+    by_protocol: bool
+    sorted_by: str
+
+
+def overview(board: Board) -> Overview:
+    """Returns what the main table is made of."""
+    run = board.family("all")
+    families = [family for family in FAMILIES[1:] if board.family(family)]
+    summaries = [task.summaries["native"] for task in run]
+    mean_ranks = [
+        family
+        for family in (FAMILIES if len(families) > 1 else FAMILIES[:1])
+        if len(board.family(family)) > 1
+        and any(model.mean_rank.value is not None for model in board.overall[family, "native"].values())
+    ]
+    sorted_by = "rank" if "all" in mean_ranks else run[0].name if len(run) == 1 else "model"
+    models = ordered(board, "all") if sorted_by == "rank" else [*board.models]
+    if len(run) == 1:
+        models = by_score(run[0], models)
+    kinds: tuple[tuple[Kind, str, list[Model]], ...] = (
+        ("pretrained", "Pretrained encoders", [model for model in models if not model.is_control]),
+        ("control", "Controls", [model for model in models if model.is_control]),
+    )
+    reasons = dict.fromkeys(s.comparison.reason for s in summaries if s.comparison.reason)
+    return Overview(
+        families=(*(FAMILIES[:1] if len(families) > 1 else ()), *families),
+        mean_ranks=tuple(mean_ranks),
+        groups=tuple(kind for kind in kinds if kind[2]),
+        ranked=any(summary.comparison.rank_intervals for summary in summaries),
+        unranked="one model" if len(board.models) == 1 else "; ".join(filter(None, reasons)),
+        intervals=any(one.estimate.low is not None for summary in summaries for one in summary.models),
+        sized=any(entry.record.cell_size for model in board.models for entry in model.entries.values()),
+        by_protocol=any(task.by_protocol for task in run),
+        sorted_by=sorted_by,
+    )
+
+
+def crossed(board: Board) -> list[tuple[Board, Task]]:
+    """Returns the tasks that were run with several adaptors, with the board that they are on."""
+    return [(each, task) for each in (board, *(own.board for own in board.own)) for task in each.tasks if task.grid]
 
 
 def by_score(task: Task, models: Sequence[Model]) -> list[Model]:
     """Returns the models of a task, best first; those without a number last."""
     summary = task.summaries["native"]
     values = {one.name: one.estimate.value for one in summary.models}
-    return [models[place] for place in numeric.best_first([values[model.name] for model in models], summary.sign)]
+    return [models[place] for place in numeric.best_first([values.get(model.name) for model in models], summary.sign)]
+
+
+def any_told_apart(table: Sequence[Sequence[tuple[int, int] | None]]) -> bool:
+    """Returns whether any two models of a pairwise table differ."""
+    return any(any(pair) for line in table for pair in line if pair)
 
 
 def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
@@ -131,9 +210,8 @@ def cell_size(entry: Entry, value: float | None) -> CellSizeView | None:
     if record.cell_size is None:
         return None
     share = share_reached(record, value)
-    lengths = [numeric.fixed(length, 1).removesuffix(".0") for length in record.cell_size.size_mm]
     return CellSizeView(
-        size=lengths[0] if len(set(lengths)) == 1 else " × ".join(lengths),
+        size=cell_in_words(record.cell_size.size_mm),
         reference=record.cell_size.dice,
         reached=None if share is None else 100 * share,
     )
@@ -149,9 +227,8 @@ SOURCE_WORDS: Mapping[Source, str] = {
 """What each source of variance is."""
 
 
-def notice_word(notice: str) -> str:
-    """Returns what stands beside a number with a notice: heads that were trained elsewhere, or a demonstration."""
-    return "external" if notice.startswith(EXTERNAL) else "demo"
+task_marks = marks.of_task
+"""What must stand beside every number of a task."""
 
 
 def run_metric(entry: Entry, key: str) -> float | None:
@@ -186,6 +263,11 @@ def references(board: Board) -> list[tuple[str, dict[str, PaperRow]]]:
     return list(found.items())
 
 
+def tasks_of(found: Sequence[tuple[str, Mapping[str, PaperRow]]]) -> set[str]:
+    """Returns the tasks that the paper's models have a number on."""
+    return {task for _, rows in found for task, row in rows.items() if row.mean is not None}
+
+
 def _is_larger(row: PaperRow, known: PaperRow) -> bool:
     return row.table == 3 and row.mean is not None and "512" in (row.settings or "") and known.table == 3
 
@@ -201,41 +283,45 @@ def reference_note(row: PaperRow) -> str:
     return "; ".join(filter(None, (f"Table {row.table}", row.settings, *(words.get(n, n) for n in sorted(row.notes)))))
 
 
-def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
+def preprocessing(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns what is done to a scan before the encoder sees it, as terms with their values."""
 
     def sizes(values: Sequence[float]) -> str:
         return " × ".join(f"{value:g}" for value in values)
 
-    spacing, in_plane = card.spacing_mm, card.in_plane_size
+    spacing, in_plane = card["spacing_mm"], card["in_plane_size"]
     return [
         ("Spacing (z, y, x)", "the scan's own" if spacing is None else f"{sizes(spacing)} mm"),
         ("Slices", "the scan's own size" if in_plane is None else f"resized to {in_plane} × {in_plane}"),
-        ("Window (z, y, x)", f"{sizes(card.window_size)} voxels, padded with {card.pad_hu:g} HU"),
-        ("One feature per", f"{sizes(card.feature_stride)} voxels"),
-        ("Features", f"{card.feature_dim} channels; embedding {card.embedding_dim}"),
-        ("Embedding", "class token" if card.has_cls else "pooled features"),
+        ("Window (z, y, x)", f"{sizes(card['window_size'])} voxels, padded with {card['pad_hu']:g} HU"),
+        ("One feature per", f"{sizes(card['feature_stride'])} voxels"),
+        ("Features", f"{card['feature_dim']} channels; embedding {card['embedding_dim']}"),
+        ("Embedding", "class token" if card["has_cls"] else "pooled features"),
     ]
 
 
 def provenance(entry: Entry) -> dict[str, str]:
     """Returns where a record was made, in short."""
     record, execution = entry.record, entry.record.execution
-    git, seconds = execution.git or GitState(), execution.seconds
+    git = execution.get("git") or {}
+    seconds = execution.get("seconds") or {}
     return {
-        "Weights": f"sha256 {(record.encoder.weights_sha256 or 'unknown')[:12]}",
-        "Code": (git.commit or "unknown")[:7] + (" with changes" if git.dirty else ""),
-        "Device": execution.device or "unknown",
-        "Date": (execution.written_at or "unknown")[:10],
+        "Weights": weights_in_words(record),
+        "Code": str(git.get("commit") or "unknown")[:7] + (" with changes" if git.get("dirty") else ""),
+        "Device": str(execution.get("device") or "unknown"),
+        "Date": str(execution.get("written_at") or "unknown")[:10],
         "Seeds": str(len(record.runs)),
-        "Steps": "none: the head is solved" if _is_solved(record) else str(record.probe.steps or "unknown"),
+        "Steps": "none: solved" if is_solved(record) else str(record.probe.get("steps", "unknown")),
         "Minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "unknown",
         "Record": record.fingerprint[:12],
     }
 
 
-def _is_solved(record: Record) -> bool:
-    return any(isinstance(run.selection, SolvedSelection) for run in record.runs)
+def weights_in_words(record: Record) -> str:
+    """Returns the name of the weights' file, without the folders of somebody's machine, and their hash."""
+    source, sha256 = str(record.encoder.get("weights") or ""), record.encoder.get("weights_sha256")
+    name = re.split(r"[/\\]", source)[-1]
+    return ", ".join(filter(None, [name, f"sha256 {str(sha256)[:12]}" if sha256 else ""])) or "unknown"
 
 
 def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -249,10 +335,10 @@ def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, 
 def snapshot(board: Board) -> dict[str, Any]:
     """Returns what the page's head says: the date of the newest record, commits, and counts."""
     records = [entry.record for model in board.models for entry in model.entries.values()]
-    commits = {git.commit[:7] for r in records if (git := r.execution.git) and git.commit}
+    commits = {str(git["commit"])[:7] for r in records if (git := r.execution.get("git")) and git.get("commit")}
     shown = board.family("all")
     return {
-        "date": max(((r.execution.written_at or "")[:10] for r in records), default=""),
+        "date": max((str(r.execution.get("written_at") or "")[:10] for r in records), default=""),
         "commits": sorted(commits),
         "models": len(board.models),
         "tasks": len(shown),

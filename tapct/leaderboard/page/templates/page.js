@@ -2,18 +2,35 @@
 (() => {
   const main = document.querySelector("main");
   const board = document.querySelector(".board");
+  addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
+
+  function reveal(id) {
+    const target = document.getElementById(id);
+    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    if (target) target.scrollIntoView();
+  }
+
+  if (!board) {
+    addEventListener("hashchange", () => reveal(location.hash.slice(1)));
+    return reveal(location.hash.slice(1));
+  }
+
   const search = document.querySelector("#search");
   const status = document.querySelector("#status");
-  const body = board.tBodies[0];
+  const bodies = [...board.tBodies];
+  const rows = bodies.flatMap((body) => [...body.rows]).filter((row) => !row.matches(".group"));
   const heads = [...board.querySelectorAll("th[data-sort]")];
-  const initial = { family: "all", show: "value", protocol: "native", sort: "rank", dir: "ascending", q: "" };
+  const first = heads.find((each) => ["ascending", "descending"].includes(each.getAttribute("aria-sort"))) || heads[0];
+  const toggles = ["family", "show", "protocol", "kind"];
+  const initial = {
+    family: "all", show: "value", protocol: "native", kind: "all", sort: first.dataset.sort, dir: first.dataset.first, q: "",
+  };
   const state = { ...initial };
 
+  const choices = (key) => [...document.querySelectorAll(`button[data-${key}]`)];
   const allowed = {
-    family: ["all", "segmentation", "classification"],
-    show: ["value", "rank"],
-    protocol: ["native", "paper"],
-    sort: heads.map((head) => head.dataset.sort),
+    ...Object.fromEntries(toggles.map((key) => [key, [initial[key], ...choices(key).map((each) => each.dataset[key])]])),
+    sort: heads.map((each) => each.dataset.sort),
     dir: ["ascending", "descending"],
   };
 
@@ -35,24 +52,14 @@
     show();
   }
 
-  function reveal(id) {
-    const target = document.getElementById(id);
-    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
-    if (target) target.scrollIntoView();
-  }
-
   function show() {
-    for (const key of ["family", "show", "protocol"]) {
+    for (const key of toggles) {
       main.dataset[key] = state[key];
-      for (const button of document.querySelectorAll(`button[data-${key}]`)) {
-        button.setAttribute("aria-pressed", String(button.dataset[key] === state[key]));
-      }
+      for (const button of choices(key)) button.setAttribute("aria-pressed", String(button.dataset[key] === state[key]));
     }
-    for (const [family, colspan] of Object.entries(spans)) {
-      for (const row of board.querySelectorAll("th[scope=rowgroup]")) {
-        if (family === state.family) row.colSpan = colspan;
-      }
-    }
+    const visible = [...board.tHead.rows].at(-1).cells;
+    const columns = [...visible].filter((each) => getComputedStyle(each).display !== "none").length;
+    for (const cell of board.querySelectorAll(".group th")) cell.colSpan = columns;
     if (search.value !== state.q) search.value = state.q;
     sort();
     filter();
@@ -61,7 +68,7 @@
   // The mean rank has a column per family, of which one is shown: they sort as one.
   function head(key) {
     const of = (each) => each.dataset.sort === key && (!each.dataset.of || each.dataset.of === state.family);
-    return heads.find(of) || heads.find((each) => each.dataset.sort === "rank");
+    return heads.find(of) || heads[0];
   }
 
   function sort() {
@@ -79,27 +86,23 @@
       return sign * (chosen.dataset.sort === "model" ? x.localeCompare(y) : Number(x) - Number(y));
     };
     const name = (row) => row.cells[0].dataset.native;
-    body.append(...[...body.rows].sort((a, b) => compare(a, b) || name(a).localeCompare(name(b))));
+    const ordered = [...rows].sort((a, b) => compare(a, b) || name(a).localeCompare(name(b)));
+    for (const body of bodies) body.append(...ordered.filter((row) => row.parentElement === body));
   }
 
   function filter() {
     const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of board.querySelectorAll("tbody tr")) {
-      const cell = row.cells[0];
-      if (cell.scope === "rowgroup") continue;
-      const text = cell.textContent.toLowerCase();
+    for (const row of rows) {
+      const text = row.cells[0].textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
-      shown += !row.hidden && row.parentElement === body;
     }
-    status.textContent = words.length ? `${shown} of ${body.rows.length} models` : "";
+    for (const body of bodies) {
+      const group = body.querySelector(".group");
+      if (group) group.hidden = ![...body.rows].some((row) => row !== group && !row.hidden);
+    }
+    const shown = rows.filter((row) => !row.hidden && getComputedStyle(row.parentElement).display !== "none").length;
+    status.textContent = shown < rows.length ? `${shown} of ${rows.length} models` : "";
   }
-
-  const columns = (family) => [...board.tHead.rows[1].cells].filter(
-    (cell) => (!cell.dataset.of || cell.dataset.of === family)
-      && (family === "all" || !cell.dataset.f || cell.dataset.f === family),
-  ).length;
-  const spans = Object.fromEntries(allowed.family.map((family) => [family, columns(family)]));
 
   for (const each of heads) {
     const button = document.createElement("button");
@@ -108,21 +111,17 @@
     each.append(button);
     button.addEventListener("click", () => {
       const key = each.dataset.sort;
-      const first = each.dataset.first;
-      const other = first === "ascending" ? "descending" : "ascending";
-      state.dir = state.sort === key && state.dir === first ? other : first;
+      const other = each.dataset.first === "ascending" ? "descending" : "ascending";
+      state.dir = state.sort === key && state.dir === each.dataset.first ? other : each.dataset.first;
       state.sort = key;
       write();
     });
   }
-  for (const key of ["family", "show", "protocol"]) {
-    for (const button of document.querySelectorAll(`button[data-${key}]`)) {
-      button.addEventListener("click", () => { state[key] = button.dataset[key]; write(); });
-    }
+  for (const key of toggles) {
+    for (const button of choices(key)) button.addEventListener("click", () => { state[key] = button.dataset[key]; write(); });
   }
   search.addEventListener("input", () => { state.q = search.value; write(); });
   addEventListener("hashchange", read);
-  addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
   document.querySelector(".controls").hidden = false;
   read();
 })();

@@ -1,0 +1,142 @@
+"""What must be known before a number is believed: one vocabulary, one legend, beside the number in every table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tapct.leaderboard.inputs import EXTERNAL, is_solved
+from tapct.leaderboard.summary import FEW_PATIENTS, TaskSummary
+from tapct.records import Record
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A warning.
+
+    Attributes:
+        id: In files.
+        sign: Beside a number.
+        short: In a few words.
+        text: In the legend.
+    """
+
+    id: str
+    sign: str
+    short: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A warning beside a number.
+
+    Attributes:
+        mark: The warning.
+        detail: What was found of this number; empty where the mark says it all.
+    """
+
+    mark: Mark
+    detail: str = ""
+
+    @property
+    def says(self) -> str:
+        """What it says of this number."""
+        return self.detail or self.mark.short
+
+
+DEMONSTRATION = Mark(
+    "demonstration", "demo", "a demonstration", "a demonstration, not a benchmark score; it enters no mean rank"
+)
+EXTERNALLY_TRAINED = Mark(
+    "external",
+    "external",
+    "external validation",
+    "external validation: the heads were trained on another task or split",
+)
+FEW = Mark(
+    "few-patients",
+    "few",
+    f"under {FEW_PATIENTS} patients",
+    f"under {FEW_PATIENTS} patients: intervals are often too short",
+)
+FEW_POSITIVES = Mark(
+    "few-positives",
+    "rare",
+    "few cases of a class",
+    "few patients with, or few without, what is looked for: intervals are often too short, however many patients there "
+    "are",
+)
+ONE_SEED = Mark("one-seed", "1 seed", "one seed", "one run: what another start of the head would give is not known")
+NOT_CONVERGED = Mark(
+    "not-converged",
+    "unfinished",
+    "training had not converged",
+    "the head was still improving: more steps would change it",
+)
+AT_CHANCE = Mark("at-chance", "chance", "at chance", "not told from what knows nothing of the cases")
+OLDER = Mark(
+    "older-protocol", "older", "an older protocol", "a number of an older protocol, not made as those beside it"
+)
+SEEN = Mark(
+    "seen-in-pretraining",
+    "seen",
+    "scans of the task were in the pretraining data",
+    "the model's pretraining data hold scans of the task, by its card; which patients is not known, and no mark does "
+    "not mean that there is no overlap",
+)
+FLAGGED = Mark(
+    "red-flag",
+    "flag",
+    "a red flag",
+    "a red flag of the record: look at the model's section before you believe the number",
+)
+
+MARKS = (
+    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, ONE_SEED, NOT_CONVERGED, AT_CHANCE, OLDER, SEEN),
+    FLAGGED,
+)
+"""All of them, in the order in which they stand."""
+
+_BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "at-chance": AT_CHANCE}
+"""Red flags of a record that are marks of their own."""
+
+
+def of_task(summary: TaskSummary) -> list[Marked]:
+    """Returns what must stand beside every number of a task."""
+    found = []
+    if summary.notice:
+        is_external = summary.notice.startswith(EXTERNAL)
+        found.append(Marked(EXTERNALLY_TRAINED if is_external else DEMONSTRATION, summary.notice))
+    for warning in summary.warnings:
+        found.append(Marked(FEW if f"under {FEW_PATIENTS}" in warning else FEW_POSITIVES, warning))
+    return found
+
+
+def of_cell(summary: TaskSummary, record: Record, seen: Sequence[str], older: str | None) -> tuple[Marked, ...]:
+    """Returns what must stand beside a number.
+
+    Args:
+        summary: The task's statistics.
+        record: The number's record.
+        seen: The model's pretraining data that hold scans of the task.
+        older: Of what older protocol the number is, if it is.
+    """
+    found = of_task(summary)
+    if len(record.runs) == 1 and not is_solved(record):
+        found.append(Marked(ONE_SEED))
+    for flag in record.flags:
+        mark = _BY_FLAG.get(flag.id, FLAGGED)
+        found.append(Marked(mark, f"{flag.id}: {flag.detail}"))
+    if older:
+        found.append(Marked(OLDER, f"older protocol: {older}"))
+    if seen:
+        found.append(Marked(SEEN, f"pretraining data: {', '.join(seen)}"))
+    return ordered(found)
+
+
+def ordered(found: Sequence[Marked]) -> tuple[Marked, ...]:
+    """Returns marks in the order of the legend, several of a kind as one."""
+    return tuple(
+        Marked(mark, "; ".join(dict.fromkeys(one.detail for one in found if one.mark is mark and one.detail)))
+        for mark in MARKS
+        if any(one.mark is mark for one in found)
+    )

@@ -1,0 +1,185 @@
+"""What a result of our own protocol looks like: the shipped task, its split, and the config that ships for it.
+
+A record that agrees is *comparable*, whatever the other records of its folder are; any other goes to a section of its
+own. Free is what each encoder needs for itself: the rates, the dtype of stored features, the card's options, the seed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
+
+from tapct.errors import RecordError
+from tapct.leaderboard.inputs import external, is_solved
+from tapct.records import Record
+from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
+from tapct.tasks import list_tasks, task_class
+
+UNSAID: Mapping[str, Any] = {
+    "window_overlap": 0.0,
+    "fit_windows": False,
+    "scale_features": True,
+    "start_bias": "prior",
+    "nsd_tolerance_mm": 2.0,
+    "select": "best",
+    "optimizer": {"class": "AdamW", "weight_decay": 0.01},
+    "lr_scheduler": ["CosineAnnealingLR"],
+    "n_runs": 3,
+    "accumulate_grad_batches": 4,
+    "batch_size": 1,
+    "learning_rates": None,
+    "gradient_clip_val": None,
+}
+"""What holds where a config says nothing: the defaults of the probes, the trainer and the data."""
+
+_OF_SEGMENTATION = ("start_bias", "nsd_tolerance_mm")
+_OF_STEPS = (
+    *("select", "optimizer", "lr_scheduler", "max_steps", "accumulate_grad_batches", "learning_rates"),
+    "gradient_clip_val",
+)
+_OF_ALL = ("window_overlap", "fit_windows", "scale_features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """A task as it ships.
+
+    Attributes:
+        version: Its version.
+        classes: Its classes or labels.
+        split_sha256: Hash of its split.
+        counts: Cases in (train, val, test).
+        adaptor: What it is ranked on; None where features are not pooled.
+        settings: What its config says, and where it says nothing what holds then.
+    """
+
+    version: int
+    classes: tuple[str, ...]
+    split_sha256: str
+    counts: tuple[int, int, int]
+    adaptor: str | None
+    settings: Mapping[str, Any]
+
+
+@cache
+def shipped(task: str) -> Shipped | None:
+    """Returns a task as it ships, None of a task that does not, or for which no config does.
+
+    Raises:
+        RecordError: If the shipped configs are not there.
+    """
+    if task not in list_tasks():
+        return None
+    try:
+        config = configs_by_task(SHIPPED_CONFIGS).get(task)
+    except ValueError as error:
+        raise RecordError(
+            f"there are no configs in {SHIPPED_CONFIGS.name}/ beside the package, which tell what is comparable. Run "
+            "tapct from a checkout"
+        ) from error
+    if config is None:
+        return None
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    said = {key: value for part in ("trainer", "model", "data") for key, value in content[part]["init_args"].items()}
+    dataset = task_class(task)
+    counts = dataset.split_counts()
+    found = {**UNSAID, **{key: _unset(value) for key, value in said.items()}}
+    if "optimizer" in said:
+        asked = {k: v for k, v in said["optimizer"].get("init_args", {}).items() if k in UNSAID["optimizer"]}
+        found["optimizer"] = {
+            **UNSAID["optimizer"],
+            "class": said["optimizer"]["class_path"].rsplit(".", 1)[-1],
+            **asked,
+        }
+    if not counts[1]:  # nothing to select on
+        found["select"] = "last"
+    return Shipped(
+        version=dataset.spec.version,
+        classes=dataset.spec.classes,
+        split_sha256=dataset.shipped_split_sha256(),
+        counts=counts,
+        adaptor=dataset.spec.adaptor,
+        settings=found,
+    )
+
+
+def _unset(value: Any) -> Any:
+    """Returns what a value of a config is where no variable is set: `${oc.env:NAME, default}` is the default."""
+    if isinstance(value, str) and value.startswith("${oc.env:"):
+        return yaml.safe_load(value.removeprefix("${oc.env:").removesuffix("}").partition(",")[2])
+    return value
+
+
+def why_own(record: Record) -> str | None:
+    """Returns why a record does not stand among the comparable ones, None if it does.
+
+    The adaptor is looked at elsewhere: a task is compared under several.
+    """
+    if (notice := external(record)) is not None:
+        return notice
+    task = shipped(record.task["name"])
+    if task is None:
+        return "no task of ours"
+    expected, found = zip(*_compared(record, task), strict=True)
+    for (what, ours), (_, theirs) in zip(expected, found, strict=True):
+        if ours != theirs:
+            return f"{what} is {_in_words(theirs)}, in the shipped protocol {_in_words(ours)}"
+    return None
+
+
+def ranked_adaptor(task: str) -> str | None:
+    """Returns the adaptor that a task is ranked on; None where features are not pooled, or the task is not ours."""
+    one = shipped(task)
+    return one.adaptor if one else None
+
+
+def is_whole(record: Record) -> bool:
+    """Returns whether a record has as many reported cases as the shipped split."""
+    task = shipped(record.task["name"])
+    return task is not None and all(len(run.cases.get("test", [])) == task.counts[2] for run in record.runs)
+
+
+Named = tuple[str, Any]
+
+
+def _compared(record: Record, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
+    """Yields what is compared, as it ships and as the record has it."""
+    task, probe, ours = record.task, record.probe, shipped.settings
+    of_task = {"version": shipped.version, "classes": [*shipped.classes], "split_sha256": shipped.split_sha256}
+    for key, value in {**of_task, "batch_size": ours["batch_size"]}.items():
+        found = task.get(key, "not said")
+        yield (key, value), (key, [*found] if key == "classes" else found)
+    options = ours.get("options") or {}
+    for key, value in options.items():
+        name = f"option {key}"
+        yield (name, value), (name, (task.get("options") or {}).get(key, "not said"))
+    yield ("runs", ours["n_runs"]), ("runs", len(record.runs))
+    keys = (*_OF_ALL, *(_OF_SEGMENTATION if task.get("kind") == "segmentation" else ()))
+    yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
+    if not is_solved(record):
+        yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)
+
+
+def _stepped(record: Record, key: str) -> Any:
+    """Returns a setting of the training, as a record has it."""
+    probe = record.probe
+    match key:
+        case "optimizer":
+            return {k: v for k, v in (probe.get("optimizer") or {}).items() if k in UNSAID["optimizer"]} or "not said"
+        case "lr_scheduler":
+            return [schedule.get("class") for schedule in probe.get("lr_scheduler") or []]
+        case "max_steps":
+            return probe.get("steps", "not said")
+    return probe.get(key, "not said")
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Returns a setting as it is compared: of learning rates their number."""
+    return len(value or [None]) if key == "learning_rates" and not isinstance(value, str) else value
+
+
+def _in_words(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text[:60]

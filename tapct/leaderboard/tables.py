@@ -1,0 +1,163 @@
+"""The board as tables for a paper or a repository: Markdown and LaTeX, under the native protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tapct import numeric
+from tapct.leaderboard.board import FAMILIES, METRICS, Board, Family, Model, Task
+from tapct.leaderboard.exports import ordered, share_reached
+from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.marks import Marked
+from tapct.leaderboard.text import for_latex, for_markdown
+
+READ_AS = (
+    "Mean over seeds, 95 % interval over patients, [ranks that are left open] and tie groups: models that share a "
+    "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
+)
+CELLS = (
+    "Below a Dice: the size of a feature cell, and the Dice that perfect cells of this size would reach, a reference "
+    "and no bound."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in plain text: each cell is of lines.
+
+    Attributes:
+        title: What it is of.
+        notices: What must stand on top.
+        heads: The columns.
+        rows: Cells, the model first.
+    """
+
+    title: str
+    notices: list[str]
+    heads: list[str]
+    rows: list[list[list[str]]]
+
+
+def tables(board: Board) -> list[Table]:
+    """Returns a table per family, then those of what is in a section of its own."""
+    found = [_of_family(board, family) for family in FAMILIES[1:] if board.family(family)]
+    return found + [_of_own(own.task, own.why, own.board) for own in board.own]
+
+
+def _of_family(board: Board, family: Family) -> Table:
+    tasks = board.family(family)
+    rows = [
+        [[model.name], [_rank(board, family, model)], *(_cell(board, task, model) for task in tasks)]
+        for model in ordered(board, family)
+    ]
+    heads = ["Model", "Mean rank", *(f"{task.title}, {METRICS[task.metric]}" for task in tasks)]
+    return Table(family.capitalize(), _notices(board, tasks), heads, rows)
+
+
+def _of_own(task: Task, why: str, board: Board) -> Table:
+    rows = [[[model.name], _cell(board, task, model)] for model in ordered(board, task.family)]
+    heads = ["Model", f"{task.title}, {METRICS[task.metric]}"]
+    return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
+
+
+def legend(board: Board) -> str:
+    """Returns how all tables are read: the marks that stand in them, and only these."""
+    has_cells = any(
+        entry.record.cell_size is not None
+        for each in [board, *(own.board for own in board.own)]
+        for model in each.models
+        for entry in model.entries.values()
+    )
+    signs = [f"{mark.sign}: {mark.text}." for mark in board.legend]
+    return " ".join([READ_AS, *([CELLS] if has_cells else []), *signs])
+
+
+def _rank(board: Board, family: Family, model: Model) -> str:
+    """Returns a mean rank with its interval, a dash where there is none."""
+    found = board.overall[family, "native"].get(model.name)
+    if found is None or found.mean_rank.value is None:
+        return "–"
+    return _marked(_with_interval(found.mean_rank, 1), board.rank_marks(model, family))
+
+
+def _cell(board: Board, task: Task, model: Model) -> list[str]:
+    """Returns a number with its interval, ranks, tie groups and marks, and below it the size of its feature cells."""
+    one = task.summary(model.name, "native")
+    if one is None or one.estimate.value is None:
+        return ["–"]
+    ranks = task.rank_interval(model.name, "native")
+    places = f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else ""
+    number = _marked(_with_interval(one.estimate, 3) + places, board.marks(model, task))
+    size = model.entries[task.name].record.cell_size
+    if size is None:
+        return [number]
+    share = share_reached(model.entries[task.name].record, one.estimate.value)
+    reached = "" if share is None else f" ({numeric.fixed(100 * share, 0)} %)"
+    reference = "" if size.dice is None else f": {numeric.fixed(size.dice, 3)}{reached}"
+    return [number, f"cell {cell_in_words(size.size_mm)} mm{reference}"]
+
+
+def cell_in_words(size_mm: Sequence[float]) -> str:
+    """Returns the size (z, y, x) of a feature cell, one number where all are equal."""
+    lengths = [numeric.fixed(length, 1).removesuffix(".0") for length in size_mm]
+    return lengths[0] if len(set(lengths)) == 1 else " × ".join(lengths)
+
+
+def _marked(text: str, found: Sequence[Marked]) -> str:
+    return f"{text} · {', '.join(one.mark.sign for one in found)}" if found else text
+
+
+def _with_interval(found: Estimate, decimals: int) -> str:
+    """Returns a number that there is, with its interval if it has one."""
+    numbers = (found.value, found.low, found.high)
+    value, low, high = ("" if number is None else numeric.fixed(number, decimals) for number in numbers)
+    return f"{value} ({low}–{high})" if low else value
+
+
+def _notices(board: Board, tasks: Sequence[Task]) -> list[str]:
+    return [f"{task.title}: {board.notices[task.name]}" for task in tasks if task.name in board.notices]
+
+
+# -- Formats -------------------------------------------------------------------------------------------
+
+
+def to_markdown(board: Board) -> str:
+    """Returns the tables as Markdown."""
+    lines = ["# Leaderboard", ""]
+    for table in tables(board):
+        lines += [f"## {for_markdown(table.title)}", ""]
+        lines += [line for notice in table.notices for line in (f"> {for_markdown(notice)}", "")]
+        lines += [_markdown_row([*map(for_markdown, table.heads)]), f"| --- |{' ---: |' * (len(table.heads) - 1)}"]
+        lines += [_markdown_row([for_markdown(name), *map("<br>".join, cells)]) for ((name,), *cells) in table.rows]
+        lines.append("")
+    return "\n".join([*lines, for_markdown(legend(board))]) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def to_latex(board: Board) -> str:
+    """Returns the tables as LaTeX, with booktabs."""
+    parts = ["% Needs the package booktabs."]
+    for table in tables(board):
+        caption = " ".join([f"{table.title}.", *table.notices, legend(board)])
+        parts += [
+            r"\begin{table}",
+            rf"\caption{{{for_latex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(for_latex, table.heads)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _latex_cell(lines: Sequence[str]) -> str:
+    first, *more = map(for_latex, lines)
+    if more:
+        return rf"\shortstack[r]{{{first}\\{{\footnotesize {' '.join(more)}}}}}"
+    return f"{{}}{first}" if first.startswith(("[", "*")) else first  # which would belong to the row's end before it

@@ -1,0 +1,69 @@
+"""Names of cases and patients: which can be told apart by eye and on any disk, and stay in their folder."""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+LONGEST_NAME = 100
+"""Characters. With what a file is called beside, it fits into the 255 bytes of a file's name."""
+
+
+def fault(name: str) -> str | None:
+    """Returns what is wrong with a name, to follow the name in a sentence; None if nothing is."""
+    if not name.strip():
+        return "is empty"
+    if name != name.strip():
+        return "begins or ends with a blank"
+    if odd := next((character for character in name if not character.isprintable()), None):
+        return f"holds U+{ord(odd):04X}, which is a control character, turns the direction of writing, or is not seen"
+    if len(name) > LONGEST_NAME:
+        return f"has {len(name)} characters, more than {LONGEST_NAME}"
+    return None
+
+
+def path_fault(name: str) -> str | None:
+    """Returns what is wrong with a name that files and folders are called after; None if nothing is.
+
+    Such a name may be a path below the folder, as `PATIENT/SERIES`, and nowhere else.
+    """
+    if (wrong := fault(name)) is not None:
+        return wrong
+    parts = name.split("/")
+    if "\\" in name or name.startswith("~") or (len(name) > 1 and name[1] == ":") or not all(parts):
+        return "would lead out of its folder, or is no path on every system"
+    if any(part in (".", "..") for part in parts):
+        return "would lead out of its folder"
+    if any(part != part.strip() for part in parts):
+        return "has a part that begins or ends with a blank"
+    return None
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Returns two different names that differ by blanks, case or Unicode form alone; None if there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if seen.setdefault(_form(name), name) != name:
+            return seen[_form(name)], name
+    return None
+
+
+def file_in(folder: Path, name: str, suffix: str) -> Path:
+    """Returns the file of a folder that is called after a case.
+
+    Args:
+        folder: The folder.
+        name: Name of the case.
+        suffix: What follows it, such as ".png".
+
+    Raises:
+        ValueError: If the file would be elsewhere.
+    """
+    if (wrong := path_fault(name)) is not None:
+        raise ValueError(f"no file can be called after {name!r}, which {wrong}")
+    return folder / f"{name}{suffix}"
+
+
+def _form(name: str) -> str:
+    """Returns what is the same for names that a reader, a disk or another program may take for one."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(folded.split())
