@@ -24,11 +24,10 @@ from safetensors import SafetensorError, safe_open
 from tapct import locks
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
+from tapct.features.inventory import SUFFIX, EntryFile, Inventory
 
 FORMAT = 3
 """Goes up whenever what is stored changes: older entries are missed. (How it is computed is in the keys by itself.)"""
-
-SUFFIX = ".safetensors"
 
 
 class CacheMode(StrEnum):
@@ -62,16 +61,6 @@ class Entry:
     sha256: str
 
 
-@dataclass(frozen=True)
-class EntryFile:
-    """A file of the store: its key, bytes, and when it was last used (seconds since the epoch)."""
-
-    path: Path
-    key: str
-    nbytes: int
-    used_at_s: float
-
-
 class TensorStore:
     """A folder of entries.
 
@@ -90,6 +79,7 @@ class TensorStore:
         self.budget_bytes = None if budget_gb is None else int(budget_gb * 2**30)
         self._checked: set[str] = set()
         self._needed: set[str] = set()
+        self._inventory = Inventory(self.folder)
 
     def path(self, key: str) -> Path:
         """Returns the file of an entry, whether it is there or not."""
@@ -171,12 +161,9 @@ class TensorStore:
 
     def files(self) -> list[EntryFile]:
         """Returns the entries that are there, the least recently used first."""
-        found = []
-        for path in self.folder.glob(f"??/*{SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
-                stat = path.stat()
-                found.append(EntryFile(path, path.name.removesuffix(SUFFIX), stat.st_size, stat.st_mtime))
-        return sorted(found, key=lambda file: file.used_at_s)
+        whole = Inventory(self.folder)
+        whole.refresh()
+        return whole.files()
 
     def about(self, key: str) -> dict[str, Any]:
         """Returns what was stored with an entry, without its tensors.
@@ -231,19 +218,20 @@ class TensorStore:
     def _make_room(self, nbytes: int, key: str) -> None:
         if self.budget_bytes is None:
             return
-        files = [file for file in self.files() if file.key != key]  # what is replaced takes no room
-        used = sum(file.nbytes for file in files)
-        for file in files:
-            if used + nbytes <= self.budget_bytes:
-                return
-            if file.key not in self._needed:
-                self.remove(file.key)
-                used -= file.nbytes
-        if used + nbytes > self.budget_bytes:
-            raise FeatureError(
-                f"the features of this run alone take more than the budget of {self.budget_bytes / 2**30:g} GiB under "
-                f"{self.folder}. Raise it (feature_budget_gb), or use the mode 'off'"
-            )
+        self._inventory.refresh()
+        with contextlib.suppress(FileNotFoundError):
+            nbytes -= self.path(key).stat().st_size  # what is replaced takes no room
+        excess = self._inventory.nbytes + nbytes - self.budget_bytes
+        oldest = self._inventory.oldest_first() if excess > 0 else iter(())
+        while excess > 0:
+            file = next((file for file in oldest if file.key != key and file.key not in self._needed), None)
+            if file is None:
+                raise FeatureError(
+                    f"the features of this run alone take more than the budget of {self.budget_bytes / 2**30:g} GiB "
+                    f"under {self.folder}. Raise it (feature_budget_gb), or use the mode 'off'"
+                )
+            self.remove(file.key)
+            excess -= file.nbytes
 
 
 _MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"

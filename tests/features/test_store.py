@@ -244,6 +244,53 @@ def test_replacing_an_entry_needs_no_second_place_in_the_budget(store):
     assert run.load(KEYS[0]).tensors["map"][0] == 2
 
 
+def settle(folder: Path) -> None:
+    """Makes the store look as if nothing had changed for a while."""
+    for inside in folder.iterdir():
+        os.utime(inside, (1e9, 1e9))
+
+
+def test_a_save_lists_what_changed_and_not_the_whole_store(store, monkeypatch):
+    keys = [f"{n:02x}{n:062x}" for n in range(60)]
+    run = TensorStore(store.folder, budget_gb=1)
+    for key in keys[:40]:
+        run.save(key, tensors(1, 0.001), {})
+    settle(store.folder)
+    run.save(keys[40], tensors(1, 0.001), {})
+    settle(store.folder)
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(str(folder)), scandir(folder))[1])
+    for key in keys[41:]:
+        listed.clear()
+        run.save(key, tensors(1, 0.001), {})
+        settle(store.folder)
+        of_store = [Path(folder).name for folder in listed if Path(folder).parent == store.folder]
+        assert set(of_store) <= {key[:2], f"{int(key[:2], 16) - 1:02x}"}, "its own folder, and that of the save before"
+        assert key[:2] in of_store
+
+
+def test_what_other_processes_write_use_and_remove_counts(store):
+    keys = [f"{n:02x}{n:062x}" for n in range(8)]
+    run = TensorStore(store.folder, budget_gb=4.5 / 1024)
+    for key in keys[:3]:
+        TensorStore(store.folder).save(key, tensors(1), {})
+    used_in_order(store, keys[:3])
+    settle(store.folder)
+    run.save(keys[3], tensors(1), {})  # the listing is known from here on
+    settle(store.folder)
+    other = TensorStore(store.folder)
+    other.load(keys[0])  # the oldest, as far as the listing goes
+    run.save(keys[4], tensors(1), {})
+    assert {file.key for file in store.files()} == {keys[0], keys[2], keys[3], keys[4]}, "1 was the oldest"
+    settle(store.folder)
+    other.remove(keys[2])
+    other.save(keys[5], tensors(1), {})
+    os.utime(store.path(keys[5]), (1e9, 1e9))
+    run.save(keys[6], tensors(1), {})
+    assert {file.key for file in store.files()} == {keys[0], keys[3], keys[4], keys[6]}
+
+
 # -- Memory ------------------------------------------------------------------------------------------------
 
 
