@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from tapct import numeric
+from tapct.leaderboard import thin
 from tapct.leaderboard.inputs import Metric, from_records
 from tapct.leaderboard.intervals import Estimate, estimate, no_interval
 from tapct.leaderboard.resampling import Resampled, resample
-from tapct.leaderboard.summary import RESAMPLES, few_patients
+from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Record
 
 Source = Literal["encoder", "adaptor", "encoder x adaptor", "seed", "patients"]
@@ -129,7 +130,7 @@ def adaptor_grid(
         ranked=ranked,
         notice=inputs.notice,
         num_patients=inputs.num_patients,
-        warnings=few_patients(inputs.num_patients),
+        warnings=thin.of_task(inputs),
         models=tuple(models[place] for place in best_first),
         adaptors=(*(a for a in (ranked,) if any(a == other for _, other in keys)), *others),
         cells=cells,

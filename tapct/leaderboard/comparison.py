@@ -1,66 +1,16 @@
-"""Which models differ: paired differences, corrected for their number, and the ranks that they leave open."""
+"""Which models differ: p-values, corrected for their number, intervals that agree, and the ranks left open."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tapct import numeric
+from tapct.leaderboard.differences import CERTAIN, Pairs
+from tapct.leaderboard.intervals import Estimate
 
 ALPHA = 0.05
 """Probability of one or more false differences in a family."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """The differences of all pairs of K models, as evidence against "there is none".
-
-    Attributes:
-        first: (P,) index of one model, P = K (K - 1) / 2.
-        second: (P,) index of the other.
-        gain: (P,) first minus second, signed so that positive means that the first is better; 0 if they are equal.
-        evidence: (P,) size of the difference, as a share of the largest that patients so far apart could give.
-        chance: (P, R) what it would be in each resample if there were no difference.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    gain: np.ndarray
-    evidence: np.ndarray
-    chance: np.ndarray
-
-
-def pairs(value: np.ndarray, jackknife: np.ndarray, swaps: np.ndarray, sign: int = 1) -> Pairs:
-    """Returns the evidence for a difference of each pair of models.
-
-    What each patient contributes to a difference is his jackknife pseudo-value; for a mean of one case each, it is the
-    difference in that case. If two equal models swap their results in some patients, nothing is lost, so the sums with
-    the signs of those patients turned are what chance does (a wild bootstrap over patients with Rademacher signs; Liu
-    1988, doi:10.1214/aos/1176351062; Kline and Santos 2012, doi:10.1515/2156-6674.1006). What is common to all models,
-    easy and hard patients, cancels; all pairs share one set of swaps.
-
-    Preferred to the differences in drawn patients, whose tails are Student's in few patients and skewed near the
-    bounds of a metric. In simulation (`benchmarks/leaderboard.py --equal`), equal models were told apart in 4 to 6 % of
-    tasks, as intended; by drawn patients in 8 % (20 models, 24 patients) to 2 % (AUROC). Where 24 patients have one to
-    five cases each it is 8 to 10 % with either.
-
-    Args:
-        value: (K,) numbers, all defined.
-        jackknife: (K, n) with one patient left out at a time, all defined, n >= 2.
-        swaps: (n, R) from `resampling.draw_swaps`.
-        sign: -1 where lower is better.
-    """
-    first, second = np.triu_indices(len(value), 1)
-    patients = jackknife.shape[1]
-    gain = sign * numeric.difference(value[first], value[second])
-    contribution = patients * gain[:, None] - sign * (patients - 1) * (jackknife[first] - jackknife[second])
-    # Of one model twice there is nothing but rounding errors, which must not be divided by each other.
-    contribution[numeric.equal(contribution / patients, 0).all(axis=1)] = 0
-    size = np.sqrt(patients * (contribution**2).sum(axis=1))[:, None]
-    size[size == 0] = 1
-    as_it_is = np.ones((patients, 1))
-    sums = np.abs(numeric.exact_sums(contribution, np.hstack([as_it_is, swaps]))) / size
-    return Pairs(first, second, gain, sums[:, 0], sums[:, 1:])
 
 
 def p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
@@ -71,7 +21,7 @@ def p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
 
     Args:
         evidence: (P,) as in `Pairs`.
-        chance: (P, R).
+        chance: (P, R) sizes.
     """
     return (1 + numeric.at_least(chance, evidence[:, None]).sum(axis=1)) / (1 + chance.shape[1])
 
@@ -87,8 +37,8 @@ def corrected_p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
     adjusted p-values for resampling-based stepdown multiple testing" (2016, doi:10.1016/j.spl.2016.02.012).
 
     Args:
-        evidence: (P,) as in `Pairs`; the family may join the pairs of several tasks.
-        chance: (P, R).
+        evidence: (P,) as in `Pairs`.
+        chance: (P, R) sizes.
     """
     order = numeric.best_first(evidence)
     still_open = np.maximum.accumulate(chance[order][::-1], axis=0)[::-1]
@@ -97,17 +47,48 @@ def corrected_p_values(evidence: np.ndarray, chance: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def wins(found: Pairs, corrected: np.ndarray, models: int) -> np.ndarray:
+def estimates(found: Pairs, alone: np.ndarray, largest: float) -> list[Estimate]:
+    """Returns each difference with its interval, which holds 0 if and only if its own p-value is above `ALPHA`.
+
+    The p-value and the interval are one statement: the interval reaches as many errors to both sides as chance exceeds
+    in no more resamples than `ALPHA` allows.
+
+    Args:
+        found: The pairs.
+        alone: (P,) their `p_values`.
+        largest: The largest difference that the metric can have; infinite where it has no bound.
+    """
+    resamples = found.chance.shape[1]
+    allowed = math.floor(ALPHA * (1 + resamples))
+    if allowed < 1:
+        return [
+            Estimate(float(gap), None, None, f"{resamples} resamples are too few for an interval") for gap in found.gap
+        ]
+    reach = -np.partition(-np.abs(found.chance), allowed - 1, axis=1)[:, allowed - 1]
+    intervals = []
+    for gap, error, errors, p in zip(found.gap, found.error, reach, alone, strict=True):
+        if errors >= CERTAIN and error > 0:
+            intervals.append(Estimate(float(gap), None, None, "too few patients decide it for an interval"))
+            continue
+        low, high = max(gap - errors * error, -largest), min(gap + errors * error, largest)
+        if p > ALPHA:
+            low, high = min(low, 0.0), max(high, 0.0)
+        intervals.append(Estimate(float(gap), float(low), float(high)))
+    return intervals
+
+
+def wins(found: Pairs, corrected: np.ndarray, models: int, sign: int) -> np.ndarray:
     """Returns the (models, models) matrix of whether row i is better than column j, beyond chance.
 
     Args:
         found: All pairs.
         corrected: (P,) their corrected p-values.
         models: Number of models.
+        sign: -1 where lower is better.
     """
     better = np.zeros((models, models), dtype=bool)
     sure = corrected <= ALPHA
-    ahead, behind = sure & (found.gain > 0), sure & (found.gain < 0)
+    ahead, behind = sure & (sign * found.gap > 0), sure & (sign * found.gap < 0)
     better[found.first[ahead], found.second[ahead]] = True
     better[found.second[behind], found.first[behind]] = True
     return better

@@ -18,6 +18,8 @@ Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
 """The metrics that can be compared, by their names in a record."""
 
 LOWER_IS_BETTER: frozenset[Metric] = frozenset({"hd95_mm_native"})
+UNBOUNDED: frozenset[Metric] = frozenset({"hd95_mm_native"})
+"""Metrics that are not between 0 and 1."""
 PAIR_METRICS: frozenset[Metric] = frozenset({"MicroAUROC", "MicroAP"})
 """Metrics of all (case, label) pairs; every other one is a mean over cases."""
 
@@ -113,6 +115,14 @@ class TaskInputs:
     def patient_index(self) -> np.ndarray:
         """(C,) number of each case's patient, in [0, patients)."""
         return np.unique(self.patients, return_inverse=True)[1]
+
+    @cached_property
+    def class_patients(self) -> tuple[int, int]:
+        """Number of patients with a positive, and with a negative pair; of the metrics of pairs."""
+        assert self.targets is not None
+        of_cases = ((self.targets == target).any(axis=1) for target in (1, 0))
+        with_positive, with_negative = (len(np.unique(self.patient_index[of])) for of in of_cases)
+        return with_positive, with_negative
 
     @property
     def key(self) -> str:

@@ -7,10 +7,11 @@ import numpy as np
 
 from tapct import numeric
 from tapct.errors import RecordError
+from tapct.leaderboard import thin
 from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import Resampled, resample
-from tapct.leaderboard.summary import RESAMPLES, few_patients
+from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Record
 
 
@@ -106,7 +107,7 @@ def label_efficiency(
         metric=metric,
         notice=inputs.notice,
         num_patients=inputs.num_patients,
-        warnings=few_patients(inputs.num_patients),
+        warnings=thin.of_task(inputs),
         curves={model: tuple(point(model, fraction) for fraction in wanted) for model in dict.fromkeys(models)},
     )
 

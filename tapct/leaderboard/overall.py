@@ -1,13 +1,14 @@
 """Several tasks together: mean rank and mean score, only of models that have every task."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard import comparison
-from tapct.leaderboard.intervals import Estimate, estimate, no_interval
+from tapct.leaderboard import mean_ranks
+from tapct.leaderboard.intervals import Estimate, estimate
+from tapct.leaderboard.levels import Levels
 from tapct.leaderboard.summary import TaskSummary
 
 
@@ -19,11 +20,14 @@ class OverallModel:
         name: The model.
         mean_rank: Mean over tasks of its rank among the models that have every task, equal scores sharing theirs.
         mean_score: Mean over tasks of the metric.
+        better_on: On how many tasks it is better than each other model that has every task, beyond chance: corrected
+            for all pairs of all tasks together, so that with 95 % not one of all these differences is false.
     """
 
     name: str
     mean_rank: Estimate
     mean_score: Estimate
+    better_on: Mapping[str, int] = field(default_factory=dict)
 
 
 def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
@@ -32,10 +36,10 @@ def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
     A model without a score in some task has neither: the others' ranks and means would not be of the same tasks. It
     is left out of the ranks as well, so that what is missing elsewhere moves nobody.
 
-    The interval of the mean rank is from the differences that remain when those of all pairs in all tasks are
-    corrected together: per task the ranks that are left open, averaged. With probability 95 % all models' intervals
-    hold at once, for other patients of the same tasks; the tasks are not a sample of anything and are not resampled.
-    The percentiles of resampled ranks would be shorter, and wrong (see `comparison.rank_intervals`).
+    The interval of the mean rank is from how many of the differences of all pairs in all tasks are real (see
+    `mean_ranks.ends`). With probability 95 % all models' intervals hold at once, for other patients of the same tasks;
+    the tasks are not a sample of anything and are not resampled. The percentiles of resampled ranks would be shorter,
+    and wrong (see `comparison.rank_intervals`).
 
     The mean score exists only where all tasks have the same metric: an average of Dice and AUROC is of nothing.
     """
@@ -46,9 +50,15 @@ def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
     complete = [name for name in names if not missing[name]]
     ranks = dict(zip(complete, _mean_ranks(tasks, complete), strict=True))
     means = dict(zip(complete, _mean_scores(tasks, complete), strict=True))
+    better = _better_on(tasks, complete)
     none = {name: Estimate(None, None, None, f"no score in {', '.join(tasks)}") for name, tasks in missing.items()}
     return tuple(
-        OverallModel(name=name, mean_rank=ranks.get(name, none[name]), mean_score=means.get(name, none[name]))
+        OverallModel(
+            name=name,
+            mean_rank=ranks.get(name, none[name]),
+            mean_score=means.get(name, none[name]),
+            better_on=better.get(name, {}),
+        )
         for name in names
     )
 
@@ -68,32 +78,42 @@ def _mean_ranks(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Esti
     if not names:
         return []
     ranks = np.mean([numeric.ranks(task.value[_rows(task, names)], task.sign) for task in tasks], axis=0)
-    reason = next((f"{task.task}: {why}" for task in tasks if (why := _incomparable(task, names))), None)
-    if reason:
-        return [Estimate(float(rank), None, None, reason) for rank in ranks]
+    by_level = _levels(tasks, names)
+    if not any(len(task.found) for task in by_level):
+        reason = next((task.comparison.reason for task in tasks if task.comparison.reason), None)
+        return [Estimate(float(rank), None, None, reason or "no models to compare") for rank in ranks]
+    open_ranks = mean_ranks.ends(by_level, len(names))
+    return [
+        Estimate(float(rank), float(min(low, rank)), float(max(high, rank)))
+        for rank, (low, high) in zip(ranks, open_ranks, strict=True)
+    ]
+
+
+def _levels(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Levels]:
+    """Returns the differences between some models, which have the rows 0, 1, ... in the order of their names."""
     # Resample r of one task has nothing to do with resample r of another: together they are one of all tasks.
-    resamples = {task.draws.shape[1] for task in tasks}
+    resamples = {task.levels.chance.shape[1] for task in tasks}
     if len(resamples) > 1:
         raise ValueError(f"the tasks were resampled differently often: {sorted(resamples)}")
-    rows = [(task, _rows(task, names)) for task in tasks]
-    found = [comparison.pairs(task.value[row], task.jackknife[row], task.swaps, task.sign) for task, row in rows]
-    corrected = comparison.corrected_p_values(
-        np.concatenate([each.evidence for each in found]), np.concatenate([each.chance for each in found])
-    )
-    open_ranks = [
-        comparison.rank_intervals(comparison.wins(each, p, len(names)))
-        for each, p in zip(found, np.split(corrected, len(tasks)), strict=True)
-    ]
-    ends = np.mean(open_ranks, axis=0)
-    return [Estimate(float(rank), float(low), float(high)) for rank, (low, high) in zip(ranks, ends, strict=True)]
+    found = []
+    for task in tasks:
+        row = np.full(len(task.models), -1)
+        row[_rows(task, names)] = np.arange(len(names))
+        first, second = row[task.levels.first], row[task.levels.second]
+        both = (first >= 0) & (second >= 0)
+        found.append(Levels(first[both], second[both], task.levels.found[both], task.levels.chance[both]))
+    return found
 
 
-def _incomparable(task: TaskSummary, names: Sequence[str]) -> str | None:
-    """Returns why the models of a task cannot be compared, None if they can."""
-    reason = no_interval(task.num_patients, task.draws.shape[1])
-    if reason is None and not task.comparable[_rows(task, names)].all():
-        reason = "too few patients define the metric"
-    return reason
+def _better_on(tasks: Sequence[TaskSummary], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Returns by model on how many tasks it is better than each other one, corrected for all pairs of all tasks."""
+    found = {name: dict.fromkeys((other for other in names if other != name), 0) for name in names}
+    by_level = _levels(tasks, names) if names else []
+    for task, sure in zip(by_level, mean_ranks.decided(by_level) if by_level else [], strict=True):
+        for first, second, level in zip(task.first[sure], task.second[sure], task.found[sure], strict=True):
+            better, worse = (first, second) if level > 0 else (second, first)
+            found[names[better]][names[worse]] += 1
+    return found
 
 
 def _mean_scores(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Estimate]:

@@ -37,7 +37,9 @@ def draw_patients(patients: int, resamples: int, key: str) -> np.ndarray:
 
 
 def draw_swaps(patients: int, resamples: int, key: str) -> np.ndarray:
-    """Draws the patients in whom two models swap their results (see `comparison.pairs`).
+    """Draws the patients in whom the signs of what they add to a difference are turned (see `differences.measure`).
+
+    For a mean over cases, that two models swap their results in these patients.
 
     Args:
         patients: Number of patients.
@@ -45,7 +47,7 @@ def draw_swaps(patients: int, resamples: int, key: str) -> np.ndarray:
         key: Seeds the draw; the task's, so that all pairs of models share one set.
 
     Returns:
-        (patients, resamples) -1 where they swap, else 1, each with probability 1/2.
+        (patients, resamples) -1 where they are turned, else 1, each with probability 1/2.
     """
     return _generator(f"swaps:{key}").choice([-1.0, 1.0], size=(patients, resamples))
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from tapct import numeric
 from tapct.errors import RecordError
+from tapct.leaderboard import thin
 from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.summary import RESAMPLES, TaskSummary, few_patients, summarise_task
+from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.records.record import Record
 
 
@@ -116,7 +117,7 @@ def robustness(
         metric=metric,
         notice=inputs.notice,
         num_patients=inputs.num_patients,
-        warnings=few_patients(inputs.num_patients),
+        warnings=thin.of_task(inputs),
         drops=tuple(drops),
     )
 

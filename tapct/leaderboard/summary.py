@@ -1,19 +1,19 @@
 """The statistics of one task: every model's number, what separates them, and the ranks that are left open."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard import comparison, resampling
-from tapct.leaderboard.inputs import LOWER_IS_BETTER, Metric, TaskInputs
-from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate, no_interval
+from tapct.leaderboard import comparison, resampling, thin
+from tapct.leaderboard.differences import Pairs, measure, too_few
+from tapct.leaderboard.inputs import LOWER_IS_BETTER, UNBOUNDED, Metric, TaskInputs
+from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate
+from tapct.leaderboard.levels import Levels, levels, no_levels
 
 RESAMPLES = 2000
-FEW_PATIENTS = 50
-"""Below this many, intervals of a mean are often too short (André et al., "Some hidden traps of confidence intervals in
-medical image segmentation", BRIDGE workshop at MICCAI 2025; for other metrics it takes more: arXiv:2601.17103)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,14 @@ class ModelSummary:
         seeds: The metric of each seed; None where it is undefined.
         seed_spread: Standard deviation over seeds (n - 1), which says nothing about patients; None with one seed, or
             where a seed is undefined.
+        warnings: What to know before reading this number (see `thin.of_model`).
     """
 
     name: str
     estimate: Estimate
     seeds: tuple[float | None, ...]
     seed_spread: float | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,10 @@ class Difference:
         first: One model.
         second: The other.
         estimate: The metric of the first minus that of the second, with its interval: of this pair alone.
-        p_value: Two-sided, of this pair alone.
+        p_value: Two-sided, of this pair alone: 5 % or less if and only if the interval is without 0.
         corrected: Two-sided, corrected for all pairs of the task: the one to judge by.
         better: The better of the two beyond chance; None if they cannot be told apart.
+        cases: Cases on which both are defined, which it is of: all, or `Comparison.reason` says so.
     """
 
     first: str
@@ -53,6 +56,7 @@ class Difference:
     p_value: float
     corrected: float
     better: str | None
+    cases: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ class Comparison:
         differences: All pairs of the models that could be compared.
         rank_intervals: Per model that could be compared, the best and the worst rank that it may have.
         groups: Models that cannot be told apart, best first (see `comparison.tie_groups`).
-        reason: Why models are left out, or nothing is here; None if all are compared.
+        reason: Why models or cases are left out, or nothing is here; None if all are compared on all cases.
     """
 
     differences: tuple[Difference, ...] = ()
@@ -88,7 +92,7 @@ class TaskSummary:
         value: (M,) the mean over seeds, NaN where undefined.
         draws: (M, R) the same in each resample.
         jackknife: (M, patients) the same with one patient left out at a time.
-        swaps: (patients, R) the signs that chance is judged by (see `comparison.pairs`).
+        levels: The differences and what chance makes of them, for several tasks together.
     """
 
     task: str
@@ -102,18 +106,12 @@ class TaskSummary:
     value: np.ndarray
     draws: np.ndarray
     jackknife: np.ndarray
-    swaps: np.ndarray
+    levels: Levels
 
     @property
     def sign(self) -> int:
         """1 where a higher value is better, else -1."""
         return -1 if self.metric in LOWER_IS_BETTER else 1
-
-    @property
-    def comparable(self) -> np.ndarray:
-        """(M,) whether a model has a score, whoever is left out, and in (nearly) every resample."""
-        everywhere = ~np.isnan(self.value) & ~np.isnan(self.jackknife).any(axis=1)
-        return everywhere & (np.isnan(self.draws).mean(axis=1) <= UNDEFINED_RESAMPLES)
 
 
 def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummary:
@@ -129,69 +127,92 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
     estimates = [
         estimate(float(v), d, j, patients, inputs.undefined) for v, d, j in zip(value, draws, jackknife, strict=True)
     ]
-    summary = TaskSummary(
+    # A score, whoever is left out, and in (nearly) every resample.
+    comparable = ~np.isnan(value) & ~np.isnan(jackknife).any(axis=1)
+    comparable &= np.isnan(draws).mean(axis=1) <= UNDEFINED_RESAMPLES
+    of_models, by_level = compare(inputs, value, comparable, resamples)
+    models = zip(inputs.models, estimates, found.value, jackknife, strict=True)
+    return TaskSummary(
         task=inputs.task,
         metric=inputs.metric,
         notice=inputs.notice,
         num_cases=len(inputs.cases),
         num_patients=patients,
-        warnings=few_patients(patients),
-        models=tuple(
-            _model(name, each, seeds) for name, each, seeds in zip(inputs.models, estimates, found.value, strict=True)
-        ),
-        comparison=Comparison(rank_intervals={}),
+        warnings=thin.of_task(inputs),
+        models=tuple(_model(name, each, seeds, thin.of_model(left_out)) for name, each, seeds, left_out in models),
+        comparison=of_models,
         value=value,
         draws=draws,
         jackknife=jackknife,
-        swaps=resampling.draw_swaps(patients, resamples, inputs.key),
+        levels=by_level,
     )
-    return replace(summary, comparison=compare(summary))
 
 
-def few_patients(patients: int) -> tuple[str, ...]:
-    """Returns what to know before reading intervals over so few patients, if anything."""
-    few = f"{patients} patient{'s' * (patients > 1)}: under {FEW_PATIENTS}, intervals are often too short"
-    return (few,) if patients < FEW_PATIENTS else ()
+def compare(inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resamples: int) -> tuple[Comparison, Levels]:
+    """Returns the differences between the models of a task, what follows from them, and their levels.
 
-
-def compare(summary: TaskSummary) -> Comparison:
-    """Returns the differences between the models of a task, and what follows from them."""
-    patients, chosen = summary.num_patients, np.flatnonzero(summary.comparable)
-    reason = no_interval(patients, summary.draws.shape[1])
-    if reason or len(chosen) < 2:
-        return Comparison(rank_intervals={}, reason=reason or "fewer than two models have a score to compare")
-    names = [summary.models[index].name for index in chosen]
-    value, draws, jackknife = (of[chosen] for of in (summary.value, summary.draws, summary.jackknife))
-    found = comparison.pairs(value, jackknife, summary.swaps, summary.sign)
-    alone, corrected = (of(found.evidence, found.chance) for of in (comparison.p_values, comparison.corrected_p_values))
-    better = comparison.wins(found, corrected, len(chosen))
-    differences = []
-    for i, j, p, q in zip(found.first, found.second, alone, corrected, strict=True):
-        apart, of_draws, of_jackknife = (numeric.difference(of[i], of[j]) for of in (value, draws, jackknife))
-        gap = estimate(float(apart), of_draws, of_jackknife, patients, "")
-        winner = names[i] if better[i, j] else names[j] if better[j, i] else None
-        differences.append(
-            Difference(
-                first=names[i], second=names[j], estimate=gap, p_value=float(p), corrected=float(q), better=winner
-            )
+    Args:
+        inputs: The task.
+        value: (M,) the mean over seeds, NaN where undefined.
+        comparable: (M,) which models are compared.
+        resamples: Number of resamples.
+    """
+    chosen = np.flatnonzero(comparable)
+    reason = too_few(inputs) or ("fewer than two models have a score to compare" if len(chosen) < 2 else None)
+    if reason:
+        return Comparison(rank_intervals={}, reason=reason), no_levels(resamples)
+    swaps = resampling.draw_swaps(inputs.num_patients, resamples, inputs.key)
+    found = measure(inputs, chosen, value, swaps)
+    sizes, count = np.abs(found.chance), len(inputs.models)
+    alone, corrected = (of(found.evidence, sizes) for of in (comparison.p_values, comparison.corrected_p_values))
+    better = comparison.wins(found, corrected, count, inputs.sign)
+    gaps = comparison.estimates(found, alone, math.inf if inputs.metric in UNBOUNDED else 1.0)
+    differences = [
+        Difference(
+            first=inputs.models[i],
+            second=inputs.models[j],
+            estimate=gap,
+            p_value=float(p),
+            corrected=float(q),
+            better=inputs.models[i] if better[i, j] else inputs.models[j] if better[j, i] else None,
+            cases=int(cases),
         )
-    groups = comparison.tie_groups(better, numeric.best_first(value, summary.sign))
-    left_out = len(summary.models) - len(chosen)
+        for i, j, gap, p, q, cases in zip(found.first, found.second, gaps, alone, corrected, found.cases, strict=True)
+    ]
+    better = better[np.ix_(chosen, chosen)]
+    names = [inputs.models[index] for index in chosen]
+    ends = comparison.rank_intervals(better).tolist()
+    groups = comparison.tie_groups(better, numeric.best_first(value[chosen], inputs.sign))
     return Comparison(
         differences=tuple(differences),
-        rank_intervals={
-            n: (int(a), int(b)) for n, (a, b) in zip(names, comparison.rank_intervals(better), strict=True)
-        },
+        rank_intervals={name: (best, worst) for name, (best, worst) in zip(names, ends, strict=True)},
         groups=tuple(tuple(names[index] for index in group) for group in groups),
-        reason=f"{left_out} models have no score in enough resamples" if left_out else None,
-    )
+        reason="; ".join(_left_out(inputs, chosen, found)) or None,
+    ), levels(found, inputs.sign)
 
 
-def _model(name: str, value: Estimate, seeds: np.ndarray) -> ModelSummary:
+def _left_out(inputs: TaskInputs, chosen: np.ndarray, found: Pairs) -> Iterator[str]:
+    """Yields which models, pairs and cases are not in the comparison."""
+    left_out = len(inputs.models) - len(chosen)
+    if left_out:
+        yield f"{left_out} models have no score in enough resamples"
+    pairs = len(chosen) * (len(chosen) - 1) // 2 - len(found.gap)
+    if pairs:
+        yield f"{pairs} pairs of models have too few patients in common on whom both are defined"
+    partly = found.cases < len(inputs.cases)
+    if partly.any():
+        yield (
+            f"{partly.sum()} pairs of models are compared on the cases alone on which both are defined, "
+            f"{found.cases.min()} or more of {len(inputs.cases)}"
+        )
+
+
+def _model(name: str, value: Estimate, seeds: np.ndarray, warnings: tuple[str, ...]) -> ModelSummary:
     defined = len(seeds) > 1 and not np.isnan(seeds).any()
     return ModelSummary(
         name=name,
         estimate=value,
         seeds=tuple(None if np.isnan(seed) else float(seed) for seed in seeds),
         seed_spread=float(np.sqrt(numeric.variance(seeds))) if defined else None,
+        warnings=warnings,
     )

@@ -3,8 +3,12 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from tapct.leaderboard import comparison, summarise_task
+from tapct.leaderboard.contributions import of_means, of_pairs
+from tapct.leaderboard.differences import measure
+from tapct.leaderboard.resampling import draw_swaps, evaluate
 from tests.leaderboard.simulated import clusters, task, within
 
 SIMULATIONS = 250
@@ -110,23 +114,111 @@ def test_a_difference_that_is_the_same_in_every_patient_is_certain():
     assert found.corrected == pytest.approx(1 / 2001)
 
 
-def test_the_p_value_of_few_patients_is_that_of_all_swaps():
-    """With 10 patients there are 1024 ways to swap, of which the p-value is the share that does as much."""
+def in_errors(added, parts):
+    """A difference over its standard error, as one writes it for one case a patient: Welch's, of two means or one."""
+    groups = [added[part] for part in parts]
+    error = np.sqrt(sum(group.var(ddof=1) / len(group) for group in groups))
+    return sum(group.mean() for group in groups) / error
+
+
+def test_the_p_value_of_few_patients_is_that_of_all_signs():
+    """With 10 patients there are 1024 ways to turn signs, of which the p-value is the share that does as much."""
     values = np.random.default_rng(3).normal(size=(2, 10)) + np.array([[0.0], [1.2]])
-    contribution = values[1] - values[0]
-    ways = np.array(list(product([-1, 1], repeat=10)))
-    expected = (np.abs(ways @ contribution) >= np.abs(contribution.sum()) - 1e-9).mean()
+    gap = values[1] - values[0]
+    ways = [np.array(way) * (gap - gap.mean()) for way in product([-1, 1], repeat=10)]
+    observed = in_errors(gap, [slice(None)])
+    assert observed == pytest.approx(stats.ttest_1samp(gap, 0).statistic)
+    expected = np.mean([abs(in_errors(way, [slice(None)])) >= abs(observed) for way in ways])
     (found,) = summarise_task(task(values), 20_000).comparison.differences
     assert 0.005 < expected < 0.1
     assert found.p_value == pytest.approx(expected, abs=4 * np.sqrt(expected / 20_000))
 
 
-def test_no_difference_is_certain_in_five_patients():
-    """Of the 32 ways to swap, two do as much whatever the difference: p is at least 1/16."""
+@pytest.mark.parametrize("positives", [5, 40])
+def test_the_error_of_an_auroc_difference_is_delongs_and_chance_is_of_errors_anew(positives):
+    rng = np.random.default_rng(positives)
+    targets = np.arange(80) < positives
+    scores = rng.normal(size=(2, 80)) + rng.normal(size=80) + targets * np.array([[2.0], [0.8]])
+    ahead = np.sign(scores[:, targets, None] - scores[:, None, ~targets]) / 2 + 0.5
+    (of_positives, of_negatives) = ((ahead[0] - ahead[1]).mean(axis=axis) for axis in (1, 0))
+    parts = [slice(positives), slice(positives, None)]
+    error = np.sqrt(of_positives.var(ddof=1) / positives + of_negatives.var(ddof=1) / (80 - positives))
+    inputs = task(scores[:, None, :, None], targets=targets.astype(int)[:, None])
+    swaps = draw_swaps(80, 400, inputs.key)
+    pairs = measure(inputs, np.arange(2), np.array([roc_auc_score(targets, each) for each in scores]), swaps)
+    assert pairs.gap[0] == pytest.approx(of_positives.mean())
+    assert pairs.error[0] == pytest.approx(error)
+    centred = np.concatenate([of_positives - of_positives.mean(), of_negatives - of_negatives.mean()])
+    expected = [in_errors(column * centred, parts) for column in swaps[inputs.patient_index].T]
+    np.testing.assert_allclose(pairs.chance[0], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "most"), [("dice_native", 1), ("dice_native", 4), ("MicroAUROC", 4), ("MicroAP", 1)]
+)
+def test_what_patients_add_is_what_the_metric_loses_without_them(metric, most):
+    """To first order the jackknife says the same, of patients of one or of several cases."""
+    rng = np.random.default_rng(most)
+    patient, labels = clusters(200, rng, most), 2 if most > 1 else 1
+    targets = None if metric == "dice_native" else (rng.random((len(patient), labels)) < 0.4).astype(int)
+    values = rng.normal(size=(1, 2, len(patient), *(() if targets is None else (labels,))))
+    inputs = task(values + (0 if targets is None else targets), patient, targets, metric=metric)
+    parts = of_pairs(inputs) if targets is not None else (of_means(values.mean(axis=1), inputs.patient_index, 200),)
+    for part in parts:
+        assert part.share.sum() == pytest.approx(1)
+        np.testing.assert_allclose(part.added.sum(axis=1), 0, atol=1e-12)
+    lost = -evaluate(inputs, 1 - np.eye(200)).mean(axis=1)[0]
+    if metric == "MicroAP":  # which, unlike the others, depends on how many patients there are of either class
+        for part in parts:
+            lost[part.share > 0] -= lost[part.share > 0].mean()
+    added = np.sum([part.added[0] for part in parts], axis=0)
+    np.testing.assert_allclose(added, lost - lost.mean(), atol=error * np.abs(added).max())
+
+
+@pytest.mark.parametrize("metric", ["dice_native", "hd95_mm_native", "MicroAUROC", "MicroAP"])
+def test_the_interval_of_a_difference_is_without_0_where_its_p_value_says_so_and_nowhere_else(metric):
+    agreed = {True: 0, False: 0}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        targets = (np.arange(60) < 12).astype(int)[:, None] if metric.startswith("Micro") else None
+        values = rng.normal(size=(4, 1, 60)) + 0.25 * np.arange(4)[:, None, None]
+        values = values / 20 if targets is None else values[..., None] * (1 + 2 * targets) + targets
+        for found in summarise_task(task(values, targets=targets, metric=metric), 300).comparison.differences:
+            without = not found.estimate.low <= 0 <= found.estimate.high
+            assert without == (found.p_value <= comparison.ALPHA)
+            assert found.estimate.low <= found.estimate.value <= found.estimate.high
+            agreed[without] += 1
+    assert min(agreed.values()) > 5
+
+
+def test_models_that_are_defined_on_different_cases_are_compared_on_those_of_both():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 60)) + rng.normal(size=60)
+    values[1, :15] = np.nan
+    values[2, 50:] = np.nan
+    values[3, 5:] = np.nan
+    found = summarise_task(task(values)).comparison
+    pairs = {(d.first, d.second): d for d in found.differences}
+    assert set(pairs) == {("a", "b"), ("a", "c"), ("b", "c")}  # d is defined on too few
+    assert {pair: d.cases for pair, d in pairs.items()} == {("a", "b"): 45, ("a", "c"): 50, ("b", "c"): 35}
+    assert pairs["b", "c"].estimate.value == pytest.approx((values[1] - values[2])[15:50].mean())
+    alone = summarise_task(task(values[1:3, 15:50])).comparison.differences[0]
+    assert pairs["b", "c"].p_value == pytest.approx(alone.p_value, abs=0.03)
+    assert found.reason == (
+        "3 pairs of models have too few patients in common on whom both are defined; "
+        "3 pairs of models are compared on the cases alone on which both are defined, 35 or more of 60"
+    )
+
+
+def test_no_difference_is_claimed_of_five_patients_or_of_four_of_a_class():
     one = np.random.default_rng(0).random(5)
-    (found,) = summarise_task(task([one, one + 0.5])).comparison.differences
-    assert found.p_value == pytest.approx(1 / 16, abs=0.02)
-    assert found.better is None
+    found = summarise_task(task([one, one + 0.5])).comparison
+    assert (found.differences, found.rank_intervals) == ((), {})
+    assert found.reason == "5 patients are too few to compare models: 6 are needed"
+    targets = (np.arange(60) < 4).astype(int)[:, None]
+    scores = np.random.default_rng(0).random((2, 1, 60, 1)) + targets
+    found = summarise_task(task(scores, targets=targets)).comparison
+    assert found.reason.startswith("4 patients with a positive and 56 with a negative are too few")
 
 
 def test_rank_intervals_count_who_is_better_and_who_is_worse():

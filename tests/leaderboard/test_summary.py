@@ -100,13 +100,14 @@ def test_a_model_that_misses_a_task_has_no_mean_and_moves_nobody():
     assert absent[2].mean_rank.reason == "no score in second"
 
 
-def test_a_task_with_too_few_patients_leaves_the_mean_rank_without_interval():
+def test_a_task_with_too_few_patients_leaves_all_ranks_of_it_open():
     tasks = [summarise_task(task(scores(0, 1, cases=n), name=f"{n}")) for n in (60, 2)]
-    for model in summarise_tasks(tasks):
-        assert model.mean_rank.value is not None
-        assert model.mean_rank.low is None
-        assert model.mean_rank.reason.startswith("2: 2 patients are too few")
+    for model, ends in zip(summarise_tasks(tasks), [(1.5, 2), (1, 1.5)], strict=True):
+        assert (model.mean_rank.low, model.mean_rank.high) == ends
         assert model.mean_score.low is None
+    (alone, _) = summarise_tasks(tasks[1:])
+    assert (alone.mean_rank.value, alone.mean_rank.low) == (2, None)
+    assert alone.mean_rank.reason.startswith("2 patients are too few")
 
 
 def test_no_mean_score_over_different_metrics():
