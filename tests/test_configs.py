@@ -77,10 +77,10 @@ def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_ship
     assert case.dice.keys() == {"native", "paper"}
     assert len(case.dice["native"]) == 11
     assert case.padding_voxels == (0, 0, 0)
-    assert cell.encoder["weights"] == "random"
-    assert cell.encoder["precision"] == "auto"
-    assert cell.task["split_sha256"]
-    assert cell.execution["packages"]["kaiko-eva"] == "0.4.5"
+    assert cell.encoder.weights == "random"
+    assert cell.encoder.precision == "auto"
+    assert cell.task.split_sha256
+    assert cell.execution.packages["kaiko-eva"] == "0.4.5"
     # eva's own file, where eva users look for it, with the same numbers.
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     for metric in ("dice_native", "dice_paper"):
@@ -219,7 +219,7 @@ def test_the_command_line_overrides_the_config(monkeypatch, tmp_path, short):
     main()
     cell = record(tmp_path)
     assert [run.seed for run in cell.runs] == [3]
-    assert cell.probe["optimizer"]["lr"] == 0.125
+    assert cell.probe.optimizer["lr"] == 0.125
 
 
 def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_path, short):
@@ -241,7 +241,7 @@ def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, sho
     full = record(tmp_path)
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "precision": "bf16-mixed"})
     mixed = record(tmp_path)
-    assert mixed.probe["precision"] == "bf16-mixed"
+    assert mixed.probe.precision == "bf16-mixed"
     assert mixed.runs == full.runs
 
 

@@ -23,8 +23,8 @@ def test_a_perturbed_cell_differs_in_the_reported_scans_alone(monkeypatch, tmp_p
     eva_fit(monkeypatch, tmp_path)
     assert len(TensorStore(features_folder()).files()) == stored + 1, "features of one noisy scan; labels are those"
     clean, noisy = record(tmp_path, 0), record(tmp_path, 1)
-    assert (clean.task["perturbation"], noisy.task["perturbation"]) == (None, "noise-100hu")
-    assert noisy.task["perturbation_parameters"] == {"kind": "noise", "std_hu": 100.0}
+    assert (clean.task.perturbation, noisy.task.perturbation) == (None, "noise-100hu")
+    assert noisy.task.perturbation_parameters == {"kind": "noise", "std_hu": 100.0}
     assert clean.runs[0].probe_sha256 == noisy.runs[0].probe_sha256
     assert clean.runs[0].metrics != noisy.runs[0].metrics
     (drop,) = robustness([clean, noisy], "dice_native").drops

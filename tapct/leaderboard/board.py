@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tapct.errors import RecordError
 from tapct.leaderboard import marks
@@ -20,6 +20,7 @@ from tapct.leaderboard.compared import (
     contest,
     ranked_metrics,
     usual_adaptor,
+    why_no_number,
 )
 from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
 from tapct.leaderboard.marks import Mark, Marked
@@ -32,6 +33,7 @@ from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summ
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Record, RecordsFound
 from tapct.records.models import is_random
+from tapct.records.sections import CardRecord
 from tapct.tasks import list_tasks, task_class
 
 Family = Literal["all", "segmentation", "classification"]
@@ -65,7 +67,7 @@ class Model:
 
     name: str
     anchor: str
-    card: Mapping[str, Any]
+    card: CardRecord
     entries: Mapping[str, Entry]
 
     @property
@@ -76,17 +78,17 @@ class Model:
     @property
     def is_control(self) -> bool:
         """Whether it is no pretrained encoder: random weights, or no parameters at all."""
-        return self.random or not self.card["num_params"]
+        return self.random or not self.card.num_params
 
     @property
     def parameters(self) -> int:
         """Parameters of the frozen encoder, counted."""
         encoder = next(iter(self.entries.values())).record.encoder
-        return int(encoder.get("parameters") or self.card["num_params"])
+        return encoder.parameters or self.card.num_params
 
     def overlap(self, task: str) -> tuple[str, ...]:
         """Returns its pretraining data that hold scans of a task; none of random weights."""
-        return () if self.random else known_overlap(task, self.card["pretraining_data"])
+        return () if self.random else known_overlap(task, self.card.pretraining_data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +244,10 @@ def assemble(found: Mapping[Path, RecordsFound], *, resamples: int = RESAMPLES) 
         )
     by_task: dict[str, list[Named]] = defaultdict(list)
     for name, entry in zip(_names([entry.record for entry in main]), main, strict=True):
-        by_task[entry.record.task["name"]].append((name, entry))
+        if (reason := why_no_number(name, entry.record)) is not None:
+            left_out.append(LeftOut(entry.path, reason, name, entry.cell))
+            continue
+        by_task[entry.record.task.name].append((name, entry))
     contests: dict[str, Contest] = {}
     own: list[tuple[str, str, Contest]] = []
     for task, of_task in sorted(by_task.items()):
@@ -331,7 +336,7 @@ def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int)
 
 def _is_side_cell(record: Record) -> bool:
     """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
-    return record.task.get("train_fraction", 1.0) != 1.0 or bool(record.task.get("perturbation"))
+    return record.task.train_fraction != 1 or bool(record.task.perturbation)
 
 
 # -- Models --------------------------------------------------------------------------------------------
@@ -340,7 +345,7 @@ def _is_side_cell(record: Record) -> bool:
 def _names(records: Sequence[Record]) -> list[str]:
     """Returns the name of each record's model: that of its card, and what tells it from others of the same name."""
     called = [
-        (plain(record.encoder["card"]["display_name"], LONGEST_NAME) or "without a name")
+        (plain(record.encoder.card.display_name, LONGEST_NAME) or "without a name")
         + (" (random weights)" if is_random(record) else "")
         for record in records
     ]
@@ -353,7 +358,7 @@ def _models(contests: Mapping[str, Contest], taken: set[str]) -> tuple[Model, ..
     models = []
     for name in sorted(names, key=lambda name: (name.casefold(), name)):
         entries = {task: found[name] for task, found in cells.items() if name in found}
-        card = next(iter(entries.values())).record.encoder["card"]
+        card = next(iter(entries.values())).record.encoder.card
         models.append(Model(name=name, anchor=_anchor("model", name, taken), card=card, entries=entries))
     return tuple(models)
 
@@ -380,12 +385,15 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
         of_task = contests.get(name)
         records = {model: entry.record for model, entry in of_task.cells.items()} if of_task else {}
         spec = task_class(name).spec if name in installed else None
-        one: Mapping[str, Any] = next(iter(records.values())).task if records else vars(spec)
+        one = next(iter(records.values())).task if records else spec
+        assert one is not None  # it has records, or is in the paper
+        assert one.kind is not None  # a record that does not say it has no number
+        assert one.metric is not None
         task = Task(
             name=name,
             title=spec.display_name if spec else plain(name, LONGEST_NAME),
-            family=one["kind"],
-            metric=one["metric"],
+            family=one.kind,
+            metric=one.metric,
             licence=spec.licence if spec else None,
             summaries=_summaries(records, resamples),
             adaptor=adaptor_of(next(iter(records.values()))) if records else None,

@@ -60,7 +60,7 @@ class LeftOut:
 
         What could not be read is known by its folder alone, TASK/ENCODER or TASK/ENCODER@random.
         """
-        folder = f"{task}/{model.card['name']}{'@random' * model.random}"
+        folder = f"{task}/{model.card.name}{'@random' * model.random}"
         return self.cell.startswith(f"{task}/") and (self.cell == folder or self.model == model.name)
 
 
@@ -141,7 +141,7 @@ def grid_of(
                 cells[name, adaptor] = entry.record
     if len({adaptor for _, adaptor in cells}) < 2:
         return None, left_out
-    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder["card"]["num_params"]}
+    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder.card.num_params}
     return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), left_out
 
 
@@ -188,6 +188,16 @@ def _copy(task: str, name: str, one: Entry, other: Entry) -> LeftOut:
     )
 
 
+def why_no_number(name: str, record: Record) -> str | None:
+    """Returns why a record shows no number by itself, None if it does."""
+    try:
+        for metric in ranked_metrics(record).values():
+            from_records([record], metric, names=[name])
+    except RecordError as error:
+        return str(error)
+    return None
+
+
 def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
     """Returns why two records do not compare under the metric of their task, None if they do."""
     names = [first, second if second != first else f"another record of {second}"]
@@ -201,6 +211,8 @@ def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
 
 def ranked_metrics(record: Record) -> dict[Protocol, Metric]:
     """Returns the ranked metric under each protocol."""
-    if record.task["kind"] == "segmentation":
+    if record.task.kind == "segmentation":
         return {"native": "dice_native", "paper": "dice_paper"}
-    return dict.fromkeys(PROTOCOLS, record.task["metric"])
+    if record.task.metric is None:
+        raise RecordError("a record's task has no metric that it is ranked by")
+    return dict.fromkeys(PROTOCOLS, record.task.metric)

@@ -149,7 +149,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         **_warnings(board.marks(model, task)),
         **(_cell_size(record, one.estimate.value) if protocol == "native" else {}),
         flags=" ".join(flag.id for flag in record.flags),
-        weights_sha256=str(record.encoder.get("weights_sha256") or ""),
+        weights_sha256=record.encoder.weights_sha256 or "",
         record=record.fingerprint,
     )
 

@@ -1,6 +1,5 @@
 """What the statistics of one task are computed from: arrays, made from records that really compare."""
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from tapct.errors import RecordError
 from tapct.leaderboard.models import is_setting, names_of
 from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import CaseResult, ClassMetric, Record
+from tapct.records.selection import Looks
 
 Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
 """The metrics that can be compared, by their names in a record."""
@@ -137,8 +137,8 @@ class TaskInputs:
 
 def model_name(record: Record) -> str:
     """Returns the name of a record's model, as a sweep's cells have it: `curia`, `curia@random` for random weights."""
-    name = record.encoder["card"]["name"]
-    return f"{name}@random" if record.encoder.get("weights") == "random" else name
+    name = record.encoder.card.name
+    return f"{name}@random" if record.encoder.is_random else name
 
 
 def model_names(records: Sequence[Record]) -> list[str]:
@@ -148,9 +148,7 @@ def model_names(records: Sequence[Record]) -> list[str]:
 
 def adaptor_of(record: Record) -> str | None:
     """Returns the adaptor of a record; None of a task whose features are not pooled."""
-    if record.task.get("kind") != "classification":
-        return None
-    return record.probe.get("adaptor", STEPPED)
+    return record.probe.adaptor or STEPPED if record.task.kind == "classification" else None
 
 
 def is_solved(record: Record) -> bool:
@@ -167,10 +165,10 @@ def external(record: Record) -> str | None:
 
     What they reach and what heads reach that were trained on the task's own training cases are never ranked together.
     """
-    head_from = record.probe.get("head_from")
-    if not head_from:
+    head_from = record.probe.head_from
+    if head_from is None:
         return None
-    trained = f"on {head_from['name']}" if head_from.get("name") else "nobody knows on what (a head without a record)"
+    trained = f"on {head_from.name}" if head_from.name else "nobody knows on what (a head without a record)"
     return f"{EXTERNAL} the heads were trained {trained}, not in these runs."
 
 
@@ -186,10 +184,9 @@ def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> Non
     """
     first: dict[str, dict[str, Any]] = {}
     for model, record in zip(models, records, strict=True):
-        known = {key: record.encoder[key] for key in ("card", "weights_sha256") if key in record.encoder}
-        own = json.loads(json.dumps(known))
+        own = known = {k: v for k, v in record.encoder.content().items() if k in ("card", "weights_sha256")}
         if CLASS in (identity := what_is_recorded(record)):
-            own |= identity
+            own = own | identity
         expected = first.setdefault(model, own)
         both = CLASS in expected and CLASS in own  # an older record does not say
         seen = {key: value for key, value in expected.items() if both or key in known}
@@ -243,8 +240,8 @@ def from_records(
         return np.array(rows, dtype=np.float64)
 
     return TaskInputs(
-        task=task["name"],
-        version=f"{task['version']}:{task['split_sha256']}:{split}",
+        task=task.name,
+        version=f"{task.version}:{task.split_sha256}:{split}",
         metric=metric,
         models=models,
         cases=tuple(case.case for case in cases),
@@ -268,7 +265,7 @@ def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
     Raises:
         RecordError: If the record does not say what task it is of.
     """
-    task, probe = record.task, record.probe
+    task, probe = record.task.content(), record.probe.content()
     missing = [key for key in _TASK if key not in task]
     if missing:
         raise RecordError(f"a record's task has no {', '.join(missing)}")
@@ -287,9 +284,8 @@ def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
         settings["trained on"] = [head_from.get("name"), head_from.get("split_sha256"), unknown]
     settings["looks at the selection cases"] = _looks(record)
     if metric == "nsd_native":
-        settings["nsd_tolerance_mm"] = probe["nsd_tolerance_mm"]
-    # As JSON has it: tuples of a record that was just made are the lists of one that was read.
-    return json.loads(json.dumps(settings | {"notice": record.notice, "runs": len(record.runs)}))
+        settings["nsd_tolerance_mm"] = probe.get("nsd_tolerance_mm")
+    return settings | {"notice": record.notice, "runs": len(record.runs)}
 
 
 def _without(value: Any, keys: frozenset[str]) -> Any:
@@ -303,8 +299,8 @@ def _without(value: Any, keys: frozenset[str]) -> Any:
 
 def _looks(record: Record) -> list[int]:
     """Returns how often each candidate head was looked at on the selection cases; the numbers that occur."""
-    candidates = [c for run in record.runs for c in (run.selection or {}).get("candidates", [])]
-    return sorted({len(candidate["scores"]) if "scores" in candidate else 1 for candidate in candidates})
+    candidates = [one for run in record.runs if run.selection for one in run.selection.candidates]
+    return sorted({len(one.scores) if isinstance(one, Looks) else 1 for one in candidates})
 
 
 def _tables(name: str, record: Record, split: str) -> list[dict[str, CaseResult]]:

@@ -94,7 +94,7 @@ def label_efficiency(
     inputs = from_records(records, metric, split=split, names=labels, vary={"train_fraction", "train_draw"})
     found = resample(inputs, resamples)
     wanted = {fraction: sorted({d for _, f, d in cells if f == fraction}) for fraction in sorted({c[1] for c in cells})}
-    patients = {_trained_on(record)[0]: record.task.get("patients", {}).get("train") for record in records}
+    patients = {_trained_on(record)[0]: record.task.patients.get("train") for record in records}
 
     def point(model: str, fraction: float) -> LabelPoint:
         rows = {draw: cells.index(cell) for draw in wanted[fraction] if (cell := (model, fraction, draw)) in cells}
@@ -114,7 +114,7 @@ def label_efficiency(
 
 def _trained_on(record: Record) -> tuple[float, int]:
     """Returns the fraction of the training patients and the draw."""
-    return float(record.task.get("train_fraction", 1.0)), int(record.task.get("train_draw", 0))
+    return float(record.task.train_fraction), record.task.train_draw
 
 
 def _point(

@@ -119,7 +119,7 @@ def why_own(record: Record) -> str | None:
     """
     if (notice := external(record)) is not None:
         return notice
-    task = shipped(record.task["name"])
+    task = shipped(record.task.name)
     if task is None:
         return "no task of ours"
     expected, found = zip(*_compared(record, task), strict=True)
@@ -137,7 +137,7 @@ def ranked_adaptor(task: str) -> str | None:
 
 def is_whole(record: Record) -> bool:
     """Returns whether a record has as many reported cases as the shipped split."""
-    task = shipped(record.task["name"])
+    task = shipped(record.task.name)
     return task is not None and all(len(run.cases.get("test", [])) == task.counts[2] for run in record.runs)
 
 
@@ -146,7 +146,7 @@ Named = tuple[str, Any]
 
 def _compared(record: Record, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
     """Yields what is compared, as it ships and as the record has it."""
-    task, probe, ours = record.task, record.probe, shipped.settings
+    task, probe, ours = record.task.content(), record.probe.content(), shipped.settings
     of_task = {"version": shipped.version, "classes": [*shipped.classes], "split_sha256": shipped.split_sha256}
     for key, value in {**of_task, "batch_size": ours["batch_size"]}.items():
         found = task.get(key, "not said")
@@ -164,7 +164,7 @@ def _compared(record: Record, shipped: Shipped) -> Iterator[tuple[Named, Named]]
 
 def _stepped(record: Record, key: str) -> Any:
     """Returns a setting of the training, as a record has it."""
-    probe = record.probe
+    probe = record.probe.content()
     match key:
         case "optimizer":
             return {k: v for k, v in (probe.get("optimizer") or {}).items() if k in UNSAID["optimizer"]} or "not said"

@@ -124,7 +124,7 @@ def robustness(
 
 def _perturbation(record: Record) -> str | None:
     """Returns the name of the perturbation of a record's reported scans."""
-    return record.task.get("perturbation")
+    return record.task.perturbation
 
 
 def _same_probes(one: Record, other: Record) -> bool:

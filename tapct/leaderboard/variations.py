@@ -35,14 +35,14 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     left_out = []
     groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record.task["name"], adaptor_of(record) or "", why_own(record) or ""].append(record)
+        groups[record.task.name, adaptor_of(record) or "", why_own(record) or ""].append(record)
     for (task, adaptor, why), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
-        unperturbed = [record for record in of_group if record.task.get("perturbation") is None]
-        whole = [record for record in of_group if record.task.get("train_fraction", 1.0) == 1.0]
+        unperturbed = [record for record in of_group if record.task.perturbation is None]
+        whole = [record for record in of_group if record.task.train_fraction == 1.0]
         try:
-            if any(record.task.get("train_fraction", 1.0) != 1.0 for record in unperturbed):
+            if any(record.task.train_fraction != 1.0 for record in unperturbed):
                 rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, adaptor, why, resamples)
-            if any(record.task.get("perturbation") is not None for record in whole):
+            if any(record.task.perturbation is not None for record in whole):
                 rows[ROBUSTNESS_FILE] += _drop_rows(whole, adaptor, why, resamples)
         except RecordError as error:
             left_out.append(f"{task}{f' with {adaptor}' if adaptor else ''}, what was varied: {error}")
@@ -86,7 +86,7 @@ def _older_protocols(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _ranked_metric(records: Sequence[Record]) -> Any:
-    return records[0].task.get("metric", "dice_native")
+    return records[0].task.metric or "dice_native"
 
 
 def _numbers(name: str, of: Estimate) -> Row:

@@ -6,7 +6,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from tapct.files import write_atomically
 from tapct.probes.base import Probe
 from tapct.probes.heads import Candidates, Chosen, DivergedError, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
-from tapct.probes.recording import RunRecorder, training_settings
-from tapct.records import CaseResult, print_summary, read_record, write_record
+from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
+from tapct.records import CaseResult, EncoderRecord, print_summary, read_record, write_record
 
 
 class FrozenEncoderProbe(Probe):
@@ -67,6 +66,9 @@ class FrozenEncoderProbe(Probe):
         pl.seed_everything(self.seed, workers=True)
         self.source.seconds = self.recorder.seconds
         self.source.fill(self.trainer, again=bool(self.session.by_run))
+        if not self.session.by_run:  # what no record could hold is said before anything trains
+            require_recordable(self.trainer.datamodule)
+            self._encoder_for_record()
 
     def _setup_loaded(self) -> None:
         """Takes a head that was trained before."""
@@ -105,6 +107,7 @@ class FrozenEncoderProbe(Probe):
         )
         self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
         setattr(self, self.head_name, self.candidates.modules)
+        probe_record(self.describe())
 
     def _solve(self, runs: Iterable[int]) -> None:
         """Solves the head of these runs: no seed decides anything of it, so they share it."""
@@ -319,8 +322,8 @@ class FrozenEncoderProbe(Probe):
             write_record(flags.with_own_checks(read_record(path)), path.parent)
             print_summary(path)
 
-    def _encoder_for_record(self) -> dict[str, Any]:
-        return {"card": asdict(self.encoder.card), **self.source.description(self.device)}
+    def _encoder_for_record(self) -> EncoderRecord:
+        return encoder_record(self.encoder, self.source.description(self.device))
 
     def describe(self) -> dict[str, Any]:
         """Returns the settings of the probe for the record, from the objects that ran."""

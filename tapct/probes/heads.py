@@ -16,6 +16,7 @@ from tapct.errors import TaskError
 from tapct.features import FeatureStatistics
 from tapct.probes.cell_size import CellSizes
 from tapct.probes.scaling import ChannelScale
+from tapct.records import Looks, Selection, SteppedSelection
 
 State = Mapping[str, torch.Tensor]
 """The weights of a head by name."""
@@ -176,7 +177,7 @@ class Candidates:
             TaskError: If no head of the run has a score.
         """
         mine = [c for c in self.all if c.run == run]
-        looks = [{"learning_rate": c.rate, "scores": [list(s) for s in c.scores]} for c in mine]
+        looks = tuple(Looks(learning_rate=c.rate, scores=tuple(c.scores)) for c in mine)
         if not by_score:
             (only,) = mine
             return self._chosen(only, Snapshot(step, None, math.nan, self._state(only.head)), looks)
@@ -192,15 +193,11 @@ class Candidates:
     def _state(self, head: nn.Module) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self._folded(head.state_dict()).items()}
 
-    def _chosen(self, candidate: Candidate, at: Snapshot, looks: list[dict[str, Any]]) -> "Chosen":
-        decided = {} if at.score is None else {"loss": at.loss, "patients": self._patients}
-        selection = {
-            "learning_rate": candidate.rate,
-            "step": at.step,
-            "score": at.score,
-            **decided,
-            "candidates": looks,
-        }
+    def _chosen(self, candidate: Candidate, at: Snapshot, looks: tuple[Looks, ...]) -> "Chosen":
+        decided: dict[str, Any] = {} if at.score is None else {"loss": at.loss, "patients": self._patients}
+        selection = SteppedSelection(
+            learning_rate=candidate.rate, step=at.step, score=at.score, **decided, candidates=looks
+        )
         losses = self._losses.means(self.all.index(candidate))
         return Chosen(candidate.run, at.state, selection, candidate.start_sha256, losses)
 
@@ -219,7 +216,7 @@ class Chosen:
 
     run: int
     state: dict[str, torch.Tensor]
-    selection: dict[str, Any] | None
+    selection: Selection | None
     start_sha256: str | None = None
     losses: Sequence[float] = ()
 

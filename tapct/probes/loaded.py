@@ -1,6 +1,5 @@
 """Heads that were trained before: `eva test` and `eva validate` report them on any split or data root."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from tapct.encoders.weights import content_sha256
 from tapct.errors import TaskError
 from tapct.probes.heads import Chosen
-from tapct.records import RECORD_FILE, Record, read_record
+from tapct.records import RECORD_FILE, EncoderRecord, Record, read_record
 
 HEAD_FILE = "head.safetensors"
 
@@ -90,11 +89,12 @@ class LoadedHead:
         """Returns what a record must hold of where the head is from, and how it was trained as far as that is known."""
         if self.record is None:
             return {"head_from": {"sha256": content_sha256(self.state)}}
-        task = {key: self.record.task.get(key) for key in ("name", "version", "split_sha256")}
-        known = {key: self.record.probe[key] for key in TRAINING if key in self.record.probe}
-        return known | {"head_from": {"record": self.record.fingerprint, **task}}
+        task, probe = self.record.task, self.record.probe.content()
+        origin = {"name": task.name, "version": task.version, "split_sha256": task.split_sha256}
+        known = {key: probe[key] for key in TRAINING if key in probe}
+        return known | {"head_from": {"record": self.record.fingerprint, **origin}}
 
-    def check(self, seen: dict[str, Any], encoder: dict[str, Any]) -> None:
+    def check(self, seen: dict[str, Any], encoder: EncoderRecord) -> None:
         """Makes sure that the head sees what it was trained on, as far as its record tells.
 
         Args:
@@ -106,13 +106,13 @@ class LoadedHead:
         """
         if self.record is None:
             return
-        probe, there, now = self.record.probe, self.record.encoder, json.loads(json.dumps(encoder))
-        pairs = {key: (probe.get(key, _BEFORE.get(key)), value) for key, value in seen.items()}
-        pairs |= {f"{key} of the encoder": (there["card"].get(key), now["card"].get(key)) for key in _GRID}
-        pairs["weights of the encoder"] = there.get("weights_sha256"), now["weights_sha256"]
-        if "identity" in there:  # a record from before has none
-            keys = ("class", "settings", "code_sha256")
-            pairs |= {f"{key} of the encoder": (there["identity"].get(key), now["identity"].get(key)) for key in keys}
+        probe, there = self.record.probe.content(), self.record.encoder
+        pairs: dict[str, tuple[Any, Any]] = {key: (probe.get(key, _BEFORE.get(key)), v) for key, v in seen.items()}
+        pairs |= {f"{key} of the encoder": (getattr(there.card, key), getattr(encoder.card, key)) for key in _GRID}
+        pairs["weights of the encoder"] = there.weights_sha256, encoder.weights_sha256
+        if there.identity is not None and encoder.identity is not None:  # a record from before has none
+            before, now = there.identity.content(), encoder.identity.content()
+            pairs |= {f"{key} of the encoder": (before[key], now[key]) for key in ("class", "settings", "code_sha256")}
         for name, (trained, today) in pairs.items():
             if trained != today:
                 raise TaskError(

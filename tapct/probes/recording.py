@@ -3,6 +3,7 @@
 import math
 import time
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,29 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from tapct.encoders import Encoder
 from tapct.encoders.weights import content_sha256
 from tapct.packs.manifest import Pack
 from tapct.probes.heads import Chosen
-from tapct.records import CaseResult, CellSize, FeaturePack, Record, RunRecord, environment, git_state, write_record
+from tapct.records import (
+    CaseResult,
+    CellSize,
+    EncoderRecord,
+    Execution,
+    FeaturePack,
+    ProbeRecord,
+    Record,
+    RunRecord,
+    TaskRecord,
+    environment,
+    git_state,
+    write_record,
+)
+from tapct.records.execution import FeaturesSeen, RunExecution, Training
+from tapct.records.paths import base_name, without_folders
+from tapct.records.reading import checked
+from tapct.records.record import CaseIdentity
+from tapct.records.types import shown
 
 
 class RunRecorder:
@@ -52,7 +72,7 @@ class RunRecorder:
         head: torch.nn.Module,
         chosen: Chosen,
         features: dict[str, Any] | None,
-        encoder: dict[str, Any],
+        encoder: EncoderRecord,
         probe: dict[str, Any],
         cell_size: CellSize | None,
     ) -> Path:
@@ -80,29 +100,24 @@ class RunRecorder:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         now = datetime.now(UTC).isoformat(timespec="seconds")
         seconds = {stage: round(value, 2) for stage, value in self.seconds.items()}
-        of_run: dict[str, Any] = {"run": run, "ended_at": now, "seconds": seconds}
-        if chosen.start_sha256 is not None:
-            of_run["training"] = {
-                "loss": [value if math.isfinite(value) else None for value in chosen.losses],
-                "start_sha256": chosen.start_sha256,
-                "is_zero": not any(bool(p.any()) for p in head.parameters() if p.ndim > 1),
-            }
+        training = {} if chosen.start_sha256 is None else {"training": _training(head, chosen, chosen.start_sha256)}
+        of_run = RunExecution(run=run, ended_at=now, seconds=seconds, **training)
         record = Record(
             notice=getattr(datamodule, "notice", None),
             encoder=encoder,
-            task=datamodule.describe(),
-            probe=probe,
+            task=task_record(datamodule),
+            probe=probe_record(probe),
             runs_planned=getattr(trainer, "n_runs", 1),
             runs=[one],
             cell_size=cell_size,
             feature_pack=_feature_pack(getattr(datamodule, "pack", None)),
-            execution={
-                "written_at": now,
-                "seconds": seconds,
+            execution=Execution(
+                written_at=now,
+                seconds=seconds,
                 **environment(trainer.strategy.root_device),
-                "features": features,
-                "runs": [of_run],
-            },
+                features=None if features is None else FeaturesSeen(**features),
+                runs=(of_run,),
+            ),
         )
         return write_record(record, Path(str(trainer.log_dir)).parent)
 
@@ -112,6 +127,58 @@ def _feature_pack(pack: Pack | None) -> FeaturePack | None:
         return None
     of = pack.manifest
     return FeaturePack(sha256=pack.sha256, made_with=of.made_with, has_targets=of.has_targets)
+
+
+def _training(head: torch.nn.Module, chosen: Chosen, start_sha256: str) -> Training:
+    losses = tuple(value if math.isfinite(value) else None for value in chosen.losses)
+    is_zero = not any(bool(p.any()) for p in head.parameters() if p.ndim > 1)
+    return Training(loss=losses, start_sha256=start_sha256, is_zero=is_zero)
+
+
+def require_recordable(datamodule: Any) -> None:
+    """Makes sure, before anything trains, that a record can hold the task and the names of its cases.
+
+    Raises:
+        RecordError: If not.
+    """
+    task_record(datamodule)
+    for part in getattr(datamodule, "parts", ()):
+        for case in part.cases:
+            checked(
+                CaseIdentity, {"case": case, "patient": part.patient(case)}, f"case {shown(case)} of '{part.split}'"
+            )
+
+
+def task_record(datamodule: Any) -> TaskRecord:
+    """Returns what a record holds of the task.
+
+    Raises:
+        RecordError: If it cannot hold what the datamodule says of itself.
+    """
+    return checked(TaskRecord, without_folders(datamodule.describe()), type(datamodule).__name__)
+
+
+def probe_record(description: dict[str, Any]) -> ProbeRecord:
+    """Returns what a record holds of the probe.
+
+    Raises:
+        RecordError: If it cannot hold what the probe says of itself.
+    """
+    return checked(ProbeRecord, without_folders(description), "the probe")
+
+
+def encoder_record(encoder: Encoder, description: dict[str, Any]) -> EncoderRecord:
+    """Returns what a record holds of the encoder: of its weights the name, not where somebody keeps them.
+
+    Args:
+        encoder: The encoder.
+        description: What it says of itself.
+
+    Raises:
+        RecordError: If a record cannot hold it.
+    """
+    about = without_folders(description) | {"weights": base_name(description["weights"])}
+    return checked(EncoderRecord, {"card": asdict(encoder.card), **about}, encoder.card.name)
 
 
 def training_settings(trainer: pl.Trainer) -> dict[str, Any]:

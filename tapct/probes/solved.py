@@ -15,6 +15,7 @@ from tapct.errors import TaskError
 from tapct.probes import solvers
 from tapct.probes.adaptors import Head
 from tapct.probes.scaling import ChannelScale, Moments
+from tapct.records import SolvedSelection
 
 FOLDS = 5
 CONSTANT = 1e-9
@@ -108,7 +109,7 @@ class Solution:
 
     head: nn.Module
     scale: ChannelScale | None
-    selection: dict[str, Any]
+    selection: SolvedSelection
 
 
 def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: Score, *, scale: bool) -> Solution:
@@ -138,11 +139,11 @@ def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: 
             settings, fit, train, None if selection is None else _divided(selection, divisor), score
         )
     if kind == "knn":
-        return Solution(_neighbour_head(train, int(settings[chosen]), divisor), divisor, about)
+        return Solution(_neighbour_head(train, int(settings[chosen]), divisor), divisor, SolvedSelection(**about))
     solution = fit(train)[chosen]
     assert isinstance(solution, solvers.Linear)
     about = {**about, "gradient": solution.gradient, "is_solved": solution.is_solved}
-    return Solution(_linear_head(solution, divisor), divisor, about)
+    return Solution(_linear_head(solution, divisor), divisor, SolvedSelection(**about))
 
 
 Predict = Callable[[np.ndarray], np.ndarray]

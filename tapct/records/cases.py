@@ -3,10 +3,12 @@
 The record is the source of truth; the table is made of it, and carries its fingerprint to show of which.
 """
 
+import math
+import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,9 @@ import pyarrow.parquet as pq
 from tapct.errors import RecordError
 from tapct.records.models import model_id
 from tapct.records.record import CaseResult, ClassMetric, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CASES_FILE = "cases.parquet"
 
@@ -62,6 +67,61 @@ def cases_parquet(record: Record) -> bytes:
     return buffer.getvalue()
 
 
+def to_frame(record: Record) -> "pd.DataFrame":
+    """Returns the cases of a record for pandas, one row a case, class, seed and protocol.
+
+    It has the columns of `COLUMNS`, but for the four numbers by class: `protocol` ("native", "paper"; None where it
+    makes no difference) with `dice`, `nsd` and `hd95_mm` (native alone) take their place. What tells the cell from
+    others comes last: `display_name`, `weights`, `adaptor`, `train_fraction`, `train_draw`, `perturbation`, `record`
+    (the fingerprint).
+    """
+    import pandas as pd  # takes a second
+
+    wide = to_table(record).to_pandas()
+    wide.insert(wide.columns.get_loc("loss"), "protocol", None)
+    of_classes = wide["target"].isna() & wide["class"].notna()
+    native = wide.assign(dice=wide["dice_native"], nsd=wide["nsd_native"], hd95_mm=wide["hd95_mm_native"])
+    native["protocol"] = native["protocol"].astype(object).mask(of_classes, "native")
+    paper = wide[of_classes].assign(dice=wide["dice_paper"], nsd=math.nan, hd95_mm=math.nan, protocol="paper")
+    table = pd.concat([native, paper] if len(paper) else [native]).sort_index(kind="stable")
+    about = {
+        "display_name": record.encoder.card.display_name,
+        "weights": record.encoder.weights_name,
+        "adaptor": record.probe.adaptor,
+        "train_fraction": record.task.train_fraction,
+        "train_draw": record.task.train_draw,
+        "perturbation": record.task.perturbation,
+        "record": record.fingerprint,
+    }
+    return table.drop(columns=list(CLASS_METRICS)).assign(**about).reset_index(drop=True)
+
+
+def load_results(folder: str | Path) -> "pd.DataFrame":
+    """Returns the cases of all records of a results folder for pandas: `Record.to_frame` of each, one after the other.
+
+    What cannot be used is told by a warning, and stands in the frame's `attrs["left_out"]`: path to reason.
+
+    Args:
+        folder: RESULTS, which holds RESULTS/TASK/CELL/record.json.
+
+    Raises:
+        RecordError: If the folder is not there, or none of its records can be used.
+    """
+    import pandas as pd
+
+    from tapct.records.store import read_records
+
+    found = read_records(Path(folder))
+    if not found.sound:
+        raise RecordError(f"there is no finished record in {folder} ({len(found.unsound)} cannot be used)")
+    if found.unsound:
+        first = next(iter(found.unsound.values()))
+        warnings.warn(f"{len(found.unsound)} records are left out, such as: {first}", stacklevel=2)
+    table = pd.concat([to_frame(record) for record in found.sound.values()], ignore_index=True)
+    table.attrs["left_out"] = {str(path): reason for path, reason in found.unsound.items()}
+    return table
+
+
 def read_cases(record: Record, folder: Path) -> pa.Table:
     """Reads the table beside a record.
 
@@ -89,7 +149,7 @@ _MEND = "`tapct.records.write_record(record, folder)` makes it anew from the rec
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
-    of_record = {"task": record.task["name"], "encoder": record.encoder["card"]["name"], "model": model_id(record)}
+    of_record = {"task": record.task.name, "encoder": record.encoder.card.name, "model": model_id(record)}
     for run in record.runs:
         for split, cases in run.cases.items():
             for case in cases:

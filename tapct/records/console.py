@@ -56,9 +56,11 @@ def metric_table(record: Record, split: str) -> Table:
     table = Table(title=_title(record, split), title_justify="left", box=box.SIMPLE)
     table.add_column("metric")
     table.add_column("mean ± standard deviation over runs", justify="right")
-    names = dict.fromkeys(name for run in record.runs for name in run.metrics[split])  # one may be undefined in a run
+    names = dict.fromkeys(
+        name for run in record.runs for name in run.metrics.get(split, {})
+    )  # one may be undefined in a run
     for name in names:
-        table.add_row(name, _spread([run.metrics[split].get(name) for run in record.runs]))
+        table.add_row(name, _spread([run.metrics.get(split, {}).get(name) for run in record.runs]))
     return table
 
 
@@ -92,7 +94,7 @@ def class_table(record: Record, split: str) -> Table:
 
 
 def _columns(record: Record, split: str) -> dict[ClassMetric, str]:
-    tolerance = record.probe.get("nsd_tolerance_mm")
+    tolerance = record.probe.nsd_tolerance_mm
     titles: dict[ClassMetric, str] = {
         "dice_native": "Dice,\nnative grid",
         "dice_paper": "Dice,\nencoder grid",
@@ -111,11 +113,10 @@ def _defined(value: float) -> float | None:
 
 
 def _title(record: Record, split: str) -> str:
-    cases = len(record.runs[0].cases[split])
-    weights = "/".join(Path(record.encoder["weights"]).parts[-2:])  # the whole path is in the record
+    cases = max(len(run.cases.get(split, [])) for run in record.runs)
     return (
-        f"{record.task['name']}, {cases} {split} case{'s' if cases != 1 else ''}, "
-        f"{record.encoder['card']['display_name']} (weights: {weights}), {len(record.runs)} runs"
+        f"{record.task.name}, {cases} {split} case{'s' if cases != 1 else ''}, "
+        f"{record.encoder.card.display_name} (weights: {record.encoder.weights_name}), {len(record.runs)} runs"
     )
 
 

@@ -4,17 +4,18 @@ A record's cases are megabytes, and its state needs none of them. What only the 
 was changed, `read_record` tells.
 """
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tapct.errors import RecordError
+from tapct.records.reading import first_fault, parsed
 from tapct.records.record import Record
 from tapct.records.schema import OlderSchema, migrated
+from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
 from tapct.records.store import read_record
+from tapct.records.types import AtLeast1, Count, Sha256, Text, shown
 
 HEADER_BYTES = 1 << 16
 """Read at first; no encoder's or probe's settings of ours take a tenth of it."""
@@ -44,14 +45,14 @@ class RecordHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
-    runs_planned: int = Field(ge=1)
-    runs: int
+    fingerprint: Sha256
+    runs_planned: AtLeast1
+    runs: Count
     older_schema: OlderSchema | None = None
-    notice: str | None
-    encoder: dict[str, Any]
-    task: dict[str, Any]
-    probe: dict[str, Any]
+    notice: Text | None
+    encoder: EncoderRecord
+    task: TaskRecord
+    probe: ProbeRecord
 
     @property
     def complete(self) -> bool:
@@ -86,18 +87,19 @@ def read_header(path: Path) -> RecordHeader:
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
     try:
-        content = None if head is None else json.loads(head.decode())
+        content = None if head is None else parsed(head.decode())
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is no record: {error}. Run the cell again") from error
+        raise RecordError(f"{path} is no record: {shown(str(error), 500)}. Run the cell again") from error
     # How many runs there are is not before them, unless all are; nor is much, where the keys are in another order.
     if content is None or content.get("complete") is not True or not content.keys() >= _KEYS:
         return RecordHeader.of(read_record(path))
     try:
         content["runs"] = content.get("runs_planned")
-        return RecordHeader.model_validate(migrated(content, str(path)))
+        return RecordHeader.model_validate(migrated(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(f"{path} is no record: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RecordError(f"{path} is no record: {first_fault(error)}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is no record: {shown(str(error), 500)}") from error
 
 
 def _before_the_cases(path: Path) -> bytes | None:

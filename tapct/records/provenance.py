@@ -87,7 +87,7 @@ def git_state() -> dict[str, Any] | None:
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return {"unavailable": str(error)}
+        return {"unavailable": type(error).__name__}  # its text names the checkout's folder
     return {"commit": commit, "dirty": bool(status)}
 
 

@@ -6,16 +6,42 @@ One JSON file per cell (encoder x task x protocol settings). Everything that dec
 
 import json
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from tapct import numeric
 from tapct.errors import RecordError
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
+from tapct.records.execution import Execution
+from tapct.records.reading import first_fault, parsed
 from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
+from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
+from tapct.records.selection import Selection
+from tapct.records.types import (
+    AtLeast1,
+    CaseName,
+    Count,
+    Finite,
+    Frozen,
+    Index,
+    Millimetres,
+    Name,
+    Positive,
+    Sha256,
+    Share,
+    Switch,
+    Target,
+    Text,
+    Whole,
+    optional,
+    shown,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Protocol = Literal["native", "paper"]
 """`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
@@ -24,19 +50,13 @@ ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native
 """The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Split = Annotated[str, Field(strict=True, pattern="^(train|val|test)$")]
+
+_NAMES: TypeAdapter[list[str]] = TypeAdapter(list[Name])
+_SHARES = ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy", "CalibrationError")
 
 
-def _optional(**checks: Any) -> Any:
-    """Returns a field that records may lack, None there.
-
-    It is left out of their files: the fingerprint of a record of before it stays what it was.
-    """
-    return Field(default=None, exclude_if=lambda value: value is None, **checks)
-
-
-class Flag(_Model):
+class Flag(Frozen):
     """Something about a record that must be looked at before its numbers are believed.
 
     Attributes:
@@ -45,17 +65,27 @@ class Flag(_Model):
         detail: What was found in this record.
     """
 
-    id: str = Field(pattern=r"^[a-z0-9-]+$")
-    message: str
-    detail: str
+    id: str = Field(strict=True, pattern=r"^[a-z0-9-]+$", max_length=100)
+    message: Text
+    detail: Text
 
 
-class CaseResult(_Model):
+class CaseIdentity(Frozen):
+    """A case.
+
+    Attributes:
+        case: Its name in the split file.
+        patient: Name of the patient.
+    """
+
+    case: CaseName
+    patient: Name
+
+
+class CaseResult(CaseIdentity):
     """What came out for one case.
 
     Attributes:
-        case: Name of the case in the split file.
-        patient: Name of the patient.
         loss: Loss of the probe on the case.
         dice: Per protocol, Dice of each class without background; None where it is undefined.
         nsd: Normalised surface Dice of each class, on the native grid, at the probe's `nsd_tolerance_mm`.
@@ -70,25 +100,33 @@ class CaseResult(_Model):
         notes: What a user should know of how the scan was read, one sentence each.
     """
 
-    case: str
-    patient: str
-    loss: float
-    dice: dict[Protocol, dict[str, float | None]] | None = None
-    nsd: dict[str, float | None] | None = None
-    hd95_mm: dict[str, float | None] | None = None
-    probabilities: dict[str, float] | None = None
-    target: dict[str, int] | None = None
-    padding_voxels: tuple[int, int, int]
-    logits: dict[str, float] | None = _optional()
-    voxels: int | None = _optional(ge=1)
-    reference_voxels: dict[str, int] | None = _optional()
-    notes: tuple[str, ...] = Field(default=(), exclude_if=lambda notes: not notes)
+    loss: Finite
+    dice: dict[Protocol, dict[str, Share | None]] | None = None
+    nsd: dict[str, Share | None] | None = None
+    hd95_mm: dict[str, Millimetres | None] | None = None
+    probabilities: dict[str, Share] | None = None
+    target: dict[str, Target] | None = None
+    padding_voxels: tuple[Count, Count, Count]
+    logits: dict[str, Finite] | None = optional()
+    voxels: Count | None = optional()
+    reference_voxels: dict[str, Count] | None = optional()
+    notes: tuple[Text, ...] = Field(default=(), exclude_if=lambda notes: not notes)
 
     @model_validator(mode="after")
     def _check(self) -> "CaseResult":
         if self.logits is not None and list(self.logits) != list(self.probabilities or {}):
             raise ValueError(f"{self.case}: logits and probabilities must be of the same labels, in one order")
+        if self.dice is not None and len(self.dice) < 2:
+            raise ValueError(f"{self.case}: Dice must be there of both protocols, native and paper")
         return self
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """The classes or labels, in order, of each number that it has by class."""
+        of = {f"dice.{protocol}": row for protocol, row in (self.dice or {}).items()}
+        names = ("nsd", "hd95_mm", "probabilities", "target", "logits", "reference_voxels")
+        rows = {**of, **{name: getattr(self, name) for name in names}}
+        return {name: list(row) for name, row in rows.items() if row is not None}
 
     @property
     def scores(self) -> dict[str, float] | None:
@@ -103,7 +141,7 @@ class CaseResult(_Model):
         return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
 
 
-class FeaturePack(_Model):
+class FeaturePack(Frozen):
     """The feature pack that the features of a record come from, instead of scans (`tapct pack`).
 
     What the record says of encoder and cases is then what the pack says: nobody extracted them here.
@@ -114,12 +152,12 @@ class FeaturePack(_Model):
         has_targets: Whether the targets come from it as well.
     """
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    made_with: str
-    has_targets: bool
+    sha256: Sha256
+    made_with: Name
+    has_targets: Switch
 
 
-class CellSize(_Model):
+class CellSize(Frozen):
     """The size of a feature cell, and what perfect cells of it would reach (`tapct.probes.cell_size`).
 
     Attributes:
@@ -129,13 +167,13 @@ class CellSize(_Model):
         cases: Reported cases that it is of.
     """
 
-    size_mm: tuple[float, float, float]
-    dice: float | None = Field(ge=0, le=1)
-    by_class: dict[str, float | None]
-    cases: int = Field(ge=1)
+    size_mm: tuple[Positive, Positive, Positive]
+    dice: Share | None
+    by_class: dict[Name, Share | None]
+    cases: AtLeast1
 
 
-class RunRecord(_Model):
+class RunRecord(Frozen):
     """One run: one seed, one trained probe.
 
     Attributes:
@@ -148,15 +186,23 @@ class RunRecord(_Model):
         cases: Split to per-case results.
     """
 
-    run: int
-    seed: int
-    probe_sha256: str
-    selection: dict[str, Any] | None = None
-    metrics: dict[str, dict[str, float | None]]
-    cases: dict[str, list[CaseResult]]
+    run: Index
+    seed: Whole
+    probe_sha256: Sha256
+    selection: Selection | None = None
+    metrics: dict[Split, dict[Name, Finite | None]]
+    cases: dict[Split, list[CaseResult]]
 
     @model_validator(mode="after")
     def _check(self) -> "RunRecord":
+        for split, values in self.metrics.items():
+            for name, value in values.items():
+                _check_metric(f"{split}.{name}", name, value)
+        for split, of_split in self.cases.items():
+            _check_cases(split, of_split)
+        return self._check_probabilities()
+
+    def _check_probabilities(self) -> "RunRecord":
         cases = [case for of_split in self.cases.values() for case in of_split if case.probabilities is not None]
         if without := [case.case for case in cases if case.logits is None]:
             if len(without) == len(cases):  # of an older protocol
@@ -172,7 +218,35 @@ class RunRecord(_Model):
         return self
 
 
-class Record(_Model):
+def _check_metric(where: str, name: str, value: float | None) -> None:
+    """Refuses a value that a metric of this name cannot have."""
+    if value is None:
+        return
+    least_0 = name.endswith("_one_sided") or name.startswith("hd95_mm_") or name == "UndefinedLabels"
+    share = (name in _SHARES or name.startswith(("dice_", "nsd_"))) and not least_0
+    if (share and not 0 <= value <= 1) or (least_0 and value < 0):
+        raise ValueError(f"{where} is {value:g}, and must be {'from 0 to 1' if share else 'at least 0'}")
+
+
+def _check_cases(split: str, cases: list[CaseResult]) -> None:
+    """Refuses a split without cases, with one twice, or with cases of other classes than the first."""
+    if not cases:
+        raise ValueError(f"there are no cases of '{split}'")
+    if len({case.case for case in cases}) < len(cases):
+        names = [case.case for case in cases]
+        raise ValueError(f"the case {next(n for n in names if names.count(n) > 1)} is there twice in '{split}'")
+    first = cases[0].classes
+    try:
+        _NAMES.validate_python(list({name: None for row in first.values() for name in row}))
+    except ValidationError as error:
+        raise ValueError(f"{cases[0].case}: the name of a class: {first_fault(error)}") from error
+    for case in cases:
+        found = case.classes
+        if odd := next((name for name in found if name in first and found[name] != first[name]), None):
+            raise ValueError(f"{cases[0].case} and {case.case} have {odd} of other classes, or in another order")
+
+
+class Record(Frozen):
     """One cell: an encoder on a task, over its runs.
 
     Attributes:
@@ -191,17 +265,17 @@ class Record(_Model):
     """
 
     schema_version: Literal[3] = SCHEMA_VERSION
-    older_schema: OlderSchema | None = _optional()
-    notice: str | None
-    encoder: dict[str, Any]
-    task: dict[str, Any]
-    probe: dict[str, Any]
-    runs_planned: int = Field(ge=1)
-    runs: list[RunRecord]
-    cell_size: CellSize | None = _optional()
-    feature_pack: FeaturePack | None = _optional()
-    execution: dict[str, Any]
-    flags: list[Flag] = []
+    older_schema: OlderSchema | None = optional()
+    notice: Text | None
+    encoder: EncoderRecord
+    task: TaskRecord
+    probe: ProbeRecord
+    runs_planned: AtLeast1
+    runs: list[RunRecord] = Field(min_length=1)
+    cell_size: CellSize | None = optional()
+    feature_pack: FeaturePack | None = optional()
+    execution: Execution
+    flags: list[Flag] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check(self) -> "Record":
@@ -226,11 +300,16 @@ class Record(_Model):
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides or is the result; without `execution` and `flags`."""
-        return fingerprint(self.model_dump(mode="json"))
+        return fingerprint(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Returns what it says, as JSON has it: what was not said when it was made is left out."""
+        found = {"schema_version": self.schema_version, **super().content()}
+        return found if "flags" in found else found | {"flags": []}
 
     def to_json(self) -> str:
         """Returns the record as JSON, with its fingerprint and whether it is complete."""
-        content = self.model_dump(mode="json")
+        content = self.content()
         return json.dumps({"fingerprint": self.fingerprint, "complete": self.complete, **content}, indent=1)
 
     @classmethod
@@ -242,23 +321,32 @@ class Record(_Model):
             where: The file, for the error.
 
         Raises:
-            RecordError: If it is truncated, of a newer schema, or was changed after it was written.
+            RecordError: If it is truncated, of a newer schema, was changed after it was written, or is no record for
+                whatever other reason: the first fault, and how many more there are, in one line.
         """
+        where = shown(where, 1000)
         try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{where} is no record: {error}. It may be truncated; run the cell again") from error
-        if not isinstance(content, dict):
-            raise RecordError(f"{where} is no record: it holds a {type(content).__name__}")
-        signed = {key: value for key, value in content.items() if key not in ("fingerprint", "complete")}
-        try:
-            record = cls.model_validate(migrated(signed, where))
+            content = parsed(text)
+            signed = {key: value for key, value in content.items() if key not in ("fingerprint", "complete")}
+            record = cls.model_validate(migrated(signed))
+            # Of what the file holds, not of the model: that of a later release may have fields which the file has not.
+            is_whole = content.get("fingerprint") == fingerprint(content)
         except ValidationError as error:
-            raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {error}") from error
-        # Of what the file holds, not of the model: that of a later release may have fields which the file has not.
-        if content.get("fingerprint") != fingerprint(content):
+            raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {first_fault(error)}") from error
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise RecordError(f"{where} is no record: {shown(str(error), 500)}") from error
+        if not is_whole:
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns its cases as a table for pandas, one row a case, class, seed and protocol.
+
+        See `tapct.records.cases.to_frame`.
+        """
+        from tapct.records.cases import to_frame
+
+        return to_frame(self)
 
     def summaries(self, split: str, metric: ClassMetric) -> list[Summary]:
         """Returns, for each run, the summary of a metric over its cases; empty where the cases have none."""

@@ -5,8 +5,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from tapct.errors import RecordError
-
 SCHEMA_VERSION: Literal[3] = 3
 
 OlderSchema = Literal[1, 2]
@@ -30,23 +28,24 @@ def fingerprint(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
 
 
-def migrated(content: dict[str, Any], where: str) -> dict[str, Any]:
+def migrated(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of a record's file as the newest schema has it.
 
     Args:
         content: The JSON content, without fingerprint; it need not be valid.
-        where: The file, for the error.
 
     Raises:
-        RecordError: If it is of no schema, or of a newer one.
+        ValueError: If it is of no schema, or of a newer one.
     """
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version < 1:
-        raise RecordError(f"{where} is no record: its schema_version is {version!r}")
+    version, older_schema = content.get("schema_version"), content.get("older_schema")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
-        raise RecordError(
-            f"{where} was written by a newer tapct (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade"
+        raise ValueError(
+            f"it was written by a newer tapct (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade"
         )
+    if older_schema is not None and type(older_schema) is not int:
+        raise ValueError(f"its older_schema is {older_schema!r}")
     older = {"older_schema": version} if version < SCHEMA_VERSION else {}
     for number in range(version, SCHEMA_VERSION):
         content = MIGRATIONS[number](content)

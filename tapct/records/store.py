@@ -1,6 +1,6 @@
 """Writing records so that nothing is lost, and reading those of a folder."""
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,13 @@ from typing import Any
 from tapct import files
 from tapct.errors import RecordError
 from tapct.records.cases import CASES_FILE, cases_parquet
+from tapct.records.execution import Execution
 from tapct.records.record import Record
 
 RECORD_FILE = "record.json"
+
+MOST_BYTES = 2**30
+"""What a record's file may have; 118 classes of 1,000 cases in five runs take a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,11 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: If it is not there, cannot be read, or is not valid.
     """
-    if not path.is_file():
-        raise RecordError(f"there is no record at {path}")
     try:
+        if not path.is_file():
+            raise RecordError(f"there is no record at {path}")
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RecordError(f"{path} is no record: it has {size:,} bytes, and the largest have {MOST_BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
@@ -120,17 +126,18 @@ def _joined(earlier: Record, record: Record, path: Path) -> Record:
     return record.model_copy(update=joined)
 
 
-def _with_all_runs(earlier: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
+def _with_all_runs(earlier: Execution, latest: Execution) -> Execution:
     """Returns how the latest runs were executed, with the times of those before and the seconds of all."""
-    runs = {run["run"]: run for run in [*earlier.get("runs", []), *latest.get("runs", [])]}
+    runs = {run.run: run for run in [*earlier.runs, *latest.runs]}
     if not runs:
         return latest
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for run in runs.values():
-        seconds.update(run["seconds"])
+        for stage, value in run.seconds.items():
+            seconds[stage] += value
     total = {stage: round(value, 2) for stage, value in seconds.items()}
-    return {**latest, "seconds": total, "runs": [runs[run] for run in sorted(runs)]}
+    return latest.model_copy(update={"seconds": total, "runs": tuple(runs[run] for run in sorted(runs))})
 
 
 def _settings(record: Record) -> dict[str, object]:
-    return record.model_dump(mode="json", include={"encoder", "task", "probe"})
+    return {"encoder": record.encoder.content(), "task": record.task.content(), "probe": record.probe.content()}

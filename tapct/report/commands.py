@@ -14,6 +14,7 @@ def overlay(
     window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
     slices: int = 3,
     device: str = "auto",
+    weights: str | None = None,
 ) -> int:
     """Draws truth and predictions of several models side by side, on cases that a rule picks.
 
@@ -26,6 +27,7 @@ def overlay(
         window: soft-tissue, lung, bone or liver.
         slices: Slices of each case.
         device: Such as cpu or cuda; by default a GPU if there is one.
+        weights: Files of weights that are not the published ones, by comma: ENCODER=PATH.
 
     Returns:
         The exit status.
@@ -42,6 +44,7 @@ def overlay(
         window=window,
         slices=slices,
         device=device_of(device),
+        weights=dict(part.strip().split("=", 1) for part in (weights or "").split(",") if "=" in part),
     )
     for path in pictures:
         print(path, flush=True)

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ def draw_overlays(
     window: str = "soft-tissue",
     slices: int = 3,
     device: str = "cpu",
+    weights: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Draws a picture a case: the scan, the truth, and the prediction of each record's first run.
 
@@ -39,6 +40,7 @@ def draw_overlays(
         window: One of `tapct.viz.canvas.WINDOWS_HU`.
         slices: Slices of each case.
         device: Where to compute.
+        weights: Files of weights that are not the published ones, by encoder.
 
     Yields:
         The files, as they are written.
@@ -51,7 +53,9 @@ def draw_overlays(
     chosen = choose(found, cases, judge)
     names = _names(found)
     predicted = {
-        name: predict(one, list(chosen), data_root, torch.device(device))
+        name: predict(
+            one, list(chosen), data_root, torch.device(device), (weights or {}).get(one.record.encoder.card.name)
+        )
         for name, one in zip(names, found, strict=True)
     }
     task, notice = found[0].record.task, found[0].record.notice
@@ -59,10 +63,10 @@ def draw_overlays(
         models = {name: of[case] for name, of in predicted.items()}
         one = next(iter(models.values()))
         path = file_in(folder, case, ".png")
-        title = f"{task['name']}, case {case}{f' ({why})' if why else ''}"
+        title = f"{task.name}, case {case}{f' ({why})' if why else ''}"
         columns = {_heading(name, p): p.labels for name, p in models.items()}
         draw_overlay(
-            *(path, one.scan.hu, one.scan.grid, one.truth, columns, task["classes"], title),
+            *(path, one.scan.hu, one.scan.grid, one.truth, columns, list(task.classes), title),
             notice=notice,
             slices=slices,
             window=window,
@@ -126,7 +130,8 @@ def _scores(found: Found) -> dict[str, float]:
 
 def _check_together(found: Sequence[Found]) -> None:
     def what(one: Found) -> list[object]:
-        return [one.record.task[key] for key in ("name", "version", "classes", "options")]
+        task = one.record.task
+        return [task.name, task.version, task.classes, task.options]
 
     if other := next((one for one in found if what(one) != what(found[0])), None):
         raise RecordError(f"{found[0].path} and {other.path} are of other tasks, versions or options: draw them apart")

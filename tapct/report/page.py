@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.leaderboard import Estimate, from_records, summarise_task
-from tapct.records import ClassMetric
+from tapct.records import ClassMetric, SteppedSelection
 from tapct.report import charts
 from tapct.report.predictions import Found
 
@@ -82,16 +82,16 @@ def render(found: Found) -> str:
         curves=list(_curves(found)),
         pictures=_pictures(found),
         notes=_notes(found),
-        settings={name: dict(_flat(getattr(record, name))) for name in ("encoder", "task", "probe")},
-        execution=dict(_flat(record.execution)),
+        settings={name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")},
+        execution=dict(_flat(record.execution.content())),
     )
 
 
 def _headline(found: Found) -> tuple[str, Estimate] | None:
     """Returns the ranked metric with its interval over patients; None before every run has ended."""
-    if not found.record.complete:
+    if not found.record.complete or found.record.task.metric is None:
         return None
-    metric = found.record.task["metric"]
+    metric = found.record.task.metric
     (model,) = summarise_task(from_records([found.record], metric, split=found.split)).models
     return metric, model.estimate
 
@@ -147,18 +147,17 @@ def _curves(found: Found) -> Iterator[Chart]:
     looks: dict[str, list[tuple[float, float]]] = {}
     chosen: list[tuple[float, float]] = []
     for run in record.runs:
-        selection = run.selection or {}
-        if "learning_rate" not in selection:  # solved: no rates, no steps
+        if not isinstance(run.selection, SteppedSelection):  # solved: no rates, no steps
             continue
-        if selection.get("score") is not None:
-            chosen.append((selection["step"], selection["score"]))
-        for candidate in selection.get("candidates", []):
-            rate = candidate["learning_rate"]
-            points = [(step, score) for step, score in candidate["scores"] if score is not None]
+        if run.selection.score is not None:
+            chosen.append((run.selection.step, run.selection.score))
+        for candidate in run.selection.candidates:
+            rate = candidate.learning_rate
+            points: list[tuple[float, float]] = [(step, score) for step, score in candidate.scores if score is not None]
             if points:
                 looks[f"run {run.run}{'' if rate is None else f', rate {rate:g}'}"] = points
     if looks:
-        label = f"{record.task.get('metric', 'score')}, selection cases"
+        label = f"{record.task.metric or 'score'}, selection cases"
         note = "Large dots: the heads that are reported. Nothing is chosen on the reported cases."
         yield Chart("Choice of learning rate and step", charts.curves("selection", looks, label, chosen), note)
 

@@ -21,11 +21,15 @@ from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.files import features_folder
 from tapct.metrics import confusion_matrix, dice_per_class
 from tapct.probes.dense import predict_labels
-from tapct.records import RECORD_FILE, CaseResult, Record, RunRecord, read_record
+from tapct.records import RECORD_FILE, CaseResult, IdentityRecord, Record, RunRecord, read_record
+from tapct.records.paths import without_folders
 from tapct.sweep.state import ABOUT_FILE
 from tapct.tasks import TaskData
 from tapct.tasks.splits import SplitTable
 from tapct.volumes import LinearMap, Volume
+
+REPORTED: tuple[str, ...] = ("test", "val")
+"""The splits that may be reported, the better one first."""
 
 DICE_TOLERANCE = 0.005
 """What a Dice made again may differ from the record's: another device rounds otherwise and turns voxels at borders."""
@@ -56,19 +60,26 @@ class Found:
         record, about = read_record(path), path.parent / ABOUT_FILE
         session = path.parent
         if about.is_file():
-            session = path.parent / json.loads(about.read_text(encoding="utf-8"))["session"]
+            try:
+                session = path.parent / json.loads(about.read_text(encoding="utf-8"))["session"]
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                raise RecordError(
+                    f"{about} cannot be read ({type(error).__name__}): put the cell's own back"
+                ) from error
+        if not any(all(split in run.cases for run in record.runs) for split in REPORTED):
+            raise RecordError(f"{path} reports no split in all of its runs: run the cell again")
         return cls(record, path, session)
 
     @property
     def model(self) -> str:
         """The name of the encoder for readers."""
-        name = self.record.encoder["card"]["display_name"]
-        return f"{name} (random weights)" if self.record.encoder["weights"] == RANDOM else name
+        name = self.record.encoder.card.display_name
+        return f"{name} (random weights)" if self.record.encoder.is_random else name
 
     @property
     def split(self) -> str:
-        """The split that is reported."""
-        return next(s for s in ("test", "val") if s in self.record.runs[0].cases)
+        """The split that is reported in all runs."""
+        return next(s for s in REPORTED if all(s in run.cases for run in self.record.runs))
 
     def cases(self, run: RunRecord | None = None) -> dict[str, CaseResult]:
         """Returns the reported cases of a run (the first), by name."""
@@ -97,7 +108,9 @@ class Prediction:
     dice: float | None
 
 
-def predict(found: Found, cases: Sequence[str], data_root: str | None, device: torch.device) -> dict[str, Prediction]:
+def predict(
+    found: Found, cases: Sequence[str], data_root: str | None, device: torch.device, weights: str | None = None
+) -> dict[str, Prediction]:
     """Predicts cases of a segmentation record with the head of its first run.
 
     Features come from the store, and are extracted where they are not in it. Nothing is taken on trust: the head's
@@ -108,18 +121,17 @@ def predict(found: Found, cases: Sequence[str], data_root: str | None, device: t
         cases: Reported cases.
         data_root: Folder that holds one folder per task; None for a task that ships with its data.
         device: Where to compute.
+        weights: As in `rebuilt_encoder`.
 
     Raises:
         RecordError: If the record is of no segmentation, its head is gone or another, or the numbers do not come out.
         TaskError: If the data is not there.
     """
     record, run = found.record, found.record.runs[0]
-    if record.task["kind"] != "segmentation":
-        raise RecordError(
-            f"{found.path} is of {record.task['name']}, a {record.task['kind']}: there is nothing to draw"
-        )
+    if record.task.kind != "segmentation":
+        raise RecordError(f"{found.path} is of {record.task.name}, a {record.task.kind}: there is nothing to draw")
     head = _head(found, run).to(device)
-    bank, data = _bank(found, device), _data(found, cases, data_root)
+    bank, data = _bank(found, device, weights), _data(found, cases, data_root)
     bank.fill(data.parts)
     _check_encoder(found, bank.description())
     part = data.parts[0]
@@ -161,45 +173,51 @@ def _data(found: Found, cases: Sequence[str], data_root: str | None) -> TaskData
     if missing := [case for case in cases if case not in known]:
         raise RecordError(f"{found.path} reports no case '{missing[0]}'")
     table = SplitTable.of([(case, known[case].patient, "test") for case in cases], "chosen", where=str(found.path))
-    settings: dict[str, Any] = {"options": task["options"]}
-    if task.get("perturbation"):
-        settings["perturbation"] = task["perturbation"]
+    settings: dict[str, Any] = {"options": task.options}
+    if task.perturbation:
+        settings["perturbation"] = task.perturbation
     with tempfile.TemporaryDirectory() as folder:
         split = Path(folder) / "split.csv"
         split.write_text(table.to_csv(), encoding="utf-8")
-        return TaskData(task["name"], data_root, split_file=str(split), **settings)
+        return TaskData(task.name, data_root, split_file=str(split), **settings)
 
 
-def _bank(found: Found, device: torch.device) -> FeatureBank:
+def _bank(found: Found, device: torch.device, weights: str | None) -> FeatureBank:
     probe = found.record.probe
     return FeatureBank(
-        rebuilt_encoder(found),
+        rebuilt_encoder(found, weights),
         TensorStore(features_folder()),
-        dtype=probe["feature_dtype"],
-        overlap=probe["window_overlap"],
-        fit_windows=probe["fit_windows"],
+        dtype=probe.feature_dtype or "bf16",
+        overlap=probe.window_overlap,
+        fit_windows=probe.fit_windows,
         device=device,
     )
 
 
-def rebuilt_encoder(found: Found) -> Encoder:
+def rebuilt_encoder(found: Found, weights: str | None = None) -> Encoder:
     """Returns the encoder of a record with its options, without building its network yet.
 
-    The weights are those that the record names if they are on this machine, else the published ones.
+    Args:
+        found: The record.
+        weights: The file of its weights, which a record names without its folder; by default the published ones (an
+            older record may say where they were).
     """
     about = found.record.encoder
-    name, weights = about["card"]["name"], about["weights"]
-    if weights != RANDOM:
-        weights = weights if Path(weights).is_file() else None
+    name, options = about.card.name, dict[str, Any](deferred=True, precision=about.precision or "auto")
+    if about.is_random:
+        weights = RANDOM
+    elif weights is None and Path(about.weights).is_absolute() and Path(about.weights).is_file():
+        weights = about.weights
     if name not in list_encoders() and weights is not None:  # written by `pretrain.export`: it is named by its folder
-        return load_encoder(str(Path(weights).parent), deferred=True, precision=about["precision"])
+        return load_encoder(str(Path(weights).parent), **options)
     cls = encoder_class(name)
-    stock = json.loads(json.dumps(asdict(cls.card)))
-    options = {key: about["card"][key] for key in EncoderCard.OPTIONS if about["card"][key] != stock[key]}
+    stock, card = json.loads(json.dumps(asdict(cls.card))), about.card.content()
+    options |= {key: card[key] for key in EncoderCard.OPTIONS if card[key] != stock[key]}
     own = set(inspect.signature(cls.__init__).parameters) - {"self", "weights", "precision", "deferred", "options"}
-    settings = (about.get("identity") or {}).get("settings", {}) | about  # older records have a few, by their names
+    settings = about.own_settings  # older records have a few of them here
+    settings = (about.identity.settings if about.identity else {}) | settings
     options |= {key: settings[key] for key in own if key in settings and not _is_hash(settings[key])}
-    return load_encoder(name, weights, deferred=True, precision=about["precision"], **options)
+    return load_encoder(name, weights, **options)
 
 
 def _is_hash(setting: Any) -> bool:
@@ -208,25 +226,27 @@ def _is_hash(setting: Any) -> bool:
 
 
 def _check_encoder(found: Found, description: dict[str, Any]) -> None:
-    if "identity" in found.record.encoder:
-        _check_settings(found, found.record.encoder["identity"], description["identity"])
-    expected, there = found.record.encoder["weights_sha256"], description["weights_sha256"]
+    about = found.record.encoder
+    if about.identity is not None:
+        _check_settings(found, about.identity, description["identity"])
+    expected, there = about.weights_sha256 or "none", description["weights_sha256"] or "none"
     if there != expected:
         raise RecordError(
-            f"{found.path} was made with other weights of {found.record.encoder['card']['name']} than those here "
-            f"(sha256 {expected[:12]}... and {there[:12]}...): put {found.record.encoder['weights']} where it was"
+            f"{found.path} was made with other weights of {about.card.name} than those here "
+            f"(sha256 {expected[:12]}... and {there[:12]}...): name its file, --weights {about.card.name}=PATH "
+            f"(it was called {about.weights_name})"
         )
 
 
-def _check_settings(found: Found, expected: dict[str, Any], there: dict[str, Any]) -> None:
+def _check_settings(found: Found, expected: IdentityRecord, there: dict[str, Any]) -> None:
     """Refuses an encoder of another class or other settings than the record's; older records do not say."""
-    known = {"class": expected["class"], **expected["settings"]}
-    ours = json.loads(json.dumps({"class": there["class"], **there["settings"]}))
+    known = {"class": expected.cls, **expected.settings}
+    ours = without_folders(json.loads(json.dumps({"class": there["class"], **there["settings"]})))
     differing = [key for key in {**known, **ours} if known.get(key) != ours.get(key)]
     if differing:
         key = differing[0]
         raise RecordError(
-            f"{found.path} was made with another {', '.join(differing)} of {found.record.encoder['card']['name']} than "
+            f"{found.path} was made with another {', '.join(differing)} of {found.record.encoder.card.name} than "
             f"can be had here: {key} was {known.get(key)}, and is {ours.get(key)}"
         )
 

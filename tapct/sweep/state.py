@@ -140,14 +140,13 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
     if not header.complete:
         return {"status": "broken", "detail": f"{path} holds {header.runs} of {header.runs_planned} runs"}
     about = _json(folder / ABOUT_FILE)
-    ours = about.get("fingerprint") == header.fingerprint
+    ours = about.get("fingerprint") == header.fingerprint and isinstance(about.get("settings"), dict)
     settings = about["settings"] if ours else None
     difference = None if asked is None else _difference(settings, asked)
-    found = {"wall_s": about["wall_s"] if ours else None, "settings": settings, "older": header.older_protocol}
+    found = {"wall_s": about.get("wall_s") if ours else None, "settings": settings, "older": header.older_protocol}
     if difference is not None:
         return {"status": "other", "detail": difference, **found}
-    steps = header.probe.get("steps")
-    words = f"{header.runs} runs, weights {header.encoder.get('weights')}, {steps} steps"
+    words = f"{header.runs} runs, weights {header.encoder.weights_name}, {header.probe.steps} steps"
     return {"status": "done", "detail": words, **found}
 
 
@@ -168,6 +167,6 @@ def _json(path: Path) -> dict[str, Any]:
     """Returns a small file of ours; empty if it is not there or is no JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -107,7 +107,7 @@ def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float)
     from tapct.records import RECORD_FILE, read_record, write_record
 
     record = read_record(session)
-    found = (record.task["name"], record.encoder["card"]["name"])
+    found = (record.task.name, record.encoder.card.name)
     if found != (cell.task, cell.encoder):
         raise SweepError(
             f"the record is of {found[1]} on {found[0]}, not of {cell.name}: the config or an override names another "

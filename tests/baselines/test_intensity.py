@@ -111,7 +111,7 @@ def test_a_baseline_is_an_ordinary_cell(name, monkeypatch, tmp_path):
     main()
     (path,) = tmp_path.glob("logs/quickstart/*/record.json")
     record = read_record(path)
-    assert (record.encoder["card"]["name"], record.encoder["weights"]) == (name, "none")
+    assert (record.encoder.card.name, record.encoder.weights) == (name, "none")
     dice = record.runs[0].cases["test"][0].dice["native"]
     if name == "chance":  # one class in every voxel: its Dice is that of a constant, all others are 0
         assert sum(bool(value) for value in dice.values()) <= 1

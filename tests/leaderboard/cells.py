@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tapct.records import Record
+from tapct.records import CaseResult, Record
 from tests.leaderboard.test_inputs import TASK, case, record
 
 
@@ -20,17 +20,16 @@ def cell(model: str, values: np.ndarray, patient_of: Sequence[int] | None = None
     """
     patient_of = range(values.shape[1]) if patient_of is None else patient_of
     runs = [
-        [
-            case(
-                f"c{i}",
-                None if np.isnan(v) else float(v),
-                None,
-                patient=f"p{p}",
-                hd95_mm={"liver": None if np.isnan(v) else 10 * float(v)},
-            )
-            for i, (v, p) in enumerate(zip(seed, patient_of, strict=True))
-        ]
-        for seed in values
+        [_case(f"c{i}", f"p{p}", v) for i, (v, p) in enumerate(zip(seed, patient_of, strict=True))] for seed in values
     ]
     made = record(model, *runs, task={**TASK, **task})
     return made.model_copy(update={"runs": [run.model_copy(update={"probe_sha256": heads * 64}) for run in made.runs]})
+
+
+def _case(name: str, patient: str, score: float) -> CaseResult:
+    """A case of one class; what is simulated has no range, so it is put in as it is."""
+    liver = None if np.isnan(score) else float(score)
+    dice = {"liver": liver, "spleen": None}
+    numbers = {"dice": {"native": dice, "paper": {"liver": 0.1, "spleen": 0.1}}, "nsd": dice}
+    numbers["hd95_mm"] = {"liver": None if liver is None else 10 * liver}
+    return case(name, 0.5, None, patient=patient).model_copy(update=numbers)

@@ -126,7 +126,7 @@ def record(
 
 def write(folder: Path, cell: str, one: Record) -> Path:
     """Writes a record where a sweep publishes it."""
-    path = folder / one.task["name"] / cell / RECORD_FILE
+    path = folder / one.task.name / cell / RECORD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(one.to_json(), encoding="utf-8")
     return path

@@ -20,6 +20,7 @@ from tapct.tasks import list_tasks, task_class
 from tests.leaderboard import results
 from tests.leaderboard.cells import cell
 from tests.probes.test_classification import run
+from tests.records.made import changed
 from tests.small import small_encoder
 
 ADAPTORS = ("abmil", "linear", "knn")
@@ -149,8 +150,8 @@ def test_records_of_real_runs_compare_across_adaptors_and_only_there(tmp_path):
     records = {}
     for adaptor in ("abmil", "linear", "prototype"):
         _, one = run(tmp_path / adaptor, small_encoder(), [20, 95], {"adaptor": adaptor}, max_steps=2)
-        more = {**task, "classes": one.probe["classes"]}
-        records["small", adaptor] = one.model_copy(update={"task": {**one.task, **more}})
+        more = {**task, "classes": one.probe.classes}
+        records["small", adaptor] = changed(one, task=more)
     grid = adaptor_grid(records, "MicroAUROC", "abmil", resamples=50)
     assert grid.adaptors == ("abmil", "linear", "prototype")
     expected = {key: one.runs[0].metrics["test"]["MicroAUROC"] for key, one in records.items()}

@@ -6,6 +6,7 @@ from tapct.leaderboard import label_efficiency, summarise_task
 from tests.leaderboard.cells import cell
 from tests.leaderboard.simulated import clusters, task, within
 from tests.leaderboard.test_inputs import TASK, record, scan
+from tests.records.made import card, changed
 
 
 def few(model, values, fraction, draw=0, patient_of=None, **changes):
@@ -81,7 +82,7 @@ def test_the_auroc_of_each_draw_is_averaged_and_not_their_probabilities():
 
 def test_a_model_without_all_draws_or_a_fraction_has_no_mean():
     values = numbers()
-    cells = [r for r in records(values) if not (r.encoder["card"]["name"] == "b" and r.task["train_draw"] == 1)]
+    cells = [r for r in records(values) if not (r.encoder.card.name == "b" and r.task.train_draw == 1)]
     found = label_efficiency([*cells, few("b", values[1, 0], 0.01)], "dice_native")
     assert [point.fraction for point in found.curves["a"]] == [0.01, 0.1]
     absent, whole = found.curves["a"]
@@ -117,6 +118,6 @@ def test_what_does_not_compare_is_refused():
     with pytest.raises(RecordError, match="do not compare: perturbation"):
         label_efficiency([one, noisy], "dice_native")
     other = few("a", numbers()[0, 1], 0.1, 1)
-    other = other.model_copy(update={"encoder": {"card": {"name": "a", "in_plane_size": 512}}})
+    other = changed(other, encoder={"card": card("a", in_plane_size=256)})
     with pytest.raises(RecordError, match="do not compare: card"):
         label_efficiency([one, other], "dice_native")

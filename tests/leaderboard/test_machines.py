@@ -12,6 +12,7 @@ from tapct.leaderboard import summarise_task, summarise_tasks
 from tapct.leaderboard.site import build
 from tests.leaderboard import results
 from tests.leaderboard.simulated import task
+from tests.records.made import changed
 
 # Kernels without FMA and AVX, and libraries that pass over what the processor has beyond them.
 OLD_PROCESSOR = {
@@ -31,7 +32,7 @@ def test_the_same_records_give_the_same_bytes_on_another_machine(tmp_path):
     encoders = ("curia", "suprem", "voco-b", "fmcib", "ct-fm")
     results.write_all(tmp_path / "results", encoders, ("lits17", "luna16", "rsna2022"), patients=23)
     twin = results.record("curia", "luna16", ability=1.2, patients=23, card={"display_name": "Twin"})
-    twin = twin.model_copy(update={"encoder": {**twin.encoder, "weights_sha256": "0" * 64}})
+    twin = changed(twin, encoder={"weights_sha256": "0" * 64})
     results.write(tmp_path / "results", "twin", twin)
     for name in ("curia", "suprem"):
         for task_settings in ({"perturbation": "noise"}, {"train_fraction": 0.1, "train_draw": 0}):

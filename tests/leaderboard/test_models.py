@@ -7,6 +7,7 @@ from tapct.leaderboard.board import assemble
 from tapct.leaderboard.inputs import model_names, require_one_encoder
 from tapct.records import read_records, to_table
 from tests.leaderboard import results
+from tests.records.made import changed
 
 
 def record(
@@ -17,7 +18,7 @@ def record(
     if settings is None:
         return one
     identity = {"class": encoder_class, "code_sha256": source, "settings": settings}
-    return one.model_copy(update={"encoder": {**one.encoder, "identity": identity}})
+    return changed(one, encoder={"identity": identity})
 
 
 def board_of(folder, *records):
@@ -84,7 +85,7 @@ def test_an_older_record_that_could_be_of_two_models_is_of_none_of_them(tmp_path
 
 def test_an_older_record_that_names_its_region_is_of_that_model(tmp_path):
     old = record("lits17")
-    old = old.model_copy(update={"encoder": {**old.encoder, **CHEST}})
+    old = changed(old, encoder=CHEST)
     board = board_of(tmp_path, old, record("kits23", settings=CHEST), record("amos22", settings=ABDOMEN))
     (chest,) = (model for model in board.models if model.name == "Astra, region chest")
     assert chest.entries.keys() == {"lits17", "kits23"}

@@ -161,7 +161,7 @@ def test_a_mean_rank_is_only_of_models_with_every_task(built, board):
 def test_random_weights_are_named_and_overlap_with_nothing(board):
     by_name = {model.name: model for model in board.models}
     assert by_name["Curia (random weights)"].random
-    suprem = next(model for model in board.models if model.card["name"] == "suprem")
+    suprem = next(model for model in board.models if model.card.name == "suprem")
     assert suprem.overlap("lits17") == ("AbdomenAtlas 1.1 (2,100 CTs)", "AbdomenCT-1K", "CT-ORG", "LiTS17",
                                         "Medical Segmentation Decathlon")  # fmt: skip
     assert suprem.overlap("luna16") == ("LUNA16",)

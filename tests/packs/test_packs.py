@@ -97,7 +97,7 @@ def test_a_probe_on_a_pack_gives_what_one_on_the_scans_gives_and_says_so(root, p
     on_pack = run(TaskData("quickstart", pack=pack.name), tmp_path / "pack", str(tmp_path / "unused"))
     assert on_pack.runs == on_scans.runs
     assert on_pack.cell_size == on_scans.cell_size
-    assert on_pack.task["split_sha256"] == on_scans.task["split_sha256"]
+    assert on_pack.task.split_sha256 == on_scans.task.split_sha256
     assert on_scans.feature_pack is None
     assert on_pack.feature_pack.sha256 == pack.sha256
     assert "features-from-pack" in [flag.id for flag in on_pack.flags]

@@ -22,13 +22,13 @@ ADAPTORS = ["linear", "linear:mean+max", "knn:mean", "prototype"]
 def test_a_solved_adaptor_is_reported_as_any_probe(tmp_path, adaptor):
     session, record = run(tmp_path, small_encoder(), [20, 95], {"adaptor": adaptor}, max_steps=3)
     assert record.complete
-    assert record.probe["adaptor"] == adaptor
-    assert record.probe["pooling"] == Adaptor.parse(adaptor).pooling_of(small_encoder().card)
+    assert record.probe.adaptor == adaptor
+    assert record.probe.pooling == Adaptor.parse(adaptor).pooling_of(small_encoder().card)
     assert "optimizer" not in record.probe
     first, second = record.runs
     assert first.cases == second.cases  # no seed decides anything
     if not adaptor.startswith("prototype"):
-        assert first.selection["patients"] == 4 + 2
+        assert first.selection.patients == 4 + 2
     results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     assert results["test/MicroAUROC"]["values"][0] == pytest.approx(first.metrics["test"]["MicroAUROC"])
     assert not {flag.id for flag in record.flags} & {"seeds-without-effect", "loss-never-fell", "head-unchanged"}

@@ -108,7 +108,7 @@ def test_a_model_without_class_tokens_gives_its_patches(tmp_path):
     assert not encoder.card.has_cls
     _, record = run(tmp_path, encoder, max_steps=1)
     assert record.complete
-    assert "in_features=6" in record.probe["head"]
+    assert "in_features=6" in record.probe.head
 
 
 def test_a_target_of_another_length_is_refused(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_logits_beyond_where_sigmoids_are_1_are_ranked_in_selection_and_report(t
             logits = [z for c in cases for z in c.logits.values()]
             assert len({float(expit(np.float32(z))) for z in logits}) < len(set(logits)), "a sigmoid would make ties"
             assert one.metrics[split]["MicroAUROC"] == pytest.approx(roc_auc_score(truth, logits), rel=1e-14)
-        assert one.selection["score"] == one.metrics["val"]["MicroAUROC"], "one number, to the bit"
+        assert one.selection.score == one.metrics["val"]["MicroAUROC"], "one number, to the bit"
 
 
 def test_metadata_without_an_affine_is_refused(tmp_path, monkeypatch):
@@ -183,21 +183,21 @@ def test_each_run_reports_the_rate_and_step_that_do_best_on_the_selection_cases(
     rates = [1e-6, 0.05]
     settings = {"max_steps": 6, "accumulate_grad_batches": 2, "val_check_interval": 4}
     _, record = run(tmp_path, small_encoder(Drifting), [20, 66, 92], {"learning_rates": rates}, **settings)
-    assert record.probe["learning_rates"] == rates
+    assert list(record.probe.learning_rates) == rates
     for one in record.runs:
-        looks = {look["learning_rate"]: look["scores"] for look in one.selection["candidates"]}
+        looks = {look.learning_rate: look.scores for look in one.selection.candidates}
         assert [step for step, _ in looks[0.05]] == [2, 4, 6]
         best = max(score for scores in looks.values() for _, score in scores)
-        assert one.selection["score"] == best == one.metrics["val"]["MicroAUROC"]
-        assert [one.selection["step"], best] in looks[one.selection["learning_rate"]]
+        assert one.selection.score == best == one.metrics["val"]["MicroAUROC"]
+        assert (one.selection.step, best) in looks[one.selection.learning_rate]
     assert len({one.probe_sha256 for one in record.runs}) == 2
 
 
 def test_the_last_head_is_reported_where_that_is_asked_for(tmp_path):
     settings = {"max_steps": 4, "val_check_interval": 1}
     _, record = run(tmp_path, small_encoder(Drifting), [20, 66], {"select": "last"}, **settings)
-    assert record.runs[0].selection["step"] == record.probe["steps"] == 4
-    assert record.runs[0].selection["score"] is None
+    assert record.runs[0].selection.step == record.probe.steps == 4
+    assert record.runs[0].selection.score is None
 
 
 def test_a_metric_that_is_undefined_on_the_selection_cases_says_so(tmp_path, monkeypatch):
@@ -218,10 +218,10 @@ def test_a_learning_rate_that_diverges_does_not_end_the_others(tmp_path):
         val_check_interval=2,
     )
     for one in record.runs:
-        assert one.selection["learning_rate"] == 1e-3
-        diverged, trained = one.selection["candidates"]
-        assert diverged["scores"][-1][1] is None
-        assert None not in [score for _, score in trained["scores"]]
+        assert one.selection.learning_rate == 1e-3
+        diverged, trained = one.selection.candidates
+        assert diverged.scores[-1][1] is None
+        assert None not in [score for _, score in trained.scores]
 
 
 def test_heads_that_all_diverge_end_the_session_with_the_reason(tmp_path):

@@ -44,7 +44,7 @@ def assert_chosen(chosen, looks, losses, rate, step):
         for i, r in enumerate(RATES)
     ]
     decided = {"score": looks[step - 1][number], "loss": losses[step - 1][number], "patients": 31}
-    assert chosen.selection == {"learning_rate": rate, "step": step, **decided, "candidates": by_rate}
+    assert chosen.selection.content() == {"learning_rate": rate, "step": step, **decided, "candidates": by_rate}
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_of_equal_scores_the_lower_loss_is_reported(looks, losses, rate, step):
 def test_any_order_of_scores_gives_the_largest():
     for scores in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
         looks = [list(scores[:2]), list(scores[2:])]
-        assert after(candidates(), looks).choose(0, 99, by_score=True).selection["score"] == 0.4
+        assert after(candidates(), looks).choose(0, 99, by_score=True).selection.score == 0.4
 
 
 def test_a_run_is_chosen_from_its_own_heads():
     heads = after(candidates(runs=(0, 1)), [[0.1, 0.2, 0.9, 0.8], [0.3, 0.1, 0.7, 0.95]])
     first, second = (heads.choose(run, 99, by_score=True) for run in (0, 1))
-    assert [(c.run, c.selection["learning_rate"], c.selection["score"]) for c in (first, second)] == [
+    assert [(c.run, c.selection.learning_rate, c.selection.score) for c in (first, second)] == [
         (0, 0.1, 0.3),
         (1, 0.01, 0.95),
     ]
     assert (second.state["weight"] == 302).all()
-    assert [len(look["scores"]) for look in second.selection["candidates"]] == [2, 2]
+    assert [len(look.scores) for look in second.selection.candidates] == [2, 2]
 
 
 def test_a_run_without_any_score_is_an_error_and_not_the_last_head():
     heads = after(candidates(runs=(0, 1)), [[None, None, 0.5, 0.6]])
     with pytest.raises(TaskError, match="no head has a score"):
         heads.choose(0, 99, by_score=True)
-    assert heads.choose(1, 99, by_score=True).selection["score"] == 0.6
+    assert heads.choose(1, 99, by_score=True).selection.score == 0.6
     with pytest.raises(TaskError, match="never looked at"):
         candidates().choose(0, 99, by_score=True)
 
@@ -118,7 +118,7 @@ def test_the_last_head_is_that_of_now_whatever_was_seen_of_it():
     heads = after(candidates(runs=(3, 4), rates=None), [[0.9, 0.1]])
     chosen = heads.choose(4, 12, by_score=False)
     seen = [{"learning_rate": None, "scores": [[1, 0.1]]}]
-    assert chosen.selection == {"learning_rate": None, "step": 12, "score": None, "candidates": seen}
+    assert chosen.selection.content() == {"learning_rate": None, "step": 12, "score": None, "candidates": seen}
     assert (chosen.run, (chosen.state["weight"] == 199).all()) == (4, True)
     stamp(heads, 0)
     assert (chosen.state["weight"] == 199).all(), "a head that trains on changes nothing of what was chosen"

@@ -47,10 +47,10 @@ def test_eva_test_reports_what_fit_reported(monkeypatch, tmp_path, trained, caps
         assert one.probe_sha256 == other.probe_sha256
         assert one.selection == other.selection
         assert one.cases["test"] == other.cases["test"]
-    assert after.probe["head_from"]["record"] == before.fingerprint
-    assert after.probe["head_from"]["split_sha256"] == before.task["split_sha256"]
-    assert after.probe["steps"] == before.probe["steps"]
-    assert "training" not in after.execution["runs"][0]
+    assert after.probe.head_from.record == before.fingerprint
+    assert after.probe.head_from.split_sha256 == before.task.split_sha256
+    assert after.probe.steps == before.probe.steps
+    assert after.execution.runs[0].training is None
     assert "again" in capsys.readouterr().out  # the path of the record
 
 
@@ -70,7 +70,7 @@ def test_a_head_is_reported_on_another_split_and_only_what_is_reported_must_be_t
     eva(monkeypatch, "test", tmp_path, trained / "run_1" / "head.safetensors", {"n_runs": 1}, data)
     record = again(tmp_path)
     assert [case.patient for case in record.runs[0].cases["test"]] == ["somebody"]
-    assert record.probe["head_from"]["split_sha256"] != record.task["split_sha256"]
+    assert record.probe.head_from.split_sha256 != record.task.split_sha256
 
 
 @pytest.mark.parametrize("command", ["test", "predict"])
@@ -102,7 +102,7 @@ def test_a_head_of_other_classes_or_another_encoder_is_refused(monkeypatch, tmp_
     bare.parent.mkdir()
     shutil.copy(trained / "run_0" / "head.safetensors", bare)
     eva(monkeypatch, "test", tmp_path, bare, {"n_runs": 1})
-    assert again(tmp_path).probe["head_from"].keys() == {"sha256"}
+    assert again(tmp_path).probe.head_from.content().keys() == {"sha256"}
     monkeypatch.setitem(SMALL, "class_path", "tests.small.Drifting")
     with pytest.raises(TaskError, match=r"weights of the encoder|of the encoder"):
         eva(monkeypatch, "test", tmp_path, trained)

@@ -30,22 +30,22 @@ def sgd(rate):
 def test_stages_of_every_run_are_timed_and_the_features_are_those_that_the_head_saw(tmp_path):
     encoder = small_encoder(Drifting)
     session, record = run(tmp_path, encoder, [20, 95], max_steps=12, accumulate_grad_batches=1)
-    first, second = record.execution["runs"]
-    assert first["seconds"].keys() == {"extract", "fit", "val", "test"}
-    assert "fit" not in second["seconds"], "the first run trained the heads of both"
-    for stage, seconds in record.execution["seconds"].items():
-        assert seconds == pytest.approx(sum(one["seconds"].get(stage, 0) for one in (first, second)), abs=0.011)
-    assert record.execution["peak_memory_bytes"]["host"] > 1e8
-    assert record.encoder["precision_used"] == "fp32"
-    for one, made in zip(record.execution["runs"], record.runs, strict=True):
-        losses = one["training"]["loss"]
+    first, second = record.execution.runs
+    assert first.seconds.keys() == {"extract", "fit", "val", "test"}
+    assert "fit" not in second.seconds, "the first run trained the heads of both"
+    for stage, seconds in record.execution.seconds.items():
+        assert seconds == pytest.approx(sum(one.seconds.get(stage, 0) for one in (first, second)), abs=0.011)
+    assert record.execution.peak_memory_bytes["host"] > 1e8
+    assert record.encoder.precision_used == "fp32"
+    for one, made in zip(record.execution.runs, record.runs, strict=True):
+        losses = one.training.loss
         assert len(losses) == 12
         assert all(math.isfinite(loss) for loss in losses)
-        assert one["training"]["start_sha256"] != made.probe_sha256
-        assert not one["training"]["is_zero"]
-    features = record.execution["features"]
-    assert (features["cases"], features["channels"]) == (4, 6)
-    assert features["non_finite"] == features["repeated_cases"] == features["constant_channels"] == 0
+        assert one.training.start_sha256 != made.probe_sha256
+        assert not one.training.is_zero
+    features = record.execution.features
+    assert (features.cases, features.channels) == (4, 6)
+    assert features.non_finite == features.repeated_cases == features.constant_channels == 0
     assert read_cases(record, session).num_rows == 2 * (2 + 4) * len(LABELS)
 
 

@@ -104,13 +104,13 @@ def test_no_number_depends_on_the_scale_of_features(tmp_path, task, settings):
     found, expected = flat(numbers(record)), flat(numbers(plain))
     assert len(expected) > 8
     assert found == pytest.approx(expected, abs=1e-6 if exact else 2e-3)
-    assert record.probe["feature_scale"]["sha256"] != plain.probe["feature_scale"]["sha256"]
+    assert record.probe.feature_scale["sha256"] != plain.probe.feature_scale["sha256"]
 
 
 def test_the_plain_protocol_is_another_one(tmp_path):
     _, record = segment(tmp_path, scale_features=False, start_bias="zero")
-    assert record.probe["feature_scale"] is None
-    assert (record.probe["scale_features"], record.probe["start_bias"]) == (False, "zero")
+    assert record.probe.feature_scale is None
+    assert (record.probe.scale_features, record.probe.start_bias) == (False, "zero")
 
 
 @pytest.mark.parametrize("probe", [SegmentationProbe, ClassificationProbe])

@@ -94,7 +94,7 @@ def test_surfaces_are_measured_on_what_is_reported_and_not_while_training(tmp_pa
     results = json.loads((session / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     for name in SURFACE_METRICS:
         assert results[f"test/{name}"]["values"] == pytest.approx([metrics["test"][name]])
-    assert record.execution["seconds"]["surfaces"] > 0
+    assert record.execution.seconds["surfaces"] > 0
 
 
 def test_surfaces_in_the_record_are_those_of_monai_at_its_tolerance(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_surfaces_in_the_record_are_those_of_monai_at_its_tolerance(tmp_path, mo
 
     monkeypatch.setattr(tapct.probes.segmentation, "predict_labels", kept)
     _, record = run(tmp_path, nsd_tolerance_mm=4.0)
-    assert record.probe["nsd_tolerance_mm"] == 4.0
+    assert record.probe.nsd_tolerance_mm == 4.0
     cases = record.runs[0].cases["test"]
     predictions = [p for p in pairs[-4:] if p.shape[1:] == (101, 122)]  # the native ones of native and encoder grid
     expected = []
@@ -144,7 +144,7 @@ def test_a_fused_loss_is_asked_for_in_every_step_and_in_the_record(tmp_path, mon
     monkeypatch.setattr(tapct.probes.segmentation, "require_fused", lambda device: None)
     monkeypatch.setattr(tapct.probes.segmentation, "dice_ce_loss", watched)
     _, record = run(tmp_path, fused_loss=True)
-    assert record.probe["fused_loss"] is True
+    assert record.probe.fused_loss is True
     assert len(asked) >= 4  # two steps and the two cases of the test split
     assert all(asked)
 

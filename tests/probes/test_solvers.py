@@ -87,7 +87,7 @@ def test_scale_shift_and_order_of_channels_change_nothing(kind):
     for change in (lambda x: x * 1e3, lambda x: x * factors, lambda x: x + shift, lambda x: x[:, order]):
         found = solve(kind, pooled_cases(change(train), targets), None, auroc, scale=True)
         assert logits_of(found, change(test)) == pytest.approx(logits_of(expected, test), abs=1e-6)
-        assert found.selection.get("setting") == expected.selection.get("setting")
+        assert found.selection.setting == expected.selection.setting
 
 
 def test_planted_information_is_found_up_to_what_is_there_and_noise_is_not():
@@ -112,18 +112,18 @@ def test_few_selection_patients_do_not_choose_alone():
     values, targets = planted(60, 30)
     train, selection = pooled_cases(values[:54], targets[:54], 2), pooled_cases(values[54:], targets[54:], 2)
     about = solve("linear", train, selection, auroc, scale=True).selection
-    assert about["patients"] == 27 + 3
-    assert about["folds"] == 5
-    assert len(about["candidates"]) == len(STRENGTHS)
+    assert about.patients == 27 + 3
+    assert about.folds == 5
+    assert len(about.candidates) == len(STRENGTHS)
 
 
 def test_ties_take_the_lower_loss_then_the_stronger_penalty():
     values, targets = planted(40, 6)
     same = solve("linear", pooled_cases(values, targets), None, lambda logits, targets: 0.5, scale=True).selection
-    losses = [row["loss"] for row in same["candidates"]]
-    assert same["setting"] == same["candidates"][int(np.argmin(losses))]["setting"]
+    losses = [row.loss for row in same.candidates]
+    assert same.setting == same.candidates[int(np.argmin(losses))].setting
     constant = solve("linear", pooled_cases(np.ones((40, 3)), targets), None, lambda *_: 0.5, scale=True).selection
-    assert constant["setting"] == STRENGTHS[-1]
+    assert constant.setting == STRENGTHS[-1]
 
 
 def test_whole_patients_are_held_out():
@@ -133,4 +133,4 @@ def test_whole_patients_are_held_out():
     values = np.repeat(patients, 2, axis=0) + 1e-3 * random.normal(size=(60, 40))
     targets = np.repeat((random.random((30, 1)) < 0.5) * 1.0, 2, axis=0)  # noise, but the same for both crops
     about = solve("knn", pooled_cases(values, targets, 2), None, auroc, scale=True).selection
-    assert about["score"] < 0.8  # 1 with crops held out one by one
+    assert about.score < 0.8  # 1 with crops held out one by one

@@ -16,6 +16,7 @@ from tapct.records import read_record
 from tapct.report.overlays import choose, draw_overlays, ranked
 from tapct.report.predictions import Found, predict
 from tapct.sweep.state import ABOUT_FILE
+from tests.records.made import changed
 from tests.small import Small3D
 
 CPU = torch.device("cpu")
@@ -116,7 +117,7 @@ def test_numbers_that_do_not_come_out_are_refused(copies, data_root, tmp_path):
 
 def test_records_of_different_tasks_are_not_drawn_together(copies, tmp_path, data_root):
     record = read_record(copies[1] / "record.json")
-    other = record.model_copy(update={"task": {**record.task, "version": 99}})
+    other = changed(record, task={"version": 99})
     (copies[1] / "record.json").write_text(other.to_json())
     with pytest.raises(RecordError, match="draw them apart"):
         list(draw_overlays(copies, tmp_path / "out", data_root=str(data_root)))
@@ -124,7 +125,7 @@ def test_records_of_different_tasks_are_not_drawn_together(copies, tmp_path, dat
 
 def test_a_classification_has_nothing_to_overlay(copies, data_root):
     record = read_record(copies[0] / "record.json")
-    other = record.model_copy(update={"task": {**record.task, "kind": "classification"}})
+    other = changed(record, task={"kind": "classification"})
     (copies[0] / "record.json").write_text(other.to_json())
     with pytest.raises(RecordError, match="there is nothing to draw"):
         predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)

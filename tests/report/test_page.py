@@ -10,6 +10,7 @@ import pytest
 from tapct.errors import RecordError
 from tapct.records import CaseResult, Record, RunRecord, read_record
 from tapct.report.page import write_report
+from tests.records.made import card, encoder
 
 
 class Page(HTMLParser):
@@ -48,7 +49,7 @@ def test_a_cell_as_a_page(copies):
     value = record.runs[0].metrics["test"]["dice_native"]
     assert f"{value:.3f}" in page.text
     for word in (
-        *record.task["classes"][1:],
+        *record.task.classes[1:],
         *(f"p{c}"[1:] for c in ("c2", "c3", "c4", "c5")),
         record.runs[1].probe_sha256,
     ):
@@ -103,7 +104,7 @@ def classification(**changes) -> Record:
     )
     fields = {
         "notice": "<script>alert('notice')</script>",
-        "encoder": {"card": {"name": "x", "display_name": "<script>alert('name')</script>"}, "weights": "random"},
+        "encoder": encoder("x", card=card("x", display_name="<script>alert('name')</script>"), weights="random"),
         "task": {
             "name": "t</title><script>",
             "version": 1,
@@ -111,10 +112,10 @@ def classification(**changes) -> Record:
             "metric": "MicroAUROC",
             "classes": ["<i>sick</i>"],
             "options": {},
-            "split_sha256": "0",
+            "split_sha256": "0" * 64,
             "excluded": {},
         },
-        "probe": {"a": {"b": [{"c": None}, True]}},
+        "probe": {"optimizer": {"b": [{"c": None}, True]}},
         "runs_planned": 1,
         "runs": [run],
         "execution": {"git": None},
@@ -131,7 +132,7 @@ def test_names_and_messages_stay_text(tmp_path):
         assert text in page.text
     assert "chance-level" in page.text
     assert "Calibration" in page.text
-    assert "a.b.0.c" in page.text
+    assert "optimizer.b.0.c" in page.text
 
 
 def test_a_record_of_an_older_protocol_says_so(tmp_path):

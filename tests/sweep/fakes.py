@@ -14,6 +14,7 @@ from tapct.sweep import commands
 from tapct.sweep.cell import Cell, Order
 from tapct.sweep.worker import die_with, work
 from tests.features.processes import Child
+from tests.records.made import changed
 
 Fit = Callable[[Cell], None]
 
@@ -97,9 +98,9 @@ class Lab:
 
     def record(self, cell: Cell, **changes) -> Record:
         """Returns the real record under the names of a cell."""
-        card = {**self._record.encoder["card"], "name": cell.encoder}
-        names = {"encoder": {**self._record.encoder, "card": card}, "task": {**self._record.task, "name": cell.task}}
-        return self._record.model_copy(update={**names, **changes})
+        card = {**self._record.encoder.card.content(), "name": cell.encoder}
+        named = changed(self._record, encoder={"card": card}, task={"name": cell.task})
+        return named.model_copy(update=changes)
 
     def write(self, record: Record, folder: Path) -> None:
         unique = folder.with_name(f"{folder.name}-{os.getpid()}-{time.monotonic_ns()}")

@@ -94,7 +94,7 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     windows = len(encoded) / sum(map(len, CASES.values()))
     assert windows == 3
     records = {cell.label: read_record(cell.folder / "record.json") for cell in cells}
-    assert {label: record.probe["pooling"] for label, record in records.items()} == {
+    assert {label: record.probe.pooling for label, record in records.items()} == {
         "small-3d": "cls",
         "small-3d+adaptor=knn": "cls",
         "small-3d+adaptor=prototype": "cls",
@@ -102,6 +102,6 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
         "small-3d+adaptor=linear-mask": "mask",
     }
     masked = records["small-3d+adaptor=linear-mask"]
-    assert masked.probe["adaptor"] == "linear:mask"
-    assert masked.probe["mask"].startswith("a sphere round the nodule")
-    assert all(record.complete and not record.probe.get("head_from") for record in records.values())
+    assert masked.probe.adaptor == "linear:mask"
+    assert masked.probe.mask.startswith("a sphere round the nodule")
+    assert all(record.complete and record.probe.head_from is None for record in records.values())

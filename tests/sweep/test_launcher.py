@@ -15,6 +15,7 @@ from tapct.sweep import commands, local
 from tapct.sweep.cell import INCIDENTAL, WEIGHTS_CONTENT, SweepError, environment
 from tapct.sweep.lock import attempt, last_attempt
 from tapct.sweep.state import state_of
+from tests.records.made import changed
 from tests.sweep.fakes import Lab
 
 E, T = "curia,fmcib", "amos22,lits17"
@@ -271,9 +272,8 @@ def test_weights_that_changed_behind_their_name_are_other_settings(lab, tmp_path
 
 def test_a_record_of_another_encoder_or_task_or_without_all_runs_is_no_result(lab, capsys):
     def another(cell):
-        lab.write(
-            lab.record(cell, encoder={**real.encoder, "card": {**real.encoder["card"], "name": "fmcib"}}), at(cell)
-        )
+        card = {**real.encoder.card.content(), "name": "fmcib"}
+        lab.write(changed(lab.record(cell), encoder={"card": card}), at(cell))
 
     def half(cell):
         lab.write(lab.record(cell, runs=real.runs[:1]), at(cell))

@@ -19,7 +19,7 @@ def test_a_good_cell_beside_one_that_fails(swept):
     good, bad = tapct.results / "quickstart" / "small-3d", tapct.results / "quickstart" / "cubic"
     record = read_record(good / "record.json")
     assert record.complete
-    assert (record.probe["steps"], record.runs_planned) == (2, 2)
+    assert (record.probe.steps, record.runs_planned) == (2, 2)
     about = json.loads((good / "cell.json").read_text(encoding="utf-8"))
     assert about["fingerprint"] == record.fingerprint
     assert about["settings"]["trainer.init_args.max_steps"] == "2"

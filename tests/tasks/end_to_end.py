@@ -64,7 +64,7 @@ def run(
     (path,) = set(tmp_path.glob("logs/*/*/record.json")) - before
     record = read_record(path)
     assert record.complete
-    assert record.task["kind"] == kind
+    assert record.task.kind == kind
     return record
 
 

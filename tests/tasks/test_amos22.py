@@ -63,7 +63,7 @@ def test_the_task_runs_through_eva(root, tmp_path):
     assert [c.case for c in record.runs[0].cases["val"]] == ["amos_0006"]
     assert list(case.dice["native"]) == list(case.dice["paper"]) == list(AMOS22.spec.classes[1:])
     assert case.dice["native"]["prostate/uterus"] in (None, 0), "not in this slab: undefined, or 0 if predicted"
-    assert record.task["cases"] == {"train": 1, "val": 1, "test": 1}
+    assert record.task.cases == {"train": 1, "val": 1, "test": 1}
 
 
 def test_the_doctor_is_not_surprised_by_mri_and_unlabelled_scans(root, tmp_path):

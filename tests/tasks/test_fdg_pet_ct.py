@@ -39,8 +39,8 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     cases = record.runs[0].cases["test"]
     assert [(case.case, case.target) for case in cases] == [(CASES[0], {"tumour": 1}), (CASES[1], {"tumour": 0})]
     assert {case.patient for case in cases} == {"PETCT_zz00000001"}
-    assert record.task["options"] == {"ct_file": "CT.nii.gz"}
-    assert record.task["metric"] == "MicroAUROC"
+    assert record.task.options == {"ct_file": "CT.nii.gz"}
+    assert record.task.metric == "MicroAUROC"
     assert record.runs[0].metrics["test"]["MicroAUROC"] in (0, 1), "one pair is in order or not"
 
 
@@ -48,7 +48,7 @@ def test_the_ct_on_the_grid_of_the_pet_is_an_option_and_recorded(root, few, tmp_
     for path in root.glob("*/*/CT.nii.gz"):
         path.unlink()
     record = run("classification/fdg_pet_ct.yaml", root.parent, few, tmp_path, "classification", ct_file="CTres.nii.gz")
-    assert record.task["options"] == {"ct_file": "CTres.nii.gz"}
+    assert record.task.options == {"ct_file": "CTres.nii.gz"}
     with pytest.raises(TaskError, match=r"have a CTres\.nii\.gz but no CT\.nii\.gz.*set data\.init_args\.options"):
         TaskData("fdg_pet_ct", str(root.parent), split_file=str(few)).setup("fit")
     with pytest.raises(TaskError, match=r"ct_file is 'CT\.nii', but must be one of CT\.nii\.gz, CTres\.nii\.gz"):

@@ -64,7 +64,7 @@ def test_the_task_runs_through_eva(root, tmp_path):
     (case,) = record.runs[0].cases["test"]
     assert (case.case, list(case.dice["native"])) == ("case_00005", ["kidney", "tumor", "cyst"])
     assert None not in case.dice["native"].values()
-    assert record.task["cases"] == {"train": 3, "val": 1, "test": 1}
+    assert record.task.cases == {"train": 3, "val": 1, "test": 1}
 
 
 def test_the_doctor_counts_and_names_what_is_unexpected(root, tmp_path):

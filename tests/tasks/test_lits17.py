@@ -101,8 +101,8 @@ def test_the_task_runs_through_eva(root, tmp_path):
     (case,) = record.runs[0].cases["test"]
     assert (case.case, list(case.dice["native"])) == ("volume-14", ["liver", "lesion"])
     assert [c.case for c in record.runs[0].cases["val"]] == ["volume-10"]
-    assert record.task["cases"] == {"train": 2, "val": 1, "test": 1}
-    assert record.task["excluded"].keys() == WRONG_SPACING
+    assert record.task.cases == {"train": 2, "val": 1, "test": 1}
+    assert record.task.excluded.keys() == WRONG_SPACING
 
 
 def test_the_doctor_reports_the_wrong_spacing_and_the_archives(root, tmp_path):

@@ -202,9 +202,9 @@ def test_the_whole_task_runs_through_eva(tmp_path, listed):
     assert [r.target for r in run.cases["test"]] == [{"malignant": 0}, {"malignant": 1}]
     assert [r.patient for r in run.cases["test"]] == [listed[case].patient for case in cases["test"]]
     assert 0 <= run.metrics["test"]["MicroAUROC"] <= 1
-    assert record.task["metric"] == "MicroAUROC"
-    assert record.task["cases"] == {"train": 2, "val": 2, "test": 2}
-    assert record.probe["fit_windows"] is True
+    assert record.task.metric == "MicroAUROC"
+    assert record.task.cases == {"train": 2, "val": 2, "test": 2}
+    assert record.probe.fit_windows is True
 
 
 @pytest.mark.parametrize("task", ["luna16", "luna25"])

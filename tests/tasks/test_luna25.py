@@ -324,6 +324,6 @@ def test_the_whole_task_runs_through_eva(source, tmp_path):
         assert [r.case for r in run.cases[part]] == [a.case for a in parts[part]]
         assert [r.target for r in run.cases[part]] == [{"malignant": 0}, {"malignant": 1}]
     assert 0 <= run.metrics["test"]["MicroAUROC"] <= 1
-    assert record.task["options"] == {"source": source}
-    assert record.task["metric"] == "MicroAUROC"
-    assert record.probe["fit_windows"] is True
+    assert record.task.options == {"source": source}
+    assert record.task.metric == "MicroAUROC"
+    assert record.probe.fit_windows is True

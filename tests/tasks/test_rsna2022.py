@@ -39,10 +39,10 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     assert cases[f"{UID}.900003"].target == dict(zip(LABELS, (1, 0, 1, 0, 0, 0, 0, 0), strict=True))
     assert cases[f"{UID}.900004"].target == dict.fromkeys(LABELS, 0)
     assert len({str(case.probabilities) for case in cases.values()}) == 2
-    assert record.task["metric"] == "MicroAP"
+    assert record.task.metric == "MicroAP"
     assert record.runs[0].metrics["test"]["MicroAP"] > 0
-    assert record.task["cases"] == {"train": 2, "val": 2, "test": 2}
-    assert list(record.task["excluded"]) == [f"{UID}.20574", f"{UID}.29952"]
+    assert record.task.cases == {"train": 2, "val": 2, "test": 2}
+    assert list(record.task.excluded) == [f"{UID}.20574", f"{UID}.29952"]
 
 
 @pytest.mark.parametrize("folder", ["", RELEASE])

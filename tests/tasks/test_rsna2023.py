@@ -50,9 +50,9 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     }
     assert {case.patient for case in cases.values()} == {"900004", "900005"}
     assert len({str(case.probabilities) for case in cases.values()}) == 3
-    assert record.task["metric"] == "MicroAUROC"
+    assert record.task.metric == "MicroAUROC"
     assert 0 <= record.runs[0].metrics["test"]["MicroAUROC"] <= 1
-    assert "incomplete_organ" in record.task["options"]["series"]
+    assert "incomplete_organ" in record.task.options["series"]
 
 
 @pytest.mark.parametrize("folder", ["", RELEASE])

@@ -101,8 +101,8 @@ def test_the_task_runs_through_eva(root, tmp_path):
     record = run(config, tmp_path, split_file(tmp_path), tmp_path, "segmentation", s1="sacrum")
     (case,) = record.runs[0].cases["test"]
     assert (case.case, list(case.dice["native"])) == ("s0013", CLASSES[1:])
-    assert record.task["options"] == {"s1": "sacrum"}
-    assert record.task["cases"] == {"train": 1, "val": 1, "test": 1}
+    assert record.task.options == {"s1": "sacrum"}
+    assert record.task.cases == {"train": 1, "val": 1, "test": 1}
 
 
 def test_the_doctor_names_a_case_that_lacks_a_mask(root, tmp_path):

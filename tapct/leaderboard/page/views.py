@@ -1,6 +1,5 @@
 """What the templates show, as plain values: numbers are formatted here, words stand in the templates."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.paper import PaperRow
 from tapct.leaderboard.tables import cell_in_words
-from tapct.records import ClassMetric, Protocol, Record
+from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Record
 
 SPLIT = "test"
 
@@ -283,35 +282,34 @@ def reference_note(row: PaperRow) -> str:
     return "; ".join(filter(None, (f"Table {row.table}", row.settings, *(words.get(n, n) for n in sorted(row.notes)))))
 
 
-def preprocessing(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
     """Returns what is done to a scan before the encoder sees it, as terms with their values."""
 
     def sizes(values: Sequence[float]) -> str:
         return " × ".join(f"{value:g}" for value in values)
 
-    spacing, in_plane = card["spacing_mm"], card["in_plane_size"]
+    spacing, in_plane = card.spacing_mm, card.in_plane_size
     return [
         ("Spacing (z, y, x)", "the scan's own" if spacing is None else f"{sizes(spacing)} mm"),
         ("Slices", "the scan's own size" if in_plane is None else f"resized to {in_plane} × {in_plane}"),
-        ("Window (z, y, x)", f"{sizes(card['window_size'])} voxels, padded with {card['pad_hu']:g} HU"),
-        ("One feature per", f"{sizes(card['feature_stride'])} voxels"),
-        ("Features", f"{card['feature_dim']} channels; embedding {card['embedding_dim']}"),
-        ("Embedding", "class token" if card["has_cls"] else "pooled features"),
+        ("Window (z, y, x)", f"{sizes(card.window_size)} voxels, padded with {card.pad_hu:g} HU"),
+        ("One feature per", f"{sizes(card.feature_stride)} voxels"),
+        ("Features", f"{card.feature_dim} channels; embedding {card.embedding_dim}"),
+        ("Embedding", "class token" if card.has_cls else "pooled features"),
     ]
 
 
 def provenance(entry: Entry) -> dict[str, str]:
     """Returns where a record was made, in short."""
     record, execution = entry.record, entry.record.execution
-    git = execution.get("git") or {}
-    seconds = execution.get("seconds") or {}
+    git, seconds = execution.git or GitState(), execution.seconds
     return {
         "Weights": weights_in_words(record),
-        "Code": str(git.get("commit") or "unknown")[:7] + (" with changes" if git.get("dirty") else ""),
-        "Device": str(execution.get("device") or "unknown"),
-        "Date": str(execution.get("written_at") or "unknown")[:10],
+        "Code": (git.commit or "unknown")[:7] + (" with changes" if git.dirty else ""),
+        "Device": execution.device or "unknown",
+        "Date": (execution.written_at or "unknown")[:10],
         "Seeds": str(len(record.runs)),
-        "Steps": "none: solved" if is_solved(record) else str(record.probe.get("steps", "unknown")),
+        "Steps": "none: solved" if is_solved(record) else str(record.probe.steps or "unknown"),
         "Minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "unknown",
         "Record": record.fingerprint[:12],
     }
@@ -319,9 +317,8 @@ def provenance(entry: Entry) -> dict[str, str]:
 
 def weights_in_words(record: Record) -> str:
     """Returns the name of the weights' file, without the folders of somebody's machine, and their hash."""
-    source, sha256 = str(record.encoder.get("weights") or ""), record.encoder.get("weights_sha256")
-    name = re.split(r"[/\\]", source)[-1]
-    return ", ".join(filter(None, [name, f"sha256 {str(sha256)[:12]}" if sha256 else ""])) or "unknown"
+    sha256 = record.encoder.weights_sha256
+    return ", ".join([record.encoder.weights_name, *([f"sha256 {sha256[:12]}"] if sha256 else [])])
 
 
 def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -335,10 +332,10 @@ def split_provenance(model: Model) -> tuple[dict[str, str], dict[str, dict[str, 
 def snapshot(board: Board) -> dict[str, Any]:
     """Returns what the page's head says: the date of the newest record, commits, and counts."""
     records = [entry.record for model in board.models for entry in model.entries.values()]
-    commits = {str(git["commit"])[:7] for r in records if (git := r.execution.get("git")) and git.get("commit")}
+    commits = {git.commit[:7] for r in records if (git := r.execution.git) and git.commit}
     shown = board.family("all")
     return {
-        "date": max((str(r.execution.get("written_at") or "")[:10] for r in records), default=""),
+        "date": max(((r.execution.written_at or "")[:10] for r in records), default=""),
         "commits": sorted(commits),
         "models": len(board.models),
         "tasks": len(shown),

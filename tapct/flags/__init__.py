@@ -1,0 +1,65 @@
+"""Red flags: what must be looked at before the numbers of a record are believed.
+
+A flag is no verdict. It says what was found, what that would mean, and what to check. Some show in a record by itself
+(`own_flags`), some only beside the other cells of its task (`cross_flags`). All of it is advice: a check that fails is
+a flag itself, and never fails a cell that has trained.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tapct.flags import alone, beside
+from tapct.flags.chance import chance
+from tapct.flags.messages import CROSS, MESSAGES, Found, flag
+from tapct.records import Flag, Record, read_records
+from tapct.records.paths import without_folders
+from tapct.records.types import shown
+
+__all__ = ["CROSS", "MESSAGES", "cross_flags", "own_flags", "with_cross_checks", "with_own_checks"]
+
+
+def with_own_checks(record: Record) -> Record:
+    """Returns a record with the flags that show in it alone, and none other."""
+    return record.model_copy(update={"flags": own_flags(record)})
+
+
+def with_cross_checks(record: Record, results: Path) -> Record:
+    """Returns a record with the flags that show beside the other cells of its task; its own ones stay.
+
+    Args:
+        record: The record that is to be published.
+        results: The results folder; its records of the task are read (those that are not sound are passed over), the
+            record's own among them if it is there.
+    """
+    others: list[Record] = []
+
+    def reading_the_other_cells() -> Found:
+        if results.is_dir():
+            others.extend(read_records(results, record.task.name).sound.values())
+        yield from ()
+
+    failed = _found(reading_the_other_cells)
+    kept = [one for one in record.flags if one.id not in CROSS]
+    return record.model_copy(update={"flags": [*kept, *failed, *cross_flags(record, others)]})
+
+
+def own_flags(record: Record) -> list[Flag]:
+    """Returns the flags of a record by itself."""
+    return [one for check in (chance, *alone.CHECKS) for one in _found(check, record)]
+
+
+def cross_flags(record: Record, others: Sequence[Record]) -> list[Flag]:
+    """Returns the flags of a record beside others; of another task or split they say nothing."""
+    comparable = [other for other in others if beside.same_question(record, other)]
+    equal = [one for other in comparable for one in _found(beside.equal, record, other)]
+    random = [one for other in comparable for one in _found(beside.random_weights, record, other)]
+    return [*equal, *random[:1]]
+
+
+def _found(check: Callable[..., Found], *records: Record) -> list[Flag]:
+    """Returns what a check finds; where it fails, that."""
+    try:
+        return [flag(*found) for found in check(*records)]
+    except Exception as error:  # noqa: BLE001 a check is advice: whatever is wrong with it, the cell has trained
+        why = shown(without_folders(f"{type(error).__name__}: {error}"), 300)
+        return [flag("check-failed", f"{check.__name__.strip('_').replace('_', ' ')}: {why}")]

@@ -1,0 +1,67 @@
+"""The flags: their ids, what each means, and what to check."""
+
+from collections.abc import Iterator, Sequence
+
+from tapct.records import CaseResult, Flag, RunRecord
+
+MESSAGES = {
+    "chance-level": "What knows nothing of the cases does as well. Check the labels, the learning rates "
+    "and that the encoder sees what it was trained on (unit, orientation, window)",
+    "constant-features": "Channels that are the same everywhere tell nothing. Check the encoder's preprocessing and "
+    "that its weights were loaded",
+    "repeated-features": "Different cases have the same features, to the bit. Check that the encoder reads its input, "
+    "and the data for copies",
+    "non-finite-features": "The head saw NaN or infinite values. Check the encoder's precision and its preprocessing",
+    "cases-missing": "The reported numbers are of fewer cases than the split has, and do not compare. Check what was "
+    "left out",
+    "metric-on-fewer-cases": "A metric is undefined for some cases and is the mean of the others only. Read it with "
+    "the number of cases beside it",
+    "undefined-labels": "Labels without both a positive and a negative case are left out of the means over labels. "
+    "Check the split",
+    "seeds-without-effect": "Runs of different seeds gave the same numbers, to the bit. Check that the seed reaches "
+    "the head, and that the head trains",
+    "loss-never-fell": "The training loss ended no lower than it began. Check the learning rates and the features",
+    "not-converged": "The training loss was still falling at the end, or a head was not solved: more steps would "
+    "change the numbers. Raise max_steps, or the learning rates",
+    "head-unchanged": "The head that is reported has the weights that it started from. Check the learning rates, and "
+    "that there were steps",
+    "zero-head": "All weights of the head are zero: it predicts from its bias alone. Check the weight decay and the "
+    "features",
+    "best-at-first-look": "Every run did best at the first look at the selection cases, so that training on made it "
+    "worse. Check the learning rates",
+    "learning-rate-at-edge": "Every run chose the lowest or the highest learning rate of the grid, so that the best "
+    "one may lie beyond it. Widen the grid",
+    "penalty-at-edge": "Every run chose the weakest or the strongest penalty of the grid. At the strongest, the head "
+    "says nothing of the features. Check that they hold anything that carries over from patient to patient",
+    "equal-to-another-encoder": "Another encoder's cell has the same numbers or the same head, to the bit. Check that "
+    "the cell ran the encoder that it names",
+    "setting-without-effect": "A cell of other settings has the same numbers or the same head, to the bit, though the "
+    "settings must matter. Check that they reached the run",
+    "features-from-pack": "Nobody extracted these features from scans here: what the record says of encoder and cases "
+    "is what the pack's maker says. Check who made it, and compare with a cell that was run on the scans",
+    "no-better-than-random-weights": "The same network with random weights cannot be told from it, or is better. Check "
+    "that the weights were loaded, and the preprocessing",
+    "check-failed": "A check could not be made, and says nothing of the record. Please report it with the record",
+}
+"""Every flag: its id, which stays the same, and what it means and what to check."""
+
+CROSS = frozenset({"equal-to-another-encoder", "setting-without-effect", "no-better-than-random-weights"})
+"""Flags that show only beside other cells."""
+
+Found = Iterator[tuple[str, str]]
+"""Ids of flags, and what was found."""
+
+
+def flag(name: str, detail: str) -> Flag:
+    """Returns a flag."""
+    return Flag(id=name, message=MESSAGES[name], detail=detail)
+
+
+def reported(run: RunRecord) -> list[CaseResult]:
+    """Returns the cases that a run reports."""
+    return run.cases.get("test") or run.cases.get("val") or []
+
+
+def listed(names: Sequence[object]) -> str:
+    """Returns the first names, and how many more there are."""
+    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

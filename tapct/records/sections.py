@@ -1,0 +1,248 @@
+"""What a record says of the encoder, the task and the probe: taken from the objects that ran."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from tapct.records.paths import base_name
+from tapct.records.types import (
+    Count,
+    Fraction,
+    Frozen,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Setting,
+    Settings,
+    Sha256,
+    Switch,
+    Text,
+    Whole,
+)
+
+RANDOM, NONE = "random", "none"
+"""What stands for the name of a file of weights: drawn at random, or an encoder without parameters."""
+
+Triple = tuple[Positive, Positive, Positive]
+Sizes = tuple[Count, Count, Count]
+
+
+class WeightsRecord(Frozen):
+    """Where the published weights of the encoder are: `tapct.encoders.card.Weights`, whose fields it has."""
+
+    repository: Text | None = None
+    revision: Text | None = None
+    file: Text | None = None
+    sha256: Text | None = None
+    licence: Text | None = None
+    gated: Switch = False
+    needed: Switch = True
+
+
+class CardRecord(Frozen):
+    """The encoder's card as it was built: `tapct.encoders.EncoderCard`, whose fields it has."""
+
+    name: Name
+    display_name: Name
+    window_size: Sizes
+    spacing_mm: Triple | None
+    in_plane_size: Count | None
+    pad_hu: Number
+    feature_stride: Sizes
+    feature_dim: Count
+    embedding_dim: Count
+    has_cls: Switch
+    num_params: Count
+    weights: WeightsRecord = WeightsRecord()
+    pretraining_data: tuple[Text, ...] = ()
+    reference: Text = ""
+
+
+class IdentityRecord(Frozen):
+    """What tells two encoders of one card apart.
+
+    Attributes:
+        cls: The path of its class; `class` in the file.
+        code_sha256: Hash of its sources, without comments; None where they are in no file.
+        settings: By name; of buffers, arrays and files the hash of the content.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    cls: Text = Field(alias="class")
+    code_sha256: Sha256 | None
+    settings: dict[str, Setting]
+
+
+class EncoderRecord(Frozen):
+    """The encoder, as it was built. An adapter may add settings of its own, by other names.
+
+    Attributes:
+        card: Its card.
+        weights: "random", "none" of an encoder without parameters, or the name of their file (older records: its path).
+        weights_sha256: Hash of the weights' content, not of the file; None without parameters.
+        precision: As asked for.
+        precision_used: As computed.
+        parameters: Parameters of the frozen encoder, counted.
+        feature_centre_voxel: Voxel (z, y, x) of a window at which its first feature lies.
+        identity: Class, source and settings; None in records of before it was kept.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Setting] = Field(init=False)
+
+    card: CardRecord
+    weights: Text = Field(min_length=1)
+    weights_sha256: Sha256 | None = None
+    precision: Name | None = None
+    precision_used: Name | None = None
+    parameters: Count | None = None
+    feature_centre_voxel: tuple[Number, Number, Number] | None = None
+    identity: IdentityRecord | None = None
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """What its adapter says of itself beside the documented keys."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it has random weights."""
+        return self.weights == RANDOM
+
+    @property
+    def weights_name(self) -> str:
+        """The name of the weights' file, without the folders of somebody's machine."""
+        return base_name(self.weights)
+
+
+class TaskRecord(Frozen):
+    """The task.
+
+    Attributes:
+        name: Its name.
+        version: Goes up whenever a number could change.
+        kind: What is predicted.
+        metric: The metric that is ranked, by its name in `metrics`.
+        classes: Names by label; background first in segmentation.
+        options: Settings of the data set.
+        split: The file or the rule that the split is from.
+        split_sha256: Hash of its rows.
+        cases: Cases by split.
+        patients: Patients by split.
+        excluded: Cases that are left out, and why.
+        accepted_orientation: Cases that lie otherwise than their headers say and were accepted, and how they lie.
+        batch_size: Training cases that the probe saw at once.
+        order_seed: Decides the order of the training cases.
+        train_fraction: Fraction of the training patients that trained.
+        train_draw: Which patients these were.
+        perturbation: Of the reported scans, by name.
+        perturbation_parameters: Its parameters.
+    """
+
+    name: Name
+    version: Count
+    kind: Literal["segmentation", "classification"] | None = None
+    metric: Literal["dice_native", "MicroAUROC", "MicroAP"] | None = None
+    classes: tuple[Name, ...] = ()
+    options: Settings = Field(default_factory=dict)
+    split: Text | None = None
+    split_sha256: Sha256 | None = None
+    cases: dict[Name, Count] = Field(default_factory=dict)
+    patients: dict[Name, Count] = Field(default_factory=dict)
+    excluded: dict[Name, Text] = Field(default_factory=dict)
+    accepted_orientation: dict[Name, Text] = Field(default_factory=dict)
+    batch_size: Count | None = None
+    order_seed: Whole | None = None
+    train_fraction: Fraction = 1.0
+    train_draw: Count = 0
+    perturbation: Name | None = None
+    perturbation_parameters: Settings | None = None
+
+
+class FeatureScale(Frozen):
+    """What the channels of features were divided by (`tapct.probes.scaling`)."""
+
+    sha256: Sha256
+    channels: Count
+    constant_channels: Count
+    min: NotNegative
+    median: NotNegative
+    max: NotNegative
+
+
+class HeadFrom(Frozen):
+    """Where a head is from that was trained before.
+
+    Attributes:
+        sha256: Hash of its weights, of a head without a record.
+        record: Fingerprint of its record.
+        name: The task that it was trained on.
+        version: The version of that task.
+        split_sha256: The split.
+    """
+
+    sha256: Sha256 | None = None
+    record: Sha256 | None = None
+    name: Name | None = None
+    version: Count | None = None
+    split_sha256: Sha256 | None = None
+
+
+class ProbeRecord(Frozen):
+    """The probe: head, training and protocol, from the objects that ran and not from the command line.
+
+    Attributes:
+        module: Path of its class.
+        head: The head's layers.
+        classes: The classes that it was trained on.
+        window_overlap: Fraction of overlap between windows.
+        fit_windows: Whether windows shrink to small scans.
+        adaptor: What stands on the features (classification).
+        pooling: How features were pooled for it.
+        mask: What the task's masks are, where features were pooled over them.
+        seed: Of the session; run k has seed + k.
+        learning_rates: Those that were chosen from; None for the optimizer's own.
+        scale_features: Whether channels were divided by their deviation over the training cases.
+        feature_scale: By what.
+        select: "best" on the selection cases, or "last".
+        feature_dtype: What features were stored as.
+        optimizer: Class and settings.
+        lr_scheduler: Class and settings of each.
+        steps: Steps that were taken.
+        accumulate_grad_batches: Batches of a step.
+        precision: Of the trainer.
+        gradient_clip_val: Of the trainer.
+        nsd_tolerance_mm: Of the normalised surface Dice.
+        fused_loss: Whether the loss ran as one kernel.
+        start_bias: What the head's bias started from.
+        head_from: Of a head that was trained before.
+        cell_size_reference: Of older records: the version of the cell-size reference.
+    """
+
+    module: Text | None = None
+    head: Text | None = None
+    classes: tuple[Name, ...] = ()
+    window_overlap: Fraction = 0.0
+    fit_windows: Switch = False
+    adaptor: Name | None = None
+    pooling: Name | None = None
+    mask: Text | None = None
+    seed: Whole | None = None
+    learning_rates: tuple[Number, ...] | None = None
+    scale_features: Switch | None = None
+    feature_scale: FeatureScale | None = None
+    select: Name | None = None
+    feature_dtype: Name | None = None
+    optimizer: Settings | None = None
+    lr_scheduler: tuple[Settings, ...] | None = None
+    steps: Count | None = None
+    accumulate_grad_batches: Count | None = None
+    precision: Name | None = None
+    gradient_clip_val: Number | None = None
+    nsd_tolerance_mm: NotNegative | None = None
+    fused_loss: Switch | None = None
+    start_bias: Name | None = None
+    head_from: HeadFrom | None = None
+    cell_size_reference: Setting = None

@@ -1,0 +1,81 @@
+"""How the head that a run reports was chosen, and from what."""
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from tapct.records.types import Count, Finite, Frozen, NotNegative, Number, Switch
+
+
+class Looks(Frozen):
+    """A candidate of a stepped head.
+
+    Attributes:
+        learning_rate: Its rate; None for the optimizer's own.
+        scores: Step and score of every look at the selection cases; a score is None where it was undefined.
+    """
+
+    learning_rate: Number | None = None
+    scores: tuple[tuple[Count, Finite | None], ...] = ()
+
+
+class SteppedSelection(Frozen):
+    """The rate and the step at which a stepped head was taken.
+
+    Attributes:
+        learning_rate: Its rate; None for the optimizer's own.
+        step: Its step.
+        score: Its score on the selection cases; None if it was not chosen by it.
+        loss: Its loss there.
+        patients: The selection patients.
+        candidates: Per rate, every look.
+    """
+
+    learning_rate: Number | None
+    step: Count
+    score: Finite | None
+    loss: Finite | None = None
+    patients: Count | None = None
+    candidates: tuple[Looks, ...]
+
+
+class Solved(Frozen):
+    """A candidate of a solved head: its setting, and how it did."""
+
+    setting: Number
+    score: Finite
+    loss: Finite
+
+
+class SolvedSelection(Frozen):
+    """What a solved head was chosen from; empty where there was nothing to choose.
+
+    Attributes:
+        setting: Penalty, or neighbours.
+        score: Its score on the patients that decide.
+        loss: Its loss on them.
+        patients: Their number.
+        folds: Of the cross-validation.
+        candidates: All settings.
+        gradient: What is left of it at the solution.
+        is_solved: Whether that is little enough.
+    """
+
+    setting: Number | None = None
+    score: Finite | None = None
+    loss: Finite | None = None
+    patients: Count | None = None
+    folds: Count | None = None
+    candidates: tuple[Solved, ...] = ()
+    gradient: NotNegative | None = None
+    is_solved: Switch | None = None
+
+
+def _kind(selection: Any) -> str:
+    keys = selection if isinstance(selection, dict) else getattr(type(selection), "model_fields", {})
+    return "stepped" if "learning_rate" in keys else "solved"
+
+
+Selection = Annotated[
+    Annotated[SteppedSelection, Tag("stepped")] | Annotated[SolvedSelection, Tag("solved")], Discriminator(_kind)
+]

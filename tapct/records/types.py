@@ -1,0 +1,174 @@
+"""The values of a record: each type holds its range, so that a number outside of it is no record."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    WithJsonSchema,
+)
+
+LONGEST_NAME = 100
+LONGEST_TEXT = 20_000
+LARGEST = 2**63 - 1
+"""Whole numbers are those of 64 bits, as tables and other languages have them."""
+DEEPEST, MOST_VALUES = 40, 100_000
+"""How deep a setting of somebody's encoder may be nested, and how many values it may hold."""
+
+
+class Frozen(BaseModel):
+    """A part of a record: nothing of it changes, and it has no keys beside those that are documented.
+
+    What was not said when it was made is not written: an older record keeps its content, and so its fingerprint.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def content(self) -> dict[str, Any]:
+        """Returns what it says, as JSON has it."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def optional(**checks: Any) -> Any:
+    """Returns a field that records may lack, None there: it is left out of their files."""
+    return Field(default=None, exclude_if=lambda value: value is None, **checks)
+
+
+def shown(text: str, longest: int = LONGEST_NAME) -> str:
+    """Returns text of a stranger as it may stand in a message: one line, printable, not too long."""
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a name is empty")
+    if odd := next((c for c in text if not c.isprintable()), None):
+        raise ValueError(f"a name holds U+{ord(odd):04X}, which is a control character or cannot be printed")
+    return text
+
+
+def _text(text: str) -> str:
+    if odd := next(
+        (c for c in text if not c.isprintable() and c not in "\n\t" and unicodedata.category(c) != "Zs"), None
+    ):
+        raise ValueError(f"a text holds U+{ord(odd):04X}, which is a control character or cannot be printed")
+    return text
+
+
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_name)]
+"""What something is called: printable, without control characters and those that turn the direction of writing."""
+
+
+def _inside(name: str) -> str:
+    if name.startswith(("/", "~")) or "\\" in name or ":/" in name or ".." in name.split("/"):
+        raise ValueError("a case's name leads out of the folder of its files")
+    return name
+
+
+CaseName = Annotated[Name, AfterValidator(_inside)]
+"""The name of a case, which files are called after: it stays in their folder."""
+
+Text = Annotated[str, Field(strict=True, max_length=LONGEST_TEXT), AfterValidator(_text)]
+"""Some sentences, or a piece of code; printable, and line ends."""
+
+Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Switch = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+AtLeast1 = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
+Index = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Whole = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Target = Annotated[int, Field(strict=True, ge=0, le=1)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+"""Dice, NSD, an area under a curve, a probability."""
+Millimetres = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
+
+
+def _number(value: Any) -> Any:
+    """Returns a number as it was written: 5 is not made 5.0, which would change what is signed."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError("is no number, or none of 64 bits")
+
+
+def _positive(value: Any) -> Any:
+    if _number(value) <= 0:
+        raise ValueError("must be greater than 0")
+    return value
+
+
+def _not_negative(value: Any) -> Any:
+    if _number(value) < 0:
+        raise ValueError("must not be less than 0")
+    return value
+
+
+def _fraction(value: Any) -> Any:
+    if not 0 <= _number(value) <= 1:
+        raise ValueError("must be from 0 to 1")
+    return value
+
+
+Number = Annotated[float, PlainValidator(_number), SerializeAsAny(), WithJsonSchema({"type": "number"})]
+Positive = Annotated[
+    float, PlainValidator(_positive), SerializeAsAny(), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})
+]
+NotNegative = Annotated[
+    float, PlainValidator(_not_negative), SerializeAsAny(), WithJsonSchema({"type": "number", "minimum": 0})
+]
+Fraction = Annotated[
+    float,
+    PlainValidator(_fraction),
+    SerializeAsAny(),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+"""A setting from 0 to 1, as it was written."""
+
+
+def _setting(value: Any) -> Any:
+    """Returns a setting as JSON has it.
+
+    Raises:
+        ValueError: If JSON has no such value, or it is too deep or too large.
+    """
+    room = [MOST_VALUES]
+
+    def plain(one: Any, depth: int) -> Any:
+        room[0] -= 1
+        if depth > DEEPEST or room[0] < 0:
+            raise ValueError(f"a setting is nested deeper than {DEEPEST}, or holds more than {MOST_VALUES:,} values")
+        match one:
+            case None | bool():
+                return one
+            case int() if abs(one) <= LARGEST:
+                return one
+            case float() if math.isfinite(one):
+                return one
+            case str() if len(one) <= LONGEST_TEXT and not _SURROGATE.search(one):
+                return one
+            case list() | tuple():
+                return [plain(each, depth + 1) for each in one]
+            case Mapping():
+                return {plain(str(key), depth + 1): plain(each, depth + 1) for key, each in one.items()}
+        raise ValueError(f"a setting is no value that JSON has, or too large: {shown(repr(one), 60)}")
+
+    return plain(value, 0)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Setting = Annotated[Any, PlainValidator(_setting), WithJsonSchema({"title": "any JSON value"})]
+"""A setting that is not ours to know: of a stranger's encoder, an optimizer, a data set."""
+
+Settings = dict[Name, Setting]
