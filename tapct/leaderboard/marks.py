@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tapct.leaderboard.inputs import EXTERNAL, is_solved
-from tapct.leaderboard.summary import FEW_PATIENTS, TaskSummary
+from tapct.leaderboard.summary import TaskSummary
+from tapct.leaderboard.thin import FEW_PATIENTS
 from tapct.records import Record
 
 

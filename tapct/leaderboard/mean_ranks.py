@@ -8,7 +8,7 @@ import numpy as np
 from tapct.leaderboard.comparison import ALPHA
 from tapct.leaderboard.levels import STEPS, Levels
 
-DECIDED = 0.2
+DECIDED = 0.8
 """Share of `ALPHA` that is spent on pairs which are decided one by one; what is left counts the others."""
 LIMITS = np.array([0, 8, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 64]) * STEPS // 16
 """Levels above which differences are counted: 0 to 4 standard deviations."""
