@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tapct.errors import FeatureError, LockError, TapctError
 from tapct.features.store import TensorStore
 from tapct.locks import Mount, mount_of
 from tapct.sweep.lock import LOCK_FILE, Attempt, attempt, last_attempt
+from tests.features.processes import Child
 from tests.leaderboard.results import record, write
 
 KEY = "0" * 64
@@ -142,6 +144,23 @@ def test_a_file_that_its_holder_removes_is_free_for_the_next(tmp_path):
             assert None not in (first, second)
             with locks.hold(path, 0) as third:
                 assert third is None
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_hold_what_its_parent_let_go_of(tmp_path):
+    def outlive(send):
+        send("forked")
+        time.sleep(60)
+
+    with locks.hold(tmp_path / "lock", 0) as held:
+        assert held is not None
+        orphan = Child(outlive)
+        assert orphan.receive() == "forked"
+        with locks.hold(tmp_path / "lock", 0) as second:
+            assert second is None, "the parent holds it as long as it wants"
+    with locks.hold(tmp_path / "lock", 0) as held:
+        assert held is not None
+    assert orphan.is_alive
+    orphan.kill()
 
 
 # -- Mounts, and the doctor ----------------------------------------------------------------------------------------

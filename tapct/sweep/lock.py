@@ -120,9 +120,10 @@ def slurm_job() -> str | None:
 def _read(file: FileIO) -> Attempt | None:
     file.seek(0)
     try:
-        return Attempt(**json.loads(file.read()))
-    except (ValueError, TypeError):  # new, or being written at this moment
+        found = Attempt(**json.loads(file.read()))
+    except (ValueError, TypeError, RecursionError):  # new, being written at this moment, or not ours
         return None
+    return found if isinstance(found.number, int) and isinstance(found.started_at, str) else None
 
 
 def _write(file: FileIO, content: Attempt) -> None:

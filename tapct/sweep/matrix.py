@@ -74,13 +74,13 @@ def table(states: Sequence[State], estimates: Mapping[str, float | None] | None 
         estimates: Minutes by the name of a cell, for those that would run.
     """
     tasks = list(dict.fromkeys(state.task for state in states))
-    grid = Table("", *tasks, box=box.SIMPLE)
+    grid = Table("", *map(escape, tasks), box=box.SIMPLE)
     for column in grid.columns:
         column.no_wrap = True
     by_name = {state.name: state for state in states}
     for label in dict.fromkeys(state.label for state in states):
         cells = (by_name.get(f"{label} on {task}") for task in tasks)
-        grid.add_row(label, *(_cell(state, estimates) for state in cells))
+        grid.add_row(escape(label), *(_cell(state, estimates) for state in cells))
     lines = [_line(state) for state in states if state.status not in ("done", "missing")]
     return Group(grid, *lines, Text(summary(states, estimates), style="bold"))
 

@@ -109,15 +109,15 @@ def state_of(
     recorded = recorded_state(folder, asked, whole=whole)
     if recorded is not None and recorded["status"] == "done":
         return State(**common, **recorded)
-    job = _json(folder / SUBMITTED_FILE)
-    if job and live_jobs is None and (attempt is None or str(job["submitted_at"]) > attempt.started_at):
+    job = _json(folder / SUBMITTED_FILE, job=str, submitted_at=str)
+    if job and live_jobs is None and (attempt is None or job["submitted_at"] > attempt.started_at):
         return State(status="queued", detail=f"slurm job {job['job']}, submitted {job['submitted_at']}", **common)
     if job and job["job"] in (live_jobs or {}):
         detail = f"slurm job {job['job']}, {(live_jobs or {})[job['job']]}, submitted {job['submitted_at']}"
         return State(status="queued", detail=detail, **common)
     if recorded is not None:
         return State(**common, **recorded)
-    failure = _json(folder / FAILURE_FILE)
+    failure = _json(folder / FAILURE_FILE, attempt=int, host=str, time=str, reason=str)
     if attempt is not None and attempt.ended_at is None:
         return State(status="failed", detail=f"{attempt}: {LOST}", **common)
     if failure:
@@ -139,11 +139,11 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
         return {"status": "broken", "detail": f"{error}".splitlines()[0]}
     if not header.complete:
         return {"status": "broken", "detail": f"{path} holds {header.runs} of {header.runs_planned} runs"}
-    about = _json(folder / ABOUT_FILE)
-    ours = about.get("fingerprint") == header.fingerprint and isinstance(about.get("settings"), dict)
+    about = _json(folder / ABOUT_FILE, fingerprint=str, settings=dict, wall_s=float)
+    ours = about.get("fingerprint") == header.fingerprint
     settings = about["settings"] if ours else None
     difference = None if asked is None else _difference(settings, asked)
-    found = {"wall_s": about.get("wall_s") if ours else None, "settings": settings, "older": header.older_protocol}
+    found = {"wall_s": about["wall_s"] if ours else None, "settings": settings, "older": header.older_protocol}
     if difference is not None:
         return {"status": "other", "detail": difference, **found}
     words = f"{header.runs} runs, weights {header.encoder.weights_name}, {header.probe.steps} steps"
@@ -163,10 +163,13 @@ def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str |
     return f"its record is of other settings: {'; '.join(shown)}{' ...' if len(keys) > 3 else ''}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Returns a small file of ours; empty if it is not there or is no JSON."""
+def _json(path: Path, **fields: type) -> dict[str, Any]:
+    """Returns a small file of ours; empty if it is not there, is no JSON, or lacks a field of its type."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    sound = all(isinstance(content.get(name), (kind, int) if kind is float else kind) for name, kind in fields.items())
+    return content if sound else {}

@@ -351,6 +351,25 @@ def test_a_record_of_an_older_schema_is_done_and_said_to_be_older(lab, capsys):
     assert json.loads(capsys.readouterr().out)[0]["older"] == "schema 2"
 
 
+ODD = '{"settings": 1, "job": 7, "number": "x", "host": 1, "pid": 1, "started_at": 2}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", ODD, "[" * 5000])
+def test_files_of_a_cell_that_are_not_ours_end_no_status(content, lab, capsys):
+    assert lab.run("curia", "amos22") == 0
+    for cell in ("curia", "[bold]fmcib"):
+        (lab.results / "amos22" / cell).mkdir(exist_ok=True)
+        for name in ("cell.json", "failure.json", "slurm.json", "cell.lock"):
+            (lab.results / "amos22" / cell / name).write_text(content, encoding="utf-8")
+    capsys.readouterr()
+    assert commands.status(str(lab.results), None, None, watch=False, as_json=False) == 0
+    out = capsys.readouterr().out
+    assert "1 done, 1 to do" in out
+    assert "[bold]fmcib" in out
+    assert lab.run("curia", "amos22", dry_run=True) == 0
+    assert "so its settings are unknown" in capsys.readouterr().out
+
+
 def test_status_and_dry_run_read_no_cases_and_a_run_reads_what_it_leaves_alone(lab, capsys):
     assert lab.run("curia", "amos22") == 0
     path = lab.folder("curia on amos22") / "record.json"
