@@ -82,7 +82,7 @@ def is_held(file: FileIO, path: Path) -> bool:
         # Shared, so that two who look do not see each other, and NFS wants no write permission for it: filelock has
         # no such lock. It ends as the file is closed.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # the latter is what some file systems answer instead
         return True
     except OSError as error:
         _explain(error, path)

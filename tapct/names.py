@@ -14,7 +14,8 @@ def fault(name: str) -> str | None:
         return "is empty"
     if name != name.strip():
         return "begins or ends with a blank"
-    if odd := next((character for character in name if not character.isprintable()), None):
+    if not name.isprintable():
+        odd = next(character for character in name if not character.isprintable())
         return f"holds U+{ord(odd):04X}, which is a control character, turns the direction of writing, or is not seen"
     if len(name) > LONGEST_NAME:
         return f"has {len(name)} characters, more than {LONGEST_NAME}"

@@ -30,6 +30,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def _nothing_into_the_checkout_or_the_home(monkeypatch, tmp_path):
     """Keeps logs and caches with the test."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "logs"))
+    monkeypatch.setenv("RESULTS_ROOT", str(tmp_path / "results"))
     monkeypatch.setenv("TAPCT_CACHE", str(tmp_path / "cache"))
 
 
