@@ -4,35 +4,21 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tapct import names
 from tapct.errors import FeatureError
 from tapct.files import features_folder
+from tapct.records.types import CaseName, Name
 
 MANIFEST_FILE = "pack.json"
 MOST_BYTES = 2**28
 """Of a manifest: one of 100,000 cases has about 50 MB."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _checked(fault: Callable[[str], str | None]) -> AfterValidator:
-    def check(name: str) -> str:
-        if (wrong := fault(name)) is not None:
-            raise ValueError(f"the name {name!r} {wrong}")
-        return name
-
-    return AfterValidator(check)
-
-
-CaseName = Annotated[str, _checked(names.path_fault)]
-Name = Annotated[str, _checked(names.fault)]
 
 
 class _Model(BaseModel):

@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,7 +16,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
-LONGEST_NAME = 100
+from tapct import names
+from tapct.names import LONGEST_NAME
+
 LONGEST_TEXT = 20_000
 LARGEST = 2**63 - 1
 """Whole numbers are those of 64 bits, as tables and other languages have them."""
@@ -48,12 +50,15 @@ def shown(text: str, longest: int = LONGEST_NAME) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
 
 
-def _name(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a name is empty")
-    if odd := next((c for c in text if not c.isprintable()), None):
-        raise ValueError(f"a name holds U+{ord(odd):04X}, which is a control character or cannot be printed")
-    return text
+def _without(fault: Callable[[str], str | None]) -> AfterValidator:
+    """Returns what refuses a name that has a fault."""
+
+    def check(name: str) -> str:
+        if (wrong := fault(name)) is not None:
+            raise ValueError(f"the name {shown(name)!r} {wrong}")
+        return name
+
+    return AfterValidator(check)
 
 
 def _text(text: str) -> str:
@@ -64,17 +69,10 @@ def _text(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_name)]
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), _without(names.fault)]
 """What something is called: printable, without control characters and those that turn the direction of writing."""
 
-
-def _inside(name: str) -> str:
-    if name.startswith(("/", "~")) or "\\" in name or ":/" in name or ".." in name.split("/"):
-        raise ValueError("a case's name leads out of the folder of its files")
-    return name
-
-
-CaseName = Annotated[Name, AfterValidator(_inside)]
+CaseName = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), _without(names.path_fault)]
 """The name of a case, which files are called after: it stays in their folder."""
 
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_TEXT), AfterValidator(_text)]
