@@ -165,13 +165,16 @@ class TaskData(eva.DataModule):
         # eva asks only those of the stage: a missing test scan would show after the training.
         needed = {"test": ["test"], "validate": ["val"]}.get(stage, SPLITS)
         parts = [part for part in self.parts if part.split in needed]
+        if not parts:
+            raise TaskError(f"{self.spec.name}: the split has no cases of '{needed[0]}' to {stage}")
         for part in parts:
             part.validate()
         super().setup(stage)
         if self.pack is not None:
             return
         workers = self.dataloaders.train.num_workers or 0
-        self._accepted = require_sound(parts, workers, self.accept_orientation)
+        # Added up: a record is written in every stage, and must not change from one to the next.
+        self._accepted |= require_sound(parts, workers, self.accept_orientation)
 
     @override
     def train_dataloader(self) -> DataLoader:

@@ -62,14 +62,22 @@ def test_a_mirrored_case_ends_a_run_before_it_starts_and_says_how_to_go_on(root)
 
 @pytest.mark.parametrize("accepted", [["second"], ["all"]])
 def test_a_case_that_is_like_that_is_accepted_by_name_and_recorded(root, accepted):
+    write_split(root / "split.csv", train=["second"], test=["abdomen"])
     turn(root, "second", 0)
     parts = data(root, accept_orientation=accepted)
     parts.setup("fit")
     assert parts.describe()["accepted_orientation"] == {"second": "mirrored"}
+    parts.setup("test")
+    assert parts.describe()["accepted_orientation"] == {"second": "mirrored"}, "the next stage has other cases"
     assert report(root, accept_orientation=accepted)["fail"] == []
     right = data(root, accept_orientation=["abdomen"])
     with pytest.raises(TaskError, match="case second: mirrored"):
         right.setup("fit")
+
+
+def test_without_selection_cases_there_is_nothing_to_validate(root):
+    with pytest.raises(TaskError, match="no cases of 'val'"):
+        data(root).setup("validate")
 
 
 def test_only_cases_of_the_task_can_be_accepted(root):
