@@ -1,7 +1,8 @@
 """Encoder x adaptor: the same stored features under several adaptors, and what the numbers' variance is made of."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from tapct import numeric
 from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import Metric, from_records
+from tapct.leaderboard.inputs import Metric, TaskInputs, from_records
 from tapct.leaderboard.intervals import Estimate, estimate, no_interval
-from tapct.leaderboard.resampling import Resampled, resample
+from tapct.leaderboard.resampling import Resampled, draw_patients, resample
 from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Record
 
@@ -120,7 +121,7 @@ def adaptor_grid(
         cells[model, adaptor] = AdaptorCell(model=model, adaptor=adaptor, estimate=number, seed_spread=spread)
     values = {key: cell.estimate.value for key, cell in cells.items()}
     crossed = _crossed([key for key in keys if key[0] not in controls and values[key] is not None])
-    components, reason = _components(found, keys, crossed, inputs.num_patients)
+    components, reason = _of_crossed(found, keys, crossed, inputs)
     models = sorted({model for model, _ in keys})
     best_first = numeric.best_first([values.get((model, ranked)) for model in models], inputs.sign)
     others = sorted({adaptor for _, adaptor in keys} - {ranked})
@@ -175,64 +176,106 @@ def mean_squares(table: np.ndarray) -> MeanSquares:
     )
 
 
-def _components(
-    found: Resampled, keys: Sequence[Key], crossed: tuple[tuple[str, ...], tuple[str, ...]], patients: int
+def _of_crossed(
+    found: Resampled, keys: Sequence[Key], crossed: tuple[tuple[str, ...], tuple[str, ...]], inputs: TaskInputs
 ) -> tuple[tuple[Component, ...], str | None]:
-    """Returns the components of a complete part of the grid, or why there are none.
-
-    By the method of moments for two crossed factors: a mean square is the sum of what its factor, the interaction,
-    the seeds and the choice of patients put into it. What patients put in is what resampling them puts in (the same
-    patients for all cells, so what makes all of them higher or lower together is no difference between encoders). In
-    resamples it is there twice, and is taken off twice. Components under zero are set to zero.
-    """
+    """Returns the components of the complete part of a grid, or why there are none."""
     if not crossed[0]:
         return (), "fewer than two pretrained encoders have two adaptors in common"
-    resamples = found.draws.shape[2]
+    place = np.array([[keys.index((model, adaptor)) for adaptor in crossed[1]] for model in crossed[0]])
+    counts = draw_patients(inputs.num_patients, found.draws.shape[-1], inputs.key)  # the resamples', once more
+    return variance_components(Resampled(*(of[place] for of in found)), counts)
+
+
+def variance_components(found: Resampled, counts: np.ndarray) -> tuple[tuple[Component, ...], str | None]:
+    """Returns the components of a complete grid of encoders and adaptors, or why there are none.
+
+    By the method of moments for two crossed factors: a mean square is the sum of what its factor, the interaction,
+    the seeds and the choice of patients put into it. What patients put in is taken from how the numbers change without
+    each of them (the jackknife; the same patients for all cells, so what makes all of them higher or lower together is
+    no difference between encoders), and taken off. Components under zero are set to zero.
+
+    Args:
+        found: The metric, of (encoders, adaptors, seeds, ...).
+        counts: (patients, R) how often each patient is in each resample.
+    """
+    patients, resamples = counts.shape
     if why := no_interval(patients, resamples):
         return (), why
-    place = np.array([[keys.index((model, adaptor)) for adaptor in crossed[1]] for model in crossed[0]])
-    value, draws, jackknife = (of[place] for of in found)  # (encoders, adaptors, seeds, ...)
-    defined = ~np.isnan(draws).any(axis=(0, 1, 2))
-    if not defined.any():
-        return (), "no resample defines the metric in every cell"
-    short = patients / (patients - 1)
-    of_cells = draws[..., defined].mean(axis=2)
-    noise = of_cells - of_cells.mean(axis=-1, keepdims=True)
-    taken = MeanSquares(*(short * square.mean() for square in mean_squares(noise)))
-    between = float(short * (noise**2).mean())
-
-    def variances(numbers: np.ndarray, times: int) -> np.ndarray:
-        """Returns (sources, ...) components of (encoders, adaptors, seeds, ...) numbers."""
-        seeds = numbers.shape[2]
-        seed = numeric.variance(numbers, axis=2).mean(axis=(0, 1)) if seeds > 1 else np.zeros(numbers.shape[3:])
-        e, a, both = (got - times * off for got, off in zip(mean_squares(numbers.mean(axis=2)), taken, strict=True))
-        columns, rows = len(crossed[1]), len(crossed[0])
-        parts = [(e - both) / columns, (a - both) / rows, both - seed / seeds, seed, np.full_like(seed, between)]
-        stacked = np.stack(np.broadcast_arrays(*parts))
-        return np.where(stacked <= numeric.TOLERANCE**2, 0.0, stacked)
-
-    whole, drawn, without = variances(value, 1), variances(draws, 2), variances(jackknife, 1)
+    value, draws, jackknife = found
+    if np.isnan(jackknife).any():
+        return (), "too few patients define the metric: without one of them it is undefined in some cell"
+    moves = (patients - 1) * (jackknife.mean(axis=-1, keepdims=True) - jackknife)
+    by_patient = np.stack([*_squares(moves), (moves**2).mean(axis=(0, 1, 2))]) / (patients * (patients - 1))
+    noise = by_patient.sum(axis=1)
+    resampled, left_out = by_patient @ counts, (noise[:, None] - by_patient) * patients / (patients - 1)
+    # A resample has its own choice of patients on top of the sample's: that is taken off as well.
+    whole = _moments(value, noise, noise[-1])
+    drawn = _moments(draws, resampled + noise[:, None], resampled[-1])
+    without = _moments(jackknife, left_out, left_out[-1])
     return tuple(_as_components(whole, drawn, without, patients, one_seed=value.shape[2] == 1)), None
+
+
+def _squares(numbers: np.ndarray) -> np.ndarray:
+    """Returns (4, ...) of (encoders, adaptors, seeds, ...) numbers: mean squares, and the variance over seeds."""
+    seeds = numbers.shape[2]
+    seed = numeric.variance(numbers, axis=2).mean(axis=(0, 1)) if seeds > 1 else np.zeros(numbers.shape[3:])
+    return np.stack([*mean_squares(numbers.mean(axis=2)), seed])
+
+
+def _moments(numbers: np.ndarray, noise: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Returns (sources, ...) components, which may be under zero.
+
+    Args:
+        numbers: (encoders, adaptors, seeds, ...).
+        noise: (5, ...) what patients put into `_squares`, and anything.
+        between: (...) what they put into a number.
+    """
+    rows, columns, seeds = numbers.shape[:3]
+    encoder, adaptor, both, seed = _squares(numbers) - noise[:4]
+    parts = [(encoder - both) / columns, (adaptor - both) / rows, both - seed / seeds, seed, between]
+    return np.stack(parts)
 
 
 def _as_components(
     whole: np.ndarray, drawn: np.ndarray, without: np.ndarray, patients: int, *, one_seed: bool
 ) -> list[Component]:
-    total = whole.sum()
+    """Returns the components as they are shown.
+
+    Intervals are taken before anything is set to zero, and their ends then as the numbers: else a component that is
+    often zero in resamples had none.
+    """
+    totals = [np.maximum(of, 0).sum(axis=0) for of in (whole, drawn, without)]
     components = []
     for row, source in enumerate(SOURCES):
         if one_seed and source == "seed":
             none = Estimate(None, None, None, "one run: what a seed does is part of encoder x adaptor")
             components.append(Component(source=source, sd=none, share=none))
             continue
-        sd = estimate(float(np.sqrt(whole[row])), np.sqrt(drawn[row]), np.sqrt(without[row]), patients, "")
-        if source == "patients":
-            sd = Estimate(sd.value, None, None, "it is what the intervals are made of")
-        if total == 0:
+        part, of_draws, of_jackknife = parts = [_cleared(of[row]) for of in (whole, drawn, without)]
+        sd = estimate(float(part), of_draws, of_jackknife, patients, "")
+        if totals[0] <= numeric.TOLERANCE**2:
             share = Estimate(None, None, None, "nothing varies")
         else:
-            with np.errstate(invalid="ignore"):
-                resampled, left_out = (of[row] / of.sum(axis=0) for of in (drawn, without))
-            share = estimate(float(whole[row] / total), resampled, left_out, patients, "")
-        components.append(Component(source=source, sd=sd, share=share))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                part, of_draws, of_jackknife = (of / total for of, total in zip(parts, totals, strict=True))
+            share = estimate(float(part), of_draws, of_jackknife, patients, "")
+        components.append(
+            Component(source=source, sd=_mapped(sd, lambda v: math.sqrt(max(v, 0))), share=_mapped(share, _as_share))
+        )
     return components
+
+
+def _cleared(variances: np.ndarray) -> np.ndarray:
+    """Returns variances, exactly zero where they are no more than rounding."""
+    return np.where(np.abs(variances) <= numeric.TOLERANCE**2, 0.0, variances)
+
+
+def _as_share(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
+def _mapped(of: Estimate, change: Callable[[float], float]) -> Estimate:
+    """Returns an estimate whose value and ends are changed by a function that keeps their order."""
+    value, low, high = (None if v is None else change(v) for v in (of.value, of.low, of.high))
+    return Estimate(value, low, high, of.reason)
