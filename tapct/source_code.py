@@ -236,10 +236,12 @@ def _spec(name: str) -> ModuleSpec | None:
     return PathFinder.find_spec(name, list(above.submodule_search_locations))
 
 
+@functools.cache
 def version_of(name: str) -> str:
     """Returns the version of an installed distribution without that of its build (2.11.0+cpu, 2.11.0+cu130).
 
-    Before a release the build says which code it is (2.6.0a0+ecf3bae), and stays.
+    Before a release the build says which code it is (2.6.0a0+ecf3bae), and stays. Asked once: a process goes on with
+    the libraries that it began with, and reading their metadata for each key was a quarter of a short session.
     """
     try:
         found = Version(version(name))

@@ -120,9 +120,21 @@ def _path(design: Design, labels: np.ndarray, strengths: Sequence[float]) -> lis
 
 
 def _minimum(turned: np.ndarray, signs: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
+    """Returns where the objective is least.
+
+    Turned features are orthogonal, so that with every probability at one half the curvature along each is known. In
+    units of it L-BFGS needs a tenth of the steps where there are many cases, and comes no less close.
+    """
+    curvature = np.concatenate([[1.0], (turned**2).sum(axis=0) / len(signs)]) / 4
+    curvature[1:] += strength
+    unit = 1 / np.sqrt(curvature)
+
+    def scaled(at: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = _objective(at * unit, turned, signs, strength)
+        return loss, gradient * unit
+
     options = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 0.0, "gtol": GRADIENT}
-    found = minimize(_objective, start, (turned, signs, strength), "L-BFGS-B", jac=True, options=options)
-    return found.x
+    return minimize(scaled, start / unit, method="L-BFGS-B", jac=True, options=options).x * unit
 
 
 def _objective(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
