@@ -18,6 +18,7 @@ from tapct.encoders import EncoderCard, encoder_class, list_encoders, refused_en
 from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
+from tapct.submission import commands as submission_commands
 from tapct.viz import commands as viz_commands
 
 
@@ -264,6 +265,8 @@ COMMANDS: Commands = {
     "status": status,
     "leaderboard": leaderboard,
     "cache": Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
+    "submit": submission_commands.submit,
+    "verify": submission_commands.verify,
     "pack": pack_commands.pack,
     "unpack": pack_commands.unpack,
     "embed": viz_commands.embed,

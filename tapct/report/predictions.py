@@ -79,7 +79,7 @@ class Found:
     @property
     def split(self) -> str:
         """The split that is reported in all runs."""
-        return next(s for s in REPORTED if all(s in run.cases for run in self.record.runs))
+        return reported_split(self.record)
 
     def cases(self, run: RunRecord | None = None) -> dict[str, CaseResult]:
         """Returns the reported cases of a run (the first), by name."""
@@ -89,6 +89,11 @@ class Found:
         """Returns where the files of a run are."""
         folder = self.session / f"run_{run.run}"
         return folder if folder.is_dir() else self.session
+
+
+def reported_split(record: Record) -> str:
+    """Returns the split that a record reports in all runs."""
+    return next(s for s in REPORTED if all(s in run.cases for run in record.runs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +136,9 @@ def predict(
     if record.task.kind != "segmentation":
         raise RecordError(f"{found.path} is of {record.task.name}, a {record.task.kind}: there is nothing to draw")
     head = _head(found, run).to(device)
-    bank, data = _bank(found, device, weights), _data(found, cases, data_root)
+    bank, data = _bank(record, device, weights), chosen_cases(record, cases, data_root)
     bank.fill(data.parts)
-    _check_encoder(found, bank.description())
+    require_encoder(record, bank.description())
     part = data.parts[0]
     predictions = {}
     for index, name in enumerate(part.cases):
@@ -167,12 +172,22 @@ def _head(found: Found, run: RunRecord) -> nn.Module:
     return head.eval()
 
 
-def _data(found: Found, cases: Sequence[str], data_root: str | None) -> TaskData:
-    """Returns the task with these cases alone, by a split of its own: what a case is does not depend on the split."""
-    task, known = found.record.task, found.cases()
+def chosen_cases(record: Record, cases: Sequence[str], data_root: str | None) -> TaskData:
+    """Returns the task with these cases alone, by a split of its own: what a case is does not depend on the split.
+
+    Args:
+        record: The record.
+        cases: Reported cases.
+        data_root: Folder that holds one folder per task; None for a task that ships with its data.
+
+    Raises:
+        RecordError: If the record does not report a case.
+        TaskError: If the data is not there.
+    """
+    task, known = record.task, {case.case: case for case in record.runs[0].cases[reported_split(record)]}
     if missing := [case for case in cases if case not in known]:
-        raise RecordError(f"{found.path} reports no case '{missing[0]}'")
-    table = SplitTable.of([(case, known[case].patient, "test") for case in cases], "chosen", where=str(found.path))
+        raise RecordError(f"the record reports no case '{missing[0]}'")
+    table = SplitTable.of([(case, known[case].patient, "test") for case in cases], "chosen", where="the record")
     settings: dict[str, Any] = {"options": task.options}
     if task.perturbation:
         settings["perturbation"] = task.perturbation
@@ -182,10 +197,10 @@ def _data(found: Found, cases: Sequence[str], data_root: str | None) -> TaskData
         return TaskData(task.name, data_root, split_file=str(split), **settings)
 
 
-def _bank(found: Found, device: torch.device, weights: str | None) -> FeatureBank:
-    probe = found.record.probe
+def _bank(record: Record, device: torch.device, weights: str | None) -> FeatureBank:
+    probe = record.probe
     return FeatureBank(
-        rebuilt_encoder(found, weights),
+        rebuilt_encoder(record, weights),
         TensorStore(features_folder()),
         dtype=probe.feature_dtype or "bf16",
         overlap=probe.window_overlap,
@@ -194,16 +209,17 @@ def _bank(found: Found, device: torch.device, weights: str | None) -> FeatureBan
     )
 
 
-def rebuilt_encoder(found: Found, weights: str | None = None) -> Encoder:
+def rebuilt_encoder(record: Record, weights: str | None = None, precision: str | None = None) -> Encoder:
     """Returns the encoder of a record with its options, without building its network yet.
 
     Args:
-        found: The record.
-        weights: The file of its weights, which a record names without its folder; by default the published ones (an
-            older record may say where they were).
+        record: The record.
+        weights: The file of its weights, which a record names without its folder, or "random"; by default the
+            published ones (an older record may say where they were).
+        precision: By default as the record asked for it.
     """
-    about = found.record.encoder
-    name, options = about.card.name, dict[str, Any](deferred=True, precision=about.precision or "auto")
+    about = record.encoder
+    name, options = about.card.name, dict[str, Any](deferred=True, precision=precision or about.precision or "auto")
     if about.is_random:
         weights = RANDOM
     elif weights is None and Path(about.weights).is_absolute() and Path(about.weights).is_file():
@@ -225,20 +241,29 @@ def _is_hash(setting: Any) -> bool:
     return isinstance(setting, dict) and bool({"tensor", "array", "file", "folder"} & setting.keys())
 
 
-def _check_encoder(found: Found, description: dict[str, Any]) -> None:
-    about = found.record.encoder
+def require_encoder(record: Record, description: dict[str, Any]) -> None:
+    """Refuses an encoder that is not the record's.
+
+    Args:
+        record: The record.
+        description: What the encoder says of itself.
+
+    Raises:
+        RecordError: If its class, settings or weights differ.
+    """
+    about = record.encoder
     if about.identity is not None:
-        _check_settings(found, about.identity, description["identity"])
+        _check_settings(record, about.identity, description["identity"])
     expected, there = about.weights_sha256 or "none", description["weights_sha256"] or "none"
     if there != expected:
         raise RecordError(
-            f"{found.path} was made with other weights of {about.card.name} than those here "
+            f"the record was made with other weights of {about.card.name} than those here "
             f"(sha256 {expected[:12]}... and {there[:12]}...): name its file, --weights {about.card.name}=PATH "
             f"(it was called {about.weights_name})"
         )
 
 
-def _check_settings(found: Found, expected: IdentityRecord, there: dict[str, Any]) -> None:
+def _check_settings(record: Record, expected: IdentityRecord, there: dict[str, Any]) -> None:
     """Refuses an encoder of another class or other settings than the record's; older records do not say."""
     known = {"class": expected.cls, **expected.settings}
     ours = without_folders(json.loads(json.dumps({"class": there["class"], **there["settings"]})))
@@ -246,7 +271,7 @@ def _check_settings(found: Found, expected: IdentityRecord, there: dict[str, Any
     if differing:
         key = differing[0]
         raise RecordError(
-            f"{found.path} was made with another {', '.join(differing)} of {found.record.encoder.card.name} than "
+            f"the record was made with another {', '.join(differing)} of {record.encoder.card.name} than "
             f"can be had here: {key} was {known.get(key)}, and is {ours.get(key)}"
         )
 

@@ -118,17 +118,26 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """Returns the number of cases in (train, val, test), known without the data."""
         if cls.split_pin is not None:
             return cls.split_pin.counts
+        table = cls.shipped_split()
+        assert table is not None
+        return table.counts["train"], table.counts["val"], table.counts["test"]
+
+    @classmethod
+    def shipped_split(cls) -> SplitTable | None:
+        """Returns the task's own split where it ships; None of one that is derived from the release's label file."""
+        if cls.split_pin is not None:
+            return None
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        counts = SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded).counts
-        return counts["train"], counts["val"], counts["test"]
+        return SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded)
 
     @classmethod
     def shipped_split_sha256(cls) -> str:
         """Returns the hash of the task's own split, as records hold it, known without the data."""
-        if cls.split_pin is not None:
-            return cls.split_pin.sha256
-        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        return SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded).sha256
+        table = cls.shipped_split()
+        if table is not None:
+            return table.sha256
+        assert cls.split_pin is not None
+        return cls.split_pin.sha256
 
     def derive_split(self) -> SplitTable:
         """Returns the split of a release whose list of cases may not be passed on, from its label file."""

@@ -1,0 +1,187 @@
+"""Encoding a few cases of a submission again: the only check that a consistent lie about per-case values does not pass.
+
+Scans, weights and heads are what the record names; what comes out is compared with what it says. The cases are chosen
+by its fingerprint, which whoever writes the record cannot choose freely, and by a word that whoever verifies may add.
+"""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tapct.checks import Check
+from tapct.errors import TapctError
+from tapct.features import EncodedCase, FeatureBank, TensorStore
+from tapct.metrics import confusion_matrix, dice_per_class, surface_metrics
+from tapct.probes import ClassificationProbe, SegmentationProbe
+from tapct.probes.dense import predict_labels
+from tapct.records import CaseResult, Record, RunRecord
+from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_encoder
+from tapct.submission.folder import Submission
+from tapct.volumes import LinearMap
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a number may differ by when it is computed again, on another machine.
+
+    Attributes:
+        dice: Of Dice and NSD, absolute.
+        logit: Of logits, absolute; of one above 1 a share of it.
+    """
+
+    dice: float
+    logit: float
+
+
+TOLERANCES = {"fp32": Tolerance(dice=0.005, logit=0.02), "bf16": Tolerance(dice=0.02, logit=0.1)}
+"""By the precision of the encoder. Kernels of other machines sum in another order, which moves features by a rounding
+(2**-24 in fp32, 2**-8 in bf16) of each layer, and by one of the dtype that they are stored in (2**-8 in bf16); a voxel
+whose two best classes are that close turns. docs/submit-a-result.md has what was measured."""
+
+_MEND = "ask who submitted it for a run on the published weights and the release's own scans"
+
+
+def recompute(
+    submission: Submission, count: int, *, data_root: str | None, weights: str | None, salt: str, device: torch.device
+) -> Iterator[Check]:
+    """Yields a check for each case that is encoded again.
+
+    Args:
+        submission: The submission.
+        count: Cases.
+        data_root: Folder that holds one folder per task; None for a task that ships with its data.
+        weights: The file of the encoder's weights; None for the published ones.
+        salt: Chooses the cases together with the fingerprint.
+        device: Where to compute.
+    """
+    record = submission.record
+    names = chosen(record, count, salt)
+    precision = record.encoder.precision_used or "fp32"
+    tolerance = TOLERANCES.get(precision, TOLERANCES["bf16"])
+    try:
+        heads = {run.run: _head(submission, run) for run in record.runs}
+        for case in _encoded(record, names, data_root, weights, device):
+            yield _compared(record, heads, case, tolerance)
+    except TapctError as error:
+        yield Check("fail", "recompute", str(error), _MEND)
+
+
+def chosen(record: Record, count: int, salt: str) -> list[str]:
+    """Returns the cases to encode again: the same for everybody who knows record and salt."""
+    names = [case.case for case in record.runs[0].cases["test"]]
+    by_hash = {name: hashlib.sha256(f"{record.fingerprint}{salt}{name}".encode()).hexdigest() for name in names}
+    return sorted(names, key=by_hash.__getitem__)[:count]
+
+
+def _encoded(
+    record: Record, names: list[str], data_root: str | None, weights: str | None, device: torch.device
+) -> Iterator[EncodedCase]:
+    """Yields cases, encoded now: what is stored here is not asked."""
+    encoder = rebuilt_encoder(record, weights, precision=record.encoder.precision_used)
+    data = chosen_cases(record, names, data_root)
+    with tempfile.TemporaryDirectory() as folder:
+        bank = FeatureBank(
+            encoder,
+            TensorStore(folder),
+            dtype=record.probe.feature_dtype or "bf16",
+            overlap=record.probe.window_overlap,
+            fit_windows=record.probe.fit_windows,
+            device=device,
+        )
+        bank.fill(data.parts)
+        require_encoder(record, bank.description())
+        for index in range(len(data.parts[0])):
+            yield bank.case(data.parts[0], index).to(device)
+
+
+def _head(submission: Submission, run: RunRecord) -> nn.Module:
+    record, state = submission.record, submission.head(run)
+    probe = _probe(record)
+    head = probe.head_of(state) if probe.is_solved else probe.build_head(list(record.task.classes))
+    head.load_state_dict(state)
+    return head.eval()
+
+
+def _probe(record: Record) -> SegmentationProbe | ClassificationProbe:
+    encoder = rebuilt_encoder(record, "random")
+    if record.task.kind == "segmentation":
+        return SegmentationProbe(encoder)
+    return ClassificationProbe(encoder, adaptor=record.probe.adaptor or "abmil")
+
+
+def _compared(record: Record, heads: Mapping[int, nn.Module], case: EncodedCase, tolerance: Tolerance) -> Check:
+    """Compares what every head gives a case with what its run says of it."""
+    segments = record.task.kind == "segmentation"
+    limit, again = (tolerance.dice, _dice) if segments else (tolerance.logit, _logits)
+    found: list[tuple[float, str]] = []
+    for run in record.runs:
+        said = next(one for one in run.cases["test"] if one.case == case.name)
+        for name, (now, then) in again(record, heads[run.run].to(case.target.device), case, said).items():
+            allowed = limit if segments else limit * max(1.0, abs(then or 0.0))
+            words = f"{name} of run {run.run} is {_number(now)}, and the record says {_number(then)}"
+            found.append((_apart(now, then) / allowed, f"{words} (allowed: {allowed:.2g} apart)"))
+    worst, words = max(found)
+    if worst == 0:
+        return Check("ok", f"recompute {case.name}", f"{len(found)} numbers are the same")
+    if worst <= 1:
+        return Check("ok", f"recompute {case.name}", f"{len(found)} numbers agree; at worst {words}")
+    return Check("fail", f"recompute {case.name}", f"made again, {words}", _MEND)
+
+
+def _apart(found: float | None, wanted: float | None) -> float:
+    if found is None or wanted is None:
+        return 0.0 if found is wanted else math.inf
+    return abs(found - wanted)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+Pairs = dict[str, tuple[float | None, float | None]]
+"""What came out and what the record says, by name."""
+
+
+def _dice(record: Record, head: nn.Module, case: EncodedCase, said: CaseResult) -> Pairs:
+    features, classes = case.features, list(record.task.classes)
+    assert case.labels is not None
+    pairs: Pairs = {}
+    with torch.inference_mode():
+        logits = head(features.map)
+        for protocol, grid, labels in (
+            ("native", features.native_grid, case.target),
+            ("paper", features.encoder_grid, case.labels),
+        ):
+            predicted = predict_labels(logits, LinearMap.between(features.feature_grid, grid))
+            dice = dice_per_class(confusion_matrix(predicted, labels, len(classes)).cpu().numpy())
+            pairs |= _pairs(f"{protocol} Dice", classes, dice, (said.dice or {}).get(protocol))  # type: ignore[call-overload]
+            if protocol == "native":
+                tolerance_mm = record.probe.nsd_tolerance_mm or 0.0
+                surfaces = surface_metrics(predicted, labels, len(classes), grid.affine, tolerance_mm)
+                pairs |= _pairs("NSD", classes, surfaces.nsd, said.nsd)
+    return pairs
+
+
+def _pairs(what: str, classes: list[str], found: object, said: Mapping[str, float | None] | None) -> Pairs:
+    values = list(found)[1:]  # type: ignore[call-overload]
+    return {
+        f"{what} of {name}": (None if math.isnan(value) else float(value), (said or {}).get(name))
+        for name, value in zip(classes[1:], values, strict=True)
+    }
+
+
+def _logits(record: Record, head: nn.Module, case: EncodedCase, said: CaseResult) -> Pairs:
+    probe = _probe(record)
+    assert isinstance(probe, ClassificationProbe)
+    with torch.inference_mode():
+        logits = probe.logits(head, case).tolist()
+    pairs: Pairs = {}
+    for place, (name, value) in enumerate(zip(record.task.classes, logits, strict=True)):
+        pairs[f"logit of {name}"] = value, (said.logits or {}).get(name)
+        pairs[f"target of {name}"] = float(case.target.flatten()[place]), (said.target or {}).get(name)
+    return pairs

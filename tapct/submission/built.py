@@ -1,0 +1,119 @@
+"""The encoder of a record against the one that its name builds here: a card's lie shows in the network."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from tapct.checks import Check
+from tapct.encoders import Encoder, encoder_class, list_encoders
+from tapct.encoders.identity import identity
+from tapct.errors import TapctError
+from tapct.features.extract import fitted_window
+from tapct.records import Record
+from tapct.records.paths import without_folders
+from tapct.report.predictions import rebuilt_encoder
+from tapct.volumes import Size
+
+TEXTS = ("pretraining_data", "reference", "weights")
+"""Of a card, what is about the encoder and not it: another release may say more."""
+
+_MEND = "say what the encoder is: the record of a run of the installed encoder does"
+
+
+def checks(record: Record) -> Iterator[Check]:
+    """Yields the checks of a record's encoder, built with random weights, on one window of air."""
+    name = record.encoder.card.name
+    if name not in list_encoders():
+        yield from _unknown(record)
+        return
+    try:
+        encoder_class(name)("random", deferred=True)
+    except (TapctError, ImportError) as error:
+        yield Check("warn", "encoder", f"not checked: {name} cannot be built here ({error})", "install what it needs")
+        return
+    newer = None
+    try:
+        encoder = rebuilt_encoder(record, "random")
+        encoder.materialise()
+        wrong = [*_of_card(record, encoder), *_of_network(record, encoder)]
+        newer = _of_identity(record, encoder)
+    except Exception as error:  # noqa: BLE001 whatever settings of a stranger make of a constructor
+        wrong = [f"with its settings {name} cannot be built: {type(error).__name__}: {error}"]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        yield Check("fail", "encoder", f"{wrong[0]}{more}", _MEND)
+    else:
+        yield Check("ok", "encoder", "card and network are those of the installed encoder")
+    if newer:
+        yield Check("warn", "encoder code", newer, "compare with the release that the record names, or --recompute")
+
+
+def _unknown(record: Record) -> Iterator[Check]:
+    card, about = record.encoder.card, record.encoder.identity
+    for name in list_encoders():
+        try:
+            cls = encoder_class(name)
+        except TapctError:
+            continue
+        if about is not None and about.cls == f"{cls.__module__}.{cls.__qualname__}" and not _is_exported(cls):
+            yield Check("fail", "encoder", f"'{card.name}' is {name} under another name, by its class", _MEND)
+            return
+        if card.display_name == cls.card.display_name:
+            yield Check("fail", "encoder", f"'{card.name}' is shown as {card.display_name}, which is {name}", _MEND)
+            return
+    yield Check(
+        "warn",
+        "encoder",
+        f"not checked: {card.name} is not installed here",
+        "install its package, which registers it as an entry point, and verify again",
+    )
+
+
+def _is_exported(cls: type[Encoder]) -> bool:
+    """Whether many encoders are of this class, each named by its folder."""
+    from tapct.encoders.exported import Exported
+
+    return cls is Exported
+
+
+def _of_card(record: Record, encoder: Encoder) -> Iterator[str]:
+    there, ours = record.encoder.card.content(), json.loads(json.dumps(asdict(encoder.card)))
+    for key in ours:
+        if key not in TEXTS and there.get(key) != ours[key]:
+            yield f"the card says {key} {there.get(key)}, and that of {encoder.card.name} is {ours[key]}"
+
+
+def _of_network(record: Record, encoder: Encoder) -> Iterator[str]:
+    """Yields what the built network does otherwise than the record's card says."""
+    card = record.encoder.card
+    parameters = sum(p.numel() for p in encoder.network.parameters())
+    for what, said in (("parameters", record.encoder.parameters), ("num_params of the card", card.num_params)):
+        if said is not None and said != parameters:
+            yield f"it has {parameters:,} parameters, and {what} says {said:,}"
+    window = fitted_window(encoder, Size(*encoder.card.feature_stride))
+    features = encoder(torch.full((1, 1, *window), -1000.0))
+    cells = tuple(features.map.shape[2:])
+    stride = tuple(n // c for n, c in zip(window, cells, strict=True))
+    measured: dict[str, tuple[Any, Any]] = {
+        "feature_stride": (tuple(card.feature_stride), stride),
+        "feature_dim": (card.feature_dim, features.map.shape[1]),
+        "embedding_dim": (card.embedding_dim, features.embedding.shape[1]),
+        "has_cls": (card.has_cls, features.cls is not None),
+    }
+    for what, (said, found) in measured.items():
+        if said != found:
+            yield f"the card says {what} {said}, and the network has {found}"
+
+
+def _of_identity(record: Record, encoder: Encoder) -> str | None:
+    """Returns in what the record's encoder differs from the installed one that a release may change."""
+    about = record.encoder.identity
+    if about is None:
+        return "the record does not say which class and source its encoder is of"
+    who = without_folders(json.loads(json.dumps(identity(encoder, torch.device("cpu")))))
+    if about.cls != who["class"]:
+        return f"its class is {about.cls}, and here {who['class']}"
+    return None if about.code_sha256 == who["code_sha256"] else "its adapter's source is not the one that is installed"

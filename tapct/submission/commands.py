@@ -1,0 +1,104 @@
+"""What `tapct submit` and `tapct verify` do."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tapct import checks
+from tapct.checks import Check
+from tapct.errors import RecordError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def submit(record: str, out: str, demonstration: bool = False) -> int:
+    """Puts a result together as one folder that a pull request can carry.
+
+    Args:
+        record: The record.json of a finished cell, with its runs beside it; or the folder that it is in.
+        out: Folder of submissions; the result goes into OUT/TASK/ENCODER-FINGERPRINT.
+        demonstration: Also a demonstration, such as the quickstart, to try this out.
+
+    Returns:
+        The exit status: 1 if a maintainer's check would refuse it; nothing is left then.
+    """
+    from tapct.report.predictions import Found
+    from tapct.submission import folder
+
+    place = folder.submit(Found.at(Path(record)), Path(out), demonstration=demonstration)
+    found = list(_checks(place))
+    checks.print_table(found)
+    if checks.exit_status(found):
+        shutil.rmtree(place)
+        print("Nothing was written: see what to do.")
+        return 1
+    print(f"{place} is ready. What to do next:")
+    print("1. Look at its README.md: a reviewer sees that. The other files hold the names of cases and patients.")
+    print(f"2. Copy {place.parent.name}/{place.name} into your fork of the results repository; open a pull request.")
+    print("3. Its CI runs `tapct verify`; somebody who has the scans adds --recompute 3.")
+    return 0
+
+
+def verify(
+    folders: list[str],
+    recompute: int = 0,
+    data_root: str | None = None,
+    weights: str | None = None,
+    salt: str = "",
+    json: bool = False,
+) -> int:
+    """Checks submitted results: what each says of itself, and with --recompute what comes out of the scans again.
+
+    Args:
+        folders: Submissions, or folders with submissions in them.
+        recompute: Encode so many cases of each again, and compare.
+        data_root: Folder that holds one folder per task, for --recompute; not for a task that ships with its data.
+        weights: File of the encoder's weights, for --recompute; by default the published ones.
+        salt: A word that chooses which cases are encoded again, together with the record's fingerprint.
+        json: Print JSON instead of tables.
+
+    Returns:
+        The exit status: 1 if a check fails.
+    """
+    from tapct.submission.folder import submissions_below
+
+    if recompute < 0:
+        raise RecordError(f"--recompute takes a number of cases, not {recompute}")
+    places = [place for folder in folders for place in submissions_below(Path(folder))]
+    found: dict[str, list[Check]] = {}
+    for place in dict.fromkeys(places):
+        found[str(place)] = list(_checks(place, recompute, data_root, weights, salt))
+        if not json:
+            checks.print_table(found[str(place)], title=str(place))
+    if json:
+        checks.print_json({place: checks.as_json(of) for place, of in found.items()})
+    else:
+        failed = sum(checks.exit_status(of) for of in found.values())
+        print(f"{len(found) - failed} of {len(found)} submissions hold")
+    return checks.exit_status(check for of in found.values() for check in of)
+
+
+def _checks(
+    place: Path, count: int = 0, data_root: str | None = None, weights: str | None = None, salt: str = ""
+) -> Iterator[Check]:
+    from tapct.submission import again, rules
+    from tapct.submission.folder import Submission
+
+    try:
+        submission = Submission.read(place)
+    except RecordError as error:
+        yield Check("fail", "record", str(error), "submit the record as `tapct run` or `eva fit` wrote it")
+        return
+    record = submission.record
+    yield Check("ok", "record", f"valid, fingerprint {record.fingerprint[:12]}, {len(record.runs)} runs")
+    yield from rules.verify(submission)
+    if count:
+        yield from again.recompute(submission, count, data_root=data_root, weights=weights, salt=salt, device=_device())
+
+
+def _device() -> "torch.device":
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,305 @@
+"""What a submission must hold: each rule looks at one thing, and yields what is wrong with it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tapct import flags, numeric
+from tapct.checks import Check, Status
+from tapct.errors import RecordError, TapctError
+from tapct.leaderboard.official import why_own
+from tapct.metrics.classification import of_labels
+from tapct.metrics.dice import summarise
+from tapct.records import CASES_FILE, CaseResult, Record, read_cases, to_table
+from tapct.records.cases import CLASS_METRICS
+from tapct.records.paths import without_folders
+from tapct.submission import built
+from tapct.submission.folder import README_FILE, Submission, files_of, head_name, plain_files, readme
+from tapct.tasks import SPLITS, list_tasks, task_class
+
+LOSS = "AverageLoss"
+LOSS_TOLERANCE = 1e-5
+"""Of a loss, which is summed in float32, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule.
+
+    Attributes:
+        name: What it looks at.
+        look: Yields what is wrong with it.
+        sound: What is so where nothing is wrong.
+        mend: What to do about it.
+        otherwise: What it is where something is wrong.
+    """
+
+    name: str
+    look: Callable[[Submission], Iterator[str]]
+    sound: str
+    mend: str
+    otherwise: Status = "fail"
+
+    def check(self, submission: Submission) -> Check:
+        """Returns what was found, the first of it and how much more there is."""
+        try:
+            wrong = list(self.look(submission))
+        except TapctError as error:
+            wrong = [str(error)]
+        if not wrong:
+            return Check("ok", self.name, self.sound)
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return Check(self.otherwise, self.name, f"{wrong[0]}{more}", self.mend)
+
+
+def verify(submission: Submission) -> Iterator[Check]:
+    """Yields the checks of a submission whose record could be read."""
+    for rule in RULES:
+        yield rule.check(submission)
+    yield from built.checks(submission.record)
+
+
+# -- The folder --------------------------------------------------------------------------------------------
+
+
+def _files(submission: Submission) -> Iterator[str]:
+    there, wanted = dict(plain_files(submission.folder)), files_of(submission.record)
+    yield from (f"{name!r} is not there" for name in sorted(wanted - set(there)))
+    yield from (f"{name!r} is no part of a submission" for name in sorted(set(there) - wanted))
+
+
+def _runs(submission: Submission) -> Iterator[str]:
+    record = submission.record
+    if not record.complete:
+        yield f"it holds {len(record.runs)} of {record.runs_planned} runs"
+    if record.older_protocol is not None:
+        yield f"it is of an older protocol: {record.older_protocol}"
+    for place, run in enumerate(record.runs):
+        if run.run != place:
+            yield f"run {place} is missing"
+        if record.probe.seed is not None and run.seed != record.probe.seed + run.run:
+            yield f"run {run.run} has the seed {run.seed}, and should have {record.probe.seed + run.run}"
+        if "test" not in run.cases:
+            yield f"run {run.run} reports no test cases"
+
+
+def _standing(submission: Submission) -> Iterator[str]:
+    record = submission.record
+    if (why := why_own(record)) is not None:
+        yield f"it is not comparable with the shipped protocol: {why}"
+
+
+def _notice(submission: Submission) -> Iterator[str]:
+    record = submission.record
+    if record.notice is not None:
+        yield record.notice
+    if record.feature_pack is not None:
+        yield f"its features come from a pack ({record.feature_pack.sha256[:12]}), and not from scans"
+
+
+def _table(submission: Submission) -> Iterator[str]:
+    table, wanted = read_cases(submission.record, submission.folder), to_table(submission.record)
+    if table.schema != wanted.schema:
+        yield f"{CASES_FILE} has other columns than a table of cases"
+    elif table.num_rows != wanted.num_rows:
+        yield f"{CASES_FILE} has {table.num_rows:,} rows, and the record {wanted.num_rows:,}"
+    else:
+        names = [name for name in wanted.column_names if not table[name].equals(wanted[name])]
+        yield from (f"{CASES_FILE} has another {name} than the record" for name in names)
+
+
+def _readme(submission: Submission) -> Iterator[str]:
+    path = submission.folder / README_FILE
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != readme(submission.record):
+        yield f"{README_FILE} is not what the record says"
+
+
+def _places(submission: Submission) -> Iterator[str]:
+    content = submission.record.content()
+    if without_folders(content) != content:
+        yield "the record names a folder of somebody's machine"
+
+
+# -- The numbers -------------------------------------------------------------------------------------------
+
+
+def _metrics(submission: Submission) -> Iterator[str]:
+    for run in submission.record.runs:
+        for split, cases in run.cases.items():
+            there, made = run.metrics.get(split, {}), expected_metrics(cases)
+            for name in [*made, *(name for name in there if name not in made)]:
+                found, wanted = there.get(name), made.get(name)
+                where = f"run {run.run}, {split}/{name}"
+                if found is None or wanted is None:
+                    if wanted is not None:
+                        yield f"{where} is not there, and is {wanted:.6g} by its cases"
+                    if found is not None:
+                        yield f"{where} is {found:.6g}, which its cases do not give"
+                elif not _agree(name, found, wanted):
+                    yield f"{where} is {found:.6g}, and {wanted:.6g} by its cases"
+
+
+def _agree(name: str, found: float, wanted: float) -> bool:
+    if name == LOSS:
+        return abs(found - wanted) <= LOSS_TOLERANCE * max(1, abs(wanted))
+    return bool(numeric.equal(found, wanted))
+
+
+def expected_metrics(cases: Sequence[CaseResult]) -> dict[str, float]:
+    """Returns the metrics of a split by its cases, as eva logs them: those that are defined."""
+    means = {LOSS: math.fsum(case.loss for case in cases) / len(cases)}
+    if any(case.dice is None for case in cases):
+        logits, targets = (
+            np.array([list((of or {}).values()) for of in rows])
+            for rows in ([case.scores for case in cases], [case.target for case in cases])
+        )
+        return _defined(means | of_labels(logits, targets))
+    undefined = {}
+    for metric in CLASS_METRICS:
+        rows = [row for case in cases if (row := case.by_class(metric)) is not None]
+        if rows:
+            values = [[math.nan, *(math.nan if v is None else v for v in row.values())] for row in rows]
+            summary = summarise(np.array(values))
+            means |= summary.means(metric)
+            undefined[metric] = summary.undefined_cells
+    if "nsd_native" in undefined and "hd95_mm_native" in undefined:
+        means["hd95_mm_native_one_sided"] = float(undefined["hd95_mm_native"] - undefined["nsd_native"])
+    return _defined(means)
+
+
+def _defined(means: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in means.items() if not math.isnan(value)}
+
+
+def _cases(submission: Submission) -> Iterator[str]:
+    """Yields what cannot be of a case by itself, and what differs between runs though no seed decides it."""
+    record = submission.record
+    first = {(split, case.case): case for split, cases in record.runs[0].cases.items() for case in cases}
+    for run in record.runs:
+        seen = {(split, case.case): case for split, cases in run.cases.items() for case in cases}
+        if list(seen) != list(first):
+            yield f"runs 0 and {run.run} are of other cases, or in another order"
+        for (split, name), case in seen.items():
+            where = f"run {run.run}, {split} case {name}"
+            yield from (f"{where}: {wrong}" for wrong in _wrong_with(case, record))
+            if (other := first.get((split, name))) is not None and _given(case) != _given(other):
+                yield f"{where} has another patient, reference or size than in run 0"
+
+
+def _given(case: CaseResult) -> tuple[object, ...]:
+    return case.patient, case.target, case.reference_voxels, case.voxels, case.padding_voxels
+
+
+def _wrong_with(case: CaseResult, record: Record) -> Iterator[str]:
+    kind = record.task.kind
+    if kind == "classification":
+        if case.logits is None or case.target is None:
+            yield "it has no logits or targets"
+        elif not list(case.logits) == list(case.target) == list(record.task.classes):
+            yield "its logits or targets are not of the task's classes"
+        elif abs(case.loss - _cross_entropy(case)) > LOSS_TOLERANCE * max(1, case.loss):
+            yield f"its loss is {case.loss:.6g}, and {_cross_entropy(case):.6g} by its logits"
+        return
+    if case.dice is None or case.nsd is None or case.hd95_mm is None or case.reference_voxels is None:
+        yield "it has no Dice, NSD, HD95 or voxels of the reference"
+        return
+    if any(list(row) != list(record.task.classes[1:]) for row in case.dice.values()):
+        yield "its Dice is not of the task's classes"
+    for name, dice in case.dice["native"].items():
+        voxels, nsd, hd95 = case.reference_voxels.get(name), case.nsd.get(name), case.hd95_mm.get(name)
+        if dice is None and voxels:
+            yield f"{name} has {voxels:,} voxels in the reference, and no Dice"
+        if dice and not voxels:
+            yield f"{name} has Dice {dice:.3g}, and no voxel in the reference"
+        if (dice is None) != (nsd is None):
+            yield f"{name} has one of Dice and NSD without the other"
+        if hd95 is not None and (dice is None or not voxels):
+            yield f"{name} has HD95 {hd95:.3g}, and is in only one of prediction and reference"
+        if dice and hd95 is None:
+            yield f"{name} has Dice {dice:.3g} and no HD95"
+    if case.voxels is not None and sum(case.reference_voxels.values()) > case.voxels:
+        yield "its reference has more voxels than its scan"
+
+
+def _cross_entropy(case: CaseResult) -> float:
+    """Returns the mean binary cross-entropy of a case's logits."""
+    z, t = (np.array(list((of or {}).values()), dtype=np.float64) for of in (case.logits, case.target))
+    return float(np.mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))))
+
+
+def _task(submission: Submission) -> Iterator[str]:
+    of = submission.record.task
+    if of.name not in list_tasks():
+        yield f"there is no task '{of.name}' here"
+        return
+    dataset = task_class(of.name)
+    spec = dataset.spec
+    table = dataset.shipped_split()
+    pairs = {
+        "version": (of.version, spec.version),
+        "kind": (of.kind, spec.kind),
+        "metric": (of.metric, spec.metric),
+        "classes": (tuple(of.classes), tuple(spec.classes)),
+        "split": (of.split_sha256, dataset.shipped_split_sha256()),
+        "notice": (submission.record.notice, spec.notice),
+    }
+    for what, (found, wanted) in pairs.items():
+        if found != wanted:
+            yield f"its {what} is {_shown(found)}, and that of {of.name} {_shown(wanted)}"
+    counts: dict[str, int] = dict(zip(SPLITS, dataset.split_counts(), strict=True))
+    cases_of: dict[str, dict[str, str]] = {split: dict(cases) for split, cases in table.cases.items()} if table else {}
+    for run in submission.record.runs:
+        for split, cases in run.cases.items():
+            if len(cases) != counts[split]:
+                yield f"run {run.run} reports {len(cases)} '{split}' cases, and the split has {counts[split]}"
+            elif table is not None and {c.case: c.patient for c in cases} != cases_of[split]:
+                yield f"run {run.run} reports other '{split}' cases or patients than the split has"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return f"{text[:60]}..." if len(text) > 60 else text
+
+
+def _heads(submission: Submission) -> Iterator[str]:
+    record = submission.record
+    for run in record.runs:
+        try:
+            state = submission.head(run)
+        except RecordError as error:
+            yield str(error)
+            continue
+        if not all(bool(torch.isfinite(tensor.double()).all()) for tensor in state.values()):
+            yield f"{head_name(run)} holds values that are not finite"
+        if record.task.kind == "segmentation":
+            wanted = (len(record.task.classes), record.encoder.card.feature_dim)
+            if set(state) != {"weight", "bias"} or tuple(state["weight"].shape[:2]) != wanted:
+                yield f"{head_name(run)} is no linear head of {wanted[1]} channels and {wanted[0]} classes"
+
+
+def _flags(submission: Submission) -> Iterator[str]:
+    there = {flag.id for flag in submission.record.flags}
+    missing = dict.fromkeys(flag.id for flag in flags.own_flags(submission.record) if flag.id not in there)
+    yield from (f"the flag {flag} was taken off" for flag in missing)
+
+
+_AGAIN = "put the submission together again: `tapct submit RECORD -o DIR`"
+_CELL = "run the cell again with the shipped config, and submit its record as it is"
+
+RULES = (
+    Rule("files", _files, "record, table, heads and page, nothing else", _AGAIN),
+    Rule("runs", _runs, "every planned run is there, with its seed", _CELL),
+    Rule("protocol", _standing, "comparable with the shipped protocol", _CELL),
+    Rule("notice", _notice, "no demonstration, own features", "it is never ranked among others", "warn"),
+    Rule("table", _table, "the cases are those of the record", _AGAIN),
+    Rule("metrics", _metrics, "every metric is that of its cases", _CELL),
+    Rule("cases", _cases, "what each case says can be true", _CELL),
+    Rule("task", _task, "task, split and cases are the shipped ones", _CELL),
+    Rule("heads", _heads, "each head is the one that its run reports", _AGAIN),
+    Rule("flags", _flags, "no flag was taken off", _AGAIN),
+    Rule("paths", _places, "no folder of a machine is named", _AGAIN),
+    Rule("page", _readme, "it says what the record says", _AGAIN),
+)
