@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -126,10 +127,17 @@ class Task:
         models = self.summaries[protocol].models if self.summaries else ()
         return next((each for each in models if each.name == model), None)
 
-    def letters(self, model: str, protocol: Protocol) -> str:
+    def tie_groups(self, model: str, protocol: Protocol) -> tuple[str, ...]:
         """Returns the letters of the tie groups that a model is in: models that share one cannot be told apart."""
+        return tuple(map(letter, self._groups(model, protocol)))
+
+    def letters(self, model: str, protocol: Protocol) -> str:
+        """Returns the letters of a model's tie groups in short: ab, a–d, a–d f, y–ac."""
+        return in_letters(self._groups(model, protocol))
+
+    def _groups(self, model: str, protocol: Protocol) -> list[int]:
         groups = self.summaries[protocol].comparison.groups if self.summaries else ()
-        return "".join(letter(index) for index, group in enumerate(groups) if model in group)
+        return [index for index, group in enumerate(groups) if model in group]
 
     def rank_interval(self, model: str, protocol: Protocol) -> tuple[int, int] | None:
         """Returns the best and the worst rank that a model may have, None where that is not known."""
@@ -166,7 +174,7 @@ class Board:
     def notices(self) -> dict[str, str]:
         """What must stand on top of the numbers, by task."""
         found = {task.name: task.summaries["native"].notice for task in self.tasks if task.summaries}
-        return {name: notice for name, notice in found.items() if notice}
+        return {name: plain(notice, LONGEST_REASON) for name, notice in found.items() if notice}
 
     def marks(self, model: Model, task: Task) -> tuple[Marked, ...]:
         """Returns what must stand beside a model's number on a task; nothing where it has none."""
@@ -223,6 +231,16 @@ class Own:
 def letter(index: int) -> str:
     """Returns a, b, ... z, aa, ab, ... for 0, 1, ..."""
     return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def in_letters(numbers: Sequence[int]) -> str:
+    """Returns rising numbers as letters, three and more in a row by their ends: ab, a–d, a–df, y–ac."""
+    starts = [place for place, number in enumerate(numbers) if not place or numbers[place - 1] != number - 1]
+    runs = [numbers[start:end] for start, end in pairwise([*starts, len(numbers)])]
+    words: list[str] = []
+    for run in runs:
+        words += [f"{letter(run[0])}–{letter(run[-1])}"] if len(run) > 2 else map(letter, run)
+    return (" " if numbers and numbers[-1] > 25 else "").join(words)
 
 
 def assemble(found: Mapping[Path, RecordsFound], *, resamples: int = RESAMPLES) -> Board:

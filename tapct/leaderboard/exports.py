@@ -36,7 +36,7 @@ class Row:
         high: Upper end.
         rank_low: Best rank that the model may have.
         rank_high: Worst rank that it may have.
-        tie_groups: Letters of the groups it is in; models that share one cannot be told apart.
+        tie_groups: Letters of the groups it is in, with blanks between; models that share one cannot be told apart.
         seed_spread: Standard deviation over the seeds, or over the paper's three runs.
         seeds: Number of seeds.
         patients: Number of patients.
@@ -141,7 +141,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         **_numbers(one.estimate),
         rank_low=low,
         rank_high=high,
-        tie_groups=task.letters(model.name, protocol),
+        tie_groups=" ".join(task.tie_groups(model.name, protocol)),
         seed_spread=one.seed_spread,
         seeds=len(one.seeds),
         patients=summary.num_patients,

@@ -88,6 +88,7 @@ class Browser:
         self.events.clear()
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
+        # Without the emulation of a mobile: it would shrink a page that is too wide until it fits.
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.send("Emulation.setScriptExecutionDisabled", value=not script)

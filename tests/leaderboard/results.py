@@ -124,6 +124,37 @@ def record(
     )
 
 
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>",
+    "</style><style>body{display:none}</style>",
+    "{color:red} .board{display:none}",
+    "url(javascript:alert(1))",
+    '=HYPERLINK("http://evil.example","x")',
+    "+1+1",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\\input{/etc/passwd} $x_1^2$ 100% #1 & ~",
+    "[click](http://evil.example) | **b** `c`",
+    "[1-1] a",
+    "\u202eevil\u202c na\u200bme\u0007",
+    '" style="fill:red" x="',
+    "x" * 5000,
+    "W " * 2500,
+)
+"""Names that would be markup, styles, formulas or commands, turn the writing, or have no end."""
+
+
+def named(folder: Path, names: Sequence[str]) -> Path:
+    """Writes a model of each name, on a task of either kind; whatever the names, the numbers are the same."""
+    for task in ("lits17", "luna16"):
+        for place, name in enumerate(names):
+            card = {"name": f"m{place}", "display_name": name, "reference": name, "pretraining_data": (name,)}
+            one = record("curia", task, ability=1 - 0.1 * place, card=card, patients=12, notice=None)
+            write(folder, f"m{place}", one)
+    return folder
+
+
 def write(folder: Path, cell: str, one: Record) -> Path:
     """Writes a record where a sweep publishes it."""
     path = folder / one.task.name / cell / RECORD_FILE

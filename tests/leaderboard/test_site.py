@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from tapct.errors import RecordError
 from tapct.leaderboard import official, site, summarise_tasks
-from tapct.leaderboard.board import assemble, letter
+from tapct.leaderboard.board import assemble, in_letters, letter
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.page.charts import pareto, patient_strips, rank_shares, reliability_curve, task_inputs
 from tapct.probes import SegmentationProbe, Trainer
@@ -24,7 +24,6 @@ from tests.leaderboard import results
 
 TASKS = ("lits17", "kits23", "luna16")
 MODELS = ("tap-b-3d", "curia", "suprem", "voco-b")
-HOSTILE = """<script>alert(1)</script> & "x" $a_b$ </svg>| %"""
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +133,7 @@ def test_numbers_and_ranks_of_all_formats_agree(built, board):
         low, high = task.rank_interval(model.name, "native")
         value, lower = (float(f"{number:.12g}") for number in (model.estimate.value, model.estimate.low))
         assert (float(row["value"]), int(row["rank_low"]), int(row["rank_high"])) == (value, low, high)
-        assert row["tie_groups"] == task.letters(model.name, "native")
+        assert tuple(row["tie_groups"].split()) == task.tie_groups(model.name, "native")
         number = f"{model.estimate.value:.3f} ({model.estimate.low:.3f}–{model.estimate.high:.3f}) [{low}–{high}]"
         assert number in markdown
         assert number.replace("–", "--") in latex
@@ -212,23 +211,56 @@ def test_the_paper_is_shown_and_never_ranked(built, board):
     assert references.count('scope="row"') == 12  # six of Tables 2 and 4, six TAP-CT of Tables 3 and 5
 
 
-def test_hostile_names_stay_text(tmp_path):
-    for encoder, ability in (("curia", 0.0), ("suprem", 1.0)):
-        card = {"display_name": HOSTILE, "reference": HOSTILE, "pretraining_data": (HOSTILE,)}
-        one = results.record(encoder, "lits17", ability=ability, card=card, notice=HOSTILE, patients=8)
-        results.write(tmp_path / "r", encoder, one)
-    site.build([tmp_path / "r"], tmp_path, resamples=200)
-    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    site.build([results.named(folder / "r", results.HOSTILE)], folder, resamples=50)
+    return folder
+
+
+def test_hostile_names_are_text_on_the_page(hostile):
+    html = (hostile / "index.html").read_text(encoding="utf-8")
     page = Page(html)
-    assert [tag for tag, _ in page.elements].count("script") == 1
     assert not page.open
-    assert HOSTILE in "".join(page.text)
-    assert '"x" $a_b$' in "".join(page.text)
-    markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    tags = [tag for tag, _ in page.elements]
+    assert (tags.count("script"), tags.count("style"), tags.count("img")) == (1, 1, 0)
+    assert {name for _, attributes in page.elements for name in attributes if name.startswith("on")} == set()
+    text = "".join(page.text)
+    assert all(name in text for name in results.HOSTILE if name.isprintable() and len(name) < 90)
+    assert not any(c in html for c in "\u202e\u200b\u0007")
+    assert "x" * 101 not in "".join(page.text[: page.text.index("Models") if "Models" in page.text else None])
+    allowed = re.compile(r"--[az]:\d+%(;--z:\d+%)?|((fill|opacity|stroke|stroke-width|stroke-linecap|stroke-dasharray|"
+                         r"stroke-dashoffset|font-size|text-anchor):[\w.,()#% -]+;?)+")  # fmt: skip
+    styles = {attributes["style"] for _, attributes in page.elements if "style" in attributes}
+    assert [style for style in styles if not allowed.fullmatch(style)] == []
+
+
+def test_hostile_names_are_no_formulas_in_a_spreadsheet(hostile):
+    with (hostile / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [c for c in cells if c.startswith(("=", "+", "@", "\t", "\r")) or (c.startswith("-") and not number(c))]
+    assert '\'=HYPERLINK("http://evil.example","x")' in cells
+
+
+def number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def test_hostile_names_are_text_in_markdown_and_latex(hostile):
+    markdown = (hostile / "leaderboard.md").read_text(encoding="utf-8")
+    tables = [line for line in markdown.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (3, 4, 5) for line in tables)
     assert "<script" not in markdown
-    assert all(line.count(" | ") == 2 for line in markdown.splitlines() if line.startswith("| &lt;"))
-    latex = (tmp_path / "leaderboard.tex").read_text(encoding="utf-8")
-    assert r"\$a\_b\$" in latex
+    assert not re.search(r"(?<!\\)\]\(", markdown), "a link"
+    assert r"\[click\](http:\/\/evil.example) \| \*\*b\*\* \`c\`" in markdown
+    latex = (hostile / "leaderboard.tex").read_text(encoding="utf-8")
+    assert r"\textbackslash{}input\{/etc/passwd\} \$x\_1\textasciicircum{}2\$ 100\% \#1 \& \textasciitilde{}" in latex
+    assert r"\input" not in latex
+    assert not [line for line in latex.splitlines() if line.startswith("[")], "which LaTeX takes for the end of a row"
 
 
 def test_two_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
@@ -468,6 +500,21 @@ def test_the_front_is_what_nobody_is_both_cheaper_and_better_than():
                    (cost[j] < cost[i] and quality[j] >= quality[i]) for j in range(40))
     }  # fmt: skip
     assert set(pareto(cost, quality)) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], ""),
+        ([0], "a"),
+        ([0, 1], "ab"),
+        ([0, 1, 2, 3], "a–d"),
+        ([0, 2, 3, 4, 6], "ac–eg"),
+        ([24, 26, 27, 28], "y aa–ac"),
+    ],
+)
+def test_letters_in_a_row_are_shown_by_their_ends(numbers, text):
+    assert in_letters(numbers) == text
 
 
 def test_letters_go_on_after_z():

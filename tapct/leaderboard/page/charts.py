@@ -94,7 +94,7 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
     cost = np.array([model.parameters / 1e6 for model in models])
     made = figure(7.4, max(3.2, 0.9 + len(models) * 0.21))
     axes = made.add_axes((0.09, 0.5 / made.get_figheight(), 0.58, 1 - 0.65 / made.get_figheight()))
-    axes.set_xscale("log")
+    axes.set_xscale("log", subs=(2, 5))
     axes.grid(True)
     axes.spines["left"].set_visible(True)
     for x, one in zip(cost, chosen, strict=True):
@@ -109,7 +109,7 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
     axes.set_xlabel("parameters of the frozen encoder (million)")
     axes.set_ylabel(f"mean {METRICS[board.family(family)[0].metric]}" if by_score else "mean rank")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="y", labelcolor=MUTED)
     _labels_beside(axes, cost, quality, [model.name for model in models])
     return render(made, f"cost {family}", f"Quality on the {family} tasks against the number of parameters")

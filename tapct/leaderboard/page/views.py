@@ -18,6 +18,9 @@ from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Record
 
 SPLIT = "test"
 
+MANY = 20
+"""Models that the figures and tables by class of a task show at most: the best."""
+
 TASK_METRICS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "segmentation": (
         ("dice_native_class_mean", "Dice, by class", 3),
@@ -129,7 +132,8 @@ def overview(board: Board) -> Overview:
     mean_ranks = [
         family
         for family in (FAMILIES if len(families) > 1 else FAMILIES[:1])
-        if len(board.family(family)) > 1
+        if len(board.models) > 1
+        and len(board.family(family)) > 1
         and any(model.mean_rank.value is not None for model in board.overall[family, "native"].values())
     ]
     sorted_by = "rank" if "all" in mean_ranks else run[0].name if len(run) == 1 else "model"
@@ -224,6 +228,11 @@ SOURCE_WORDS: Mapping[Source, str] = {
     "patients": "which patients are reported; largely the same for all cells, so it is not what tells them apart",
 }
 """What each source of variance is."""
+
+
+def any_marks(board: Board, task: Task) -> bool:
+    """Returns whether any number of a task has a mark."""
+    return any(board.marks(model, task) for model in board.models)
 
 
 task_marks = marks.of_task
