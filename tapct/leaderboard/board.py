@@ -178,10 +178,11 @@ class Board:
 
     def marks(self, model: Model, task: Task) -> tuple[Marked, ...]:
         """Returns what must stand beside a model's number on a task; nothing where it has none."""
-        entry = model.entries.get(task.name)
-        if entry is None:
+        entry, number = model.entries.get(task.name), task.summary(model.name, "native")
+        if entry is None or number is None:
             return ()
-        return marks.of_cell(task.summaries["native"], entry.record, model.overlap(task.name), entry.older_protocol)
+        seen = model.overlap(task.name)
+        return marks.of_cell(task.summaries["native"], number, entry.record, seen, entry.older_protocol)
 
     def rank_marks(self, model: Model, family: Family) -> tuple[Marked, ...]:
         """Returns what must stand beside a model's mean rank: what its numbers are, and not how sure each is."""

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.inputs import EXTERNAL, is_solved
-from tapct.leaderboard.summary import TaskSummary
-from tapct.leaderboard.thin import FEW_PATIENTS
+from tapct.leaderboard.summary import ModelSummary, TaskSummary
+from tapct.leaderboard.thin import FEW_OF_A_CLASS, FEW_PATIENTS
 from tapct.records import Record
 
 
@@ -66,6 +67,12 @@ FEW_POSITIVES = Mark(
     "few patients with, or few without, what is looked for: intervals are often too short, however many patients there "
     "are",
 )
+FEW_DECIDE = Mark(
+    "few-decide",
+    "fragile",
+    "few patients decide the interval",
+    "a few patients, far from the others, decide how long the interval is: one more or less would make another",
+)
 ONE_SEED = Mark("one-seed", "1 seed", "one seed", "one run: what another start of the head would give is not known")
 NOT_CONVERGED = Mark(
     "not-converged",
@@ -92,8 +99,8 @@ FLAGGED = Mark(
 )
 
 MARKS = (
-    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, ONE_SEED, NOT_CONVERGED, AT_CHANCE, OLDER, SEEN),
-    FLAGGED,
+    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE, OLDER),
+    *(SEEN, FLAGGED),
 )
 """All of them, in the order in which they stand."""
 
@@ -101,27 +108,31 @@ _BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "at-chanc
 """Red flags of a record that are marks of their own."""
 
 
-def of_task(summary: TaskSummary) -> list[Marked]:
+def of_task(summary: TaskSummary | AdaptorGrid) -> list[Marked]:
     """Returns what must stand beside every number of a task."""
     found = []
     if summary.notice:
         is_external = summary.notice.startswith(EXTERNAL)
         found.append(Marked(EXTERNALLY_TRAINED if is_external else DEMONSTRATION, summary.notice))
     for warning in summary.warnings:
-        found.append(Marked(FEW if f"under {FEW_PATIENTS}" in warning else FEW_POSITIVES, warning))
+        found.append(Marked(FEW_POSITIVES if f"under {FEW_OF_A_CLASS} of a class" in warning else FEW, warning))
     return found
 
 
-def of_cell(summary: TaskSummary, record: Record, seen: Sequence[str], older: str | None) -> tuple[Marked, ...]:
+def of_cell(
+    summary: TaskSummary, model: ModelSummary, record: Record, seen: Sequence[str], older: str | None
+) -> tuple[Marked, ...]:
     """Returns what must stand beside a number.
 
     Args:
         summary: The task's statistics.
-        record: The number's record.
+        model: The number.
+        record: Its record.
         seen: The model's pretraining data that hold scans of the task.
         older: Of what older protocol the number is, if it is.
     """
     found = of_task(summary)
+    found += [Marked(FEW_DECIDE, warning) for warning in model.warnings]
     if len(record.runs) == 1 and not is_solved(record):
         found.append(Marked(ONE_SEED))
     for flag in record.flags:

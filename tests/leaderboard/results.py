@@ -133,23 +133,21 @@ HOSTILE = (
     "+1+1",
     "-2+3",
     "@SUM(A1)",
-    "\t=1",
     "\\input{/etc/passwd} $x_1^2$ 100% #1 & ~",
     "[click](http://evil.example) | **b** `c`",
     "[1-1] a",
-    "\u202eevil\u202c na\u200bme\u0007",
     '" style="fill:red" x="',
-    "x" * 5000,
-    "W " * 2500,
+    "x" * 100,
+    "W " * 49 + "W",
 )
-"""Names that would be markup, styles, formulas or commands, turn the writing, or have no end."""
+"""Names that a record may have, and that would be markup, styles, formulas or commands, or are wide."""
 
 
 def named(folder: Path, names: Sequence[str]) -> Path:
     """Writes a model of each name, on a task of either kind; whatever the names, the numbers are the same."""
     for task in ("lits17", "luna16"):
         for place, name in enumerate(names):
-            card = {"name": f"m{place}", "display_name": name, "reference": name, "pretraining_data": (name,)}
+            card = {"name": f"m{place}", "display_name": name, "reference": 50 * name, "pretraining_data": (50 * name,)}
             one = record("curia", task, ability=1 - 0.1 * place, card=card, patients=12, notice=None)
             write(folder, f"m{place}", one)
     return folder
