@@ -62,8 +62,10 @@ def _without(fault: Callable[[str], str | None]) -> AfterValidator:
 
 
 def _text(text: str) -> str:
-    if odd := next(
-        (c for c in text if not c.isprintable() and c not in "\n\t" and unicodedata.category(c) != "Zs"), None
+    if not text.isprintable() and (
+        odd := next(
+            (c for c in text if not c.isprintable() and c not in "\n\t" and unicodedata.category(c) != "Zs"), None
+        )
     ):
         raise ValueError(f"a text holds U+{ord(odd):04X}, which is a control character or cannot be printed")
     return text

@@ -31,23 +31,25 @@ def resolved(path: Path) -> dict[str, str]:
     if by_variables is None:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         return {key: _text(value) for key, value in _leaves(content)}
-    return fixed | {key: _resolved(written, _now(written)) for key, written in by_variables.items()}
+    now = {name: os.environ.get(name) for name in {name for _, names in by_variables.values() for name in names}}
+    return fixed | {
+        key: _resolved(written, tuple((name, now[name]) for name in names))
+        for key, (written, names) in by_variables.items()
+    }
 
 
 @functools.lru_cache
-def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, str] | None]:
-    """Returns the keys of a config that are fixed, and those of variables as they are written.
+def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, tuple[str, list[str]]] | None]:
+    """Returns the keys of a config that are fixed, and those of variables as they are written, with the variables.
 
     The latter are None where a value depends on more than variables: on other keys, or on what a resolver does.
     """
     leaves = list(_leaves(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
     written = {key: value for key, value in leaves if "${" in str(value)}
-    simple = all(isinstance(v, str) and v.count("${") == len(_VARIABLE.findall(v)) for v in written.values())
-    return {key: _text(value) for key, value in leaves if key not in written}, written if simple else None
-
-
-def _now(written: str) -> tuple[tuple[str, str | None], ...]:
-    return tuple((name, os.environ.get(name)) for name in _VARIABLE.findall(written))
+    fixed = {key: _text(value) for key, value in leaves if key not in written}
+    if not all(isinstance(v, str) and v.count("${") == len(_VARIABLE.findall(v)) for v in written.values()):
+        return fixed, None
+    return fixed, {key: (value, _VARIABLE.findall(value)) for key, value in written.items()}
 
 
 @functools.lru_cache(maxsize=4096)
