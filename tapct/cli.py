@@ -190,12 +190,13 @@ def status(
     return commands.status(results, encoders, tasks, watch=watch, as_json=json)
 
 
-def leaderboard(results: list[str], out: str, strict: bool = False) -> int:
+def leaderboard(results: list[str], out: str, suite: str | None = None, strict: bool = False) -> int:
     """Writes the leaderboard of results folders: a page, CSV, JSON, Markdown and LaTeX.
 
     Args:
         results: Folders of results.
         out: Folder to write to.
+        suite: Tasks that mean ranks are over, names by comma; by default the shipped ones that half of the models have.
         strict: End with status 1 where anything was left out.
 
     Returns:
@@ -203,7 +204,8 @@ def leaderboard(results: list[str], out: str, strict: bool = False) -> int:
     """
     from tapct.leaderboard import site
 
-    return site.build([Path(folder) for folder in results], Path(out), strict=strict)
+    names = [name.strip() for name in (suite or "").split(",") if name.strip()]
+    return site.build([Path(folder) for folder in results], Path(out), suite=names, strict=strict)
 
 
 def _encoders() -> tuple[Table, list[str]]:

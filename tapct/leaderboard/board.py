@@ -30,6 +30,7 @@ from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import PaperRow, read_paper
+from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Record, RecordsFound
@@ -151,7 +152,9 @@ class Board:
     Attributes:
         models: The models, by name.
         tasks: The tasks, families together.
-        overall: By family and protocol, the mean rank and mean score of each model over the family's tasks.
+        suite: The tasks that mean ranks are over.
+        overall: By family and protocol, the mean rank and mean score of each model that has a number on any task of
+            the family, over the tasks of the family that are in the suite.
         left_out: What is not shown, and why.
         set_aside: Number of records with a part of the training patients or perturbed scans.
         references: The paper's rows of the tasks.
@@ -160,6 +163,7 @@ class Board:
 
     models: tuple[Model, ...]
     tasks: tuple[Task, ...]
+    suite: Suite
     overall: Mapping[tuple[Family, Protocol], Mapping[str, OverallModel]]
     left_out: tuple[LeftOut, ...]
     set_aside: int
@@ -169,6 +173,10 @@ class Board:
     def family(self, family: Family) -> list[Task]:
         """Returns the tasks of a family that have records."""
         return [task for task in self.tasks if task.summaries and family in ("all", task.family)]
+
+    def in_suite(self, family: Family) -> list[Task]:
+        """Returns the tasks of a family that its mean ranks are over."""
+        return [task for task in self.family(family) if task.name in self.suite.tasks]
 
     @cached_property
     def notices(self) -> dict[str, str]:
@@ -186,9 +194,8 @@ class Board:
 
     def rank_marks(self, model: Model, family: Family) -> tuple[Marked, ...]:
         """Returns what must stand beside a model's mean rank: what its numbers are, and not how sure each is."""
-        kinds = (marks.DEMONSTRATION, marks.EXTERNALLY_TRAINED, marks.OLDER)
-        of_tasks = (self.marks(model, task) for task in self.family(family))
-        return marks.ordered([one for found in of_tasks for one in found if one.mark in kinds])
+        of_tasks = (self.marks(model, task) for task in self.in_suite(family))
+        return marks.ordered([one for found in of_tasks for one in found if one.mark is marks.OLDER])
 
     @cached_property
     def legend(self) -> tuple[Mark, ...]:
@@ -244,15 +251,17 @@ def in_letters(numbers: Sequence[int]) -> str:
     return (" " if numbers and numbers[-1] > 25 else "").join(words)
 
 
-def assemble(found: Mapping[Path, RecordsFound], *, resamples: int = RESAMPLES) -> Board:
+def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), resamples: int = RESAMPLES) -> Board:
     """Computes a board.
 
     Args:
         found: The records of each results folder. Files are named relative to theirs; with several, its name in front.
+        suite: The tasks that mean ranks are over; by default the core (see `suite`).
         resamples: Resamples of the patients.
 
     Raises:
-        RecordError: If there is no record to show, or two are of the same model on the same task.
+        RecordError: If there is no record to show, two are of the same model on the same task, or a task of the suite
+            has no record.
     """
     entries, left_out = _entries(found)
     main = [entry for entry in entries if not _is_side_cell(entry.record)]
@@ -282,10 +291,12 @@ def assemble(found: Mapping[Path, RecordsFound], *, resamples: int = RESAMPLES) 
     left_out += [out for each in [*contests.values(), *(each for *_, each in own)] for out in each.left_out]
     anchors: set[str] = set()
     tasks = _tasks(contests, resamples, with_paper=True)
+    of_ranks = declared(suite, tasks) if suite else core(tasks, list_tasks())
     return Board(
         models=_models(contests, anchors),
         tasks=tasks,
-        overall=_overall(tasks),
+        suite=of_ranks,
+        overall=_overall(tasks, of_ranks),
         left_out=tuple(sorted(left_out, key=lambda out: out.path)),
         set_aside=len(entries) - len(main),
         references=tuple(row for row in read_paper() if row.task in {task.name for task in tasks}),
@@ -341,11 +352,12 @@ def _merged(one: Mapping[str, list[Named]], other: Mapping[str, list[Named]]) ->
 
 def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int) -> Own:
     """Returns a board of records that are compared with each other alone."""
-    tasks = _tasks({task: found}, resamples)
+    tasks, alone = _tasks({task: found}, resamples), Suite((task,), declared=True)
     board = Board(
         models=_models({task: found}, anchors),
         tasks=tasks,
-        overall=_overall(tasks),
+        suite=alone,
+        overall=_overall(tasks, alone),
         left_out=(),
         set_aside=0,
         references=(),
@@ -434,11 +446,12 @@ def _summaries(records: Mapping[str, Record], resamples: int) -> dict[Protocol, 
     return {protocol: done[metric] for protocol, metric in ranked_metrics(next(iter(records.values()))).items()}
 
 
-def _overall(tasks: Sequence[Task]) -> dict[tuple[Family, Protocol], Mapping[str, OverallModel]]:
+def _overall(tasks: Sequence[Task], suite: Suite) -> dict[tuple[Family, Protocol], Mapping[str, OverallModel]]:
     found: dict[tuple[Family, Protocol], Mapping[str, OverallModel]] = {}
     for family in FAMILIES:
         members = [task for task in tasks if task.summaries and family in ("all", task.family)]
         for protocol in PROTOCOLS:
-            summaries = [task.summaries[protocol] for task in members]
-            found[family, protocol] = {m.name: m for m in summarise_tasks(summaries)} if summaries else {}
+            summaries = [task.summaries[protocol] for task in members if task.name in suite.tasks]
+            names = dict.fromkeys(model.name for task in members for model in task.summaries[protocol].models)
+            found[family, protocol] = {model.name: model for model in summarise_tasks(summaries, list(names))}
     return found

@@ -256,6 +256,7 @@ def to_json(board: Board) -> str:
     content = {
         "paper": PAPER,
         "notices": board.notices,
+        "suite": {"tasks": board.suite.tasks, "declared": board.suite.declared},
         "marks": {mark.id: mark.text for mark in board.legend},
         "rows": [asdict(row) for row in rows(board)],
         "differences": differences,

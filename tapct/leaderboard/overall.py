@@ -30,8 +30,12 @@ class OverallModel:
     better_on: Mapping[str, int] = field(default_factory=dict)
 
 
-def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
+def summarise_tasks(tasks: Sequence[TaskSummary], models: Sequence[str] = ()) -> tuple[OverallModel, ...]:
     """Returns every model's mean rank and mean score over tasks, in the order in which the models first appear.
+
+    Args:
+        tasks: The tasks of the suite (see `suite`).
+        models: Models to name, also where they have no score on any of these tasks.
 
     A model without a score in some task has neither: the others' ranks and means would not be of the same tasks. It
     is left out of the ranks as well, so that what is missing elsewhere moves nobody.
@@ -43,15 +47,21 @@ def summarise_tasks(tasks: Sequence[TaskSummary]) -> tuple[OverallModel, ...]:
 
     The mean score exists only where all tasks have the same metric: an average of Dice and AUROC is of nothing.
     """
-    if not tasks or len({task.task for task in tasks}) != len(tasks):
+    if len({task.task for task in tasks}) != len(tasks):
         raise ValueError("give one summary per task")
-    names = list(dict.fromkeys(model.name for task in tasks for model in task.models))
+    names = list(dict.fromkeys([*models, *(model.name for task in tasks for model in task.models)]))
+    if not tasks:
+        nothing = Estimate(None, None, None, "no task is in the suite of mean ranks, see docs/leaderboard.md")
+        return tuple(OverallModel(name=name, mean_rank=nothing, mean_score=nothing) for name in names)
     missing = {name: [task.task for task in tasks if not _has_score(task, name)] for name in names}
     complete = [name for name in names if not missing[name]]
     ranks = dict(zip(complete, _mean_ranks(tasks, complete), strict=True))
     means = dict(zip(complete, _mean_scores(tasks, complete), strict=True))
     better = _better_on(tasks, complete)
-    none = {name: Estimate(None, None, None, f"no score in {', '.join(tasks)}") for name, tasks in missing.items()}
+    none = {
+        name: Estimate(None, None, None, f"no score in {', '.join(lacking)}, of {len(tasks)} tasks of the suite")
+        for name, lacking in missing.items()
+    }
     return tuple(
         OverallModel(
             name=name,

@@ -13,7 +13,14 @@ from tapct.leaderboard.summary import RESAMPLES
 from tapct.records import read_records
 
 
-def build(results: Sequence[Path], site: Path, *, strict: bool = False, resamples: int = RESAMPLES) -> int:
+def build(
+    results: Sequence[Path],
+    site: Path,
+    *,
+    suite: Sequence[str] = (),
+    strict: bool = False,
+    resamples: int = RESAMPLES,
+) -> int:
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
@@ -22,6 +29,7 @@ def build(results: Sequence[Path], site: Path, *, strict: bool = False, resample
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
         site: Where to write.
+        suite: The tasks that mean ranks are over; by default the core (see `tapct.leaderboard.suite`).
         strict: Whether the exit status is 1 where anything was left out.
         resamples: Resamples of the patients.
 
@@ -32,7 +40,7 @@ def build(results: Sequence[Path], site: Path, *, strict: bool = False, resample
         RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
     """
     found = {folder: read_records(folder) for folder in _each_once(results)}
-    board = assemble(found, resamples=resamples)
+    board = assemble(found, suite=suite, resamples=resamples)
     varied, unvaried = variations.tables(
         [record for of_folder in found.values() for record in of_folder.sound.values()], resamples=resamples
     )

@@ -68,7 +68,9 @@ def legend(board: Board) -> str:
         for entry in model.entries.values()
     )
     signs = [f"{mark.sign}: {mark.text}." for mark in board.legend]
-    return " ".join([READ_AS, *([CELLS] if has_cells else []), *signs])
+    suite = ", ".join(task.title for task in board.in_suite("all"))
+    over = [f"Mean ranks are over the tasks of the family among {suite}."] if suite else []
+    return " ".join([READ_AS, *over, *([CELLS] if has_cells else []), *signs])
 
 
 def _rank(board: Board, family: Family, model: Model) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from tapct.leaderboard import TaskInputs
 
 
-def task(values, patients=None, targets=None, *, name="simulated", metric=None) -> TaskInputs:
+def task(values, patients=None, targets=None, *, name="simulated", metric=None, notice=None) -> TaskInputs:
     """Inputs of (models, cases) or (models, seeds, cases[, labels]) values."""
     values = np.asarray(values, dtype=float)
     values = values[:, None] if values.ndim == 2 else values
@@ -19,6 +19,7 @@ def task(values, patients=None, targets=None, *, name="simulated", metric=None) 
         patients=tuple(f"patient {p}" for p in (range(cases) if patients is None else patients)),
         values=values,
         targets=targets,
+        notice=notice,
     )
 
 

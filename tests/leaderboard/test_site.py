@@ -147,7 +147,7 @@ def test_numbers_and_ranks_of_all_formats_agree(built, board):
 
 
 def test_a_mean_rank_is_only_of_models_with_every_task(built, board):
-    overall = summarise_tasks([task.summaries["native"] for task in board.family("segmentation")])
+    overall = summarise_tasks([task.summaries["native"] for task in board.in_suite("segmentation")])
     for model in overall:
         (row,) = rows(
             built, task="(mean rank)", family="segmentation", protocol="native", model=model.name, source="record"

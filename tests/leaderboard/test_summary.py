@@ -92,12 +92,12 @@ def test_a_model_that_misses_a_task_has_no_mean_and_moves_nobody():
     a, b, c = summarise_tasks([first, second])
     for number in (c.mean_rank, c.mean_score):
         assert (number.value, number.low, number.high) == (None, None, None)
-        assert number.reason == "no score in second"
+        assert number.reason == "no score in second, of 2 tasks of the suite"
     without = summarise_tasks([summarise_task(task(whole[:2], name=name)) for name in ("first", "second")])
     assert [a.mean_rank, b.mean_rank] == [model.mean_rank for model in without]
     assert a.mean_rank.value == 2
     absent = summarise_tasks([first, summarise_task(task(whole[:2], name="second"))])
-    assert absent[2].mean_rank.reason == "no score in second"
+    assert absent[2].mean_rank.reason == "no score in second, of 2 tasks of the suite"
 
 
 def test_a_task_with_too_few_patients_leaves_all_ranks_of_it_open():

@@ -36,7 +36,7 @@ def complete(board: Board, family: Family) -> list[Model]:
 
 @matplotlib.rc_context(STYLE)
 def rank_blobs(board: Board, family: Family) -> str | None:
-    """Returns how often each model has each rank when patients are resampled, over the tasks of a family.
+    """Returns how often each model has each rank when patients are resampled, over the suite's tasks of a family.
 
     After the blob plots of challengeR (Wiesenfarth et al. 2021, doi:10.1038/s41598-021-82017-6).
 
@@ -44,7 +44,7 @@ def rank_blobs(board: Board, family: Family) -> str | None:
         The SVG; None where fewer than two models have every task, or patients cannot be resampled.
     """
     models = complete(board, family)
-    if len(models) < 2 or any(task.summaries["native"].num_patients < 2 for task in board.family(family)):
+    if len(models) < 2 or any(task.summaries["native"].num_patients < 2 for task in board.in_suite(family)):
         return None
     share = rank_shares(board, family, models)
     made, axes = _rows([model.name for model in models])
@@ -66,7 +66,7 @@ def rank_blobs(board: Board, family: Family) -> str | None:
 def rank_shares(board: Board, family: Family, models: Sequence[Model]) -> np.ndarray:
     """Returns the (models, models) share of resamples and tasks in which a model (row) has a rank (column), from 1."""
     share = np.zeros((len(models), len(models)))
-    tasks = board.family(family)
+    tasks = board.in_suite(family)
     for task in tasks:
         summary = task.summaries["native"]
         place = {model.name: row for row, model in enumerate(summary.models)}
@@ -107,7 +107,7 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
     if not by_score:
         axes.invert_yaxis()
     axes.set_xlabel("parameters of the frozen encoder (million)")
-    axes.set_ylabel(f"mean {METRICS[board.family(family)[0].metric]}" if by_score else "mean rank")
+    axes.set_ylabel(f"mean {METRICS[board.in_suite(family)[0].metric]}" if by_score else "mean rank")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="y", labelcolor=MUTED)

@@ -133,7 +133,7 @@ def overview(board: Board) -> Overview:
         family
         for family in (FAMILIES if len(families) > 1 else FAMILIES[:1])
         if len(board.models) > 1
-        and len(board.family(family)) > 1
+        and len(board.in_suite(family)) > 1
         and any(model.mean_rank.value is not None for model in board.overall[family, "native"].values())
     ]
     sorted_by = "rank" if "all" in mean_ranks else run[0].name if len(run) == 1 else "model"
@@ -176,19 +176,17 @@ def any_told_apart(table: Sequence[Sequence[tuple[int, int] | None]]) -> bool:
 
 
 def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
-    """Returns on how many tasks the model of a row is better, and worse, than that of a column; None for itself."""
-    better: dict[tuple[str, str], int] = {}
-    for task in board.family(family):
-        for difference in task.summaries["native"].comparison.differences:
-            if difference.better:
-                worse = difference.second if difference.better == difference.first else difference.first
-                better[difference.better, worse] = better.get((difference.better, worse), 0) + 1
+    """Returns on how many tasks of the suite the model of a row is better, and worse, than that of a column.
+
+    None for itself. See `OverallModel.better_on`: no model is counted that has no mean rank.
+    """
+    better_on = {name: model.better_on for name, model in board.overall[family, "native"].items()}
+
+    def better(one: Model, other: Model) -> int:
+        return better_on.get(one.name, {}).get(other.name, 0)
+
     return [
-        [
-            None if row is column else (better.get((row.name, column.name), 0), better.get((column.name, row.name), 0))
-            for column in models
-        ]
-        for row in models
+        [None if row is column else (better(row, column), better(column, row)) for column in models] for row in models
     ]
 
 
