@@ -156,6 +156,22 @@ def test_a_mean_rank_is_only_of_models_with_every_task(built, board):
         assert (float(row["value"]) if row["value"] else None) == expected
     lacking = {row["model"] for row in rows(built, task="(mean rank)", family="segmentation") if not row["value"]}
     assert lacking == {"VoCo-B", "Curia (random weights)"}
+    content = json.loads((built / "leaderboard.json").read_text(encoding="utf-8"))
+    assert content["suite"] == {"tasks": ["lits17", "kits23", "luna16"], "declared": False}
+    assert "Mean ranks are over the core" in (built / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_task_of_few_is_in_the_suite_only_where_it_is_named(tmp_path):
+    results.write_all(tmp_path, MODELS, ("lits17", "kits23"), patients=8)
+    results.write_all(tmp_path, MODELS[:1], ("luna16",), patients=8)
+    found = {tmp_path: read_records(tmp_path)}
+    board = assemble(found, resamples=50)
+    assert [task.name for task in board.in_suite("all")] == ["lits17", "kits23"]
+    assert all(model.mean_rank.value for model in board.overall["all", "native"].values())
+    named = assemble(found, suite=["luna16", "lits17"], resamples=50)
+    ranked = {name: model.mean_rank for name, model in named.overall["all", "native"].items()}
+    assert {name for name, rank in ranked.items() if rank.value} == {"TAP-B-3D"}
+    assert ranked["Curia"].reason == "no score in luna16, of 2 tasks of the suite"
 
 
 def test_random_weights_are_named_and_overlap_with_nothing(board):
