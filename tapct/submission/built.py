@@ -84,6 +84,9 @@ def _of_card(record: Record, encoder: Encoder) -> Iterator[str]:
     for key in ours:
         if key not in TEXTS and there.get(key) != ours[key]:
             yield f"the card says {key} {there.get(key)}, and that of {encoder.card.name} is {ours[key]}"
+    for data in ours["pretraining_data"]:  # by which a task's scans are known to have been seen
+        if data not in there.get("pretraining_data", ()):
+            yield f"the card leaves {data} out of its pretraining data"
 
 
 def _of_network(record: Record, encoder: Encoder) -> Iterator[str]:

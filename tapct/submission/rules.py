@@ -49,6 +49,8 @@ class Rule:
             wrong = list(self.look(submission))
         except TapctError as error:
             wrong = [str(error)]
+        except Exception as error:  # noqa: BLE001 whatever a stranger's record makes of a rule, it does not hold
+            wrong = [f"it cannot be looked at ({type(error).__name__}: {error})"]
         if not wrong:
             return Check("ok", self.name, self.sound)
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

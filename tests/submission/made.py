@@ -30,7 +30,7 @@ SEGMENTATION, CLASSIFICATION = "msd_pancreas", "luna16"
 class Submitted(Small3D):
     """An encoder whose card is true."""
 
-    card = small_card(name="submitted", display_name="Submitted", num_params=75_648)
+    card = small_card(name="submitted", display_name="Submitted", num_params=75_648, pretraining_data=("MSD",))
 
 
 ENTRY_POINTS = [

@@ -1,13 +1,16 @@
 """A submitted result goes round; each kind of lie about it is found, by the check that should find it."""
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
+import yaml
 
 from tapct.checks import Check
 from tapct.encoders import registry
@@ -188,6 +191,7 @@ LIES = {
     "no class token": (_card(has_cls=False), "encoder"),
     "length of the embedding": (_card(embedding_dim=12), "encoder"),
     "a window that cannot be": (_card(window_size=[7, 64, 64]), "encoder"),
+    "what it was pretrained on": (_card(pretraining_data=[]), "encoder"),
     "another name": (_another_name, "encoder"),
     "the display name of another": (_a_known_name, "encoder"),
     "a place on a machine": (lambda c: c["encoder"].update(weights="/home/me/weights.pt"), "paths"),
@@ -360,3 +364,40 @@ def test_submit_says_what_to_do_next_and_takes_places_of_a_machine_out(tmp_path,
 def test_a_folder_without_submissions_is_an_error(tmp_path):
     with pytest.raises(RecordError, match="no submission"):
         commands.verify([str(tmp_path)])
+
+
+def test_the_workflow_verifies_what_a_pull_request_changes_and_needs_no_right(tmp_path):
+    workflow = yaml.safe_load((Path(__file__).parents[2] / "docs" / "verify-submission.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "pull_request" in workflow[True], "and not pull_request_target, which has secrets"  # YAML reads on as true
+    script = workflow["jobs"]["verify"]["steps"][-1]["run"]
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
+
+    def changed(*names: str) -> str:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(name)
+        git("add", "-A")
+        git("commit", "-q", "--allow-empty", "-m", "m")
+        return git("rev-parse", "HEAD")
+
+    def run(base: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "BASE": base, "TAPCT": "echo"}
+        return subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
+        )
+
+    git("init", "-q")
+    base = changed("results/a/old/record.json", "results/a/gone/record.json")
+    assert "only removed" in run(base).stdout
+    git("rm", "-q", "-r", "results/a/gone")
+    changed("results/a/it is new/record.json", "results/a/it is new/run_0/head.safetensors")
+    assert run(base).stdout.strip() == "verify results/a/it is new"
+    changed("results/record.json")
+    stray = run(base)
+    assert stray.returncode == 1
+    assert "is in no folder" in stray.stdout
