@@ -1,17 +1,24 @@
 """The same cell with stock eva's way and with ours, each in a process of its own: wall time and peak memory.
 
     python benchmarks/probe.py [--steps 100] [--seeds 3] [--stock-steps 100] [--encoder tap-s-3d] [--json out.json]
+    python benchmarks/probe.py --before CHECKOUT [--rounds 3] [--json out.json]
 
 The cell is the quickstart (real CT, segmentation, random weights). Stock encodes the scan in every step of every seed,
 upsamples all logits to voxels and takes MONAI's Dice + cross-entropy by autograd; ours extracts once to an empty store,
 trains the seeds side by side and takes the loss by slabs. With fewer --stock-steps than --steps, stock's time for the
 rest is extrapolated from its own time a step, and said to be. Ours is run with one seed more as well, for its cost.
+
+With --before, two checkouts side by side, on stored features (benchmarks/stored_cells.py says of what): segmentation,
+and the adaptors of a classification cell beside attention. CPU seconds of a session without imports, in turns; medians.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -76,6 +83,41 @@ def apart(*arguments) -> dict:
         return process.apply(run, arguments)
 
 
+GRID = ("linear:cls", "linear:mean", "linear:max", "linear:mean+max", "knn", "prototype")
+"""The adaptors that are solved; abmil is named by itself."""
+
+
+def stored_cell(checkout: Path, folder: Path, cell: str, runs: int, steps: int) -> float:
+    """Runs a session of a checkout on stored features, and returns its CPU seconds."""
+    paths = os.pathsep.join([str(checkout.resolve()), str(Path(__file__).parent.resolve())])
+    command = [sys.executable, "-m", "stored_cells", str(folder), cell, str(runs), str(steps)]
+    settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TAPCT_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=checkout, env=settings, stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(f"{folder.name:7} {cell:20} {runs} runs x {steps:4} steps {result['cpu_s']:7.1f} s", flush=True)
+    return result["cpu_s"]
+
+
+def side_by_side(before: Path, rounds: int) -> dict[str, float]:
+    """Returns median CPU seconds of both checkouts by cell."""
+    after, taken = Path(__file__).parents[1], dict[str, list[float]]()
+    with tempfile.TemporaryDirectory() as temporary:
+        of = {"before": (before, Path(temporary) / "before"), "after": (after, Path(temporary) / "after")}
+        for checkout, folder in of.values():
+            for kind in ("segmentation", "classification"):
+                stored_cell(checkout, folder, f"store {kind}", 1, 10)
+        for _ in range(rounds):
+            cells = [(name, "segmentation", 20) for name in of] + [(name, "abmil", 500) for name in of]
+            for name, cell, steps in [*cells, *(("after", adaptor, 500) for adaptor in GRID)]:
+                taken.setdefault(f"{cell}, {name}", []).append(stored_cell(*of[name], cell, 3, steps))
+    found = {cell: statistics.median(seconds) for cell, seconds in taken.items()}
+    grid, attention = sum(found[f"{cell}, after"] for cell in GRID), found["abmil, before"]
+    print(f"segmentation, after / before: {found['segmentation, after'] / found['segmentation, before']:.2f}")
+    print(f"attention, after / before: {found['abmil, after'] / attention:.2f}")
+    print(f"the grid of {len(GRID)} solved adaptors, {grid:.1f} s, / attention before: {grid / attention:.2f}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="tap-s-3d")
@@ -83,7 +125,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--stock-steps", type=int, help="default: as many as --steps")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--before", type=Path, help="another checkout of the project")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.before:
+        found = side_by_side(options.before, options.rounds)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1))
+        return
     short = options.stock_steps or options.steps
     ours = apart("ours", options.encoder, options.seeds, options.steps)
     more = apart("ours", options.encoder, options.seeds + 1, options.steps)
