@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -62,9 +63,12 @@ class Found:
         if about.is_file():
             try:
                 session = path.parent / json.loads(about.read_text(encoding="utf-8"))["session"]
+                here, there = (Path(os.path.normpath(p.absolute())) for p in (path.parent, session))
+                if not there.is_relative_to(here):
+                    raise ValueError(f"{session} is outside of its folder")
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RecordError(
-                    f"{about} cannot be read ({type(error).__name__}): put the cell's own back"
+                    f"{about} cannot be used ({type(error).__name__}: {error}). Put the cell's own back"
                 ) from error
         if not any(all(split in run.cases for run in record.runs) for split in REPORTED):
             raise RecordError(f"{path} reports no split in all of its runs: run the cell again")

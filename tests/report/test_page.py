@@ -10,6 +10,7 @@ import pytest
 from tapct.errors import RecordError
 from tapct.records import CaseResult, Record, RunRecord, read_record
 from tapct.report.page import write_report
+from tapct.report.predictions import Found
 from tests.records.made import card, encoder
 
 
@@ -38,6 +39,18 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if "style" not in self.open:
             self.words.append(data)
+
+
+ELSEWHERE = [*(f'{{"session": "{path}"}}' for path in ("../..", "/etc", "a/../../b")), "{}", "["]
+
+
+@pytest.mark.parametrize("content", ELSEWHERE)
+def test_a_cell_whose_session_is_elsewhere_is_refused(content, copies, monkeypatch):
+    monkeypatch.chdir(copies[0])
+    Path("cell.json").write_text(content, encoding="utf-8")
+    for path in (Path("record.json"), Path("record.json").absolute()):
+        with pytest.raises(RecordError, match=r"cell\.json cannot be used"):
+            Found.at(path)
 
 
 def test_a_cell_as_a_page(copies):
