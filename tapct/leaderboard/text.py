@@ -6,7 +6,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from tapct import numeric
+from tapct.records.paths import without_folders
 
 LONGEST_NAME = 100
 """As long as a name in a record may be."""
@@ -45,6 +48,11 @@ def plain(text: str, longest: int | None = None) -> str:
     """
     seen = " ".join(visible(text).split())
     return seen if longest is None or len(seen) <= longest else f"{seen[: longest - 1].rstrip()}…"
+
+
+def for_page(value: Any) -> Any:
+    """Returns what a template puts out: of text what can be seen, without the folders of somebody's machine."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else without_folders(visible(value))
 
 
 def for_spreadsheet(text: str) -> str:

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.leaderboard import Estimate, from_records, summarise_task
+from tapct.leaderboard.text import for_page
 from tapct.records import ClassMetric, SteppedSelection
 from tapct.report import charts
 from tapct.report.predictions import Found
@@ -69,7 +70,7 @@ def render(found: Found) -> str:
     """Returns the page of a record."""
     record = found.record
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=for_page, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
     template = environment.from_string((files("tapct.report") / "templates" / "report.html").read_text("utf-8"))
@@ -184,11 +185,11 @@ def _notes(found: Found) -> dict[str, list[str]]:
     return notes
 
 
-def _pictures(found: Found) -> dict[str, str]:
+def _pictures(found: Found) -> dict[str, Markup]:
     """Returns the overlays of the runs as data, by what they are."""
     paths = [path for run in found.record.runs for path in sorted(found.run_folder(run).glob("overlays/*.png"))]
     return {
-        f"{path.stem}, {path.parent.parent.name}": base64.b64encode(path.read_bytes()).decode()
+        f"{path.stem}, {path.parent.parent.name}": Markup(base64.b64encode(path.read_bytes()).decode())
         for path in paths[:PICTURES]
     }
 

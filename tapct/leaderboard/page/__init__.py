@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,7 +15,7 @@ from tapct.leaderboard.board import FAMILIES, PROTOCOLS, Board, Family
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.page import charts, views
 from tapct.leaderboard.paper import PAPER
-from tapct.leaderboard.text import visible
+from tapct.leaderboard.text import for_page
 
 __all__ = ["render"]
 
@@ -70,18 +69,13 @@ def _safe(svg: str) -> Markup:
     return Markup(svg)
 
 
-def _shown(value: Any) -> Any:
-    """Returns what a template puts out: text without what cannot be seen."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tapct.leaderboard.page"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=for_page,
         trim_blocks=True,
         lstrip_blocks=True,
     )
