@@ -83,7 +83,8 @@ def render(found: Found) -> str:
         curves=list(_curves(found)),
         pictures=_pictures(found),
         notes=_notes(found),
-        settings={name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")},
+        settings={name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
+        | {"encoder": {**dict(_flat(record.encoder.content())), "weights": record.encoder.weights_name}},
         execution=dict(_flat(record.execution.content())),
     )
 

@@ -148,6 +148,16 @@ def test_names_and_messages_stay_text(tmp_path):
     assert "optimizer.b.0.c" in page.text
 
 
+def test_where_somebody_keeps_files_stands_on_no_page(tmp_path):
+    weights = "/home/somebody/secret project/weights/model.safetensors"
+    made = encoder("x", weights=weights, source=r"C:\Users\somebody\model.bin")
+    flag = {"id": "chance-level", "message": "look", "detail": f"read from /home/somebody/scans/ct.nii"}
+    (tmp_path / "record.json").write_text(classification(encoder=made, flags=[flag]).to_json())
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "model.safetensors" in text
+    assert not any(word in text for word in ("somebody", "secret", "project/weights"))
+
+
 def test_a_record_of_an_older_protocol_says_so(tmp_path):
     (tmp_path / "record.json").write_text(classification().to_json())
     assert "Older protocol: ranks from float32 probabilities." in Page(write_report(tmp_path)).text
