@@ -14,7 +14,7 @@ from tapct.leaderboard.inputs import Metric, TaskInputs, from_records
 from tapct.leaderboard.intervals import Estimate, estimate, no_interval
 from tapct.leaderboard.resampling import Resampled, draw_patients, resample
 from tapct.leaderboard.summary import RESAMPLES
-from tapct.records.record import Record
+from tapct.records.record import Recorded
 
 Source = Literal["encoder", "adaptor", "encoder x adaptor", "seed", "patients"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -89,7 +89,7 @@ class AdaptorGrid:
 
 
 def adaptor_grid(
-    records: Mapping[Key, Record],
+    records: Mapping[Key, Recorded],
     metric: Metric,
     ranked: str,
     *,

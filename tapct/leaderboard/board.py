@@ -33,7 +33,7 @@ from tapct.leaderboard.paper import PaperRow, read_paper
 from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, ModelSummary, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
-from tapct.records import Protocol, Record, RecordsFound
+from tapct.records import Protocol, Recorded, RecordsFound
 from tapct.records.models import is_random
 from tapct.records.sections import CardRecord
 from tapct.tasks import list_tasks, task_class
@@ -365,7 +365,7 @@ def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int)
     return Own(why=plain(why, LONGEST_REASON), anchor=_anchor("own", task, anchors), board=board)
 
 
-def _is_side_cell(record: Record) -> bool:
+def _is_side_cell(record: Recorded) -> bool:
     """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
     return record.task.train_fraction != 1 or bool(record.task.perturbation)
 
@@ -373,7 +373,7 @@ def _is_side_cell(record: Record) -> bool:
 # -- Models --------------------------------------------------------------------------------------------
 
 
-def _names(records: Sequence[Record]) -> list[str]:
+def _names(records: Sequence[Recorded]) -> list[str]:
     """Returns the name of each record's model: that of its card, and what tells it from others of the same name."""
     called = [
         (plain(record.encoder.card.display_name, LONGEST_NAME) or "without a name")
@@ -435,7 +435,7 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
     return tuple(task for _, task in sorted(found, key=lambda pair: pair[0]))
 
 
-def _summaries(records: Mapping[str, Record], resamples: int) -> dict[Protocol, TaskSummary]:
+def _summaries(records: Mapping[str, Recorded], resamples: int) -> dict[Protocol, TaskSummary]:
     if not records:
         return {}
     done: dict[Metric, TaskSummary] = {}

@@ -10,7 +10,7 @@ from tapct.errors import RecordError
 from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
 from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
 from tapct.leaderboard.official import is_whole
-from tapct.records import Protocol, Record
+from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Entry:
     """
 
     path: str
-    record: Record
+    record: Recorded
     cell: str = ""
 
     @cached_property
@@ -128,7 +128,7 @@ def grid_of(
     """Returns a task's encoders under its adaptors, and the records that do not compare with the ranked ones."""
     first_name, first = next(iter(found[ranked].items()))
     metric, left_out = ranked_metrics(first.record)["native"], []
-    cells: dict[tuple[str, str], Record] = {}
+    cells: dict[tuple[str, str], Recorded] = {}
     for adaptor, of_adaptor in found.items():
         for name, entry in of_adaptor.items():
             try:
@@ -188,7 +188,7 @@ def _copy(task: str, name: str, one: Entry, other: Entry) -> LeftOut:
     )
 
 
-def why_no_number(name: str, record: Record) -> str | None:
+def why_no_number(name: str, record: Recorded) -> str | None:
     """Returns why a record shows no number by itself, None if it does."""
     try:
         for metric in ranked_metrics(record).values():
@@ -198,7 +198,7 @@ def why_no_number(name: str, record: Record) -> str | None:
     return None
 
 
-def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
+def _why_not(first: str, one: Recorded, second: str, other: Recorded) -> str | None:
     """Returns why two records do not compare under the metric of their task, None if they do."""
     names = [first, second if second != first else f"another record of {second}"]
     try:
@@ -209,7 +209,7 @@ def _why_not(first: str, one: Record, second: str, other: Record) -> str | None:
     return None
 
 
-def ranked_metrics(record: Record) -> dict[Protocol, Metric]:
+def ranked_metrics(record: Recorded) -> dict[Protocol, Metric]:
     """Returns the ranked metric under each protocol."""
     if record.task.kind == "segmentation":
         return {"native": "dice_native", "paper": "dice_paper"}

@@ -13,7 +13,7 @@ from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import PAPER, PaperRow
 from tapct.leaderboard.text import as_csv, plain
-from tapct.records import Protocol, Record
+from tapct.records import Protocol, Recorded
 
 ALL_TASKS = "(mean rank)"
 """Stands for the task in rows of the mean rank."""
@@ -162,7 +162,7 @@ def _warnings(found: Sequence[Marked]) -> dict[str, Any]:
     return {"marks": " ".join(one.mark.id for one in found), "notice": notice, "older_protocol": older}
 
 
-def _cell_size(record: Record, value: float | None) -> dict[str, Any]:
+def _cell_size(record: Recorded, value: float | None) -> dict[str, Any]:
     size = record.cell_size
     if size is None:
         return {}
@@ -170,7 +170,7 @@ def _cell_size(record: Record, value: float | None) -> dict[str, Any]:
     return {**dict(lengths), "cell_size_dice": size.dice, "share_reached": share_reached(record, value)}
 
 
-def share_reached(record: Record, value: float | None) -> float | None:
+def share_reached(record: Recorded, value: float | None) -> float | None:
     """Returns a Dice on the native grid as a share of the cell-size reference; None where either is missing or 0."""
     reference = None if record.cell_size is None else record.cell_size.dice
     return value / reference if value is not None and reference else None

@@ -1,17 +1,18 @@
 """What the statistics of one task are computed from: arrays, made from records that really compare."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from tapct import numeric
 from tapct.errors import RecordError
 from tapct.leaderboard.models import is_setting, names_of
+from tapct.leaderboard.reported import Reported, reported
+from tapct.records.case import ClassMetric
 from tapct.records.models import CLASS, what_is_recorded
-from tapct.records.record import CaseResult, ClassMetric, Record
+from tapct.records.record import Recorded
 from tapct.records.selection import Looks
 
 Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
@@ -135,23 +136,23 @@ class TaskInputs:
         return len(set(self.patients))
 
 
-def model_name(record: Record) -> str:
+def model_name(record: Recorded) -> str:
     """Returns the name of a record's model, as a sweep's cells have it: `curia`, `curia@random` for random weights."""
     name = record.encoder.card.name
     return f"{name}@random" if record.encoder.is_random else name
 
 
-def model_names(records: Sequence[Record]) -> list[str]:
+def model_names(records: Sequence[Recorded]) -> list[str]:
     """Returns the `model_name` of each record, with the settings that tell models of one name apart."""
     return names_of(records, [model_name(record) for record in records], by=is_setting)
 
 
-def adaptor_of(record: Record) -> str | None:
+def adaptor_of(record: Recorded) -> str | None:
     """Returns the adaptor of a record; None of a task whose features are not pooled."""
     return record.probe.adaptor or STEPPED if record.task.kind == "classification" else None
 
 
-def is_solved(record: Record) -> bool:
+def is_solved(record: Recorded) -> bool:
     """Returns whether its heads are solved on pooled features: no seed decides anything of them."""
     return adaptor_of(record) not in (None, STEPPED)
 
@@ -160,7 +161,7 @@ EXTERNAL = "External validation:"
 """How the notice of heads that were trained on another task or split begins."""
 
 
-def external(record: Record) -> str | None:
+def external(record: Recorded) -> str | None:
     """Returns what must stand beside numbers of heads that were trained before, elsewhere; None of those that were not.
 
     What they reach and what heads reach that were trained on the task's own training cases are never ranked together.
@@ -172,7 +173,7 @@ def external(record: Record) -> str | None:
     return f"{EXTERNAL} the heads were trained {trained}, not in these runs."
 
 
-def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> None:
+def require_one_encoder(models: Sequence[str], records: Sequence[Recorded]) -> None:
     """Refuses records of one model that are of different encoders, options or weights.
 
     Args:
@@ -195,7 +196,7 @@ def require_one_encoder(models: Sequence[str], records: Sequence[Record]) -> Non
 
 
 def from_records(
-    records: Sequence[Record],
+    records: Sequence[Recorded],
     metric: Metric,
     *,
     split: str = "test",
@@ -228,32 +229,31 @@ def from_records(
         if not record.complete:
             raise RecordError(f"{name}: {len(record.runs)} of {record.runs_planned} runs have ended; finish it first")
         _require_equal(models[0], settings[0], name, own)
-    tables = [_tables(name, record, split) for name, record in zip(models, records, strict=True)]
-    for name, table in zip(models, tables, strict=True):
-        for run in table:
-            _require_equal(models[0], _identities(tables[0][0]), name, _identities(run))
-    task, cases = records[0].task, list(tables[0][0].values())
-    pairs = metric in PAIR_METRICS
-
-    def collect(of: Callable[[str, CaseResult], float | list[float]]) -> np.ndarray:
-        rows = [[[of(name, c) for c in run.values()] for run in t] for name, t in zip(models, tables, strict=True)]
-        return np.array(rows, dtype=np.float64)
-
+    found: list[Reported] = []
+    for name, record in zip(models, records, strict=True):
+        try:
+            one = reported(record, split)
+        except RecordError as error:
+            raise RecordError(f"{name}: {error}") from error
+        found.append(one.ordered(found[0].labels) if found else one)
+        if not found[-1].is_of_the_cases_of(found[0]):
+            _require_equal(models[0], found[0].identities, name, found[-1].identities)
+    task, pairs = records[0].task, metric in PAIR_METRICS
     return TaskInputs(
         task=task.name,
         version=f"{task.version}:{task.split_sha256}:{split}",
         metric=metric,
         models=models,
-        cases=tuple(case.case for case in cases),
-        patients=tuple(case.patient for case in cases),
-        values=collect(lambda name, case: _value(name, case, metric)),
-        targets=np.array([list((case.target or {}).values()) for case in cases]) if pairs else None,
-        probabilities=collect(lambda _, case: list((case.probabilities or {}).values())) if pairs else None,
+        cases=found[0].cases,
+        patients=found[0].patients,
+        values=np.stack([_values(name, one, metric) for name, one in zip(models, found, strict=True)]),
+        targets=found[0].targets if pairs else None,
+        probabilities=np.stack([one.probabilities for one in found]) if pairs else None,
         notice=" ".join(filter(None, [records[0].notice, external(records[0])])) or None,
     )
 
 
-def comparison_settings(record: Record, metric: Metric) -> dict[str, Any]:
+def comparison_settings(record: Recorded, metric: Metric) -> dict[str, Any]:
     """Returns what must be the same in all records for their numbers to compare, by name.
 
     The task and its split; the labels that were trained on; how the head was trained: steps, batch, optimizer,
@@ -297,27 +297,10 @@ def _without(value: Any, keys: frozenset[str]) -> Any:
     return value
 
 
-def _looks(record: Record) -> list[int]:
+def _looks(record: Recorded) -> list[int]:
     """Returns how often each candidate head was looked at on the selection cases; the numbers that occur."""
     candidates = [one for run in record.runs if run.selection for one in run.selection.candidates]
     return sorted({len(one.scores) if isinstance(one, Looks) else 1 for one in candidates})
-
-
-def _tables(name: str, record: Record, split: str) -> list[dict[str, CaseResult]]:
-    """Returns, for each run, its cases by name, in the order of the names."""
-    tables = []
-    for run in record.runs:
-        cases = run.cases.get(split, [])
-        table = {case.case: case for case in sorted(cases, key=lambda case: case.case)}
-        if not table or len(table) != len(cases):
-            raise RecordError(f"{name}: run {run.run} has no cases of '{split}', or has one twice")
-        tables.append(table)
-    return tables
-
-
-def _identities(run: dict[str, CaseResult]) -> dict[str, Any]:
-    """Returns what must be the same of each case in every run of every model."""
-    return {f"case {name}": (case.patient, case.target) for name, case in run.items()}
 
 
 def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[str, Any]) -> None:
@@ -329,13 +312,12 @@ def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[
     raise RecordError(f"{first} and {name} do not compare: {key} is {ours} and {theirs}")
 
 
-def _value(name: str, case: CaseResult, metric: Metric) -> float | list[float]:
-    """Returns the score of a case, NaN where undefined, or its scores by label."""
-    if metric == "MicroAUROC" or metric == "MicroAP":
-        if case.scores is None or case.target is None or list(case.scores) != list(case.target):
-            raise RecordError(f"{name}: {case.case} has no probabilities and targets of the same labels for {metric}")
-        return list(case.scores.values())
-    row = case.by_class(metric)
-    if row is None:
-        raise RecordError(f"{name}: {case.case} has no {metric}")
-    return numeric.mean(row.values())
+def _values(name: str, found: Reported, metric: Metric) -> np.ndarray:
+    """Returns (runs, C) scores of cases, NaN where undefined; of the metrics of pairs (runs, C, labels)."""
+    if metric in PAIR_METRICS:
+        if found.targets is None or np.isnan(found.scores).any():
+            raise RecordError(f"{name} has no probabilities and targets of the same labels for {metric}")
+        return found.scores
+    if metric not in found.means:
+        raise RecordError(f"{name} has no {metric}")
+    return found.means[metric]

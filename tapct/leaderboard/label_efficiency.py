@@ -12,7 +12,7 @@ from tapct.leaderboard.inputs import Metric, from_records, model_names, require_
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import Resampled, resample
 from tapct.leaderboard.summary import RESAMPLES
-from tapct.records.record import Record
+from tapct.records.record import Recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class LabelEfficiency:
 
 
 def label_efficiency(
-    records: Sequence[Record],
+    records: Sequence[Recorded],
     metric: Metric,
     *,
     split: str = "test",
@@ -112,7 +112,7 @@ def label_efficiency(
     )
 
 
-def _trained_on(record: Record) -> tuple[float, int]:
+def _trained_on(record: Recorded) -> tuple[float, int]:
     """Returns the fraction of the training patients and the draw."""
     return float(record.task.train_fraction), record.task.train_draw
 

@@ -16,12 +16,12 @@ from tapct.records.models import (
     what_is_known,
     what_is_recorded,
 )
-from tapct.records.record import Record
+from tapct.records.record import Recorded
 
 _LONGEST = 60
 
 
-def identities(records: Sequence[Record]) -> list[Identity]:
+def identities(records: Sequence[Recorded]) -> list[Identity]:
     """Returns the identity of each record's model: records are of one model where they are equal.
 
     A record from before class, source and settings were kept is of the model that all it says points to; where that
@@ -40,7 +40,7 @@ def identities(records: Sequence[Record]) -> list[Identity]:
     return found
 
 
-def names_of(records: Sequence[Record], plain: Sequence[str], *, by: Callable[[str], bool] = bool) -> list[str]:
+def names_of(records: Sequence[Recorded], plain: Sequence[str], *, by: Callable[[str], bool] = bool) -> list[str]:
     """Returns the name of each record's model, which no other model has.
 
     Args:

@@ -13,7 +13,8 @@ import yaml
 
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import external, is_solved
-from tapct.records import Record
+from tapct.leaderboard.reported import reported
+from tapct.records import Recorded
 from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
 from tapct.tasks import list_tasks, task_class
 
@@ -112,7 +113,7 @@ def _unset(value: Any) -> Any:
     return value
 
 
-def why_own(record: Record) -> str | None:
+def why_own(record: Recorded) -> str | None:
     """Returns why a record does not stand among the comparable ones, None if it does.
 
     The adaptor is looked at elsewhere: a task is compared under several.
@@ -135,16 +136,19 @@ def ranked_adaptor(task: str) -> str | None:
     return one.adaptor if one else None
 
 
-def is_whole(record: Record) -> bool:
+def is_whole(record: Recorded) -> bool:
     """Returns whether a record has as many reported cases as the shipped split."""
     task = shipped(record.task.name)
-    return task is not None and all(len(run.cases.get("test", [])) == task.counts[2] for run in record.runs)
+    try:
+        return task is not None and len(reported(record, "test").cases) == task.counts[2]
+    except RecordError:  # it has none, or not the same in every run: what is left out says so
+        return False
 
 
 Named = tuple[str, Any]
 
 
-def _compared(record: Record, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
+def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
     """Yields what is compared, as it ships and as the record has it."""
     task, probe, ours = record.task.content(), record.probe.content(), shipped.settings
     of_task = {"version": shipped.version, "classes": [*shipped.classes], "split_sha256": shipped.split_sha256}
@@ -162,7 +166,7 @@ def _compared(record: Record, shipped: Shipped) -> Iterator[tuple[Named, Named]]
         yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)
 
 
-def _stepped(record: Record, key: str) -> Any:
+def _stepped(record: Recorded, key: str) -> Any:
     """Returns a setting of the training, as a record has it."""
     probe = record.probe.content()
     match key:

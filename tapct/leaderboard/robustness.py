@@ -11,7 +11,7 @@ from tapct.leaderboard import thin
 from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
-from tapct.records.record import Record
+from tapct.records.record import Recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Robustness:
 
 
 def robustness(
-    records: Sequence[Record],
+    records: Sequence[Recorded],
     metric: Metric,
     *,
     split: str = "test",
@@ -90,7 +90,7 @@ def robustness(
         RecordError: If records do not compare, or two are of one cell.
     """
     models = list(names or model_names(records))
-    cells: dict[str | None, dict[str, Record]] = {None: {}}
+    cells: dict[str | None, dict[str, Recorded]] = {None: {}}
     for model, record in zip(models, records, strict=True):
         under = cells.setdefault(_perturbation(record), {})
         if model in under:
@@ -100,7 +100,7 @@ def robustness(
     labels = [f"{model}, {_perturbation(record)}" for model, record in zip(models, records, strict=True)]
     inputs = from_records(records, metric, split=split, names=labels, vary={"perturbation"})
 
-    def summary(of: Mapping[str, Record], chosen: Sequence[str]) -> TaskSummary:
+    def summary(of: Mapping[str, Recorded], chosen: Sequence[str]) -> TaskSummary:
         return summarise_task(from_records([of[m] for m in chosen], metric, split=split, names=chosen), resamples)
 
     clean = cells.pop(None)
@@ -122,12 +122,12 @@ def robustness(
     )
 
 
-def _perturbation(record: Record) -> str | None:
+def _perturbation(record: Recorded) -> str | None:
     """Returns the name of the perturbation of a record's reported scans."""
     return record.task.perturbation
 
 
-def _same_probes(one: Record, other: Record) -> bool:
+def _same_probes(one: Recorded, other: Recorded) -> bool:
     """Returns whether two records evaluated the same trained heads."""
     return [run.probe_sha256 for run in one.runs] == [run.probe_sha256 for run in other.runs]
 

@@ -12,7 +12,7 @@ from tapct.leaderboard.official import why_own
 from tapct.leaderboard.robustness import robustness
 from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import as_csv
-from tapct.records import Record
+from tapct.records import Recorded
 
 LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
 ROBUSTNESS_FILE = "robustness.csv"
@@ -21,7 +21,7 @@ FILES = (LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE)
 Row = dict[str, Any]
 
 
-def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[dict[str, str], list[str]]:
+def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[dict[str, str], list[str]]:
     """Returns the tables of what was varied, each by the task's ranked metric, and under each adaptor by itself.
 
     Args:
@@ -33,7 +33,7 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     left_out = []
-    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
     for record in records:
         groups[record.task.name, adaptor_of(record) or "", why_own(record) or ""].append(record)
     for (task, adaptor, why), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
@@ -49,7 +49,7 @@ def tables(records: Sequence[Record], *, resamples: int = RESAMPLES) -> tuple[di
     return {name: as_csv(found) for name, found in rows.items() if found}, left_out
 
 
-def _label_rows(records: Sequence[Record], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
+def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
     found, older = label_efficiency(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for model, points in found.curves.items():
         for point in points:
@@ -63,7 +63,7 @@ def _label_rows(records: Sequence[Record], adaptor: str, why: str, resamples: in
             }
 
 
-def _drop_rows(records: Sequence[Record], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
+def _drop_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
     found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for drop in found.drops:
         yield {
@@ -80,12 +80,12 @@ def _drop_rows(records: Sequence[Record], adaptor: str, why: str, resamples: int
         }
 
 
-def _older_protocols(records: Sequence[Record]) -> dict[str, str]:
+def _older_protocols(records: Sequence[Recorded]) -> dict[str, str]:
     """Returns of what older protocol a record of each model is, of those that have such."""
     return {model_name(record): record.older_protocol for record in records if record.older_protocol}
 
 
-def _ranked_metric(records: Sequence[Record]) -> Any:
+def _ranked_metric(records: Sequence[Recorded]) -> Any:
     return records[0].task.metric or "dice_native"
 
 

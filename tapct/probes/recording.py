@@ -29,10 +29,10 @@ from tapct.records import (
     git_state,
     write_record,
 )
+from tapct.records.case import CaseIdentity
 from tapct.records.execution import FeaturesSeen, RunExecution, Training
 from tapct.records.paths import base_name, without_folders
 from tapct.records.reading import checked
-from tapct.records.record import CaseIdentity
 from tapct.records.types import shown
 
 

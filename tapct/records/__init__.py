@@ -1,18 +1,17 @@
 """Result records: their schema, how they are written, and where they were made."""
 
+from tapct.records.case import CaseResult, ClassMetric, Protocol
 from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
 from tapct.records.execution import Execution, GitState
 from tapct.records.header import RecordHeader, read_header
 from tapct.records.provenance import environment, git_state
 from tapct.records.record import (
-    CaseResult,
     CellSize,
-    ClassMetric,
     FeaturePack,
     Flag,
-    Protocol,
     Record,
+    Recorded,
     RunRecord,
     Split,
 )
@@ -20,6 +19,7 @@ from tapct.records.schema import SCHEMA_VERSION
 from tapct.records.sections import CardRecord, EncoderRecord, IdentityRecord, ProbeRecord, TaskRecord
 from tapct.records.selection import Looks, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
+from tapct.records.stored import StoredRecord, find_records, read_stored
 
 __all__ = [
     "CASES_FILE",
@@ -40,20 +40,24 @@ __all__ = [
     "Protocol",
     "Record",
     "RecordHeader",
+    "Recorded",
     "RecordsFound",
     "RunRecord",
     "Selection",
     "SolvedSelection",
     "Split",
     "SteppedSelection",
+    "StoredRecord",
     "TaskRecord",
     "environment",
+    "find_records",
     "git_state",
     "print_summary",
     "read_cases",
     "read_header",
     "read_record",
     "read_records",
+    "read_stored",
     "to_table",
     "write_atomically",
     "write_record",

@@ -5,7 +5,6 @@ The record is the source of truth; the table is made of it, and carries its fing
 
 import math
 import warnings
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tapct.errors import RecordError
+from tapct.records.case import CaseResult, ClassMetric
 from tapct.records.models import model_id
-from tapct.records.record import CaseResult, ClassMetric, Record
+from tapct.records.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,23 +48,43 @@ COLUMNS = pa.schema(
 """One row per run, split, case and class; the same columns in every file, so that files of several cells join.
 
 What is of the case (`loss`, `voxels`, `padding_*`) stands in each of its rows. `class` is null in the one row of a case
-without classes. What a task has not, or is undefined, is null.
+without classes. What a task has not, or is undefined, is null. Rows are in the order of the record.
 """
 
-_FINGERPRINT, _SCHEMA = b"tapct.fingerprint", b"tapct.schema_version"
+FINGERPRINT, SCHEMA = b"tapct.fingerprint", b"tapct.schema_version"
+"""Metadata of the file: of which record it is."""
 
 
 def to_table(record: Record) -> pa.Table:
     """Returns the cases of a record, with the columns of `COLUMNS` and the record's fingerprint in the metadata."""
-    metadata = {_FINGERPRINT: record.fingerprint.encode(), _SCHEMA: str(record.schema_version).encode()}
-    return pa.Table.from_pylist(list(_rows(record)), COLUMNS).replace_schema_metadata(metadata)
+    of_record = {"task": record.task.name, "encoder": record.encoder.card.name, "model": model_id(record)}
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
+    for run in record.runs:
+        for split, cases in run.cases.items():
+            for case in cases:
+                by_class = _by_class(case)
+                names = list(dict.fromkeys(name for row in by_class.values() for name in row)) or [None]
+                padding = dict(zip(("padding_z", "padding_y", "padding_x"), case.padding_voxels, strict=True))
+                of_case = {"case": case.case, "patient": case.patient, "loss": case.loss, "voxels": case.voxels}
+                of_run = {**of_record, "run": run.run, "seed": run.seed, "split": split}
+                for column, value in {**of_run, **of_case, **padding}.items():
+                    columns[column] += [value] * len(names)
+                columns["class"] += names
+                for column, row in by_class.items():
+                    columns[column] += [row.get(name) for name in names]
+    metadata = {FINGERPRINT: record.fingerprint.encode(), SCHEMA: str(record.schema_version).encode()}
+    return pa.Table.from_pydict(columns, COLUMNS).replace_schema_metadata(metadata)
 
 
-def cases_parquet(record: Record) -> bytes:
-    """Returns the content of a record's `cases.parquet`."""
-    buffer = BytesIO()
-    pq.write_table(to_table(record), buffer, compression="zstd")
-    return buffer.getvalue()
+def _by_class(case: CaseResult) -> dict[str, dict[Any, Any]]:
+    """Returns what a case has by class, by column."""
+    return {
+        **{metric: case.by_class(metric) or {} for metric in CLASS_METRICS},
+        "logit": case.logits or {},
+        "probability": case.probabilities or {},
+        "target": case.target or {},
+        "reference_voxels": case.reference_voxels or {},
+    }
 
 
 def to_frame(record: Record) -> "pd.DataFrame":
@@ -136,39 +156,13 @@ def read_cases(record: Record, folder: Path) -> pa.Table:
     try:
         table = pq.read_table(BytesIO(path.read_bytes()))
     except (OSError, pa.ArrowException) as error:
-        raise RecordError(f"{path} cannot be read: {error}. {_MEND}") from error
-    found = (table.schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+        raise RecordError(f"{path} cannot be read: {error}. {MEND}") from error
+    found = (table.schema.metadata or {}).get(FINGERPRINT, b"").decode()
     if found != record.fingerprint:
         raise RecordError(
-            f"{path} is of another record ({found[:12] or 'none'}, not {record.fingerprint[:12]}). {_MEND}"
+            f"{path} is of another record ({found[:12] or 'none'}, not {record.fingerprint[:12]}). {MEND}"
         )
     return table
 
 
-_MEND = "`tapct.records.write_record(record, folder)` makes it anew from the record"
-
-
-def _rows(record: Record) -> Iterator[dict[str, Any]]:
-    of_record = {"task": record.task.name, "encoder": record.encoder.card.name, "model": model_id(record)}
-    for run in record.runs:
-        for split, cases in run.cases.items():
-            for case in cases:
-                padding = dict(zip(("padding_z", "padding_y", "padding_x"), case.padding_voxels, strict=True))
-                of_case = {"case": case.case, "patient": case.patient, "loss": case.loss, "voxels": case.voxels}
-                for row in _classes(case):
-                    yield {**of_record, "run": run.run, "seed": run.seed, "split": split, **of_case, **row, **padding}
-
-
-def _classes(case: CaseResult) -> list[dict[str, Any]]:
-    """Returns what a case has by class; one row without a class where it has nothing."""
-    columns: dict[str, dict[str, Any]] = {
-        **{metric: case.by_class(metric) or {} for metric in CLASS_METRICS},
-        "logit": case.logits or {},
-        "probability": case.probabilities or {},
-        "target": case.target or {},
-        "reference_voxels": case.reference_voxels or {},
-    }
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    return [{"class": name, **{key: of.get(name) for key, of in columns.items()}} for name in names] or [
-        {"class": None}
-    ]
+MEND = "`tapct.records.write_record(record, folder)` makes it anew from the record"

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tapct import terminal
-from tapct.records.record import CellSize, ClassMetric, Record
+from tapct.records.case import ClassMetric
+from tapct.records.record import CellSize, Record
 from tapct.records.store import read_record
 
 

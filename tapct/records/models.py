@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tapct.records.record import Record
+from tapct.records.record import Recorded
 
 CARD = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
 CLASS, SOURCE, WEIGHTS, SETTING = "class", "source", "weights_sha256", "settings."
@@ -14,19 +14,19 @@ Identity = dict[str, Any]
 """What tells a model from others, by name, as JSON has it."""
 
 
-def is_random(record: Record) -> bool:
+def is_random(record: Recorded) -> bool:
     """Returns whether the encoder has random weights."""
     return record.encoder.is_random
 
 
-def what_is_known(record: Record) -> Identity:
+def what_is_known(record: Recorded) -> Identity:
     """Returns what every record says of its model: the card's name and preprocessing, and the weights."""
     card = record.encoder.card.content()
     known = {key: card.get(key) for key in CARD}
     return known | {"random": is_random(record), WEIGHTS: record.encoder.weights_sha256}
 
 
-def what_is_recorded(record: Record) -> Identity:
+def what_is_recorded(record: Recorded) -> Identity:
     """Returns what a record says of its encoder's class, source and settings; little of it in older ones."""
     identity, settings = record.encoder.identity, record.encoder.own_settings
     found: Identity = {}
@@ -36,7 +36,7 @@ def what_is_recorded(record: Record) -> Identity:
     return found | {f"{SETTING}{key}": value for key, value in settings.items()}
 
 
-def model_id(record: Record) -> str:
+def model_id(record: Recorded) -> str:
     """Returns a hash of all that a record says of its model: another setting, source or weights is another model."""
     return hashlib.sha256(as_text(what_is_known(record) | what_is_recorded(record)).encode()).hexdigest()[:16]
 

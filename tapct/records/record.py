@@ -6,15 +6,18 @@ One JSON file per cell (encoder x task x protocol settings). Everything that dec
 
 import json
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tapct import numeric
 from tapct.errors import RecordError
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
+from tapct.records.case import CaseResult, ClassMetric, check_cases
 from tapct.records.execution import Execution
 from tapct.records.reading import first_fault, parsed
 from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
@@ -22,18 +25,14 @@ from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
 from tapct.records.selection import Selection
 from tapct.records.types import (
     AtLeast1,
-    CaseName,
-    Count,
     Finite,
     Frozen,
     Index,
-    Millimetres,
     Name,
     Positive,
     Sha256,
     Share,
     Switch,
-    Target,
     Text,
     Whole,
     optional,
@@ -42,17 +41,10 @@ from tapct.records.types import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Protocol = Literal["native", "paper"]
-"""`native`: on the scan's own grid, against untouched labels. `paper`: on the encoder's grid."""
-
-ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native"]
-"""The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
-
+    import pyarrow as pa
 
 Split = Annotated[str, Field(strict=True, pattern="^(train|val|test)$")]
 
-_NAMES: TypeAdapter[list[str]] = TypeAdapter(list[Name])
 _SHARES = ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy", "CalibrationError")
 
 
@@ -68,77 +60,6 @@ class Flag(Frozen):
     id: str = Field(strict=True, pattern=r"^[a-z0-9-]+$", max_length=100)
     message: Text
     detail: Text
-
-
-class CaseIdentity(Frozen):
-    """A case.
-
-    Attributes:
-        case: Its name in the split file.
-        patient: Name of the patient.
-    """
-
-    case: CaseName
-    patient: Name
-
-
-class CaseResult(CaseIdentity):
-    """What came out for one case.
-
-    Attributes:
-        loss: Loss of the probe on the case.
-        dice: Per protocol, Dice of each class without background; None where it is undefined.
-        nsd: Normalised surface Dice of each class, on the native grid, at the probe's `nsd_tolerance_mm`.
-        hd95_mm: 95th percentile of the Hausdorff distance of each class, on the native grid; None as well
-            where the class is in only one of prediction and reference.
-        probabilities: Per class, the predicted probability (classification): the sigmoid of the logit, in float64.
-        target: Per class, the reference (classification).
-        padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
-        logits: Per class, the float32 output of the head (classification), which JSON's numbers hold as it is.
-        voxels: Voxels of the scan (segmentation).
-        reference_voxels: Per class without background, its voxels in the reference, on the native grid.
-        notes: What a user should know of how the scan was read, one sentence each.
-    """
-
-    loss: Finite
-    dice: dict[Protocol, dict[str, Share | None]] | None = None
-    nsd: dict[str, Share | None] | None = None
-    hd95_mm: dict[str, Millimetres | None] | None = None
-    probabilities: dict[str, Share] | None = None
-    target: dict[str, Target] | None = None
-    padding_voxels: tuple[Count, Count, Count]
-    logits: dict[str, Finite] | None = optional()
-    voxels: Count | None = optional()
-    reference_voxels: dict[str, Count] | None = optional()
-    notes: tuple[Text, ...] = Field(default=(), exclude_if=lambda notes: not notes)
-
-    @model_validator(mode="after")
-    def _check(self) -> "CaseResult":
-        if self.logits is not None and list(self.logits) != list(self.probabilities or {}):
-            raise ValueError(f"{self.case}: logits and probabilities must be of the same labels, in one order")
-        if self.dice is not None and len(self.dice) < 2:
-            raise ValueError(f"{self.case}: Dice must be there of both protocols, native and paper")
-        return self
-
-    @property
-    def classes(self) -> dict[str, list[str]]:
-        """The classes or labels, in order, of each number that it has by class."""
-        of = {f"dice.{protocol}": row for protocol, row in (self.dice or {}).items()}
-        names = ("nsd", "hd95_mm", "probabilities", "target", "logits", "reference_voxels")
-        rows = {**of, **{name: getattr(self, name) for name in names}}
-        return {name: list(row) for name, row in rows.items() if row is not None}
-
-    @property
-    def scores(self) -> dict[str, float] | None:
-        """Per class, what cases are ranked by: logits; of records that keep none, probabilities."""
-        return self.probabilities if self.logits is None else self.logits
-
-    def by_class(self, metric: ClassMetric) -> dict[str, float | None] | None:
-        """Returns a metric of each class without background; None where the case has no such metric."""
-        surface = {"nsd_native": self.nsd, "hd95_mm_native": self.hd95_mm}
-        if metric in surface:
-            return surface[metric]
-        return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
 
 
 class FeaturePack(Frozen):
@@ -173,7 +94,7 @@ class CellSize(Frozen):
     cases: AtLeast1
 
 
-class RunRecord(Frozen):
+class RunHeader(Frozen):
     """One run: one seed, one trained probe.
 
     Attributes:
@@ -183,7 +104,6 @@ class RunRecord(Frozen):
         selection: The learning rate and step that they were taken at, and what they were chosen from on the
             selection cases.
         metrics: Split to metric to value, as eva logs them.
-        cases: Split to per-case results.
     """
 
     run: Index
@@ -191,15 +111,28 @@ class RunRecord(Frozen):
     probe_sha256: Sha256
     selection: Selection | None = None
     metrics: dict[Split, dict[Name, Finite | None]]
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> "RunHeader":
+        for split, values in self.metrics.items():
+            for name, value in values.items():
+                _check_metric(f"{split}.{name}", name, value)
+        return self
+
+
+class RunRecord(RunHeader):
+    """One run with what came out for each case.
+
+    Attributes:
+        cases: Split to per-case results.
+    """
+
     cases: dict[Split, list[CaseResult]]
 
     @model_validator(mode="after")
     def _check(self) -> "RunRecord":
-        for split, values in self.metrics.items():
-            for name, value in values.items():
-                _check_metric(f"{split}.{name}", name, value)
         for split, of_split in self.cases.items():
-            _check_cases(split, of_split)
+            check_cases(split, of_split)
         return self._check_probabilities()
 
     def _check_probabilities(self) -> "RunRecord":
@@ -228,26 +161,8 @@ def _check_metric(where: str, name: str, value: float | None) -> None:
         raise ValueError(f"{where} is {value:g}, and must be {'from 0 to 1' if share else 'at least 0'}")
 
 
-def _check_cases(split: str, cases: list[CaseResult]) -> None:
-    """Refuses a split without cases, with one twice, or with cases of other classes than the first."""
-    if not cases:
-        raise ValueError(f"there are no cases of '{split}'")
-    if len({case.case for case in cases}) < len(cases):
-        names = [case.case for case in cases]
-        raise ValueError(f"the case {next(n for n in names if names.count(n) > 1)} is there twice in '{split}'")
-    first = cases[0].classes
-    try:
-        _NAMES.validate_python(list({name: None for row in first.values() for name in row}))
-    except ValidationError as error:
-        raise ValueError(f"{cases[0].case}: the name of a class: {first_fault(error)}") from error
-    for case in cases:
-        found = case.classes
-        if odd := next((name for name in found if name in first and found[name] != first[name]), None):
-            raise ValueError(f"{cases[0].case} and {case.case} have {odd} of other classes, or in another order")
-
-
-class Record(Frozen):
-    """One cell: an encoder on a task, over its runs.
+class Recorded(Frozen):
+    """What a record says of a cell but for its cases.
 
     Attributes:
         schema_version: Version of this layout.
@@ -271,14 +186,14 @@ class Record(Frozen):
     task: TaskRecord
     probe: ProbeRecord
     runs_planned: AtLeast1
-    runs: list[RunRecord] = Field(min_length=1)
+    runs: Sequence[RunHeader] = Field(min_length=1)
     cell_size: CellSize | None = optional()
     feature_pack: FeaturePack | None = optional()
     execution: Execution
     flags: list[Flag] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _check(self) -> "Record":
+    def _check(self) -> "Recorded":
         indices = [run.run for run in self.runs]
         if indices != sorted(set(indices)):
             raise ValueError(f"runs are not in order, or one is there twice: {indices}")
@@ -292,20 +207,50 @@ class Record(Frozen):
     @property
     def older_protocol(self) -> str | None:
         """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
+        return None if self.older_schema is None else f"schema {self.older_schema}"
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that decides or is the result; without `execution` and `flags`."""
+
+    @abstractmethod
+    def table(self) -> "pa.Table":
+        """Returns its cases, with the columns of `tapct.records.cases.COLUMNS`.
+
+        Raises:
+            RecordError: If they cannot be read.
+        """
+
+    def content(self) -> dict[str, Any]:
+        """Returns what it says, as JSON has it: what was not said when it was made is left out."""
+        found = {"schema_version": self.schema_version, **super().content()}
+        return found if "flags" in found else found | {"flags": []}
+
+
+class Record(Recorded):
+    """One cell: an encoder on a task, over its runs, case by case."""
+
+    runs: list[RunRecord] = Field(min_length=1)
+
+    @property
+    def older_protocol(self) -> str | None:
+        """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
         cases = (case for run in self.runs for of_split in run.cases.values() for case in of_split)
         if any(case.probabilities is not None and case.logits is None for case in cases):
             return "ranks from float32 probabilities"
-        return None if self.older_schema is None else f"schema {self.older_schema}"
+        return super().older_protocol
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides or is the result; without `execution` and `flags`."""
         return fingerprint(self.content())
 
-    def content(self) -> dict[str, Any]:
-        """Returns what it says, as JSON has it: what was not said when it was made is left out."""
-        found = {"schema_version": self.schema_version, **super().content()}
-        return found if "flags" in found else found | {"flags": []}
+    def table(self) -> "pa.Table":
+        """Returns its cases, with the columns of `tapct.records.cases.COLUMNS`."""
+        from tapct.records.cases import to_table
+
+        return to_table(self)
 
     def to_json(self) -> str:
         """Returns the record as JSON, with its fingerprint and whether it is complete."""

@@ -1,15 +1,17 @@
 """Writing records so that nothing is lost, and reading those of a folder."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.records.cases import CASES_FILE, cases_parquet
+from tapct.records.cases import CASES_FILE
 from tapct.records.execution import Execution
-from tapct.records.record import Record
+from tapct.records.parquet import cases_parquet
+from tapct.records.record import Record, Recorded
 
 RECORD_FILE = "record.json"
 
@@ -17,8 +19,11 @@ MOST_BYTES = 2**30
 """What a record's file may have; 118 classes of 1,000 cases in five runs take a tenth of it."""
 
 
+Found = TypeVar("Found", bound=Recorded)
+
+
 @dataclass(frozen=True)
-class RecordsFound:
+class RecordsFound(Generic[Found]):
     """The records of a results folder.
 
     Attributes:
@@ -26,11 +31,27 @@ class RecordsFound:
         unsound: Path to why it cannot be used.
     """
 
-    sound: dict[Path, Record]
+    sound: dict[Path, Found]
     unsound: dict[Path, str]
 
+    @classmethod
+    def of(cls, paths: Iterable[Path], read: Callable[[Path], Found]) -> "RecordsFound[Found]":
+        """Reads records; what cannot be read, or is not complete, is unsound."""
+        found = cls({}, {})
+        for path in paths:
+            try:
+                record = read(path)
+            except RecordError as error:
+                found.unsound[path] = str(error)
+                continue
+            if record.complete:
+                found.sound[path] = record
+            else:
+                found.unsound[path] = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
+        return found
 
-def read_records(results: Path, task: str = "*") -> RecordsFound:
+
+def read_records(results: Path, task: str = "*") -> RecordsFound[Record]:
     """Reads the published records of a results folder, `RESULTS/TASK/CELL/record.json`.
 
     What eva wrote under `CELL/sessions/`, and records put aside (`replaced-TIME-record.json`), are no results.
@@ -42,20 +63,18 @@ def read_records(results: Path, task: str = "*") -> RecordsFound:
     Raises:
         RecordError: If the folder is not there.
     """
+    return RecordsFound.of(paths_of(results, task), read_record)
+
+
+def paths_of(results: Path, task: str = "*") -> list[Path]:
+    """Returns where the published records of a results folder are.
+
+    Raises:
+        RecordError: If the folder is not there.
+    """
     if not results.is_dir():
         raise RecordError(f"there is no results folder {results}")
-    found = RecordsFound({}, {})
-    for path in sorted(results.glob(f"{task}/*/{RECORD_FILE}")):
-        try:
-            record = read_record(path)
-        except RecordError as error:
-            found.unsound[path] = str(error)
-            continue
-        if record.complete:
-            found.sound[path] = record
-        else:
-            found.unsound[path] = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
-    return found
+    return sorted(results.glob(f"{task}/*/{RECORD_FILE}"))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -92,7 +111,7 @@ def write_record(record: Record, folder: Path) -> Path:
         record = _joined(read_record(path), record, path)
     text = record.to_json()
     Record.from_json(text, where=f"what would be written to {path}")
-    write_atomically(folder / CASES_FILE, cases_parquet(record))
+    write_atomically(folder / CASES_FILE, cases_parquet(record, text))
     write_atomically(path, text)
     return path
 

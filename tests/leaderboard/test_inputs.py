@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import special
 
 from tapct.errors import RecordError
@@ -226,15 +227,29 @@ def test_random_weights_are_another_model():
         (cases()[1:], "case q1 is .* and 'missing'"),
         ([*cases(), case("r1", 0.1, 0.1)], "case r1 is 'missing' and"),
         ([*cases()[:2], case("p2", 0.1, 0.1, patient="z")], "case p2"),
-        ([*cases()[:2], case("p2", 0.1, 0.1, dice=None)], "p2 has no dice_native"),
     ],
 )
 def test_records_of_other_cases_are_refused(changed, message):
     with pytest.raises(RecordError, match=message):
         from_records([record("one", cases()), record("two", changed)], "dice_native")
-    if changed and message != "p2 has no dice_native":  # and so is a second run of them
-        with pytest.raises(RecordError, match=message):
-            from_records([record("one", cases(), changed)], "dice_native")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (cases()[1:], "run 1: case q1 of 'test' is there not in every run"),
+        ([*cases(), case("r1", 0.1, 0.1)], "run 0: case r1 of 'test' is there not in every run"),
+        ([*cases()[:2], case("p2", 0.1, 0.1, patient="z")], "patient or the target of case p2"),
+    ],
+)
+def test_runs_of_other_cases_are_refused(changed, message):
+    with pytest.raises(RecordError, match=message):
+        from_records([record("one", cases(), changed)], "dice_native")
+
+
+def test_a_case_without_what_the_others_have_is_no_record():
+    with pytest.raises(ValidationError, match=r"q1 and p2 have dice.native in only one of them"):
+        record("two", [*cases()[:2], case("p2", 0.1, 0.1, dice=None)])
 
 
 def test_records_of_other_references_or_numbers_of_runs_are_refused():

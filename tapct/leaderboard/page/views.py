@@ -13,8 +13,9 @@ from tapct.leaderboard.board import FAMILIES, METRICS, Board, Entry, Family, Mod
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.paper import PaperRow
+from tapct.leaderboard.reported import reported
 from tapct.leaderboard.tables import cell_in_words
-from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Record
+from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Recorded
 
 SPLIT = "test"
 
@@ -246,7 +247,7 @@ def run_metric(entry: Entry, key: str) -> float | None:
 
 def class_rows(task: Task, models: Sequence[Model], metric: ClassMetric) -> list[tuple[str, list[float | None]]]:
     """Returns per class the mean over runs of each model's mean over cases; None where a run does not define it."""
-    tables = [model.entries[task.name].record.class_table(SPLIT, metric) for model in models]
+    tables = [reported(model.entries[task.name].record, SPLIT).by_class.get(metric, {}) for model in models]
     return [
         (
             name,
@@ -322,7 +323,7 @@ def provenance(entry: Entry) -> dict[str, str]:
     }
 
 
-def weights_in_words(record: Record) -> str:
+def weights_in_words(record: Recorded) -> str:
     """Returns the name of the weights' file, without the folders of somebody's machine, and their hash."""
     sha256 = record.encoder.weights_sha256
     return ", ".join([record.encoder.weights_name, *([f"sha256 {sha256[:12]}"] if sha256 else [])])
