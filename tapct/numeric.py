@@ -54,6 +54,21 @@ def mean(values: Iterable[float | None]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
+def means(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of each row's defined numbers, in whatever order.
+
+    Args:
+        values: (M, n), NaN where undefined.
+
+    Returns:
+        (M,), NaN where a row has none.
+    """
+    defined = ~np.isnan(values)
+    total = exact_sums(np.where(defined, values, 0.0), np.ones((values.shape[1], 1)))[:, 0]
+    number = defined.sum(axis=1)
+    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+
+
 def equal(one: ArrayLike, other: ArrayLike) -> np.ndarray:
     """Returns where scores are equal, within `TOLERANCE`; NaN equals nothing."""
     one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tapct.flags import alone, beside
 from tapct.flags.chance import chance
 from tapct.flags.messages import CROSS, MESSAGES, Found, flag
-from tapct.records import Flag, Record, read_records
+from tapct.records import Flag, Record, Recorded, find_records
 from tapct.records.paths import without_folders
 from tapct.records.types import shown
 
@@ -31,11 +31,11 @@ def with_cross_checks(record: Record, results: Path) -> Record:
         results: The results folder; its records of the task are read (those that are not sound are passed over), the
             record's own among them if it is there.
     """
-    others: list[Record] = []
+    others: list[Recorded] = []
 
     def reading_the_other_cells() -> Found:
         if results.is_dir():
-            others.extend(read_records(results, record.task.name).sound.values())
+            others.extend(find_records(results, record.task.name).sound.values())
         yield from ()
 
     failed = _found(reading_the_other_cells)
@@ -48,7 +48,7 @@ def own_flags(record: Record) -> list[Flag]:
     return [one for check in (chance, *alone.CHECKS) for one in _found(check, record)]
 
 
-def cross_flags(record: Record, others: Sequence[Record]) -> list[Flag]:
+def cross_flags(record: Record, others: Sequence[Recorded]) -> list[Flag]:
     """Returns the flags of a record beside others; of another task or split they say nothing."""
     comparable = [other for other in others if beside.same_question(record, other)]
     equal = [one for other in comparable for one in _found(beside.equal, record, other)]
@@ -56,7 +56,7 @@ def cross_flags(record: Record, others: Sequence[Record]) -> list[Flag]:
     return [*equal, *random[:1]]
 
 
-def _found(check: Callable[..., Found], *records: Record) -> list[Flag]:
+def _found(check: Callable[..., Found], *records: Recorded) -> list[Flag]:
     """Returns what a check finds; where it fails, that."""
     try:
         return [flag(*found) for found in check(*records)]

@@ -8,7 +8,7 @@ from tapct.flags.messages import Found, listed
 from tapct.flags.numbers import numbers
 from tapct.leaderboard import from_records, summarise_task
 from tapct.leaderboard.compared import ranked_metrics
-from tapct.records import Record, SolvedSelection
+from tapct.records import Recorded, SolvedSelection
 from tapct.records.sections import NONE
 
 CARD_SETTINGS = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
@@ -18,12 +18,12 @@ TASK_SETTINGS = ("options", "train_fraction", "perturbation", "train_draw")
 """Settings any change of which must change numbers; a learning rate that was not chosen need not."""
 
 
-def same_question(one: Record, other: Record) -> bool:
+def same_question(one: Recorded, other: Recorded) -> bool:
     """Returns whether two records are of one version and split of a task."""
     return all(getattr(one.task, key) == getattr(other.task, key) for key in ("name", "version", "split_sha256"))
 
 
-def equal(record: Record, other: Record) -> Found:
+def equal(record: Recorded, other: Recorded) -> Found:
     """Looks for what two cells that differ in a setting must not have in common."""
     changed = _changed_settings(record, other)
     found = _common(record, other, changed)
@@ -36,7 +36,7 @@ def equal(record: Record, other: Record) -> Found:
         yield "setting-without-effect", f"{found} are those of {names[1]}, which differs in {listed(changed)}"
 
 
-def _changed_settings(one: Record, other: Record) -> list[str]:
+def _changed_settings(one: Recorded, other: Recorded) -> list[str]:
     """Returns the settings that must matter and differ; one that a record lacks (an older one may) is no difference."""
     (first, second), solved = (
         map(_that_matter, (one, other)),
@@ -48,7 +48,7 @@ def _changed_settings(one: Record, other: Record) -> list[str]:
     return [path for path in first if path in second and path not in without and first[path] != second[path]]
 
 
-def _that_matter(record: Record) -> dict[str, Any]:
+def _that_matter(record: Recorded) -> dict[str, Any]:
     """Returns the settings of a record any change of which must change numbers, as far as it says them."""
     encoder, probe, task = record.encoder.content(), record.probe.content(), record.task.content()
     found = {f"encoder.card.{key}": encoder["card"][key] for key in CARD_SETTINGS}
@@ -59,7 +59,7 @@ def _that_matter(record: Record) -> dict[str, Any]:
     return found | {f"encoder.{key}": value for key, value in own.items()}
 
 
-def _common(one: Record, other: Record, changed: Sequence[str]) -> str | None:
+def _common(one: Recorded, other: Recorded, changed: Sequence[str]) -> str | None:
     """Returns what two records have in common to the bit. Heads do not depend on the reported scans."""
     if set(numbers(one)) & set(numbers(other)):
         return "the numbers of the cases"
@@ -67,7 +67,7 @@ def _common(one: Record, other: Record, changed: Sequence[str]) -> str | None:
     return "the heads" if heads and set(changed) != {"task.perturbation"} else None
 
 
-def random_weights(record: Record, other: Record) -> Found:
+def random_weights(record: Recorded, other: Recorded) -> Found:
     """Compares with the same network of random weights."""
     if record.task.metric is None or record.encoder.is_random or record.encoder.weights == NONE:
         return

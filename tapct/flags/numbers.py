@@ -2,18 +2,27 @@
 
 import hashlib
 import json
-from typing import Any
 
-from tapct.flags.messages import reported
-from tapct.records import Record
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tapct.records import Recorded
+
+_OF_RUNS = ("case", "class", "loss", "dice_native", "dice_paper", "logit", "probability")
 
 
-def numbers(record: Record) -> list[str]:
+def numbers(record: Recorded) -> list[str]:
     """Returns, for each run, a hash of what it gave for the reported cases."""
-    keep = {"case", "loss", "dice", "logits", "probabilities"}
-    rows = [sorted((c.model_dump(mode="json", include=keep) for c in reported(r)), key=_case) for r in record.runs]
-    return [hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest() for of in rows if of]
+    table = record.table()
+    found = []
+    for run in record.runs:
+        of_run = table.filter(pc.equal(table["run"], run.run))
+        rows = next((rows for split in ("test", "val") if len(rows := _of_split(of_run, split))), None)
+        if rows is not None:
+            found.append(hashlib.sha256(json.dumps(rows.to_pydict()).encode()).hexdigest())
+    return found
 
 
-def _case(row: dict[str, Any]) -> str:
-    return row["case"]
+def _of_split(table: pa.Table, split: str) -> pa.Table:
+    rows = table.filter(pc.equal(table["split"], split)).select(_OF_RUNS)
+    return rows.sort_by([("case", "ascending"), ("class", "ascending")])

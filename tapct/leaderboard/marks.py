@@ -7,7 +7,7 @@ from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.inputs import EXTERNAL, is_solved
 from tapct.leaderboard.summary import ModelSummary, TaskSummary
 from tapct.leaderboard.thin import FEW_OF_A_CLASS, FEW_PATIENTS
-from tapct.records import Record
+from tapct.records import Recorded
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def of_task(summary: TaskSummary | AdaptorGrid) -> list[Marked]:
 
 
 def of_cell(
-    summary: TaskSummary, model: ModelSummary, record: Record, seen: Sequence[str], older: str | None
+    summary: TaskSummary, model: ModelSummary, record: Recorded, seen: Sequence[str], older: str | None
 ) -> tuple[Marked, ...]:
     """Returns what must stand beside a number.
 

@@ -144,8 +144,7 @@ def _has(metric: str, values: np.ndarray) -> bool:
 def _means(values: np.ndarray, axis: int) -> np.ndarray:
     """Returns the mean of the defined numbers along an axis, NaN where none is."""
     rows = np.moveaxis(values, axis, -1)
-    means = [numeric.mean(row[~np.isnan(row)]) for row in rows.reshape(-1, rows.shape[-1])]
-    return np.array(means).reshape(rows.shape[:-1])
+    return numeric.means(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
 
 
 def _or_none(values: np.ndarray) -> list[list[float | None]]:

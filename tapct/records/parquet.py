@@ -42,9 +42,21 @@ def cases_parquet(record: Record, text: str) -> bytes:
         record: The record.
         text: The content of its `record.json`.
     """
-    table = record.table()
-    if record.older_protocol is None:
-        own = {HEADER: json.dumps(header_content(record)).encode(), JSON_SHA256: _sha256(text.encode()).encode()}
+    # Of an older protocol a reader must see what only the whole record shows.
+    header = None if record.older_protocol else header_content(record)
+    return packed(record.table(), header, _sha256(text.encode()))
+
+
+def packed(table: pa.Table, header: dict[str, Any] | None, json_sha256: str) -> bytes:
+    """Returns the content of a `cases.parquet`.
+
+    Args:
+        table: The cases, with their record's fingerprint in the metadata.
+        header: What the record says beside them; None if the file is to hold the cases alone.
+        json_sha256: Hash of `record.json`.
+    """
+    if header is not None:
+        own = {HEADER: json.dumps(header).encode(), JSON_SHA256: json_sha256.encode()}
         table = table.replace_schema_metadata({**table.schema.metadata, **own})
         table = table.replace_schema_metadata({**table.schema.metadata, SHA256: _content_sha256(table).encode()})
     buffer = BytesIO()
