@@ -13,7 +13,7 @@ from tapct.errors import RecordError, TapctError
 from tapct.leaderboard.official import why_own
 from tapct.metrics.classification import of_labels
 from tapct.metrics.dice import summarise
-from tapct.records import CASES_FILE, CaseResult, Record, read_cases, to_table
+from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, Record, parquet, read_cases, to_table
 from tapct.records.cases import CLASS_METRICS
 from tapct.records.paths import without_folders
 from tapct.submission import built
@@ -111,6 +111,12 @@ def _table(submission: Submission) -> Iterator[str]:
     else:
         names = [name for name in wanted.column_names if not table[name].equals(wanted[name])]
         yield from (f"{CASES_FILE} has another {name} than the record" for name in names)
+    if submission.record.older_protocol is None:
+        header = parquet.read_header(submission.folder / CASES_FILE, submission.folder / RECORD_FILE)
+        if header is None:
+            yield f"{CASES_FILE} was not made of this {RECORD_FILE}, or was written by an older release"
+        elif header != (parquet.header_content(submission.record), submission.record.fingerprint):
+            yield f"{CASES_FILE} says something else in its metadata than {RECORD_FILE}"
 
 
 def _readme(submission: Submission) -> Iterator[str]:

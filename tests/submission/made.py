@@ -17,7 +17,7 @@ from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.probes.recording import encoder_record
 from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, Record, RunRecord, write_record
-from tapct.records.cases import cases_parquet
+from tapct.records.parquet import cases_parquet
 from tapct.records.schema import fingerprint
 from tapct.submission.folder import README_FILE, readme
 from tapct.tasks import task_class
@@ -173,5 +173,5 @@ def lie(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         record = Record.from_json(path.read_text(encoding="utf-8"), where="it")
     except ValueError:
         return  # what is no record has no table
-    (folder / CASES_FILE).write_bytes(cases_parquet(record))
+    (folder / CASES_FILE).write_bytes(cases_parquet(record, path.read_text(encoding="utf-8")))
     (folder / README_FILE).write_text(readme(record), encoding="utf-8")

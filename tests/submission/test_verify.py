@@ -1,5 +1,6 @@
 """A submitted result goes round; each kind of lie about it is found, by the check that should find it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from tapct.checks import Check
 from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
-from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, read_record, read_records, write_record
+from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, parquet, read_record, read_records, write_record
 from tapct.report.predictions import Found
 from tapct.submission import built, commands, rules
 from tapct.submission.folder import README_FILE, Submission, submissions_below, submit
@@ -239,6 +240,15 @@ def _table_of_another(folder):
     pq.write_table(table.replace_schema_metadata({"tapct.fingerprint": "0" * 64}), folder / CASES_FILE)
 
 
+def _table_that_says_another_name(folder):
+    """The board reads what the table says of the record; a liar signs it as well."""
+    record = read_record(folder / RECORD_FILE)
+    header = parquet.header_content(record)
+    header["encoder"]["card"]["display_name"] = "Another"
+    sha256 = hashlib.sha256((folder / RECORD_FILE).read_bytes()).hexdigest()
+    (folder / CASES_FILE).write_bytes(parquet.packed(record.table(), header, sha256))
+
+
 def _head_of_another_run(folder):
     shutil.copyfile(folder / "run_1" / "head.safetensors", folder / "run_0" / "head.safetensors")
 
@@ -262,6 +272,7 @@ FILES = {
     "no record that can be read": (lambda f: (f / RECORD_FILE).write_text("{}"), "record"),
     "a table that was edited": (_edited_table, "table"),
     "the table of another record": (_table_of_another, "table"),
+    "a table that says another name": (_table_that_says_another_name, "table"),
     "no table": (lambda f: (f / CASES_FILE).write_text("hello"), "table"),
     "a page that was edited": (lambda f: (f / README_FILE).write_text("# State of the art"), "page"),
     "the head of another run": (_head_of_another_run, "heads"),
