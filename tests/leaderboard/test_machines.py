@@ -24,7 +24,7 @@ OLD_PROCESSOR = {
 BUILD = """
 import pathlib, sys
 from tapct.leaderboard.site import build
-build(*map(pathlib.Path, sys.argv[1:]), resamples=300)
+build([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]), resamples=300)
 """
 
 
@@ -38,7 +38,7 @@ def test_the_same_records_give_the_same_bytes_on_another_machine(tmp_path):
         for task_settings in ({"perturbation": "noise"}, {"train_fraction": 0.1, "train_draw": 0}):
             varied = results.record(name, "lits17", ability=1.0, patients=23, more_task=task_settings)
             results.write(tmp_path / "results", f"{name}-{next(iter(task_settings))}", varied)
-    build(tmp_path / "results", tmp_path / "here", resamples=300)
+    build([tmp_path / "results"], tmp_path / "here", resamples=300)
     command = [sys.executable, "-c", BUILD, str(tmp_path / "results"), str(tmp_path / "there")]
     subprocess.run(command, env={**os.environ, **OLD_PROCESSOR}, check=True, capture_output=True)
     here, there = ({path.name: path.read_bytes() for path in (tmp_path / site).iterdir()} for site in ("here", "there"))
