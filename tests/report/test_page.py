@@ -151,7 +151,7 @@ def test_names_and_messages_stay_text(tmp_path):
 def test_where_somebody_keeps_files_stands_on_no_page(tmp_path):
     weights = "/home/somebody/secret project/weights/model.safetensors"
     made = encoder("x", weights=weights, source=r"C:\Users\somebody\model.bin")
-    flag = {"id": "chance-level", "message": "look", "detail": f"read from /home/somebody/scans/ct.nii"}
+    flag = {"id": "chance-level", "message": "look", "detail": "read from /home/somebody/scans/ct.nii"}
     (tmp_path / "record.json").write_text(classification(encoder=made, flags=[flag]).to_json())
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "model.safetensors" in text
