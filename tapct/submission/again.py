@@ -69,6 +69,8 @@ def recompute(
             yield _compared(record, heads, case, tolerance)
     except TapctError as error:
         yield Check("fail", "recompute", str(error), _MEND)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's settings or heads make of a network
+        yield Check("fail", "recompute", f"it cannot be made again ({type(error).__name__}: {error})", _MEND)
 
 
 def chosen(record: Record, count: int, salt: str) -> list[str]:

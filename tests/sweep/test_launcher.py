@@ -270,6 +270,19 @@ def test_weights_that_changed_behind_their_name_are_other_settings(lab, tmp_path
     assert len(lab.ran()) == 1
 
 
+def test_a_pack_is_another_setting_and_a_cell_of_before_there_were_packs_is_done(lab, monkeypatch, capsys):
+    assert lab.run("curia", "amos22") == 0
+    about = lab.folder("curia on amos22") / "cell.json"
+    older = json.loads(about.read_text(encoding="utf-8"))
+    assert older["settings"].pop("data.init_args.pack") == "null"
+    about.write_text(json.dumps(older), encoding="utf-8")
+    assert lab.run("curia", "amos22") == 0
+    assert len(lab.ran()) == 1
+    monkeypatch.setenv("PACK", "amos22-curia-0123")
+    assert lab.run("curia", "amos22") == 1
+    assert "asked amos22-curia-0123" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_record_of_another_encoder_or_task_or_without_all_runs_is_no_result(lab, capsys):
     def another(cell):
         card = {**real.encoder.card.content(), "name": "fmcib"}
