@@ -1,72 +1,142 @@
-"""Whether a record is better than what knows nothing of the cases."""
+"""Whether a record is better than what knows nothing of the cases, on the task's ranked metric.
+
+Of classification the same scores are dealt out to the cases again, in two ways: at random, and by somebody who knows
+`WEAK` of each label. A record that no random deal in forty reaches is better than chance. Any other is *at chance* if
+nineteen weak deals in twenty are above it, so that a model which knows that much is rarely called so; else its patients
+are *too few to tell*. Of voxels chance is the one class, given to all of them, that has the best mean Dice.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import ndtri
 
 from tapct import numeric
 from tapct.flags.messages import Found, reported
 from tapct.leaderboard import TaskInputs
-from tapct.leaderboard.inputs import Metric
 from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import draw_patients, evaluate
+from tapct.leaderboard.resampling import OfCounts, draw_patients, evaluate
+from tapct.metrics.ranks import auroc_of_counts, average_precision_of_counts
 from tapct.records import CaseResult, Record
 
-SHUFFLES = 4
-"""How often the predictions of each run are dealt out at random to see what chance gives."""
+DEALS = 400
+"""How often scores are dealt out, each way."""
+
+AT_ONCE = 50
+"""Deals at a time: 100 MB for the largest task."""
+
+WEAK = 0.75
+"""AUROC of each label of somebody who knows a little: half way from chance to perfect."""
+
+BY_LUCK, BY_MISFORTUNE = 0.025, 0.05
+"""Share of random deals that may reach what is better than chance, and of weak ones that may be called at chance."""
 
 RESAMPLES = 500
 """Fewer than the leaderboard's: a flag needs to know on which side of 0 an interval ends, not where."""
 
-METRICS_OF_PAIRS: dict[Metric, str] = {"MicroAUROC": "MacroAUROC", "MicroAP": "MacroAP"}
-
 
 def chance(record: Record) -> Found:
-    """Compares with what knows nothing of the cases.
-
-    Of classification that is the same scores, dealt out to the cases at random: AUROC 0.5 for one label; more over all
-    pairs, where some labels are more common than others; and an average precision above the share of positives, to
-    which a random order comes down only with many cases. Of voxels it is the one class, given to all of them, that has
-    the best mean Dice; it is taken from the reported references, which favours it.
-    """
+    """Compares with what knows nothing of the cases, on the ranked metric alone."""
     runs = [reported(run) for run in record.runs]
     cases = {tuple((case.case, case.patient) for case in run) for run in runs}
     if not runs or not runs[0] or len(cases) > 1 or len({case.case for case in runs[0]}) < len(runs[0]):
         return
-    at_chance = [f"{name} by {_in_words(gap)}" for name, gap in _gaps(record, runs) if _is_at_chance(gap)]
-    if at_chance:
-        yield "chance-level", "above chance: " + "; ".join(at_chance)
-
-
-def _is_at_chance(gap: Estimate) -> bool:
-    if gap.value is None:
-        return False
-    return bool(numeric.at_least(0, gap.value if gap.low is None else gap.low))
-
-
-def _in_words(gap: Estimate) -> str:
-    assert gap.value is not None
-    interval = gap.reason if gap.low is None or gap.high is None else f"95 % interval {gap.low:.3f} to {gap.high:.3f}"
-    return f"{gap.value:.3f} ({interval})"
-
-
-def _gaps(record: Record, runs: list[list[CaseResult]]) -> Iterator[tuple[str, Estimate]]:
-    """Yields metrics and how far the record is above chance."""
     if all(case.scores and case.target for run in runs for case in run):
-        scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
-        targets = np.array([list((case.target or {}).values()) for case in runs[0]])
-        rng = np.random.default_rng(0)
-        values = np.stack([scores, *(rng.permutation(scores, axis=1) for _ in range(SHUFFLES))])
-        labels = [k for k in range(targets.shape[1]) if 0 < targets[:, k].sum() < len(targets)]
-        for micro, macro in METRICS_OF_PAIRS.items():
-            if labels:
-                yield micro, _gap([_inputs(record, runs, micro, values, targets)])
-            if labels and targets.shape[1] > 1:
-                yield macro, _gap([_inputs(record, runs, micro, values[..., [k]], targets[:, [k]]) for k in labels])
-    if all(case.dice and case.voxels and case.reference_voxels for run in runs for case in run):
-        dice = np.array([[numeric.mean((case.by_class("dice_native") or {}).values()) for case in run] for run in runs])
-        constant = np.broadcast_to(_constant_dice(runs[0]), dice.shape)
-        yield "dice_native", _gap([_inputs(record, runs, "dice_native", np.stack([dice, constant]))])
+        yield from _dealt(record.task.metric or "MicroAUROC", runs)
+    elif all(case.dice and case.voxels and case.reference_voxels for run in runs for case in run):
+        yield from _against_one_class(record, runs)
+
+
+# -- Scores --------------------------------------------------------------------------------------------
+
+
+def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
+    scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
+    targets = np.array([list((case.target or {}).values()) for case in runs[0]])
+    if targets.min() == targets.max():
+        return  # the metric is undefined
+    patients = np.unique([case.patient for case in runs[0]], return_inverse=True)[1]
+    # Dealt out again they are the same numbers: of each run only the order counts, and that is known once for all.
+    levels = np.stack([np.unique(run, return_inverse=True)[1].reshape(run.shape) for run in scores])
+    of_counts = average_precision_of_counts if metric == "MicroAP" else auroc_of_counts
+    own = _values(of_counts, levels[None], targets)
+    random, weak = (
+        np.concatenate([_values(of_counts, some, targets) for some in deals(levels, targets, patients, knowing)])
+        for knowing in (0.5, WEAK)
+    )
+    if numeric.at_least(random, own).mean() <= BY_LUCK:
+        return
+    said = f"{metric} {own[0]:.3f}: chance gives up to {np.quantile(random, 1 - BY_LUCK):.3f}"
+    if numeric.equal(random, own).all():
+        yield "chance-level", f"{said}, as does whatever order the cases are in"
+        return
+    said += f", a weak model (AUROC {WEAK}) at least {np.quantile(weak, BY_MISFORTUNE):.3f}"
+    yield "chance-level" if numeric.at_least(own, weak).mean() <= BY_MISFORTUNE else "too-few-to-tell", said
+
+
+def _values(of_counts: OfCounts, drawn: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns (R,) the mean over runs of a metric of all pairs, of (R, runs, cases, labels) levels."""
+    found = []
+    for levels in np.moveaxis(drawn, 1, 0).reshape(drawn.shape[1], len(drawn), -1):  # (R, pairs) of each run
+        number = levels.max() + 1
+        place = np.arange(len(levels))[:, None] * number + levels
+        counts = [
+            np.bincount(place[:, targets.ravel() == answer].ravel(), minlength=len(levels) * number)
+            for answer in (1, 0)
+        ]
+        found.append(of_counts(*(of.reshape(-1, number).T[::-1] for of in counts)))
+    return np.mean(found, axis=0)
+
+
+def deals(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, knowing: float) -> Iterator[np.ndarray]:
+    """Yields scores as they are dealt out to the cases again, some deals at a time: (R, runs, cases, labels).
+
+    They are the same numbers in each run and label. What a model says of the labels of a case, and of the cases of a
+    patient, stays together: such scores are alike, and dealt out one by one they would seem to be more evidence.
+
+    Args:
+        scores: (runs, cases, labels).
+        targets: (cases, labels) 0/1.
+        patients: (cases,) numbers of the patients, from 0.
+        knowing: AUROC of each label that is known to who deals; 0.5 for nothing.
+    """
+    rng = np.random.default_rng(0)
+    by_patient = [np.flatnonzero(patients == patient) for patient in range(patients.max() + 1)]
+    places, ordered = np.concatenate(by_patient), np.sort(scores, axis=1)
+    shift = np.sqrt(2) * ndtri(knowing)
+    for _ in range(0, DEALS, AT_ONCE):
+        orders = [np.concatenate([by_patient[k] for k in rng.permutation(len(by_patient))]) for _ in range(AT_ONCE)]
+        dealt = np.empty((AT_ONCE, *scores.shape), dtype=scores.dtype)
+        dealt[:, :, places] = np.moveaxis(scores[:, np.stack(orders)], 1, 0)
+        if shift:
+            noise = ndtri((_places(dealt, rng) + 0.5) / scores.shape[1])
+            dealt = np.take_along_axis(ordered[None], _places(noise + shift * targets, rng), axis=2)
+        yield dealt
+
+
+def _places(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns the place of each of (R, runs, cases, labels) values among its label's cases, from 0, ties at random."""
+    order, found = rng.permutation(values.shape[2]), np.empty(values.shape, dtype=np.int64)
+    found[:, :, order] = np.argsort(np.argsort(values[:, :, order], axis=2, kind="stable"), axis=2, kind="stable")
+    return found
+
+
+# -- Voxels --------------------------------------------------------------------------------------------
+
+
+def _against_one_class(record: Record, runs: list[list[CaseResult]]) -> Found:
+    dice = np.array([[numeric.mean((case.by_class("dice_native") or {}).values()) for case in run] for run in runs])
+    constant = _constant_dice(runs[0])
+    gap = _gap(record, runs, np.stack([dice, np.broadcast_to(constant, dice.shape)]))
+    if gap.value is None or not numeric.at_least(0, gap.value if gap.low is None else gap.low):
+        return
+    half_way = (1 - numeric.mean(constant)) / 2
+    detail = f"dice_native above the best single class by {gap.value:.3f}"
+    if gap.low is None or gap.high is None:
+        yield "too-few-to-tell", f"{detail} ({gap.reason})"
+        return
+    told = numeric.at_least(half_way, gap.high)
+    yield "chance-level" if told else "too-few-to-tell", f"{detail} (95 % interval {gap.low:.3f} to {gap.high:.3f})"
 
 
 def _constant_dice(cases: list[CaseResult]) -> np.ndarray:
@@ -82,28 +152,20 @@ def _constant_dice(cases: list[CaseResult]) -> np.ndarray:
     return by_class[numeric.best_first([numeric.mean(of) for of in by_class])[0]]
 
 
-def _inputs(
-    record: Record, runs: list[list[CaseResult]], metric: Metric, values: np.ndarray, targets: np.ndarray | None = None
-) -> TaskInputs:
-    """Returns the record as the first model, and chance as the others."""
-    return TaskInputs(
+def _gap(record: Record, runs: list[list[CaseResult]], values: np.ndarray) -> Estimate:
+    """Returns the Dice of the record minus that of the single class, with its interval over patients."""
+    inputs = TaskInputs(
         task=record.task.name,
         version=f"{record.task.version}:{record.task.split_sha256}",
-        metric=metric,
-        models=("this", *(f"chance {k}" for k in range(1, len(values)))),
+        metric="dice_native",
+        models=("this", "one class"),
         cases=tuple(case.case for case in runs[0]),
         patients=tuple(case.patient for case in runs[0]),
         values=values,
-        targets=targets,
     )
-
-
-def _gap(of_labels: list[TaskInputs]) -> Estimate:
-    """Returns the metric of the record minus the mean of chance, averaged over labels, with its interval."""
-    first = of_labels[0]
-    patients = first.num_patients
-    drawn = draw_patients(patients, RESAMPLES, f"{first.task}:{first.version}")
+    patients = inputs.num_patients
+    drawn = draw_patients(patients, RESAMPLES, inputs.key)
     counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
-    by_model = np.mean([evaluate(inputs, counts).mean(axis=1) for inputs in of_labels], axis=0)
-    value, draws, jackknife = np.split(numeric.difference(by_model[0], by_model[1:].mean(axis=0)), [1, 1 + RESAMPLES])
+    this, one_class = evaluate(inputs, counts).mean(axis=1)
+    value, draws, jackknife = np.split(numeric.difference(this, one_class), [1, 1 + RESAMPLES])
     return estimate(float(value[0]), draws, jackknife, patients, "it is undefined")

@@ -80,7 +80,13 @@ NOT_CONVERGED = Mark(
     "training had not converged",
     "the head was still improving: more steps would change it",
 )
-AT_CHANCE = Mark("at-chance", "chance", "at chance", "not told from what knows nothing of the cases")
+AT_CHANCE = Mark("at-chance", "chance", "at chance", "no better than what knows nothing of the cases")
+TOO_FEW = Mark(
+    "too-few-to-tell",
+    "untold",
+    "too few to tell from chance",
+    "too few patients to tell it from what knows nothing of them",
+)
 OLDER = Mark(
     "older-protocol", "older", "an older protocol", "a number of an older protocol, not made as those beside it"
 )
@@ -99,12 +105,12 @@ FLAGGED = Mark(
 )
 
 MARKS = (
-    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE, OLDER),
-    *(SEEN, FLAGGED),
+    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
+    *(TOO_FEW, OLDER, SEEN, FLAGGED),
 )
 """All of them, in the order in which they stand."""
 
-_BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "at-chance": AT_CHANCE}
+_BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "too-few-to-tell": TOO_FEW}
 """Red flags of a record that are marks of their own."""
 
 
