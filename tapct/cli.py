@@ -208,6 +208,18 @@ def leaderboard(results: list[str], out: str, suite: str | None = None, strict: 
     return site.build([Path(folder) for folder in results], Path(out), suite=names, strict=strict)
 
 
+def record_schema() -> int:
+    """Prints the JSON schema of a record's file.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.records import Record
+
+    print(Record.published_schema(), end="")
+    return 0
+
+
 def _encoders() -> tuple[Table, list[str]]:
     """Returns the encoders that can be used, and why each other one cannot."""
     table, unusable = Table(box=box.SIMPLE), refused_encoders()
@@ -276,6 +288,7 @@ COMMANDS: Commands = {
     "retrieve": viz_commands.retrieve,
     "overlay": report_commands.overlay,
     "report": report_commands.report,
+    "record-schema": record_schema,
 }
 
 SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weights": "-w", "out": "-o"}

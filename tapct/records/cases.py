@@ -102,7 +102,7 @@ def to_frame(record: Record) -> "pd.DataFrame":
     of_classes = wide["target"].isna() & wide["class"].notna()
     native = wide.assign(dice=wide["dice_native"], nsd=wide["nsd_native"], hd95_mm=wide["hd95_mm_native"])
     native["protocol"] = native["protocol"].astype(object).mask(of_classes, "native")
-    paper = wide[of_classes].assign(dice=wide["dice_paper"], nsd=math.nan, hd95_mm=math.nan, protocol="paper")
+    paper = wide.assign(dice=wide["dice_paper"], nsd=math.nan, hd95_mm=math.nan, protocol="paper")[of_classes]
     table = pd.concat([native, paper] if len(paper) else [native]).sort_index(kind="stable")
     about = {
         "display_name": record.encoder.card.display_name,

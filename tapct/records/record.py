@@ -284,6 +284,20 @@ class Record(Recorded):
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record
 
+    @classmethod
+    def published_schema(cls) -> str:
+        """Returns the JSON schema of a record's file (2020-12), as `docs/record.schema.json` holds it.
+
+        It holds keys, types and ranges. What it cannot say, `from_json` asks as well: that names are printable, that
+        cases have the same classes, that a probability is the sigmoid of its logit, and that the fingerprint fits.
+        """
+        schema = cls.model_json_schema()
+        own = {"fingerprint": {"pattern": "^[0-9a-f]{64}$", "type": "string"}, "complete": {"type": "boolean"}}
+        schema["properties"] = own | schema["properties"]
+        schema["required"] = [*own, "schema_version", *schema["required"]]
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
     def to_frame(self) -> "pd.DataFrame":
         """Returns its cases as a table for pandas, one row a case, class, seed and protocol.
 
