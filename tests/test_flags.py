@@ -422,3 +422,18 @@ def test_every_flag_has_a_sentence_that_says_what_to_check():
     for name, message in MESSAGES.items():
         assert Flag(id=name, message=message, detail="x")
         assert any(word in message for word in ("Check", "Read", "Widen", "Raise", "report"))
+
+
+def test_a_check_that_cannot_be_made_is_a_flag_and_no_error(tmp_path, monkeypatch):
+    write_record(heads(record(GOOD, OTHER), "other"), tmp_path / "made" / "other")
+
+    def broken(*_):
+        raise KeyError("/home/ann/results/x.json\x1b[2J")
+
+    monkeypatch.setattr("tapct.flags.beside.equal", broken)
+    monkeypatch.setattr("tapct.flags.alone.CHECKS", (broken,))
+    flags = with_cross_checks(with_own_checks(MINE), tmp_path).flags
+    assert ids(flags) == ["check-failed"] * 2
+    assert all("KeyError" in flag.detail and "/home" not in flag.detail for flag in flags)
+    monkeypatch.setattr("tapct.flags.read_records", broken)
+    assert ids(with_cross_checks(MINE, tmp_path).flags) == ["check-failed"]

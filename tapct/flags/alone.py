@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from tapct import numeric
 from tapct.flags.messages import Found, listed, reported
 from tapct.flags.numbers import numbers
+from tapct.leaderboard.inputs import is_solved
 from tapct.records import ClassMetric, Record, RunRecord, SolvedSelection, SteppedSelection
 from tapct.records.cases import CLASS_METRICS
 
 DEAD_SHARE = 0.1
 """Share of constant channels from which on they are flagged; a few are dead in any network with ReLU."""
-
-STEPPED = "abmil"
-"""The adaptor whose heads are trained by steps, and that of records from before there were others."""
 
 STILL_FALLING = 0.1
 """Share of the whole fall of the training loss that may be left to its last third."""
@@ -66,7 +64,7 @@ def _fewest_defined(record: Record, metric: ClassMetric) -> str | None:
 
 
 def _seeds(record: Record) -> Found:
-    if (record.probe.adaptor or STEPPED) != STEPPED:  # solved: no seed decides anything
+    if is_solved(record):  # no seed decides anything
         return
     for what, of in (("heads", [run.probe_sha256 for run in record.runs]), ("numbers", numbers(record))):
         if len(of) > 1 and len(set(of)) < len(of):

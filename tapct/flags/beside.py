@@ -8,7 +8,8 @@ from tapct.flags.messages import Found, listed
 from tapct.flags.numbers import numbers
 from tapct.leaderboard import from_records, summarise_task
 from tapct.leaderboard.compared import ranked_metrics
-from tapct.records import Recorded, SolvedSelection
+from tapct.leaderboard.inputs import is_solved
+from tapct.records import Recorded
 from tapct.records.sections import NONE
 
 CARD_SETTINGS = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
@@ -38,13 +39,10 @@ def equal(record: Recorded, other: Recorded) -> Found:
 
 def _changed_settings(one: Recorded, other: Recorded) -> list[str]:
     """Returns the settings that must matter and differ; one that a record lacks (an older one may) is no difference."""
-    (first, second), solved = (
-        map(_that_matter, (one, other)),
-        any(isinstance(run.selection, SolvedSelection) for run in one.runs),
-    )
+    first, second = (_that_matter(record) for record in (one, other))
     # All patients are the same ones, however often they are drawn; no seed decides anything of a solved head.
     without = {"task.train_draw"} if one.task.train_fraction == 1 else set()
-    without |= {"probe.seed"} if solved else set()
+    without |= {"probe.seed"} if is_solved(one) else set()
     return [path for path in first if path in second and path not in without and first[path] != second[path]]
 
 

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import safetensors.torch
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from loguru import logger
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import override
@@ -320,7 +321,10 @@ class FrozenEncoderProbe(Probe):
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (self.loaded is not None or split == "test" or self.trainer.datamodule.datasets.test is None):
             write_record(flags.with_own_checks(read_record(path)), path.parent)
-            print_summary(path)
+            try:
+                print_summary(path)
+            except Exception as error:  # noqa: BLE001 the record is written: no screen fails a cell that has trained
+                logger.warning(f"the summary of {path} cannot be shown: {type(error).__name__}: {error}")
 
     def _encoder_for_record(self) -> EncoderRecord:
         return encoder_record(self.encoder, self.source.description(self.device))

@@ -103,7 +103,7 @@ DATA = Path(__file__).parent / "data"
 
 def test_a_record_of_before_records_were_typed_is_read_and_written_as_it_was(tmp_path):
     """A real one, of a solved head, by the release before."""
-    path = DATA / "schema-3.json"
+    path = DATA / "before-types.json"
     written, old = json.loads(path.read_text(encoding="utf-8")), read_record(path)
     assert old.fingerprint == written["fingerprint"]
     assert json.loads(write_record(old, tmp_path).read_text(encoding="utf-8")) == written
