@@ -435,5 +435,5 @@ def test_a_check_that_cannot_be_made_is_a_flag_and_no_error(tmp_path, monkeypatc
     flags = with_cross_checks(with_own_checks(MINE), tmp_path).flags
     assert ids(flags) == ["check-failed"] * 2
     assert all("KeyError" in flag.detail and "/home" not in flag.detail for flag in flags)
-    monkeypatch.setattr("tapct.flags.read_records", broken)
+    monkeypatch.setattr("tapct.flags.find_records", broken)
     assert ids(with_cross_checks(MINE, tmp_path).flags) == ["check-failed"]
