@@ -145,7 +145,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
-        logits, target, classes = self.logits(head, case), self._target(case), self.classes
+        logits, target, classes = self._logits(head, case), self._target(case), self.classes
         loss, values = self.criterion(logits, target), logits.tolist()
         result = CaseResult(
             case=case.name,
@@ -176,8 +176,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         """The metric that the task is ranked by; AUROC where the datamodule names none."""
         return self.trainer.datamodule.describe().get("metric", "MicroAUROC")
 
-    def logits(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
-        """Returns the (K,) logits that a head gives a case."""
+    def _logits(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
         if self.pooling is not None:
             part = getattr(self.trainer.datamodule.datasets, self._split)
             return head(self.source.vector(part, case, self.pooling).to(self.device)).float()

@@ -18,10 +18,12 @@ from tapct.errors import TapctError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.metrics import confusion_matrix, dice_per_class, surface_metrics
 from tapct.probes import ClassificationProbe, SegmentationProbe
+from tapct.probes.adaptors import pooled
 from tapct.probes.dense import predict_labels
 from tapct.records import CaseResult, Record, RunRecord
 from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_encoder
 from tapct.submission.folder import Submission
+from tapct.tasks import ClassificationDataset, CTDataset
 from tapct.volumes import LinearMap
 
 
@@ -65,8 +67,8 @@ def recompute(
     tolerance = TOLERANCES.get(precision, TOLERANCES["bf16"])
     try:
         heads = {run.run: _head(submission, run) for run in record.runs}
-        for case in _encoded(record, names, data_root, weights, device):
-            yield _compared(record, heads, case, tolerance)
+        for part, case in _encoded(record, names, data_root, weights, device):
+            yield _compared(record, heads, part, case, tolerance)
     except TapctError as error:
         yield Check("fail", "recompute", str(error), _MEND)
     except Exception as error:  # noqa: BLE001 whatever a stranger's settings or heads make of a network
@@ -82,8 +84,8 @@ def chosen(record: Record, count: int, salt: str) -> list[str]:
 
 def _encoded(
     record: Record, names: list[str], data_root: str | None, weights: str | None, device: torch.device
-) -> Iterator[EncodedCase]:
-    """Yields cases, encoded now: what is stored here is not asked."""
+) -> Iterator[tuple[CTDataset, EncodedCase]]:
+    """Yields cases with their dataset, encoded now: what is stored here is not asked."""
     encoder = rebuilt_encoder(record, weights, precision=record.encoder.precision_used)
     data = chosen_cases(record, names, data_root)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +100,7 @@ def _encoded(
         bank.fill(data.parts)
         require_encoder(record, bank.description())
         for index in range(len(data.parts[0])):
-            yield bank.case(data.parts[0], index).to(device)
+            yield data.parts[0], bank.case(data.parts[0], index).to(device)
 
 
 def _head(submission: Submission, run: RunRecord) -> nn.Module:
@@ -116,14 +118,16 @@ def _probe(record: Record) -> SegmentationProbe | ClassificationProbe:
     return ClassificationProbe(encoder, adaptor=record.probe.adaptor or "abmil")
 
 
-def _compared(record: Record, heads: Mapping[int, nn.Module], case: EncodedCase, tolerance: Tolerance) -> Check:
+def _compared(
+    record: Record, heads: Mapping[int, nn.Module], part: CTDataset, case: EncodedCase, tolerance: Tolerance
+) -> Check:
     """Compares what every head gives a case with what its run says of it."""
     segments = record.task.kind == "segmentation"
     limit, again = (tolerance.dice, _dice) if segments else (tolerance.logit, _logits)
     found: list[tuple[float, str]] = []
     for run in record.runs:
         said = next(one for one in run.cases["test"] if one.case == case.name)
-        for name, (now, then) in again(record, heads[run.run].to(case.target.device), case, said).items():
+        for name, (now, then) in again(record, heads[run.run].to(case.target.device), part, case, said).items():
             allowed = limit if segments else limit * max(1.0, abs(then or 0.0))
             words = f"{name} of run {run.run} is {_number(now)}, and the record says {_number(then)}"
             found.append((_apart(now, then) / allowed, f"{words} (allowed: {allowed:.2g} apart)"))
@@ -149,7 +153,7 @@ Pairs = dict[str, tuple[float | None, float | None]]
 """What came out and what the record says, by name."""
 
 
-def _dice(record: Record, head: nn.Module, case: EncodedCase, said: CaseResult) -> Pairs:
+def _dice(record: Record, head: nn.Module, part: CTDataset, case: EncodedCase, said: CaseResult) -> Pairs:
     features, classes = case.features, list(record.task.classes)
     assert case.labels is not None
     pairs: Pairs = {}
@@ -177,11 +181,16 @@ def _pairs(what: str, classes: list[str], found: object, said: Mapping[str, floa
     }
 
 
-def _logits(record: Record, head: nn.Module, case: EncodedCase, said: CaseResult) -> Pairs:
+def _logits(record: Record, head: nn.Module, part: CTDataset, case: EncodedCase, said: CaseResult) -> Pairs:
     probe = _probe(record)
     assert isinstance(probe, ClassificationProbe)
     with torch.inference_mode():
-        logits = probe.logits(head, case).tolist()
+        if probe.pooling is None:
+            logits = head(probe.head_input(case).T[None])[0].tolist()
+        else:
+            assert isinstance(part, ClassificationDataset)
+            mask = part.mask(case.name, case.features.native_grid) if probe.pooling == "mask" else None
+            logits = head(pooled(case.features, probe.pooling, mask)).float().tolist()
     pairs: Pairs = {}
     for place, (name, value) in enumerate(zip(record.task.classes, logits, strict=True)):
         pairs[f"logit of {name}"] = value, (said.logits or {}).get(name)

@@ -350,6 +350,8 @@ def test_targets_of_classification_come_from_the_pack_and_masks_do_not(unpacked)
         "val": 1,
         "test": 2,
     }
+    with pytest.raises(TaskError, match="has no masks"):
+        parts["train"].require_masks()
     positive = f"{RSNA2023.classes[1]}"
     assert positive in parts["val"].answers("c1")
     assert f"not {positive}" in parts["train"].answers("c0")

@@ -1,23 +1,32 @@
 """Cases that are encoded again: what was measured agrees, and a consistent lie does not."""
 
+import functools
 import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from eva.core.trainers.functional import run_evaluation_session
+from eva.vision.models.networks import ABMIL
+from scipy.special import expit
 
 from tapct.encoders import registry
+from tapct.encoders.weights import content_sha256
+from tapct.features import CaseFeatures, EncodedCase
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.records import RECORD_FILE, read_record
 from tapct.report.predictions import Found
+from tapct.submission import again as again_module
 from tapct.submission.again import chosen, recompute
 from tapct.submission.folder import Submission, submit
 from tapct.submission.rules import expected_metrics
-from tapct.tasks import TaskData
+from tapct.tasks import TaskData, task_class
+from tapct.volumes import Grid, Size
 from tests.data.abdomen import block, save
-from tests.submission.made import lie
+from tests.submission.made import CLASSIFICATION, ENTRY_POINTS, lie, session
 
 CASES = {"c0": "train", "c1": "test", "c2": "test"}
 
@@ -101,6 +110,56 @@ def test_other_scans_and_other_weights_do_not_pass(submission, root, tmp_path):
     (check,) = again(submission, root)
     assert check.status == "fail"
     assert "other weights" in check.message
+
+
+@pytest.mark.parametrize("adaptor", ["abmil", "linear", "linear:max", "knn"])
+def test_logits_of_each_kind_of_head_come_out_again(adaptor, tmp_path, monkeypatch):
+    """The features are given; what the heads make of them is computed here as its paper or name says."""
+    monkeypatch.setattr(registry, "entry_points", lambda group: ENTRY_POINTS)
+    rng = torch.Generator().manual_seed(0)
+    grid = Grid.of((8, 64, 64), np.eye(4))
+    embeddings, cells = torch.randn(3, 48, generator=rng), torch.randn(48, 2, 8, 8, generator=rng)
+    features = CaseFeatures(cells, embeddings, grid, grid, grid.cells((4, 8, 8)), Size(0, 0, 0))
+    heads, logits = zip(*(head_and_logit(adaptor, embeddings, cells, rng) for _ in range(3)), strict=True)
+    folder = tmp_path / "submission"
+    session(folder, CLASSIFICATION)
+    for number, head in enumerate(heads):
+        safetensors.torch.save_file(head, folder / f"run_{number}" / "head.safetensors")
+    (name,) = chosen(read_record(folder / RECORD_FILE), 1, "")
+
+    def made(content, more=0.0):
+        content["probe"]["adaptor"] = adaptor
+        for run, head, logit in zip(content["runs"], heads, logits, strict=True):
+            run["probe_sha256"] = content_sha256(head)
+            case = next(case for case in run["cases"]["test"] if case["case"] == name)
+            (label,) = case["logits"]
+            case["logits"], case["target"] = {label: logit + more}, {label: 1}
+            case["probabilities"] = {label: float(expit(logit + more))}
+
+    case = EncodedCase(name, "p", features, torch.tensor([1]), None)
+    part = task_class(CLASSIFICATION)(tmp_path, "test")
+    monkeypatch.setattr(again_module, "_encoded", lambda *asked: iter([(part, case)]))
+    lie(folder, made)
+    assert [check.status for check in again(folder, tmp_path, count=1)] == ["ok"]
+    lie(folder, functools.partial(made, more=0.5))
+    assert [check.status for check in again(folder, tmp_path, count=1)] == ["fail"]
+
+
+def head_and_logit(adaptor: str, embeddings: torch.Tensor, cells: torch.Tensor, rng: torch.Generator):
+    """A head, and what it makes of the features of a scan."""
+    if adaptor == "abmil":
+        head = ABMIL(input_size=48, output_size=1, projected_input_size=None, hidden_sizes_mlp=()).eval()
+        return dict(head.state_dict()), float(head(embeddings[None])[0].detach())
+    vector = (cells.amax((1, 2, 3)) if adaptor.endswith("max") else embeddings.mean(0)).double()
+    if adaptor == "knn":
+        cases = torch.randn(4, 48, generator=rng).double()
+        near = torch.nn.functional.cosine_similarity(cases, vector[None]).argmax()
+        targets = torch.tensor([[1.0], [0.0], [1.0], [0.0]]).double()
+        zero, one = torch.zeros(48).double(), torch.ones(48).double()
+        state = {"centre": zero, "divisor": one, "cases": cases, "targets": targets, "neighbours": torch.tensor(1)}
+        return state, float(np.log(3)) * (1 if targets[near] else -1)  # (1 + 0.5) / (0 + 0.5)
+    state = {"weight": torch.randn(1, 48, generator=rng).double(), "bias": torch.randn(1, generator=rng).double()}
+    return state, float(state["weight"] @ vector + state["bias"])
 
 
 def test_nobody_chooses_the_cases(submission):
