@@ -89,7 +89,8 @@ def intervals(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float
     """Each method by name, with its two ends."""
     for name, each in (("", 0.025), (" expanded", cut)):
         yield f"percentile{name}", tuple(np.quantile(draws, [each, 1 - each]))
-        yield f"BCa{name}", bca(value, draws, jackknife, each) or (value, value)
+        if (ends := bca(value, draws, jackknife, each)) is not None:
+            yield f"BCa{name}", ends
 
 
 def coverage(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, float]]]:
@@ -113,14 +114,21 @@ def coverage(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, 
                 without = found[1 + resamples :]
                 if np.isnan(found[0]) or np.isnan(without).any():
                     continue  # the leaderboard shows no interval here
-                used, draws = used + 1, found[1 : 1 + resamples]
+                draws = found[1 : 1 + resamples]
                 defined = draws[~np.isnan(draws)]
-                for method, (low, high) in intervals(found[0], defined, without, tail(patients)):
+                ways = dict(intervals(found[0], defined, without, tail(patients)))
+                if len(ways) < 4:
+                    continue  # nothing varies: nor does it here
+                used += 1
+                for method, (low, high) in ways.items():
                     held[method] = held.get(method, 0) + int(low <= truth <= high)
                     if method == "BCa expanded" and not low <= truth <= high:
                         missed, warned = missed + 1, warned + bool(of_model(without))
             shares = {method: n / used for method, n in held.items()}
-            yield f"{name}, {patients} patients", {**shares, "of those missed, warned": warned / max(missed, 1)}
+            yield (
+                f"{name}, {patients} patients",
+                {**shares, "with an interval": used / simulations, "of those missed, warned": warned / max(missed, 1)},
+            )
 
 
 # -- Differences ---------------------------------------------------------------------------------------

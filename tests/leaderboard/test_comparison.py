@@ -9,6 +9,7 @@ from tapct.leaderboard import comparison, summarise_task
 from tapct.leaderboard.contributions import of_means, of_pairs
 from tapct.leaderboard.differences import measure
 from tapct.leaderboard.resampling import draw_swaps, evaluate
+from tapct.leaderboard.summary import compare
 from tests.leaderboard.simulated import clusters, task, within
 
 SIMULATIONS = 250
@@ -72,6 +73,20 @@ def test_equal_models_differ_in_no_more_than_one_of_twenty_tasks(patients, alike
     after, before, _ = false_differences(8, patients, alike)
     assert after <= 0.05 + ERROR
     assert before > 0.3  # without the correction
+
+
+@pytest.mark.parametrize("metric", ["MicroAUROC", "MicroAP"])
+@pytest.mark.parametrize(("patients", "positives"), [(50, 5), (100, 10)])
+def test_equal_models_with_few_positives_are_not_told_apart_more_often(metric, patients, positives):
+    """More in `benchmarks/leaderboard_simulations.py equal`."""
+    rng, apart = np.random.default_rng(7), 0
+    targets = (np.arange(patients) < positives).astype(int)[:, None]
+    for index in range(SIMULATIONS):
+        scores = rng.normal(size=patients) + rng.normal(size=(5, patients))
+        inputs = task(scores[:, None, :, None] + targets, targets=targets, name=f"simulation {index}", metric=metric)
+        value = evaluate(inputs, np.ones((patients, 1)))[:, 0, 0]
+        apart += any(d.better for d in compare(inputs, value, np.ones(5, dtype=bool), 300)[0].differences)
+    assert apart / SIMULATIONS <= 0.05 + ERROR
 
 
 def test_a_true_difference_is_found_and_opens_no_door_to_false_ones():
