@@ -1,17 +1,14 @@
 """What each patient adds to the number of each model: what a difference between models is judged by."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from tapct import numeric
 from tapct.leaderboard.inputs import TaskInputs
+from tapct.leaderboard.resampling import average_precision
 from tapct.metrics import ranks
-
-OfThresholds = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""What a positive and a negative at each threshold add, of the (thresholds,) numbers of both, highest first."""
 
 
 class Part(NamedTuple):
@@ -44,44 +41,52 @@ def of_means(scores: np.ndarray, patients: np.ndarray, number: int) -> Part:
 def of_pairs(inputs: TaskInputs) -> tuple[Part, Part]:
     """Returns the parts of AUROC or average precision: positives and negatives.
 
-    For AUROC these are the structural components of DeLong et al. 1988 (doi:10.2307/2531595), for average precision its
-    derivatives by the weight of a pair, both less their mean over the class: what is asked about is other patients with
-    as many positives and negatives. Contributions are averaged over seeds, as the metric is.
+    What a patient adds to either is what the metric loses without his pairs of that class (the jackknife), less the
+    mean over the class: what is asked about is other patients with as many positives and negatives. Of AUROC these are
+    the structural components of DeLong et al. 1988 (doi:10.2307/2531595), which have a closed form. The derivatives of
+    average precision have one as well, but it is so far from linear in the cases of a patient that with them equal
+    models were told apart in 14 % of tasks (8 models, 86 patients of one to five cases), and in 10 % with what is lost.
     """
     assert inputs.targets is not None
-    of_thresholds = _auroc if inputs.metric == "MicroAUROC" else _average_precision
-    scores = inputs.values.reshape(*inputs.values.shape[:2], -1)
+    lost_without = _auroc if inputs.metric == "MicroAUROC" else _average_precision
     positive, patients = inputs.targets.ravel() == 1, np.repeat(inputs.patient_index, inputs.targets.shape[1])
-    values = np.array([[_by_pair(of_thresholds, seed, positive) for seed in model] for model in scores])
-    parts = []
-    for of_class in (positive, ~positive):
-        cases = np.bincount(patients[of_class], minlength=inputs.num_patients)
-        added = np.zeros((*values.shape[:2], inputs.num_patients))
-        for model, seed in np.ndindex(*values.shape[:2]):
-            total = np.bincount(patients[of_class], values[model, seed, of_class], minlength=inputs.num_patients)
-            added[model, seed] = (total - cases * (math.fsum(total) / cases.sum())) / cases.sum()
-        parts.append(Part(added.mean(axis=1), cases / cases.sum()))
-    return parts[0], parts[1]
+    cases = np.stack([np.bincount(patients[of], minlength=inputs.num_patients) for of in (positive, ~positive)])
+    scores = inputs.values.reshape(*inputs.values.shape[:2], -1)
+    share = cases / cases.sum(axis=1, keepdims=True)
+    per_seed = [[lost_without(seed, positive, patients, cases) for seed in model] for model in scores]
+    lost = np.mean(per_seed, axis=1)  # (models, 2, patients)
+    added = lost * (1 - share)
+    total = np.array([[math.fsum(of_class) for of_class in of_model] for of_model in added])
+    added -= share * total[..., None]
+    return Part(added[:, 0], share[0]), Part(added[:, 1], share[1])
 
 
-def _by_pair(of_thresholds: OfThresholds, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Returns what each of (N,) pairs adds to the mean over its class."""
+def _auroc(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray, cases: np.ndarray) -> np.ndarray:
+    """Returns what AUROC loses without the positives, and without the negatives, of each patient, as (2, n)."""
     place = ranks.thresholds(scores, positive)
-    number = place.max() + 1
-    counts = [np.bincount(place[of], minlength=number) for of in (positive, ~positive)]
-    of_positives, of_negatives = of_thresholds(*counts)
-    return np.where(positive, of_positives[place], of_negatives[place])
-
-
-def _auroc(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the share of negatives below a positive, and of positives above a negative, ties half."""
+    positives, negatives = (np.bincount(place[of], minlength=place.max() + 1) for of in (positive, ~positive))
     below, above = negatives.sum() - np.cumsum(negatives), np.cumsum(positives) - positives
-    return (2 * below + negatives) / (2 * negatives.sum()), (2 * above + positives) / (2 * positives.sum())
+    lost = np.zeros(cases.shape)
+    # Twice the number of the other class that each is in order with.
+    for row, (of, ahead, others) in enumerate(
+        ((positive, 2 * below + negatives, negatives.sum()), (~positive, 2 * above + positives, positives.sum()))
+    ):
+        total = np.bincount(patients[of], ahead[place[of]], minlength=cases.shape[1])
+        mean, number = total.sum() / cases[row].sum(), cases[row]
+        rest = np.maximum(number.sum() - number, 1)
+        lost[row] = (total - number * mean) / (2.0 * others) / rest
+    return lost
 
 
-def _average_precision(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a positive's own precision and what it adds to that of those below; what a negative takes from them."""
-    true, false = np.cumsum(positives), np.cumsum(negatives)
-    both = np.maximum(true + false, 1)
-    gained, lost = (np.cumsum((positives * of / both / both)[::-1])[::-1] for of in (false, true))
-    return true / both + gained, -lost * (negatives.sum() / positives.sum())
+def _average_precision(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray, cases: np.ndarray) -> np.ndarray:
+    """Returns the same of average precision."""
+    number = cases.shape[1]
+    lost = np.zeros(cases.shape)
+    as_it_is = ranks.average_precision(scores, positive)
+    for row in range(2):
+        has = np.flatnonzero(cases[row])
+        without, everyone = np.ones((number, len(has))), np.ones((number, len(has)))
+        without[has, np.arange(len(has))] = 0
+        counts = (without, everyone) if row == 0 else (everyone, without)
+        lost[row, has] = as_it_is - average_precision(scores, positive, patients, *counts)
+    return lost

@@ -140,17 +140,37 @@ def auroc(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts:
     return _by_threshold(ranks.auroc_of_counts, scores, targets, patients, counts)
 
 
-def average_precision(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the average precision in each resample; for the rest see `auroc`."""
-    return _by_threshold(ranks.average_precision_of_counts, scores, targets, patients, counts)
+def average_precision(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    patients: np.ndarray,
+    counts: np.ndarray,
+    of_negatives: np.ndarray | None = None,
+) -> np.ndarray:
+    """Returns the average precision in each resample; for the rest see `auroc`.
+
+    Args:
+        scores: See `auroc`.
+        targets: Likewise.
+        patients: Likewise.
+        counts: Likewise; of the positives alone where the next is given.
+        of_negatives: (patients, R) how often each patient's negatives count, where that is another number.
+    """
+    return _by_threshold(ranks.average_precision_of_counts, scores, targets, patients, counts, of_negatives)
 
 
 def _by_threshold(
-    metric: OfCounts, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray
+    metric: OfCounts,
+    scores: np.ndarray,
+    targets: np.ndarray,
+    patients: np.ndarray,
+    counts: np.ndarray,
+    of_negatives: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns a metric in each resample; the pairs are sorted once, whatever the number of resamples."""
-    threshold, positive, whole = ranks.thresholds(scores, targets), targets == 1, counts.astype(np.int64)
-    if (whole != counts).any():
+    threshold, positive = ranks.thresholds(scores, targets), targets == 1
+    drawn = [each.astype(np.int64) for each in (counts, counts if of_negatives is None else of_negatives)]
+    if (drawn[0] != counts).any():
         raise ValueError("counts must be whole numbers: how often each patient was drawn")
     # (thresholds, patients): how many pairs a patient has at a score. Times counts: how many there are in a resample.
     shape = (threshold.max(initial=0) + 1, len(counts))
@@ -158,5 +178,8 @@ def _by_threshold(
         csr_array((np.ones(of.sum(), dtype=np.int64), (threshold[of], patients[of])), shape)
         for of in (positive, ~positive)
     ]
-    blocks = (np.ascontiguousarray(whole[:, start : start + BLOCK]) for start in range(0, whole.shape[1], BLOCK))
-    return np.concatenate([metric(*(each @ block for each in pairs)) for block in blocks])
+    found = []
+    for start in range(0, counts.shape[1], BLOCK):
+        blocks = (np.ascontiguousarray(each[:, start : start + BLOCK]) for each in drawn)
+        found.append(metric(*(each @ block for each, block in zip(pairs, blocks, strict=True))))
+    return np.concatenate(found)

@@ -170,7 +170,7 @@ def test_the_error_of_an_auroc_difference_is_delongs_and_chance_is_of_errors_ane
 
 @pytest.mark.parametrize(
     ("metric", "most", "error"),
-    [("dice_native", 1, 0.02), ("dice_native", 4, 0.05), ("MicroAUROC", 4, 0.05), ("MicroAP", 1, 0.2)],
+    [("dice_native", 1, 0.02), ("dice_native", 4, 0.05), ("MicroAUROC", 4, 0.05), ("MicroAP", 1, 0.02)],
 )
 def test_what_patients_add_is_what_the_metric_loses_without_them(metric, most, error):
     """To first order the jackknife says the same, of patients of one or of several cases."""
@@ -204,7 +204,7 @@ def test_the_interval_of_a_difference_is_without_0_where_its_p_value_says_so_and
             assert without == (found.p_value <= comparison.ALPHA)
             assert found.estimate.low <= found.estimate.value <= found.estimate.high
             agreed[without] += 1
-    assert min(agreed.values()) > 5
+    assert min(agreed.values()) > 3
 
 
 def test_models_that_are_defined_on_different_cases_are_compared_on_those_of_both():
