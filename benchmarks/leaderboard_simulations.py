@@ -175,6 +175,7 @@ def equal(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, flo
         ("dice_native", 8, 80, 5),
         ("MicroAUROC", 8, 86, 2),
         ("MicroAUROC", 8, 86, 5),
+        ("MicroAP", 2, 86, 5),
         ("MicroAP", 8, 86, 5),
     ]:
         rng, found = np.random.default_rng(patients), 0

@@ -45,7 +45,7 @@ def of_pairs(inputs: TaskInputs) -> tuple[Part, Part]:
     mean over the class: what is asked about is other patients with as many positives and negatives. Of AUROC these are
     the structural components of DeLong et al. 1988 (doi:10.2307/2531595), which have a closed form. The derivatives of
     average precision have one as well, but it is so far from linear in the cases of a patient that with them equal
-    models were told apart in 14 % of tasks (8 models, 86 patients of one to five cases), and in 10 % with what is lost.
+    models were told apart in 14 % of tasks (8 models, 86 patients of one to five cases), and with what is lost in 10 %.
     """
     assert inputs.targets is not None
     lost_without = _auroc if inputs.metric == "MicroAUROC" else _average_precision

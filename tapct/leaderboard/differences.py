@@ -16,6 +16,8 @@ FEWEST_OF_A_CLASS = 5
 positives."""
 CERTAIN = 1e6
 """Errors that a difference is of where it is the same in every patient, hence without error."""
+LARGE = 50.0
+"""Square of a difference in errors beyond which no resample is compared with anything."""
 BLOCK = 128
 """Pairs at a time: their resamples stay in cache."""
 
@@ -81,7 +83,10 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
     if inputs.targets is not None:
         first, second = (rows[of] for of in np.triu_indices(len(rows), 1))
         gap = numeric.difference(value[first], value[second])
-        error, chance = studentised(of_pairs(inputs), first, second, swaps)
+        parts = of_pairs(inputs)
+        error, chance = studentised(parts, first, second, swaps)
+        if inputs.metric == "MicroAP" and inputs.targets.size > inputs.num_patients:
+            chance = as_of_few(parts, first, second, chance)
         return _pairs(first, second, gap, error, chance, np.full(len(gap), len(inputs.cases)))
     found = [_of_means(inputs, *group, value, swaps) for group in _by_cases(inputs, rows)]
     if not found:
@@ -147,9 +152,8 @@ def studentised(
     Returns:
         (P,) errors, and (P, R) differences in errors, at most `CERTAIN`.
     """
-    shrunk = [np.sqrt(1 - part.share) for part in parts]
-    lever = [part.share / by for part, by in zip(parts, shrunk, strict=True)]
-    scaled = np.sum([part.added / by for part, by in zip(parts, shrunk, strict=True)], axis=0)
+    scaled = _scaled(parts)
+    lever = [part.share / np.sqrt(1 - part.share) for part in parts]
     moved = [numeric.exact_sums(part.added, swaps) for part in parts]
     turned = [numeric.exact_sums(scaled * of, swaps) for of in lever]
     once = np.ones((len(swaps), 1))
@@ -167,6 +171,37 @@ def studentised(
         left[left <= numeric.TOLERANCE * square[block, None]] = 0
         chance[block] = _in_errors(np.sum(by, axis=0), np.sqrt(left))
     return np.sqrt(square), chance
+
+
+def _scaled(parts: Sequence[Part]) -> np.ndarray:
+    """Returns (M, n) what patients add, so that the sum of squares is the square of the standard error."""
+    return np.sum([part.added / np.sqrt(1 - part.share) for part in parts], axis=0)
+
+
+def as_of_few(parts: Sequence[Part], first: np.ndarray, second: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Returns chance as it is where the error itself is not known well: Student's instead of normal, to first order.
+
+    For average precision of several pairs a patient, where a few patients at the top bring many pairs along: with
+    turned signs alone, equal models were told apart in 10 % of tasks (8 models, 86 or 300 patients of one to five
+    cases; 6 models, 120 patients of four labels). The degrees of freedom are those that the variance of a sum of squares has,
+    2 / its relative variance: n for n normal contributions.
+
+    Args:
+        parts: As in `studentised`.
+        first: Likewise.
+        second: Likewise.
+        chance: (P, R) from there.
+
+    Returns:
+        (P, R), each of its sign and larger.
+    """
+    square = (_scaled(parts)[first] - _scaled(parts)[second]) ** 2
+    once = np.ones((square.shape[1], 1))
+    total, fourth = (numeric.exact_sums(of, once) for of in (square, square * square))
+    relative = np.divide(fourth, total * total, out=np.ones_like(total), where=total > 0) - 1 / square.shape[1]
+    # Student's quantile by the normal one (Cornish and Fisher): t = z + z (z^2 + 1) / (4 degrees of freedom).
+    larger = chance * (1 + (np.minimum(chance * chance, LARGE) + 1) * np.maximum(relative, 0) / 8)
+    return np.clip(larger, -CERTAIN, CERTAIN)
 
 
 def _in_errors(gap: np.ndarray, error: np.ndarray) -> np.ndarray:
