@@ -183,8 +183,8 @@ def as_of_few(parts: Sequence[Part], first: np.ndarray, second: np.ndarray, chan
 
     For average precision of several pairs a patient, where a few patients at the top bring many pairs along: with
     turned signs alone, equal models were told apart in 10 % of tasks (8 models, 86 or 300 patients of one to five
-    cases; 6 models, 120 patients of four labels). The degrees of freedom are those that the variance of a sum of squares has,
-    2 / its relative variance: n for n normal contributions.
+    cases; 6 models, 120 patients of four labels). The degrees of freedom are 2 over the relative variance of the sum of
+    squares that the error is from: n for n normal contributions.
 
     Args:
         parts: As in `studentised`.
