@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -19,6 +20,10 @@ GRADIENT = 1e-9
 
 SOLVED = 1e-6
 """It counts as solved up to here: what L-BFGS reaches before differences of the loss drown in rounding."""
+
+
+NEWTON_STEPS, DISTANCE = 5, 1e-9
+"""Steps of Newton's method after L-BFGS at most, and how far from the minimum, in weights, they are not needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +139,33 @@ def _minimum(turned: np.ndarray, signs: np.ndarray, strength: float, start: np.n
         return loss, gradient * unit
 
     options = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 0.0, "gtol": GRADIENT}
-    return minimize(scaled, start / unit, method="L-BFGS-B", jac=True, options=options).x * unit
+    at = minimize(scaled, start / unit, method="L-BFGS-B", jac=True, options=options).x * unit
+    return _polished(at, turned, signs, strength)
+
+
+def _polished(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> np.ndarray:
+    """Returns the minimum from close by, by steps of Newton's method, as long as they come closer.
+
+    Under a weak penalty the bottom is so flat that a gradient of nearly nothing is still a way off: the distance is up
+    to gradient / strength.
+    """
+    gradient = _objective(at, turned, signs, strength)[1]
+    for _ in range(NEWTON_STEPS):
+        if np.abs(gradient).max() <= DISTANCE * strength:
+            break
+        chance = expit(turned @ at[1:] + at[0])
+        columns = np.column_stack([np.ones(len(signs)), turned]) * np.sqrt(chance * (1 - chance) / len(signs))[:, None]
+        curvature = columns.T @ columns
+        curvature[np.arange(1, len(at)), np.arange(1, len(at))] += strength
+        try:
+            step = cho_solve(cho_factor(curvature), gradient)
+        except LinAlgError:  # all probabilities are 0 or 1 as far as floats go: there is no closer
+            break
+        closer = _objective(at - step, turned, signs, strength)[1]
+        if not np.abs(closer).max() < np.abs(gradient).max():
+            break
+        at, gradient = at - step, closer
+    return at
 
 
 def _objective(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
