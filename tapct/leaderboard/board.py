@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
+from tapct import terminal
 from tapct.errors import RecordError
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import AdaptorGrid
@@ -271,7 +272,8 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
             f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
         )
     by_task: dict[str, list[Named]] = defaultdict(list)
-    for name, entry in zip(_names([entry.record for entry in main]), main, strict=True):
+    named = zip(_names([entry.record for entry in main]), main, strict=True)
+    for name, entry in terminal.track(named, "cases of records", len(main)):
         if (reason := why_no_number(name, entry.record)) is not None:
             left_out.append(LeftOut(entry.path, reason, name, entry.cell))
             continue
@@ -412,7 +414,8 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
     installed = list_tasks()
     in_paper = {row.task for row in read_paper() if row.task != "average"} if with_paper else set()
     found = []
-    for name in {*contests, *in_paper}:
+    names = {*contests, *in_paper}
+    for name in terminal.track(names, "statistics of tasks", len(names)):
         of_task = contests.get(name)
         records = {model: entry.record for model, entry in of_task.cells.items()} if of_task else {}
         spec = task_class(name).spec if name in installed else None

@@ -39,7 +39,7 @@ def build(
     Raises:
         RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
     """
-    found = {folder: find_records(folder) for folder in _each_once(results)}
+    found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
     board = assemble(found, suite=suite, resamples=resamples)
     varied, unvaried = variations.tables(
         [record for of_folder in found.values() for record in of_folder.sound.values()], resamples=resamples

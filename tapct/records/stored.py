@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import PrivateAttr, ValidationError
 
+from tapct import terminal
 from tapct.errors import RecordError
 from tapct.records import parquet
 from tapct.records.cases import CASES_FILE
@@ -73,17 +74,19 @@ class StoredRecord(Recorded):
         return table
 
 
-def find_records(results: Path, task: str = "*") -> RecordsFound[StoredRecord]:
+def find_records(results: Path, task: str = "*", *, bar: bool = False) -> RecordsFound[StoredRecord]:
     """Finds the published records of a results folder, as `read_records` does, but reads their cases only when asked.
 
     Args:
         results: The folder.
         task: Only this task's.
+        bar: Whether to show how far it is.
 
     Raises:
         RecordError: If the folder is not there.
     """
-    return RecordsFound.of(paths_of(results, task), read_stored)
+    paths = paths_of(results, task)
+    return RecordsFound.of(terminal.track(paths, "records", len(paths)) if bar else paths, read_stored)
 
 
 def read_stored(path: Path) -> StoredRecord:
