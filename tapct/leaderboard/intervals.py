@@ -47,8 +47,8 @@ def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> t
     Chosen over plain percentiles because the numbers here are bounded and skewed: in simulation
     (`benchmarks/leaderboard_simulations.py coverage`), percentiles at 100 patients hold an AUROC of 0.98 in 85 % of
     cases and BCa in 92 %; for Dice with one failed scan in ten, 93 and 95 %; nowhere was BCa the worse by more than the
-    error of the simulation, 0.7 %. Its known fault, too short for few patients (Owen 2025, arXiv:2508.10083), is what `tail` is for;
-    below 50 patients part of it stays.
+    error of the simulation, 0.7 %. Its known fault, too short for few patients (Owen 2025, arXiv:2508.10083), is what
+    `tail` is for; below 50 patients part of it stays.
 
     Args:
         value: The number.
