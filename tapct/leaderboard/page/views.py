@@ -91,8 +91,15 @@ def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
         letters=task.letters(model.name, protocol),
         bar=(round(100 * (ranks[0] - 1) / among), round(100 * ranks[1] / among)) if ranks else None,
         best=bool(ranks and ranks[0] == 1 and ranks[1] < among),
-        task_reason=one.estimate.reason is not None and one.estimate.reason == comparison.reason,
+        task_reason=no_intervals(task, protocol) is not None,
     )
+
+
+def no_intervals(task: Task, protocol: Protocol = "native") -> str | None:
+    """Returns why no number of a task has an interval, where that is one reason for all; else None."""
+    reasons = {one.estimate.reason for one in task.summaries[protocol].models if one.estimate.low is None}
+    without = [one.estimate.low is None for one in task.summaries[protocol].models]
+    return next(iter(reasons)) if all(without) and len(reasons) == 1 else None
 
 
 Kind = Literal["pretrained", "control"]
