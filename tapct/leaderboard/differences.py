@@ -50,8 +50,8 @@ class Pairs:
 def too_few(inputs: TaskInputs) -> str | None:
     """Returns why this many patients tell no models apart, None where they may."""
     if inputs.num_patients < FEWEST_PATIENTS:
-        number = inputs.num_patients
-        return f"{number} patient{'s are' if number != 1 else ' is'} too few to compare models: {FEWEST_PATIENTS} are needed"
+        number, verb = inputs.num_patients, "s are" if inputs.num_patients != 1 else " is"
+        return f"{number} patient{verb} too few to compare models: {FEWEST_PATIENTS} are needed"
     if inputs.targets is not None and min(inputs.class_patients) < FEWEST_OF_A_CLASS:
         with_, without = inputs.class_patients
         return (

@@ -44,6 +44,11 @@ class Marked:
         """What it says of this number."""
         return self.detail or self.mark.short
 
+    @property
+    def brief(self) -> str:
+        """The same, but for what is said once of the whole task, or is the same of all numbers: that in a few words."""
+        return self.mark.short if self.mark in _IN_GENERAL else self.says
+
 
 DEMONSTRATION = Mark(
     "demonstration", "demo", "a demonstration", "a demonstration, not a benchmark score; it enters no mean rank"
@@ -109,6 +114,8 @@ MARKS = (
     *(TOO_FEW, OLDER, SEEN, FLAGGED),
 )
 """All of them, in the order in which they stand."""
+
+_IN_GENERAL = frozenset({DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED})
 
 _BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "too-few-to-tell": TOO_FEW}
 """Red flags of a record that are marks of their own."""
