@@ -204,10 +204,10 @@ def test_overrides_reach_the_record(monkeypatch, tmp_path, short):
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.125}}
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "accumulate_grad_batches": 2}, optimizer=optimizer, window_overlap=0.5)
     probe = record(tmp_path).probe
-    assert probe["optimizer"]["lr"] == 0.125
-    assert probe["optimizer"]["class"] == "SGD"
-    assert (probe["steps"], probe["accumulate_grad_batches"]) == (3, 2)
-    assert probe["window_overlap"] == 0.5
+    assert probe.optimizer["lr"] == 0.125
+    assert probe.optimizer["class"] == "SGD"
+    assert (probe.steps, probe.accumulate_grad_batches) == (3, 2)
+    assert probe.window_overlap == 0.5
 
 
 @pytest.mark.skipif(not OVERRIDES_PARSE, reason="jsonargparse 4.51 and newer refuse overrides of eva's arguments")
@@ -228,12 +228,12 @@ def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_pa
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, lr_scheduler=linear)
     default, chosen = (record(tmp_path, index).probe for index in (0, 1))
-    assert default["lr_scheduler"][0]["class"] == "CosineAnnealingLR"
-    assert (default["lr_scheduler"][0]["T_max"], default["lr_scheduler"][0]["eta_min"]) == (4, 0)
-    assert chosen["lr_scheduler"][0]["class"] == "LinearLR"
+    assert default.lr_scheduler[0]["class"] == "CosineAnnealingLR"
+    assert (default.lr_scheduler[0]["T_max"], default.lr_scheduler[0]["eta_min"]) == (4, 0)
+    assert chosen.lr_scheduler[0]["class"] == "LinearLR"
     for probe in (default, chosen):
-        assert probe["lr_scheduler"][0]["last_epoch"] == 4
-        assert probe["optimizer"]["lr"] == 0.005, "the rate that it started from"
+        assert probe.lr_scheduler[0]["last_epoch"] == 4
+        assert probe.optimizer["lr"] == 0.005, "the rate that it started from"
 
 
 def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, short):

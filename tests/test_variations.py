@@ -39,8 +39,8 @@ def test_a_fraction_reaches_the_record(monkeypatch, tmp_path, shortest):
     monkeypatch.setenv("TRAIN_DRAW", "2")
     eva_fit(monkeypatch, tmp_path)
     task = record(tmp_path).task
-    assert (task["train_fraction"], task["train_draw"]) == (0.1, 2)
-    assert task["cases"] == task["patients"] == {"train": 1, "val": 0, "test": 1}  # one at least, of one
+    assert (task.train_fraction, task.train_draw) == (0.1, 2)
+    assert task.cases == task.patients == {"train": 1, "val": 0, "test": 1}  # one at least, of one
 
 
 @pytest.mark.parametrize(

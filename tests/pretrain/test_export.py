@@ -80,7 +80,7 @@ def test_an_encoder_that_was_trained_here_goes_through_eva_fit(exported, tmp_pat
     (record,) = (tmp_path / "logs" / "quickstart").glob("*/record.json")
     cell = read_record(record)
     assert cell.complete
-    assert cell.encoder.weights == str(exported / "model.safetensors")
+    assert cell.encoder.weights == "model.safetensors"
 
 
 def test_the_card_is_that_of_the_network(exported):

@@ -1,9 +1,11 @@
 """No folder of somebody's machine enters a record."""
 
-import json
+from pathlib import Path
 
 import pytest
 
+from tapct.errors import RecordError
+from tapct.probes import ClassificationProbe
 from tapct.records import CaseResult
 from tapct.records.paths import base_name, without_folders
 from tests.probes.test_classification import SlabData, run
@@ -60,13 +62,10 @@ def test_a_record_of_a_run_names_files_without_their_folders(tmp_path, monkeypat
     text = (session / "record.json").read_text(encoding="utf-8")
     assert "/home/ann" not in text
     assert str(tmp_path) not in text
-    assert "/work" not in json.dumps(record.execution.content())
+    assert str(Path(__file__).parents[2]) not in text
 
 
 def test_what_no_record_could_hold_ends_a_run_before_it_trains(tmp_path, monkeypatch):
-    from tapct.errors import RecordError
-    from tapct.probes import ClassificationProbe
-
     monkeypatch.setattr(ClassificationProbe, "loss", lambda *_: pytest.fail("it trained"))
     describe = SlabData.describe
     monkeypatch.setattr(SlabData, "describe", lambda self: describe(self) | {"colour": "green"})
