@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tapct.flags import alone, beside
-from tapct.flags.chance import chance
+from tapct.flags.chance import against_chance
 from tapct.flags.messages import CROSS, MESSAGES, Found, flag
 from tapct.records import Flag, Record, Recorded, find_records
 from tapct.records.paths import without_folders
@@ -45,7 +45,7 @@ def with_cross_checks(record: Record, results: Path) -> Record:
 
 def own_flags(record: Record) -> list[Flag]:
     """Returns the flags of a record by itself."""
-    return [one for check in (chance, *alone.CHECKS) for one in _found(check, record)]
+    return [one for check in (against_chance, *alone.CHECKS) for one in _found(check, record)]
 
 
 def cross_flags(record: Record, others: Sequence[Recorded]) -> list[Flag]:

@@ -35,7 +35,7 @@ RESAMPLES = 500
 """Fewer than the leaderboard's: a flag needs to know on which side of 0 an interval ends, not where."""
 
 
-def chance(record: Record) -> Found:
+def against_chance(record: Record) -> Found:
     """Compares with what knows nothing of the cases, on the ranked metric alone."""
     runs = [reported(run) for run in record.runs]
     cases = {tuple((case.case, case.patient) for case in run) for run in runs}
