@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tapct.features.store import TensorStore
-from tests.leaderboard.results import record, write
+from tapct.records import write_record
+from tests.leaderboard.results import record
 
 SCRIPT = """
 import json, sys
@@ -65,7 +66,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], set[str]]]:
 def imported(tmp_path_factory) -> dict[str, set[str]]:
     """The packages that were there after each command, all run by one process."""
     folder = tmp_path_factory.mktemp("user")
-    write(folder / "results", "tap-s-3d", record("tap-s-3d", "amos22"))
+    write_record(record("tap-s-3d", "amos22"), folder / "results" / "amos22" / "tap-s-3d")
     about = {"kind": "features", "card": "tap-s-3d", "task": "amos22", "case": "1"}
     TensorStore(folder / "features").save("0" * 64, {"map": torch.zeros(1)}, about)
     asked = commands(folder)

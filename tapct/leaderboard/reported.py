@@ -1,15 +1,16 @@
 """What a record reports on a split, as arrays: taken from its table, not case by case."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tapct import numeric
 from tapct.errors import RecordError
+from tapct.records import arrow
 from tapct.records.cases import CLASS_METRICS
 from tapct.records.record import Recorded
 from tapct.records.stored import StoredRecord
@@ -88,31 +89,23 @@ def reported(record: Recorded, split: str) -> Reported:
 
 def _reported(record: Recorded, split: str) -> Reported:
     table = record.table()
-    table = table.filter(pc.equal(table["split"], split))
-    runs, run = [one.run for one in record.runs], table["run"].to_numpy()
-    cases, case = _coded(table["case"], ascending=True)
-    classes, of_class = _coded(table["class"])
-    shape = (len(runs), len(cases), len(classes))
-    for number in runs:
-        times = np.bincount((case * len(classes) + of_class)[run == number], minlength=len(cases) * len(classes))
-        if not times.any():
-            raise RecordError(f"run {number} has no cases of '{split}'")
-        if (odd := np.flatnonzero(times != 1)).size:
-            name, what = cases[odd[0] // len(classes)], "twice" if times[odd[0]] > 1 else "not in every run and class"
-            raise RecordError(f"run {number}: case {name} of '{split}' is there {what}")
-    if len(table) > np.prod(shape):
-        raise RecordError(f"there are cases of '{split}' of a run that the record does not have")
+    splits, of_split = arrow.coded(table["split"])
+    rows = np.flatnonzero(of_split == (splits.index(split) if split in splits else -1))
+    cases, case = _coded(table["case"], rows, ascending=True)
+    classes, of_class = _coded(table["class"], rows)
+    run = arrow.numbers(table["run"])[rows]
+    _require_all(record, split, run, cases, case * len(classes) + of_class)
+    shape = (len(record.runs), len(cases), len(classes))
     order = np.lexsort((of_class, case, run))
 
     def column(name: str) -> np.ndarray:
-        return np.asarray(table[name].cast(pa.float64()).fill_null(np.nan))[order].reshape(shape)
+        return arrow.numbers(table[name]).astype(np.float64)[rows][order].reshape(shape)
 
-    names, of_patient = _coded(table["patient"])
+    names, of_patient = _coded(table["patient"], rows)
     patient, target = of_patient[order].reshape(shape), column("target")
-    same_targets = np.array_equal(target, np.broadcast_to(target[:1], shape), equal_nan=True)
-    if (patient != patient[:1, :, :1]).any() or not same_targets:
-        odd = (patient != patient[:1, :, :1]) | ~((target == target[:1]) | np.isnan(target) & np.isnan(target[:1]))
-        name = cases[np.flatnonzero(odd.any(axis=(0, 2)))[0]]
+    differs = (patient != patient[:1, :, :1]) | ~((target == target[:1]) | np.isnan(target) & np.isnan(target[:1]))
+    if differs.any():
+        name = cases[np.flatnonzero(differs.any(axis=(0, 2)))[0]]
         raise RecordError(f"its runs differ in the patient or the target of case {name}")
     logits, probabilities = column("logit"), column("probability")
     has_targets = not np.isnan(target).any()
@@ -133,6 +126,28 @@ def _reported(record: Recorded, split: str) -> Reported:
     )
 
 
+def _require_all(record: Recorded, split: str, run: np.ndarray, cases: Sequence[str], pair: np.ndarray) -> None:
+    """Refuses runs that do not have each case of the split in each class once.
+
+    Args:
+        record: The record.
+        split: The split.
+        run: (rows,) the run of each row of the table.
+        cases: C names.
+        pair: (rows,) number of each row's case and class: place of the case x K + place of the class.
+    """
+    most = pair.max(initial=-1) + 1
+    for number in (one.run for one in record.runs):
+        times = np.bincount(pair[run == number], minlength=most)
+        if not times.any():
+            raise RecordError(f"run {number} has no cases of '{split}'")
+        if (odd := np.flatnonzero(times != 1)).size:
+            what = "twice" if times[odd[0]] > 1 else "not in every run and class"
+            raise RecordError(f"run {number}: case {cases[odd[0] * len(cases) // most]} of '{split}' is there {what}")
+    if not set(run.tolist()) <= {one.run for one in record.runs}:
+        raise RecordError(f"there are cases of '{split}' of a run that the record does not have")
+
+
 _remembered = functools.lru_cache(_REMEMBERED)(_reported)
 
 
@@ -151,10 +166,11 @@ def _or_none(values: np.ndarray) -> list[list[float | None]]:
     return [[None if np.isnan(value) else float(value) for value in row] for row in values]
 
 
-def _coded(column: pa.ChunkedArray, *, ascending: bool = False) -> tuple[list[Any], np.ndarray]:
-    """Returns the different names in a column, sorted or as they first come, and the place of each row's among them."""
-    packed = column.combine_chunks().dictionary_encode("encode")
-    names, codes = packed.dictionary.to_pylist(), np.asarray(packed.indices).astype(np.int64)
+def _coded(column: pa.ChunkedArray, rows: np.ndarray, *, ascending: bool = False) -> tuple[list[Any], np.ndarray]:
+    """Returns the different names in rows of a column, sorted or as they first come, and the place of each row's."""
+    every, codes = arrow.coded(column)
+    used, codes = np.unique(codes[rows], return_inverse=True)
+    names = [every[code] for code in used]
     if not ascending:
         return names, codes
     order = sorted(range(len(names)), key=names.__getitem__)

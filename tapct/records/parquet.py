@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from tapct.errors import RecordError
+from tapct.records import arrow
 from tapct.records.cases import COLUMNS, FINGERPRINT, MEND
 from tapct.records.reading import first_fault, parsed
 from tapct.records.record import Record
@@ -97,7 +97,8 @@ def read_table(path: Path, fingerprint: str) -> pa.Table | None:
         RecordError: If it was changed after it was written, or holds what no record can.
     """
     try:
-        table = pq.read_table(BytesIO(path.read_bytes()))
+        # Not `pq.read_table`, which imports pandas, as does whatever makes an Arrow value of a Python one.
+        table = pq.ParquetFile(BytesIO(path.read_bytes())).read()
     except (OSError, pa.ArrowException):
         return None
     metadata = table.schema.metadata or {}
@@ -117,17 +118,17 @@ def _first_fault(table: pa.Table) -> str | None:
         if not field.nullable and column.null_count:
             return f"{name} is missing"
         if pa.types.is_string(field.type):
-            names = [one for one in pc.unique(column).to_pylist() if one is not None]
+            names = [one for one in arrow.coded(column)[0] if one is not None]
             try:
                 (_CASES if name == "case" else _NAMES).validate_python(names)
             except ValidationError as error:
                 return f"{name}: {first_fault(error)}"
-        elif column.null_count < len(column):
-            low, high = (value.as_py() for value in pc.min_max(column).values())
-            finite = pa.types.is_integer(field.type) or pc.all(pc.is_finite(column)).as_py()
-            least, most = _RANGES.get(name, (-math.inf, math.inf))
-            if not (finite and least <= low and high <= most):
-                return f"{name} is from {low:g} to {high:g}"
+            continue
+        values = arrow.numbers(column)[~arrow.is_null(column)]
+        least, most = _RANGES.get(name, (-math.inf, math.inf))
+        fits = np.isfinite(values) & (least <= values) & (values <= most)
+        if not fits.all():
+            return f"{name} is {values[~fits][0]:g}"
     return None
 
 
@@ -139,12 +140,12 @@ def _content_sha256(table: pa.Table) -> str:
         digest.update(b"%b %d\n" % (key, len(metadata[key])) + metadata[key])
     for name, column in zip(table.column_names, table.columns, strict=True):
         digest.update(f"{name} {column.type} {len(column)}\n".encode())
-        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+        digest.update(np.packbits(arrow.is_null(column)).tobytes())
         if pa.types.is_string(column.type):
-            packed = column.combine_chunks().dictionary_encode()
-            digest.update(json.dumps(packed.dictionary.to_pylist()).encode())
-            column = packed.indices
-        values = np.asarray(column.fill_null(0))
+            texts, values = arrow.coded(column)
+            digest.update(json.dumps(texts).encode())
+        else:
+            values = arrow.numbers(column)
         digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
