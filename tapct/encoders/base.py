@@ -77,7 +77,8 @@ class Encoder(nn.Module, abc.ABC):
             weights: None for the published file, a path to a file of the published layout, or "random"
                 for seeded random initialisation. Of an encoder without parameters, None and "random" are the same.
             precision: "bf16" or "fp32"; "auto" is bf16 autocast on a GPU and fp32 elsewhere.
-            deferred: Whether to wait with the network until the first windows come: with stored features none do.
+            deferred: Whether to wait with the network until the first windows come, and with a download until the file
+                is asked for: with stored features no windows come, with a feature pack nothing asks for the file.
             options: The card's preprocessing settings to change, such as `in_plane_size=512`.
 
         Raises:
@@ -89,12 +90,32 @@ class Encoder(nn.Module, abc.ABC):
             raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
         self.card = self.card.with_options(**options)
         self.precision = precision
-        if weights is None:
-            weights = self.published_weights() if self.card.weights.needed else weights_lib.NONE
-        self.weights_source = weights_lib.source_of(weights, self.card)
+        if weights is None and not self.card.weights.needed:
+            weights = weights_lib.NONE
+        self._weights_source = None if weights is None else weights_lib.source_of(weights, self.card)
         self._deferred = deferred
         if not deferred:
             self.materialise()
+
+    @property
+    def weights_source(self) -> str | Path:
+        """Where its weights come from; published ones are downloaded when this is first asked.
+
+        Raises:
+            WeightsError: If they cannot be had.
+        """
+        if self._weights_source is None:
+            self._weights_source = weights_lib.source_of(self.published_weights(), self.card)
+        return self._weights_source
+
+    @weights_source.setter
+    def weights_source(self, source: str | Path) -> None:
+        self._weights_source = source
+
+    @property
+    def awaits_weights(self) -> bool:
+        """Whether its weights are the published ones, and nothing has asked for their file yet."""
+        return self._weights_source is None
 
     @property
     def is_built(self) -> bool:

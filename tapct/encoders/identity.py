@@ -35,14 +35,16 @@ HARNESS = "tapct.encoders.base"
 """The code that all encoders share. It is in the keys of features by itself, and does not tell encoders apart."""
 
 _INTERNALS = frozenset(vars(nn.Module()))
-_ELSEWHERE = frozenset({"card", "precision", "weights_source", "_deferred", "_of_build"})
+_ELSEWHERE = frozenset(
+    {"card", "precision", "weights_source", "_weights_source", "awaits_weights", "_deferred", "_of_build"}
+)
 """Attributes of an encoder that stand elsewhere in its identity, or are none of its settings."""
 _LIBRARIES = ("torch", "builtins", "abc", "typing")
 _CONSTANTS = (str, float, tuple, Path, torch.Tensor, np.ndarray)
 _MOST_FILES = 10_000
 
 
-def identity(encoder: "Encoder", device: torch.device) -> dict[str, Any]:
+def identity(encoder: "Encoder", device: torch.device, weights: str | None = None) -> dict[str, Any]:
     """Returns everything about an encoder that its features depend on, without building its network.
 
     Of its settings and buffers the values count, of a path the content behind it; of its code the sources of its own
@@ -52,6 +54,7 @@ def identity(encoder: "Encoder", device: torch.device) -> dict[str, Any]:
     Args:
         encoder: The encoder; it may be deferred.
         device: Where it runs, which settles the precision.
+        weights: The hash of the weights' file where it is known; else the file is read.
 
     Raises:
         EncoderError: If it holds a setting, or is of a class, that cannot be told from another.
@@ -71,7 +74,7 @@ def identity(encoder: "Encoder", device: torch.device) -> dict[str, Any]:
         "code_sha256": code.sha256,
         "libraries": code.libraries,
         "settings": settings.values,
-        "weights": _weights(encoder),
+        "weights": weights or _weights(encoder),
         "card": {key: getattr(encoder.card, key) for key in CARD},
         "precision": encoder.precision_on(device.type),
     }

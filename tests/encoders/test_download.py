@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import safetensors.torch
+import torch
 
 from tapct.encoders import Weights
 from tapct.encoders.download import download, fetch
@@ -100,6 +101,15 @@ def test_published_weights_are_downloaded_once_and_load(repository, server):
     assert encoder().describe()["weights_sha256"] == small_encoder().describe()["weights_sha256"]
     assert server.downloads() == 1
     encoder()
+    assert server.downloads() == 1
+
+
+def test_a_deferred_encoder_asks_for_published_weights_when_they_are_needed(server):
+    encoder = published("zenodo.org/records/1")(deferred=True)
+    assert encoder.awaits_weights
+    assert server.requests == []
+    assert encoder(torch.zeros(1, 1, 8, 64, 64)).map.shape == (1, 48, 2, 8, 8)
+    assert not encoder.awaits_weights
     assert server.downloads() == 1
 
 

@@ -14,6 +14,7 @@ from torch import nn
 import tapct
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError
+from tapct.records import EncoderRecord
 from tapct.report.predictions import rebuilt_encoder
 from tests.small import CubicMillimetres, Small3D
 
@@ -245,9 +246,8 @@ def test_an_encoder_is_rebuilt_with_the_settings_that_its_record_holds():
     for region in ("chest", "abdomen"):
         asked = tapct.load_encoder("astra", "random", deferred=True, region=region)
         about = {"card": {**asdict(asked.card)}, "weights": "random", "precision": "auto"}
-        about["identity"] = identity(asked, CPU)
-        record = SimpleNamespace(encoder=json.loads(json.dumps(about)))
-        again = rebuilt_encoder(SimpleNamespace(record=record))
+        about["identity"] = {key: identity(asked, CPU)[key] for key in ("class", "code_sha256", "settings")}
+        again = rebuilt_encoder(SimpleNamespace(encoder=EncoderRecord.model_validate_json(json.dumps(about))))
         assert identity(again, CPU) == identity(asked, CPU)
 
 

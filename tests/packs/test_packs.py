@@ -5,6 +5,8 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +16,9 @@ import torch
 from eva.core.trainers.functional import run_evaluation_session
 
 from tapct.encoders import registry
-from tapct.errors import FeatureError, TaskError
+from tapct.encoders.card import Weights
+from tapct.encoders.identity import identity
+from tapct.errors import FeatureError, TaskError, WeightsError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.packed import PackedBank
 from tapct.packs import packing
@@ -308,6 +312,27 @@ def test_a_pack_of_other_settings_than_those_asked_for_is_refused(unpacked, aske
     encoder = settings.pop("encoder", Small3D("random"))
     with pytest.raises(FeatureError, match=words):
         PackedBank(encoder, unpacked, **settings).fill([])
+
+
+def test_published_weights_that_the_card_knows_need_not_be_here(unpacked, monkeypatch):
+    class Published(Small3D):
+        card = replace(Small3D.card, weights=Weights(file="model.safetensors", sha256="1" * 64))
+
+        def published_weights(self):
+            raise WeightsError("there is no network")
+
+    content = unpacked.manifest.model_dump(mode="json")
+    monkeypatch.setattr("tests.packs.test_packs.Published", Published, raising=False)
+    bank = {"mode": CacheMode.USE, "dtype": "bf16", "overlap": 0.0, "fit": False}
+    for weights, refused in (("1" * 64, False), ("2" * 64, True)):
+        encoder = Published(deferred=True)
+        content["identity"] |= {"weights": weights} | {
+            key: json.loads(json.dumps(identity(encoder, torch.device("cpu"), weights)))[key]
+            for key in ("class", "settings")
+        }
+        pack = Pack(unpacked.folder, type(unpacked.manifest).model_validate(content), "0" * 64)
+        with pytest.raises(WeightsError, match="no network") if refused else nullcontext():
+            PackedBank(encoder, pack, **bank).fill([])
 
 
 def test_an_entry_that_was_changed_after_it_was_unpacked_is_not_read(unpacked, tmp_path):
