@@ -279,7 +279,16 @@ def _plain(content: Any) -> Any:
 
 
 def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
-    """Returns the models by their mean rank in a family, those without one last."""
-    found = board.overall[family, protocol]
+    """Returns the models by their mean rank in a family, those without one last; of a single task by their score."""
+    found, tasks = board.overall[family, protocol], board.family(family)
     ranks = [found[model.name].mean_rank.value if model.name in found else None for model in board.models]
+    if len(tasks) == 1 and not any(rank is not None for rank in ranks):
+        return by_score(tasks[0], board.models)
     return [board.models[place] for place in numeric.best_first(ranks, sign=-1)]
+
+
+def by_score(task: Task, models: Sequence[Model]) -> list[Model]:
+    """Returns models by their score on a task, best first; those without one last."""
+    summary = task.summaries["native"]
+    values = {one.name: one.estimate.value for one in summary.models}
+    return [models[place] for place in numeric.best_first([values.get(model.name) for model in models], summary.sign)]

@@ -10,6 +10,8 @@ from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.text import for_latex, for_markdown
 
+NONE = "–"
+"""Where there is no number."""
 READ_AS = (
     "Mean over seeds, 95 % interval over patients, [ranks that are left open] and tie groups: models that share a "
     "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
@@ -44,12 +46,15 @@ def tables(board: Board) -> list[Table]:
 
 
 def _of_family(board: Board, family: Family) -> Table:
-    tasks = board.family(family)
+    tasks, models = board.family(family), ordered(board, family)
+    ranks = [_rank(board, family, model) for model in models]
+    is_ranked = any(rank != NONE for rank in ranks)
     rows = [
-        [[model.name], [_rank(board, family, model)], *(_cell(board, task, model) for task in tasks)]
-        for model in ordered(board, family)
+        [[model.name], *([[rank]] if is_ranked else []), *(_cell(board, task, model) for task in tasks)]
+        for model, rank in zip(models, ranks, strict=True)
     ]
-    heads = ["Model", "Mean rank", *(f"{task.title}, {METRICS[task.metric]}" for task in tasks)]
+    columns = [f"{task.title}, {METRICS[task.metric]}" for task in tasks]
+    heads = ["Model", *(["Mean rank"] if is_ranked else []), *columns]
     return Table(family.capitalize(), _notices(board, tasks), heads, rows)
 
 
@@ -59,8 +64,8 @@ def _of_own(task: Task, why: str, board: Board) -> Table:
     return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
 
 
-def legend(board: Board) -> str:
-    """Returns how all tables are read: the marks that stand in them, and only these."""
+def legend(board: Board) -> list[str]:
+    """Returns how all tables are read, and the marks that stand in them, and only these."""
     has_cells = any(
         entry.record.cell_size is not None
         for each in [board, *(own.board for own in board.own)]
@@ -70,14 +75,14 @@ def legend(board: Board) -> str:
     signs = [f"{mark.sign}: {mark.text}." for mark in board.legend]
     suite = ", ".join(task.title for task in board.in_suite("all"))
     over = [f"Mean ranks are over the tasks of the family among {suite}."] if suite else []
-    return " ".join([READ_AS, *over, *([CELLS] if has_cells else []), *signs])
+    return [" ".join([READ_AS, *over, *([CELLS] if has_cells else [])]), *signs]
 
 
 def _rank(board: Board, family: Family, model: Model) -> str:
     """Returns a mean rank with its interval, a dash where there is none."""
     found = board.overall[family, "native"].get(model.name)
     if found is None or found.mean_rank.value is None:
-        return "–"
+        return NONE
     return _marked(_with_interval(found.mean_rank, 1), board.rank_marks(model, family))
 
 
@@ -85,7 +90,7 @@ def _cell(board: Board, task: Task, model: Model) -> list[str]:
     """Returns a number with its interval, ranks, tie groups and marks, and below it the size of its feature cells."""
     one = task.summary(model.name, "native")
     if one is None or one.estimate.value is None:
-        return ["–"]
+        return [NONE]
     ranks = task.rank_interval(model.name, "native")
     places = f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else ""
     number = _marked(_with_interval(one.estimate, 3) + places, board.marks(model, task))
@@ -131,7 +136,8 @@ def to_markdown(board: Board) -> str:
         lines += [_markdown_row([*map(for_markdown, table.heads)]), f"| --- |{' ---: |' * (len(table.heads) - 1)}"]
         lines += [_markdown_row([for_markdown(name), *map("<br>".join, cells)]) for ((name,), *cells) in table.rows]
         lines.append("")
-    return "\n".join([*lines, for_markdown(legend(board))]) + "\n"
+    how, *signs = map(for_markdown, legend(board))
+    return "\n".join([*lines, how, *([""] if signs else []), *(f"* {sign}" for sign in signs)]) + "\n"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -142,7 +148,7 @@ def to_latex(board: Board) -> str:
     """Returns the tables as LaTeX, with booktabs."""
     parts = ["% Needs the package booktabs."]
     for table in tables(board):
-        caption = " ".join([f"{table.title}.", *table.notices, legend(board)])
+        caption = " ".join([f"{table.title}.", *table.notices, *legend(board)])
         parts += [
             r"\begin{table}",
             rf"\caption{{{for_latex(caption)}}}",

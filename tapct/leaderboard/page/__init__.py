@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tapct import numeric
 from tapct.leaderboard import marks
 from tapct.leaderboard.board import FAMILIES, PROTOCOLS, Board, Family
-from tapct.leaderboard.exports import ordered
+from tapct.leaderboard.exports import by_score, ordered
 from tapct.leaderboard.page import charts, views
 from tapct.leaderboard.paper import PAPER
 from tapct.leaderboard.text import for_page
@@ -42,6 +42,7 @@ def render(board: Board) -> str:
             families=FAMILIES,
             protocols=PROTOCOLS,
             ordered=ordered,
+            by_score=by_score,
             views=views,
             paper=PAPER,
             seen=marks.SEEN,

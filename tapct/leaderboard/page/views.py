@@ -6,7 +6,6 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, Literal
 
-from tapct import numeric
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import FAMILIES, METRICS, Board, Entry, Family, Model, Task
@@ -145,9 +144,7 @@ def overview(board: Board) -> Overview:
         and any(model.mean_rank.value is not None for model in board.overall[family, "native"].values())
     ]
     sorted_by = "rank" if "all" in mean_ranks else run[0].name if len(run) == 1 else "model"
-    models = ordered(board, "all") if sorted_by == "rank" else [*board.models]
-    if len(run) == 1:
-        models = by_score(run[0], models)
+    models = [*board.models] if sorted_by == "model" else ordered(board, "all")
     kinds: tuple[tuple[Kind, str, list[Model]], ...] = (
         ("pretrained", "Pretrained encoders", [model for model in models if not model.is_control]),
         ("control", "Controls", [model for model in models if model.is_control]),
@@ -169,13 +166,6 @@ def overview(board: Board) -> Overview:
 def crossed(board: Board) -> list[tuple[Board, Task]]:
     """Returns the tasks that were run with several adaptors, with the board that they are on."""
     return [(each, task) for each in (board, *(own.board for own in board.own)) for task in each.tasks if task.grid]
-
-
-def by_score(task: Task, models: Sequence[Model]) -> list[Model]:
-    """Returns the models of a task, best first; those without a number last."""
-    summary = task.summaries["native"]
-    values = {one.name: one.estimate.value for one in summary.models}
-    return [models[place] for place in numeric.best_first([values.get(model.name) for model in models], summary.sign)]
 
 
 def any_told_apart(table: Sequence[Sequence[tuple[int, int] | None]]) -> bool:
