@@ -1,5 +1,6 @@
 """What `tapct submit` and `tapct verify` do."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ def submit(record: str, out: str, demonstration: bool = False) -> int:
     checks.print_table(found)
     if checks.exit_status(found):
         shutil.rmtree(place)
+        with contextlib.suppress(OSError):  # others of the task are there
+            place.parent.rmdir()
         print("Nothing was written: see what to do.")
         return 1
     print(f"{place} is ready. What to do next:")

@@ -22,6 +22,7 @@ from tapct.report.predictions import Found
 from tapct.submission import built, commands, rules
 from tapct.submission.folder import README_FILE, Submission, submissions_below, submit
 from tapct.submission.rules import expected_metrics
+from tests.records.test_hostile import HOSTILE, ODD, hostile
 from tests.submission.made import CLASSIFICATION, ENTRY_POINTS, SEGMENTATION, lie, session
 
 
@@ -324,6 +325,14 @@ def test_a_consistent_lie_about_cases_holds_until_scans_are_encoded_again(submis
     after = read_record(submission / RECORD_FILE).runs[0].metrics["test"]
     if submission.parent.name == SEGMENTATION:
         assert after["dice_native"] > before["dice_native"] + 0.1
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *ODD])
+def test_whatever_a_stranger_sends_is_answered(name, tmp_path, capsys):
+    (tmp_path / RECORD_FILE).write_bytes(ODD[name]() if name in ODD else hostile(name))
+    statuses = found(tmp_path, capsys)
+    assert "fail" in statuses.values()
+    assert name in ODD or statuses["record"] == "fail"
 
 
 # -- Submitting --------------------------------------------------------------------------------------------
