@@ -8,7 +8,8 @@ from typing import Any
 
 from tapct import numeric
 from tapct.leaderboard import marks
-from tapct.leaderboard.board import PROTOCOLS, Board, Family, Model, Task
+from tapct.leaderboard.board import Board, Family, Model, Task
+from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import PAPER, PaperRow

@@ -7,7 +7,7 @@ from pathlib import Path
 from tapct import files
 from tapct.errors import RecordError
 from tapct.leaderboard import exports, tables, variations
-from tapct.leaderboard.board import assemble
+from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page import render
 from tapct.leaderboard.summary import RESAMPLES
 from tapct.records import find_records

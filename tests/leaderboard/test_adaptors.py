@@ -10,7 +10,7 @@ from tapct.errors import RecordError
 from tapct.flags import cross_flags
 from tapct.leaderboard import site
 from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares, variance_components
-from tapct.leaderboard.board import assemble
+from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.resampling import Resampled, draw_patients
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, tables

@@ -3,7 +3,7 @@
 import pytest
 
 from tapct.errors import RecordError
-from tapct.leaderboard.board import assemble
+from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.inputs import model_names, require_one_encoder
 from tapct.records import read_records, to_table
 from tests.leaderboard import results

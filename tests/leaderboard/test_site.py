@@ -13,7 +13,8 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from tapct.errors import RecordError
 from tapct.leaderboard import official, site, summarise_tasks, text
-from tapct.leaderboard.board import assemble, in_letters, letter
+from tapct.leaderboard.assembly import assemble
+from tapct.leaderboard.board import in_letters, letter
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.page import _environment, svg
 from tapct.leaderboard.page.charts import pareto, patient_strips, rank_shares, reliability_curve, task_inputs

@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from tapct import numeric
 from tapct.leaderboard import marks
-from tapct.leaderboard.board import FAMILIES, PROTOCOLS, Board, Family
+from tapct.leaderboard.board import FAMILIES, Board, Family
+from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.exports import by_score, ordered
 from tapct.leaderboard.page import charts, views
 from tapct.leaderboard.paper import PAPER
