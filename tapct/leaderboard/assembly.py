@@ -201,15 +201,17 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
         spec = task_class(name).spec if name in installed else None
         one = next(iter(records.values())).task if records else spec
         assert one is not None  # it has records, or is in the paper
-        assert one.kind is not None  # a record that does not say it has no number
-        assert one.metric is not None
+        summaries = _summaries(records, resamples)
+        metric = summaries["native"].metric if summaries else one.metric
+        assert one.kind is not None  # a record that does not say it, or has no metric, has no number
+        assert metric is not None
         task = Task(
             name=name,
             title=spec.display_name if spec else plain(name, LONGEST_NAME),
             family=one.kind,
-            metric=one.metric,
+            metric=metric,
             licence=spec.licence if spec else None,
-            summaries=_summaries(records, resamples),
+            summaries=summaries,
             adaptor=adaptor_of(next(iter(records.values()))) if records else None,
             grid=of_task.grid if of_task else None,
         )

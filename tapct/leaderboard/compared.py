@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from tapct.errors import RecordError
 from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
-from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
+from tapct.leaderboard.inputs import Metric, adaptor_of, from_records, ranked_by
 from tapct.leaderboard.official import is_whole
 from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
@@ -211,8 +211,6 @@ def _why_not(first: str, one: Recorded, second: str, other: Recorded) -> str | N
 
 def ranked_metrics(record: Recorded) -> dict[Protocol, Metric]:
     """Returns the ranked metric under each protocol."""
-    if record.task.kind == "segmentation":
-        return {"native": "dice_native", "paper": "dice_paper"}
-    if record.task.metric is None:
+    if (metric := ranked_by(record)) is None:
         raise RecordError("a record's task has no metric that it is ranked by")
-    return dict.fromkeys(PROTOCOLS, record.task.metric)
+    return {"native": metric, "paper": "dice_paper" if metric == "dice_native" else metric}

@@ -157,6 +157,11 @@ def is_solved(record: Recorded) -> bool:
     return adaptor_of(record) not in (None, STEPPED)
 
 
+def ranked_by(record: Recorded) -> Metric | None:
+    """Returns the metric that a record's task is ranked by, on the native grid; None where the record does not say."""
+    return "dice_native" if record.task.kind == "segmentation" else record.task.metric
+
+
 EXTERNAL = "External validation:"
 """How the notice of heads that were trained on another task or split begins."""
 
@@ -271,6 +276,7 @@ def comparison_settings(record: Recorded, metric: Metric) -> dict[str, Any]:
         raise RecordError(f"a record's task has no {', '.join(missing)}")
     settings = {key: task[key] for key in (*_TASK, "batch_size") if key in task}
     settings |= {key: task.get(key, plain) for key, plain in _PLAIN.items()}
+    settings["ranked by"] = ranked_by(record)
     if settings["perturbation"] is not None:
         settings["perturbation"] = [settings["perturbation"], task.get("perturbation_parameters")]
     settings |= {key: _without(probe[key], _RATES) for key in _PROBE if key in probe}

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import external, is_solved
+from tapct.leaderboard.inputs import external, is_solved, ranked_by
 from tapct.leaderboard.reported import reported
 from tapct.records import Recorded
 from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
@@ -49,6 +49,9 @@ class Shipped:
 
     Attributes:
         version: Its version.
+        kind: What is predicted.
+        metric: What it is ranked by.
+        notice: What stands beside every number of it, if anything.
         classes: Its classes or labels.
         split_sha256: Hash of its split.
         counts: Cases in (train, val, test).
@@ -57,6 +60,9 @@ class Shipped:
     """
 
     version: int
+    kind: str
+    metric: str
+    notice: str | None
     classes: tuple[str, ...]
     split_sha256: str
     counts: tuple[int, int, int]
@@ -98,6 +104,9 @@ def shipped(task: str) -> Shipped | None:
         found["select"] = "last"
     return Shipped(
         version=dataset.spec.version,
+        kind=dataset.spec.kind,
+        metric=dataset.spec.metric,
+        notice=dataset.spec.notice,
         classes=dataset.spec.classes,
         split_sha256=dataset.shipped_split_sha256(),
         counts=counts,
@@ -152,9 +161,11 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
     """Yields what is compared, as it ships and as the record has it."""
     task, probe, ours = record.task.content(), record.probe.content(), shipped.settings
     of_task = {"version": shipped.version, "classes": [*shipped.classes], "split_sha256": shipped.split_sha256}
-    for key, value in {**of_task, "batch_size": ours["batch_size"]}.items():
+    for key, value in {"kind": shipped.kind, **of_task, "batch_size": ours["batch_size"]}.items():
         found = task.get(key, "not said")
         yield (key, value), (key, [*found] if key == "classes" else found)
+    yield ("metric", shipped.metric), ("metric", ranked_by(record))
+    yield ("notice", shipped.notice), ("notice", record.notice)
     options = ours.get("options") or {}
     for key, value in options.items():
         name = f"option {key}"

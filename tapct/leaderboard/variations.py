@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import adaptor_of, model_name
+from tapct.leaderboard.inputs import Metric, adaptor_of, model_name, ranked_by
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.official import why_own
@@ -85,8 +85,10 @@ def _older_protocols(records: Sequence[Recorded]) -> dict[str, str]:
     return {model_name(record): record.older_protocol for record in records if record.older_protocol}
 
 
-def _ranked_metric(records: Sequence[Recorded]) -> Any:
-    return records[0].task.metric or "dice_native"
+def _ranked_metric(records: Sequence[Recorded]) -> Metric:
+    if (metric := ranked_by(records[0])) is None:
+        raise RecordError("a record's task has no metric that it is ranked by")
+    return metric
 
 
 def _numbers(name: str, of: Estimate) -> Row:

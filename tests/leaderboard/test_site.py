@@ -339,6 +339,7 @@ def folder_of(place, *models, **settings):
         ({"more_probe": {"learning_rates": [0.1]}}, "learning_rates is 1, in the shipped protocol 3"),
         ({"seeds": 1}, "runs is 1, in the shipped protocol 3"),
         ({"more_task": {"name": "of_a_stranger"}}, "no task of ours"),
+        ({"notice": "a demonstration"}, "notice is a demonstration, in the shipped protocol None"),
     ],
 )
 def test_a_majority_of_strangers_displaces_nobody(tmp_path, settings, why):
@@ -354,6 +355,15 @@ def test_a_majority_of_strangers_displaces_nobody(tmp_path, settings, why):
     assert board.overall == alone.overall
 
 
+def test_what_a_task_is_ranked_by_is_not_for_its_records_to_say(tmp_path):
+    other = results.record("curia", "luna16", more_task={"metric": "MicroAP"})
+    assert (official.why_own(other) or "").startswith("metric is MicroAP, in the shipped protocol MicroAUROC")
+    results.write(tmp_path, "a", results.record("curia", "lits17", more_task={"metric": None}))  # as older ones may
+    results.write(tmp_path, "b", results.record("suprem", "lits17"))
+    (of_task,) = assemble({tmp_path: read_records(tmp_path)}, resamples=200).tasks[:1]
+    assert (of_task.metric, len(of_task.summaries["native"].models)) == ("dice_native", 2)
+
+
 def test_of_comparable_records_those_with_all_cases_of_the_split_are_shown(tmp_path):
     folder_of(tmp_path, "curia", "suprem", "voco-b")
     results.write(tmp_path, "tap", results.record("tap-b-3d", "lits17", patients=23))  # as many as the split has
@@ -365,10 +375,13 @@ def test_of_comparable_records_those_with_all_cases_of_the_split_are_shown(tmp_p
 def test_what_is_apart_is_in_every_file_and_under_no_rank_of_others(tmp_path):
     folder_of(tmp_path, "curia", "suprem")
     folder_of(tmp_path / "x", "voco-b", more_probe={"steps": 5000})
+    path = folder_of(tmp_path / "x", "merlin") / "lits17" / "merlin" / "record.json"
+    path.write_text(results.record("voco-b", "luna16", more_task={"name": "1.2/of/a stranger"}).to_json(), "utf-8")
     assert site.build([tmp_path, tmp_path / "x"], tmp_path / "site", strict=True, resamples=200) == 0
     own = [row for row in rows(tmp_path / "site") if row["own_because"]]
     assert {(row["model"], row["own_because"]) for row in own} == {
-        ("VoCo-B", "max_steps is 5000, in the shipped protocol 1000")
+        ("VoCo-B", "max_steps is 5000, in the shipped protocol 1000"),
+        ("VoCo-B", "no task of ours"),
     }
     assert "VoCo-B" not in table_of(tmp_path / "site")
     for name in ("index.html", "leaderboard.md", "leaderboard.tex", "leaderboard.json"):

@@ -226,6 +226,11 @@ SOURCE_WORDS: Mapping[Source, str] = {
 """What each source of variance is."""
 
 
+def any_sized(models: Sequence[Model], task: Task) -> bool:
+    """Returns whether the size of a feature cell is known of a model on a task."""
+    return any(model.entries[task.name].record.cell_size is not None for model in models)
+
+
 def any_marks(board: Board, task: Task) -> bool:
     """Returns whether any number of a task has a mark."""
     return any(board.marks(model, task) for model in board.models)
