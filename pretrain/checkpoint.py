@@ -46,7 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise PretrainError(f"the checkpoint {path} cannot be read ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise PretrainError(
-            f"{path} is no checkpoint of layout {FORMAT}; this version of pretrain cannot go on from it"
+            f"{path} is not a checkpoint of layout {FORMAT}; this version of pretrain cannot resume from it"
         )
     return state
 
@@ -155,7 +155,7 @@ class CheckpointWriter:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self._failure = PretrainError(
                 f"the checkpoint {path} could not be written ({reason}). {newest}. Make room on the disk and start "
-                "the same command again; it goes on from there."
+                "the same command again; it resumes from there."
             )
             self._failure.__cause__ = error
 

@@ -304,7 +304,7 @@ class Config(_Section):
         axes = {len(self.model.patch_size), len(self.crops.global_size), len(self.crops.local_size)}
         if len(axes) > 1:
             raise ValueError("model.patch_size, crops.global_size and crops.local_size must have as many axes")
-        _ = self.global_grid, self.local_grid  # raises where a crop is no multiple of the patch
+        _ = self.global_grid, self.local_grid  # raises where a crop is not a multiple of the patch
         depths = [size[0] if len(size) == 3 else 1 for size in (self.crops.global_size, self.crops.local_size)]
         if self.data.slab_slices < max(depths):
             raise ValueError(
@@ -400,7 +400,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     for name in names[:-1]:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
-            raise PretrainError(f"{key}: {name} is no section (override {override!r})")
+            raise PretrainError(f"{key}: {name} is not a section (override {override!r})")
     try:
         place[names[-1]] = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:

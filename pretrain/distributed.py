@@ -92,7 +92,7 @@ def _others_answer() -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PretrainError(
             f"another process of the run is gone, or has stood still for {PATIENCE}; its own message says why. The "
-            f"same command goes on from the newest checkpoint ({reason})"
+            f"same command resumes from the newest checkpoint ({reason})"
         ) from error
 
 

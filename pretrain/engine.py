@@ -80,7 +80,7 @@ class Engine:
         """Trains to the last step, or until a process is asked to stop.
 
         Returns:
-            Whether the last step was reached; if not, all is saved, and the same command goes on.
+            Whether the last step was reached; if not, all is saved, and the same command resumes.
 
         Raises:
             PretrainError: If the run cannot go on; says why.

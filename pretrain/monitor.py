@@ -70,7 +70,7 @@ class Monitor:
         except OSError as error:
             raise PretrainError(
                 f"{self._path} cannot be written ({error.strerror}). Make room on the disk and start the same command "
-                "again; it goes on from the newest checkpoint."
+                "again; it resumes from the newest checkpoint."
             ) from error
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:

@@ -1,6 +1,6 @@
 """Makes a store of CT scans for pretraining: `python -m pretrain.prepare SRC... -o STORE`.
 
-Every scan becomes one compressed file of int16 HU, clipped to the recipe's range. The same command again goes on where
+Every scan becomes one compressed file of int16 HU, clipped to the recipe's range. The same command again resumes where
 it was stopped, whatever stopped it: nothing is ever half written, and what is there and unchanged is left alone. A scan
 that cannot be read, has no body in it or too few slices is quarantined: listed with the reason, never replaced.
 """
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line.
 
     Returns:
-        The exit status: 0 if every scan is in the store, 1 if some were quarantined, 2 if the run could not go on.
+        The exit status: 0 if every scan is in the store, 1 if some were quarantined, 2 if the run could not continue.
     """
     given = _parser().parse_args(arguments)
     console = Console()
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command again goes on from here", markup=False)
+        Console(stderr=True).print("stopped; the same command again resumes from here", markup=False)
         return 2
     return 1 if refused else 0
 
@@ -152,7 +152,7 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         Its row of the index.
 
     Raises:
-        VolumeError: The scan cannot be read, or is no CT in HU.
+        VolumeError: The scan cannot be read, or is not a CT in HU.
         PretrainError: It has too few slices or shows no body; or the store cannot be written.
     """
     before = _content(source)
@@ -378,7 +378,7 @@ def _show_quarantine(console: Console, store: Path, refused: dict[str, str]) -> 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog="python -m pretrain.prepare",
-        description=(__doc__ or "") + "\nExit status: 0 all stored, 1 some quarantined, 2 could not go on.",
+        description=(__doc__ or "") + "\nExit status: 0 all stored, 1 some quarantined, 2 could not continue.",
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help=_HELP["sources"])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE", help=_HELP["output"])

@@ -2,7 +2,7 @@
 
 The k-NN of DINO (Caron et al., 2021, section 4.1) on patch features of the teacher, one scan left out at a time. There
 is nothing to train and nothing to select, so it is cheap and cannot flatter. It says whether features grow more useful
-during a run; it is no benchmark score.
+during a run; it is not a benchmark score.
 """
 
 from collections.abc import Sequence

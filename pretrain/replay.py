@@ -127,7 +127,7 @@ def read_dump(path: Path, device: torch.device) -> tuple[Pretrainer, MicroBatch,
         The networks as they were, the micro-batch, and all that the file holds.
 
     Raises:
-        PretrainError: If the file is no dump, or of another version.
+        PretrainError: If the file is not a dump, or of another version.
     """
     state = load_checkpoint(path)
     if "batch" not in state:

@@ -111,7 +111,7 @@ def check_same_run(state: dict[str, Any], config: Config, store_digest: str, sou
         differences.append(f"the volumes of the store {config.data.store} are others than before")
     if differences:
         raise PretrainError(
-            f"{source} is of another run: {'; '.join(differences)}. Give the same settings and store to go on, or "
+            f"{source} is of another run: {'; '.join(differences)}. Give the same settings and store to resume, or "
             "another --run.output to start anew"
         )
 

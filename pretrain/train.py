@@ -1,6 +1,6 @@
 """Pretrains an encoder: `python -m pretrain.train --config FILE [--section.key=value ...]`, alone or under torchrun.
 
-The same command goes on from the newest checkpoint in run.output, also with another number of processes. Exit status:
+The same command resumes from the newest checkpoint in run.output, also with another number of processes. Exit status:
 0 the last step is done; 1 an error, which is named; 75 asked to stop (SIGTERM, SIGINT): all is saved, start it again.
 """
 
@@ -75,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         return _failed(f"the GPU's memory is full ({str(error).splitlines()[0]}). Lower run.micro_batch_size")
     except OSError as error:
-        return _failed(f"{error}. Mend it and start the same command again; it goes on from the newest checkpoint")
+        return _failed(f"{error}. Mend it and start the same command again; it resumes from the newest checkpoint")
     if not finished:
-        log.info("asked to stop; all is saved, and the same command goes on")
+        log.info("asked to stop; all is saved, and the same command resumes")
     return 0 if finished else REQUEUE_STATUS
 
 

@@ -111,7 +111,7 @@ def run(
     mem_gb: float | None = None,
     slurm_extra: list[str] | None = None,
 ) -> int:
-    """Runs encoders on tasks: every cell that is not done. The same command again goes on where it stopped.
+    """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
 
     Args:
         encoders: Names by comma, or "all"; "curia@random" is curia with random weights.

@@ -31,7 +31,7 @@ def path_fault(name: str) -> str | None:
         return wrong
     parts = name.split("/")
     if "\\" in name or name.startswith("~") or (len(name) > 1 and name[1] == ":") or not all(parts):
-        return "would lead out of its folder, or is no path on every system"
+        return "would lead out of its folder, or is not a path on every system"
     if any(part in (".", "..") for part in parts):
         return "would lead out of its folder"
     if any(part != part.strip() for part in parts):

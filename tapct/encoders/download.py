@@ -136,7 +136,7 @@ def _append(address: str, part: Path) -> None:
                 file.write(chunk)
                 progress.advance(task, len(chunk))
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{part.stat().st_size} of {total} bytes arrived; the next attempt goes on from there")
+        raise OSError(f"{part.stat().st_size} of {total} bytes arrived; the next attempt resumes there")
 
 
 def check_sha256(path: Path, wanted: str | None) -> None:

@@ -118,7 +118,7 @@ def read_card(folder: Path) -> EncoderCard:
     try:
         return EncoderCard(**values | {"weights": Weights(**fields.get("weights", {}))})
     except TypeError as error:  # a field that is missing or unknown
-        raise EncoderError(f"{folder / CARD_FILE} is no encoder card: {error}") from error
+        raise EncoderError(f"{folder / CARD_FILE} is not an encoder card: {error}") from error
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class _Settings:
         """Returns what the classes hold: it may have been set after their source was read.
 
         Of a class that a function makes, the source does not say what it takes from there. Of others, what changes by
-        itself, such as a counter, is no setting.
+        itself, such as a counter, is not a setting.
         """
         found: dict[str, Any] = {}
         for each in reversed([c for c in cls.__mro__ if _top(c.__module__) not in _LIBRARIES]):

@@ -56,7 +56,8 @@ def encoder_class(name: str) -> "type[Encoder]":
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Encoder) and hasattr(loaded, "card")):
         raise EncoderError(
-            f"the entry point '{name}' = {point.value} of {_distribution(point)} is no subclass of Encoder with a card"
+            f"the entry point '{name}' = {point.value} of {_distribution(point)} is not a subclass of "
+            "Encoder with a card"
         )
     if loaded.card.name != name:
         raise EncoderError(

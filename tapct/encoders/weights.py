@@ -70,7 +70,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if odd := [key for key in loaded if not isinstance(key, str)]:
         raise WeightsError(
-            f"{path} holds a dictionary whose keys are no names, such as {odd[0]!r}. Is it the state of an optimizer? "
+            f"{path} holds a dictionary whose keys are not names, such as {odd[0]!r}. Is it the state of an optimizer? "
             "Save the network's state_dict()"
         )
     for name, tensor in _tensors(loaded):
@@ -136,7 +136,7 @@ def load_strict(network: nn.Module, state_dict: dict[str, torch.Tensor], *, wher
     problems = {
         "missing": [k for k in wanted if k not in state_dict],
         "unexpected": [k for k in state_dict if k not in wanted],
-        "that are no tensors": [f"{k} ({type(state_dict[k]).__name__})" for k in there if k not in tensors],
+        "that are not tensors": [f"{k} ({type(state_dict[k]).__name__})" for k in there if k not in tensors],
         "of another shape": [
             f"{k} {tuple(state_dict[k].shape)} instead of {tuple(wanted[k].shape)}"
             for k in tensors
@@ -161,8 +161,8 @@ def load_strict(network: nn.Module, state_dict: dict[str, torch.Tensor], *, wher
 
 
 def _likely_cause(problems: dict[str, list[str]]) -> str:
-    if problems["that are no tensors"]:
-        return "The file is no state dict, or one inside another."
+    if problems["that are not tensors"]:
+        return "The file is not a state dict, or one inside another."
     if not problems["missing"] and not problems["unexpected"]:
         return "The file is of the same architecture at another size, patch or window."
     if problems["missing"] and problems["unexpected"]:

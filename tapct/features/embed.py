@@ -152,7 +152,7 @@ def about(path: Path) -> dict[str, Any]:
     """Returns what a file of `embed` says of itself.
 
     Raises:
-        FeatureError: If it is no such file.
+        FeatureError: If it is not such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,8 +1,8 @@
 """Red flags: what must be looked at before the numbers of a record are believed.
 
-A flag is no verdict. It says what was found, what that would mean, and what to check. Some show in a record by itself
-(`own_flags`), some only beside the other cells of its task (`cross_flags`). All of it is advice: a check that fails is
-a flag itself, and never fails a cell that has trained.
+A flag is not a verdict. It says what was found, what that would mean, and what to check. Some show in a record by
+itself (`own_flags`), some only beside the other cells of its task (`cross_flags`). All of it is advice: a check that
+fails is a flag itself, and never fails a cell that has trained.
 """
 
 from collections.abc import Callable, Sequence

@@ -102,8 +102,8 @@ def adaptor_grid(
         records: A record per model and adaptor, which differ in nothing else than what adaptors differ in by nature.
         metric: The metric.
         ranked: The adaptor that the task is ranked on.
-        controls: Models that are no pretrained encoders (random weights, chance): they are shown, but what lies
-            between them and encoders is no variance of encoders.
+        controls: Models that are not pretrained encoders (random weights, chance): they are shown, but what lies
+            between them and encoders is not a variance of encoders.
         resamples: Resamples of the patients.
 
     Raises:

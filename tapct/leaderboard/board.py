@@ -64,7 +64,7 @@ class Model:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is no pretrained encoder: random weights, or no parameters at all."""
+        """Whether it is not a pretrained encoder: random weights, or no parameters at all."""
         return self.random or not self.card.num_params
 
     @property

@@ -5,7 +5,7 @@ metrics of a collection share their states for good where these have the same na
 case, the same values: states that may come to differ have different names here.
 
 A number that is undefined is left out, not logged as NaN: eva's recorder ends a session of several runs with
-an AttributeError at the first NaN, and writes NaN, which is no JSON, into the results of a single one.
+an AttributeError at the first NaN, and writes NaN, which is not JSON, into the results of a single one.
 """
 
 import math

@@ -11,7 +11,7 @@ The definitions are MONAI's, to whose numbers a test holds these (`compute_surfa
 
 Undefined numbers are NaN, where MONAI gives a mixture of 0, NaN and infinity. A class absent from both
 reference and prediction has neither NSD nor HD95. A class in one of them only has NSD 0, and no HD95: there
-is no distance to nothing.
+is not a distance to nothing.
 
 MONAI's own functions take a one-hot volume of all classes and find each surface twice. Here a class costs
 its bounding box: what is outside the box is outside the class, as what is outside the scan, so the box
@@ -56,11 +56,11 @@ def surface_metrics(
         tolerance_mm: Largest distance at which a voxel of a surface still agrees with the other.
 
     Raises:
-        ValueError: If the shapes differ, a label is out of range, or the tolerance is no distance.
+        ValueError: If the shapes differ, a label is out of range, or the tolerance is not a distance.
     """
     if prediction.shape != reference.shape or prediction.ndim != 3:
         shapes = f"{tuple(prediction.shape)} and {tuple(reference.shape)}"
-        raise ValueError(f"prediction and reference, {shapes}, are no pair of volumes")
+        raise ValueError(f"prediction and reference, {shapes}, are not a pair of volumes")
     if not 0 <= tolerance_mm < np.inf:
         raise ValueError(f"the tolerance must be a distance in mm, not {tolerance_mm}")
     volumes = [np.asarray(labels.cpu()) for labels in (prediction, reference)]

@@ -92,7 +92,7 @@ class Manifest(_Model):
     def _check(self) -> "Manifest":
         for name in (self.task.get("name"), self.identity.get("card", {}).get("name")):
             if not re.fullmatch(r"\w[\w.-]{0,99}", str(name), re.ASCII):  # the pack's folder is named by it
-                raise ValueError(f"{name!r} is no name of a task or encoder")
+                raise ValueError(f"{name!r} is not a name of a task or encoder")
         doubled = [case for case, times in Counter(case.case for case in self.cases).items() if times > 1]
         if doubled:
             raise ValueError(f"the case {doubled[0]} is there twice")
@@ -172,4 +172,4 @@ def parsed(content: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise FeatureError(f"{where} is no manifest of a feature pack: {place} {first['msg']}") from error
+        raise FeatureError(f"{where} is not a manifest of a feature pack: {place} {first['msg']}") from error

@@ -56,7 +56,7 @@ def unpack(path: Path, features: Path) -> Pack:
                 Path(staging).rename(place)
                 Path(staging).mkdir()  # which the context removes
     except tarfile.TarError as error:
-        raise FeatureError(f"{path} is no feature pack: {error}. `tapct pack` writes an uncompressed tar") from error
+        raise FeatureError(f"{path} is not a feature pack: {error}. `tapct pack` writes an uncompressed tar") from error
     except OSError as error:
         raise FeatureError(f"cannot unpack {path} into {folder}: {error.strerror or error}") from error
     return Pack.read(place)
@@ -66,12 +66,14 @@ def _members(archive: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]
     members: dict[str, tarfile.TarInfo] = {}
     for member in archive:
         if not member.isreg() or member.issparse():
-            raise FeatureError(f"{path} holds {member.name!r}, which is no plain file. It was not made by `tapct pack`")
+            raise FeatureError(
+                f"{path} holds {member.name!r}, which is not a plain file. It was not made by `tapct pack`"
+            )
         if member.name in members:
             raise FeatureError(f"{path} holds {member.name!r} twice. It was not made by `tapct pack`")
         members[member.name] = member
     if MANIFEST_FILE not in members:
-        raise FeatureError(f"{path} has no {MANIFEST_FILE}: it is no feature pack, or is cut off. Fetch it again")
+        raise FeatureError(f"{path} has no {MANIFEST_FILE}: it is not a feature pack, or is cut off. Fetch it again")
     return members
 
 

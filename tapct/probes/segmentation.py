@@ -88,7 +88,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
                 `fit_windows`.
 
         Raises:
-            TaskError: If the tolerance is no distance.
+            TaskError: If the tolerance is not a distance.
         """
         if not 0 <= nsd_tolerance_mm < math.inf:
             raise TaskError(f"nsd_tolerance_mm must be a distance in mm, not {nsd_tolerance_mm}")

@@ -51,7 +51,7 @@ class CaseResult(CaseIdentity):
             where the class is in only one of prediction and reference.
         probabilities: Per class, the predicted probability (classification): the sigmoid of the logit, in float64.
         target: Per class, the reference (classification).
-        padding_voxels: Voxels of air (z, y, x) added because the scan was no whole number of windows.
+        padding_voxels: Voxels of air (z, y, x) added because the scan was not a whole number of windows.
         logits: Per class, the float32 output of the head (classification), which JSON's numbers hold as it is.
         voxels: Voxels of the scan (segmentation).
         reference_voxels: Per class without background, its voxels in the reference, on the native grid.

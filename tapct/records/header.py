@@ -89,7 +89,7 @@ def read_header(path: Path) -> RecordHeader:
     try:
         content = None if head is None else parsed(head.decode())
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is no record: {shown(str(error), 500)}. Run the cell again") from error
+        raise RecordError(f"{path} is not a record: {shown(str(error), 500)}. Run the cell again") from error
     # How many runs there are is not before them, unless all are; nor is much, where the keys are in another order.
     if content is None or content.get("complete") is not True or not content.keys() >= _KEYS:
         return RecordHeader.of(read_record(path))
@@ -97,9 +97,9 @@ def read_header(path: Path) -> RecordHeader:
         content["runs"] = content.get("runs_planned")
         return RecordHeader.model_validate(migrated(content))
     except ValidationError as error:
-        raise RecordError(f"{path} is no record: {first_fault(error)}") from error
+        raise RecordError(f"{path} is not a record: {first_fault(error)}") from error
     except ValueError as error:
-        raise RecordError(f"{path} is no record: {shown(str(error), 500)}") from error
+        raise RecordError(f"{path} is not a record: {shown(str(error), 500)}") from error
 
 
 def _before_the_cases(path: Path) -> bytes | None:
@@ -119,5 +119,5 @@ def _before_the_cases(path: Path) -> bytes | None:
             return None
         file.seek(-min(_END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
         if not file.read().rstrip().endswith(b"\n}"):  # what ends inside the cases is indented
-            raise RecordError(f"{path} is no record: its end is missing. It may be truncated; run the cell again")
+            raise RecordError(f"{path} is not a record: its end is missing. It may be truncated; run the cell again")
     return head[:end].rstrip().removesuffix(b",") + b"}"

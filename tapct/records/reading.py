@@ -16,7 +16,7 @@ def parsed(text: str) -> dict[str, Any]:
     """Returns the object that a JSON text holds.
 
     Raises:
-        ValueError: If it is no JSON (as its standard has it: NaN and infinity are none), holds no object, has a key
+        ValueError: If it is not JSON (as its standard has it: NaN and infinity are none), holds no object, has a key
             twice in one object, is nested too deeply, or a number in it is too long.
     """
     try:
@@ -31,7 +31,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no number that JSON has")
+    raise ValueError(f"{constant} is not a number that JSON has")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

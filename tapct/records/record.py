@@ -266,7 +266,7 @@ class Record(Recorded):
             where: The file, for the error.
 
         Raises:
-            RecordError: If it is truncated, of a newer schema, was changed after it was written, or is no record for
+            RecordError: If it is truncated, of a newer schema, was changed after it was written, or is not a record for
                 whatever other reason: the first fault, and how many more there are, in one line.
         """
         where = shown(where, 1000)
@@ -279,7 +279,7 @@ class Record(Recorded):
         except ValidationError as error:
             raise RecordError(f"{where} is not a record of schema {SCHEMA_VERSION}: {first_fault(error)}") from error
         except (ValueError, OverflowError, RecursionError) as error:
-            raise RecordError(f"{where} is no record: {shown(str(error), 500)}") from error
+            raise RecordError(f"{where} is not a record: {shown(str(error), 500)}") from error
         if not is_whole:
             raise RecordError(f"{where} was changed after it was written: its fingerprint does not match")
         return record

@@ -126,7 +126,7 @@ def read_record(path: Path) -> Record:
         if not path.is_file():
             raise RecordError(f"there is no record at {path}")
         if (size := path.stat().st_size) > MOST_BYTES:
-            raise RecordError(f"{path} is no record: it has {size:,} bytes, and the largest have {MOST_BYTES:,}")
+            raise RecordError(f"{path} is not a record: it has {size:,} bytes, and the largest have {MOST_BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error

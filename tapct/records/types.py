@@ -1,4 +1,4 @@
-"""The values of a record: each type holds its range, so that a number outside of it is no record."""
+"""The values of a record: each type holds its range, so that a number outside of it is not a record."""
 
 import math
 import re
@@ -99,7 +99,7 @@ def _number(value: Any) -> Any:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise ValueError("is no number, or none of 64 bits")
+    raise ValueError("is not a number, or not one of 64 bits")
 
 
 def _positive(value: Any) -> Any:
@@ -161,7 +161,7 @@ def _setting(value: Any) -> Any:
                 return [plain(each, depth + 1) for each in one]
             case Mapping():
                 return {plain(str(key), depth + 1): plain(each, depth + 1) for key, each in one.items()}
-        raise ValueError(f"a setting is no value that JSON has, or too large: {shown(repr(one), 60)}")
+        raise ValueError(f"a setting is not a value that JSON has, or too large: {shown(repr(one), 60)}")
 
     return plain(value, 0)
 

@@ -94,7 +94,7 @@ def choose(found: Sequence[Found], cases: Sequence[str], judge: str) -> dict[str
             chosen.setdefault(name, "")
         else:
             known = [*RULES, *found[0].cases()]
-            raise RecordError(f"'{name}' is no rule, and no case that all records report. {nearest(name, known)}")
+            raise RecordError(f"'{name}' is neither a rule nor a case that all records report. {nearest(name, known)}")
     return chosen
 
 

@@ -85,7 +85,7 @@ def plain_files(folder: Path) -> Iterator[tuple[str, int]]:
     """Yields name and bytes of every file below a folder.
 
     Raises:
-        RecordError: If something there is no plain file, such as a link, or one is too large.
+        RecordError: If something there is not a plain file, such as a link, or one is too large.
     """
     for top, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -94,7 +94,7 @@ def plain_files(folder: Path) -> Iterator[tuple[str, int]]:
             if stat.S_ISDIR(found.st_mode):
                 continue
             if not stat.S_ISREG(found.st_mode):
-                raise RecordError(f"{where!r} is no plain file (a link, perhaps)")
+                raise RecordError(f"{where!r} is not a plain file (a link, perhaps)")
             if found.st_size > MOST_BYTES:
                 raise RecordError(f"{where!r} has {found.st_size:,} bytes, and the most are {MOST_BYTES:,}")
             yield where, found.st_size
@@ -153,8 +153,8 @@ def _fit(found: Found, *, demonstration: bool) -> Record:
         raise RecordError(f"{found.path} is of an older protocol ({record.older_protocol}). Run the cell again")
     if record.notice is not None and not demonstration:
         raise RecordError(
-            f"{found.path} is no result for a board: {record.notice} With --demonstration it is put together all the "
-            "same, to try this out, and stays marked"
+            f"{found.path} is not a result for a board: {record.notice} With --demonstration it is put together "
+            "all the same, to try this out, and stays marked"
         )
     encoder = record.encoder
     clean = without_folders(record.content()) | {

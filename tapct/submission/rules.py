@@ -70,7 +70,7 @@ def verify(submission: Submission) -> Iterator[Check]:
 def _files(submission: Submission) -> Iterator[str]:
     there, wanted = dict(plain_files(submission.folder)), files_of(submission.record)
     yield from (f"{name!r} is not there" for name in sorted(wanted - set(there)))
-    yield from (f"{name!r} is no part of a submission" for name in sorted(set(there) - wanted))
+    yield from (f"{name!r} is not part of a submission" for name in sorted(set(there) - wanted))
 
 
 def _runs(submission: Submission) -> Iterator[str]:
@@ -285,7 +285,7 @@ def _heads(submission: Submission) -> Iterator[str]:
         if record.task.kind == "segmentation":
             wanted = (len(record.task.classes), record.encoder.card.feature_dim)
             if set(state) != {"weight", "bias"} or tuple(state["weight"].shape[:2]) != wanted:
-                yield f"{head_name(run)} is no linear head of {wanted[1]} channels and {wanted[0]} classes"
+                yield f"{head_name(run)} is not a linear head of {wanted[1]} channels and {wanted[0]} classes"
 
 
 def _flags(submission: Submission) -> Iterator[str]:

@@ -124,7 +124,7 @@ class Order:
 
 
 def configs_by_task(folder: Path) -> dict[str, Path]:
-    """Returns the config of each task: `KIND/TASK.yaml`, and `TASK.yaml` for what is no benchmark.
+    """Returns the config of each task: `KIND/TASK.yaml`, and `TASK.yaml` for what is not a benchmark.
 
     Raises:
         SweepError: If there are none, or two of one name.

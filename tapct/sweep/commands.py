@@ -208,7 +208,7 @@ def run(
                 local.run(orders, local.slots(jobs, _accelerator(sweep)), notices, start)
     except local.Interrupted as interrupted:
         _show(_states(cells))
-        print(f"ended by {interrupted}; the workers were ended too. The same command goes on", file=sys.stderr)
+        print(f"ended by {interrupted}; the workers were ended too. The same command resumes", file=sys.stderr)
         return 128 + interrupted.signum
     return _report(_states(cells))
 

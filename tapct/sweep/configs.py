@@ -24,7 +24,7 @@ def resolved(path: Path) -> dict[str, str]:
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is empty, or no text.
-        yaml.YAMLError: If it is no YAML.
+        yaml.YAMLError: If it is not YAML.
         omegaconf.errors.OmegaConfBaseException: If it cannot be resolved.
     """
     fixed, by_variables = _read(path, stamp_of(path))

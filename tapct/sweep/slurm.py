@@ -2,7 +2,7 @@
 
 The job's own process stays small: it starts the same worker as the local launcher does, and ends with it. When Slurm
 says that the time is nearly up, or takes the node away, submitit asks it for a checkpoint and queues the job again;
-the same cell then goes on from the features that are stored.
+the same cell then resumes from the features that are stored.
 """
 
 import json

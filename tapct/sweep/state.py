@@ -164,7 +164,7 @@ def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str |
 
 
 def _json(path: Path, **fields: type) -> dict[str, Any]:
-    """Returns a small file of ours; empty if it is not there, is no JSON, or lacks a field of its type."""
+    """Returns a small file of ours; empty if it is not there, is not JSON, or lacks a field of its type."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -19,7 +19,7 @@ LOOKS = 4
 """Cases that are looked at, beside those that lie wrongly."""
 
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
-"""Status ("warn": a run goes on), message, how to mend it."""
+"""Status ("warn": a run continues), message, how to mend it."""
 
 
 def findings(
@@ -112,7 +112,7 @@ def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
         yield (
             "warn",
             f"how {len(noted)} of {len(checks)} cases are read: {' '.join(noted[:SHOWN])}{rest}",
-            "a run goes on, and its record says so of each; compare them with the release where that is unexpected",
+            "a run continues, and its record says so of each; compare them with the release where that is unexpected",
         )
 
 

@@ -11,7 +11,7 @@ Answers = Mapping[str, frozenset[str]]
 
 
 def check_fraction(fraction: float, draw: int) -> None:
-    """Refuses what is no fraction of the patients, or no draw of it.
+    """Refuses what is not a fraction of the patients, or not a draw of it.
 
     Raises:
         TaskError: If the fraction is not in (0, 1], the draw is negative, or there is nothing to draw.

@@ -145,4 +145,4 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         (header,) = content.value if isinstance(content, _Array) else [content]
         return {key: value.value if isinstance(value, _Array) else value for key, value in header.items()}
     except Exception as error:  # a damaged pickle can raise anything
-        raise VolumeError(f"{path} is no metadata of a LUNA25 block: {error}. Unpack the archive again") from error
+        raise VolumeError(f"{path} is not the metadata of a LUNA25 block: {error}. Unpack the archive again") from error

@@ -34,7 +34,7 @@ def read_table(
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, rows = _read(file, comments)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"{path} is no CSV text in UTF-8 ({error}). Fetch it again, or save it as such") from error
+        raise TaskError(f"{path} is not CSV text in UTF-8 ({error}). Fetch it again, or save it as such") from error
     if lacking := [name for name in columns if name not in header]:
         raise TaskError(
             f"{path} lacks the columns {', '.join(lacking)}; it has: {', '.join(header) or 'nothing'}. "

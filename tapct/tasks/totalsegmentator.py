@@ -113,7 +113,7 @@ class TotalSegmentator(SegmentationDataset):
             s1: Class of the first sacral vertebra. The paper merges "specific vertebrae" and does not say.
 
         Raises:
-            TaskError: If the split cannot be read, or `s1` is no class for it.
+            TaskError: If the split cannot be read, or `s1` is not a class for it.
         """
         super().__init__(root, split, split_file)
         if s1 not in get_args(S1Side):

@@ -197,7 +197,7 @@ def png_path(text: str) -> Path:
     """Returns where a picture is to be written, checked before any work.
 
     Raises:
-        PictureError: If it is no PNG, its folder is not there, or it cannot be written there.
+        PictureError: If it is not a PNG, its folder is not there, or it cannot be written there.
     """
     path = Path(text).expanduser()
     if path.suffix.lower() != ".png":

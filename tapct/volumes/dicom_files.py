@@ -96,7 +96,7 @@ def ct_headers(folder: Path, tags: Sequence[str]) -> dict[Path, pydicom.Dataset]
         others = f", nor can {len(flaws) - 1} more ({_listed(list(flaws)[1:])})" if len(flaws) > 1 else ""
         raise VolumeError(
             f"{path} lies among {len(headers)} slices and cannot be read as one{others}: {flaw}. If a download or a "
-            "copy was interrupted, repeat it; if it is no slice, move it away."
+            "copy was interrupted, repeat it; if it is not a slice, move it away."
         )
     return headers
 
@@ -172,7 +172,7 @@ def _flaw(path: Path) -> str | None:
     if path.suffix.lower() in _UNFINISHED or path.name.startswith("."):
         return "its name says that it was not yet whole"
     if not path.is_file():
-        return "it is no regular file"
+        return "it is not a regular file"
     try:
         head = _head(path)
     except OSError as error:
@@ -231,7 +231,7 @@ def _insist_on_ct(folder: Path, headers: dict[Path, pydicom.Dataset]) -> None:
 
 def _no_dicom(folder: Path, flaws: dict[Path, str]) -> str:
     inside = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    lost = next((f" {path.name} is no DICOM file: {flaw}." for path, flaw in flaws.items()), "")
+    lost = next((f" {path.name} is not a DICOM file: {flaw}." for path, flaw in flaws.items()), "")
     return (
         f"{folder} has no DICOM file directly in it; it has: {', '.join(inside[:5]) or 'nothing'}.{lost} "
         "Name the folder that holds the slices of one series, or a NIfTI or MetaImage file."

@@ -38,7 +38,7 @@ _TYPES = {
 
 
 def unreadable(path: Path, reason: str) -> VolumeError:
-    """Returns the error of a file that is no sound MetaImage; `reason` says what is wrong, and how to mend it."""
+    """Returns the error of a file that is not a sound MetaImage; `reason` says what is wrong, and how to mend it."""
     return VolumeError(f"{path} cannot be read as MetaImage ({reason}).")
 
 

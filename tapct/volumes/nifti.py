@@ -87,7 +87,7 @@ def _wrong_name(path: Path, head: bytes) -> str:
         return f"it is gzip: rename it {path.name}.gz, or unpack it"
     if head[:4] in (struct.pack(f"{endian}i", size) for endian in "<>" for size in (348, 540)):
         return f"it is NIfTI that is not packed: rename it {path.name[:-3]}"
-    return what_it_is(head) or "it is no gzip: Download it again"
+    return what_it_is(head) or "it is not gzip: Download it again"
 
 
 def _check_size(header: Header) -> None:

@@ -25,7 +25,7 @@ _MEND = "Convert the scan again (for example with dcm2niix from its DICOM files)
 
 
 def unreadable(path: Path, reason: str) -> VolumeError:
-    """Returns the error of a file that is no sound NIfTI; `reason` says what is wrong, and how to mend it."""
+    """Returns the error of a file that is not a sound NIfTI; `reason` says what is wrong, and how to mend it."""
     return VolumeError(f"{path} cannot be read as NIfTI ({reason}).")
 
 
@@ -161,7 +161,7 @@ class Header:
         except (ValueError, nib.spatialimages.HeaderDataError) as error:
             quaternion = [float(fields[f"quatern_{part}"]) for part in "bcd"]
             raise unreadable(
-                self.path, f"its qform is no rotation: quatern_b, c and d are {quaternion}. {_MEND}"
+                self.path, f"its qform is not a rotation: quatern_b, c and d are {quaternion}. {_MEND}"
             ) from error
 
     def _check_sizes(self, sform: np.ndarray) -> None:

@@ -52,7 +52,7 @@ def one_stack(slices: list[Slice], folder: Path) -> list[Slice]:
         )
     if any(item.localizer for item in slices):
         raise VolumeError(
-            f"{folder} holds a localizer, which is no scan: {_describe(slices)}. Move it away, or name the "
+            f"{folder} holds a localizer, which is not a scan: {_describe(slices)}. Move it away, or name the "
             "folder of the scan."
         )
     bare = [item.path.name for item in slices if item.rescale is None]

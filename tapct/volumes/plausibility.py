@@ -39,7 +39,7 @@ def implausible_hu(array: np.ndarray) -> str | None:
     """
     low, high = float(array.min()), float(array.max())
     reason = _out_of_range(low, high) or _misplaced(_Values(_sample(array)))
-    return None if reason is None else f"has values from {low:g} to {high:g} and is no CT in HU: {reason}"
+    return None if reason is None else f"has values from {low:g} to {high:g} and is not a CT in HU: {reason}"
 
 
 def raise_padding(hu: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -18,7 +18,7 @@ class WindowPlan:
 
     Windows tile the scan without overlap; the last one along an axis is shifted inside. Every start is a
     multiple of the feature stride, so that features of different windows lie on one lattice (a sliding
-    window whose step is no multiple of the stride gives wrong features without a warning).
+    window whose step is not a multiple of the stride gives wrong features without a warning).
 
     Attributes:
         shape: Voxels of the scan (D, H, W).

@@ -28,7 +28,7 @@ WHY = {
     "raises": r"'raises' of broken-pack 1\.2 cannot be imported \(raises:X\): ImportError: needs cuda-ops 3",
     "ends": r"'ends' of broken-pack 1\.2 cannot be imported \(ends:X\): SystemExit: no licence",
     "gone": r"'gone' of broken-pack 1\.2 cannot be imported \(not_there:X\): ModuleNotFoundError",
-    "wrong": r"'wrong' = wrong:NoEncoder of broken-pack 1\.2 is no subclass of Encoder",
+    "wrong": r"'wrong' = wrong:NoEncoder of broken-pack 1\.2 is not a subclass of Encoder",
     "not-small": r"of curia-too 1\.2 has a card of another name, 'small-3d'",
     "twin": r"two encoders have the name 'twin', of (one 1\.2 and two 1\.2|two 1\.2 and one 1\.2)",
 }

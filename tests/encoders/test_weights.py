@@ -137,8 +137,8 @@ HUGE = torch.zeros(1).expand(10**6, 10**6)
         ({"a": torch.zeros(9).as_strided((3, 9), (0, 1))}, "claims 108 bytes, and the file has 36"),
         ({"a": torch.empty(10**6, 10**6, device="meta")}, "was saved without its values"),
         ({"a": torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6))}, "is sparse or quantised"),
-        ({0: torch.zeros(1)}, "keys are no names, such as 0"),
-        ({"a": torch.zeros(1), ("b", 1): torch.zeros(1)}, r"keys are no names, such as \('b', 1\)"),
+        ({0: torch.zeros(1)}, "keys are not names, such as 0"),
+        ({"a": torch.zeros(1), ("b", 1): torch.zeros(1)}, r"keys are not names, such as \('b', 1\)"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
@@ -166,9 +166,9 @@ def test_quantised_weights_are_refused(trained, tmp_path):
         ({"teacher": {0: torch.zeros(1)}}, "finds no weights in .*w.pth .TypeError"),
         (
             {"norm.weight": 3.0, "epoch": 3},
-            r"1 unexpected: epoch; 1 that are no tensors: norm.weight \(float\)\. .* no state dict",
+            r"1 unexpected: epoch; 1 that are not tensors: norm.weight \(float\)\. .* not a state dict",
         ),
-        ({"norm.weight": {"a": torch.zeros(2)}}, r"1 that are no tensors: norm.weight \(dict\)"),
+        ({"norm.weight": {"a": torch.zeros(2)}}, r"1 that are not tensors: norm.weight \(dict\)"),
     ],
 )
 def test_values_that_are_no_weights_are_named_with_the_file(content, message, tmp_path):

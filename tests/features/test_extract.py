@@ -293,7 +293,7 @@ def test_the_grid_of_an_encoder_has_its_spacing_and_then_its_size_in_the_plane()
 
 
 def test_a_crop_that_the_network_takes_as_it_is_is_not_padded():
-    """FMCiB's 50 voxels are no multiple of its stride."""
+    """FMCiB's 50 voxels are not a multiple of its stride."""
 
     class Fifty(CubicMillimetres):
         card = small_card(**{**BASE, "spacing_mm": (1.0, 1.0, 1.0), "window_size": (64, 64, 64)})

@@ -239,9 +239,9 @@ def _twice(pack: Spoiled, folder: Path) -> None:
 HOSTILE = {
     "a path out of the folder": (lambda p, f: p.more.append(member("../escaped")), "does not name"),
     "an absolute path": (lambda p, f: p.more.append(member("/escaped")), "does not name"),
-    "a link": (lambda p, f: p.more.append(member("link", kind=tarfile.SYMTYPE, target="/etc")), "no plain file"),
-    "a hard link": (lambda p, f: p.more.append(member("x", kind=tarfile.LNKTYPE, target=MANIFEST_FILE)), "no plain"),
-    "a device": (lambda p, f: p.more.append(member("x", kind=tarfile.CHRTYPE)), "no plain file"),
+    "a link": (lambda p, f: p.more.append(member("link", kind=tarfile.SYMTYPE, target="/etc")), "not a plain file"),
+    "a hard link": (lambda p, f: p.more.append(member("x", kind=tarfile.LNKTYPE, target=MANIFEST_FILE)), "not a plain"),
+    "a device": (lambda p, f: p.more.append(member("x", kind=tarfile.CHRTYPE)), "not a plain file"),
     "a file twice": (lambda p, f: p.more.append(member(p.name(p.first))), "twice"),
     "a file that is missing": (lambda p, f: p.files.pop(p.name(p.first)), "lacks"),
     "another size": (_size, "its manifest says"),
@@ -252,15 +252,15 @@ HOSTILE = {
     "infinite features": (_infinite, "not finite"),
     "fewer channels than the card has": (_fewer_channels, "should be"),
     "labels that are no class": (_unknown_label, "the task has 12 classes"),
-    "a key that is a path": (_bad_key, "no manifest"),
-    "a case that is a path": (_bad_case, "no manifest"),
-    "a task that is a path": (_bad_task, "no name of a task"),
+    "a key that is a path": (_bad_key, "not a manifest"),
+    "a case that is a path": (_bad_case, "not a manifest"),
+    "a task that is a path": (_bad_task, "not a name of a task"),
     "a case twice": (_twice, "there twice"),
     "an entry of another hash": (
         lambda p, f: p.manifest["entries"][p.first].update(sha256="0" * 64),
         "not the entry that",
     ),
-    "a manifest that is none": (lambda p, f: p.manifest.clear(), "no manifest"),
+    "a manifest that is none": (lambda p, f: p.manifest.clear(), "not a manifest"),
 }
 
 
@@ -282,8 +282,8 @@ def test_what_is_no_pack_at_all_is_refused(packed, tmp_path):
     (tmp_path / "text.tar").write_text("hello")
     for name, words in {
         "packed.tar.gz": "uncompressed",
-        "cut.tar": "cut off|no feature pack",
-        "text.tar": "no feature",
+        "cut.tar": "cut off|not a feature pack",
+        "text.tar": "not a feature",
     }.items():
         with pytest.raises(FeatureError, match=words):
             unpack(tmp_path / name, tmp_path / "features")

@@ -145,7 +145,7 @@ def test_overrides_are_yaml(override, field, expected):
         ("data.slab_slices=8", "data.slab_slices 8 is less than"),
         ("run.steps=100", "optim.warmup_steps 25000 leaves nothing of run.steps 100.*run.stop_at"),
         ("steps", "an override reads section.key=value, got 'steps'"),
-        ("run.steps.x=1", "no section"),
+        ("run.steps.x=1", "not a section"),
         ("run.steps=[", "cannot read the value"),
     ],
 )

@@ -178,7 +178,7 @@ def test_weights_of_another_size_are_refused(exported):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("card.json", {"colour": "red"}, "is no encoder card"),
+        ("card.json", {"colour": "red"}, "is not an encoder card"),
         ("config.json", {"architecture": None}, "lacks its architecture"),
         ("config.json", {"intensities": {"clip_hu": [1]}}, "intensities must be"),
         ("config.json", {"architecture": {"depth": 1}}, "no such vision transformer"),

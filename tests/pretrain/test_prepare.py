@@ -301,7 +301,7 @@ def test_dicom_folders_are_found_as_the_reader_reads_them(tmp_path):
     refused = quarantine(tmp_path / "store")
     assert sorted(refused) == ["cut", "lost"]
     assert "slice_19.dcm.part lies among 19 slices" in refused["cut"]
-    assert "slice_0.dcm is no DICOM file: it is empty" in refused["lost"]
+    assert "slice_0.dcm is not a DICOM file: it is empty" in refused["lost"]
 
 
 def test_scans_that_may_not_be_read_are_quarantined(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
         (lambda text: text.replace('"flags": []', '"flags": [{"id": "x"}]'), "flags.0.message"),
         (lambda text: text.replace('"notice"', '"notise"'), "notice: Field required .and 1 more.$"),
         (lambda text: text.replace("0.5", "0.9"), "changed after it was written"),
-        (lambda text: "[]", "no record"),
+        (lambda text: "[]", "not a record"),
     ],
 )
 def test_a_damaged_record_is_refused(damage, message, tmp_path):

@@ -61,7 +61,7 @@ def test_cases_are_ranked_over_runs_and_records(copies):
         by_all[0]: "worst",
     }
     assert choose(found, [by_all[0], "worst", "best"], "mean") == {by_all[0]: "worst", by_all[3]: "best"}
-    with pytest.raises(RecordError, match=r"'bset' is no rule.*Did you mean 'best'"):
+    with pytest.raises(RecordError, match=r"'bset' is neither a rule.*Did you mean 'best'"):
         choose(found, ["bset"], "mean")
 
 

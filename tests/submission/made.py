@@ -172,6 +172,6 @@ def lie(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     try:
         record = Record.from_json(path.read_text(encoding="utf-8"), where="it")
     except ValueError:
-        return  # what is no record has no table
+        return  # what is not a record has no table
     (folder / CASES_FILE).write_bytes(cases_parquet(record, path.read_text(encoding="utf-8")))
     (folder / README_FILE).write_text(readme(record), encoding="utf-8")

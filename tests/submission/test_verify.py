@@ -308,7 +308,7 @@ def test_what_is_no_lie_but_should_be_known_is_a_warning(submission):
 
 
 def test_a_consistent_lie_about_cases_holds_until_scans_are_encoded_again(submission, capsys):
-    """The fingerprint is no signature: whoever can change a number can compute it anew."""
+    """The fingerprint is not a signature: whoever can change a number can compute it anew."""
 
     def better(content):
         for run in content["runs"]:
@@ -349,7 +349,7 @@ def test_what_cannot_be_submitted_is_refused_and_leaves_nothing(tmp_path):
     shutil.copytree(tmp_path / "session", tmp_path / "shown")
     (tmp_path / "shown" / RECORD_FILE).unlink()
     write_record(record.model_copy(update={"notice": "A demonstration."}), tmp_path / "shown")
-    with pytest.raises(RecordError, match="no result for a board: A demonstration"):
+    with pytest.raises(RecordError, match="not a result for a board: A demonstration"):
         submit(Found.at(tmp_path / "shown"), tmp_path / "out", demonstration=False)
     (tmp_path / "session" / "run_1" / "head.safetensors").unlink()
     with pytest.raises(RecordError, match="head of run 1 is not at"):

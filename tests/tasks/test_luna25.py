@@ -215,7 +215,9 @@ def test_a_malicious_block_runs_nothing(where, copy, tmp_path):
     evil = _Runs(marker)
     content = {**luna25.metadata(scan([(0, 0, 0)])), "extra": evil} if where == "beside" else evil
     np.save(metadata_path(copy), np.array(content, dtype=object), allow_pickle=True)
-    with pytest.raises(VolumeError, match=r"case 100570_1_19990102: .*no metadata of a LUNA25 block: it names pathlib"):
+    with pytest.raises(
+        VolumeError, match=r"case 100570_1_19990102: .*not the metadata of a LUNA25 block: it names pathlib"
+    ):
         dataset(copy)[0]
     assert not marker.exists()
     np.load(metadata_path(copy), allow_pickle=True)
@@ -266,12 +268,12 @@ def _names_a_far_place(root):
             "cannot be read as a NumPy array",
         ),
         (lambda root: metadata_path(root).write_bytes(bytes(10**6)), "it is 1,000,000 bytes long"),
-        (_names_a_far_place, "no metadata of a LUNA25 block"),
+        (_names_a_far_place, "not the metadata of a LUNA25 block"),
         (lambda root: image_path(root).write_bytes(image_path(root).read_bytes()[:9999]), "cannot be read as a NumPy"),
         (lambda root: np.save(image_path(root), np.load(image_path(root)).T), r"\(128, 128, 64\) of int16"),
         (lambda root: np.save(image_path(root), np.random.default_rng(0).random((64, 128, 128))), "already normalised"),
         (lambda root: np.save(image_path(root), np.full((64, 128, 128), np.nan)), "NaN or infinite"),
-        (lambda root: metadata_path(root).write_bytes(b"PK"), "no metadata of a LUNA25 block"),
+        (lambda root: metadata_path(root).write_bytes(b"PK"), "not the metadata of a LUNA25 block"),
         (lambda root: np.save(metadata_path(root), np.eye(3)), "holds no pickled dict"),
         (lambda root: np.save(metadata_path(root), {"origin": np.zeros(3)}), "needs origin and spacing"),
     ],

@@ -86,8 +86,8 @@ MALFORMED = {
     "row of commas": ("a,p,train\n,,", "the case '' is empty"),
     "comment below": ("a,p,train\n# b,q,test", "line 3 is a comment. Move it above the header"),
     "case commented out": ("#a,p,train\nb,q,test", "line 2 is a comment"),
-    "quote not closed": ('a,p,train\n"b,q,test', "no CSV text"),
-    "text behind a quote": ('a,p,train\n"b"x,q,test', "no CSV text"),
+    "quote not closed": ('a,p,train\n"b,q,test', "not CSV text"),
+    "text behind a quote": ('a,p,train\n"b"x,q,test', "not CSV text"),
     "empty patient": ("a,,train", "the patient '' of case a is empty"),
     "blank patient": ("a, ,train", "the patient ' ' of case a is empty"),
     "only a header": ("", "a header and no rows"),
@@ -107,9 +107,9 @@ FILES = {
     "a column is missing": (b"case,split\na,train\n", "lacks the columns patient"),
     "column twice": (b"case,patient,split,case\na,p,train,b\n", "has the column case twice"),
     "semicolons": (b"case;patient;split\na;p;train\n", "separated by commas"),
-    "UTF-16": (PLAIN.encode("utf-16"), "no CSV text in UTF-8"),
-    "Latin-1": (f"{HEAD}\nJörg,p,train\n".encode("latin-1"), "no CSV text in UTF-8"),
-    "a field without end": (f'{HEAD}\n"{"a" * 200_000}",p,train\n'.encode(), "no CSV text"),
+    "UTF-16": (PLAIN.encode("utf-16"), "not CSV text in UTF-8"),
+    "Latin-1": (f"{HEAD}\nJörg,p,train\n".encode("latin-1"), "not CSV text in UTF-8"),
+    "a field without end": (f'{HEAD}\n"{"a" * 200_000}",p,train\n'.encode(), "not CSV text"),
 }
 
 

@@ -176,7 +176,7 @@ def test_the_sign_of_a_qform(tmp_path, qfac):
     ("start", "values", "message"),
     [
         (76, [-0.5], r"pixdim\[0\] is -0.5, and only 1, 0 or -1"),
-        (256, [0.9, 0.9, 0.9], "its qform is no rotation: quatern_b, c and d are"),
+        (256, [0.9, 0.9, 0.9], "its qform is not a rotation: quatern_b, c and d are"),
     ],
 )
 def test_a_qform_that_turns_nothing_is_refused(tmp_path, start, values, message):
@@ -326,7 +326,7 @@ def zipped(data: bytes) -> bytes:
         ("ct.nii", lambda _: b"", "it is empty"),
         ("ct.nii", lambda _: b"\x93NUMPY" + bytes(500), "it is a NumPy array"),
         ("ct.nii", lambda _: b"anything else" * 99, "begins with no header of NIfTI.*Download it again"),
-        ("ct.nii.gz", lambda _: b"anything else" * 99, "it is no gzip: Download it again"),
+        ("ct.nii.gz", lambda _: b"anything else" * 99, "it is not gzip: Download it again"),
     ],
 )
 def test_a_file_of_another_kind_is_named_for_what_it_is(tmp_path, name, content, message):

@@ -110,7 +110,7 @@ HARMLESS: dict[str, Change] = {
 def test_a_mistake_is_refused_with_what_it_looks_like(mistake):
     change, message = MISTAKES[mistake]
     for name in ("abdomen", "chest"):
-        with pytest.raises(VolumeError, match=rf"{name} has values from .* and is no CT in HU: .*({message})"):
+        with pytest.raises(VolumeError, match=rf"{name} has values from .* and is not a CT in HU: .*({message})"):
             ct_volume(change(real(name)), np.diag([-1, -1, 1, 1]), name)
 
 
@@ -253,9 +253,11 @@ def test_noise_below_air_is_no_padding():
 
 def test_a_block_of_an_array_is_judged_like_a_file(tmp_path):
     stored = (drawn() + 1024).astype(np.int16)
-    with pytest.raises(VolumeError, match=r"block has values from 24 to 1724 and is no CT in HU.*RescaleIntercept"):
+    with pytest.raises(VolumeError, match=r"block has values from 24 to 1724 and is not a CT in HU.*RescaleIntercept"):
         ct_volume(stored, np.diag([1.0, 1, 1, 1]), "block")
     path = Path(tmp_path / "ct.nii.gz")
     nib.save(nib.Nifti1Image(stored, np.diag([1.0, 1, 1, 1])), path)
-    with pytest.raises(VolumeError, match=r"ct.nii.gz has values from 24 to 1724 and is no CT in HU.*RescaleIntercept"):
+    with pytest.raises(
+        VolumeError, match=r"ct.nii.gz has values from 24 to 1724 and is not a CT in HU.*RescaleIntercept"
+    ):
         read_ct(path)

@@ -201,7 +201,7 @@ def test_a_localizer_beside_the_scan_is_refused_and_named(tmp_path):
     with pytest.raises(VolumeError, match=r"(?s)holds 2 series.*1 files \(such as scout\.dcm\): localizer"):
         read_ct(tmp_path)
     write_series(tmp_path / "alone", phantom(1), **scout)
-    with pytest.raises(VolumeError, match="holds a localizer, which is no scan"):
+    with pytest.raises(VolumeError, match="holds a localizer, which is not a scan"):
         read_ct(tmp_path / "alone")
 
 

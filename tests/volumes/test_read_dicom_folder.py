@@ -119,11 +119,13 @@ def test_dicom_without_preamble_is_refused_and_not_passed_over(series, lost, rea
     assert_refused(series, "IM0005", reason)
     for name in NAMES[:4]:
         (series / name).write_bytes((series / name).read_bytes()[lost:])
-    with pytest.raises(VolumeError, match=rf"has no DICOM file directly in it.*IM0001 is no DICOM file: it .*{reason}"):
+    with pytest.raises(
+        VolumeError, match=rf"has no DICOM file directly in it.*IM0001 is not a DICOM file: it .*{reason}"
+    ):
         read_ct(series)
 
 
-# --- what is known to be no slice ------------------------------------------------------------------------
+# --- what is known not to be a slice ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"], ids=["empty", "text"])

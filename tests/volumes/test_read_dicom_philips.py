@@ -86,7 +86,7 @@ def test_lost_slices_are_refused(head, tmp_path, series, lost):
 
 
 def test_scouts_are_no_scan(head, tmp_path):
-    with pytest.raises(VolumeError, match="holds a localizer, which is no scan"):
+    with pytest.raises(VolumeError, match="holds a localizer, which is not a scan"):
         read_ct(head / "scouts")
     for path in (*slice_files(head / "upright"), head / "scouts" / "I10"):
         (tmp_path / path.name).symlink_to(path)

@@ -301,7 +301,7 @@ def test_a_header_that_is_no_ct_slice_is_refused_by_name(tmp_path, tag, value, m
             setattr(dataset, tag, value)
 
     write_series(tmp_path, phantom(), edit=edit)
-    with pytest.raises(VolumeError, match=rf"slice_2\.dcm is no slice of a CT scan in HU \(.*({message})"):
+    with pytest.raises(VolumeError, match=rf"slice_2\.dcm is not a slice of a CT scan in HU \(.*({message})"):
         read_ct(tmp_path)
 
 

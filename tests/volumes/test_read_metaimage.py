@@ -120,5 +120,5 @@ def test_colours_are_refused(tmp_path):
 
 
 def test_values_that_are_no_hu_are_refused(tmp_path):
-    with pytest.raises(VolumeError, match=r"ct\.mha has values from \d+ to \d+ and is no CT in HU: "):
+    with pytest.raises(VolumeError, match=r"ct\.mha has values from \d+ to \d+ and is not a CT in HU: "):
         read_ct(write(tmp_path / "ct.mha", make_image() + 1000))

@@ -92,7 +92,7 @@ def test_a_mask_of_the_pet_grid_is_refused_on_the_ct_and_its_ct_twin_is_taken():
 @needs_shared
 def test_pet_is_no_ct():
     with pytest.raises(
-        VolumeError, match=r"SUV\.nii\.gz has values from 0 to 21\.67\d* and is no CT in HU: .*SUV of a PET"
+        VolumeError, match=r"SUV\.nii\.gz has values from 0 to 21\.67\d* and is not a CT in HU: .*SUV of a PET"
     ):
         read_ct(SHARED / "sts/STS_002/SUV.nii.gz")
 

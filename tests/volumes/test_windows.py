@@ -35,7 +35,7 @@ def test_windows_cover_the_scan_and_start_on_the_feature_lattice(shape, overlap)
 @pytest.mark.parametrize("shape", [(7, 40, 40), (12, 32, 32), (26, 60, 60)])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 2 / 3])
 def test_stitched_features_of_a_local_encoder_equal_those_of_the_whole_scan(shape, overlap):
-    """eva's and MONAI's sliding window gets this wrong, silently, when the step is no multiple of the stride."""
+    """eva's and MONAI's sliding window gets this wrong, silently, when the step is not a multiple of the stride."""
     scan = torch.randn(shape, dtype=torch.float64)
     plan = WindowPlan.of(shape, (12, 32, 32), (4, 8, 8), overlap)
     padded = plan.pad(scan, -1.0)
