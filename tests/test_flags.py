@@ -17,7 +17,7 @@ TASK = {
     "version": 1,
     "kind": "classification",
     "metric": "MicroAUROC",
-    "classes": ["x"],
+    "classes": ["l0"],
     "options": {},
     "split_sha256": "0" * 64,
     "train_fraction": 1.0,

@@ -95,6 +95,7 @@ def _reported(record: Recorded, split: str) -> Reported:
     classes, of_class = _coded(table["class"], rows)
     run = arrow.numbers(table["run"])[rows]
     _require_all(record, split, run, cases, case * len(classes) + of_class)
+    _require_its_classes(record, split, classes)
     shape = (len(record.runs), len(cases), len(classes))
     order = np.lexsort((of_class, case, run))
 
@@ -146,6 +147,14 @@ def _require_all(record: Recorded, split: str, run: np.ndarray, cases: Sequence[
             raise RecordError(f"run {number}: case {cases[odd[0] * len(cases) // most]} of '{split}' is there {what}")
     if not set(run.tolist()) <= {one.run for one in record.runs}:
         raise RecordError(f"there are cases of '{split}' of a run that the record does not have")
+
+
+def _require_its_classes(record: Recorded, split: str, classes: Sequence[str | None]) -> None:
+    """Refuses cases that lack a class of the task or have another: a mean over the easier ones would look right."""
+    wanted = record.task.classes[1:] if record.task.kind == "segmentation" else record.task.classes
+    if odd := sorted({str(name) for name in {*wanted} ^ {*classes}}):
+        what = "of the task, and missing in" if odd[0] in wanted else "none of the task, and in"
+        raise RecordError(f"the class {odd[0]} is {what} the cases of '{split}'")
 
 
 _remembered = functools.lru_cache(_REMEMBERED)(_reported)

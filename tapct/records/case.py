@@ -76,6 +76,8 @@ class CaseResult(CaseIdentity):
             raise ValueError(f"{self.case}: logits and probabilities must be of the same labels, in one order")
         if self.dice is not None and len(self.dice) < 2:
             raise ValueError(f"{self.case}: Dice must be there of both protocols, native and paper")
+        if self.dice is not None and len({tuple(sorted(row)) for row in self.dice.values()}) > 1:
+            raise ValueError(f"{self.case}: Dice of the protocols native and paper must be of the same classes")
         return self
 
     @property

@@ -48,7 +48,7 @@ def record(name: str, *runs: list[CaseResult], **changes) -> Record:
     fields = {
         "notice": None,
         "encoder": encoder(name),
-        "task": TASK,
+        "task": TASK if runs[0][0].target is None else TASK | {"kind": "classification", "classes": ["x", "y"]},
         "probe": {"nsd_tolerance_mm": 2.0},
         "runs_planned": len(made),
         "runs": made,
@@ -245,6 +245,19 @@ def test_records_of_other_cases_are_refused(changed, message):
 def test_runs_of_other_cases_are_refused(changed, message):
     with pytest.raises(RecordError, match=message):
         from_records([record("one", cases(), changed)], "dice_native")
+
+
+def without_spleen(one: CaseResult) -> CaseResult:
+    liver = {"native": {"liver": 0.9}, "paper": {"liver": 0.9}}
+    return one.model_copy(update={"dice": liver, "nsd": None, "hd95_mm": None})
+
+
+def test_a_record_that_leaves_a_class_of_its_task_out_is_refused():
+    """Its mean would be over the easier ones."""
+    with pytest.raises(RecordError, match="one: the class spleen is of the task, and missing in the cases of 'test'"):
+        from_records([record("one", [without_spleen(each) for each in cases()])], "dice_native")
+    with pytest.raises(ValidationError, match="native and paper must be of the same classes"):
+        case("p1", 0.5, None, dice={"native": {"liver": 0.9}, "paper": {"liver": 0.1, "spleen": 0.1}})
 
 
 def test_a_case_without_what_the_others_have_is_no_record():

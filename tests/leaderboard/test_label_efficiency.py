@@ -73,7 +73,8 @@ def test_the_auroc_of_each_draw_is_averaged_and_not_their_probabilities():
     for _ in range(2):
         run = [scan(f"{chr(97 + i % 26)}{i}", float(rng.random()), int(i % 3 == 0)) for i in range(60)]
         draws.append([c.model_copy(update={"patient": c.case}) for c in run])
-    cells = [record("a", d, task={**TASK, "train_fraction": 0.1, "train_draw": i}) for i, d in enumerate(draws)]
+    task = {**TASK, "kind": "classification", "classes": ["x", "y"], "train_fraction": 0.1}
+    cells = [record("a", d, task={**task, "train_draw": i}) for i, d in enumerate(draws)]
     ((point,),) = label_efficiency(cells, "MicroAUROC").curves.values()
     alone = [label_efficiency([one], "MicroAUROC").curves["a"][0].estimate.value for one in cells]
     assert point.estimate.value == pytest.approx(np.mean(alone))
