@@ -43,8 +43,8 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Returns two different names that differ by blanks, case or Unicode form alone; None if there are none."""
     seen: dict[str, str] = {}
     for name in names:
-        if seen.setdefault(_form(name), name) != name:
-            return seen[_form(name)], name
+        if seen.setdefault(form(name), name) != name:
+            return seen[form(name)], name
     return None
 
 
@@ -64,7 +64,7 @@ def file_in(folder: Path, name: str, suffix: str) -> Path:
     return folder / f"{name}{suffix}"
 
 
-def _form(name: str) -> str:
+def form(name: str) -> str:
     """Returns what is the same for names that a reader, a disk or another program may take for one."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(folded.split())

@@ -20,7 +20,7 @@ from tapct.leaderboard.compared import (
     why_no_number,
 )
 from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
-from tapct.leaderboard.models import names_of
+from tapct.leaderboard.models import identities, names_of
 from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.paper import read_paper
@@ -28,7 +28,7 @@ from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
-from tapct.records.models import is_random
+from tapct.records.models import as_text, is_random
 from tapct.tasks import list_tasks, task_class
 
 
@@ -156,12 +156,18 @@ def _is_side_cell(record: Recorded) -> bool:
 
 
 def _names(records: Sequence[Recorded]) -> list[str]:
-    """Returns the name of each record's model: that of its card, and what tells it from others of the same name."""
-    called = [
+    """Returns the name of each record's model: that of its card, and what tells it from others of the same name.
+
+    However cards spell it, a model has one name, that of its first record: by two it would be two models of half the
+    tasks each.
+    """
+    spelt = [
         (plain(record.encoder.card.display_name, LONGEST_NAME) or "without a name")
         + (" (random weights)" if is_random(record) else "")
         for record in records
     ]
+    first: dict[str, str] = {}
+    called = [first.setdefault(as_text(own), name) for own, name in zip(identities(records), spelt, strict=True)]
     return names_of(records, called)
 
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tapct import names
 from tapct.records.models import (
     CARD,
     CLASS,
@@ -51,11 +52,10 @@ def names_of(records: Sequence[Recorded], plain: Sequence[str], *, by: Callable[
     of = [{key: value for key, value in one.items() if by(key)} for one in identities(records)]
     twins: dict[str, dict[str, Identity]] = defaultdict(dict)
     for name, identity in zip(plain, of, strict=True):
-        twins[name][as_text(identity)] = identity
+        twins[names.form(name)][as_text(identity)] = identity
     labels = {
-        (name, text): told_apart(name, identity, list(same.values()))
-        for name, same in twins.items()
-        for text, identity in same.items()
+        (name, as_text(identity)): told_apart(name, identity, list(twins[names.form(name)].values()))
+        for name, identity in zip(plain, of, strict=True)
     }
     taken = Counter(labels.values())
     found = []

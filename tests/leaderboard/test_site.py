@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import re
+import unicodedata
 from html.parser import HTMLParser
 
 import numpy as np
@@ -314,6 +315,16 @@ def test_two_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
         results.write(tmp_path, f"tap-{size}", one)
     board = assemble({tmp_path: read_records(tmp_path)}, resamples=200)
     assert [model.name for model in board.models] == ["TAP-B-3D, in_plane_size 224", "TAP-B-3D, in_plane_size 512"]
+
+
+def test_names_that_look_the_same_are_told_apart_and_a_model_has_one_name_however_it_is_spelt(tmp_path):
+    for task in ("lits17", "kits23"):
+        for name, shown in {"a": "Cafe\u0301", "b": "Caf\u00e9", "c": f"C of {task}"}.items():
+            one = results.record("curia", task, patients=8, card={"name": name, "display_name": shown})
+            results.write(tmp_path, name, one)
+    board = assemble({tmp_path: read_records(tmp_path)}, resamples=200)
+    found = {unicodedata.normalize("NFC", model.name): len(model.entries) for model in board.models}
+    assert found == {"C of kits23": 2, "Café, name a": 2, "Café, name b": 2}
 
 
 def test_two_records_of_one_cell_are_refused_with_both_files(tmp_path):
