@@ -25,7 +25,7 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[
     """Returns the tables of what was varied, each by the task's ranked metric, and under each adaptor by itself.
 
     Args:
-        records: All records of a results folder.
+        records: All records of results folders; a copy counts once.
         resamples: Resamples of the patients.
 
     Returns:
@@ -34,7 +34,7 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     left_out = []
     groups: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
-    for record in records:
+    for record in {record.fingerprint: record for record in records}.values():  # of copies one
         groups[record.task.name, adaptor_of(record) or "", why_own(record) or ""].append(record)
     for (task, adaptor, why), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
         unperturbed = [record for record in of_group if record.task.perturbation is None]

@@ -74,7 +74,16 @@ def paths_of(results: Path, task: str = "*") -> list[Path]:
     """
     if not results.is_dir():
         raise RecordError(f"there is no results folder {results}")
-    return sorted(results.glob(f"{task}/*/{RECORD_FILE}"))
+    return [cell / RECORD_FILE for cell in sorted(results.glob(f"{task}/*")) if _may_have_record(cell)]
+
+
+def _may_have_record(cell: Path) -> bool:
+    """Returns whether a record is there or cannot be reached, which who reads it then says: no row just vanishes."""
+    path = cell / RECORD_FILE
+    try:
+        return path.exists() or path.is_symlink() or not cell.exists()  # links to a disk that is not mounted
+    except OSError:  # a folder that is not ours to read
+        return True
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

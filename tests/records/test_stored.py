@@ -159,3 +159,15 @@ def test_an_older_record_is_read_in_full_and_keeps_its_mark(tmp_path):
     assert isinstance(stored, StoredRecord)
     assert stored.older_protocol == "schema 2"
     assert from_records([stored], "MicroAP").values.shape == (1, 3, 4, 8)
+
+
+def test_what_is_there_and_cannot_be_reached_is_named(folder):
+    """A link to a disk that is not mounted: its row must not just vanish."""
+    task = folder.parent
+    (task / "cell").symlink_to(task / "elsewhere")
+    (task / "of_file").mkdir()
+    (task / "of_file" / RECORD_FILE).symlink_to(task / "elsewhere")
+    (task / "not_run").mkdir()
+    found = find_records(task.parent)
+    assert [*found.sound] == [folder / RECORD_FILE]
+    assert [*found.unsound] == [task / "cell" / RECORD_FILE, task / "of_file" / RECORD_FILE]
