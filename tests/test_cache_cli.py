@@ -87,6 +87,10 @@ def test_a_command_that_does_not_exist_ends_with_status_2(cache):
 
 
 def test_ls_counts_cases_and_bytes_by_encoder_and_task(store, cache, monkeypatch):
+    entry = store.load("f" * 64)
+    store.save(
+        "d" * 64, entry.tensors, {**entry.about, "kind": "derived", "case": "all training cases"}
+    )  # is not a case
     before = {file.key: file.used_at_s for file in store.files()}
     with monkeypatch.context() as patch:
         patch.setenv("FORCE_COLOR", "1")

@@ -27,7 +27,8 @@ class Stored:
         key: Its key.
         encoder: Name of the encoder, `LABELS` or `UNKNOWN`.
         task: Name of the task, or `UNKNOWN`.
-        case: Case in the split file.
+        case: Case in the split file, or what it is derived from.
+        is_derived: Whether it is made of the features of cases, as their scale is.
         nbytes: Bytes on disk.
         used_at_s: When it was last used, in seconds since the epoch.
     """
@@ -36,6 +37,7 @@ class Stored:
     encoder: str
     task: str
     case: str
+    is_derived: bool
     nbytes: int
     used_at_s: float
 
@@ -61,7 +63,8 @@ def entries(store: TensorStore) -> Iterator[Stored]:
                 continue
             about = {"card": UNKNOWN, "task": UNKNOWN, "case": UNKNOWN}
         encoder = LABELS if about.get("kind") == "labels" else about["card"]
-        yield Stored(file.key, encoder, about["task"], about["case"], file.nbytes, file.used_at_s)
+        is_derived = about.get("kind") == "derived"
+        yield Stored(file.key, encoder, about["task"], about["case"], is_derived, file.nbytes, file.used_at_s)
 
 
 def summarise(stored: Sequence[Stored]) -> list[Row]:
@@ -70,7 +73,7 @@ def summarise(stored: Sequence[Stored]) -> list[Row]:
     for encoder, task in sorted({(entry.encoder, entry.task) for entry in stored}):
         group = [entry for entry in stored if (entry.encoder, entry.task) == (encoder, task)]
         used = datetime.fromtimestamp(max(entry.used_at_s for entry in group), UTC)
-        cases = len({entry.case for entry in group})
+        cases = len({entry.case for entry in group if not entry.is_derived})
         rows.append(Row(encoder, task, cases, sum(e.nbytes for e in group), used.isoformat(timespec="seconds")))
     return rows
 

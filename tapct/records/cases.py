@@ -131,7 +131,7 @@ def load_results(folder: str | Path) -> "pd.DataFrame":
 
     from tapct.records.store import read_records
 
-    found = read_records(Path(folder))
+    found = read_records(folder)
     if not found.sound:
         raise RecordError(f"there is no finished record in {folder} ({len(found.unsound)} cannot be used)")
     if found.unsound:

@@ -51,10 +51,10 @@ class RecordsFound(Generic[Found]):
         return found
 
 
-def read_records(results: Path, task: str = "*") -> RecordsFound[Record]:
+def read_records(results: str | Path, task: str = "*") -> RecordsFound[Record]:
     """Reads the published records of a results folder, `RESULTS/TASK/CELL/record.json`.
 
-    What eva wrote under `CELL/sessions/`, and records put aside (`replaced-TIME-record.json`), are no results.
+    What eva wrote under `CELL/sessions/`, and records put aside (`replaced-TIME-record.json`), are not results.
 
     Args:
         results: The folder.
@@ -63,7 +63,7 @@ def read_records(results: Path, task: str = "*") -> RecordsFound[Record]:
     Raises:
         RecordError: If the folder is not there.
     """
-    return RecordsFound.of(paths_of(results, task), read_record)
+    return RecordsFound.of(paths_of(Path(results), task), read_record)
 
 
 def paths_of(results: Path, task: str = "*") -> list[Path]:
@@ -125,12 +125,13 @@ def write_record(record: Record, folder: Path) -> Path:
     return path
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | Path) -> Record:
     """Reads a record.
 
     Raises:
         RecordError: If it is not there, cannot be read, or is not valid.
     """
+    path = Path(path)
     try:
         if not path.is_file():
             raise RecordError(f"there is no record at {path}")

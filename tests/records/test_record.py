@@ -361,9 +361,10 @@ def test_the_records_of_a_folder_are_read_with_the_reasons_for_those_that_are_no
         read_records(tmp_path / "nowhere")
 
 
-def test_a_missing_record_is_named(tmp_path):
+@pytest.mark.parametrize("path", [str, Path])
+def test_a_missing_record_is_named(tmp_path, path):
     with pytest.raises(RecordError, match="no record at"):
-        read_record(tmp_path / "record.json")
+        read_record(path(tmp_path / "record.json"))
 
 
 def without(content, *names):
