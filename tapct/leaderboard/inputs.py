@@ -149,7 +149,8 @@ def model_names(records: Sequence[Recorded]) -> list[str]:
 
 def adaptor_of(record: Recorded) -> str | None:
     """Returns the adaptor of a record; None of a task whose features are not pooled."""
-    return record.probe.adaptor or STEPPED if record.task.kind == "classification" else None
+    # Adaptors were not named at first, and tasks of somebody's own need not say what kind they are.
+    return record.probe.adaptor or (STEPPED if record.task.kind == "classification" else None)
 
 
 def is_solved(record: Recorded) -> bool:

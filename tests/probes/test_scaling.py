@@ -104,7 +104,7 @@ def test_no_number_depends_on_the_scale_of_features(tmp_path, task, settings):
     found, expected = flat(numbers(record)), flat(numbers(plain))
     assert len(expected) > 8
     assert found == pytest.approx(expected, abs=1e-6 if exact else 2e-3)
-    assert record.probe.feature_scale["sha256"] != plain.probe.feature_scale["sha256"]
+    assert record.probe.feature_scale.sha256 != plain.probe.feature_scale.sha256
 
 
 def test_the_plain_protocol_is_another_one(tmp_path):
