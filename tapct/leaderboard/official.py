@@ -35,6 +35,9 @@ UNSAID: Mapping[str, Any] = {
 }
 """What holds where a config says nothing: the defaults of the probes, the trainer and the data."""
 
+OF_ADAMW: Mapping[str, Any] = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False, "maximize": False}
+"""What no config sets of the optimizer, and holds where a record says it: PyTorch's defaults."""
+
 _OF_SEGMENTATION = ("start_bias", "nsd_tolerance_mm")
 _OF_STEPS = (
     *("select", "optimizer", "lr_scheduler", "max_steps", "accumulate_grad_batches", "learning_rates"),
@@ -175,6 +178,12 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
     yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
     if not is_solved(record):
         yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)
+        said = probe.get("optimizer") or {}
+        for key in (one for one in OF_ADAMW if one in said):
+            found = [*said[key]] if isinstance(said[key], list | tuple) else said[key]
+            yield (f"optimizer {key}", OF_ADAMW[key]), (f"optimizer {key}", found)
+    if task.get("train_fraction", 1) == 1:  # else it says which patients were drawn
+        yield ("train_draw", 0), ("train_draw", task.get("train_draw", 0))
 
 
 def _stepped(record: Recorded, key: str) -> Any:

@@ -347,6 +347,11 @@ def folder_of(place, *models, **settings):
         ({"more_task": {"version": 2}}, "version is 2, in the shipped protocol 1"),
         ({"more_probe": {"steps": 5000}}, "max_steps is 5000, in the shipped protocol 1000"),
         ({"more_probe": {"optimizer": {"class": "SGD", "weight_decay": 0.01}}}, "optimizer is {'class': 'SGD'"),
+        (
+            {"more_probe": {"optimizer": {"class": "AdamW", "weight_decay": 0.01, "betas": [0.5, 0.5]}}},
+            "optimizer betas is [0.5, 0.5], in the shipped protocol [0.9, 0.999]",
+        ),
+        ({"more_task": {"train_draw": 1}}, "train_draw is 1, in the shipped protocol 0"),
         ({"more_probe": {"learning_rates": [0.1]}}, "learning_rates is 1, in the shipped protocol 3"),
         ({"seeds": 1}, "runs is 1, in the shipped protocol 3"),
         ({"more_task": {"name": "of_a_stranger"}}, "no task of ours"),
@@ -426,6 +431,8 @@ def test_what_we_say_of_the_shipped_protocol_is_what_probes_and_trainer_do():
     assert official.UNSAID["learning_rates"] == default(Probe, "learning_rates")
     assert official.UNSAID["optimizer"]["class"] == default(Probe, "optimizer").__name__
     assert official.UNSAID["optimizer"]["weight_decay"] == default(torch.optim.AdamW, "weight_decay")
+    for name, value in official.OF_ADAMW.items():
+        assert value == pytest.approx(default(torch.optim.AdamW, name), rel=0)
     assert official.UNSAID["start_bias"] == default(SegmentationProbe, "start_bias")
     assert official.UNSAID["nsd_tolerance_mm"] == default(SegmentationProbe, "nsd_tolerance_mm")
     assert official.UNSAID["n_runs"] == default(Trainer, "n_runs")
