@@ -7,8 +7,8 @@ from tapct.records import CaseResult, Flag, RunRecord
 MESSAGES = {
     "chance-level": "What knows nothing of the cases does as well. Check the labels, the learning rates "
     "and that the encoder sees what it was trained on (unit, orientation, window)",
-    "too-few-to-tell": "It is told neither from what knows nothing of the cases nor from what knows a little: "
-    "there are too few patients, or too few of a class. Read the number with its interval",
+    "too-few-to-tell": "The number fits guessing and a weak model alike: there are too few patients, or too few of a "
+    "class. Read it with its interval",
     "constant-features": "Channels that are the same everywhere tell nothing. Check the encoder's preprocessing and "
     "that its weights were loaded",
     "repeated-features": "Different cases have the same features, to the bit. Check that the encoder reads its input, "

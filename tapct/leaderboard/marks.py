@@ -88,7 +88,7 @@ NOT_CONVERGED = Mark(
 AT_CHANCE = Mark("at-chance", "chance", "at chance", "no better than what knows nothing of the cases")
 TOO_FEW = Mark(
     "too-few-to-tell",
-    "untold",
+    "inconclusive",
     "too few to tell from chance",
     "too few patients to tell it from what knows nothing of them",
 )
