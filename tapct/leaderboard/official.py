@@ -60,6 +60,7 @@ class Shipped:
         counts: Cases in (train, val, test).
         adaptor: What it is ranked on; None where features are not pooled.
         settings: What its config says, and where it says nothing what holds then.
+        described: Names of the options that its records hold.
     """
 
     version: int
@@ -71,6 +72,7 @@ class Shipped:
     counts: tuple[int, int, int]
     adaptor: str | None
     settings: Mapping[str, Any]
+    described: frozenset[str]
 
 
 @cache
@@ -115,6 +117,7 @@ def shipped(task: str) -> Shipped | None:
         counts=counts,
         adaptor=dataset.spec.adaptor,
         settings=found,
+        described=frozenset(dataset.described),
     )
 
 
@@ -169,10 +172,11 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
         yield (key, value), (key, [*found] if key == "classes" else found)
     yield ("metric", shipped.metric), ("metric", ranked_by(record))
     yield ("notice", shipped.notice), ("notice", record.notice)
-    options = ours.get("options") or {}
+    options, said = ours.get("options") or {}, task.get("options") or {}
     for key, value in options.items():
-        name = f"option {key}"
-        yield (name, value), (name, (task.get("options") or {}).get(key, "not said"))
+        yield (f"option {key}", value), (f"option {key}", said.get(key, "not said"))
+    for key in sorted(said.keys() - options.keys() - shipped.described):
+        yield (f"option {key}", "not an option"), (f"option {key}", said[key])
     yield ("runs", ours["n_runs"]), ("runs", len(record.runs))
     keys = (*_OF_ALL, *(_OF_SEGMENTATION if task.get("kind") == "segmentation" else ()))
     yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
@@ -193,10 +197,17 @@ def _stepped(record: Recorded, key: str) -> Any:
         case "optimizer":
             return {k: v for k, v in (probe.get("optimizer") or {}).items() if k in UNSAID["optimizer"]} or "not said"
         case "lr_scheduler":
-            return [schedule.get("class") for schedule in probe.get("lr_scheduler") or []]
+            ends = {"eta_min": 0, "T_max": probe.get("steps")}  # at zero, with the last step
+            return [_schedule(one, ends) for one in probe.get("lr_scheduler") or []]
         case "max_steps":
             return probe.get("steps", "not said")
     return probe.get(key, "not said")
+
+
+def _schedule(schedule: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
+    """Returns the class of a schedule, and where it ends otherwise than it should."""
+    odd = [f"{key} {schedule[key]}" for key, value in ends.items() if schedule.get(key, value) != value]
+    return " with ".join([str(schedule.get("class")), *odd])
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -59,6 +59,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     """
 
     spec: ClassVar[TaskSpec]
+    described: ClassVar[tuple[str, ...]] = ()
+    """What records hold of its options, by name: its attributes, where `describe` does not say otherwise."""
     shipped_root: ClassVar[Path | None] = None
     """Folder of the data, for a task that ships with the project."""
 
@@ -145,7 +147,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""
-        return {}
+        return {name: getattr(self, name) for name in self.described}
 
     def point_mm(self, case: str) -> tuple[float, float, float] | None:
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""

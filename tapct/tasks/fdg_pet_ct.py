@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import override
 
@@ -53,6 +53,7 @@ class FDGPETCT(ClassificationDataset):
     """
 
     spec = SPEC
+    described = ("ct_file",)
     # Of the public copy of the table in the repository MrGiovanni/Touchstone (utils/).
     split_pin = SplitPin(
         sha256="335f7fe209010d60fb5b89ad85c1c1f9fbe1aefb3bd49d9be834c1270ff8636f",
@@ -121,10 +122,6 @@ class FDGPETCT(ClassificationDataset):
         positive = {patient for case, patient in patients.items() if self.labels[case]}
         strata = {patient: str(int(patient in positive)) for patient in patients.values()}
         return stratified(patients, strata, "fdg_pet_ct v1", str(self.label_file))
-
-    @override
-    def describe(self) -> dict[str, Any]:
-        return {"ct_file": self.ct_file}
 
     @override
     def ct_path(self, case: str) -> Path:

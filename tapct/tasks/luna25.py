@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import override
 
@@ -42,6 +42,7 @@ class LUNA25(NoduleDataset):
     """
 
     spec = SPEC
+    described = ("source",)
     columns = COLUMNS
 
     def __init__(
@@ -93,10 +94,6 @@ class LUNA25(NoduleDataset):
         if self.source == "scans":
             return super().read_volume(case)
         return read_block(self.ct_path(case), self._metadata_path(case))
-
-    @override
-    def describe(self) -> dict[str, Any]:
-        return {"source": self.source}
 
     def _metadata_path(self, case: str) -> Path:
         return self.root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"

@@ -45,6 +45,7 @@ class RSNA2023(ClassificationDataset):
     """
 
     spec = SPEC
+    described = ("series",)
     # Of the public copy of both tables in the repository gunesevitan/rsna-2023-abdominal-trauma-detection.
     split_pin = SplitPin(
         sha256="eaf3bae303a94f991057e99e74e481dc7f8dcf9d0c5162c759016956a54ec7c4",

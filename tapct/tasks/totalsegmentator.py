@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from typing_extensions import override
@@ -99,6 +99,7 @@ class TotalSegmentator(SegmentationDataset):
     """
 
     spec = SPEC
+    described = ("s1",)
     scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
 
     def __init__(
@@ -123,10 +124,6 @@ class TotalSegmentator(SegmentationDataset):
         if s1 == "sacrum":
             self._masks["vertebrae"] = STRUCTURES["vertebrae"][1:]
             self._masks["sacrum"] = ("sacrum", "vertebrae_S1")
-
-    @override
-    def describe(self) -> dict[str, Any]:
-        return {"s1": self.s1}
 
     @cached_property
     def _files(self) -> Index:

@@ -351,6 +351,11 @@ def folder_of(place, *models, **settings):
             {"more_probe": {"optimizer": {"class": "AdamW", "weight_decay": 0.01, "betas": [0.5, 0.5]}}},
             "optimizer betas is [0.5, 0.5], in the shipped protocol [0.9, 0.999]",
         ),
+        (
+            {"more_probe": {"lr_scheduler": [{"class": "CosineAnnealingLR", "eta_min": 0.1, "T_max": 1000}]}},
+            "lr_scheduler is ['CosineAnnealingLR with eta_min 0.1'], in the shipped protocol",
+        ),
+        ({"more_task": {"options": {"hidden": 1}}}, "option hidden is 1"),
         ({"more_task": {"train_draw": 1}}, "train_draw is 1, in the shipped protocol 0"),
         ({"more_probe": {"learning_rates": [0.1]}}, "learning_rates is 1, in the shipped protocol 3"),
         ({"seeds": 1}, "runs is 1, in the shipped protocol 3"),
