@@ -96,7 +96,7 @@ def test_bad_files_are_named_with_their_case_before_a_run(root, tmp_path):
 def test_an_mri_that_a_split_file_names_is_refused(root, tmp_path):
     amos22.write(root)
     dataset = AMOS22(root, "train", write_split(tmp_path / "mri.csv", train=["amos_0507"]))
-    with pytest.raises(TapctError, match=r"case amos_0507: .*no CT in HU"):
+    with pytest.raises(TapctError, match=r"case amos_0507: .*not a CT in HU"):
         dataset[0]
 
 
