@@ -1,14 +1,27 @@
 """Small encoders and tasks, real in kind, that a test can run in a second."""
 
+import contextlib
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from tapct import vit
-from tapct.encoders import Encoder, EncoderCard, Features
+from tapct.encoders import Encoder, EncoderCard, Features, registry
 from tapct.encoders.tap_ct import TapCT
 from tapct.tasks.quickstart import Quickstart
 from tapct.volumes import LabelMap, Volume
+
+
+@contextlib.contextmanager
+def known_by_name(name: str, path: str) -> Iterator[None]:
+    """Makes an encoder, and no other, known by a name for a while, as a stranger's package would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", lambda group: [EntryPoint(name, path, registry.GROUP)])
+        yield
 
 
 def small_card(**changes) -> EncoderCard:

@@ -25,7 +25,7 @@ from tests.leaderboard.results import record, write
 
 KEY = "0" * 64
 MOUNTS = r"""/dev/sda1 / ext4 rw,relatime 0 0
-mds@o2ib:/work /work lustre rw,localflock 0 0
+mds@o2ib:/scratch /scratch lustre rw,localflock 0 0
 server:/home /home nfs4 rw,vers=4.2,local_lock=none 0 0
 server:/old /home/old nfs rw,vers=3,nolock,local_lock=all 0 0
 /dev/sdb1 /with\040blank xfs rw 0 0
@@ -169,7 +169,7 @@ def test_a_process_that_was_forked_meanwhile_does_not_hold_what_its_parent_let_g
 @pytest.mark.parametrize(
     ("folder", "kind", "option"),
     [
-        ("/work/results", "lustre", "localflock"),
+        ("/scratch/results", "lustre", "localflock"),
         ("/home/me", "nfs4", None),
         ("/home/old/me", "nfs", "local_lock=all"),
         ("/with blank/x", "xfs", None),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tapct.errors import RecordError
 from tapct.records.case import CaseResult, ClassMetric
 from tapct.records.models import model_id
-from tapct.records.record import Record
+from tapct.records.record import Record, Recorded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def _by_class(case: CaseResult) -> dict[str, dict[Any, Any]]:
     }
 
 
-def to_frame(record: Record) -> "pd.DataFrame":
+def to_frame(record: Recorded) -> "pd.DataFrame":
     """Returns the cases of a record for pandas, one row a case, class, seed and protocol.
 
     It has the columns of `COLUMNS`, but for the four numbers by class: `protocol` ("native", "paper"; None where it
@@ -97,7 +97,7 @@ def to_frame(record: Record) -> "pd.DataFrame":
     """
     import pandas as pd  # takes a second
 
-    wide = to_table(record).to_pandas()
+    wide = record.table().to_pandas()
     wide.insert(wide.columns.get_loc("loss"), "protocol", None)
     of_classes = wide["target"].isna() & wide["class"].notna()
     native = wide.assign(dice=wide["dice_native"], nsd=wide["nsd_native"], hd95_mm=wide["hd95_mm_native"])
@@ -129,16 +129,22 @@ def load_results(folder: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from tapct.records.store import read_records
+    from tapct.records.stored import find_records
 
-    found = read_records(folder)
-    if not found.sound:
-        raise RecordError(f"there is no finished record in {folder} ({len(found.unsound)} cannot be used)")
-    if found.unsound:
-        first = next(iter(found.unsound.values()))
-        warnings.warn(f"{len(found.unsound)} records are left out, such as: {first}", stacklevel=2)
-    table = pd.concat([to_frame(record) for record in found.sound.values()], ignore_index=True)
-    table.attrs["left_out"] = {str(path): reason for path, reason in found.unsound.items()}
+    found = find_records(folder)
+    frames, left_out = [], {str(path): reason for path, reason in found.unsound.items()}
+    for path, record in found.sound.items():
+        try:
+            frames.append(to_frame(record))
+        except RecordError as error:
+            left_out[str(path)] = str(error)
+    if not frames:
+        raise RecordError(f"there is no finished record in {folder} ({len(left_out)} cannot be used)")
+    if left_out:
+        first = next(iter(left_out.values()))
+        warnings.warn(f"{len(left_out)} records are left out, such as: {first}", stacklevel=2)
+    table = pd.concat(frames, ignore_index=True)
+    table.attrs["left_out"] = left_out
     return table
 
 

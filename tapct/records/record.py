@@ -222,6 +222,15 @@ class Recorded(Frozen):
             RecordError: If they cannot be read.
         """
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns its cases as a table for pandas, one row a case, class, seed and protocol.
+
+        See `tapct.records.cases.to_frame`.
+        """
+        from tapct.records.cases import to_frame
+
+        return to_frame(self)
+
     def content(self) -> dict[str, Any]:
         """Returns what it says, as JSON has it: what was not said when it was made is left out."""
         found = {"schema_version": self.schema_version, **super().content()}
@@ -297,15 +306,6 @@ class Record(Recorded):
         schema["required"] = [*own, "schema_version", *schema["required"]]
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         return json.dumps(schema, indent=1, sort_keys=True) + "\n"
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Returns its cases as a table for pandas, one row a case, class, seed and protocol.
-
-        See `tapct.records.cases.to_frame`.
-        """
-        from tapct.records.cases import to_frame
-
-        return to_frame(self)
 
     def summaries(self, split: str, metric: ClassMetric) -> list[Summary]:
         """Returns, for each run, the summary of a metric over its cases; empty where the cases have none."""

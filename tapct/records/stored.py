@@ -74,7 +74,7 @@ class StoredRecord(Recorded):
         return table
 
 
-def find_records(results: Path, task: str = "*", *, bar: bool = False) -> RecordsFound[StoredRecord]:
+def find_records(results: str | Path, task: str = "*", *, bar: bool = False) -> RecordsFound[StoredRecord]:
     """Finds the published records of a results folder, as `read_records` does, but reads their cases only when asked.
 
     Args:
@@ -85,7 +85,7 @@ def find_records(results: Path, task: str = "*", *, bar: bool = False) -> Record
     Raises:
         RecordError: If the folder is not there.
     """
-    paths = paths_of(results, task)
+    paths = paths_of(Path(results), task)
     return RecordsFound.of(terminal.track(paths, "records", len(paths)) if bar else paths, read_stored)
 
 

@@ -1,5 +1,6 @@
 """A block of the quickstart's abdomen as plain arrays, and how releases store such: for the generators here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,3 +52,19 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str = "RAS", q
     image.set_sform(image.affine, sform)
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
+
+
+def write_slabs(root: Path, splits: Mapping[str, str]) -> Path:
+    """Writes slabs of the abdomen as cases of the task "quickstart", and their split.csv; returns the root.
+
+    Args:
+        root: The data root.
+        splits: Name of each case, to its split.
+    """
+    for number, case in enumerate(splits):
+        slab = block(40 + 10 * number, slices=8)
+        save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
+        save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
+    rows = [f"{case},p{case},{split}" for case, split in splits.items()]
+    (root / "split.csv").write_text("\n".join(["case,patient,split", *rows]))
+    return root

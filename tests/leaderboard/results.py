@@ -42,8 +42,7 @@ def record(
     cell_size: CellSize | None = None,
 ) -> Record:
     """A record as `eva fit` under the shipped config writes it, for an encoder as good as `ability` (in logits)."""
-    spec, ships = task_class(task).spec, shipped(task)
-    config = ships.settings
+    spec = task_class(task).spec
     adaptor = adaptor or spec.adaptor
     own = asdict(encoder_class(encoder).card) | dict(card or {})
     easy = np.random.default_rng(_seed(task)).normal(size=patients)
@@ -74,22 +73,46 @@ def record(
             "feature_centre_voxel": [1.5, 3.5, 3.5],
             "parameters": own["num_params"],
         },
-        task={
-            "name": task,
-            "version": spec.version,
-            "kind": spec.kind,
-            "metric": spec.metric,
-            "classes": list(spec.classes),
-            "options": config.get("options", {}),
-            "split": f"{task}.csv",
-            "split_sha256": ships.split_sha256,
-            "cases": {"train": 4 * patients, "val": patients // 2, "test": patients},
-            "excluded": {},
-            "batch_size": config["batch_size"],
-            "order_seed": 0,
-        }
-        | dict(more_task or {}),
-        probe={
+        task=_task(task, patients) | dict(more_task or {}),
+        probe=_probe(task, adaptor) | dict(more_probe or {}),
+        cell_size=cell_size,
+        runs_planned=planned or seeds,
+        runs=runs,
+        execution={
+            "written_at": "2026-11-20T12:00:00+00:00",
+            "seconds": {"extract": 600.0, "fit": 300.0, "test": 60.0},
+            "git": {"commit": "0123456789abcdef", "dirty": False},
+            "device": "NVIDIA H100 80GB HBM3",
+        },
+        flags=list(flags),
+    )
+
+
+def _task(task: str, patients: int) -> dict:
+    """What a record says of a shipped task."""
+    spec, ships = task_class(task).spec, shipped(task)
+    config = ships.settings
+    return {
+        "name": task,
+        "version": spec.version,
+        "kind": spec.kind,
+        "metric": spec.metric,
+        "classes": list(spec.classes),
+        "options": config.get("options", {}),
+        "split": f"{task}.csv",
+        "split_sha256": ships.split_sha256,
+        "cases": {"train": 4 * patients, "val": patients // 2, "test": patients},
+        "excluded": {},
+        "batch_size": config["batch_size"],
+        "order_seed": 0,
+    }
+
+
+def _probe(task: str, adaptor: str | None) -> dict:
+    """What a record says of the probe of a shipped config."""
+    spec, config, solved = task_class(task).spec, shipped(task).settings, adaptor not in (None, "abmil")
+    return (
+        {
             "module": f"tapct.probes.{spec.kind}",
             "head": "Conv3d(1, 1)",
             "classes": list(spec.classes),
@@ -110,17 +133,6 @@ def record(
         | ({"nsd_tolerance_mm": 2.0, "start_bias": "prior"} if spec.kind == "segmentation" else {})
         | ({"adaptor": adaptor, "pooling": "mean" if solved else None} if adaptor else {})
         | ({"steps": 0, "learning_rates": None} if solved else {})
-        | dict(more_probe or {}),
-        cell_size=cell_size,
-        runs_planned=planned or seeds,
-        runs=runs,
-        execution={
-            "written_at": "2026-11-20T12:00:00+00:00",
-            "seconds": {"extract": 600.0, "fit": 300.0, "test": 60.0},
-            "git": {"commit": "0123456789abcdef", "dirty": False},
-            "device": "NVIDIA H100 80GB HBM3",
-        },
-        flags=list(flags),
     )
 
 

@@ -7,7 +7,6 @@ import tarfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 import torch
 from eva.core.trainers.functional import run_evaluation_session
 
-from tapct.encoders import registry
 from tapct.encoders.card import Weights
 from tapct.encoders.identity import identity
 from tapct.errors import FeatureError, TaskError, WeightsError
@@ -29,30 +27,22 @@ from tapct.records import read_record
 from tapct.tasks import TaskData
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.rsna2023 import SPEC as RSNA2023
-from tests.data.abdomen import block, save
-from tests.small import Small3D
+from tests.data.abdomen import write_slabs
+from tests.small import Small3D, known_by_name
 
 CASES = {"c0": "train", "c1": "val", "c2": "test"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _encoder_by_name():
-    point = EntryPoint("small-3d", "tests.small:Small3D", registry.GROUP)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", lambda group: [point])
+    with known_by_name("small-3d", "tests.small:Small3D"):
         yield
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Three slabs of the quickstart's abdomen, as the cases of its task, and the features of them."""
-    root = tmp_path_factory.mktemp("data")
-    for number, case in enumerate(CASES):
-        slab = block(40 + 10 * number, slices=8)
-        save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
-        save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
-    rows = [f"{case},p{case},{split}" for case, split in CASES.items()]
-    (root / "split.csv").write_text("\n".join(["case,patient,split", *rows]))
+    root = write_slabs(tmp_path_factory.mktemp("data"), CASES)
     FeatureBank(Small3D("random"), TensorStore(root / "features")).fill(task(root).parts)
     return root
 

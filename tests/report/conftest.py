@@ -1,16 +1,15 @@
 """A small real session of eva, with all that it leaves."""
 
 import shutil
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from eva.core.trainers.functional import run_evaluation_session
 
-from tapct.encoders import registry
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.tasks import TaskData
-from tests.data.abdomen import block, save
+from tests.data.abdomen import write_slabs
+from tests.small import known_by_name
 
 CASES = {"c0": "train", "c1": "val", "c2": "test", "c3": "test", "c4": "test", "c5": "test"}
 
@@ -18,23 +17,14 @@ CASES = {"c0": "train", "c1": "val", "c2": "test", "c3": "test", "c4": "test", "
 @pytest.fixture(scope="package")
 def small_entry_points():
     """Makes the tests' encoder known by name, as a stranger's package would."""
-    point = EntryPoint("small-3d", "tests.small:Small3D", registry.GROUP)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", lambda group: [point])
+    with known_by_name("small-3d", "tests.small:Small3D"):
         yield
 
 
 @pytest.fixture(scope="package")
 def data_root(tmp_path_factory) -> Path:
     """Six slabs of the quickstart's abdomen, as the cases of its task."""
-    root = tmp_path_factory.mktemp("data")
-    for number, case in enumerate(CASES):
-        slab = block(40 + 10 * number, slices=8)
-        save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
-        save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
-    rows = [f"{case},p{case},{split}" for case, split in CASES.items()]
-    (root / "split.csv").write_text("\n".join(["case,patient,split", *rows]))
-    return root
+    return write_slabs(tmp_path_factory.mktemp("data"), CASES)
 
 
 def session(data_root: Path, folder: Path, seed: int = 0) -> Path:

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from tapct.submission.folder import Submission, submit
 from tapct.submission.rules import RULES, expected_metrics
 from tapct.tasks import TaskData, task_class
 from tapct.volumes import Grid, Size
-from tests.data.abdomen import block, save
+from tests.data.abdomen import block, save, write_slabs
+from tests.small import known_by_name
 from tests.submission.made import CLASSIFICATION, ENTRY_POINTS, lie, session
 
 CASES = {"c0": "train", "c1": "test", "c2": "test", "c3": "val"}
@@ -35,21 +35,12 @@ CASES = {"c0": "train", "c1": "test", "c2": "test", "c3": "val"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Four slabs of the quickstart's abdomen, as the cases of its task."""
-    root = tmp_path_factory.mktemp("data")
-    for number, case in enumerate(CASES):
-        slab = block(40 + 10 * number, slices=8)
-        save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
-        save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
-    rows = [f"{case},p{case},{split}" for case, split in CASES.items()]
-    (root / "split.csv").write_text("\n".join(["case,patient,split", *rows]))
-    return root
+    return write_slabs(tmp_path_factory.mktemp("data"), CASES)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _encoder_by_name():
-    point = EntryPoint("small-3d", "tests.small:Small3D", registry.GROUP)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", lambda group: [point])
+    with known_by_name("small-3d", "tests.small:Small3D"):
         yield
 
 
