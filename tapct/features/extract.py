@@ -96,6 +96,45 @@ def fitted_window(encoder: Encoder, shape: Size) -> tuple[int, int, int]:
     return min(fitting, key=math.prod, default=card.window_size)
 
 
+class Tiling(NamedTuple):
+    """How a scan is encoded.
+
+    Attributes:
+        grid: The scan as the encoder sees it, without padding.
+        plan: Its windows; None where the whole image is one.
+    """
+
+    grid: Grid
+    plan: WindowPlan | None
+
+    @classmethod
+    def of(cls, encoder: Encoder, native: Grid, overlap: float, fit_windows: bool) -> "Tiling":
+        """Plans the windows of a scan, which need not have been read.
+
+        Args:
+            encoder: The encoder; it may be deferred.
+            native: The grid of the scan.
+            overlap: As in `extract`.
+            fit_windows: As in `extract`.
+        """
+        card = encoder.card
+        grid = encoder_grid(native, card)
+        window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
+        if window == grid.shape:  # the image is the window: nothing to tile
+            return cls(grid, None)
+        return cls(grid, WindowPlan.of(grid.shape, window, card.feature_stride, overlap))
+
+    @property
+    def window(self) -> Size:
+        """Voxels of each window."""
+        return self.grid.shape if self.plan is None else self.plan.window
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        return 1 if self.plan is None else math.prod(map(len, self.plan.starts))
+
+
 @dataclass
 class _Job:
     """A scan on its way: its padded image, the windows still to come, and what they gave so far."""
@@ -117,13 +156,9 @@ class _Job:
         card, native = encoder.card, scan.grid
         if problem := not_hu(scan.hu[None]):
             raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
-        grid = encoder_grid(native, card)
+        grid, plan = Tiling.of(encoder, native, overlap, fit_windows)
         image = resample_image(scan.hu, native, grid)
-        window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
-        if window == grid.shape:  # the image is the window: nothing to tile
-            return cls(encoder, native, grid, image, None)
-        plan = WindowPlan.of(grid.shape, window, card.feature_stride, overlap)
-        return cls(encoder, native, grid, plan.pad(image, card.pad_hu), plan)
+        return cls(encoder, native, grid, image if plan is None else plan.pad(image, card.pad_hu), plan)
 
     @property
     def origins(self) -> list[tuple[int, int, int]]:

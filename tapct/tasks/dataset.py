@@ -18,7 +18,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.source_code import code_of
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions
-from tapct.volumes import Volume, read_ct
+from tapct.volumes import Grid, Volume, read_ct, read_grid
 from tapct.volumes.perturb import Perturbation
 
 if TYPE_CHECKING:
@@ -114,6 +114,19 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def read_scan(self, case: str) -> Volume:
         """Returns the scan of a case; tasks on crops cut here."""
         return read_ct(self.ct_path(case))
+
+    def scan_grid(self, case: str) -> Grid:
+        """Returns the grid that `scan` gives a case, from headers alone where that can be.
+
+        A task that reads its scans in its own way (`read_scan`) has its scan read here, until it says otherwise. No
+        perturbation changes a grid.
+
+        Raises:
+            TapctError: If it cannot be read.
+        """
+        if type(self).read_scan is CTDataset.read_scan:
+            return read_grid(self.ct_path(case))
+        return self.read_scan(case).grid
 
     @classmethod
     def split_counts(cls) -> tuple[int, int, int]:

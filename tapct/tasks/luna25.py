@@ -8,11 +8,11 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.dataset import Index
-from tapct.tasks.luna25_blocks import read_block
+from tapct.tasks.luna25_blocks import block_grid, read_block
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split
-from tapct.volumes import Volume
+from tapct.volumes import Grid, Volume, read_grid
 
 SPEC = TaskSpec(
     name="luna25",
@@ -94,6 +94,12 @@ class LUNA25(NoduleDataset):
         if self.source == "scans":
             return super().read_volume(case)
         return read_block(self.ct_path(case), self._metadata_path(case))
+
+    @override
+    def volume_grid(self, case: str) -> Grid:
+        if self.source == "scans":
+            return read_grid(self.ct_path(case))
+        return block_grid(self.ct_path(case), self._metadata_path(case))
 
     def _metadata_path(self, case: str) -> Path:
         return self.root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"

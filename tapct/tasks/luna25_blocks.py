@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
-from tapct.volumes import Volume
-from tapct.volumes.orient import lps_to_ras
+from tapct.volumes import Grid, Volume
+from tapct.volumes.orient import lps_to_ras, spl_grid
 from tapct.volumes.read import ct_volume
 
 BLOCK_SHAPE = (64, 128, 128)
@@ -51,6 +51,17 @@ def read_block(image: Path, metadata: Path) -> Volume:
             f"{image} holds {voxels.shape} of {voxels.dtype}; LUNA25's blocks are {BLOCK_SHAPE} numbers (z, y, x)"
         )
     return ct_volume(np.array(voxels), _affine(metadata), str(image))
+
+
+def block_grid(image: Path, metadata: Path) -> Grid:
+    """Returns the grid that `read_block` gives, from the metadata alone: every block is of one shape.
+
+    Raises:
+        VolumeError: If the block is not there, or its metadata is damaged.
+    """
+    if not image.is_file():
+        raise VolumeError(f"{image} does not exist. Unpack the archive again")
+    return spl_grid(BLOCK_SHAPE, _affine(metadata), str(image))
 
 
 def _affine(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import MIN_SLICES
 from tapct.tasks.splits import Split
 from tapct.tasks.tables import read_table
-from tapct.volumes import Grid, Mask, Volume, crop_mm, files_of, read_ct
+from tapct.volumes import Grid, Mask, Volume, crop_grid, crop_mm, files_of, read_ct, read_grid
 from tapct.volumes.plausibility import LEAST_HU
 
 SIZE_MM = 50.0
@@ -157,6 +157,16 @@ class NoduleDataset(ClassificationDataset):
             raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
         crop = crop_mm(ct, self.nodules[case].centre_mm, SIZE_MM, OUTSIDE_HU)
         return replace(crop, hu=np.maximum(crop.hu, np.float32(OUTSIDE_HU)))
+
+    def volume_grid(self, case: str) -> Grid:
+        """Returns the grid of `read_volume`, from headers alone where that can be."""
+        if type(self).read_volume is NoduleDataset.read_volume:
+            return read_grid(self.ct_path(case))
+        return self.read_volume(case).grid
+
+    @override
+    def scan_grid(self, case: str) -> Grid:
+        return crop_grid(self.volume_grid(case), self.nodules[case].centre_mm, SIZE_MM, str(self.ct_path(case)))
 
     @override
     def targets(self, case: str) -> Sequence[int]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tapct.errors import VolumeError
+from tapct.volumes.geometry import Grid
 from tapct.volumes.volume import Volume
 
 
@@ -23,20 +24,46 @@ def crop_mm(ct: Volume, centre_mm: Sequence[float], size_mm: float, pad_hu: floa
     Raises:
         VolumeError: If the centre lies outside the scan.
     """
-    centre = ct.world_to_index(np.array([centre_mm]))[0]
-    if (centre < -0.5).any() or (centre > np.array(ct.shape) - 0.5).any():
-        index = ", ".join(f"{v:.1f}" for v in centre)
-        raise VolumeError(
-            f"{ct.source}: the point (x, y, z) = {tuple(float(v) for v in centre_mm)} mm (RAS) lies outside the scan, "
-            f"at voxel (z, y, x) = ({index}) of {ct.shape}. Do the point and the scan belong together?"
-        )
-    # Rounded twice: half a voxel must not turn on the last digit of a tilted affine.
-    size = np.maximum(1, np.rint((size_mm / np.array(ct.spacing_mm)).round(6))).astype(int)
-    first = np.rint(centre - (size - 1) / 2).astype(int)
+    first, size = _box(ct.grid, centre_mm, size_mm, ct.source)
     low, high = np.maximum(first, 0), np.minimum(first + size, ct.shape)
     cube = np.full(size, pad_hu, dtype=np.float32)
     inside = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
     cube[inside] = ct.hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    affine = ct.affine.copy()
-    affine[:3, 3] = ct.index_to_world(first[None])[0]
-    return Volume(cube, affine, ct.source, ct.notes)
+    return Volume(cube, _moved(ct.grid, first), ct.source, ct.notes)
+
+
+def crop_grid(scan: Grid, centre_mm: Sequence[float], size_mm: float, source: str) -> Grid:
+    """Returns the grid of the cube that `crop_mm` cuts out of a scan on this grid.
+
+    Args:
+        scan: The grid of the scan.
+        centre_mm: As in `crop_mm`.
+        size_mm: As in `crop_mm`.
+        source: Of the scan, for the error.
+
+    Raises:
+        VolumeError: If the centre lies outside the scan.
+    """
+    first, size = _box(scan, centre_mm, size_mm, source)
+    return Grid.of(size.tolist(), _moved(scan, first))
+
+
+def _box(scan: Grid, centre_mm: Sequence[float], size_mm: float, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first voxel (z, y, x) of the cube, which may lie outside the scan, and its voxels."""
+    offset = np.asarray(centre_mm, dtype=np.float64) - scan.affine[:3, 3]
+    centre = np.linalg.solve(scan.affine[:3, :3], offset)
+    if (centre < -0.5).any() or (centre > np.array(scan.shape) - 0.5).any():
+        index = ", ".join(f"{v:.1f}" for v in centre)
+        raise VolumeError(
+            f"{source}: the point (x, y, z) = {tuple(float(v) for v in centre_mm)} mm (RAS) lies outside the scan, "
+            f"at voxel (z, y, x) = ({index}) of {tuple(scan.shape)}. Do the point and the scan belong together?"
+        )
+    # Rounded twice: half a voxel must not turn on the last digit of a tilted affine.
+    size = np.maximum(1, np.rint((size_mm / np.array(scan.spacing_mm)).round(6))).astype(int)
+    return np.rint(centre - (size - 1) / 2).astype(int), size
+
+
+def _moved(scan: Grid, first: np.ndarray) -> np.ndarray:
+    affine = scan.affine.copy()
+    affine[:3, 3] = first.astype(np.float64) @ scan.affine[:3, :3].T + scan.affine[:3, 3]
+    return affine

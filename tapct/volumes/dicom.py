@@ -44,7 +44,7 @@ def load_dicom(folder: Path) -> Stored:
         VolumeError: There is no DICOM file, a modality other than CT, more than one scan, a localizer, a missing,
             doubled or shifted slice, or a file that cannot be read or decoded.
     """
-    slices = one_stack([slice_of(path, header) for path, header in ct_headers(folder, TAGS).items()], folder)
+    slices = _stack(folder)
     affine = stack_affine(slices, folder)
     check_memory(folder, (len(slices), *slices[0].size), np.float32().itemsize)  # `to_spl` may copy
     hu = np.empty((len(slices), *slices[0].size), dtype=np.float32)
@@ -56,6 +56,16 @@ def load_dicom(folder: Path) -> Stored:
     for note in notes:
         _say(f"{folder}: {note}")
     return Stored(hu, affine, notes)
+
+
+def dicom_grid(folder: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Reads only the headers: the shape in axis order (slice, row, column), and the affine as from `load_dicom`."""
+    slices = _stack(folder)
+    return (len(slices), *slices[0].size), stack_affine(slices, folder)
+
+
+def _stack(folder: Path) -> list[Slice]:
+    return one_stack([slice_of(path, header) for path, header in ct_headers(folder, TAGS).items()], folder)
 
 
 @cache

@@ -45,6 +45,12 @@ def load_metaimage(path: Path) -> Stored:
     return Stored(as_3d(_voxels(header), str(path)), _affine(header))
 
 
+def metaimage_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Reads only the header: the shape in axis order (x, y, z), and the affine as from `load_metaimage`."""
+    header = Header.read(path)
+    return header.shape, _affine(header)
+
+
 def data_files(path: Path) -> list[Path]:
     """Returns the files of voxels that a header names, in the order of the slices; they need not be there.
 

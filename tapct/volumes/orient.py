@@ -1,11 +1,13 @@
 """Brings an array in any axis order to (z, y, x) growing towards Superior, Posterior, Left."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from nibabel import orientations
 
 from tapct.errors import VolumeError
+from tapct.volumes.geometry import Grid
 
 
 class Stored(NamedTuple):
@@ -55,14 +57,24 @@ def as_3d(array: np.ndarray, source: str) -> np.ndarray:
     Raises:
         VolumeError: It is an image in two dimensions, or a series in time.
     """
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != 3:
+    return array.reshape(shape_3d(array.shape, source), copy=False)
+
+
+def shape_3d(shape: Sequence[int], source: str) -> tuple[int, int, int]:
+    """Returns the shape that `as_3d` gives an array of this one.
+
+    Raises:
+        VolumeError: As `as_3d`.
+    """
+    sizes = tuple(int(size) for size in shape)
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes = sizes[:-1]
+    if len(sizes) != 3:
         raise VolumeError(
-            f"{source} is {array.ndim}-D (shape {array.shape}); a scan or a mask is 3-D. "
+            f"{source} is {len(sizes)}-D (shape {sizes}); a scan or a mask is 3-D. "
             "If it holds several volumes, save the one you need to its own file."
         )
-    return array
+    return sizes[0], sizes[1], sizes[2]
 
 
 def to_spl(array: np.ndarray, affine_ras: np.ndarray, source: str = "the volume") -> tuple[np.ndarray, np.ndarray]:
@@ -81,11 +93,27 @@ def to_spl(array: np.ndarray, affine_ras: np.ndarray, source: str = "the volume"
     Raises:
         VolumeError: The affine is degenerate: not finite, or its axes do not span space.
     """
+    turned, affine = _turned(array, affine_ras, source)
+    return np.ascontiguousarray(turned), affine
+
+
+def spl_grid(shape: tuple[int, int, int], affine_ras: np.ndarray, source: str) -> Grid:
+    """Returns the grid that `to_spl` gives an array of this shape, which need not be there.
+
+    Raises:
+        VolumeError: As `to_spl`.
+    """
+    turned, affine = _turned(np.broadcast_to(np.uint8(0), shape), affine_ras, source)
+    return Grid.of(turned.shape, affine)
+
+
+def _turned(array: np.ndarray, affine_ras: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a view of an array with its axes along (S, P, L), and its affine."""
     affine = np.asarray(affine_ras, dtype=np.float64)
     _check_affine(affine, source)
     transform = orientations.ornt_transform(orientations.io_orientation(affine), _SPL)
     turned = affine @ orientations.inv_ornt_aff(transform, array.shape)
-    return np.ascontiguousarray(orientations.apply_orientation(array, transform)), turned
+    return orientations.apply_orientation(array, transform), turned
 
 
 def _check_affine(affine: np.ndarray, source: str) -> None:

@@ -4,17 +4,20 @@ A file that could change a result without an error is refused: values that canno
 whole numbers, headers that do not say where the patient is, labels on another grid than their scan.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydicom.misc import is_dicom
 
 from tapct.errors import VolumeError
-from tapct.volumes.dicom import load_dicom
+from tapct.volumes.dicom import dicom_grid, load_dicom
 from tapct.volumes.dicom_files import SLICE_SUFFIXES, series_files
-from tapct.volumes.metaimage import data_files, load_metaimage
+from tapct.volumes.geometry import Grid
+from tapct.volumes.metaimage import data_files, load_metaimage, metaimage_grid
 from tapct.volumes.nifti import load_nifti, nifti_grid
-from tapct.volumes.orient import Stored, to_spl
+from tapct.volumes.orient import shape_3d, spl_grid, to_spl
 from tapct.volumes.plausibility import implausible_hu, raise_padding
 from tapct.volumes.sizes import memory_errors
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
@@ -28,6 +31,8 @@ COARSEST_STEP = 0.01
 no labels would pass by chance, and a label map that was interpolated has thousands."""
 _FLOAT32 = 4 * float(np.finfo(np.float32).eps)
 """Relative rounding of a slope and an intercept that are stored in float32."""
+
+_Read = TypeVar("_Read")
 
 
 def read_ct(path: str | Path) -> Volume:
@@ -45,13 +50,35 @@ def read_ct(path: str | Path) -> Volume:
     """
     path = Path(path)
     with memory_errors(path):
-        stored = _load(path)
-        if stored.affine is None:
-            raise VolumeError(
-                f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
-                "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
-            )
-        return ct_volume(stored.array, stored.affine, str(path), stored.notes)
+        stored = _by_format(path, load_dicom, load_nifti, load_metaimage)
+        return ct_volume(stored.array, _placed(stored.affine, path), str(path), stored.notes)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Reads where the voxels of a scan lie, from headers alone: what is in the voxels is not looked at.
+
+    Args:
+        path: As `read_ct` takes it.
+
+    Returns:
+        The grid that `read_ct` gives.
+
+    Raises:
+        VolumeError: The path is missing or of another type, or its header is damaged or does not place the scan in the
+            patient.
+    """
+    path = Path(path)
+    shape, affine = _by_format(path, dicom_grid, nifti_grid, metaimage_grid)
+    return spl_grid(shape_3d(shape, str(path)), _placed(affine, path), str(path))
+
+
+def _placed(affine: np.ndarray | None, path: Path) -> np.ndarray:
+    if affine is None:
+        raise VolumeError(
+            f"{path} has neither an sform nor a qform, so left, front and head are unknown. Convert the scan "
+            "again from its DICOM files (for example with dcm2niix), or write the right affine into it."
+        )
+    return affine
 
 
 def ct_volume(stored: np.ndarray, affine_ras: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
@@ -101,7 +128,7 @@ def read_labels(path: str | Path, reference: Volume | None = None) -> LabelMap:
             "first (for example with dcmqi's segimage2itkimage)."
         )
     with memory_errors(path):
-        stored = _load(path)
+        stored = _by_format(path, load_dicom, load_nifti, load_metaimage)
         affine = stored.affine
         if affine is None:
             affine = _borrowed_affine(path, stored.array.shape, reference)
@@ -136,17 +163,19 @@ def files_of(path: str | Path) -> list[Path]:
     return [path]
 
 
-def _load(path: Path) -> Stored:
-    """The voxels in the file's own axis order, by what the path is."""
+def _by_format(
+    path: Path, dicom: Callable[[Path], _Read], nifti: Callable[[Path], _Read], metaimage: Callable[[Path], _Read]
+) -> _Read:
+    """What the reader of the path's format gives."""
     if not path.exists():
         raise VolumeError(f"{path} does not exist. Check the path, and that links do not point to nowhere.")
     name = path.name.lower()
     if (folder := _series_folder(path)) is not None:
-        return load_dicom(folder)
+        return dicom(folder)
     if name.endswith(_NIFTI):
-        return load_nifti(path)
+        return nifti(path)
     if name.endswith(_METAIMAGE):
-        return load_metaimage(path)
+        return metaimage(path)
     if name.endswith(_PAIR):
         raise VolumeError(
             f"{path} is half of a pair .hdr and .img. Save the pair as one file, for example with nibabel.save("
