@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import nn
 
+from tapct.encoders import options as options_lib
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
@@ -33,7 +34,16 @@ class Features(NamedTuple):
     cls: torch.Tensor | None
 
 
-class Encoder(nn.Module, abc.ABC):
+class _NotesArguments(abc.ABCMeta):
+    """Keeps the arguments of an encoder's constructor: a class may keep an option by another name, or not at all."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        encoder = super().__call__(*args, **kwargs)
+        object.__setattr__(encoder, "_given", options_lib.arguments_of(encoder, args, kwargs))
+        return encoder
+
+
+class Encoder(nn.Module, metaclass=_NotesArguments):
     """Base class of every encoder: a card, a network, and the way from HU to features.
 
     A new encoder sets `card` and implements `build` and `_encode`. `axes` says how its network wants the
@@ -96,6 +106,18 @@ class Encoder(nn.Module, abc.ABC):
         self._deferred = deferred
         if not deferred:
             self.materialise()
+
+    _given: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was set to otherwise than its class is, by name: the card's, `precision`, its constructor's own."""
+        return options_lib.set_options(self, self._given)
+
+    @property
+    def full_name(self) -> str:
+        """What it is called in tables and on pictures: the card's name, and what was set."""
+        return options_lib.full_name(self.card.display_name, self.options)
 
     @property
     def weights_source(self) -> str | Path:
@@ -279,6 +301,13 @@ class Encoder(nn.Module, abc.ABC):
             name = f"{type(self).__module__}.{type(self).__qualname__}"
             return {"class": name, "code_sha256": None, "settings": {"cannot be told": str(error)}}
         return {key: who[key] for key in ("class", "code_sha256", "settings")}
+
+    def describe_options(self) -> dict[str, Any]:
+        """Returns its `options` as a record holds them: of a file or a buffer the hash, as its settings have it."""
+        options = self.options
+        odd = [key for key, value in options.items() if not options_lib.is_spellable(value)]
+        settings = self._recorded_identity()["settings"] if odd else {}
+        return options | {key: settings.get(key, "cannot be told") for key in odd}
 
 
 def not_hu(blocks: torch.Tensor) -> str | None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from tapct.content_hashes import ContentHashes
 from tapct.encoders import weights as weights_lib
+from tapct.encoders.card import EncoderCard
 from tapct.errors import EncoderError
 from tapct.source_code import code_of
 
@@ -36,7 +37,10 @@ HARNESS = "tapct.encoders.base"
 
 _INTERNALS = frozenset(vars(nn.Module()))
 _ELSEWHERE = frozenset(
-    {"card", "precision", "weights_source", "_weights_source", "awaits_weights", "_deferred", "_of_build"}
+    {
+        *("card", "precision", "weights_source", "_weights_source", "awaits_weights", "_deferred", "_of_build"),
+        *("options", "full_name", "_given"),
+    }
 )
 """Attributes of an encoder that stand elsewhere in its identity, or are none of its settings."""
 _LIBRARIES = ("torch", "builtins", "abc", "typing")
@@ -110,6 +114,9 @@ class _Settings:
         name = encoder.card.name
         self.values = self._of_classes(type(encoder), name)
         self.values |= self._of_module(encoder, name, _ELSEWHERE | {"network"} | encoder.set_while_building)
+        # A class may keep an option under another name or not at all, and do something else for it.
+        own = {key: value for key, value in encoder.options.items() if key not in (*EncoderCard.OPTIONS, "precision")}
+        self.values = {key: self.plain(value, f"{name}.{key}") for key, value in own.items()} | self.values
 
     def _of_classes(self, cls: type, name: str) -> dict[str, Any]:
         """Returns what the classes hold: it may have been set after their source was read.

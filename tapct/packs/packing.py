@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tapct import terminal
 from tapct.encoders import Encoder, load_encoder
+from tapct.encoders.options import parse_options, with_precision
 from tapct.errors import FeatureError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.store import Entry
@@ -47,13 +48,9 @@ def bank_of(model: dict[str, Any], store: Path, device: str) -> FeatureBank:
         store: The feature folder.
         device: Where the run was, which decides the precision: "cpu" or "cuda".
     """
-    encoder = load_encoder(
-        model["encoder"],
-        model.get("weights"),
-        precision=model.get("precision", "auto"),
-        deferred=True,
-        **(model.get("encoder_options") or {}),
-    )
+    options = parse_options(model["encoder"], model.get("encoder_options"))
+    asked = with_precision(options, model.get("precision", "auto"))
+    encoder = load_encoder(model["encoder"], model.get("weights"), deferred=True, **asked)
     return FeatureBank(
         encoder,
         TensorStore(store),

@@ -12,6 +12,7 @@ from torch import nn, optim
 
 from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
+from tapct.encoders.options import parse_options, with_precision
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, TensorStore
 from tapct.files import features_folder
@@ -41,7 +42,7 @@ class Probe(module.ModelModule):
         encoder: str | Encoder,
         weights: str | None = None,
         precision: Precision = "auto",
-        encoder_options: dict[str, Any] | None = None,
+        encoder_options: dict[str, Any] | str | None = None,
         window_overlap: float = 0.0,
         fit_windows: bool = False,
         optimizer: OptimizerCallable = optim.AdamW,
@@ -66,7 +67,8 @@ class Probe(module.ModelModule):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
+            encoder_options: Settings of the card or of the encoder's constructor to change, such as
+                {in_plane_size: 512}, or as text: "in_plane_size=512+precision=fp32".
             window_overlap: Share of overlap between windows, in [0, 1).
             fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
             optimizer: Of the head.
@@ -213,14 +215,15 @@ class Probe(module.ModelModule):
 
 
 def _loaded(
-    encoder: str | Encoder, weights: str | None, precision: Precision, options: dict[str, Any] | None
+    encoder: str | Encoder, weights: str | None, precision: Precision, options: dict[str, Any] | str | None
 ) -> Encoder:
     """Returns an encoder by name, or the one that was given with its settings."""
     if not telemetry.is_off():
         logger.warning(f"Set {telemetry.VARIABLE}=1 before starting eva: it imports onnxruntime, which phones home.")
     if isinstance(encoder, str):
         # Deferred: with every feature in the store, the network is never needed.
-        return load_encoder(encoder, weights, precision=precision, deferred=True, **(options or {}))
+        asked = with_precision(parse_options(encoder, options), precision)
+        return load_encoder(encoder, weights, deferred=True, **asked)
     if weights is not None or options or precision != "auto":
         raise EncoderError(
             "an encoder given by class_path takes its weights, precision and options in its own init_args"

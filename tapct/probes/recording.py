@@ -178,7 +178,9 @@ def encoder_record(encoder: Encoder, description: dict[str, Any]) -> EncoderReco
         RecordError: If a record cannot hold it.
     """
     about = without_folders(description) | {"weights": base_name(description["weights"])}
-    return checked(EncoderRecord, {"card": asdict(encoder.card), **about}, encoder.card.name)
+    # Features may be of an earlier run, which asked for the same in other words.
+    asked = {"precision": encoder.precision, "options": without_folders(encoder.describe_options())}
+    return checked(EncoderRecord, {"card": asdict(encoder.card), **about, **asked}, encoder.card.name)
 
 
 def training_settings(trainer: pl.Trainer) -> dict[str, Any]:

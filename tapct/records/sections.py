@@ -86,6 +86,8 @@ class EncoderRecord(Frozen):
         precision_used: As computed.
         parameters: Parameters of the frozen encoder, counted.
         feature_centre_voxel: Voxel (z, y, x) of a window at which its first feature lies.
+        options: What was set otherwise than the encoder has it by itself: of its card, `precision`, of its constructor.
+            None in records of before it was kept.
         identity: Class, source and settings; None in records of before it was kept.
     """
 
@@ -99,6 +101,7 @@ class EncoderRecord(Frozen):
     precision_used: Name | None = None
     parameters: Count | None = None
     feature_centre_voxel: tuple[Number, Number, Number] | None = None
+    options: Settings | None = None
     identity: IdentityRecord | None = None
 
     @property

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,7 @@ from tapct.sweep.cell import (
 )
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
-from tapct.sweep.variants import encoder_of, variants
+from tapct.sweep.variants import encoder_of, parts_of, variants
 
 WATCH_S = 5.0
 
@@ -39,7 +39,8 @@ class Sweep:
     """What was asked for.
 
     Attributes:
-        encoders: Names by comma, or "all"; `@random` behind one is that encoder with random weights.
+        encoders: Names by comma, or "all"; `@random` behind one is that encoder with random weights, and
+            `+in_plane_size=512` with that option; where none is named, those of the variable ENCODER_OPTIONS.
         tasks: Names by comma, or "all": every one but the quickstart.
         weights: One value for all, or ENCODER=VALUE by comma; None is the variable ENCODER_WEIGHTS, else the config's.
         results: Folder of the results.
@@ -95,6 +96,7 @@ class Sweep:
             fractions=self.fractions,
             draws=self.draws,
             perturbations=self.perturbations,
+            options=os.environ.get("ENCODER_OPTIONS"),
         )
         names = list(dict.fromkeys(variant.encoder for variant in varied))
         weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), names)
@@ -116,7 +118,7 @@ class Sweep:
     def _variables(self, weights: str | None) -> dict[str, str]:
         own = {"ENCODER_WEIGHTS": weights, "MAX_STEPS": self.max_steps, "N_RUNS": self.runs}
         asked: Mapping[str, object] = {**own, "ACCELERATOR": self.accelerator}
-        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS", "ADAPTOR"}
+        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "ADAPTOR"}
         found = {name: os.environ[name] for name in kept if name in os.environ}
         found |= {name: absolute(found[name]) for name in ("DATA_ROOT", "SPLIT_FILE") if name in found}
         return found | {name: str(value) for name, value in asked.items() if value is not None}
@@ -351,11 +353,18 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     labels = list(dict.fromkeys(path.name for path in there))
     found_tasks = list(dict.fromkeys(path.parent.name for path in there))
     known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
-    known = dict.fromkeys(list_encoders(), False) | dict.fromkeys((encoder_of(label) for label in labels), False)
-    asked = choose("encoder", encoders or "all", known | dict.fromkeys(labels, True))
-    # The name of an encoder means its variants too.
-    chosen = dict.fromkeys(label for name in asked for label in (name, *labels) if name in (label, encoder_of(label)))
+    known = dict.fromkeys([*list_encoders(), *map(encoder_of, labels)])
+    asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
+    # The name of an encoder means its variants too, and so does any part of a label.
+    chosen = dict.fromkeys(label for name in asked for label in (name, *labels) if parts_of(name) <= parts_of(label))
     return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
+
+
+def _labels(encoders: str, known: Collection[str]) -> list[str]:
+    """Returns what was asked for, of encoders that there are."""
+    names = [name.strip() for name in encoders.split(",") if name.strip()]
+    choose("encoder", ",".join(map(encoder_of, names)), dict.fromkeys(known, True))
+    return list(dict.fromkeys(names))
 
 
 def _estimates(orders: Sequence[Order], states: Sequence[State], results: Path) -> dict[str, float | None]:

@@ -27,7 +27,10 @@ COLOURS: dict[Status, str] = {
 WORDS: dict[Status, str] = {"missing": "to do"}
 """How a status is shown where it is not shown as itself."""
 
-BUDGET = ("trainer.init_args.max_steps", "trainer.init_args.n_runs", "model.init_args.adaptor")
+BUDGET = (
+    *("trainer.init_args.max_steps", "trainer.init_args.n_runs"),
+    *("model.init_args.adaptor", "model.init_args.encoder_options"),
+)
 """Settings that a time depends on: cells that differ in one say nothing of each other."""
 
 

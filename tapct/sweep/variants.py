@@ -1,7 +1,8 @@
-"""What a sweep varies beside encoder and task: random weights, adaptor, a share of the training patients, perturbation.
+"""What a sweep varies beside encoder and task: random weights, options of the encoder, adaptor, patients, perturbation.
 
 Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
-is varied behind it: `curia`, `curia@random`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
+is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
+`curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
 """
 
 import sys
@@ -9,10 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tapct.encoders import encoder_class
+from tapct.encoders.options import RANDOM, Spec, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import SweepError, choose
 
 _RANDOM = "@random"
+_ALL = "all"
+
+_OURS = frozenset({"adaptor", "bag", "fraction", "draw", "perturbation"})
+"""What stands in a label before an equals sign and is no option of an encoder."""
+
+LONGEST_LABEL = 255
+"""Bytes that file systems take in the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +47,28 @@ def variants(
     fractions: Sequence[float] = (),
     draws: int = 1,
     perturbations: str | None = None,
+    options: str | None = None,
 ) -> list[Variant]:
     """Returns what was asked for, each once, the plain ones first.
 
     Encoders and adaptors cross; shares and perturbations are each of every such pair, but not of one another.
 
     Args:
-        encoders: Names by comma, each with `@random` behind it for random weights; `all` or `all@random`.
+        encoders: Names by comma, each with `@random` behind it for random weights, and options of the encoder
+            (`tap-b-3d+in_plane_size=512`); `all` is every one that can have what stands behind it.
         known: The encoders that exist.
         adaptors: Names of adaptors (see `tapct.sweep.adaptors`); None is the task's own, which has no label.
         fractions: Shares of the training patients; 1 is all of them. Empty is 1.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all"; each beside the unperturbed cell.
+        options: Those of the encoders that name none.
 
     Raises:
-        SweepError: If a name does not exist, or a number cannot be.
+        SweepError: If a name or an option does not exist, a value cannot be, or a label is too long for a folder.
     """
     base = [
         one if adaptor is None else _with(one, f"+adaptor={_in_a_label(adaptor)}", {"ADAPTOR": adaptor})
-        for one in (_of_encoder(name, known) for name in _names(encoders, known))
+        for one in _of_encoders(encoders, known, options)
         for adaptor in adaptors
     ]
     wrong = [share for share in fractions if not 0 < share <= 1]
@@ -71,7 +83,18 @@ def variants(
             asked += [_with(one, f"+fraction={share:g}+draw={draw}", varied) for one in base]
     for name in _perturbations(perturbations):
         asked += [_with(one, f"+perturbation={name}", {"PERTURBATION": name}) for one in base]
+    for one in asked:
+        if (length := len(one.label.encode())) > LONGEST_LABEL:
+            raise SweepError(
+                f"{one.label}: the name of this cell has {length} bytes, and folders take {LONGEST_LABEL}. Register "
+                "the encoder with its options under a name of its own (docs/add-an-encoder.md)"
+            )
     return list({one.label: one for one in asked}.values())
+
+
+def parts_of(label: str) -> frozenset[str]:
+    """Returns what a label, or a name on the command line, consists of: the encoder, and each thing that is varied."""
+    return frozenset(filter(None, label.replace("@", "+@").split("+")))
 
 
 def encoder_of(label: str) -> str:
@@ -79,32 +102,70 @@ def encoder_of(label: str) -> str:
     return label.partition("@")[0].partition("+")[0]
 
 
-def _names(encoders: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in encoders.split(",") if name.strip()]
+def _of_encoders(asked: str, known: Sequence[str], options: str | None) -> list[Variant]:
+    names = [name.strip() for name in asked.split(",") if name.strip()]
     if not names:
         raise SweepError("name at least one encoder, or all")
-    everything = {"all": lambda: known, f"all{_RANDOM}": lambda: [k + _RANDOM for k in known if _can_be_random(k)]}
-    return [full for name in names for full in (everything[name]() if name in everything else [name])]
+    try:
+        specs = [spec._replace(options=spec.options or options or "") for spec in map(parse_spec, names)]
+    except EncoderError as error:
+        raise SweepError(str(error)) from error
+    return [
+        one for spec in specs for one in (_of_all(spec, known) if spec.encoder == _ALL else [_of_encoder(spec, known)])
+    ]
 
 
-def _of_encoder(name: str, known: Sequence[str]) -> Variant:
-    encoder, at, weights = name.partition("@")
-    if at and weights != "random":
-        raise SweepError(f"'{name}': only @random may stand behind an encoder; give a weights file with --weights")
+def _of_all(spec: Spec, known: Sequence[str]) -> list[Variant]:
+    """Returns what "all" means: the encoders that can have what stands behind it; the others are left out, and said."""
+    found = []
+    for encoder in known:
+        try:
+            if spec.random and not _has_weights(encoder):
+                continue
+            if spec.options:
+                _require_its_own(encoder, spec.options)
+            found.append(_of_encoder(spec._replace(encoder=encoder), known))
+        except (EncoderError, SweepError) as error:
+            print(f"left out: {spec.behind(encoder)}: {error}", file=sys.stderr)
+    if not found:
+        raise SweepError(f"no encoder can be had as {spec.behind(_ALL)}")
+    return found
+
+
+def _require_its_own(encoder: str, options: str) -> None:
+    """Refuses an option of the card that an encoder has nothing of, such as a size of slices that it does not resize.
+
+    By its name it may be set all the same.
+    """
+    card = encoder_class(encoder).card
+    for name in (part.partition("=")[0] for part in options.split("+")):
+        if name in card.OPTIONS and getattr(card, name) is None:
+            raise EncoderError(f"its card has no {name}; name the encoder itself to set it")
+
+
+def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
+    encoder = spec.encoder
     if encoder not in known:
         raise SweepError(f"there is no encoder '{encoder}'. {nearest(encoder, known)}")
-    if at and not _has_weights(encoder):
-        raise SweepError(f"'{name}': {encoder} has no weights that could be random; leave @random out")
-    return Variant(name, encoder, {"ENCODER_WEIGHTS": "random"} if at else {})
-
-
-def _can_be_random(encoder: str) -> bool:
-    """Returns whether "all" has random weights of an encoder; one that cannot be imported is left out, and said."""
+    if spec.random and not _has_weights(encoder):
+        raise SweepError(f"'{encoder}{_RANDOM}': {encoder} has no weights that could be random; leave @random out")
+    one = (
+        Variant(f"{encoder}{_RANDOM}", encoder, {"ENCODER_WEIGHTS": RANDOM})
+        if spec.random
+        else Variant(encoder, encoder)
+    )
+    if not spec.options:
+        return one
     try:
-        return _has_weights(encoder)
+        options = parse_options(encoder, spec.options)
+        text = spell_options(options)
+        if clash := sorted(_OURS & options.keys()):
+            raise EncoderError(f"its option '{clash[0]}' has a name that cells have for something else: rename it")
     except EncoderError as error:
-        print(f"left out: {encoder}{_RANDOM}: {error}", file=sys.stderr)
-        return False
+        raise SweepError(str(error)) from error
+    if dropped := sorted({part.partition("=")[0] for part in spec.options.split("+")} - options.keys()):
+        print(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name", file=sys.stderr)
+    return _with(one, f"+{text}", {"ENCODER_OPTIONS": text}) if text else one
 
 
 def _has_weights(encoder: str) -> bool:
