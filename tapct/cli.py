@@ -22,15 +22,23 @@ from tapct.submission import commands as submission_commands
 from tapct.viz import commands as viz_commands
 
 
-def list_(what: Literal["encoders", "tasks"]) -> int:
+def list_(what: Literal["encoders", "tasks", "suites"], name: str | None = None) -> int:
     """Lists what there is.
 
     Args:
-        what: Encoders or tasks.
+        what: Encoders, tasks or suites.
+        name: Name or path of a suite: lists its cells, and what its source does not say.
 
     Returns:
         The exit status.
     """
+    if name is not None and what != "suites":
+        raise TapctError(f"tapct list {what} takes no name, such as '{name}'")
+    if what == "suites":
+        from tapct.sweep import suite_tables
+
+        terminal.output().print(suite_tables.all_suites() if name is None else suite_tables.one_suite(name))
+        return 0
     if what == "tasks":
         terminal.output().print(_tasks())
         return 0
@@ -86,8 +94,9 @@ def doctor(
 
 
 def run(
-    encoders: str,
-    tasks: str,
+    encoders: str | None = None,
+    tasks: str | None = None,
+    suite: str | None = None,
     weights: str | None = None,
     results: str | None = None,
     launcher: Literal["local", "slurm"] = "local",
@@ -114,8 +123,9 @@ def run(
     """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
 
     Args:
-        encoders: Names by comma, or "all"; "curia@random" is curia with random weights.
-        tasks: Names by comma, or "all": every one but the quickstart.
+        encoders: Names by comma, or "all"; "curia@random" is curia with random weights. Beside --suite: those of it.
+        tasks: Names by comma, or "all": every one but the quickstart. Beside --suite: those of it.
+        suite: Cells that a file names: one of `tapct list suites`, such as paper-table-3, or the path of a YAML file.
         weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
         launcher: Processes on this machine, or jobs of a Slurm cluster.
@@ -148,6 +158,7 @@ def run(
     sweep = commands.Sweep(
         encoders=encoders,
         tasks=tasks,
+        suite=suite,
         weights=weights,
         results=results,
         configs=configs,
@@ -196,15 +207,18 @@ def leaderboard(results: list[str], out: str, suite: str | None = None, strict: 
     Args:
         results: Folders of results.
         out: Folder to write to.
-        suite: Tasks that mean ranks are over, names by comma; by default the shipped ones that half of the models have.
+        suite: Tasks that mean ranks are over, by comma; a suite's name or path stands for its tasks. By default the
+            shipped ones that half of the models have.
         strict: End with status 1 where anything was left out.
 
     Returns:
         The exit status.
     """
     from tapct.leaderboard import site
+    from tapct.sweep import suites
+    from tapct.tasks import list_tasks
 
-    names = [name.strip() for name in (suite or "").split(",") if name.strip()]
+    names = suites.tasks_of(suite or "", [task for task in list_tasks() if task != "quickstart"])
     return site.build([Path(folder) for folder in results], Path(out), suite=names, strict=strict)
 
 
@@ -294,6 +308,9 @@ COMMANDS: Commands = {
 SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weights": "-w", "out": "-o"}
 """Options with a second name; they are named, not placed, even where they must be given."""
 
+PLACED = ("name",)
+"""Options that may be left out, and are placed, not named."""
+
 
 def main() -> None:
     """Runs the command; the exit status is 0 if all is well, 1 if not, 2 for a wrong command line."""
@@ -326,7 +343,11 @@ def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> No
 
 def _is_special(command: Callable[..., int], option: str) -> bool:
     """Returns whether jsonargparse would spell it otherwise: a flag with a value, a word with an underscore."""
-    return option in SHORT or "_" in option or get_type_hints(command)[option] in (bool, list[str], list[str] | None)
+    return (
+        option in (*SHORT, *PLACED)
+        or "_" in option
+        or get_type_hints(command)[option] in (bool, list[str], list[str] | None)
+    )
 
 
 def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int], option: str) -> None:
@@ -334,7 +355,9 @@ def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int]
     texts = {p.arg_name: p.description for p in docstring_parser.parse(command.__doc__ or "").params}
     names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
     settings: dict[str, Any] = {"help": texts[option]}
-    if kind == list[str]:
+    if option in PLACED:
+        names, settings["nargs"] = [option], "?"
+    elif kind == list[str]:
         names, settings["nargs"] = [option], "+"
     elif kind is bool:
         settings["action"] = "store_true"

@@ -1,7 +1,17 @@
 """Probes: what is trained on frozen features, as eva modules, and the trainer with the protocol's defaults."""
 
-from tapct.probes.classification import ClassificationProbe
-from tapct.probes.segmentation import SegmentationProbe
-from tapct.probes.trainer import Trainer
+from typing import TYPE_CHECKING
+
+from tapct import lazy
+
+if TYPE_CHECKING:
+    from tapct.probes.classification import ClassificationProbe
+    from tapct.probes.segmentation import SegmentationProbe
+    from tapct.probes.trainer import Trainer
 
 __all__ = ["ClassificationProbe", "SegmentationProbe", "Trainer"]
+
+# They import eva, which takes seconds; adaptors are named without.
+__getattr__ = lazy.names(
+    __name__, __all__, *(f"{__name__}.{module}" for module in ("classification", "segmentation", "trainer"))
+)

@@ -30,6 +30,9 @@ WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
+SUITES_FOLDER = "suites"
+"""The folder beside the configs that holds no tasks (see `tapct.sweep.suites`)."""
+
 
 class SweepError(TapctError, ValueError):
     """A sweep was asked for that cannot be run, or a cell left something else than its record."""
@@ -130,6 +133,7 @@ def configs_by_task(folder: Path) -> dict[str, Path]:
         SweepError: If there are none, or two of one name.
     """
     paths = [path for pattern in ("*/*.yaml", "*.yaml") for path in sorted(folder.glob(pattern))]
+    paths = [path for path in paths if path.parent != folder / SUITES_FOLDER]
     if not paths:
         raise SweepError(
             f"there are no configs in {folder}. Name the folder with --configs: eva_configs/ of a checkout"

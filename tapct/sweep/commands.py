@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
-from tapct.sweep import adaptors, local, matrix
+from tapct.sweep import adaptors, local, matrix, suites
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
@@ -29,7 +29,7 @@ from tapct.sweep.cell import (
 )
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
-from tapct.sweep.variants import encoder_of, parts_of, variants
+from tapct.sweep.variants import Variant, encoder_of, parts_of, variants
 
 WATCH_S = 5.0
 
@@ -40,8 +40,10 @@ class Sweep:
 
     Attributes:
         encoders: Names by comma, or "all"; `@random` behind one is that encoder with random weights, and
-            `+in_plane_size=512` with that option; where none is named, those of the variable ENCODER_OPTIONS.
-        tasks: Names by comma, or "all": every one but the quickstart.
+            `+in_plane_size=512` with that option; where none is named, those of the variable ENCODER_OPTIONS. Beside a
+            suite: those of its encoders that are meant, None being all.
+        tasks: Names by comma, or "all": every one but the quickstart. Beside a suite: likewise.
+        suite: Name of a shipped suite, or the path of one.
         weights: One value for all, or ENCODER=VALUE by comma; None is the variable ENCODER_WEIGHTS, else the config's.
         results: Folder of the results.
         configs: Folder of the configs; None is the project's own.
@@ -55,8 +57,9 @@ class Sweep:
         perturbations: Of the test scans, by comma, or "all": each a cell beside the unperturbed one.
     """
 
-    encoders: str
-    tasks: str
+    encoders: str | None = None
+    tasks: str | None = None
+    suite: str | None = None
     weights: str | None = None
     results: str | None = None
     configs: str | None = None
@@ -73,46 +76,76 @@ class Sweep:
         """Returns the cells, task by task: scans that were just read need no disk.
 
         Raises:
-            SweepError: If an encoder, a task, a config or an override does not exist.
+            SweepError: If an encoder, a task, a suite, a config or an override does not exist.
         """
         folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
         configs = configs_by_task(folder)
-        tasks = choose("task", self.tasks, {task: path.parent != folder for task, path in configs.items()})
+        known = {task: path.parent != folder for task, path in configs.items()}
         overrides = tuple(Path(absolute(path)) for path in self.overrides)
         for path in overrides:
             if not path.is_file():
                 raise SweepError(f"there is no override {path}")
-        asked = adaptors.parse(self.adaptors or os.environ.get("ADAPTOR"))
-        cells = [cell for task in tasks for cell in self._of_task(task, configs[task], overrides, asked)]
+        varied: dict[str, dict[str, Variant]] = {}
+        blocks = self._blocks()
+        for block in blocks:
+            with suites.told_of(block):
+                for task in choose("task", block.tasks, known):
+                    found = self._variants(task, configs[task], overrides, block)
+                    varied.setdefault(task, {}).update({one.label: one for one in found})
+        if self.suite is not None:
+            varied = suites.narrowed(varied, Path(self.suite).stem, self.encoders, self.tasks)
+        cells = self._cells(varied, configs, overrides)
         if not cells:
-            raise SweepError(f"no task or encoder that was asked for has what {', '.join(asked)} pools: nothing runs")
+            asked = ", ".join(dict.fromkeys(block.adaptors for block in blocks if block.adaptors))
+            raise SweepError(f"no task or encoder that was asked for has what {asked} pools: nothing runs")
         return cells
 
-    def _of_task(self, task: str, config: Path, overrides: tuple[Path, ...], asked: Sequence[str]) -> list[Cell]:
+    def _blocks(self) -> Sequence[suites.Block]:
+        """Returns what is asked for: the suite's blocks, or the one of the command line."""
+        if self.suite is None:
+            if self.encoders is None or self.tasks is None:
+                raise SweepError("name encoders and tasks (-e and -t), or a suite (--suite; `tapct list suites`)")
+            asked = self.adaptors or os.environ.get("ADAPTOR")
+            options = os.environ.get("ENCODER_OPTIONS")
+            return [suites.Block(encoders=self.encoders, tasks=self.tasks, options=options, adaptors=asked)]
+        if self.adaptors is not None:
+            raise SweepError("--adaptors: a suite says itself what stands on the features; leave it out, or --suite")
+        suite = suites.read_suite(self.suite)
+        if not suite.blocks:
+            raise SweepError(f"the suite {suite.name} names no cells: others include it")
+        return suite.blocks
+
+    def _variants(self, task: str, config: Path, overrides: tuple[Path, ...], block: suites.Block) -> list[Variant]:
+        """Returns what a block has of a task, without what cannot be pooled."""
         varied = variants(
-            self.encoders,
+            block.encoders,
             list_encoders(),
-            adaptors=adaptors.of_task(task, config, overrides, asked),
+            adaptors=adaptors.of_task(task, config, overrides, adaptors.parse(block.adaptors)),
             fractions=self.fractions,
             draws=self.draws,
             perturbations=self.perturbations,
-            options=os.environ.get("ENCODER_OPTIONS"),
+            options=block.options,
         )
-        names = list(dict.fromkeys(variant.encoder for variant in varied))
+        return [variant for variant in varied if adaptors.fits(variant)]
+
+    def _cells(
+        self, varied: Mapping[str, Mapping[str, Variant]], configs: Mapping[str, Path], overrides: tuple[Path, ...]
+    ) -> list[Cell]:
+        names = list(dict.fromkeys(one.encoder for of_task in varied.values() for one in of_task.values()))
         weights = weights_by_encoder(self.weights or os.environ.get("ENCODER_WEIGHTS"), names)
-        folder = results_folder(self.results) / task
+        results = results_folder(self.results)
         return [
             Cell(
                 task=task,
                 encoder=variant.encoder,
                 label=variant.label,
-                folder=folder / variant.label,
-                config=config,
+                folder=results / task / variant.label,
+                config=configs[task],
                 overrides=overrides,
                 variables={**self._variables(weights.get(variant.encoder)), **variant.variables},
             )
-            for variant in varied
-            if adaptors.fits(variant)
+            for task, of_task in varied.items()
+            for variant in of_task.values()
         ]
 
     def _variables(self, weights: str | None) -> dict[str, str]:

@@ -73,7 +73,9 @@ def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
 
 def test_a_wrong_command_line_ends_with_status_2_and_a_wrong_name_with_1(swept):
     tapct, _ = swept
-    assert tapct.here("run", "-e", "curia").returncode == 2
+    assert tapct.here("run", "-e", "curia", "-t", "amos22", "--jbos", "2").returncode == 2
+    short = tapct.here("run", "-e", "curia")
+    assert (short.returncode, "or a suite" in short.stderr) == (1, True)
     wrong = tapct.here("run", "-e", "curai", "-t", "amos22")
     assert wrong.returncode == 1
     assert "Did you mean 'curia'" in wrong.stderr

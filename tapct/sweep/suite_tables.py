@@ -1,0 +1,43 @@
+"""Suites as tables, for `tapct list suites`."""
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tapct.sweep import commands, suites
+
+
+def all_suites() -> Table:
+    """Returns the suites that ship, without those that only others include.
+
+    Raises:
+        SweepError: If one is malformed.
+    """
+    table = Table("suite", "cells", "encoders", "tasks", "what", box=box.SIMPLE)
+    for name in suites.shipped_suites():
+        suite = suites.read_suite(name)
+        if suite.blocks:
+            cells = commands.Sweep(suite=name).cells()
+            counts = (len(cells), len({cell.encoder for cell in cells}), len({cell.task for cell in cells}))
+            table.add_row(name, *map(str, counts), escape(suite.title))
+    return table
+
+
+def one_suite(name: str) -> Group:
+    """Returns the cells of a suite and what its source does not say.
+
+    Raises:
+        SweepError: If there is none, or it is malformed.
+    """
+    suite = suites.read_suite(name)
+    cells = commands.Sweep(suite=name).cells() if suite.blocks else []
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    grid = Table("", *map(escape, tasks), box=box.SIMPLE)
+    there = {(cell.label, cell.task) for cell in cells}
+    for label in dict.fromkeys(cell.label for cell in cells):
+        grid.add_row(escape(label), *("x" if (label, task) in there else "" for task in tasks))
+    unsaid = [Text.assemble((f"{what}: ", "bold"), text) for what, text in suite.unspecified]
+    heading = [Text("Not said by its source, and what is done here", style="bold")] if unsaid else []
+    return Group(Text(suite.title, style="bold"), *([grid] if cells else []), *heading, *unsaid)

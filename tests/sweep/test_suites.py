@@ -1,0 +1,173 @@
+"""Suites: what they name, and what a wrong file is told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tapct.sweep import commands, suites
+from tapct.sweep.cell import SweepError
+from tapct.tasks import list_tasks
+
+TEN = [task for task in list_tasks() if task != "quickstart"]
+
+
+def cells(suite, **asked):
+    return commands.Sweep(suite=str(suite), results="r", **asked).cells()
+
+
+def write(folder: Path, content: object, name: str = "mine") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def shown(**changes):
+    return {"title": "Mine", "cells": [{"encoders": ["curia"], "tasks": ["amos22"]}], **changes}
+
+
+# --- the others that ship -------------------------------------------------------------------------------
+
+
+def test_core_is_the_default_board_and_quick_one_task_of_each_kind():
+    whole = commands.Sweep(encoders="all", tasks="all", results="r").cells()
+    assert [cell.name for cell in cells("core")] == [cell.name for cell in whole]
+    quick = {cell.task: cell.config.parent.name for cell in cells("quick")}
+    assert sorted(quick.values()) == ["classification", "segmentation"]
+
+
+def test_suites_are_no_tasks():
+    assert {cell.task for cell in cells("core")} == set(TEN)
+    with pytest.raises(SweepError, match="there is no task 'quick'"):
+        commands.Sweep(encoders="curia", tasks="quick").cells()
+
+
+# --- what a suite says ----------------------------------------------------------------------------------
+
+
+def test_a_file_of_somebody_elses_includes_others_by_name_and_by_path(tmp_path, monkeypatch):
+    write(tmp_path, shown(title="Base", unspecified={"steps": "ours"}), "base")
+    mine = write(
+        tmp_path, shown(include=["base.yaml", "quick"], cells=[{"encoders": ["suprem"], "tasks": ["rsna2022"]}])
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    names = [cell.name for cell in cells(mine)]
+    assert names[0] == "curia on amos22"
+    assert names[-1] == "suprem on rsna2022"
+    assert "tap-b-3d on lits17" in names
+    monkeypatch.chdir(tmp_path)
+    assert [cell.name for cell in cells("mine.yaml")] == names
+    assert suites.read_suite("mine.yaml").unspecified == (("steps", "ours"),)
+
+
+def test_adaptors_cross_and_a_cell_that_is_named_twice_is_one(tmp_path):
+    asked = [
+        {"encoders": ["curia", "ct-fm"], "tasks": ["rsna2022"], "adaptors": ["abmil", "linear"]},
+        {"encoders": ["curia"], "tasks": ["rsna2022", "amos22"]},
+    ]
+    found = cells(write(tmp_path, shown(cells=asked)))
+    assert [cell.name for cell in found] == [
+        "curia on rsna2022",
+        "curia+adaptor=linear on rsna2022",
+        "ct-fm on rsna2022",
+        "ct-fm+adaptor=linear on rsna2022",
+        "curia on amos22",
+    ]
+
+
+def test_shares_cross_with_a_suite_and_its_adaptors_and_options_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPTOR", "knn")
+    monkeypatch.setenv("ENCODER_OPTIONS", "in_plane_size=256")
+    nodules = write(tmp_path, shown(cells=[{"encoders": ["curia"], "tasks": ["luna16"], "adaptors": ["abmil"]}]))
+    found = cells(nodules, fractions=(0.1, 1), draws=1)
+    assert [cell.label for cell in found] == ["curia+adaptor=abmil", "curia+adaptor=abmil+fraction=0.1+draw=0"]
+    assert not any("ENCODER_OPTIONS" in cell.environment for cell in found)
+    with pytest.raises(SweepError, match="--adaptors: a suite says itself"):
+        cells(nodules, adaptors="linear")
+
+
+def test_encoders_and_tasks_beside_a_suite_are_some_of_its_own(tmp_path):
+    asked = [
+        {"encoders": ["curia", "curia@random", "ct-fm"], "tasks": ["kits23", "rsna2022"]},
+        {"encoders": ["curia"], "tasks": ["luna16"], "adaptors": ["linear", "abmil"]},
+    ]
+    suite = write(tmp_path, shown(cells=asked))
+    some = cells(suite, encoders="curia", tasks="kits23,luna16")
+    assert {cell.name for cell in some} == {
+        "curia on kits23",
+        "curia@random on kits23",
+        "curia on luna16",
+        "curia+adaptor=abmil on luna16",
+    }
+    assert [cell.label for cell in cells(suite, encoders="curia@random")] == ["curia@random"] * 2
+    with pytest.raises(SweepError, match=r"the suite mine has no encoder 'curai'\. Did you mean 'curia'"):
+        cells(suite, encoders="curai")
+    with pytest.raises(SweepError, match="task in the suite mine, 'luna25'"):
+        cells(suite, tasks="luna25")
+    with pytest.raises(SweepError, match="the suite mine has none of these encoders on these tasks"):
+        cells(suite, encoders="ct-fm", tasks="luna16")
+
+
+def test_weights_are_for_any_encoder_of_the_suite(tmp_path):
+    asked = [{"encoders": [name], "tasks": [task]} for name, task in (("curia", "amos22"), ("fmcib", "lits17"))]
+    found = cells(write(tmp_path, shown(cells=asked)), weights="fmcib=/w.pt")  # not on every task
+    assert [cell.environment.get("ENCODER_WEIGHTS") for cell in found] == [None, "/w.pt"]
+
+
+# --- what is wrong --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (shown(cels=[]), r"mine\.yaml: unknown key cels\. Did you mean 'cells'"),
+        (shown(cells=[{"encodrs": ["curia"], "tasks": ["amos22"]}]), r"cells\[0\]\.encodrs\. Did you mean 'encoders'"),
+        (shown(cells=[{"encoders": ["curia"]}]), r"mine\.yaml: cells\[0\]\.tasks is missing"),
+        (shown(cells=[{"encoders": "curia", "tasks": ["amos22"]}]), r"cells\[0\]\.encoders: .*not 'curia'"),
+        (shown(cells=[{"encoders": [], "tasks": ["amos22"]}]), r"cells\[0\]\.encoders: .*at least 1"),
+        (shown(cells=[{"encoders": ["curia,ct-fm"], "tasks": ["amos22"]}]), r"cells\[0\]\.encoders\[0\]: .*pattern"),
+        (shown(unspecified={"steps": 5}), r"unspecified\.steps: .*not '5'"),
+        ({"cells": []}, r"mine\.yaml: title is missing"),
+        ("title: a\ntitle: b\n", r"(?s)mine\.yaml cannot be read: .*duplicate key"),
+        ("- title\n", r"mine\.yaml: the file: .*dictionary"),
+        ("title: [", r"mine\.yaml cannot be read"),
+        (
+            shown(cells=[{"encoders": ["curai"], "tasks": ["amos22"]}]),
+            r"mine\.yaml: cells\[0\]: .*Did you mean 'curia'",
+        ),
+        (shown(cells=[{"encoders": ["curia"], "tasks": ["amos23"]}]), r"cells\[0\]: .*Did you mean 'amos22'"),
+        (
+            shown(cells=[{"encoders": ["curia"], "tasks": ["luna16"], "adaptors": ["abmli"]}]),
+            r"cells\[0\]: there is no adaptor 'abmli'\. Did you mean 'abmil'",
+        ),
+        (shown(include=["quik"]), r"mine\.yaml: include\[0\]: there is no suite 'quik'.*Did you mean 'quick'"),
+        (shown(include=["other.yaml"]), r"mine\.yaml: include\[0\]: there is no suite .*other\.yaml"),
+        (shown(include=["mine.yaml"]), r"include: it includes itself, by mine -> mine"),
+        ({"title": "Only what is not said"}, "mine.* names no cells"),
+    ],
+)
+def test_a_wrong_file_is_told_where_and_what(content, message, tmp_path):
+    with pytest.raises(SweepError, match=message):
+        cells(write(tmp_path, content))
+
+
+def test_circles_over_several_files_end(tmp_path):
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a")):
+        write(tmp_path, shown(include=[f"{other}.yaml"]), name)
+    with pytest.raises(SweepError, match="it includes itself, by a -> b -> c -> a"):
+        cells(tmp_path / "a.yaml")
+
+
+def test_neither_a_suite_nor_encoders_and_tasks():
+    for asked in ({}, {"encoders": "curia"}, {"tasks": "amos22"}):
+        with pytest.raises(SweepError, match=r"name encoders and tasks \(-e and -t\), or a suite"):
+            commands.Sweep(**asked).cells()
+    with pytest.raises(SweepError, match=r"there is no suite 'cor'.*Did you mean 'core'"):
+        cells("cor")
+
+
+def test_tasks_of_a_suite_for_the_leaderboard(tmp_path):
+    assert suites.tasks_of(" amos22 , quick,amos22", TEN) == ["amos22", "lits17", "luna16"]
+    assert suites.tasks_of("core", TEN) == TEN
+    assert suites.tasks_of(str(write(tmp_path, shown())), TEN) == ["amos22"]
+    assert suites.tasks_of("", TEN) == []
