@@ -297,6 +297,7 @@ COMMANDS: Commands = {
     "verify": submission_commands.verify,
     "pack": pack_commands.pack,
     "unpack": pack_commands.unpack,
+    "export-embeddings": pack_commands.export_embeddings,
     "embed": viz_commands.embed,
     "features": viz_commands.features,
     "retrieve": viz_commands.retrieve,

@@ -1,11 +1,15 @@
-"""What `tapct pack` and `tapct unpack` do."""
+"""What `tapct pack`, `tapct unpack` and `tapct export-embeddings` do."""
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tapct.errors import FeatureError, nearest
 from tapct.files import features_folder
+
+if TYPE_CHECKING:
+    from tapct.features import FeatureBank
+    from tapct.tasks import TaskData
 
 
 def pack(
@@ -40,17 +44,8 @@ def pack(
         The exit status.
     """
     from tapct.packs import packing
-    from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task, environment
 
-    configs = configs_by_task(SHIPPED_CONFIGS) if config is None else {task: Path(config)}
-    if task not in configs:
-        raise FeatureError(f"there is no config of a task '{task}'. {nearest(task, configs)}")
-    given = {"ENCODER": encoder, "ENCODER_WEIGHTS": weights, "DATA_ROOT": root}
-    variables = {name: value or os.environ.get(name) for name, value in given.items()}
-    with environment({name: value for name, value in variables.items() if value is not None}):
-        model, of_data = packing.settings_of(configs[task])
-        bank = packing.bank_of(model, Path(folder) if folder else features_folder(), _device(accelerator))
-    data = packing.task_of(of_data)
+    bank, data = _stored(encoder, task, weights, root, config, accelerator, folder)
     path = Path(out)
     if path.suffix != ".tar":
         path = path / f"{task}-{encoder}.tar"
@@ -58,6 +53,50 @@ def pack(
     cases = len(manifest.cases)
     print(f"{path}: features of {cases} cases, {path.stat().st_size / 2**20:.0f} MiB, {_targets(targets)}")
     print(manifest.notice)
+    return 0
+
+
+def export_embeddings(
+    encoder: str,
+    task: str,
+    out: str,
+    format: Literal["eva"] = "eva",
+    what: Literal["map", "embedding", "windows", "patches"] | None = None,
+    label: str | None = None,
+    weights: str | None = None,
+    root: str | None = None,
+    config: str | None = None,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    folder: str | None = None,
+    replace: bool = False,
+) -> int:
+    """Writes the stored features of a task as another program reads them. The same command again does what is missing.
+
+    Args:
+        encoder: Name of the encoder.
+        task: Name of the task.
+        out: Folder to write into.
+        format: eva: manifest.csv and .pt files, for the embedding data sets of kaiko-eva.
+        what: map (segmentation), embedding (one vector a scan), windows or patches (a bag a scan); by default the map
+            with its masks in segmentation, else the embedding.
+        label: The class that is the target; needed where a task has several labels a case.
+        weights: A path, "random" or "null" (published); by default the variable ENCODER_WEIGHTS.
+        root: Folder that holds one folder per task; by default the variable DATA_ROOT. The scans say which features
+            are theirs.
+        config: YAML config of the run whose features they are; by default that of the task.
+        accelerator: Where the run was, which decides its precision.
+        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        replace: Replace a manifest of other features that is there.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.packs import embeddings, packing
+
+    bank, data = _stored(encoder, task, weights, root, config, accelerator, folder)
+    done = embeddings.export(bank, data, Path(out), what=what, label=label, replace=replace)
+    print(f"{out}: {done.cases} cases for {format}, {done.written} files written")
+    print(packing.notice(data, bank.encoder))
     return 0
 
 
@@ -84,6 +123,30 @@ def unpack(file: str, folder: str | None = None) -> int:
     if of.has_targets:
         print(f"To probe it: PACK={found.name} ENCODER={of.identity['card']['name']} eva fit --config CONFIG")
     return 0
+
+
+def _stored(
+    encoder: str,
+    task: str,
+    weights: str | None,
+    root: str | None,
+    config: str | None,
+    accelerator: str,
+    folder: str | None,
+) -> "tuple[FeatureBank, TaskData]":
+    """Returns the bank and the task of a run of a config, as the command line names them."""
+    from tapct.packs import packing
+    from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task, environment
+
+    configs = configs_by_task(SHIPPED_CONFIGS) if config is None else {task: Path(config)}
+    if task not in configs:
+        raise FeatureError(f"there is no config of a task '{task}'. {nearest(task, configs)}")
+    given = {"ENCODER": encoder, "ENCODER_WEIGHTS": weights, "DATA_ROOT": root}
+    variables = {name: value or os.environ.get(name) for name, value in given.items()}
+    with environment({name: value for name, value in variables.items() if value is not None}):
+        model, of_data = packing.settings_of(configs[task])
+        bank = packing.bank_of(model, Path(folder) if folder else features_folder(), _device(accelerator))
+    return bank, packing.task_of(of_data)
 
 
 def _targets(there: bool) -> str:

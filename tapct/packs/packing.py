@@ -168,7 +168,7 @@ def _manifest(
     licences: dict[Any, str | None] = {"data": spec.licence, "weights": encoder.card.weights.licence}
     return Manifest(
         made_with=version("tapct-bench"),
-        notice=_notice(data, encoder),
+        notice=notice(data, encoder),
         licences=licences,
         has_targets=targets,
         task=data.describe(),
@@ -181,7 +181,8 @@ def _manifest(
     )
 
 
-def _notice(data: TaskData, encoder: Encoder) -> str:
+def notice(data: TaskData, encoder: Encoder) -> str:
+    """Returns what must be said of features that leave this machine: whose licences bind them."""
     card = encoder.card
     weights = card.weights.licence or "licence not known"
     if not card.weights.needed:

@@ -90,7 +90,7 @@ class Probe(module.ModelModule):
             of_eva: Arguments of the eva module that the probe is derived from.
         """
         super().__init__(**of_eva)
-        self.encoder = _loaded(encoder, weights, precision, encoder_options)
+        self.encoder = loaded_encoder(encoder, weights, precision, encoder_options)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
         self.learning_rates, self.select = learning_rates, select
@@ -214,7 +214,7 @@ class Probe(module.ModelModule):
         return torch.autocast(self.device.type, enabled=False)
 
 
-def _loaded(
+def loaded_encoder(
     encoder: str | Encoder, weights: str | None, precision: Precision, options: dict[str, Any] | str | None
 ) -> Encoder:
     """Returns an encoder by name, or the one that was given with its settings."""
