@@ -82,7 +82,7 @@ def readable_hu(scan: torch.Tensor, name: str) -> torch.Tensor:
     Raises:
         EncoderError: If it cannot be the HU of a CT.
     """
-    problem = not_hu(scan[None]) or _scaled(scan)
+    problem = not_hu(scan[None]) or _scaled(scan) or _all_above_water(scan)
     array = scan.cpu().numpy()
     if problem is None and (found := implausible_hu(array)) is not None:
         problem = f"the scan {found}"
@@ -108,6 +108,13 @@ def _scaled(values: torch.Tensor) -> str | None:
     low, high = (float(value) for value in values.aminmax())
     if low < high and low >= -1 and high <= 1:
         return f"all values lie in [{low:g}, {high:g}]: they were scaled"
+    return None
+
+
+def _all_above_water(values: torch.Tensor) -> str | None:
+    low, high = (float(value) for value in values.aminmax())
+    if low >= 0:
+        return f"values lie in [{low:g}, {high:g}], none below 0, where air and fat lie: greys (8 bits), or a window"
     return None
 
 

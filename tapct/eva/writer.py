@@ -115,8 +115,8 @@ def _check_target(target: torch.Tensor, where: str, *, of_scan: bool = False) ->
     if target.numel() != 1:
         raise FeatureError(
             f"{where}: a target of {target.numel()} numbers. eva's manifest holds one whole number a scan, and its "
-            "own writer leaves an empty manifest for these. Give one label at a time (the data set's target transforms), "
-            "or use tapct.probes.ClassificationProbe, which takes several labels"
+            "own writer leaves an empty manifest for these. Give one label at a time (the data set's transforms), or "
+            "use tapct.probes.ClassificationProbe, which takes several labels"
         )
     if target.is_floating_point() and not bool(target.isfinite().all() and target == target.round()):
         raise FeatureError(f"{where}: the target {target.item():g} is no class, and eva's readers cut it to an integer")

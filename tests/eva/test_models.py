@@ -77,15 +77,15 @@ def test_a_scan_that_was_padded_has_cells_that_divide_it_evenly(cases):
 
 @pytest.mark.parametrize("centre", [None, (0.0, 0.0, 0.0)])
 def test_a_plain_upsampled_map_lies_where_its_image_does(centre):
-    image = Grid.of((13, 8, 21), np.eye(4))
-    cells = image.padded((16, 8, 32)).cells((4, 4, 8), centre)
+    image = Grid.of((45, 24, 61), np.eye(4))
+    cells = image.padded((48, 24, 72)).cells((4, 4, 8), centre)
     where = [torch.from_numpy(axis) for axis in cells.coordinates_in(image)]
     positions = torch.stack(torch.meshgrid(*where, indexing="ij"))
     upsampled = F.interpolate(over_image(positions, cells, image)[None], size=tuple(image.shape), mode="trilinear")[0]
     for axis, (n, stride) in enumerate(zip(image.shape, (4, 4, 8), strict=True)):
         line = upsampled[axis].movedim(axis, 0).flatten(1)
         assert torch.allclose(line, line[:, :1]), "nothing of the other axes"
-        inner = slice(stride, n - stride)
+        inner = slice(3 * stride // 2, n - 3 * stride // 2)  # there is no cell beyond the first and the last
         assert torch.allclose(line[inner, 0], torch.arange(n, dtype=torch.float64)[inner], atol=1e-9)
 
 
@@ -147,7 +147,7 @@ def test_windows_of_an_inferer_are_encoded_as_they_come(cases):
         (lambda t: torch.zeros(1, 1, 512, 512, 90), "the slices are not along the third axis"),
         (lambda t: torch.zeros(1, 1, 512, 90, 512), "the slices are not along the third axis"),
         (lambda t: t.bfloat16(), "bf16-mixed"),
-        (lambda t: t[..., 20:50, 20:50], "drops? RandCropByLabelClasses|Drop RandCropByLabelClasses"),
+        (lambda t: t[..., 20:50, 20:50], "Drop RandCropByLabelClasses"),
     ],
 )
 def test_scans_that_lie_otherwise_are_refused(scan, turn, words):
@@ -206,9 +206,9 @@ def test_a_registered_encoder_is_asked_for_as_evas_own(scan, wrapper):
         assert torch.equal(dense(scan)[0], DenseEncoder(Small3D("random"))(scan)[0])
         assert torch.equal(vector(scan), Backbone(Small3D("random"))(scan))
         assert bag(scan).shape == (1, 1, 48)
-        with pytest.raises(EncoderError, match="no setting 'weigths'. Did you mean 'weights'"):
+        with pytest.raises(EncoderError, match=r"no setting 'weigths'\. Did you mean 'weights'"):
             wrapper("tapct/small-3d", model_kwargs={"weigths": "random"})
-        with pytest.raises(EncoderError, match="set out_indices .* to 1"):
+        with pytest.raises(EncoderError, match=r"set out_indices .* to 1"):
             wrapper("tapct/small-3d", model_kwargs={"out_indices": 6})
 
 
@@ -223,7 +223,8 @@ def test_the_decoder_refuses_what_it_cannot_decode(scan):
         LinearDecoder(48, 3)((maps, size[1:], scan))
 
 
-def test_stock_eva_and_our_probe_agree_on_given_bags():
+def test_stock_eva_and_our_probe_agree_on_given_bags(monkeypatch):
+    monkeypatch.setattr(ClassificationProbe, "classes", ["a", "b"])
     generator = torch.Generator().manual_seed(0)
     bags = [torch.randn(n, 48, generator=generator) for n in (3, 7, 1, 5)]
     targets = [torch.tensor([k % 2, 1 - k % 2]) for k in range(4)]

@@ -1,0 +1,148 @@
+"""The configs of docs/eva.md through stock eva's own command line, in this process."""
+
+import csv
+import json
+import multiprocessing
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from eva.__main__ import main
+
+from tapct.errors import EncoderError
+from tapct.eva import Backbone, DenseEncoder
+from tests.eva import miniatures
+
+DOCS = Path(__file__).parents[2] / "docs" / "eva.md"
+CONFIGS = dict(re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
+IN_THIS_PROCESS = {"num_workers": 0, "pin_memory": False, "persistent_workers": False, "prefetch_factor": None}
+
+
+@pytest.fixture(autouse=True)
+def _start_method():
+    """eva's data sets change it for the whole process."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def eva(monkeypatch, tmp_path: Path, command: str, *configs: str, root: Path, more=None, **variables: str) -> None:
+    """Runs `eva COMMAND` on configs of the docs: one run of two steps on CPU."""
+    of_all = {"DATA_ROOT": str(root), "N_RUNS": "1", "MAX_STEPS": "2", "VAL_CHECK_INTERVAL": "2"}
+    of_all["EMBEDDINGS_ROOT"] = str(tmp_path / "embeddings")
+    for name, value in (of_all | variables).items():
+        monkeypatch.setenv(name, value)
+    loaders = {part: IN_THIS_PROCESS for part in ("train", "val")} | (
+        {"predict": IN_THIS_PROCESS} if command == "predict_fit" else {}
+    )
+    short = {
+        "trainer": {"init_args": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
+        "data": {"init_args": {"dataloaders": loaders}},
+    }
+    words = []
+    for name, content in ((name, CONFIGS[name]) for name in configs):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        words += ["--config", str(tmp_path / name)]
+    for number, content in enumerate(filter(None, (short, more))):
+        (tmp_path / f"more{number}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        words += ["--config", str(tmp_path / f"more{number}.yaml")]
+    monkeypatch.setattr(sys, "argv", ["eva", command, *words])
+    main()
+
+
+def results(tmp_path: Path) -> dict[str, float]:
+    (path,) = tmp_path.glob("logs/*/*/results.json")
+    (found,) = json.loads(path.read_text(encoding="utf-8"))["metrics"]["val"]
+    return {name: value["mean"] for name, value in found.items()}
+
+
+def manifest(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def btcv(tmp_path_factory) -> Path:
+    return miniatures.write_btcv(tmp_path_factory.mktemp("btcv"))
+
+
+@pytest.fixture
+def watched(monkeypatch) -> list[tuple[tuple[int, ...], bool, bool]]:
+    """Shape of what each call of a dense encoder got, whether anything was in training, and whether it has gradients."""
+    seen, encode = [], DenseEncoder._encode
+
+    def watch(self, scans):
+        found = encode(self, scans)
+        seen.append((tuple(scans.shape), any(m.training for m in self.modules()), found[0].requires_grad))
+        return found
+
+    monkeypatch.setattr(DenseEncoder, "_encode", watch)
+    return seen
+
+
+def test_eva_fit_trains_a_decoder_on_whole_scans(monkeypatch, tmp_path, btcv, watched):
+    eva(monkeypatch, tmp_path, "fit", "btcv.yaml", root=btcv)
+    assert 0 <= results(tmp_path)["val/DiceScore"] <= 1
+    assert set(watched) == {((1, 1, 8, 80, 80), False, False)}
+    assert len(watched) == 2 + 6 + 6, "two steps, a look at the validation scans, and the report"
+
+
+def test_eva_validate_and_windows_of_its_inferer(monkeypatch, tmp_path, btcv, watched):
+    """As eva's own configs have it: `SlidingWindowInferer` on logits."""
+    windows = {"windows": True, "encoder_options": {"in_plane_size": None}}
+    encoder = {
+        "class_path": "eva.vision.models.ModelFromRegistry",
+        "init_args": {"model_name": "tapct/tap-t-3d", "model_kwargs": {"out_indices": 1, **windows}},
+    }
+    inferer = {
+        "class_path": "monai.inferers.SlidingWindowInferer",
+        "init_args": {"roi_size": [8, 64, 64], "sw_batch_size": 4, "overlap": 0.25, "cval": -1024.0},
+    }
+    more = {"model": {"init_args": {"encoder": encoder, "inferer": inferer}}}
+    eva(monkeypatch, tmp_path, "validate", "btcv.yaml", root=btcv, more=more, CHECKPOINT_TYPE="last")
+    assert 0 <= results(tmp_path)["val/DiceScore"] <= 1
+    assert watched == [((4, 1, 8, 64, 64), False, False)] * 6
+
+
+def test_eva_ends_where_a_config_scales_intensities(monkeypatch, tmp_path, btcv):
+    scale = {
+        "class_path": "eva.vision.data.transforms.ScaleIntensityRange",
+        "init_args": {"input_range": [-175.0, 250.0], "output_range": [0.0, 1.0]},
+    }
+    config = yaml.safe_load(CONFIGS["btcv.yaml"])["data"]["init_args"]["datasets"]
+    config["val"]["init_args"]["transforms"]["init_args"]["transforms"].append(scale)
+    more = {"data": {"init_args": {"datasets": {"val": config["val"]}}}}
+    with pytest.raises(EncoderError, match="drop ScaleIntensityRange"):
+        eva(monkeypatch, tmp_path, "validate", "btcv.yaml", root=btcv, more=more, CHECKPOINT_TYPE="last")
+
+
+@pytest.mark.parametrize("writer", ["tapct.eva.EmbeddingsWriter", "eva.callbacks.SegmentationEmbeddingsWriter"])
+def test_eva_predict_fit_trains_a_decoder_on_maps_that_either_writer_wrote(monkeypatch, tmp_path, btcv, writer):
+    monkeypatch.setitem(CONFIGS, "offline.yaml", CONFIGS["offline.yaml"].replace("tapct.eva.EmbeddingsWriter", writer))
+    eva(monkeypatch, tmp_path, "predict_fit", "btcv.yaml", "offline.yaml", root=btcv)
+    assert 0 <= results(tmp_path)["val/DiceScore"] <= 1
+    rows = manifest(tmp_path / "embeddings" / "btcv")
+    assert [row["split"] for row in rows] == ["train"] * 24 + ["val"] * 6
+    (maps,) = torch.load(tmp_path / "embeddings" / "btcv" / rows[0]["embeddings"])
+    assert maps.shape == (192, 2, 16, 16)
+    mask = torch.load(tmp_path / "embeddings" / "btcv" / rows[0]["target"])
+    assert mask.shape == (1, 8, 80, 80)
+    assert mask.max() > 0
+
+
+def test_eva_predict_fit_trains_attention_on_bags(monkeypatch, tmp_path):
+    root = miniatures.write_cc_ccii(tmp_path / "cc_ccii")
+    before = set(root.rglob("*"))
+    eva(monkeypatch, tmp_path, "predict_fit", "cc_ccii.yaml", root=root)
+    assert 0 <= results(tmp_path)["val/MulticlassAccuracy"] <= 1
+    rows = manifest(tmp_path / "embeddings" / "cc_ccii")
+    assert [(row["embeddings"], row["target"]) for row in rows] == [
+        *((f"train/p{n}-s{n + 10}.pt", str(n % 3)) for n in range(4)),
+        *((f"val/p{n}-s{n + 10}.pt", str(n % 3)) for n in range(4, 6)),
+    ]
+    assert torch.load(tmp_path / "embeddings" / "cc_ccii" / rows[0]["embeddings"]).shape == (4, 192)
+    assert set(root.rglob("*")) == before, "nothing goes into the data folder"
+    assert Backbone.__name__ in CONFIGS["cc_ccii.yaml"]
