@@ -62,6 +62,7 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
         self.model = self.load_model()
         self.spacing_mm = _spacing(self.model, spacing_mm)
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
+        self.eval()
 
     @override
     def load_model(self) -> Encoder:

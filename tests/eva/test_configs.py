@@ -35,9 +35,7 @@ def eva(monkeypatch, tmp_path: Path, command: str, *configs: str, root: Path, mo
     of_all["EMBEDDINGS_ROOT"] = str(tmp_path / "embeddings")
     for name, value in (of_all | variables).items():
         monkeypatch.setenv(name, value)
-    loaders = {part: IN_THIS_PROCESS for part in ("train", "val")} | (
-        {"predict": IN_THIS_PROCESS} if command == "predict_fit" else {}
-    )
+    loaders = dict.fromkeys(("train", "val", *(["predict"] if command == "predict_fit" else [])), IN_THIS_PROCESS)
     short = {
         "trainer": {"init_args": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}},
         "data": {"init_args": {"dataloaders": loaders}},
@@ -71,7 +69,7 @@ def btcv(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def watched(monkeypatch) -> list[tuple[tuple[int, ...], bool, bool]]:
-    """Shape of what each call of a dense encoder got, whether anything was in training, and whether it has gradients."""
+    """What each call of a dense encoder got, whether anything was in training, and whether there are gradients."""
     seen, encode = [], DenseEncoder._encode
 
     def watch(self, scans):
@@ -119,7 +117,13 @@ def test_eva_ends_where_a_config_scales_intensities(monkeypatch, tmp_path, btcv)
         eva(monkeypatch, tmp_path, "validate", "btcv.yaml", root=btcv, more=more, CHECKPOINT_TYPE="last")
 
 
-@pytest.mark.parametrize("writer", ["tapct.eva.EmbeddingsWriter", "eva.callbacks.SegmentationEmbeddingsWriter"])
+@pytest.mark.parametrize(
+    "writer",
+    [
+        "tapct.eva.EmbeddingsWriter",
+        pytest.param("eva.callbacks.SegmentationEmbeddingsWriter", marks=pytest.mark.slow),  # starts a process
+    ],
+)
 def test_eva_predict_fit_trains_a_decoder_on_maps_that_either_writer_wrote(monkeypatch, tmp_path, btcv, writer):
     monkeypatch.setitem(CONFIGS, "offline.yaml", CONFIGS["offline.yaml"].replace("tapct.eva.EmbeddingsWriter", writer))
     eva(monkeypatch, tmp_path, "predict_fit", "btcv.yaml", "offline.yaml", root=btcv)

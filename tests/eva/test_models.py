@@ -105,7 +105,9 @@ def test_spacing_comes_from_the_config_and_is_held_against_the_card():
 
 
 def test_nothing_of_the_trainer_reaches_the_encoder(scan):
-    model = DenseEncoder(Drifting("random")).train()
+    model = DenseEncoder(Drifting("random"))
+    assert not any(module.training for module in model.modules())
+    model.train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     (plain,) = model(scan)
     with torch.autocast("cpu", dtype=torch.bfloat16):
