@@ -33,7 +33,7 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
         encoder: str | Encoder,
         weights: str | None = None,
         precision: Precision = "auto",
-        encoder_options: dict[str, Any] | None = None,
+        encoder_options: dict[str, Any] | str | None = None,
         spacing_mm: Sequence[float] | None = None,
         window_overlap: float = 0.0,
         fit_windows: bool = False,
@@ -45,7 +45,7 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card to change, such as {in_plane_size: 512}.
+            encoder_options: Settings of the card to change, such as {in_plane_size: 512}, or the same as text.
             spacing_mm: Of the voxels that come, along (slices, rows, columns): the `pixdim` of eva's `Spacing`. eva's
                 loaders drop the affine, so an encoder that wants a spacing must be told; from another one than its own
                 it resamples. An encoder that takes scans at their own spacing makes no use of it.
