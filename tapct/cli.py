@@ -124,7 +124,7 @@ def run(
 
     Args:
         encoders: Names by comma, or "all"; "curia@random" is curia with random weights. Beside --suite: those of it.
-        tasks: Names by comma, or "all": every one but the quickstart. Beside --suite: those of it.
+        tasks: Names by comma, or "all": the ten of the benchmark. Beside --suite: those of it.
         suite: Cells that a file names: one of `tapct list suites`, such as paper-table-3, or the path of a YAML file.
         weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".

@@ -101,7 +101,7 @@ def test_the_files_have_at_most_40_lines():
 
 
 def test_the_tasks_are_listed_with_their_counts(report):
-    assert report["tasks"][-2:] == ["spleen", "spleen_injury"]
+    assert report["tasks"][10:13] == ["fdg_pet_ct", "spleen", "spleen_injury"]
     for task in ("spleen", "spleen_injury"):
         assert report[task]["counts"] == [2, 1, 1]
         assert report[task]["patients"] == {"train": ["p1", "p1"], "val": ["p2"], "test": ["p3"]}

@@ -29,7 +29,7 @@ from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
 from tapct.records.models import as_text, is_random
-from tapct.tasks import list_tasks, task_class
+from tapct.tasks import core_tasks, list_tasks, task_class
 
 
 def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), resamples: int = RESAMPLES) -> Board:
@@ -73,7 +73,7 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
     left_out += [out for each in [*contests.values(), *(each for *_, each in own)] for out in each.left_out]
     anchors: set[str] = set()
     tasks = _tasks(contests, resamples, with_paper=True)
-    of_ranks = declared(suite, tasks) if suite else core(tasks, list_tasks())
+    of_ranks = declared(suite, tasks) if suite else core(tasks, core_tasks())
     return Board(
         models=_models(contests, anchors),
         tasks=tasks,

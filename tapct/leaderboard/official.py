@@ -57,6 +57,7 @@ class Shipped:
         notice: What stands beside every number of it, if anything.
         classes: Its classes or labels.
         split_sha256: Hash of its split.
+        alternatives: Hash of each split that ships beside it, to its name.
         counts: Cases in (train, val, test).
         adaptor: What it is ranked on; None where features are not pooled.
         settings: What its config says, and where it says nothing what holds then.
@@ -69,6 +70,7 @@ class Shipped:
     notice: str | None
     classes: tuple[str, ...]
     split_sha256: str
+    alternatives: Mapping[str, str]
     counts: tuple[int, int, int]
     adaptor: str | None
     settings: Mapping[str, Any]
@@ -114,6 +116,7 @@ def shipped(task: str) -> Shipped | None:
         notice=dataset.spec.notice,
         classes=dataset.spec.classes,
         split_sha256=dataset.shipped_split_sha256(),
+        alternatives={table.sha256: name for name, table in dataset.alternative_splits().items()},
         counts=counts,
         adaptor=dataset.spec.adaptor,
         settings=found,
@@ -140,6 +143,8 @@ def why_own(record: Recorded) -> str | None:
         return "no task of ours"
     expected, found = zip(*_compared(record, task), strict=True)
     for (what, ours), (_, theirs) in zip(expected, found, strict=True):
+        if ours != theirs and what == "split_sha256" and theirs in task.alternatives:
+            return f"on another split that ships: split_file {task.alternatives[theirs]}"
         if ours != theirs:
             return f"{what} is {_in_words(theirs)}, in the shipped protocol {_in_words(ours)}"
     return None

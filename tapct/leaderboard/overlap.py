@@ -8,7 +8,8 @@ that is known to hold its scans:
 * AbdomenCT-1K joins LiTS, KiTS and the Decathlon's pancreas task (Ma et al., arXiv:2010.14808); CT-ORG took most of its
   scans from LiTS (Rister et al., Scientific Data 2020).
 * The 50 labelled scans of FLARE22 are of the Decathlon's pancreas task (its page, Zenodo 7860267).
-* AbdomenAtlas joins, among others, AMOS22, LiTS, KiTS, the Decathlon and AbdomenCT-1K (Li et al., arXiv:2407.16697).
+* AbdomenAtlas joins, among others, AMOS22, LiTS, KiTS, the Decathlon, AbdomenCT-1K, BTCV,
+  WORD and FLARE23 (Li et al., arXiv:2407.16697).
 
 This is about datasets, not about patients: which of a task's test cases were seen is not known. No entry does not mean
 that there is no overlap, only that none is known.
@@ -28,6 +29,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "rsna2022": ("rsna ?2022",),
     "rsna2023": ("rsna ?2023",),
     "fdg_pet_ct": ("fdg-pet-ct", "autopet"),
+    "btcv": ("btcv(?!-cervix)", "multi-organ abdominal ct", "abdomenatlas"),
+    "flare22": ("flare2[23]", "abdomenct-1k", "medical segmentation decathlon", "msd task07", "abdomenatlas"),
+    "word": ("word", "abdomenatlas"),
+    "cc_ccii": ("cc-ccii",),
 }
 """By task, how names of data begin that hold its scans (regular expressions, whatever the case)."""
 

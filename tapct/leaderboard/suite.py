@@ -1,7 +1,7 @@
 """The suite: which tasks a mean rank is over.
 
 It is declared for the page, never made of what a model happens to have. Unless `--suite` names it, it is the *core*:
-the shipped tasks without a notice that at least half of the models, and two at least, have a number on, of those models
+the tasks of the benchmark without a notice that at least half of the models, and two at least, have a number on, of those models
 that have one on any such task of the family. So one record of a task that nobody else has run takes no mean rank from
 those who have not run it, and neither does a task of somebody's own; what is run widely enters by itself.
 
@@ -37,11 +37,11 @@ class Suite:
 
 
 def core(tasks: Sequence["Task"], shipped: Collection[str]) -> Suite:
-    """Returns the shipped tasks that half of the models have a number on.
+    """Returns the tasks of the benchmark that half of the models have a number on.
 
     Args:
         tasks: The tasks of a board.
-        shipped: Names of the tasks that ship.
+        shipped: Names of the tasks of the benchmark.
     """
     found = [
         (task.name, task.family, {model.name for model in summary.models if model.estimate.value is not None})

@@ -168,6 +168,27 @@ def choose(what: str, asked: str, known: Mapping[str, bool]) -> list[str]:
     return names
 
 
+def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[str]:
+    """Returns the tasks of a comma-separated list.
+
+    "all" means neither the quickstart, whose config lies in no folder of a kind, nor what eva's data sets add to the
+    tasks of the benchmark.
+
+    Args:
+        asked: Names, or "all".
+        configs: Task to config.
+        folder: That of the configs.
+
+    Raises:
+        SweepError: If a name does not exist.
+    """
+    if asked != "all":
+        return choose("task", asked, dict.fromkeys(configs, False))
+    from tapct.tasks.registry import EVA_TASKS  # imports torch
+
+    return [task for task, path in configs.items() if path.parent != folder and task not in EVA_TASKS]
+
+
 def weights_by_encoder(asked: str | None, encoders: list[str]) -> dict[str, str]:
     """Returns the weights asked for: one value for all encoders, or NAME=VALUE by comma.
 

@@ -24,6 +24,7 @@ from tapct.sweep.cell import (
     SweepError,
     absolute,
     choose,
+    choose_tasks,
     configs_by_task,
     weights_by_encoder,
 )
@@ -42,7 +43,7 @@ class Sweep:
         encoders: Names by comma, or "all"; `@random` behind one is that encoder with random weights, and
             `+in_plane_size=512` with that option; where none is named, those of the variable ENCODER_OPTIONS. Beside a
             suite: those of its encoders that are meant, None being all.
-        tasks: Names by comma, or "all": every one but the quickstart. Beside a suite: likewise.
+        tasks: Names by comma, or "all": the ten of the benchmark. Beside a suite: likewise.
         suite: Name of a shipped suite, or the path of one.
         weights: One value for all, or ENCODER=VALUE by comma; None is the variable ENCODER_WEIGHTS, else the config's.
         results: Folder of the results.
@@ -80,7 +81,6 @@ class Sweep:
         """
         folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
         configs = configs_by_task(folder)
-        known = {task: path.parent != folder for task, path in configs.items()}
         overrides = tuple(Path(absolute(path)) for path in self.overrides)
         for path in overrides:
             if not path.is_file():
@@ -89,7 +89,7 @@ class Sweep:
         blocks = self._blocks()
         for block in blocks:
             with suites.told_of(block):
-                for task in choose("task", block.tasks, known):
+                for task in choose_tasks(block.tasks, configs, folder):
                     found = self._variants(task, configs[task], overrides, block)
                     varied.setdefault(task, {}).update({one.label: one for one in found})
         if self.suite is not None:

@@ -6,8 +6,9 @@ from tapct import lazy
 from tapct.tasks.checks import examine, require_sound
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.eva_task import EvaTask
 from tapct.tasks.quickstart import Quickstart
-from tapct.tasks.registry import list_tasks, task_class, task_datasets, task_root
+from tapct.tasks.registry import core_tasks, list_tasks, task_class, task_datasets, task_root
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS, Split, SplitTable
@@ -19,12 +20,14 @@ __all__ = [
     "SPLITS",
     "CTDataset",
     "ClassificationDataset",
+    "EvaTask",
     "Quickstart",
     "SegmentationDataset",
     "Split",
     "SplitTable",
     "TaskData",
     "TaskSpec",
+    "core_tasks",
     "examine",
     "list_tasks",
     "require_sound",

@@ -51,7 +51,8 @@ class TaskData(eva.DataModule):
             task: Name of a task (`tapct list tasks`).
             data_root: Folder that holds one folder per task, under the task's name.
             num_workers: Processes that read cases ahead.
-            split_file: Another split than the task's own: a CSV with the columns case, patient, split.
+            split_file: Another split than the task's own: a CSV with the columns case, patient, split, or `eva` for the
+                lists of eva's class where they ship beside it.
             options: Settings of the task's dataset, such as {s1: sacrum} for totalsegmentator.
             batch_size: Training cases that a probe sees at once; more than one needs stored features.
             order_seed: Decides the order of the training cases.

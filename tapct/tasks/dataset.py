@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
 
+ALTERNATIVES = ("eva",)
+"""Names of splits that may ship beside a task's own, as `splits/<task>-<name>.csv`: "eva" are the lists of eva's class."""
+
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
 
@@ -84,7 +87,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         Args:
             root: Folder of the task.
             split: Which cases.
-            split_file: Another split than the task's own: a CSV with the columns case, patient, split.
+            split_file: Another split than the task's own: a CSV with the columns case, patient, split, or the name of
+                one that ships beside it (`ALTERNATIVES`).
 
         Raises:
             TaskError: If the split cannot be read.
@@ -93,7 +97,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         self.root = Path(root)
         self.split = split
         self.excluded = read_exclusions(_packaged("exclusions", self.spec.name))
-        self.table = self._table(None if split_file is None else Path(split_file)).without(self.excluded)
+        self.table = self._table(split_file).without(self.excluded)
         self._patients = self.table.cases[split]
         self._cases = list(self._patients)
 
@@ -153,6 +157,23 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             return table.sha256
         assert cls.split_pin is not None
         return cls.split_pin.sha256
+
+    @classmethod
+    def alternative_splits(cls) -> dict[str, SplitTable]:
+        """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
+        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
+        paths = {name: _packaged("splits", f"{cls.spec.name}-{name}") for name in ALTERNATIVES}
+        return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
+
+    @classmethod
+    def _alternative(cls, name: str) -> Path:
+        path = _packaged("splits", f"{cls.spec.name}-{name}")
+        if not path.is_file():
+            raise TaskError(
+                f"{cls.spec.name} ships no split '{name}' beside its own. Leave split_file out "
+                "(data.init_args.split_file, the variable SPLIT_FILE), or name a CSV; docs/tasks.md says what ships"
+            )
+        return path
 
     def derive_split(self) -> SplitTable:
         """Returns the split of a release whose list of cases may not be passed on, from its label file."""
@@ -219,9 +240,10 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         own = f"{type(self).__module__}.{type(self).__qualname__}"
         return [self.spec.name, self.spec.version, self.describe(), own, code.sha256, code.libraries]
 
-    def _table(self, split_file: Path | None) -> SplitTable:
+    def _table(self, split_file: str | Path | None) -> SplitTable:
         if split_file is not None:
-            return SplitTable.read(split_file)
+            named = str(split_file) in ALTERNATIVES
+            return SplitTable.read(self._alternative(str(split_file)) if named else Path(split_file))
         shipped = _packaged("splits", self.spec.name)
         if shipped.is_file():
             return SplitTable.read(shipped)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from tapct.content import HEAD, what_it_is
 from tapct.errors import VolumeError
+from tapct.tasks.npy import open_npy
 from tapct.volumes import Grid, Volume
 from tapct.volumes.orient import lps_to_ras, spl_grid
 from tapct.volumes.read import ct_volume
@@ -40,12 +40,7 @@ def read_block(image: Path, metadata: Path) -> Volume:
     Raises:
         VolumeError: If a file is damaged or is not what it should be, or the values cannot be HU.
     """
-    try:
-        voxels = np.lib.format.open_memmap(image, mode="r")  # reads nothing yet, whatever size its header claims
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        with image.open("rb") as file:
-            reason = what_it_is(file.read(HEAD)) or error
-        raise VolumeError(f"{image} cannot be read as a NumPy array ({reason}). Unpack the archive again") from error
+    voxels = open_npy(image)
     if voxels.shape != BLOCK_SHAPE or voxels.dtype.kind not in "iuf":
         raise VolumeError(
             f"{image} holds {voxels.shape} of {voxels.dtype}; LUNA25's blocks are {BLOCK_SHAPE} numbers (z, y, x)"

@@ -11,7 +11,6 @@ from tapct.tasks.dataset import CTDataset
 from tapct.tasks.splits import SPLITS
 
 TASKS: dict[str, str] = {
-    "quickstart": "Quickstart",
     "amos22": "AMOS22",
     "lits17": "LiTS17",
     "kits23": "KiTS23",
@@ -23,11 +22,21 @@ TASKS: dict[str, str] = {
     "rsna2023": "RSNA2023",
     "fdg_pet_ct": "FDGPETCT",
 }
-"""The tasks, in the paper's order, each in the module of its name under `tapct.tasks`; to its class."""
+"""The tasks of the benchmark, in the paper's order, each in the module of its name under `tapct.tasks`; to its class."""
+
+EVA_TASKS: dict[str, str] = {"btcv": "BTCV", "flare22": "FLARE22", "word": "WORD", "cc_ccii": "CCCCII"}
+"""Further tasks, of data sets that eva has classes for: they are run by name, and enter no default mean rank."""
+
+_CLASSES = {"quickstart": "Quickstart", **TASKS, **EVA_TASKS}
 
 
 def list_tasks() -> list[str]:
-    """Returns the names of the tasks."""
+    """Returns the names of all tasks: the quickstart, those of the benchmark, and eva's."""
+    return list(_CLASSES)
+
+
+def core_tasks() -> list[str]:
+    """Returns the names of the tasks of the benchmark, which "all" means."""
     return list(TASKS)
 
 
@@ -37,9 +46,9 @@ def task_class(name: str) -> type[CTDataset]:
     Raises:
         TaskError: If there is none of that name.
     """
-    if name not in TASKS:
-        raise TaskError(f"there is no task '{name}'. {nearest(name, TASKS)}")
-    return getattr(importlib.import_module(f"tapct.tasks.{name}"), TASKS[name])
+    if name not in _CLASSES:
+        raise TaskError(f"there is no task '{name}'. {nearest(name, _CLASSES)}")
+    return getattr(importlib.import_module(f"tapct.tasks.{name}"), _CLASSES[name])
 
 
 def task_root(name: str, data_root: str | Path | None) -> Path:
@@ -67,7 +76,7 @@ def task_datasets(
     Args:
         task: Name of a task.
         root: Folder of the task.
-        split_file: Another split than the task's own.
+        split_file: Another split than the task's own, as `CTDataset` takes it.
         options: Settings of the task's dataset.
 
     Raises:

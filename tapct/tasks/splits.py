@@ -21,6 +21,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 COLUMNS = ("case", "patient", "split")
 
+SELECTION_SHARE = 10
+"""Of a list without a part for selection, one of this many training patients is set aside for it."""
+
 _PATTERN: tuple[Split, ...] = (*("train", "train", "test", "train", "train", "val", "train", "test", "train", "train"),)
 """How `stratified` deals patients out: of ten in a row, seven train, one selects, two are reported."""
 
@@ -107,6 +110,17 @@ def _check_names(case: str, patient: str, where: str) -> None:
         raise TaskError(f"{where}: the case {case!r} begins as a comment. Rename it")
     if (wrong := names.fault(patient)) is not None:
         raise TaskError(f"{where}: the patient {patient!r} of case {case} {wrong}. Rename it")
+
+
+def set_aside(patients: Collection[str], seed: str) -> set[str]:
+    """Returns the tenth of the training patients that settings are chosen on: those whose SHA-256 comes first.
+
+    Args:
+        patients: Names; of a release that names none, each case counts as one.
+        seed: What makes the tenth of a task another than that of others, such as "kits23 v1".
+    """
+    shuffled = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    return set(shuffled[: round(len(shuffled) / SELECTION_SHARE)])
 
 
 def stratified(patients: Mapping[str, str], strata: Mapping[str, str], seed: str, where: str) -> SplitTable:

@@ -24,6 +24,13 @@ HASHES = {
     "luna25": "fd6e6e4f70c718ee54a054f80b05a48bcd6d5d8a300b4554fc9d1d9565a19226",
     "msd_pancreas": "86a6139e075c4e99ddc8d9a659e4ad593833cfb6b173e449d820a1f4b22b3e2c",
     "quickstart": "815503f46ff3c7cfb5125587d227f841f5a539a0a06db865b9b67bd2af98093a",
+    "btcv": "47574aa581b728a9aa740d140b87b491b8183a2c20e294edfce85c3e1406521e",
+    "flare22": "f8e4c03243d662a47be082ced25e77f019123554f1fb61cd9241b5ebe684e3a4",
+    "word": "bf153b12142569d122335af84b27854e23eed10b53b6106d3783f264d98851df",
+    "lits17-eva": "4bedb8da03638c3d54c0ecb4e44bc66d428cfc834cbd8b76764823c8a4020fdc",
+    "kits23-eva": "2baf0899e814213e96105903ed90c60f9eddb89db180e2d44acafb7382fca542",
+    "msd_pancreas-eva": "86a6139e075c4e99ddc8d9a659e4ad593833cfb6b173e449d820a1f4b22b3e2c",
+    "luna25-eva": "fe39d030d631a2188a4c8c6d62c754f159926294a31810d93400f5771e4b8a8f",
     "totalsegmentator": "7f4f3f66cf08393db196d711ff32c31adfeeb89fd2982e48c66514c3cf1749b1",
 }
 """Of the shipped splits: a record names them, so the way to read a table must not change them."""

@@ -11,21 +11,18 @@ LISTS is a folder with these files, anywhere below it; OUT is the folder for the
 """
 
 import csv
-import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jsonargparse
 
 from tapct.errors import TaskError
-from tapct.tasks.splits import SplitTable, read_exclusions
+from tapct.tasks.splits import SplitTable, read_exclusions, set_aside
 
 EXCLUSIONS = Path(__file__).parents[1] / "exclusions"
-SELECTION_SHARE = 10
-"""One of this many training patients is set aside for selection."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,6 @@ def totalsegmentator_table(lists: Path) -> str:
         "CC BY 4.0, J. Wasserthal et al., https://zenodo.org/records/10047292; cite Radiology: Artificial",
         "Intelligence 2023, doi 10.1148/ryai.230024. Its val selects, its test is reported.",
     )
-
-
-def set_aside(cases: Collection[str], seed: str) -> set[str]:
-    """Returns the tenth part of the training cases that settings are chosen on; each case is one patient."""
-    shuffled = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).hexdigest())
-    return set(shuffled[: round(len(cases) / SELECTION_SHARE)])
 
 
 def _find(lists: Path, name: str) -> Path:
