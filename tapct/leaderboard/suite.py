@@ -1,9 +1,10 @@
 """The suite: which tasks a mean rank is over.
 
 It is declared for the page, never made of what a model happens to have. Unless `--suite` names it, it is the *core*:
-the tasks of the benchmark without a notice that at least half of the models, and two at least, have a number on, of those models
-that have one on any such task of the family. So one record of a task that nobody else has run takes no mean rank from
-those who have not run it, and neither does a task of somebody's own; what is run widely enters by itself.
+the tasks of the benchmark (`core_tasks`) without a notice that at least half of the models, and two at least, have a
+number on, of those models that have one on any such task of the family. So one record of a task that nobody else has
+run takes no mean rank from those who have not run it, and neither does a task of somebody's own or one that eva adds;
+what is run widely enters by itself.
 
 A model that misses a task of the suite has no mean rank over it. A mean over the tasks that it has would be of easier
 or harder tasks than the others', and of ranks among fewer or weaker models: run where it is strong, it would lead. It

@@ -43,7 +43,10 @@ _LABELS = ("labelsTr/label*.nii*", "label/label*.nii*")
 
 
 class BTCV(EvaTask, SegmentationDataset):
-    """The 30 labelled scans, 1 to 10 and 21 to 40: of Synapse (img/, label/), or as eva has them (imagesTr/, labelsTr/)."""
+    """The 30 labelled scans, 1 to 10 and 21 to 40.
+
+    In img/ and label/, as Synapse has them, or in imagesTr/ and labelsTr/, as eva does.
+    """
 
     spec = SPEC
     eva_class = "eva.vision.data.datasets.BTCV"

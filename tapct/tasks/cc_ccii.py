@@ -37,8 +37,8 @@ SPEC = TaskSpec(
 )
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)
-"""What is assumed for grey 0 and 255: the usual lung window, width 1500 at level -600 (radiopaedia.org/articles/windowing-ct).
-The release does not say which windows its hospitals exported."""
+"""What is assumed for grey 0 and 255, as the release does not say which windows its hospitals exported: the usual lung
+window, width 1500 at level -600 (radiopaedia.org/articles/windowing-ct)."""
 
 EXTENT_MM = (300.0, 350.0, 350.0)
 """What a scan is assumed to span, (z, y, x): the lungs of an adult, and a field of view that holds the chest. Ours."""

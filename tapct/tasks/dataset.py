@@ -28,7 +28,7 @@ MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
 
 ALTERNATIVES = ("eva",)
-"""Names of splits that may ship beside a task's own, as `splits/<task>-<name>.csv`: "eva" are the lists of eva's class."""
+"""Names of splits that may ship beside a task's own (`splits/<task>-<name>.csv`): "eva" is the lists of eva's class."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 

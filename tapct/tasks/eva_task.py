@@ -29,8 +29,8 @@ class EvaTask(CTDataset):
     labels as the whole numbers that they are (eva casts both to int16, and so truncates a label of 0.99 to 0).
 
     Cases go by name. eva's classes count them by place in the sorted folder, so that one missing file moves every list
-    behind it. What eva reports (`val`, or `test` where its class has one with labels) is reported here as `test`; a
-    tenth of the patients of its `train`, by `set_aside`, selects where eva has nothing to select on but what it reports.
+    behind it. What eva reports (`val`, or `test` where its class has one with labels) is reported here as `test`. Where
+    it would select on what it reports, a tenth of the patients of its `train` does, by `set_aside`.
     """
 
     eva_class: ClassVar[str]
@@ -72,7 +72,7 @@ class EvaTask(CTDataset):
 
     @classmethod
     def eva_files(cls, root: str | Path, split: EvaSplit) -> list[str]:
-        """Returns the scans that eva's class lists in a part, as it names them, from what lies in a folder; imports eva."""
+        """Returns the scans that eva's class lists in a part of a folder, as it names them; imports eva."""
         return _filenames(cls.eva_dataset(root, split))
 
     @override
@@ -91,8 +91,8 @@ class EvaTask(CTDataset):
                 lists[part] = {case: self.patient_of(case) for case in map(self.case_of, _filenames(dataset))}
         except (OSError, IndexError) as error:
             raise TaskError(
-                f"{self.spec.name}: {self.eva_class} finds {self.root} incomplete ({error}), and counts its lists by place "
-                f"in the folder: they would be others. To obtain the data: {self.spec.source}"
+                f"{self.spec.name}: {self.eva_class} finds {self.root} incomplete ({error}), and counts its lists by "
+                f"place in the folder: they would be others. To obtain the data: {self.spec.source}"
             ) from error
         return split_of(lists, f"{self.spec.name} v{self.spec.version}", f"lists of {self.eva_class}", str(self.root))
 
@@ -101,7 +101,7 @@ def _filenames(dataset: "VisionDataset") -> list[str]:
     return [dataset.filename(index) for index in range(len(dataset))]
 
 
-def split_of(lists: Mapping[str, Mapping[str, str]], seed: str, source: str, where: str) -> SplitTable:
+def split_of(lists: Mapping[Any, Mapping[str, str]], seed: str, source: str, where: str) -> SplitTable:
     """Returns the split of eva's lists.
 
     Args:

@@ -22,7 +22,7 @@ TASKS: dict[str, str] = {
     "rsna2023": "RSNA2023",
     "fdg_pet_ct": "FDGPETCT",
 }
-"""The tasks of the benchmark, in the paper's order, each in the module of its name under `tapct.tasks`; to its class."""
+"""The tasks of the benchmark, in the paper's order, to their classes, each in the module of its name here."""
 
 EVA_TASKS: dict[str, str] = {"btcv": "BTCV", "flare22": "FLARE22", "word": "WORD", "cc_ccii": "CCCCII"}
 """Further tasks, of data sets that eva has classes for: they are run by name, and enter no default mean rank."""

@@ -1,4 +1,4 @@
-"""Data sets that eva has classes for, as our tasks: read as eva reads them where that is right, and from eva's lists."""
+"""Data sets that eva has classes for, as our tasks: its lists, and its scans where it reads them rightly."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,8 @@ import torch
 from eva.vision.data import datasets as eva_datasets
 
 from tapct.errors import TapctError, TaskError
+from tapct.leaderboard.assembly import assemble
+from tapct.records import read_records, write_record
 from tapct.tasks import EvaTask, SegmentationDataset, SplitTable, TaskSpec, core_tasks, list_tasks, task_class
 from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU
@@ -19,6 +21,7 @@ from tapct.tasks.sources import eva_splits
 from tapct.volumes import Volume
 from tests.data import eva_tasks
 from tests.data.abdomen import block, spl
+from tests.leaderboard import results
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
 
@@ -382,3 +385,29 @@ def test_with_a_test_list_evas_val_selects():
     assert split_of(lists, "seed", "", "here").counts == {"train": 2, "val": 1, "test": 1}
     with pytest.raises(TaskError, match="patient p is in train and in test"):
         split_of({"train": {"a": "p"}, "test": {"d": "p"}}, "seed", "", "here")
+
+
+# -- On the board ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_on_evas_lists_stands_apart_from_those_on_our_own(tmp_path):
+    evas = task_class("lits17").alternative_splits()["eva"].sha256
+    of_evas = {"split_sha256": evas, "split": "lits17-eva.csv"}
+    results.write_all(tmp_path / "own", ["tap-s-3d", "curia"], ["lits17"])
+    for encoder in ("tap-b-3d", "suprem"):
+        write_record(results.record(encoder, "lits17", more_task=of_evas), tmp_path / "evas" / "lits17" / encoder)
+    board = assemble({tmp_path: read_records(tmp_path)}, resamples=300)
+    (task,) = [task for task in board.tasks if task.summaries]
+    assert {model.name for model in task.summaries["native"].models} == {"TAP-S-3D", "Curia"}
+    (own,) = board.own
+    assert own.why == "on another split that ships: split_file eva"
+    assert {model.name for model in own.task.summaries["native"].models} == {"TAP-B-3D", "SuPreM U-Net"}
+
+
+def test_evas_tasks_are_ranked_by_themselves_and_enter_no_mean_rank(tmp_path):
+    results.write_all(tmp_path, ["tap-s-3d", "curia"], ["lits17", "btcv", "cc_ccii"])
+    board = assemble({tmp_path: read_records(tmp_path)}, resamples=300)
+    assert {task.name for task in board.tasks if task.summaries} == {"lits17", "btcv", "cc_ccii"}
+    assert board.own == ()
+    assert board.suite.tasks == ("lits17",)
+    assert list(board.notices) == ["cc_ccii"]

@@ -63,9 +63,14 @@ class Release:
 
     def lists(self, root: Path) -> dict[EvaSplit, list[str]]:
         """Returns what eva's class lists, on a folder that `write` wrote."""
-        task = type(self.eva, (EvaTask,), {"eva_class": f"eva.vision.data.datasets.{self.eva}"})
+
+        class Task(EvaTask):
+            """To ask its class."""
+
+            eva_class = f"eva.vision.data.datasets.{self.eva}"
+
         parts: tuple[EvaSplit, EvaSplit] = ("train", "val")
-        return {part: [self.case_of(name) for name in task.eva_files(root, part)] for part in parts}
+        return {part: [self.case_of(name) for name in Task.eva_files(root, part)] for part in parts}
 
 
 def _numbered(pattern: str, *ranges: range) -> tuple[str, ...]:
@@ -135,10 +140,10 @@ RELEASES: dict[str, Release] = {
 """By task."""
 
 _LUNA25 = (
-    "Nodules of LUNA25 by AnnotationID; patients and labels are from the list that splits/luna25.csv names (CC BY 4.0).",
-    "The split that eva's LUNA25 would make (`_get_split_indices`: six, two and two tenths of the patients, dealt out by",
-    "the label of each one's first nodule, seed 42), and never does: its class cannot be instantiated, and its configure()",
-    "lists all nodules for every part. eva's val selects, its test is reported.",
+    "Nodules of LUNA25 by AnnotationID; patients and labels: the list that splits/luna25.csv names (CC BY 4.0).",
+    "The split that LUNA25 in kaiko-eva would make (src/eva/vision/data/datasets/classification/luna25.py: six, two",
+    "and two tenths of the patients, dealt out by the label of each one's first nodule, seed 42) and never does: the",
+    "class cannot be instantiated, and lists all nodules for every part. eva's val selects, its test is reported.",
 )
 
 
