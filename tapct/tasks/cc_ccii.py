@@ -17,7 +17,7 @@ from tapct.tasks.npy import open_npy
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import read_table
-from tapct.volumes import Volume
+from tapct.volumes import Grid, Volume
 from tapct.volumes.plausibility import implausible_hu
 
 SPEC = TaskSpec(
@@ -164,13 +164,23 @@ class CCCCII(EvaTask, ClassificationDataset):
         return tuple(int(self.rows[case].target == target) for target in range(len(SPEC.classes)))
 
     @override
-    def read_scan(self, case: str) -> Volume:
+    def scan_grid(self, case: str) -> Grid:
+        grey = self._stack(case)
+        return Grid.of(grey.shape, self._affine(grey.shape))
+
+    def _stack(self, case: str) -> np.ndarray:
+        """Opens the slices of a case; they are not read yet."""
         path = self.ct_path(case)
         grey = open_npy(path)
         if grey.ndim != 3 or grey.dtype.kind not in "iuf" or 0 in grey.shape:
             raise VolumeError(
                 f"{path} holds {grey.shape} of {grey.dtype}; a scan is a stack of slices, (z, y, x) numbers"
             )
+        return grey
+
+    @override
+    def read_scan(self, case: str) -> Volume:
+        path, grey = self.ct_path(case), self._stack(case)
         hu = self._hu(np.array(grey, dtype=np.float32), path)
         notes = [
             f"Grey 0 to 255 is taken for {self.window_hu[0]:g} to {self.window_hu[1]:g} HU, and the scan for "

@@ -9,8 +9,8 @@ import pytest
 from eva.core import interface
 
 from tapct.encoders import list_encoders
-from tapct.tasks import SPLITS, SplitTable, core_tasks, list_tasks, task_class
-from tapct.tasks.splits import read_exclusions, stratified
+from tapct.tasks import SPLITS, EvaTask, SplitTable, core_tasks, list_tasks, task_class
+from tapct.tasks.splits import SELECTION_SHARE, read_exclusions, stratified
 from tests.tasks.shipped import SPLITS as SHIPPED
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,6 +62,8 @@ def test_the_patients_are_those_of_the_split(task):
     if shipped.is_file():
         table = SplitTable.read(shipped).without(read_exclusions(SHIPPED.parent / "exclusions" / f"{task}.csv"))
         assert patients == tuple(len(set(table.cases[split].values())) for split in SPLITS)
+    elif issubclass(task_class(task), EvaTask):  # of eva's train, a tenth of the patients selects
+        assert patients[1] == round(sum(patients[:2]) / SELECTION_SHARE)
     else:  # dealt out by our rule, which takes every patient of the release's table in turn
         names = {str(number): str(number) for number in range(sum(patients))}
         assert patients == tuple(stratified(names, names, task, "toy").counts.values())

@@ -220,6 +220,9 @@ def test_grey_values_become_hu_by_the_assumed_window(ccii):
     assert np.allclose(np.asarray(volume[:, 0]), -1350 + grey / 255 * 1500, atol=1e-3)
     assert target.tolist() == [0, 1, 0]
     assert np.allclose(np.linalg.norm(about["affine"][:3, :3].numpy(), axis=0) * grey.shape, EXTENT_MM)
+    grid = dataset.scan_grid("p2668-s3259")
+    assert grid.shape == grey.shape
+    assert np.allclose(np.multiply(grid.spacing_mm, grid.shape), EXTENT_MM)
     assert "Grey 0 to 255 is taken for -1350 to 150 HU" in about["notes"]
     assert [dataset[i][1].argmax().item() for i in range(4)] == [1, 1, 2, 0]
 
@@ -396,7 +399,8 @@ def test_a_record_on_evas_lists_stands_apart_from_those_on_our_own(tmp_path):
     results.write_all(tmp_path / "own", ["tap-s-3d", "curia"], ["lits17"])
     for encoder in ("tap-b-3d", "suprem"):
         write_record(results.record(encoder, "lits17", more_task=of_evas), tmp_path / "evas" / "lits17" / encoder)
-    board = assemble({tmp_path: read_records(tmp_path)}, resamples=300)
+    folders = (tmp_path / "own", tmp_path / "evas")
+    board = assemble({folder: read_records(folder) for folder in folders}, resamples=300)
     (task,) = [task for task in board.tasks if task.summaries]
     assert {model.name for model in task.summaries["native"].models} == {"TAP-S-3D", "Curia"}
     (own,) = board.own
