@@ -216,9 +216,9 @@ def leaderboard(results: list[str], out: str, suite: str | None = None, strict: 
     """
     from tapct.leaderboard import site
     from tapct.sweep import suites
-    from tapct.tasks import list_tasks
+    from tapct.tasks import core_tasks
 
-    names = suites.tasks_of(suite or "", [task for task in list_tasks() if task != "quickstart"])
+    names = suites.tasks_of(suite or "", core_tasks())
     return site.build([Path(folder) for folder in results], Path(out), suite=names, strict=strict)
 
 

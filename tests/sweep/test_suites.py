@@ -7,9 +7,9 @@ import yaml
 
 from tapct.sweep import commands, suites
 from tapct.sweep.cell import SweepError
-from tapct.tasks import list_tasks
+from tapct.tasks import core_tasks
 
-TEN = [task for task in list_tasks() if task != "quickstart"]
+TEN = core_tasks()
 
 
 def cells(suite, **asked):
