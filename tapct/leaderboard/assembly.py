@@ -23,7 +23,8 @@ from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
 from tapct.leaderboard.models import identities, names_of
 from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
-from tapct.leaderboard.paper import read_paper
+from tapct.leaderboard.paper import AVERAGE, read_paper
+from tapct.leaderboard.reproduction import Known, reproduce
 from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
@@ -74,6 +75,11 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
     anchors: set[str] = set()
     tasks = _tasks(contests, resamples, with_paper=True)
     of_ranks = declared(suite, tasks) if suite else core(tasks, core_tasks())
+    known = Known(
+        cells={task: each.cells for task, each in contests.items()},
+        summaries={(task.name, of.metric): of for task in tasks for of in task.summaries.values()},
+        resamples=resamples,
+    )
     return Board(
         models=_models(contests, anchors),
         tasks=tasks,
@@ -81,7 +87,7 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
         overall=_overall(tasks, of_ranks),
         left_out=tuple(sorted(left_out, key=lambda out: out.path)),
         set_aside=len(entries) - len(main),
-        references=tuple(row for row in read_paper() if row.task in {task.name for task in tasks}),
+        reproduction=reproduce(by_task, known),
         own=tuple(_own(task, why, each, anchors, resamples) for task, why, each in own),
     )
 
@@ -142,7 +148,6 @@ def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int)
         overall=_overall(tasks, alone),
         left_out=(),
         set_aside=0,
-        references=(),
     )
     return Own(why=plain(why, LONGEST_REASON), anchor=_anchor("own", task, anchors), board=board)
 
@@ -198,7 +203,7 @@ def _anchor(kind: str, name: str, taken: set[str]) -> str:
 def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool = False) -> tuple[Task, ...]:
     """Returns the tasks that have records, or are in the paper: segmentation first, and with records first."""
     installed = list_tasks()
-    in_paper = {row.task for row in read_paper() if row.task != "average"} if with_paper else set()
+    in_paper = {row.task for row in read_paper() if row.task != AVERAGE} if with_paper else set()
     found = []
     names = {*contests, *in_paper}
     for name in terminal.track(names, "statistics of tasks", len(names)):

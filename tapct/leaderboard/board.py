@@ -15,7 +15,8 @@ from tapct.leaderboard.compared import (
 from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.overall import OverallModel
 from tapct.leaderboard.overlap import known_overlap
-from tapct.leaderboard.paper import PaperRow
+from tapct.leaderboard.paper import AVERAGE, PaperRow
+from tapct.leaderboard.reproduction import Reproduction
 from tapct.leaderboard.suite import Suite
 from tapct.leaderboard.summary import ModelSummary, TaskSummary
 from tapct.leaderboard.text import plain
@@ -142,7 +143,7 @@ class Board:
             the family, over the tasks of the family that are in the suite.
         left_out: What is not shown, and why.
         set_aside: Number of records with a part of the training patients or perturbed scans.
-        references: The paper's rows of the tasks.
+        reproduction: The paper's cells, with ours; None of a board of records that are apart.
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
     """
 
@@ -152,8 +153,14 @@ class Board:
     overall: Mapping[tuple[Family, Protocol], Mapping[str, OverallModel]]
     left_out: tuple[LeftOut, ...]
     set_aside: int
-    references: tuple[PaperRow, ...]
+    reproduction: Reproduction | None = None
     own: tuple["Own", ...] = ()
+
+    @property
+    def references(self) -> list[PaperRow]:
+        """The paper's numbers of tasks; none beside records that are apart."""
+        cells = self.reproduction.cells if self.reproduction else ()
+        return [cell.row for cell in cells if cell.row.task != AVERAGE]
 
     def family(self, family: Family) -> list[Task]:
         """Returns the tasks of a family that have records."""
@@ -193,6 +200,8 @@ class Board:
             for task in board.tasks
             for one in board.marks(model, task)
         }
+        cells = self.reproduction.cells if self.reproduction else ()
+        found |= {one.mark for cell in cells for ours in cell.ours for one in ours.marks}
         return tuple(mark for mark in marks.MARKS if mark in found)
 
     def why_missing(self, model: Model, task: Task) -> str:

@@ -12,7 +12,8 @@ from tapct.leaderboard.board import Board, Family, Model, Task
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
-from tapct.leaderboard.paper import PAPER, PaperRow
+from tapct.leaderboard.paper import AVERAGE, PAPER, PaperRow
+from tapct.leaderboard.reproduction import METRICS, SPLITS_DIFFER, Ours, Reproduction
 from tapct.leaderboard.text import as_csv, plain
 from tapct.records import Protocol, Recorded
 
@@ -94,7 +95,7 @@ class Row:
 def rows(board: Board) -> list[Row]:
     """Returns the mean ranks, then every cell, then what is in sections of its own, then the paper's numbers."""
     own = (replace(row, own_because=own.why) for own in board.own for row in _cells(own.board))
-    return [*_mean_ranks(board), *_cells(board), *own, *(_reference(board, row) for row in board.references)]
+    return [*_mean_ranks(board), *_cells(board), *own, *map(_reference, board.references)]
 
 
 def _mean_ranks(board: Board) -> Iterator[Row]:
@@ -181,8 +182,8 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
     return {**asdict(estimate), "reason": estimate.reason or ""}
 
 
-def _reference(board: Board, row: PaperRow) -> Row:
-    family = next(task.family for task in board.tasks if task.name == row.task)
+def _reference(row: PaperRow) -> Row:
+    family: Family = "segmentation" if row.metric == "DSC" else "classification"
     where = ", ".join(filter(None, (f"Table {row.table}", row.settings, *sorted(row.notes))))
     return Row(
         source="paper",
@@ -245,8 +246,48 @@ def _adaptors(task: Task) -> dict[str, Any]:
     return {"task": task.name, "cells": [*_adaptor_rows(task)], "variance": variance}
 
 
+REPRODUCTION_FILE = "paper_and_this_run.csv"
+
+
+def reproduction_to_csv(board: Board) -> str | None:
+    """Returns a line per cell of the paper and record of it, also where there is none; None without any record."""
+    found = board.reproduction
+    return as_csv(_reproduction_rows(found)) if found and found.any_ours else None
+
+
+def _reproduction_rows(found: Reproduction) -> list[dict[str, Any]]:
+    return [_pair(cell.row, one) for cell in found.cells for one in cell.ours or (None,)]
+
+
+def _pair(row: PaperRow, one: Ours | None) -> dict[str, Any]:
+    """Returns a number of the paper and ours, if there is one, as columns."""
+    setup = row.setup
+    difference, ranked = (one.difference, one.ranked) if one else (None, None)
+    return {
+        **{"table": row.table, "paper_model": row.model, "task": row.task, "settings": row.settings or ""},
+        **{"encoder": setup.encoder, "in_plane_size": setup.in_plane_size, "adaptor": row.adaptor or ""},
+        **{"paper_metric": row.metric, "paper_mean": row.mean, "paper_sd": row.std},
+        "paper_notes": " ".join(sorted(row.notes)),
+        **{"model": one.model if one else "", "metric": one.metric if one else METRICS[row.metric]},
+        **_ends("ours", one.estimate if one else None),
+        **{"ours_sd_over_seeds": one.seed_spread if one else None, "seeds": one.seeds if one else None},
+        "patients": one.patients if one else None,
+        **_ends("difference", difference),
+        **{"ranked_as": one.ranked_as if one else "", **_ends("ranked", ranked)},
+        "marks": " ".join(found.mark.id for found in one.marks) if one else "",
+        "protocol_differs": "; ".join(one.said) if one else "",
+        "record": one.record if one else "",
+        "to_do": "" if one or row.task == AVERAGE else f"tapct run --suite {row.suite}",
+    }
+
+
+def _ends(name: str, found: Estimate | None) -> dict[str, float | None]:
+    value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def to_json(board: Board) -> str:
-    """Returns the rows, with the legend of their marks, all differences, the adaptors and what was left out."""
+    """Returns the rows with the legend of their marks, differences, adaptors, the paper's cells, what was left out."""
     differences = [
         {"task": task.name, "protocol": protocol if task.by_protocol else "", **asdict(difference)}
         for task in board.tasks
@@ -262,9 +303,17 @@ def to_json(board: Board) -> str:
         "rows": [asdict(row) for row in rows(board)],
         "differences": differences,
         "adaptors": [_adaptors(task) for task in _crossed(board)],
+        "paper_and_this_run": _reproduction(board.reproduction),
         "left_out": [asdict(out) for out in board.left_out],
     }
     return json.dumps(_plain(numeric.rounded(content)), indent=1, ensure_ascii=False) + "\n"
+
+
+def _reproduction(found: Reproduction | None) -> dict[str, Any] | None:
+    """Returns the paper's cells with ours as JSON has them; None where none was run."""
+    if found is None or not found.any_ours:
+        return None
+    return {"note": SPLITS_DIFFER, "cells": _reproduction_rows(found), "of_no_cell": found.other}
 
 
 def _plain(content: Any) -> Any:

@@ -109,9 +109,21 @@ FLAGGED = Mark(
     "a red flag of the record: look at the model's section before you believe the number",
 )
 
+NOT_IN_PAPER = Mark(
+    "not-in-paper",
+    "not in the paper",
+    "the paper has no number",
+    "a cell that the paper left empty, or out of memory on 80 GB",
+)
+OTHER_PROTOCOL = Mark(
+    "other-protocol",
+    "protocol",
+    "another protocol",
+    "beside the paper's number: not of the shipped protocol, or with other windows than the paper's",
+)
 MARKS = (
     *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
-    *(TOO_FEW, OLDER, SEEN, FLAGGED),
+    *(TOO_FEW, OLDER, SEEN, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
 )
 """All of them, in the order in which they stand."""
 

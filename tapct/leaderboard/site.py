@@ -24,7 +24,7 @@ def build(
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`.
+    and `adaptors.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -48,6 +48,8 @@ def build(
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
     if (adaptors := exports.adaptors_to_csv(board)) is not None:
         contents[exports.ADAPTORS_FILE] = adaptors
+    if (reproduction := exports.reproduction_to_csv(board)) is not None:
+        contents[exports.REPRODUCTION_FILE] = reproduction
     contents["index.html"] = render(board)  # last: a page that is there has its tables
     _write(site, contents)
     left_out = [*(f"{out.path}: {out.reason}" for out in board.left_out), *unvaried]
@@ -77,5 +79,5 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
             files.write_atomically(site / name, content)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
-    for stale in {*variations.FILES, exports.ADAPTORS_FILE} - set(contents):
+    for stale in {*variations.FILES, exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE} - set(contents):
         (site / stale).unlink(missing_ok=True)

@@ -1,13 +1,16 @@
 """The board as tables for a paper or a repository: Markdown and LaTeX, under the native protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tapct import numeric
+from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import FAMILIES, METRICS, Board, Family, Model, Task
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
+from tapct.leaderboard.paper import AVERAGE, PAPER
+from tapct.leaderboard.reproduction import SPLITS_DIFFER, Cell
 from tapct.leaderboard.text import for_latex, for_markdown
 
 NONE = "–"
@@ -19,6 +22,11 @@ READ_AS = (
 CELLS = (
     "Below a Dice: the size of a feature cell, and the Dice that perfect cells of this size would reach, a reference "
     "and no bound."
+)
+
+BESIDE = (
+    "In a cell: the paper's mean and standard deviation over three runs; ours, with that over seeds and the 95 % "
+    "interval over patients; ours minus the paper's; and the number that the task is ranked by here, if it is another."
 )
 
 
@@ -40,9 +48,10 @@ class Table:
 
 
 def tables(board: Board) -> list[Table]:
-    """Returns a table per family, then those of what is in a section of its own."""
+    """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
     found = [_of_family(board, family) for family in FAMILIES[1:] if board.family(family)]
-    return found + [_of_own(own.task, own.why, own.board) for own in board.own]
+    found += [_of_own(own.task, own.why, own.board) for own in board.own]
+    return found + _of_paper(board)
 
 
 def _of_family(board: Board, family: Family) -> Table:
@@ -62,6 +71,47 @@ def _of_own(task: Task, why: str, board: Board) -> Table:
     rows = [[[model.name], _cell(board, task, model)] for model in ordered(board, task.family)]
     heads = ["Model", f"{task.title}, {METRICS[task.metric]}"]
     return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
+
+
+def _of_paper(board: Board) -> list[Table]:
+    """Returns the paper's tables of which a cell was run, with the rows that have one."""
+    titles = {task.name: task.title for task in board.tasks} | {AVERAGE: "Average"}
+    return [
+        Table(
+            f"The paper and this run. {table.title}",
+            [f"{PAPER}. {SPLITS_DIFFER}", BESIDE],
+            ["Model", *(f"{titles[cell.row.task]}, {cell.row.metric}" for cell in table.rows[0].cells)],
+            [
+                [[" ".join(filter(None, [row.model, row.size]))], *([*_beside(cell)] for cell in row.cells)]
+                for row in table.rows
+                if any(cell.ours for cell in row.cells)
+            ],
+        )
+        for table in (paper_tables.tables(board.reproduction) if board.reproduction else ())
+        if table.run
+    ]
+
+
+def _beside(cell: Cell) -> Iterator[str]:
+    """Yields the paper's number, and the lines of each of ours."""
+    row = cell.row
+    theirs = "" if row.mean is None else _with_spread(row.mean, row.std)
+    yield "".join([theirs, *(sign for sign, _ in paper_tables.signs(row))])
+    for one in cell.ours or (None,):
+        if one is None or one.estimate.value is None:
+            yield NONE
+            continue
+        value, low, high = one.estimate.value, one.estimate.low, one.estimate.high
+        ends = "" if low is None or high is None else f" ({numeric.fixed(low, 3)}–{numeric.fixed(high, 3)})"
+        yield _marked(f"ours {_with_spread(value, one.seed_spread)}{ends}", one.marks)
+        if one.difference is not None and one.difference.value is not None:
+            yield paper_tables.signed(one.difference.value)
+        if one.ranked is not None and one.ranked.value is not None:
+            yield f"{one.ranked_as} {numeric.fixed(one.ranked.value, 3)}"
+
+
+def _with_spread(value: float, spread: float | None) -> str:
+    return numeric.fixed(value, 3) + ("" if spread is None else f" ± {numeric.fixed(spread, 3)}")
 
 
 def legend(board: Board) -> list[str]:

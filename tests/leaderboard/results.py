@@ -33,6 +33,7 @@ def record(
     seeds: int = 3,
     planned: int | None = None,
     random: bool = False,
+    weights: str | None = None,
     flags: Sequence[Flag] = (),
     card: Mapping | None = None,
     more_task: Mapping | None = None,
@@ -67,8 +68,8 @@ def record(
         notice=notice or spec.notice,
         encoder={
             "card": own,
-            "weights": "random" if random else f"{encoder}.safetensors",
-            "weights_sha256": _sha256(f"weights {encoder} {random}"),
+            "weights": weights or ("random" if random else own["weights"]["file"] or "weights.pt"),
+            "weights_sha256": _sha256(f"weights {weights or encoder} {random}"),
             "precision": "auto",
             "feature_centre_voxel": [1.5, 3.5, 3.5],
             "parameters": own["num_params"],

@@ -10,12 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tapct import numeric
-from tapct.leaderboard import marks
+from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import FAMILIES, Board, Family
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.exports import by_score, ordered
-from tapct.leaderboard.page import charts, views
+from tapct.leaderboard.page import charts, paper, views
 from tapct.leaderboard.paper import PAPER
+from tapct.leaderboard.reproduction import SPLITS_DIFFER
 from tapct.leaderboard.text import for_page
 
 __all__ = ["render"]
@@ -46,7 +47,9 @@ def render(board: Board) -> str:
             by_score=by_score,
             views=views,
             paper=PAPER,
-            seen=marks.SEEN,
+            splits_differ=SPLITS_DIFFER,
+            paper_tables=paper_tables,
+            beside=_figures(paper.ours_by_theirs, board),
             kinds=kinds,
             run=board.family("all"),
             crossed=views.crossed(board),
@@ -82,6 +85,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["fixed"] = lambda value, digits=3: "–" if value is None else numeric.fixed(value, digits)
+    environment.filters["signed"] = paper_tables.signed
     environment.filters["zip"] = zip
     environment.filters["metric"] = views.metric_title
     return environment

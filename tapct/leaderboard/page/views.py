@@ -11,7 +11,6 @@ from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import FAMILIES, METRICS, Board, Entry, Family, Model, Task
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
-from tapct.leaderboard.paper import PaperRow
 from tapct.leaderboard.reported import reported
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Recorded
@@ -257,39 +256,6 @@ def class_rows(task: Task, models: Sequence[Model], metric: ClassMetric) -> list
         )
         for name in (tables[0] if tables else {})
     ]
-
-
-def references(board: Board) -> list[tuple[str, dict[str, PaperRow]]]:
-    """Returns the paper's models with their row of each task: of the largest image size that has a number there."""
-    found: dict[str, dict[str, PaperRow]] = {}
-    for row in board.references:
-        if "ablation" in row.notes:
-            continue
-        of_model = found.setdefault(row.model, {})
-        known = of_model.get(row.task)
-        if known is None or (known.mean is None and row.mean is not None) or _is_larger(row, known):
-            of_model[row.task] = row
-    return list(found.items())
-
-
-def tasks_of(found: Sequence[tuple[str, Mapping[str, PaperRow]]]) -> set[str]:
-    """Returns the tasks that the paper's models have a number on."""
-    return {task for _, rows in found for task, row in rows.items() if row.mean is not None}
-
-
-def _is_larger(row: PaperRow, known: PaperRow) -> bool:
-    return row.table == 3 and row.mean is not None and "512" in (row.settings or "") and known.table == 3
-
-
-def reference_note(row: PaperRow) -> str:
-    """Returns where a number of the paper is from, in words."""
-    words = {
-        "dagger": "pretraining data included these public datasets",
-        "star": "evaluated on (z, 224, 224) for want of memory",
-        "oom": "out of memory on 80 GB",
-        "not_reported": "not reported",
-    }
-    return "; ".join(filter(None, (f"Table {row.table}", row.settings, *(words.get(n, n) for n in sorted(row.notes)))))
 
 
 def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
