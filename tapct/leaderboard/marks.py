@@ -108,7 +108,6 @@ FLAGGED = Mark(
     "a red flag",
     "a red flag of the record: look at the model's section before you believe the number",
 )
-
 NOT_IN_PAPER = Mark(
     "not-in-paper",
     "not in the paper",
@@ -121,6 +120,7 @@ OTHER_PROTOCOL = Mark(
     "another protocol",
     "beside the paper's number: not of the shipped protocol, or with other windows than the paper's",
 )
+
 MARKS = (
     *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
     *(TOO_FEW, OLDER, SEEN, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),

@@ -4,13 +4,11 @@ import csv
 import json
 from statistics import fmean, stdev
 
-import numpy as np
 import pytest
 
 from tapct.encoders import encoder_class
 from tapct.leaderboard import read_paper, site
 from tapct.leaderboard.assembly import assemble
-from tapct.leaderboard.page import _environment
 from tapct.leaderboard.page.paper import ours_by_theirs
 from tapct.records import read_records
 from tests.leaderboard import results
@@ -28,11 +26,8 @@ def reproduction(folder, *records):
 
 def run(found):
     """Table, model, size of slices and task of the cells with a number of ours."""
-    return [
-        (cell.row.table, cell.row.model, cell.row.setup.in_plane_size, cell.row.task)
-        for cell in found.cells
-        if cell.ours
-    ]
+    rows = [cell.row for cell in found.cells if cell.ours]
+    return [(row.table, row.model, row.setup.in_plane_size, row.task) for row in rows]
 
 
 def dice(record, grid):
@@ -115,6 +110,9 @@ def test_bags_of_class_tokens_and_of_patches_are_two_cells(tmp_path, adaptor, mo
     assert found.other == ({} if models else {"an adaptor that is not the paper's": 1})
 
 
+WINDOWS = "windows or padding that neither the paper nor the encoder's card has"
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -122,11 +120,8 @@ def test_bags_of_class_tokens_and_of_patches_are_two_cells(tmp_path, adaptor, mo
         ({"weights": "ours.pt"}, "weights of another file than the published one"),
         ({"more_probe": {"head_from": {"name": "lits17"}}}, "heads that were trained elsewhere"),
         ({"card": {"feature_dim": 64, "feature_stride": (1, 1, 1)}}, "features of another layer"),
-        ({"card": {"pad_hu": 0.0}}, "windows or padding that neither the paper nor the encoder's card has"),
-        (
-            {"card": {"window_size": (48, 96, 96)}},
-            "windows or padding that neither the paper nor the encoder's card has",
-        ),
+        ({"card": {"pad_hu": 0.0}}, WINDOWS),
+        ({"card": {"window_size": (48, 96, 96)}}, WINDOWS),
         ({"card": {"spacing_mm": (1.0, 1.0, 1.0)}}, "a grid that the paper does not have for this task"),
     ],
 )
@@ -158,9 +153,8 @@ def test_other_protocols_are_said_and_stand_last(tmp_path):
         "scale_features is False, in the shipped protocol True",
         "window 32 × 128 × 128, in the paper 24 × 128 × 128",
     )
-    assert [one.mark.id for one in unscaled.marks] == ["few-patients", "seen-in-pretraining", "other-protocol"] or [
-        one.mark.id for one in unscaled.marks
-    ] == ["few-patients", "other-protocol"]
+    assert [one.mark.id for one in plain.marks] == ["few-patients"]
+    assert [one.mark.id for one in unscaled.marks] == ["few-patients", "other-protocol"]
 
 
 # -- Numbers -------------------------------------------------------------------------------------------
@@ -307,7 +301,10 @@ def test_the_page_shows_paper_ours_difference_and_native_in_a_cell(built, board)
     one = cell.ours[0]
     start = section.index("0.417 ± 0.008")
     shown = section[start : section.index("</td>", start)]
-    signed = _environment().filters["signed"]
+
+    def signed(value):
+        return f"{value:+.3f}".replace("-", "−")
+
     for text in (
         f"<b>{one.estimate.value:.3f}</b> ± {one.seed_spread:.3f}",
         f"{one.estimate.low:.3f}–{one.estimate.high:.3f}",
@@ -318,7 +315,6 @@ def test_the_page_shows_paper_ours_difference_and_native_in_a_cell(built, board)
         assert text in shown
     assert "The paper's splits are unpublished" in section.replace("&#39;", "'")
     assert section.count("<table") == 4
-    assert "3 of 60 cells run" not in section
     assert "2 of 60 cells run" in section
     assert "<code>tapct run --suite paper-table-5</code>" in section
     assert section.count("<svg") == 2
@@ -330,9 +326,8 @@ def test_markdown_and_latex_have_the_rows_that_were_run(built):
     tables = markdown[markdown.index("## The paper and this run. Table 2") :]
     assert "splits are unpublished" in tables
     lines = [line for line in tables.splitlines() if line.startswith("| ") and "---" not in line]
-    assert [line.split(" |")[0] for line in lines if not line.startswith("| Model")] == [
-        *("| CT-FM", "| FMCiB", "| TAP-B-3D", "| TAP-B-3D 224 pixels", "| Curia"),
-    ]
+    names = [line.split(" | ")[0].removeprefix("| ") for line in lines]
+    assert names == ["Model", "CT-FM", "FMCiB", "TAP-B-3D", "Model", "TAP-B-3D 224 pixels", "Model", "Curia"]
     assert "0.417 ± 0.008†<br>ours " in tables
     assert r"The paper and this run. Table 3" in (built / "leaderboard.tex").read_text(encoding="utf-8")
 
@@ -356,4 +351,3 @@ def test_the_figure_has_a_panel_a_task_with_both_numbers(board):
     assert "KiTS23" not in drawn
     assert "CT-FM" in drawn
     assert "RSNA2022, AP" in ours_by_theirs(board, "classification")
-    assert np.isfinite(len(drawn))
