@@ -1,4 +1,4 @@
-"""Tiny BTCV and CC-CCII as eva's own classes read them, of slabs of the quickstart's abdomen."""
+"""Tiny BTCV, FLARE22 and CC-CCII as eva's own classes read them, of slabs of the quickstart's abdomen."""
 
 import csv
 import os
@@ -9,26 +9,37 @@ import numpy as np
 from tests.data.abdomen import block, save
 
 BTCV = {1: 1, 2: 2, 3: 3, 4: 4, 15: 5, 5: 6, 6: 7, 52: 8, 63: 9, 64: 10, 7: 11, 8: 12, 9: 13}
-"""Id of TotalSegmentator's task "total" to the label of BTCV."""
+FLARE22 = {5: 1, 15: 2, 6: 3, 19: 4, 3: 5, 2: 6, 1: 7, 7: 8, 52: 9, 63: 10, 8: 11, 9: 12, 4: 13}
+"""Id of TotalSegmentator's task "total" to the label in the order of eva's `classes`."""
+
+BTCV_CASES = [(f"imagesTr/img{n:04}", f"labelsTr/label{n:04}") for n in (*range(1, 11), *range(21, 41))]
+FLARE22_CASES = [(f"images/FLARE22_Tr_{n:04}_0000", f"labels/FLARE22_Tr_{n:04}") for n in range(1, 51)]
 
 GREY_HU = (-1350.0, 150.0)
 """The window in which CC-CCII was exported to 8 bits."""
 
 
-def write_btcv(root: Path, slices: int = 8) -> Path:
-    """Writes the 30 scans that eva's class wants, of three slabs: links hold the others."""
-    numbers = [*range(1, 11), *range(21, 41)]
-    for place, number in enumerate(numbers):
-        names = f"BTCV/imagesTr/img{number:04}.nii.gz", f"BTCV/labelsTr/label{number:04}.nii.gz"
-        first = [n.replace(f"{number:04}", f"{numbers[place % 3]:04}") for n in names]
+def write_btcv(root: Path) -> Path:
+    """Writes the 30 scans that eva's class wants; returns the root."""
+    return _write(root / "BTCV", BTCV_CASES, BTCV).parent
+
+
+def write_flare22(root: Path) -> Path:
+    """Writes the 50 scans that eva's class wants; returns the root."""
+    return _write(root / "FLARE22Train", FLARE22_CASES, FLARE22).parent
+
+
+def _write(folder: Path, cases: list[tuple[str, str]], labels: dict[int, int]) -> Path:
+    """Writes three slabs of eight slices as the first cases; the others are links to them."""
+    for place, names in enumerate(cases):
         if place < 3:
-            slab = block(70 + 8 * place, slices)
-            for name, array in zip(names, (slab.hu, slab.labels(BTCV)), strict=True):
-                save(root / name, array, slab.affine, "LAS")
+            slab = block(70 + 8 * place, 8)
+            for name, array in zip(names, (slab.hu, slab.labels(labels)), strict=True):
+                save(folder / f"{name}.nii.gz", array, slab.affine, "LAS")
             continue
-        for name, source in zip(names, first, strict=True):
-            os.link(root / source, root / name)
-    return root
+        for name, source in zip(names, cases[place % 3], strict=True):
+            os.link(folder / f"{source}.nii.gz", folder / f"{name}.nii.gz")
+    return folder
 
 
 def write_cc_ccii(root: Path) -> Path:

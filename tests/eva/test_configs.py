@@ -88,28 +88,57 @@ def test_eva_fit_trains_a_decoder_on_whole_scans(monkeypatch, tmp_path, btcv, wa
     assert len(watched) == 2 + 6 + 6, "two steps, a look at the validation scans, and the report"
 
 
-def test_eva_validate_and_windows_of_its_inferer(monkeypatch, tmp_path, btcv, watched):
-    """As eva's own configs have it: `SlidingWindowInferer` on logits."""
-    windows = {"windows": True, "encoder_options": {"in_plane_size": None}}
-    encoder = {
-        "class_path": "eva.vision.models.ModelFromRegistry",
-        "init_args": {"model_name": "tapct/tap-t-3d", "model_kwargs": {"out_indices": 1, **windows}},
+def of_eva(name: str, **settings) -> dict:
+    return {"class_path": f"eva.vision.data.transforms.{name}", "init_args": settings}
+
+
+def flare22(root: Path, split: str, *more: dict) -> dict:
+    """A data set with the transforms of eva's own config, but for those that scale intensities."""
+    transforms = [of_eva("EnsureChannelFirst", channel_dim=1), of_eva("Spacing", pixdim=[3.0, 3.0, 3.0])]
+    transforms += [of_eva("CropForeground", threshold=-500.0), *more]
+    compose = {"class_path": "torchvision.transforms.v2.Compose", "init_args": {"transforms": transforms}}
+    settings = {"root": str(root), "split": split, "transforms": compose}
+    return {"class_path": "eva.vision.datasets.FLARE22", "init_args": settings}
+
+
+def test_eva_fit_on_crops_and_windows_of_its_inferer_as_its_own_configs_have_it(monkeypatch, tmp_path, watched):
+    root = miniatures.write_flare22(tmp_path / "flare22")
+    kwargs = {"out_indices": 1, "windows": True, "encoder_options": {"in_plane_size": None}}
+    model = {
+        "encoder": {
+            "class_path": "eva.vision.models.ModelFromRegistry",
+            "init_args": {"model_name": "tapct/tap-t-3d", "model_kwargs": kwargs},
+        },
+        "inferer": {
+            "class_path": "monai.inferers.SlidingWindowInferer",
+            "init_args": {"roi_size": [8, 64, 64], "sw_batch_size": 4, "overlap": 0.25, "cval": -1024.0},
+        },
     }
-    inferer = {
-        "class_path": "monai.inferers.SlidingWindowInferer",
-        "init_args": {"roi_size": [8, 64, 64], "sw_batch_size": 4, "overlap": 0.25, "cval": -1024.0},
+    crops = [
+        of_eva("RandCropByLabelClasses", spatial_size=[8, 64, 64], num_samples=2, num_classes=14),
+        of_eva("RandFlip", spatial_axes=[0, 1, 2]),
+        of_eva("RandRotate90", spatial_axes=[1, 2]),
+    ]
+    loader = {"batch_size": 2, "collate_fn": "eva.vision.data.dataloaders.collate_fn.collection_collate"}
+    data = {
+        "datasets": {"train": flare22(root, "train", *crops), "val": flare22(root, "val")},
+        "dataloaders": {"train": IN_THIS_PROCESS | loader},
     }
-    more = {"model": {"init_args": {"encoder": encoder, "inferer": inferer}}}
-    eva(monkeypatch, tmp_path, "validate", "btcv.yaml", root=btcv, more=more, CHECKPOINT_TYPE="last")
+    more = {"model": {"init_args": model}, "data": {"init_args": data}}
+    eva(monkeypatch, tmp_path, "fit", "btcv.yaml", root=root, more=more)
     assert 0 <= results(tmp_path)["val/DiceScore"] <= 1
-    assert watched == [((4, 1, 8, 64, 64), False, False)] * 6
+    assert set(watched) == {((4, 1, 8, 64, 64), False, False)}
+    assert len(watched) == 2 + 11 + 11
+
+
+def test_eva_validate_reports_a_decoder_as_it_is(monkeypatch, tmp_path, btcv, watched):
+    eva(monkeypatch, tmp_path, "validate", "btcv.yaml", root=btcv, CHECKPOINT_TYPE="last")
+    assert 0 <= results(tmp_path)["val/DiceScore"] <= 1
+    assert watched == [((1, 1, 8, 80, 80), False, False)] * 6
 
 
 def test_eva_ends_where_a_config_scales_intensities(monkeypatch, tmp_path, btcv):
-    scale = {
-        "class_path": "eva.vision.data.transforms.ScaleIntensityRange",
-        "init_args": {"input_range": [-175.0, 250.0], "output_range": [0.0, 1.0]},
-    }
+    scale = of_eva("ScaleIntensityRange", input_range=[-175.0, 250.0], output_range=[0.0, 1.0])
     config = yaml.safe_load(CONFIGS["btcv.yaml"])["data"]["init_args"]["datasets"]
     config["val"]["init_args"]["transforms"]["init_args"]["transforms"].append(scale)
     more = {"data": {"init_args": {"datasets": {"val": config["val"]}}}}
