@@ -22,8 +22,8 @@ from tapct.tasks import ClassificationDataset, CTDataset, TaskData
 
 NOTICE = (
     "These features are derived from the scans of {task} ({data}) by the weights of {encoder} ({weights}). A licence "
-    "or an agreement on use may cover derived data and forbid to pass them on, as may the licence of the weights. This "
-    "pack gives nobody a right that these licences do not give."
+    "or an agreement on use may cover derived data and forbid to pass them on, as may the licence of the weights. "
+    "Nobody is given a right here that these licences do not give."
 )
 
 
