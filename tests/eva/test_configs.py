@@ -13,7 +13,8 @@ import yaml
 from eva.__main__ import main
 
 from tapct.errors import EncoderError
-from tapct.eva import Backbone, DenseEncoder
+from tapct.eva import DenseEncoder
+from tests.data import eva_tasks
 from tests.eva import miniatures
 
 DOCS = Path(__file__).parents[2] / "docs" / "eva.md"
@@ -64,7 +65,7 @@ def manifest(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def btcv(tmp_path_factory) -> Path:
-    return miniatures.write_btcv(tmp_path_factory.mktemp("btcv"))
+    return miniatures.write(tmp_path_factory.mktemp("data"), "btcv")
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def flare22(root: Path, split: str, *more: dict) -> dict:
 
 
 def test_eva_fit_on_crops_and_windows_of_its_inferer_as_its_own_configs_have_it(monkeypatch, tmp_path, watched):
-    root = miniatures.write_flare22(tmp_path / "flare22")
+    root = miniatures.write(tmp_path / "data", "flare22")
     kwargs = {"out_indices": 1, "windows": True, "encoder_options": {"in_plane_size": None}}
     model = {
         "encoder": {
@@ -167,15 +168,16 @@ def test_eva_predict_fit_trains_a_decoder_on_maps_that_either_writer_wrote(monke
 
 
 def test_eva_predict_fit_trains_attention_on_bags(monkeypatch, tmp_path):
-    root = miniatures.write_cc_ccii(tmp_path / "cc_ccii")
+    root = tmp_path / "cc_ccii"
+    eva_tasks.write_cc_ccii(root)
     before = set(root.rglob("*"))
     eva(monkeypatch, tmp_path, "predict_fit", "cc_ccii.yaml", root=root)
     assert 0 <= results(tmp_path)["val/MulticlassAccuracy"] <= 1
     rows = manifest(tmp_path / "embeddings" / "cc_ccii")
     assert [(row["embeddings"], row["target"]) for row in rows] == [
-        *((f"train/p{n}-s{n + 10}.pt", str(n % 3)) for n in range(4)),
-        *((f"val/p{n}-s{n + 10}.pt", str(n % 3)) for n in range(4, 6)),
+        (f"{'train' if part == 'train' else 'val'}/p{patient}-s{scan}.pt", eva_tasks.TARGETS[label])
+        for (part, patient, scan), label in eva_tasks.SCANS.items()
     ]
-    assert torch.load(tmp_path / "embeddings" / "cc_ccii" / rows[0]["embeddings"]).shape == (4, 192)
+    bags = [torch.load(tmp_path / "embeddings" / "cc_ccii" / row["embeddings"]).shape for row in rows]
+    assert bags[:3] == [(4, 192), (8, 192), (8, 192)], "8, 9 and 10 slices in windows of 8"
     assert set(root.rglob("*")) == before, "nothing goes into the data folder"
-    assert Backbone.__name__ in CONFIGS["cc_ccii.yaml"]
