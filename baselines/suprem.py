@@ -97,7 +97,6 @@ class SuPreM(Encoder):
         if features == "decoder":
             self.card = dataclasses.replace(
                 self.card,
-                display_name=f"{self.card.display_name}, decoder",
                 feature_stride=(1, 1, 1),
                 feature_dim=64,
                 num_params=19_073_600,

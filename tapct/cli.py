@@ -66,7 +66,8 @@ def doctor(
         root: Folder that holds one folder per task; by default the variable DATA_ROOT.
         options: Settings of the task, such as '{"ct_file": "CTres.nii.gz"}'.
         split_file: Cases to check instead of the task's own split.
-        encoder: Also load this encoder (weights: the variable ENCODER_WEIGHTS) and run one window.
+        encoder: Also load this encoder, such as tap-b-3d+in_plane_size=512 (weights: the variable ENCODER_WEIGHTS), and
+            run one window.
         accept_orientation: A case of the task that may lie otherwise than its header says, or "all"; may be given
             several times.
         look: Draw a few cases of the task in three planes, with their labels and sides: a PNG.
@@ -123,7 +124,8 @@ def run(
     """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
 
     Args:
-        encoders: Names by comma, or "all"; "curia@random" is curia with random weights. Beside --suite: those of it.
+        encoders: Names by comma, or "all"; "curia@random" is curia with random weights, "tap-b-3d+in_plane_size=512"
+            TAP-B-3D with an option of its card or constructor, several joined by +. Beside --suite: those of it.
         tasks: Names by comma, or "all": the ten of the benchmark. Beside --suite: those of it.
         suite: Cells that a file names: one of `tapct list suites`, such as paper-table-3, or the path of a YAML file.
         weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
@@ -188,7 +190,8 @@ def status(
 
     Args:
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
-        encoders: Names by comma; by default those that have been run.
+        encoders: Names by comma, with all that is varied about them, or only such as tap-b-3d+in_plane_size=512; by
+            default those that have been run.
         tasks: Likewise.
         watch: Refresh until Ctrl-C.
         json: Print JSON instead of a table.

@@ -40,7 +40,7 @@ def checks(
     Args:
         task: Name of a task.
         root: Folder that holds one folder per task; by default the variable DATA_ROOT.
-        encoder: Name of an encoder.
+        encoder: Name of an encoder, with options such as `tap-b-3d+in_plane_size=512`.
         options: Settings of the task's dataset.
         split_file: Another split than the task's own.
         accept_orientation: Cases that may lie otherwise than their headers say.
@@ -192,11 +192,11 @@ def _sheet(task: str, shown: "Sequence[CaseCheck]", path: Path) -> Check:
 
 
 def _encoder(name: str) -> Check:
-    from tapct.encoders import load_encoder
+    from tapct.encoders.options import load_spec
 
     weights = os.environ.get("ENCODER_WEIGHTS")
     try:
-        encoder = load_encoder(name, weights)
+        encoder = load_spec(name, weights)
         encoder(torch.full((1, 1, *encoder.card.window_size), -1000.0))
     except TapctError as error:
         return Check("fail", f"encoder {name}", str(error), "set ENCODER_WEIGHTS to a file, or to random")

@@ -4,7 +4,9 @@ An option is what a keyword of an encoder's constructor sets: those of its card,
 of its own. Each value has one spelling, and an option that changes nothing is none: two texts of one setting are equal.
 """
 
+import hashlib
 import inspect
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ RANDOM = "random"
 _NO_OPTIONS = frozenset({"self", "weights", "deferred"})
 _TEXT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
 """Text that every file system takes in a name, and that cannot be mistaken for the end of an option."""
+_LONGEST_WORDS = 60
 _SEVERAL = re.compile(r"-?[0-9.]+(x-?[0-9.]+)+")
 
 
@@ -113,6 +116,28 @@ def parse_options(encoder: str, asked: str | Mapping[str, Any] | None) -> dict[s
         raise EncoderError(f"{encoder} does not take {', '.join(typed)}: {error}") from error
 
 
+def load_spec(
+    text: str, weights: str | None = None, options: Mapping[str, Any] | None = None, *, deferred: bool = False
+) -> "Encoder":
+    """Builds the encoder that a name on the command line asks for: `tap-b-3d+in_plane_size=512`, `curia@random`.
+
+    Args:
+        text: The name, with what stands behind it.
+        weights: As `load_encoder` takes them.
+        options: Further options by name.
+        deferred: Whether its network waits for the first windows.
+
+    Raises:
+        EncoderError: If the name or an option is unknown, or something is named twice.
+    """
+    spec = parse_spec(text)
+    named = parse_options(spec.encoder, spec.options)
+    others = parse_options(spec.encoder, options)
+    if twice := sorted(named.keys() & others.keys()):
+        raise EncoderError(f"{text}: the option '{twice[0]}' is named beside it as well; leave one out")
+    return load_encoder(spec.encoder, spec.weights(weights), deferred=deferred, **named, **others)
+
+
 def with_precision(options: Mapping[str, Any], precision: str) -> dict[str, Any]:
     """Returns options with the precision that a probe's own setting names.
 
@@ -132,6 +157,15 @@ def spell_options(options: Mapping[str, Any]) -> str:
         EncoderError: If a value cannot be written so.
     """
     return "+".join(f"{name}={_spelt(name, options[name])}" for name in sorted(options))
+
+
+def label(encoder: str, random: bool, options: Mapping[str, Any]) -> str:
+    """Returns what the cells of an encoder are called: `tap-b-3d@random+in_plane_size=512`; any value can be in it."""
+    values = {
+        name: value if is_spellable(value) and len(_spelt(name, value)) <= _LONGEST_WORDS else _short_hash(value)
+        for name, value in options.items()
+    }
+    return Spec(encoder, random, spell_options(values)).behind(encoder)
 
 
 def in_words(options: Mapping[str, Any]) -> list[str]:
@@ -316,6 +350,15 @@ def _spelt(name: str, value: Any) -> str:
     )
 
 
+def _short_hash(value: Any) -> str:
+    """Returns what tells a value from others that cannot be spelt: of what has a hash (a file, a buffer), that."""
+    if isinstance(value, Mapping):
+        for part in value.values():
+            if isinstance(part, str) and len(part) == 64:
+                return part[:8]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
 def _same(one: Any, other: Any) -> bool:
     if is_spellable(one) and is_spellable(other):
         return isinstance(one, str) == isinstance(other, str) and _spelt("", one) == _spelt("", other)
@@ -323,10 +366,10 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _in_words(name: str, value: Any) -> str:
-    words = str(value)
+    words = value if isinstance(value, str) and len(value) <= _LONGEST_WORDS else _short_hash(value)
     if value is None:
         words = "native" if name in ("in_plane_size", "spacing_mm") else "none"
-    elif is_spellable(value):
+    elif is_spellable(value) and not isinstance(value, str):
         numbers = _spelt(name, value).split("x") if isinstance(value, tuple | list) else [_spelt(name, value)]
         words = numbers[0] if len(set(numbers)) == 1 and name == "spacing_mm" else " × ".join(numbers)
     match name:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tapct import terminal
+from tapct.encoders.options import full_name
 from tapct.errors import RecordError
 from tapct.leaderboard.board import FAMILIES, LONGEST_REASON, Board, Family, Model, Own, Task
 from tapct.leaderboard.compared import (
@@ -20,7 +21,7 @@ from tapct.leaderboard.compared import (
     why_no_number,
 )
 from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
-from tapct.leaderboard.models import identities, names_of
+from tapct.leaderboard.models import names_of
 from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.paper import AVERAGE, read_paper
@@ -29,7 +30,6 @@ from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
-from tapct.records.models import as_text, is_random
 from tapct.tasks import core_tasks, list_tasks, task_class
 
 
@@ -161,19 +161,14 @@ def _is_side_cell(record: Recorded) -> bool:
 
 
 def _names(records: Sequence[Recorded]) -> list[str]:
-    """Returns the name of each record's model: that of its card, and what tells it from others of the same name.
+    """Returns the name of each record's model: that of its card with what was set, and what tells it from others."""
+    return names_of(records, [_full_name(record) for record in records])
 
-    However cards spell it, a model has one name, that of its first record: by two it would be two models of half the
-    tasks each.
-    """
-    spelt = [
-        (plain(record.encoder.card.display_name, LONGEST_NAME) or "without a name")
-        + (" (random weights)" if is_random(record) else "")
-        for record in records
-    ]
-    first: dict[str, str] = {}
-    called = [first.setdefault(as_text(own), name) for own, name in zip(identities(records), spelt, strict=True)]
-    return names_of(records, called)
+
+def _full_name(record: Recorded) -> str:
+    of = record.encoder
+    name = full_name(plain(of.card.display_name, LONGEST_NAME) or "without a name", of.options or {})
+    return plain(name, 2 * LONGEST_NAME) + (" (random weights)" if of.is_random else "")
 
 
 def _models(contests: Mapping[str, Contest], taken: set[str]) -> tuple[Model, ...]:

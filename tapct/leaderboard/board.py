@@ -64,6 +64,11 @@ class Model:
         return is_random(next(iter(self.entries.values())).record)
 
     @property
+    def label(self) -> str:
+        """What a sweep calls it: `tap-b-3d+in_plane_size=512`."""
+        return next(iter(self.entries.values())).record.encoder.label
+
+    @property
     def is_control(self) -> bool:
         """Whether it is not a pretrained encoder: random weights, or no parameters at all."""
         return self.random or not self.card.num_params

@@ -58,9 +58,9 @@ class LeftOut:
     def concerns(self, model: "Model", task: str) -> bool:
         """Returns whether this is why a model has no number on a task.
 
-        What could not be read is known by its folder alone, TASK/ENCODER or TASK/ENCODER@random.
+        What could not be read is known by its folder alone: TASK/ENCODER, with random weights and options behind it.
         """
-        folder = f"{task}/{model.card.name}{'@random' * model.random}"
+        folder = f"{task}/{model.label}"
         return self.cell.startswith(f"{task}/") and (self.cell == folder or self.model == model.name)
 
 

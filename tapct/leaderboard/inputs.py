@@ -137,9 +137,8 @@ class TaskInputs:
 
 
 def model_name(record: Recorded) -> str:
-    """Returns the name of a record's model, as a sweep's cells have it: `curia`, `curia@random` for random weights."""
-    name = record.encoder.card.name
-    return f"{name}@random" if record.encoder.is_random else name
+    """Returns the name of a record's model, as a sweep has it: `curia@random`, `tap-b-3d+in_plane_size=512`."""
+    return record.encoder.label
 
 
 def model_names(records: Sequence[Recorded]) -> list[str]:

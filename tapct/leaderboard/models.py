@@ -9,6 +9,7 @@ from tapct import names
 from tapct.records.models import (
     CARD,
     CLASS,
+    PRECISION,
     SETTING,
     SOURCE,
     WEIGHTS,
@@ -46,10 +47,13 @@ def names_of(records: Sequence[Recorded], plain: Sequence[str], *, by: Callable[
 
     Args:
         records: The records.
-        plain: What each model is called where nothing else has that name.
+        plain: What each record calls its model. By two names it would be two models of half the tasks each, so it has
+            that of its first record; of one that says what was set, if there is one.
         by: Whether models may be told apart by a part of their identity; others are then one.
     """
-    of = [{key: value for key, value in one.items() if by(key)} for one in identities(records)]
+    whole = identities(records)
+    of = [{key: value for key, value in one.items() if by(key)} for one in whole]
+    plain = _one_name_each(records, plain, list(map(as_text, whole)))
     twins: dict[str, dict[str, Identity]] = defaultdict(dict)
     for name, identity in zip(plain, of, strict=True):
         twins[names.form(name)][as_text(identity)] = identity
@@ -64,6 +68,15 @@ def names_of(records: Sequence[Recorded], plain: Sequence[str], *, by: Callable[
         mark = hashlib.sha256(as_text(identity).encode()).hexdigest()[:8]
         found.append(label if taken[label] == 1 else f"{label} #{mark}")
     return found
+
+
+def _one_name_each(records: Sequence[Recorded], plain: Sequence[str], models: Sequence[str]) -> list[str]:
+    names: dict[str, str] = {}
+    for saying in (True, False):
+        for record, name, model in zip(records, plain, models, strict=True):
+            if saying == (record.encoder.options is not None):
+                names.setdefault(model, name)
+    return [names[model] for model in models]
 
 
 def told_apart(name: str, own: Identity, twins: Sequence[Identity]) -> str:
@@ -84,8 +97,8 @@ def told_apart(name: str, own: Identity, twins: Sequence[Identity]) -> str:
 
 
 def is_setting(key: str) -> bool:
-    """Returns whether a part of an identity is the class, or a setting of it that is not on the card."""
-    return key == CLASS or key.startswith(SETTING)
+    """Returns whether a part of an identity is the class or a setting, and not the source or the weights."""
+    return key in (*CARD, PRECISION, CLASS) or key.startswith(SETTING)
 
 
 def _in_words(key: str, value: Any) -> str:

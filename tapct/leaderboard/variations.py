@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import Metric, adaptor_of, model_name, ranked_by
+from tapct.leaderboard.inputs import Metric, adaptor_of, model_names, ranked_by
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.official import why_own
@@ -82,7 +82,8 @@ def _drop_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: i
 
 def _older_protocols(records: Sequence[Recorded]) -> dict[str, str]:
     """Returns of what older protocol a record of each model is, of those that have such."""
-    return {model_name(record): record.older_protocol for record in records if record.older_protocol}
+    named = zip(model_names(records), records, strict=True)
+    return {name: record.older_protocol for name, record in named if record.older_protocol}
 
 
 def _ranked_metric(records: Sequence[Recorded]) -> Metric:

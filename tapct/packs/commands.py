@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tapct.encoders import options
 from tapct.errors import FeatureError, nearest
 from tapct.files import features_folder
 
@@ -29,7 +30,7 @@ def pack(
     and its licence decides whether they may be passed on. Whether features may be, read the notice that is printed.
 
     Args:
-        encoder: Name of the encoder.
+        encoder: Name of the encoder, with options such as tap-b-3d+in_plane_size=512.
         task: Name of the task.
         out: The file to write, ending in .tar; or a folder, for a name of its own.
         weights: A path, "random" or "null" (published); by default the variable ENCODER_WEIGHTS.
@@ -48,7 +49,9 @@ def pack(
     bank, data = _stored(encoder, task, weights, root, config, accelerator, folder)
     path = Path(out)
     if path.suffix != ".tar":
-        path = path / f"{task}-{encoder}.tar"
+        of = bank.encoder
+        name = options.label(of.card.name, of.weights_source == options.RANDOM, of.options)
+        path = path / f"{task}-{name}.tar"
     manifest = packing.pack(bank, data, path, targets=targets)
     cases = len(manifest.cases)
     print(f"{path}: features of {cases} cases, {path.stat().st_size / 2**20:.0f} MiB, {_targets(targets)}")
@@ -73,7 +76,7 @@ def export_embeddings(
     """Writes the stored features of a task as another program reads them. The same command again does what is missing.
 
     Args:
-        encoder: Name of the encoder.
+        encoder: Name of the encoder, with options such as tap-b-3d+in_plane_size=512.
         task: Name of the task.
         out: Folder to write into.
         format: eva: manifest.csv and .pt files, for the embedding data sets of kaiko-eva.
@@ -141,7 +144,9 @@ def _stored(
     configs = configs_by_task(SHIPPED_CONFIGS) if config is None else {task: Path(config)}
     if task not in configs:
         raise FeatureError(f"there is no config of a task '{task}'. {nearest(task, configs)}")
-    given = {"ENCODER": encoder, "ENCODER_WEIGHTS": weights, "DATA_ROOT": root}
+    spec = options.parse_spec(encoder)
+    of_encoder = {"ENCODER": spec.encoder, "ENCODER_WEIGHTS": spec.weights(weights), "ENCODER_OPTIONS": spec.options}
+    given = {**of_encoder, "DATA_ROOT": root}
     variables = {name: value or os.environ.get(name) for name, value in given.items()}
     with environment({name: value for name, value in variables.items() if value is not None}):
         model, of_data = packing.settings_of(configs[task])

@@ -220,6 +220,6 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         path = file_in(Path(str(self.trainer.log_dir)) / "overlays", case.name, ".png")
         scan = self.trainer.datamodule.scan(case.name)
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
-        title = f"{case.name}: {self.encoder.card.display_name} ({base_name(str(self.encoder.weights_source))})"
+        title = f"{case.name}: {self.encoder.full_name} ({base_name(str(self.encoder.weights_source))})"
         columns = {"prediction": predicted}
         draw_overlay(path, scan.hu, scan.grid, truth, columns, self.classes, title, notice=self._notice)

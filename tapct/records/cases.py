@@ -105,7 +105,7 @@ def to_frame(record: Recorded) -> "pd.DataFrame":
     paper = wide.assign(dice=wide["dice_paper"], nsd=math.nan, hd95_mm=math.nan, protocol="paper")[of_classes]
     table = pd.concat([native, paper] if len(paper) else [native]).sort_index(kind="stable")
     about = {
-        "display_name": record.encoder.card.display_name,
+        "display_name": record.encoder.full_name,
         "weights": record.encoder.weights_name,
         "adaptor": record.probe.adaptor,
         "train_fraction": record.task.train_fraction,

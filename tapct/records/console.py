@@ -117,7 +117,7 @@ def _title(record: Record, split: str) -> str:
     cases = max(len(run.cases.get(split, [])) for run in record.runs)
     return (
         f"{record.task.name}, {cases} {split} case{'s' if cases != 1 else ''}, "
-        f"{record.encoder.card.display_name} (weights: {record.encoder.weights_name}), {len(record.runs)} runs"
+        f"{record.encoder.full_name} (weights: {record.encoder.weights_name}), {len(record.runs)} runs"
     )
 
 

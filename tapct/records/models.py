@@ -9,6 +9,8 @@ from tapct.records.record import Recorded
 
 CARD = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
 CLASS, SOURCE, WEIGHTS, SETTING = "class", "source", "weights_sha256", "settings."
+PRECISION = "precision"
+"""Only where it was set: what a machine chooses by itself does not make another model."""
 
 Identity = dict[str, Any]
 """What tells a model from others, by name, as JSON has it."""
@@ -20,15 +22,17 @@ def is_random(record: Recorded) -> bool:
 
 
 def what_is_known(record: Recorded) -> Identity:
-    """Returns what every record says of its model: the card's name and preprocessing, and the weights."""
+    """Returns what every record says of its model: the card's name and preprocessing, the weights, a set precision."""
     card = record.encoder.card.content()
     known = {key: card.get(key) for key in CARD}
-    return known | {"random": is_random(record), WEIGHTS: record.encoder.weights_sha256}
+    asked = {key: value for key, value in (record.encoder.options or {}).items() if key == PRECISION}
+    return known | asked | {"random": is_random(record), WEIGHTS: record.encoder.weights_sha256}
 
 
 def what_is_recorded(record: Recorded) -> Identity:
     """Returns what a record says of its encoder's class, source and settings; little of it in older ones."""
     identity, settings = record.encoder.identity, record.encoder.own_settings
+    settings |= {k: v for k, v in (record.encoder.options or {}).items() if k not in (*CARD, PRECISION)}
     found: Identity = {}
     if identity is not None:
         found = {CLASS: identity.cls, SOURCE: identity.code_sha256}

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from tapct.encoders.options import full_name, label
 from tapct.records.paths import base_name
 from tapct.records.types import (
     Count,
@@ -113,6 +114,16 @@ class EncoderRecord(Frozen):
     def is_random(self) -> bool:
         """Whether it has random weights."""
         return self.weights == RANDOM
+
+    @property
+    def full_name(self) -> str:
+        """The card's name and what was set: "TAP-B-3D, 512 px"; of an older record, which does not say it, the name."""
+        return full_name(self.card.display_name, self.options or {})
+
+    @property
+    def label(self) -> str:
+        """What a sweep calls it: `tap-b-3d+in_plane_size=512`, `curia@random`."""
+        return label(self.card.name, self.is_random, self.options or {})
 
     @property
     def weights_name(self) -> str:

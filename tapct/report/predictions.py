@@ -16,13 +16,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, encoder_class, list_encoders, load_encoder
+from tapct.encoders.options import parse_options
 from tapct.encoders.weights import RANDOM, content_sha256
 from tapct.errors import RecordError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.files import features_folder
 from tapct.metrics import confusion_matrix, dice_per_class
 from tapct.probes.dense import predict_labels
-from tapct.records import RECORD_FILE, CaseResult, IdentityRecord, Record, RunRecord, read_record
+from tapct.records import RECORD_FILE, CaseResult, EncoderRecord, IdentityRecord, Record, RunRecord, read_record
 from tapct.records.paths import without_folders
 from tapct.sweep.state import ABOUT_FILE
 from tapct.tasks import TaskData
@@ -77,7 +78,7 @@ class Found:
     @property
     def model(self) -> str:
         """The name of the encoder for readers."""
-        name = self.record.encoder.card.display_name
+        name = self.record.encoder.full_name
         return f"{name} (random weights)" if self.record.encoder.is_random else name
 
     @property
@@ -229,15 +230,21 @@ def rebuilt_encoder(record: Record, weights: str | None = None, precision: str |
     elif weights is None and Path(about.weights).is_absolute() and Path(about.weights).is_file():
         weights = about.weights
     if name not in list_encoders() and weights is not None:  # written by `pretrain.export`: it is named by its folder
-        return load_encoder(str(Path(weights).parent), **options)
-    cls = encoder_class(name)
+        name, weights = str(Path(weights).parent), None
+    elif about.options is None:
+        options |= _older_options(about)
+    return load_encoder(name, weights, **parse_options(name, about.options) | options)
+
+
+def _older_options(about: EncoderRecord) -> dict[str, Any]:
+    """Returns the options of an encoder of before records said them, as far as card and settings tell."""
+    cls = encoder_class(about.card.name)
     stock, card = json.loads(json.dumps(asdict(cls.card))), about.card.content()
-    options |= {key: card[key] for key in EncoderCard.OPTIONS if card[key] != stock[key]}
+    options = {key: card[key] for key in EncoderCard.OPTIONS if card[key] != stock[key]}
     own = set(inspect.signature(cls.__init__).parameters) - {"self", "weights", "precision", "deferred", "options"}
     settings = about.own_settings  # older records have a few of them here
     settings = (about.identity.settings if about.identity else {}) | settings
-    options |= {key: settings[key] for key in own if key in settings and not _is_hash(settings[key])}
-    return load_encoder(name, weights, **options)
+    return options | {key: settings[key] for key in own if key in settings and not _is_hash(settings[key])}
 
 
 def _is_hash(setting: Any) -> bool:

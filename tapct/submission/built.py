@@ -10,6 +10,7 @@ import torch
 from tapct.checks import Check
 from tapct.encoders import Encoder, encoder_class, list_encoders
 from tapct.encoders.identity import identity
+from tapct.encoders.options import options_of
 from tapct.errors import TapctError
 from tapct.features.extract import fitted_window
 from tapct.records import Record
@@ -38,7 +39,7 @@ def checks(record: Record) -> Iterator[Check]:
     try:
         encoder = rebuilt_encoder(record, "random")
         encoder.materialise()
-        wrong = [*_of_card(record, encoder), *_of_network(record, encoder)]
+        wrong = [*_of_card(record, encoder), *_of_options(record, encoder), *_of_network(record, encoder)]
         newer = _of_identity(record, encoder)
     except Exception as error:  # noqa: BLE001 whatever settings of a stranger make of a constructor
         wrong = [f"with its settings {name} cannot be built: {type(error).__name__}: {error}"]
@@ -87,6 +88,18 @@ def _of_card(record: Record, encoder: Encoder) -> Iterator[str]:
     for data in ours["pretraining_data"]:  # by which a task's scans are known to have been seen
         if data not in there.get("pretraining_data", ()):
             yield f"the card leaves {data} out of its pretraining data"
+
+
+def _of_options(record: Record, encoder: Encoder) -> Iterator[str]:
+    """Yields the options by which the record's settings are not those that it says were set."""
+    about = record.encoder
+    if about.options is None or about.identity is None:
+        return
+    settings = without_folders(json.loads(json.dumps(identity(encoder, torch.device("cpu"))["settings"])))
+    for key in options_of(type(encoder)):
+        there = about.identity.settings.get(key)
+        if key in settings and there != settings[key]:
+            yield f"its settings say {key} {there}, and with the options that it says were set it is {settings[key]}"
 
 
 def _of_network(record: Record, encoder: Encoder) -> Iterator[str]:

@@ -30,7 +30,7 @@ from tapct.sweep.cell import (
 )
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
-from tapct.sweep.variants import Variant, encoder_of, parts_of, variants
+from tapct.sweep.variants import Variant, encoder_of, parts_of, require_options, variants
 
 WATCH_S = 5.0
 
@@ -126,6 +126,7 @@ class Sweep:
             perturbations=self.perturbations,
             options=block.options,
         )
+        require_options(config, overrides, varied)
         return [variant for variant in varied if adaptors.fits(variant)]
 
     def _cells(
@@ -388,8 +389,11 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
     known = dict.fromkeys([*list_encoders(), *map(encoder_of, labels)])
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
-    # The name of an encoder means its variants too, and so does any part of a label.
-    chosen = dict.fromkeys(label for name in asked for label in (name, *labels) if parts_of(name) <= parts_of(label))
+    # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.
+    of = {name: [label for label in labels if parts_of(name) <= parts_of(label)] for name in asked}
+    chosen = dict.fromkeys(
+        label for name in asked for label in ([name] if name == encoder_of(name) else []) + (of[name] or [name])
+    )
     return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
 
 

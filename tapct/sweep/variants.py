@@ -8,17 +8,21 @@ is varied behind it, in one order and one spelling: `curia`, `curia@random`, `ta
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tapct.encoders import encoder_class
 from tapct.encoders.options import RANDOM, Spec, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
-from tapct.sweep.cell import SweepError, choose
+from tapct.sweep.cell import Cell, SweepError, choose
 
 _RANDOM = "@random"
 _ALL = "all"
 
 _OURS = frozenset({"adaptor", "bag", "fraction", "draw", "perturbation"})
 """What stands in a label before an equals sign and is no option of an encoder."""
+
+_SETTING = "model.init_args.encoder_options"
+"""Where a config has the options of the encoder."""
 
 LONGEST_LABEL = 255
 """Bytes that file systems take in the name of a folder."""
@@ -90,6 +94,32 @@ def variants(
                 "the encoder with its options under a name of its own (docs/add-an-encoder.md)"
             )
     return list({one.label: one for one in asked}.values())
+
+
+def require_options(config: Path, overrides: tuple[Path, ...], varied: Sequence[Variant]) -> None:
+    """Refuses configs by which encoders would run with other options than those that their cells are named after.
+
+    Raises:
+        SweepError: If an override sets some, or a config has its own and not the variable's.
+    """
+
+    def options(text: str | None, *files: Path) -> dict[str, str]:
+        variables = {} if text is None else {"ENCODER_OPTIONS": text}
+        one = Cell(task="", encoder="", label="", folder=Path(), config=config, overrides=files, variables=variables)
+        return {key: value for key, value in one.settings().items() if key.startswith(_SETTING)}
+
+    for text in dict.fromkeys(variant.variables.get("ENCODER_OPTIONS") for variant in varied):
+        found = options(text, *overrides)
+        if found != options(text):
+            raise SweepError(
+                f"{', '.join(map(str, overrides))}: {_SETTING} is part of who runs, and so of a cell's name. Leave it "
+                "out, and name it with the encoder: -e tap-b-3d+in_plane_size=512"
+            )
+        if text is not None and found != {_SETTING: text}:
+            raise SweepError(
+                f"{config}: {_SETTING} does not follow the variable ENCODER_OPTIONS, so no encoder can be run with "
+                "options of its own. Write: encoder_options: ${oc.env:ENCODER_OPTIONS, null}"
+            )
 
 
 def parts_of(label: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tapct import telemetry
+from tapct.encoders.options import parse_options
 from tapct.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import Cell, Order, SweepError, set_variables
@@ -112,6 +113,12 @@ def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float)
         raise SweepError(
             f"the record is of {found[1]} on {found[0]}, not of {cell.name}: the config or an override names another "
             f"one than the variable ENCODER and the file's name. It stays at {session}"
+        )
+    options = parse_options(cell.encoder, cell.variables.get("ENCODER_OPTIONS"))
+    if not options.items() <= parse_options(cell.encoder, record.encoder.options).items():
+        raise SweepError(
+            f"the record is of {record.encoder.label}, not of {cell.name}: the config or an override sets other "
+            f"encoder_options than the variable ENCODER_OPTIONS. It stays at {session}"
         )
     if not record.complete:
         raise SweepError(f"{session} holds {len(record.runs)} of {record.runs_planned} runs")

@@ -29,7 +29,7 @@ def embed(
 
     Args:
         inputs: NIfTI, MetaImage, or folders of DICOM slices.
-        encoder: Name of an encoder (`tapct list encoders`).
+        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
         out: Folder to write into: FOLDER/NAME.safetensors, by the input's name and the folder that it is in.
         weights: Path of a file, or "random"; by default the published ones.
         options: Settings of the encoder, such as '{"in_plane_size": 512}'.
@@ -79,7 +79,7 @@ def features(
 
     Args:
         ct: NIfTI, MetaImage, or folders of DICOM slices; several share one basis, or are compared with the first.
-        encoder: Name of an encoder (`tapct list encoders`).
+        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
         out: Where to write: a PNG; with .html a page in which a click shows the likeness to the clicked patch.
         weights: Path of a file, or "random"; by default the published ones.
         pca: Draw the first three principal components as red, green and blue.
@@ -107,7 +107,7 @@ def features(
         _say(scan.source, scan.notes)
     model = _encoder(encoder, weights, options)
     scans = [_scan(model, one, device, overlap) for one in cts]
-    title = f"{model.card.display_name} (weights: {_weights(model)})"
+    title = f"{model.full_name} (weights: {_weights(model)})"
     if html:
         from tapct.viz.explorer import write_explorer
 
@@ -146,7 +146,7 @@ def retrieve(
         baseline: The earlier scan: NIfTI, MetaImage, or a folder of DICOM slices.
         mask: The lesion in it: NIfTI or MetaImage on its grid.
         followup: The later scan.
-        encoder: Name of an encoder (`tapct list encoders`).
+        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
         out: Folder for matches.csv, matches.png and summary.json.
         weights: Path of a file, or "random"; by default the published ones.
         followup_mask: The lesion in the later scan, to judge the matches by.
@@ -177,6 +177,7 @@ def retrieve(
     matches = retrieval.retrieve(embedding, second, top_k=top_k, apart_mm=apart_mm, mask=later)
     found: dict[str, Any] = {
         "encoder": model.card.name,
+        "options": model.describe_options(),
         "weights": _weights(model),
         "baseline": first.name,
         "followup": second.name,
@@ -184,7 +185,7 @@ def retrieve(
     }
     retrieval.write_csv(folder / "matches.csv", matches)
     write_atomically(folder / "summary.json", json.dumps(found, indent=1))
-    title = f"{model.card.display_name} (weights: {found['weights']}): {first.name} in {second.name}"
+    title = f"{model.full_name} (weights: {found['weights']}): {first.name} in {second.name}"
     values, picture = similarity(second, embedding), folder / "matches.png"
     retrieval.draw_retrieval(picture, first, lesion, second, matches, values, title, mask=later, window=window)
     print(retrieval.to_csv(matches), end="")
@@ -202,9 +203,9 @@ def _say(source: str | Path, notes: Sequence[str]) -> None:
 
 
 def _encoder(name: str, weights: str | None, options: dict[str, Any] | None) -> "Encoder":
-    from tapct.encoders import load_encoder
+    from tapct.encoders.options import load_spec
 
-    return load_encoder(name, weights, deferred=True, **(options or {}))
+    return load_spec(name, weights, options, deferred=True)
 
 
 def _weights(encoder: "Encoder") -> str:

@@ -183,7 +183,9 @@ def test_the_card_counts_what_is_frozen_and_says_what_the_paper_counts(encoder):
 
 def test_the_records_can_tell_the_two_apart(encoder):
     assert encoder.describe()["features"] == encoder.features
-    assert ("decoder" in encoder.card.display_name) == (encoder.features == "decoder")
+    assert (
+        encoder.full_name == {"encoder": "SuPreM U-Net", "decoder": "SuPreM U-Net, features decoder"}[encoder.features]
+    )
     assert SuPreM.card.feature_dim == 512  # the class's own card is untouched
 
 

@@ -119,6 +119,24 @@ def test_what_does_not_compare_is_refused():
     with pytest.raises(RecordError, match="do not compare: perturbation"):
         label_efficiency([one, noisy], "dice_native")
     other = few("a", numbers()[0, 1], 0.1, 1)
-    other = changed(other, encoder={"card": card("a", in_plane_size=256)})
-    with pytest.raises(RecordError, match="do not compare: card"):
+    other = changed(other, encoder={"weights_sha256": "f" * 64})
+    with pytest.raises(RecordError, match="do not compare: weights_sha256"):
         label_efficiency([one, other], "dice_native")
+
+
+def test_draws_of_two_settings_of_one_encoder_are_never_pooled():
+    """As `TAP-B-3D` and `TAP-B-3D, 512 px`: each has the numbers that it has alone."""
+    plain, larger = ([few("a", one, 0.1, draw) for draw, one in enumerate(of)] for of in numbers())
+    plain = [changed(one, encoder={"options": {}}) for one in plain]
+    with_option = {"card": card("a", in_plane_size=1024), "options": {"in_plane_size": 1024}}
+    larger = [changed(one, encoder=with_option) for one in larger]
+    found = label_efficiency([*plain, *larger], "dice_native").curves
+    assert list(found) == ["a", "a+in_plane_size=1024"]
+    for records_, points in zip((plain, larger), found.values(), strict=True):
+        (alone,) = label_efficiency(records_, "dice_native").curves.values()
+        assert alone == points
+    older = [changed(one, encoder={"card": card("a", in_plane_size=1024)}) for one in records(numbers(seed=3)[1:])]
+    assert list(label_efficiency([*records(numbers()[:1]), *older], "dice_native").curves) == [
+        "a, in_plane_size 512",
+        "a, in_plane_size 1024",
+    ], "older records do not say what was set, but what they were"

@@ -2,8 +2,10 @@
 
 import pytest
 
+from tapct.encoders import EncoderCard
 from tapct.errors import RecordError
 from tapct.leaderboard.assembly import assemble
+from tapct.leaderboard.exports import rows
 from tapct.leaderboard.inputs import model_names, require_one_encoder
 from tapct.records import read_records, to_table
 from tests.leaderboard import results
@@ -116,6 +118,78 @@ def test_what_was_varied_keeps_settings_apart_and_refuses_another_source():
         require_one_encoder(model_names([chest, edited]), [chest, edited])
     with pytest.raises(RecordError, match=r"do not compare: settings\.region is 'chest' and 'abdomen'"):
         require_one_encoder(["astra", "astra", "astra"], [record(), chest, abdomen])
+
+
+def with_options(one, **options):
+    """A record of today, which says what was set."""
+    encoder = {"options": options}
+    if on_card := {key: value for key, value in options.items() if key in EncoderCard.OPTIONS}:
+        encoder["card"] = one.encoder.card.content() | on_card
+    return changed(one, encoder=encoder)
+
+
+LARGE = {"in_plane_size": 512}
+
+
+def tap(task, ability=0.0, **options):
+    return with_options(results.record("tap-b-3d", task, patients=8, ability=ability), **options)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "name"),
+    [
+        ("tap-b-3d", {}, "TAP-B-3D"),
+        ("tap-b-3d", LARGE, "TAP-B-3D, 512 px"),
+        ("tap-b-3d", {"window_size": [24, 224, 224], **LARGE}, "TAP-B-3D, 512 px, window 24 × 224 × 224"),
+        ("suprem", {"features": "decoder"}, "SuPreM U-Net, features decoder"),
+        ("ct-fm", {"spacing_mm": [1.5, 1.5, 1.5]}, "CT-FM, spacing 1.5 mm"),
+        ("ct-fm", {"spacing_mm": [3.0, 1.5, 1.5]}, "CT-FM, spacing 3 × 1.5 × 1.5 mm"),
+        ("ct-fm", {"spacing_mm": None, "pad_hu": -1000.0}, "CT-FM, padding -1000 HU, spacing native"),
+        ("tap-b-3d", {"precision": "fp32"}, "TAP-B-3D, precision fp32"),
+    ],
+)
+def test_what_was_set_is_in_the_name_of_the_only_model(encoder, options, name, tmp_path):
+    one = with_options(results.record(encoder, "lits17", patients=8), **options)
+    assert names(board_of(tmp_path, one)) == [name]
+
+
+def test_a_larger_size_is_a_row_of_its_own_everywhere(tmp_path):
+    cells = [tap("lits17"), tap("kits23"), tap("lits17", 1.0, **LARGE), tap("kits23", 1.0, **LARGE)]
+    board = board_of(tmp_path, *cells, results.record("curia", "lits17", patients=8))
+    assert names(board) == ["Curia", "TAP-B-3D", "TAP-B-3D, 512 px"]
+    for model, of in (("TAP-B-3D", cells[:2]), ("TAP-B-3D, 512 px", cells[2:])):
+        (row,) = (one for one in board.models if one.name == model)
+        assert {entry.record.fingerprint for entry in row.entries.values()} == {one.fingerprint for one in of}
+        assert {model} <= board.overall["segmentation", "native"].keys()
+    lits = next(task for task in board.tasks if task.name == "lits17")
+    assert {one.name for one in lits.summaries["native"].models} == set(names(board)), "ranked beside the others"
+    assert not board.own
+    assert not board.left_out
+    assert {row.model for row in rows(board) if row.source == "record"} == set(names(board))
+
+
+def test_an_older_record_keeps_its_name_and_is_of_the_model_that_it_is_of(tmp_path):
+    older = changed(
+        results.record("tap-b-3d", "kits23", patients=8),
+        encoder={"card": tap("kits23", **LARGE).encoder.card.content()},
+    )
+    assert names(board_of(tmp_path / "alone", older)) == ["TAP-B-3D"]
+    assert names(board_of(tmp_path / "both", older, tap("lits17", **LARGE))) == ["TAP-B-3D, 512 px"]
+
+
+def test_a_set_precision_is_another_model_and_the_machines_choice_is_not(tmp_path):
+    by_machine = [
+        changed(tap(task), encoder={"precision_used": used}) for task, used in (("lits17", "fp32"), ("kits23", "bf16"))
+    ]
+    asked = changed(tap("lits17", 0.5, precision="fp32"), encoder={"precision": "fp32", "precision_used": "fp32"})
+    assert names(board_of(tmp_path, *by_machine, asked)) == ["TAP-B-3D", "TAP-B-3D, precision fp32"]
+
+
+def test_options_of_a_stranger_have_a_name_whatever_they_are(tmp_path):
+    odd = {"file": {"file": "1" * 64}, "list": ["a", "b"], "long": "x" * 500, "a+b=c": "d@random"}
+    board = board_of(tmp_path, tap("lits17", **odd), tap("lits17", 0.5, **(odd | {"file": {"file": "2" * 64}})))
+    assert len(set(names(board))) == 2
+    assert all(len(model.label) < 255 for model in board.models)
 
 
 def test_the_table_of_cases_tells_models_apart():

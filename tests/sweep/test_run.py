@@ -1,12 +1,14 @@
 """`tapct run` and `tapct status` as a user starts them: real cells through eva, on the quickstart."""
 
 import json
+import shutil
 import sys
 
 import torch
 from eva.__main__ import main
 
-from tapct.records import read_cases, read_record
+from tapct.leaderboard.assembly import assemble
+from tapct.records import Record, read_cases, read_record, read_records
 from tests.sweep.conftest import SWEEP
 
 
@@ -56,7 +58,13 @@ def test_status_from_a_shell(swept):
 def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
     tapct, _ = swept
     monkeypatch.syspath_prepend(str(site))
-    variables = {"ENCODER": "small-3d", "ENCODER_WEIGHTS": "random", "MAX_STEPS": "2", "N_RUNS": "2"}
+    found = eva_fit(tapct, monkeypatch, tmp_path)
+    assert found.fingerprint == read_record(tapct.results / "quickstart" / "small-3d" / "record.json").fingerprint
+
+
+def eva_fit(tapct, monkeypatch, tmp_path, **more: str) -> Record:
+    """Does in this process what a cell does, and returns its record."""
+    variables = {"ENCODER": "small-3d", "ENCODER_WEIGHTS": "random", "MAX_STEPS": "2", "N_RUNS": "2"} | more
     for name, value in {**variables, "ACCELERATOR": "cpu", "TAPCT_CACHE": tapct.environment["TAPCT_CACHE"]}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", "eva_configs/quickstart.yaml"])
@@ -65,10 +73,40 @@ def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
     main()
     torch.set_num_threads(threads)
     (path,) = (tmp_path / "logs").glob("*/*/record.json")
-    assert (
-        read_record(path).fingerprint
-        == read_record(tapct.results / "quickstart" / "small-3d" / "record.json").fingerprint
-    )
+    return read_record(path)
+
+
+def test_options_are_a_cell_a_record_and_a_row_of_their_own(swept, site, monkeypatch, tmp_path):
+    tapct, _ = swept
+    monkeypatch.syspath_prepend(str(site))
+    label, plain = "small-3d+in_plane_size=96+precision=fp32", tapct.results / "quickstart" / "small-3d"
+    results = tmp_path / "results"
+    asked = ("-e", "small-3d+precision=fp32+in_plane_size=096", *SWEEP[2:], "-w", "random", "--results", str(results))
+    ran = tapct.here("run", *asked)
+    assert (ran.returncode, f"{label} on quickstart: done" in ran.stderr) == (0, True), ran.stdout + ran.stderr
+    record = read_record(results / "quickstart" / label / "record.json")
+    assert record.encoder.options == {"in_plane_size": 96, "precision": "fp32"}
+    assert (record.encoder.card.in_plane_size, record.encoder.precision) == (96, "fp32")
+    assert "Small 3D, 96 px, precision fp32" in (results / "quickstart" / label / "log.txt").read_text(encoding="utf-8")
+    assert read_record(plain / "record.json").encoder.options == {}
+    by_eva = eva_fit(tapct, monkeypatch, tmp_path, ENCODER_OPTIONS="precision=fp32+in_plane_size=96")
+    assert by_eva.fingerprint == record.fingerprint
+
+    shutil.copytree(plain, results / "quickstart" / "small-3d", ignore=shutil.ignore_patterns("sessions"))
+    for named, shown in (("small-3d", {label, "small-3d"}), ("small-3d+in_plane_size=96", {label})):
+        states = tapct.here("status", "--json", "-e", named, "--results", str(results))
+        assert {state["label"] for state in json.loads(states.stdout)} == shown
+    (board,) = assemble({results: read_records(results)}, resamples=20).own
+    assert [model.name for model in board.board.models] == ["Small 3D", "Small 3D, 96 px, precision fp32"]
+
+
+def test_an_override_does_not_set_options_behind_a_cells_name(swept, tmp_path):
+    tapct, _ = swept
+    override = tmp_path / "large.yaml"
+    override.write_text("model:\n  init_args:\n    encoder_options: {in_plane_size: 96}\n")
+    ran = tapct.here("run", *SWEEP, "-w", "random", "--override", str(override), "--dry-run")
+    assert ran.returncode == 1
+    assert "encoder_options is part of who runs" in ran.stderr
 
 
 def test_a_wrong_command_line_ends_with_status_2_and_a_wrong_name_with_1(swept):
