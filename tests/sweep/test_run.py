@@ -97,7 +97,10 @@ def test_options_are_a_cell_a_record_and_a_row_of_their_own(swept, site, monkeyp
         states = tapct.here("status", "--json", "-e", named, "--results", str(results))
         assert {state["label"] for state in json.loads(states.stdout)} == shown
     (board,) = assemble({results: read_records(results)}, resamples=20).own
-    assert [model.name for model in board.board.models] == ["Small 3D", "Small 3D, 96 px, precision fp32"]
+    assert [model.name for model in board.board.models] == [
+        "Small 3D (random weights)",
+        "Small 3D, 96 px, precision fp32 (random weights)",
+    ]
 
 
 def test_an_override_does_not_set_options_behind_a_cells_name(swept, tmp_path):
