@@ -28,7 +28,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("normal", "common pneumonia", "COVID-19"),  # by `target` in the lists: Normal, CP, NCP
     metric="MicroAUROC",
-    licence="free for research by its page, ncov-ai.big.ac.cn/download",
+    licence="none stated; its page (ncov-ai.big.ac.cn/download) offers it to clinicians and researchers",
     source="take CC-CCII_public.zip of the Hugging Face dataset Luffy503/VoCo_Downstream, and CC_CCII_fold0_train.csv "
     "and CC_CCII_fold0_valid.csv of Downstream/monai/CC-CCII/csv in https://github.com/Luffy03/Large-Scale-Medical, "
     "and unpack in cc_ccii/",
@@ -182,13 +182,12 @@ class CCCCII(EvaTask, ClassificationDataset):
     def read_scan(self, case: str) -> Volume:
         path, grey = self.ct_path(case), self._stack(case)
         hu = self._hu(np.array(grey, dtype=np.float32), path)
-        notes = [
-            f"Grey 0 to 255 is taken for {self.window_hu[0]:g} to {self.window_hu[1]:g} HU, and the scan for "
-            f"{' x '.join(f'{mm:g}' for mm in self.extent_mm)} mm: assumed, the release says neither."
-        ]
-        if (reason := implausible_hu(hu)) is not None:
-            notes.append(f"So mapped it {reason}.")
-        return Volume(hu, self._affine(hu.shape), str(path), tuple(notes))
+        black, white = self.window_hu
+        note = (
+            f"Taken for {black:g} to {white:g} HU it does not look like a CT: it may have been exported under another "
+            "window, or dark for bright."
+        )
+        return Volume(hu, self._affine(hu.shape), str(path), () if implausible_hu(hu) is None else (note,))
 
     def _hu(self, grey: np.ndarray, path: Path) -> np.ndarray:
         """Returns assumed HU of grey values.

@@ -56,6 +56,8 @@ def findings(
         yield "fail", str(error), obtain
         return
     yield "ok", f"{root}, licence of the data: {spec.licence}", ""
+    if spec.notice is not None:
+        yield "ok", f"beside every number will stand: {spec.notice}", ""
     yield from _files(root, parts, missing, doubled, obtain)
     absent = missing | doubled
     there = [of for of in cases_of(parts) if of.case not in absent]

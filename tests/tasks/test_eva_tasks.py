@@ -12,6 +12,7 @@ from eva.vision.data import datasets as eva_datasets
 from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.assembly import assemble
 from tapct.records import read_records, write_record
+from tapct.sweep.cell import SHIPPED_CONFIGS, choose_tasks, configs_by_task
 from tapct.tasks import EvaTask, SegmentationDataset, SplitTable, TaskSpec, core_tasks, list_tasks, task_class
 from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU
@@ -104,6 +105,9 @@ def test_eva_moves_its_lists_where_a_scan_is_missing_and_ours_names_the_scan(tmp
 def test_eva_tasks_are_apart_from_the_ten():
     assert len(core_tasks()) == 10
     assert set(list_tasks()) - set(core_tasks()) == {"quickstart", "btcv", "flare22", "word", "cc_ccii"}
+    configs = configs_by_task(SHIPPED_CONFIGS)
+    assert set(choose_tasks("all", configs, SHIPPED_CONFIGS)) == set(core_tasks())
+    assert choose_tasks("cc_ccii,btcv", configs, SHIPPED_CONFIGS) == ["cc_ccii", "btcv"]
 
 
 # -- Segmentation ------------------------------------------------------------------------------------------------------
@@ -223,7 +227,7 @@ def test_grey_values_become_hu_by_the_assumed_window(ccii):
     grid = dataset.scan_grid("p2668-s3259")
     assert grid.shape == grey.shape
     assert np.allclose(np.multiply(grid.spacing_mm, grid.shape), EXTENT_MM)
-    assert "Grey 0 to 255 is taken for -1350 to 150 HU" in about["notes"]
+    assert about["notes"] == ""
     assert [dataset[i][1].argmax().item() for i in range(4)] == [1, 1, 2, 0]
 
 
@@ -234,6 +238,19 @@ def test_another_window_is_another_scan_and_is_in_the_record(ccii):
     assert one.scan_reading("p364-s1880") != other.scan_reading("p364-s1880")
     grey = stacks["p364-s1880"].astype(np.float64)
     assert np.allclose(other.read_scan("p364-s1880").hu, -1000 + grey / 255 * 1400, atol=1e-3)
+
+
+def test_a_scan_of_another_window_is_used_and_said(ccii, tmp_path):
+    """Such as that of bone, in which soft tissue is dark."""
+    shutil.copytree(ccii[0], tmp_path / "copy")
+    path = tmp_path / "copy" / "cc_ccii" / "CC-CCII_public" / "data" / "p1680-s840.npy"
+    np.save(path, eva_tasks.grey(block(60), -500, 1300))
+    volume, _ = cc_ccii(tmp_path / "copy").read("p1680-s840")
+    assert "Taken for -1350 to 150 HU it does not look like a CT" in "".join(volume.notes)
+    found = findings("cc_ccii", str(tmp_path / "copy"), split_file=str(tmp_path / "copy" / "split.csv"))
+    messages = [(status, message) for status, message, _ in found]
+    assert [m[:30] for s, m in messages if s == "warn"] == ["how 1 of 7 cases are read: p16"]
+    assert any(s == "ok" and "not in Hounsfield units" in m for s, m in messages)
 
 
 def test_it_is_what_evas_class_reads(ccii):
@@ -318,6 +335,13 @@ def test_cc_ccii_runs_through_eva_and_says_what_it_assumes(ccii, tmp_path):
 
 
 # -- The lists of eva beside our own -----------------------------------------------------------------------------------
+
+
+def test_luna25s_lists_deal_out_the_same_nodules_of_the_same_patients():
+    own, evas = (SplitTable.read(SPLITS / f"{name}.csv").cases for name in ("luna25", "luna25-eva"))
+    assert {c: p for cases in own.values() for c, p in cases.items()} == {
+        c: p for cases in evas.values() for c, p in cases.items()
+    }
 
 
 @pytest.mark.parametrize("task", ["lits17", "kits23", "msd_pancreas"])
