@@ -64,7 +64,7 @@ def click(page, button):
 
 
 def test_the_page_is_small(built):
-    assert (built / "index.html").stat().st_size < 450_000
+    assert (built / "index.html").stat().st_size < 480_000
 
 
 def test_no_request_leaves_the_page_and_nothing_is_refused(page, built):
