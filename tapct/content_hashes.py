@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapct.files import cache_folder, stamp_of, write_atomically
+from tapct.files import Stamp, cache_folder, stamp_of, write_atomically
 
 SETTLED_S = 2.0
 """A file that changed less than this ago may change again without another stamp: file systems keep time in ticks, the
@@ -40,15 +40,9 @@ class ContentHashes:
         Raises:
             OSError: If one cannot be read.
         """
-        stamps = [stamp_of(file) for file in files]
-        paths = "\0".join(str(file.absolute()) for file in files)
-        memory = self._folder / f"{hashlib.sha256(paths.encode()).hexdigest()}.json"
-        try:
-            remembered = json.loads(memory.read_text(encoding="utf-8"))
-            if remembered["settled"] and remembered["stamps"] == [stamp and list(stamp) for stamp in stamps]:
-                return remembered["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing remembered: they are hashed
+        memory, stamps = self._memory(files), [stamp_of(file) for file in files]
+        if (known := _recalled(memory, stamps)) is not None:
+            return known
         now_ns = time.time_ns()
         found = _sha256(files, root)
         changed_ns = max((max(stamp[1:3]) for stamp in stamps if stamp), default=0)
@@ -57,6 +51,14 @@ class ContentHashes:
             write_atomically(memory, json.dumps(answer))
         return found
 
+    def remembered(self, files: Sequence[Path]) -> str | None:
+        """Returns what `of_files` remembers of files; None where it would read them."""
+        return _recalled(self._memory(files), [stamp_of(file) for file in files])
+
+    def _memory(self, files: Sequence[Path]) -> Path:
+        paths = "\0".join(str(file.absolute()) for file in files)
+        return self._folder / f"{hashlib.sha256(paths.encode()).hexdigest()}.json"
+
     def of_folder(self, folder: Path) -> str:
         """Returns a hash of everything in a folder: the names below it and what is in the files.
 
@@ -64,6 +66,16 @@ class ContentHashes:
             OSError: If something cannot be read.
         """
         return self.of_files(sorted(path for path in folder.rglob("*") if not path.is_dir()), folder)
+
+
+def _recalled(memory: Path, stamps: Sequence[Stamp | None]) -> str | None:
+    try:
+        remembered = json.loads(memory.read_text(encoding="utf-8"))
+        if remembered["settled"] and remembered["stamps"] == [stamp and list(stamp) for stamp in stamps]:
+            return remembered["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing that can be read
+    return None
 
 
 def _sha256(files: Sequence[Path], root: Path | None) -> str:

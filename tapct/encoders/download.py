@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,6 +28,27 @@ from tapct.files import cache_folder
 CHUNK_BYTES = 1 << 20
 
 
+HOSTS = ("huggingface.co", "zenodo.org")
+"""Where files can be fetched from."""
+
+
+def cached(card: EncoderCard) -> Path | None:
+    """Returns the published weights file of an encoder where it was fetched before; nothing is downloaded or checked."""
+    weights = card.weights
+    host, _, repository = (weights.repository or "").partition("/")
+    if weights.file is None:
+        return None
+    if host == "huggingface.co":
+        found = try_to_load_from_cache(repository, weights.file, revision=weights.revision)
+        return Path(found) if isinstance(found, str) else None
+    path = _cache_path(card)
+    return path if path.is_file() else None
+
+
+def _cache_path(card: EncoderCard) -> Path:
+    return cache_folder() / "weights" / card.name / Path(card.weights.file or "").name
+
+
 def fetch(card: EncoderCard) -> Path:
     """Returns the published weights file of an encoder, downloading it if it is not in the cache.
 
@@ -37,14 +58,14 @@ def fetch(card: EncoderCard) -> Path:
     """
     weights = card.weights
     host, _, rest = (weights.repository or "").partition("/")
-    if weights.file is None or host not in ("huggingface.co", "zenodo.org"):
+    if weights.file is None or host not in HOSTS:
         where = f" It is published as {weights.repository}." if weights.repository else ""
         raise WeightsError(f"{card.name}: no file that could be downloaded is known.{where} {_by_hand(card)}")
     if host == "huggingface.co":
         path = _from_hub(card, rest)
     else:
         address = f"{_zenodo()}/{rest}/files/{weights.file}?download=1"
-        path = cache_folder() / "weights" / card.name / Path(weights.file).name
+        path = _cache_path(card)
         download(address, path, by_hand=_by_hand(card))
     check_sha256(path, weights.sha256)
     return path

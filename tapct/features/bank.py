@@ -122,7 +122,7 @@ class FeatureBank:
             FeatureError: If something is missing in the mode "only-cached", damaged there, or cannot be written.
         """
         cases = [(part, index) for part in parts for index in range(len(part))]
-        self._who, self._described = identity(self.encoder, self.device), None
+        self.identify()
         with ThreadPoolExecutor(max(4, self.num_workers)) as pool:  # hashing lets go of the interpreter's lock
             tasks = list(pool.map(lambda case: self._task(*case), cases))
             todo = [task for task, missing in zip(tasks, pool.map(self.missing, tasks), strict=True) if missing]
@@ -136,9 +136,21 @@ class FeatureBank:
             self._extract(todo)
         self._tasks |= {(task.dataset.split, task.case): task for task in tasks}
 
-    def _task(self, part: "CTDataset", index: int) -> CaseTask:
+    def identify(self) -> None:
+        """Takes down what the encoder is, as the keys hold it: its weights are read for that, but not loaded."""
+        self._who, self._described = identity(self.encoder, self.device), None
+
+    def remembered(self, part: "CTDataset", index: int) -> CaseTask | None:
+        """Returns the keys of a case whose files are as they were when they were last hashed; None of any other.
+
+        No file is read, so a bill of thousands of scans takes seconds. Call `identify` first.
+        """
+        content = [self._hashes.known(paths) for paths in _read_of(part, part.cases[index])]
+        return None if None in content else self._task(part, index, tuple(filter(None, content)))
+
+    def _task(self, part: "CTDataset", index: int, content: tuple[str, ...] | None = None) -> CaseTask:
         case, card = part.cases[index], self.encoder.card
-        content = self._content(part, case)
+        content = content or self._content(part, case)
         scan, *target = content
         windows = {"overlap": self.overlap, "fit": self.fit_windows}
         own = {"encoder": self._who, "windows": windows, "dtype": self.dtype}
@@ -151,10 +163,7 @@ class FeatureBank:
 
     def _content(self, part: "CTDataset", case: str) -> tuple[str, ...]:
         """Returns hashes of what is on disk: of what the scan is read from, and in segmentation the target."""
-        paths = [part.scan_paths(case)]
-        if part.spec.kind == "segmentation":
-            paths.append(part.target_paths(case))
-        return tuple(self._hashes.of(of) for of in paths)
+        return tuple(self._hashes.of(paths) for paths in _read_of(part, case))
 
     def require_unchanged(self, task: CaseTask) -> None:
         """Refuses what was read of a case whose files changed meanwhile: its key says what was there before."""
@@ -372,6 +381,14 @@ class EncodedCases(Dataset):
 
     def __getitem__(self, index: int) -> EncodedCase:
         return self._bank.case(self._part, index)
+
+
+def _read_of(part: "CTDataset", case: str) -> list[list[Path]]:
+    """Returns what the entries of a case are made of: what its scan is read from, and in segmentation its target."""
+    paths = [part.scan_paths(case)]
+    if part.spec.kind == "segmentation":
+        paths.append(part.target_paths(case))
+    return paths
 
 
 def _plain(grid: Grid) -> dict[str, Any]:

@@ -60,4 +60,16 @@ class ContentHashes(content_hashes.ContentHashes):
                 f"cannot read {error.filename} to see whether its features are stored: {error.strerror}. "
                 "`tapct doctor --task TASK --root DIR` lists what is missing"
             ) from error
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        return _together(found)
+
+    def known(self, paths: Sequence[Path]) -> str | None:
+        """Returns what `of` remembers of these paths; None where it would read a file."""
+        try:
+            found = [self.remembered(files_of(path)) for path in paths]
+        except OSError:
+            return None
+        return None if None in found else _together(found)
+
+
+def _together(hashes: Sequence[str | None]) -> str:
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()

@@ -14,10 +14,11 @@ from tapct.errors import TaskError
 from tapct.packs.manifest import Pack
 from tapct.tasks.checks import Accepted, require_sound
 from tapct.tasks.dataset import CTDataset
-from tapct.tasks.fractions import check_fraction, drawn_patients, patients_of
+from tapct.tasks.fractions import check_fraction
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.registry import task_datasets, task_root
 from tapct.tasks.splits import SPLITS
+from tapct.tasks.varied import varied
 from tapct.volumes import Volume
 from tapct.volumes.perturb import perturbation as perturbation_named
 
@@ -74,7 +75,7 @@ class TaskData(eva.DataModule):
         self.pack = None if pack is None else Pack.find(pack)
         self.batch_size, self.order_seed = batch_size, order_seed
         self.train_fraction, self.train_draw, self.perturbation = train_fraction, train_draw, perturbation
-        parts = self._varied(self._datasets(task, data_root, split_file, options))
+        parts = varied(self._datasets(task, data_root, split_file, options), train_fraction, train_draw, perturbation)
         self.parts = [part for part in parts.values() if part is not None]
         self.spec = self.parts[0].spec
         self.accept_orientation = Accepted(self.parts[0], accept_orientation or ())
@@ -100,21 +101,6 @@ class TaskData(eva.DataModule):
         if self.perturbation is not None:
             raise TaskError(f"{self.perturbation} cannot be applied: the pack {self.pack.name} has no scans")
         return packed_datasets(self.pack, task, data_root, split_file, options)
-
-    def _varied(self, parts: dict[str, CTDataset | None]) -> dict[str, CTDataset | None]:
-        """Returns the parts with fewer patients to train on, and perturbed reported scans, as asked for."""
-        train, test = parts["train"], parts["test"]
-        if train is not None and self.train_fraction < 1:
-            cases = {case: train.patient(case) for case in train.cases}
-            answers = patients_of(cases, {case: train.answers(case) for case in cases})
-            patients = drawn_patients(answers, self.train_fraction, self.train_draw, train.spec.name)
-            parts = {**parts, "train": train.only(patients)}
-        if self.perturbation is not None:
-            perturbation = perturbation_named(self.perturbation)
-            if test is None:
-                raise TaskError(f"{self.perturbation} cannot be applied: the split has no reported cases (test)")
-            parts = {**parts, "test": test.perturbed(perturbation)}
-        return parts
 
     @property
     def notice(self) -> str | None:

@@ -1,0 +1,190 @@
+"""What a window costs an encoder: arithmetic counted without a weight or a voxel, and time where it was measured."""
+
+import json
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tapct.encoders import Encoder, load_encoder
+from tapct.encoders.identity import identity
+from tapct.encoders.weights import RANDOM
+from tapct.errors import EncoderError, nearest
+from tapct.features.extract import WINDOWS_PER_BATCH
+from tapct.sweep.bill.remembered import Remembered, key_of
+from tapct.sweep.bill.settings import Encoding
+from tapct.volumes import Size
+
+UTILISATION = 0.25
+"""Share of a card's peak that estimates reckon with. Trainings of vision transformers reached 0.12 (TAP-CT itself, on
+H100), 0.19 (DINOv3, H100) and 0.34 (DINOv2, A100) by their published hours; what encoding CT reaches is for `--measure` to
+say."""
+
+MEASURE_S = 20.0
+"""What measuring an encoder may take; one batch is measured, however long it takes."""
+
+MOST_BATCHES = 20
+"""That are measured; more would not make the median better."""
+
+
+class Card(NamedTuple):
+    """A GPU by its data sheet.
+
+    Attributes:
+        display_name: As its maker writes it.
+        peak_tflops: Dense bf16, without sparsity.
+    """
+
+    display_name: str
+    peak_tflops: float
+
+
+CARDS = {
+    "a100": Card("NVIDIA A100", 312),
+    "a40": Card("NVIDIA A40", 149.7),
+    "l4": Card("NVIDIA L4", 121),
+    "l40s": Card("NVIDIA L40S", 362),
+    "rtx4090": Card("NVIDIA GeForce RTX 4090", 165.2),
+    "h100": Card("NVIDIA H100 SXM", 989),
+    "h200": Card("NVIDIA H200 SXM", 989),
+    "b200": Card("NVIDIA B200", 2250),
+}
+"""By name. Peaks are NVIDIA's data sheets' (of the RTX 4090: the Ada whitepaper, with fp32 accumulation)."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one window takes.
+
+    Attributes:
+        tflop: 10^12 operations, of which a multiplication and an addition are two; None where they cannot be counted.
+        map_shape: (C, d, h, w) of its features; None likewise.
+        why: Why they cannot be counted.
+    """
+
+    tflop: float | None
+    map_shape: tuple[int, int, int, int] | None = None
+    why: str = ""
+
+
+def card_named(name: str) -> Card:
+    """Returns a card.
+
+    Raises:
+        EncoderError: If there is none of that name.
+    """
+    if name.lower() not in CARDS:
+        raise EncoderError(f"--card: there is no card '{name}'. {nearest(name, CARDS)}")
+    return CARDS[name.lower()]
+
+
+class Costs:
+    """What windows cost encoders, found once and remembered."""
+
+    def __init__(self, remembered: Remembered, device: torch.device) -> None:
+        """Initializes it.
+
+        Args:
+            remembered: Where answers are kept.
+            device: Where cells would run.
+        """
+        self._remembered, self._device = remembered, device
+        self._encoders: dict[tuple[str, str, str], Encoder] = {}
+        self._who: dict[tuple[tuple[str, str, str], str], str] = {}
+
+    @property
+    def device_name(self) -> str:
+        """The device at hand, in words."""
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_name(self._device)
+        return f"{torch.get_num_threads()} CPU threads"
+
+    def encoder(self, encoding: Encoding) -> Encoder:
+        """Returns an encoder that is not built, with random weights: what a window costs does not depend on them.
+
+        Raises:
+            EncoderError: If there is none of that name, or it has no such option.
+        """
+        if _model(encoding) not in self._encoders:
+            self._encoders[_model(encoding)] = _loaded(encoding, deferred=True)
+        return self._encoders[_model(encoding)]
+
+    def count(self, encoding: Encoding, window: Size) -> Count:
+        """Returns what one window of a size takes."""
+        key = key_of("count", self._identity(encoding, torch.device("cpu")), list(window))
+        if (known := self._remembered.get(key)) is None:
+            count = _count(encoding, window)
+            known = [count.tflop, count.map_shape, count.why]
+            self._remembered.put(key, known)
+        tflop, shape, why = known
+        return Count(tflop, None if shape is None else (shape[0], shape[1], shape[2], shape[3]), why)
+
+    def seconds(self, encoding: Encoding, window: Size) -> float | None:
+        """Returns what a window takes on the device at hand; None where that was not measured."""
+        return self._remembered.get(self._timed(encoding, window))
+
+    def measure(self, encoding: Encoding, window: Size) -> None:
+        """Measures what a window takes on the device at hand, in `MEASURE_S` at most (or one batch), and remembers it.
+
+        Raises:
+            EncoderError: If the encoder cannot be built or run.
+        """
+        if self.seconds(encoding, window) is not None:
+            return
+        encoder = _loaded(encoding, deferred=False).to(self._device)
+        per_batch = WINDOWS_PER_BATCH[self._device.type]
+        batch = torch.full((per_batch, 1, *window), -1000.0, device=self._device)
+        begun = time.perf_counter()
+        took = [_timed(encoder, batch)]
+        while time.perf_counter() - begun + took[-1] < MEASURE_S and len(took) < MOST_BATCHES:
+            took.append(_timed(encoder, batch))
+        # The first batch waits for kernels and memory; where there is no other, it is better than nothing.
+        self._remembered.put(self._timed(encoding, window), median(took[1:] or took) / per_batch)
+        self._remembered.keep()
+
+    def _timed(self, encoding: Encoding, window: Size) -> str:
+        return key_of("seconds", self._identity(encoding, self._device), list(window), self.device_name)
+
+    def _identity(self, encoding: Encoding, device: torch.device) -> str:
+        key = (_model(encoding), device.type)
+        if key not in self._who:
+            self._who[key] = key_of(torch.__version__, identity(self.encoder(encoding), device, weights="any"))
+        return self._who[key]
+
+
+def _model(encoding: Encoding) -> tuple[str, str, str]:
+    return encoding.encoder, encoding.options, encoding.precision
+
+
+def _loaded(encoding: Encoding, *, deferred: bool) -> Encoder:
+    options = json.loads(encoding.options)
+    return load_encoder(encoding.encoder, RANDOM, precision=encoding.precision, deferred=deferred, **options)
+
+
+def _timed(encoder: Encoder, batch: torch.Tensor) -> float:
+    start = time.perf_counter()
+    encoder(batch, judged=True).embedding.cpu()  # waits for the device
+    return time.perf_counter() - start
+
+
+def _count(encoding: Encoding, window: Size) -> Count:
+    """Runs a window through a network of tensors without content; where it cannot be built of them, it is built."""
+    without_content = FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        encoder = _loaded(encoding, deferred=True)
+        try:
+            with without_content:
+                encoder.materialise()
+        except Exception:  # noqa: BLE001 whatever a stranger's network asks of a tensor that has no content
+            encoder = _loaded(encoding, deferred=False)
+        # Attention written out: the counter does not know the fused one of every device.
+        with without_content, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            found = encoder(torch.empty((1, 1, *window)), judged=True).map.shape
+    except Exception as error:  # noqa: BLE001 likewise; that its arithmetic is not known keeps nobody from running it
+        return Count(None, None, f"{type(error).__name__}: {error}".splitlines()[0])
+    return Count(counter.get_total_flops() / 1e12, (found[1], found[2], found[3], found[4]))

@@ -1,0 +1,284 @@
+"""The bill: what each cell that would run takes, and all of them together."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from tapct.errors import TapctError
+from tapct.files import features_folder
+from tapct.sweep.bill.cost import UTILISATION, Card, Costs
+from tapct.sweep.bill.encoding import Encoded, Encodings
+from tapct.sweep.bill.memory import head_nbytes
+from tapct.sweep.bill.remembered import Remembered
+from tapct.sweep.bill.settings import Data, Wanted, wanted
+from tapct.sweep.bill.sizes import Scan, Scans, scans_of
+from tapct.sweep.bill.stored import Stored
+from tapct.sweep.cell import Cell
+from tapct.tasks import task_class
+from tapct.volumes.perturb import perturbation
+
+Hours = Literal["measured", "estimated"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a cell takes; None is what is not known, and `why` says why.
+
+    Attributes:
+        label: Names the cell among those of its task.
+        task: Name of the task.
+        scans: How many scans it encodes.
+        windows: How many windows these have.
+        tflop: 10^12 operations of the encoder on them.
+        hours: What encoding those takes that are not stored.
+        disk_bytes: Of their features and labels, stored.
+        stored_scans: Scans whose features are stored.
+        stored_bytes: What of `disk_bytes` is stored.
+        head_bytes: Peak memory of the heads, about.
+        typical: Of what size the scans are taken to be, and from where; None where their headers were read.
+        why: What is not known, and why.
+    """
+
+    label: str
+    task: str
+    scans: int | None = None
+    windows: int | None = None
+    tflop: float | None = None
+    hours: float | None = None
+    disk_bytes: int | None = None
+    stored_scans: int = 0
+    stored_bytes: int = 0
+    head_bytes: int | None = None
+    typical: str | None = None
+    why: str = ""
+
+
+@dataclass
+class Folder:
+    """What would be stored in a folder.
+
+    Attributes:
+        path: The folder.
+        stored: What is there.
+        budget_gb: The least of the limits that cells set, in GiB; None is none.
+        missing: Bytes of what is not there, by entry.
+        exact: Whether all of it is known from headers.
+        largest: What the features of one cell take, stored or not.
+    """
+
+    path: Path
+    stored: Stored
+    budget_gb: float | None = None
+    missing: dict[Hashable, int] = field(default_factory=dict)
+    exact: bool = True
+    largest: int = 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """What would come on top of what is there."""
+        return sum(self.missing.values())
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a sweep takes.
+
+    Attributes:
+        rows: A cell each.
+        encoded: Scans that are encoded, each once for each encoder: what cells share is counted once.
+        windows: Their windows.
+        tflop: Their operations; None where those of an encoder are not known.
+        hours: What encoding takes of those that are not stored; None where that of an encoder is not known.
+        hours_on: On what, and how that is known.
+        folders: Where features are stored.
+        wanted: What the cells want, by name; none for those that are not known.
+    """
+
+    rows: Sequence[Row]
+    encoded: int
+    windows: int
+    tflop: float | None
+    hours: float | None
+    hours_on: str
+    folders: Sequence[Folder]
+    wanted: Mapping[str, Wanted]
+
+
+def bill_of(cells: Iterable[Cell], *, card: Card | None = None, measure: bool = False, accelerator: str | None) -> Bill:
+    """Returns the bill of cells.
+
+    Args:
+        cells: The cells.
+        card: The card that hours are estimated for; None for what was measured on the device at hand.
+        measure: Whether what was not measured on the device at hand is measured now.
+        accelerator: As the configs have it; "cpu" uses no device.
+    """
+    counting = _Counting(card, measure, _device(accelerator))
+    rows = [counting.row(cell) for cell in cells]
+    return counting.bill(rows)
+
+
+def _device(accelerator: str | None) -> torch.device:
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A scan that is encoded: what it takes, and whether that is stored."""
+
+    encoded: Encoded
+    tflop: float | None
+    hours: float | None
+    is_stored: bool
+
+
+class _Counting:
+    """Counts cell after cell, each scan of each encoder once."""
+
+    def __init__(self, card: Card | None, measure: bool, device: torch.device) -> None:
+        self._card, self._measure, self._device = card, measure, device
+        self._answers, self._sizes = Remembered("costs"), Remembered("sizes")
+        self._costs = Costs(self._answers, device)
+        self._encodings = Encodings(self._costs)
+        self._scans: dict[Data, Scans] = {}
+        self._folders: dict[Path, Folder] = {}
+        self._jobs: dict[Hashable, _Job] = {}
+        self._wanted: dict[str, Wanted] = {}
+
+    def bill(self, rows: Sequence[Row]) -> Bill:
+        self._answers.keep()
+        self._sizes.keep()
+        jobs = self._jobs.values()
+        return Bill(
+            rows=rows,
+            encoded=len(jobs),
+            windows=sum(job.encoded.windows for job in jobs),
+            tflop=_sum(job.tflop for job in jobs),
+            hours=_sum(job.hours for job in jobs if not job.is_stored),
+            hours_on=self._hours_on(),
+            folders=list(self._folders.values()),
+            wanted=self._wanted,
+        )
+
+    def row(self, cell: Cell) -> Row:
+        try:
+            asked = self._wanted[cell.name] = wanted(cell)
+            if asked.data not in self._scans:
+                self._scans[asked.data] = scans_of(asked.data, self._sizes)
+            return self._counted(cell, asked, self._scans[asked.data])
+        except TapctError as error:
+            return Row(cell.label, cell.task, why=str(error))
+
+    def _counted(self, cell: Cell, asked: Wanted, scans: Scans) -> Row:
+        folder = self._folder(asked)
+        stored = folder.stored.of(asked.encoding, scans.scans) if asked.mode != "refresh" else [(0, 0)] * len(scans.scans)
+        jobs = [self._job(asked, scan, bool(there[0])) for scan, there in zip(scans.scans, stored, strict=True)]
+        disk, missing = self._store(folder, asked, scans, [job.encoded for job in jobs], stored)
+        uncounted = next((self._why(asked, job.encoded) for job in jobs if job.tflop is None), "")
+        return Row(
+            label=cell.label,
+            task=cell.task,
+            scans=len(jobs),
+            windows=sum(job.encoded.windows for job in jobs),
+            tflop=_sum(job.tflop for job in jobs),
+            hours=_sum(job.hours for job in jobs if not job.is_stored),
+            disk_bytes=disk,
+            stored_scans=sum(job.is_stored for job in jobs),
+            stored_bytes=disk - missing,
+            head_bytes=self._head_nbytes(asked, [job.encoded for job in jobs]),
+            typical=scans.typical,
+            why=uncounted,
+        )
+
+    def _job(self, asked: Wanted, scan: Scan, is_stored: bool) -> _Job:
+        key = (asked.encoding, *_place(asked.data), scan.case, scan.perturbation)
+        if key not in self._jobs:
+            encoded = self._encodings.of(asked.encoding, scan.grid)
+            tflop, seconds = self._per_window(asked, encoded)
+            self._jobs[key] = _Job(
+                encoded,
+                None if tflop is None else tflop * encoded.windows,
+                None if seconds is None else seconds * encoded.windows / 3600,
+                is_stored,
+            )
+        return self._jobs[key]
+
+    def _per_window(self, asked: Wanted, encoded: Encoded) -> tuple[float | None, float | None]:
+        tflop = self._costs.count(asked.encoding, encoded.window).tflop
+        if self._card is not None:
+            return tflop, None if tflop is None else tflop / (self._card.peak_tflops * UTILISATION)
+        if self._measure:
+            self._costs.measure(asked.encoding, encoded.window)
+        return tflop, self._costs.seconds(asked.encoding, encoded.window)
+
+    def _why(self, asked: Wanted, encoded: Encoded) -> str:
+        return f"its operations cannot be counted: {self._costs.count(asked.encoding, encoded.window).why}"
+
+    def _hours_on(self) -> str:
+        if self._card is None:
+            return f"{self._costs.device_name}, measured"
+        return f"{self._card.display_name}, estimated at {UTILISATION:.0%} of its {self._card.peak_tflops:g} TFLOPS"
+
+    def _folder(self, asked: Wanted) -> Folder:
+        path = Path(asked.folder).expanduser() if asked.folder else features_folder()
+        if path not in self._folders:
+            self._folders[path] = Folder(path, Stored(path, self._device))
+        folder = self._folders[path]
+        folder.budget_gb = min((b for b in (folder.budget_gb, asked.budget_gb) if b is not None), default=None)
+        return folder
+
+    def _store(
+        self,
+        folder: Folder,
+        asked: Wanted,
+        scans: Scans,
+        encoded: Sequence[Encoded],
+        stored: Sequence[tuple[int, int]],
+    ) -> tuple[int, int]:
+        """Notes what would be stored, and returns what a cell takes in the store, and what of it is not there."""
+        if asked.mode == "off":
+            return 0, 0
+        total = missing = 0
+        for scan, takes, there in zip(scans.scans, encoded, stored, strict=True):
+            for key, nbytes, is_there in self._entries(asked, scan, takes, there):
+                total += nbytes
+                if not is_there:
+                    missing += nbytes
+                    folder.missing[key] = nbytes
+        folder.exact &= scans.typical is None
+        folder.largest = max(folder.largest, total)
+        return total, missing
+
+    def _entries(
+        self, asked: Wanted, scan: Scan, takes: Encoded, there: tuple[int, int]
+    ) -> Iterable[tuple[Hashable, int, bool]]:
+        """Yields the entries of a scan, each with its bytes and whether it is there: what is one entry has one key."""
+        place = _place(asked.data)
+        yield ("features", asked.encoding, *place, scan.case, scan.perturbation), takes.features_bytes, bool(there[0])
+        if asked.kind == "segmentation":
+            card, changed = self._costs.encoder(asked.encoding).card, scan.perturbation
+            if changed is not None and not perturbation(changed).changes_labels:
+                changed = None
+            grid = (card.spacing_mm, card.in_plane_size)  # encoders of one grid share the labels
+            yield ("labels", grid, *place, scan.case, changed), takes.labels_bytes, bool(there[1])
+
+    def _head_nbytes(self, asked: Wanted, encoded: Sequence[Encoded]) -> int | None:
+        if not encoded:
+            return None
+        card, classes = self._costs.encoder(asked.encoding).card, len(task_class(asked.data.task).spec.classes)
+        return head_nbytes(asked, card, encoded, classes, self._device.type)
+
+
+def _place(data: Data) -> tuple[Hashable, ...]:
+    return data.task, data.root, data.options
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Returns a sum; None where one of the values is not known."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) if len(known) == len(found) else None

@@ -1,0 +1,90 @@
+"""What encoding scans takes: windows, arithmetic, bytes; counted by the functions that encode them."""
+
+import math
+from dataclasses import dataclass
+
+from tapct.features.extract import Tiling
+from tapct.features.nbytes import entry_nbytes
+from tapct.sweep.bill.cost import Costs
+from tapct.sweep.bill.settings import Encoding
+from tapct.volumes import Grid, Size
+
+HEADER_BYTES = 6 * 1024
+"""Of an entry's file beside its tensors: what is said of encoder, grids and tensors. 5 to 7 KiB in the quickstart."""
+
+LABEL_BYTES = 1
+"""Of a label: every task has fewer than 257 classes."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a scan takes.
+
+    Attributes:
+        windows: How many windows it has.
+        window: Voxels of each.
+        features_bytes: Of its stored features.
+        labels_bytes: Of its stored labels, where there are some.
+        cells: Cells of its feature map.
+        native: Voxels of the scan.
+        voxels: Voxels of the scan on the encoder's grid.
+    """
+
+    windows: int
+    window: Size
+    features_bytes: int
+    labels_bytes: int
+    cells: int
+    native: int
+    voxels: int
+
+
+class Encodings:
+    """What scans take, each size worked out once for each encoder."""
+
+    def __init__(self, costs: Costs) -> None:
+        """Initializes it.
+
+        Args:
+            costs: Of windows.
+        """
+        self._costs = costs
+        self._known: dict[tuple[Encoding, Size, tuple[float, float, float]], Encoded] = {}
+
+    def of(self, encoding: Encoding, native: Grid) -> Encoded:
+        """Returns what a scan takes.
+
+        Args:
+            encoding: How it is encoded.
+            native: The grid of the scan.
+        """
+        key = (encoding, native.shape, native.spacing_mm)
+        if key not in self._known:
+            self._known[key] = self._worked_out(encoding, native)
+        return self._known[key]
+
+    def _worked_out(self, encoding: Encoding, native: Grid) -> Encoded:
+        encoder = self._costs.encoder(encoding)
+        tiling = Tiling.of(encoder, native, encoding.overlap, encoding.fit_windows)
+        cells = self._cells(encoding, tiling)
+        shape, embeddings = (encoder.card.feature_dim, *cells), (tiling.windows, encoder.card.embedding_dim)
+        voxels, stored = math.prod(native.shape), math.prod(tiling.grid.shape)
+        return Encoded(
+            windows=tiling.windows,
+            window=tiling.window,
+            features_bytes=entry_nbytes(shape, embeddings, encoding.dtype) + HEADER_BYTES,
+            labels_bytes=(voxels + stored) * LABEL_BYTES + HEADER_BYTES,
+            cells=math.prod(cells),
+            native=voxels,
+            voxels=stored,
+        )
+
+    def _cells(self, encoding: Encoding, tiling: Tiling) -> Size:
+        if tiling.plan is not None:
+            return tiling.plan.feature_shape
+        # The network takes the image as it is, and no rule says what it makes of a part of its stride: it is asked.
+        found = self._costs.count(encoding, tiling.window).map_shape
+        if found is not None:
+            return Size(*found[1:])
+        stride = self._costs.encoder(encoding).card.feature_stride
+        return Size(*(math.ceil(n / s) for n, s in zip(tiling.window, stride, strict=True)))
