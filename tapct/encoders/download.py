@@ -33,7 +33,7 @@ HOSTS = ("huggingface.co", "zenodo.org")
 
 
 def cached(card: EncoderCard) -> Path | None:
-    """Returns the published weights file of an encoder where it was fetched before; nothing is downloaded or checked."""
+    """Returns the published weights file of an encoder where it was fetched before; nothing is fetched or checked."""
     weights = card.weights
     host, _, repository = (weights.repository or "").partition("/")
     if weights.file is None:

@@ -1,6 +1,5 @@
 """What a window costs an encoder: arithmetic counted without a weight or a voxel, and time where it was measured."""
 
-import json
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -11,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tapct.encoders import Encoder, load_encoder
+from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.weights import RANDOM
 from tapct.errors import EncoderError, nearest
@@ -22,8 +21,8 @@ from tapct.volumes import Size
 
 UTILISATION = 0.25
 """Share of a card's peak that estimates reckon with. Trainings of vision transformers reached 0.12 (TAP-CT itself, on
-H100), 0.19 (DINOv3, H100) and 0.34 (DINOv2, A100) by their published hours; what encoding CT reaches is for `--measure` to
-say."""
+H100), 0.19 (DINOv3, H100) and 0.34 (DINOv2, A100) by their published hours; what encoding CT reaches is for `--measure`
+to say."""
 
 MEASURE_S = 20.0
 """What measuring an encoder may take; one batch is measured, however long it takes."""
@@ -111,7 +110,7 @@ class Costs:
             EncoderError: If there is none of that name, or it has no such option.
         """
         if _model(encoding) not in self._encoders:
-            self._encoders[_model(encoding)] = _loaded(encoding, deferred=True)
+            self._encoders[_model(encoding)] = encoding.load(RANDOM)
         return self._encoders[_model(encoding)]
 
     def count(self, encoding: Encoding, window: Size) -> Count:
@@ -136,7 +135,7 @@ class Costs:
         """
         if self.seconds(encoding, window) is not None:
             return
-        encoder = _loaded(encoding, deferred=False).to(self._device)
+        encoder = encoding.load(RANDOM, deferred=False).to(self._device)
         per_batch = WINDOWS_PER_BATCH[self._device.type]
         batch = torch.full((per_batch, 1, *window), -1000.0, device=self._device)
         begun = time.perf_counter()
@@ -161,11 +160,6 @@ def _model(encoding: Encoding) -> tuple[str, str, str]:
     return encoding.encoder, encoding.options, encoding.precision
 
 
-def _loaded(encoding: Encoding, *, deferred: bool) -> Encoder:
-    options = json.loads(encoding.options)
-    return load_encoder(encoding.encoder, RANDOM, precision=encoding.precision, deferred=deferred, **options)
-
-
 def _timed(encoder: Encoder, batch: torch.Tensor) -> float:
     start = time.perf_counter()
     encoder(batch, judged=True).embedding.cpu()  # waits for the device
@@ -176,12 +170,12 @@ def _count(encoding: Encoding, window: Size) -> Count:
     """Runs a window through a network of tensors without content; where it cannot be built of them, it is built."""
     without_content = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        encoder = _loaded(encoding, deferred=True)
+        encoder = encoding.load(RANDOM)
         try:
             with without_content:
                 encoder.materialise()
         except Exception:  # noqa: BLE001 whatever a stranger's network asks of a tensor that has no content
-            encoder = _loaded(encoding, deferred=False)
+            encoder = encoding.load(RANDOM, deferred=False)
         # Attention written out: the counter does not know the fused one of every device.
         with without_content, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             found = encoder(torch.empty((1, 1, *window)), judged=True).map.shape

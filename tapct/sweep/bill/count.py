@@ -2,26 +2,30 @@
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from tapct.errors import TapctError
+from tapct.features.nbytes import entry_nbytes
 from tapct.files import features_folder
 from tapct.sweep.bill.cost import UTILISATION, Card, Costs
-from tapct.sweep.bill.encoding import Encoded, Encodings
+from tapct.sweep.bill.encoding import HEADER_BYTES, Encoded, Encodings
+from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.memory import head_nbytes
 from tapct.sweep.bill.remembered import Remembered
-from tapct.sweep.bill.settings import Data, Wanted, wanted
+from tapct.sweep.bill.settings import Data, Encoding, Wanted, wanted
 from tapct.sweep.bill.sizes import Scan, Scans, scans_of
 from tapct.sweep.bill.stored import Stored
 from tapct.sweep.cell import Cell
 from tapct.tasks import task_class
+from tapct.volumes import Size
 from tapct.volumes.perturb import perturbation
 
-Hours = Literal["measured", "estimated"]
+Keep = Literal["all", "embeddings", "none"]
+"""What stays of features once no cell needs them."""
 
 
 @dataclass(frozen=True)
@@ -57,32 +61,6 @@ class Row:
     why: str = ""
 
 
-@dataclass
-class Folder:
-    """What would be stored in a folder.
-
-    Attributes:
-        path: The folder.
-        stored: What is there.
-        budget_gb: The least of the limits that cells set, in GiB; None is none.
-        missing: Bytes of what is not there, by entry.
-        exact: Whether all of it is known from headers.
-        largest: What the features of one cell take, stored or not.
-    """
-
-    path: Path
-    stored: Stored
-    budget_gb: float | None = None
-    missing: dict[Hashable, int] = field(default_factory=dict)
-    exact: bool = True
-    largest: int = 0
-
-    @property
-    def missing_bytes(self) -> int:
-        """What would come on top of what is there."""
-        return sum(self.missing.values())
-
-
 @dataclass(frozen=True)
 class Bill:
     """What a sweep takes.
@@ -108,17 +86,25 @@ class Bill:
     wanted: Mapping[str, Wanted]
 
 
-def bill_of(cells: Iterable[Cell], *, card: Card | None = None, measure: bool = False, accelerator: str | None) -> Bill:
+def bill_of(
+    cells: Sequence[Cell],
+    *,
+    card: Card | None = None,
+    measure: bool = False,
+    accelerator: str | None = None,
+    keep: Keep = "all",
+) -> Bill:
     """Returns the bill of cells.
 
     Args:
-        cells: The cells.
+        cells: The cells, in the order in which they run.
         card: The card that hours are estimated for; None for what was measured on the device at hand.
         measure: Whether what was not measured on the device at hand is measured now.
         accelerator: As the configs have it; "cpu" uses no device.
+        keep: What stays of features once no cell needs them.
     """
-    counting = _Counting(card, measure, _device(accelerator))
-    rows = [counting.row(cell) for cell in cells]
+    counting = _Counting(card, measure, keep, _device(accelerator))
+    rows = [counting.row(number, cell) for number, cell in enumerate(cells)]
     return counting.bill(rows)
 
 
@@ -139,14 +125,15 @@ class _Job:
 class _Counting:
     """Counts cell after cell, each scan of each encoder once."""
 
-    def __init__(self, card: Card | None, measure: bool, device: torch.device) -> None:
-        self._card, self._measure, self._device = card, measure, device
+    def __init__(self, card: Card | None, measure: bool, keep: Keep, device: torch.device) -> None:
+        self._card, self._measure, self._keep, self._device = card, measure, keep, device
         self._answers, self._sizes = Remembered("costs"), Remembered("sizes")
         self._costs = Costs(self._answers, device)
         self._encodings = Encodings(self._costs)
         self._scans: dict[Data, Scans] = {}
         self._folders: dict[Path, Folder] = {}
         self._jobs: dict[Hashable, _Job] = {}
+        self._windows: dict[tuple[Encoding, Size], tuple[float | None, float | None]] = {}
         self._wanted: dict[str, Wanted] = {}
 
     def bill(self, rows: Sequence[Row]) -> Bill:
@@ -164,20 +151,21 @@ class _Counting:
             wanted=self._wanted,
         )
 
-    def row(self, cell: Cell) -> Row:
+    def row(self, number: int, cell: Cell) -> Row:
         try:
             asked = self._wanted[cell.name] = wanted(cell)
             if asked.data not in self._scans:
                 self._scans[asked.data] = scans_of(asked.data, self._sizes)
-            return self._counted(cell, asked, self._scans[asked.data])
+            return self._counted(number, cell, asked, self._scans[asked.data])
         except TapctError as error:
             return Row(cell.label, cell.task, why=str(error))
 
-    def _counted(self, cell: Cell, asked: Wanted, scans: Scans) -> Row:
+    def _counted(self, number: int, cell: Cell, asked: Wanted, scans: Scans) -> Row:
         folder = self._folder(asked)
-        stored = folder.stored.of(asked.encoding, scans.scans) if asked.mode != "refresh" else [(0, 0)] * len(scans.scans)
+        anew = asked.mode == "refresh"
+        stored = [(0, 0)] * len(scans.scans) if anew else folder.stored.of(asked.encoding, scans.scans)
         jobs = [self._job(asked, scan, bool(there[0])) for scan, there in zip(scans.scans, stored, strict=True)]
-        disk, missing = self._store(folder, asked, scans, [job.encoded for job in jobs], stored)
+        disk, missing = self._store(number, folder, asked, scans, [job.encoded for job in jobs], stored)
         uncounted = next((self._why(asked, job.encoded) for job in jobs if job.tflop is None), "")
         return Row(
             label=cell.label,
@@ -197,8 +185,8 @@ class _Counting:
     def _job(self, asked: Wanted, scan: Scan, is_stored: bool) -> _Job:
         key = (asked.encoding, *_place(asked.data), scan.case, scan.perturbation)
         if key not in self._jobs:
-            encoded = self._encodings.of(asked.encoding, scan.grid)
-            tflop, seconds = self._per_window(asked, encoded)
+            encoded = self._encodings.of(asked.encoding, scan)
+            tflop, seconds = self._per_window(asked.encoding, encoded.window)
             self._jobs[key] = _Job(
                 encoded,
                 None if tflop is None else tflop * encoded.windows,
@@ -207,13 +195,19 @@ class _Counting:
             )
         return self._jobs[key]
 
-    def _per_window(self, asked: Wanted, encoded: Encoded) -> tuple[float | None, float | None]:
-        tflop = self._costs.count(asked.encoding, encoded.window).tflop
+    def _per_window(self, encoding: Encoding, window: Size) -> tuple[float | None, float | None]:
+        """Returns the 10^12 operations and the seconds that a window takes."""
+        if (encoding, window) not in self._windows:
+            self._windows[encoding, window] = self._worked_out(encoding, window)
+        return self._windows[encoding, window]
+
+    def _worked_out(self, encoding: Encoding, window: Size) -> tuple[float | None, float | None]:
+        tflop = self._costs.count(encoding, window).tflop
         if self._card is not None:
             return tflop, None if tflop is None else tflop / (self._card.peak_tflops * UTILISATION)
         if self._measure:
-            self._costs.measure(asked.encoding, encoded.window)
-        return tflop, self._costs.seconds(asked.encoding, encoded.window)
+            self._costs.measure(encoding, window)
+        return tflop, self._costs.seconds(encoding, window)
 
     def _why(self, asked: Wanted, encoded: Encoded) -> str:
         return f"its operations cannot be counted: {self._costs.count(asked.encoding, encoded.window).why}"
@@ -233,6 +227,7 @@ class _Counting:
 
     def _store(
         self,
+        number: int,
         folder: Folder,
         asked: Wanted,
         scans: Scans,
@@ -243,28 +238,38 @@ class _Counting:
         if asked.mode == "off":
             return 0, 0
         total = missing = 0
+        group = (asked.encoding, *_place(asked.data))
+        folder.last[group] = number
         for scan, takes, there in zip(scans.scans, encoded, stored, strict=True):
-            for key, nbytes, is_there in self._entries(asked, scan, takes, there):
+            for key, nbytes, stays, is_there in self._entries(asked, scan, takes, there):
                 total += nbytes
                 if not is_there:
                     missing += nbytes
-                    folder.missing[key] = nbytes
+                    folder.entries.setdefault(key, Entry(nbytes, stays, group, number))
         folder.exact &= scans.typical is None
         folder.largest = max(folder.largest, total)
         return total, missing
 
     def _entries(
         self, asked: Wanted, scan: Scan, takes: Encoded, there: tuple[int, int]
-    ) -> Iterable[tuple[Hashable, int, bool]]:
-        """Yields the entries of a scan, each with its bytes and whether it is there: what is one entry has one key."""
-        place = _place(asked.data)
-        yield ("features", asked.encoding, *place, scan.case, scan.perturbation), takes.features_bytes, bool(there[0])
+    ) -> Iterable[tuple[Hashable, int, int, bool]]:
+        """Yields the entries of a scan: what makes it one, its bytes, those that stay, and whether it is there."""
+        place, nbytes = _place(asked.data), takes.features_bytes
+        features = ("features", asked.encoding, *place, scan.case, scan.perturbation)
+        yield features, nbytes, self._staying(asked.encoding, takes), bool(there[0])
         if asked.kind == "segmentation":
             card, changed = self._costs.encoder(asked.encoding).card, scan.perturbation
             if changed is not None and not perturbation(changed).changes_labels:
                 changed = None
             grid = (card.spacing_mm, card.in_plane_size)  # encoders of one grid share the labels
-            yield ("labels", grid, *place, scan.case, changed), takes.labels_bytes, bool(there[1])
+            labels = takes.labels_bytes  # they are small, and stay
+            yield ("labels", grid, *place, scan.case, changed), labels, labels, bool(there[1])
+
+    def _staying(self, encoding: Encoding, takes: Encoded) -> int:
+        if self._keep == "embeddings":
+            shape = (takes.windows, self._costs.encoder(encoding).card.embedding_dim)
+            return entry_nbytes((), shape, encoding.dtype) + HEADER_BYTES
+        return takes.features_bytes if self._keep == "all" else 0
 
     def _head_nbytes(self, asked: Wanted, encoded: Sequence[Encoded]) -> int | None:
         if not encoded:

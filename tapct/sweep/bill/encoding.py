@@ -7,6 +7,7 @@ from tapct.features.extract import Tiling
 from tapct.features.nbytes import entry_nbytes
 from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.settings import Encoding
+from tapct.sweep.bill.sizes import Scan
 from tapct.volumes import Grid, Size
 
 HEADER_BYTES = 6 * 1024
@@ -51,16 +52,16 @@ class Encodings:
         self._costs = costs
         self._known: dict[tuple[Encoding, Size, tuple[float, float, float]], Encoded] = {}
 
-    def of(self, encoding: Encoding, native: Grid) -> Encoded:
+    def of(self, encoding: Encoding, scan: Scan) -> Encoded:
         """Returns what a scan takes.
 
         Args:
             encoding: How it is encoded.
-            native: The grid of the scan.
+            scan: The scan.
         """
-        key = (encoding, native.shape, native.spacing_mm)
+        key = (encoding, scan.grid.shape, scan.spacing_mm)
         if key not in self._known:
-            self._known[key] = self._worked_out(encoding, native)
+            self._known[key] = self._worked_out(encoding, scan.grid)
         return self._known[key]
 
     def _worked_out(self, encoding: Encoding, native: Grid) -> Encoded:

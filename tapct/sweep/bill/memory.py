@@ -61,9 +61,7 @@ def _dense(wanted: Wanted, card: EncoderCard, largest: _Largest, classes: int, d
 
 
 def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest) -> int:
-    instances, size = (
-        (largest.windows, card.embedding_dim) if card.has_cls else (largest.cells, card.feature_dim)
-    )
+    instances, size = (largest.windows, card.embedding_dim) if card.has_cls else (largest.cells, card.feature_dim)
     bags = wanted.batch_size * instances
     # The map of each case is on the device whether the bag is made of it or not.
     features = wanted.batch_size * (largest.cells * card.feature_dim + largest.windows * card.embedding_dim) * FLOAT

@@ -10,8 +10,7 @@ from tapct.files import cache_folder, write_atomically
 
 
 class Remembered:
-    """A file of answers, read when it is first asked and written by `keep`. Who writes last is believed: all answers
-    can be found again."""
+    """A file of answers; who writes last is believed, since all of them can be found again."""
 
     def __init__(self, name: str) -> None:
         """Initializes it; nothing is read yet.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tapct.encoders import Encoder, load_encoder
+from tapct.encoders.options import parse_options, spell_options, with_precision
 from tapct.sweep.cell import Cell, SweepError
 
 MODEL, DATA, TRAINER = "model.init_args.", "data.init_args.", "trainer.init_args."
@@ -36,7 +38,7 @@ class Encoding:
 
     Attributes:
         encoder: Name of the encoder.
-        options: Its options, as JSON.
+        options: Its options, as `tapct.encoders.options` spells them.
         weights: None for the published ones, a path, or "random".
         precision: "auto", "fp32" or "bf16".
         overlap: Share of overlap between windows.
@@ -51,6 +53,15 @@ class Encoding:
     overlap: float
     fit_windows: bool
     dtype: str
+
+    def load(self, weights: str | None, *, deferred: bool = True) -> Encoder:
+        """Returns the encoder with these weights, as `load_encoder` takes them.
+
+        Raises:
+            TapctError: If there is no such encoder, or its weights are named and not there.
+        """
+        options = {**parse_options(self.encoder, self.options), "precision": self.precision}
+        return load_encoder(self.encoder, weights, deferred=deferred, **options)
 
 
 @dataclass(frozen=True)
@@ -111,20 +122,25 @@ def wanted(cell: Cell) -> Wanted:
     Raises:
         SweepError: If its config has something else than a probe of ours, or an encoder by class_path: what such a one
             needs is not known.
+        EncoderError: If the encoder or an option is unknown.
     """
     settings = cell.settings()
     probe = settings.get("model.class_path", "").rpartition(".")[2]
     if probe not in PROBES:
         raise SweepError(f"its config has the model {settings.get('model.class_path')}, whose needs are not known")
     if MODEL + "encoder" not in settings:
-        raise SweepError("its config gives the encoder by class_path: name it by a variable, ENCODER, to have it counted")
+        raise SweepError(
+            "its config gives the encoder by class_path: name it by a variable, ENCODER, to have it counted"
+        )
     model, data = _Values(settings, MODEL, DEFAULTS), _Values(settings, DATA, DATA_DEFAULTS)
     trainer = _Values(settings, TRAINER, {"n_runs": 1})
+    name = settings[MODEL + "encoder"]
+    options = parse_options(name, model["encoder_options"] or model.mapping("encoder_options"))
     encoding = Encoding(
-        encoder=settings[MODEL + "encoder"],
-        options=json.dumps(model.mapping("encoder_options"), sort_keys=True),
+        encoder=name,
+        options=spell_options({key: value for key, value in options.items() if key != "precision"}),
         weights=model["weights"],
-        precision=model["precision"],
+        precision=with_precision(options, model["precision"])["precision"],
         overlap=float(model["window_overlap"]),
         fit_windows=bool(model["fit_windows"]),
         dtype=model["feature_dtype"],

@@ -38,12 +38,14 @@ class Scan:
     Attributes:
         case: Its case.
         grid: Where its voxels lie.
+        spacing_mm: That of the grid.
         perturbation: What is done to it before it is encoded; None for nothing.
         place: Its dataset and its index there; None where it is not there.
     """
 
     case: str
     grid: Grid
+    spacing_mm: tuple[float, float, float]
     perturbation: str | None = None
     place: tuple[CTDataset, int] | None = field(default=None, compare=False)
 
@@ -100,7 +102,7 @@ def _of_headers(data: Data, root: Path, remembered: Remembered) -> Scans:
     grids = _grids(places, remembered)
     names = {split: data.perturbation if split == "test" else None for split in SPLITS}
     scans = [
-        Scan(part.cases[index], grid, names[part.split], (part, index))
+        Scan(part.cases[index], grid, grid.spacing_mm, names[part.split], (part, index))
         for (part, index), grid in zip(places, grids, strict=True)
     ]
     return Scans(scans, None, parts)
@@ -169,7 +171,7 @@ def _typical(data: Data) -> Scans:
 
 def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
     """Yields as many scans as the split has, under numbers; draws of patients take others of them in turn."""
-    task = task_class(data.task)
+    task, spacing_mm = task_class(data.task), grid.spacing_mm
     if data.split_file is None:
         counts = dict(zip(SPLITS, task.split_counts(), strict=True))
     else:
@@ -180,7 +182,8 @@ def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
         if share < 1:
             first = number * data.draw
         perturbation = data.perturbation if split == "test" else None
-        yield from (Scan(f"{split} {(first + n) % counts[split]}", grid, perturbation) for n in range(number))
+        cases = (f"{split} {(first + n) % counts[split]}" for n in range(number))
+        yield from (Scan(case, grid, spacing_mm, perturbation) for case in cases)
 
 
 def _spacing(row: Mapping[str, str]) -> list[float]:

@@ -1,7 +1,7 @@
 """Which features are stored already, told without reading a scan or fetching weights.
 
-An entry is found by its key, which holds the content of the scan's files. Hashing a data set takes as long as reading it,
-so only what is remembered of files that are as they were counts: of any other scan nothing is known to be stored.
+An entry is found by its key, which holds the content of the scan's files. Hashing a data set takes as long as reading
+it, so only what is remembered of files that are as they were counts: of any other scan nothing is known to be stored.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,7 @@
 """Whether the weights of an encoder are here, or can be had; nothing is downloaded to know it."""
 
-import json
-
 from tapct.checks import Check
-from tapct.encoders import Encoder, load_encoder
+from tapct.encoders import Encoder
 from tapct.encoders.base import Encoder as EncoderBase
 from tapct.encoders.download import HOSTS, cached
 from tapct.errors import TapctError
@@ -16,11 +14,11 @@ def with_weights(encoding: Encoding) -> Encoder | None:
     Raises:
         TapctError: If the encoder is unknown, or its weights were named and are not there.
     """
-    encoder = _loaded(encoding, encoding.weights)
+    encoder = encoding.load(encoding.weights)
     if not encoder.awaits_weights:
         return encoder
     file = cached(encoder.card)
-    return None if file is None else _loaded(encoding, str(file))
+    return None if file is None else encoding.load(str(file))
 
 
 def weights_check(encoding: Encoding) -> Check:
@@ -30,11 +28,11 @@ def weights_check(encoding: Encoding) -> Check:
         encoder = with_weights(encoding)
         if encoder is not None:
             return Check("ok", name, f"{encoder.weights_source}")
-        card = _loaded(encoding, None).card
+        card = encoding.load(None).card
     except TapctError as error:
         return Check("fail", name, str(error), "see the message")
     weights, by_hand = card.weights, "or give a file: -w ENCODER=PATH (ENCODER_WEIGHTS), ENCODER=random for random ones"
-    if type(_loaded(encoding, None)).published_weights is not EncoderBase.published_weights:
+    if type(encoding.load(None)).published_weights is not EncoderBase.published_weights:
         return Check("warn", name, "are looked for, in a way of its own, when a cell runs", by_hand)
     if weights.file is None or (weights.repository or "").partition("/")[0] not in HOSTS:
         found = "no file that could be downloaded is known" + (f" ({weights.repository})" * bool(weights.repository))
@@ -43,8 +41,3 @@ def weights_check(encoding: Encoding) -> Check:
         page = f"https://{weights.repository}"
         return Check("warn", name, f"{page} is gated", f"accept its terms there, and `hf auth login`; {by_hand}")
     return Check("warn", name, "are not here yet; the first cell downloads them", f"let it, from {weights.repository}")
-
-
-def _loaded(encoding: Encoding, weights: str | None) -> Encoder:
-    options = json.loads(encoding.options)
-    return load_encoder(encoding.encoder, weights, precision=encoding.precision, deferred=True, **options)
