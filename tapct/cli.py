@@ -120,6 +120,9 @@ def run(
     cpus: int | None = None,
     mem_gb: float | None = None,
     slurm_extra: list[str] | None = None,
+    card: str | None = None,
+    measure: bool = False,
+    json: bool = False,
 ) -> int:
     """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
 
@@ -131,7 +134,7 @@ def run(
         weights: A path, "random" or "null" (published) for all, or ENCODER=VALUE by comma; else ENCODER_WEIGHTS.
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
         launcher: Processes on this machine, or jobs of a Slurm cluster.
-        dry_run: Only show what is done, what would run, and how long it may take.
+        dry_run: Only show what is done, what would run, and what that takes: windows, TFLOP, hours, disk, memory.
         replace: Put records aside that are broken or of other settings, and run their cells again.
         max_steps: Optimizer steps, instead of the configs'.
         runs: Runs, one seed each, instead of the configs'.
@@ -151,11 +154,15 @@ def run(
         cpus: Cores of each Slurm job (8).
         mem_gb: Memory of each Slurm job, in GB.
         slurm_extra: KEY=VALUE, a further option of sbatch; may be given several times.
+        card: Of a dry run: estimate hours for this card (a100, h100, h200, ...) instead of the device at hand.
+        measure: Of a dry run: first measure each encoder on the device at hand, for at most 20 s.
+        json: Of a dry run: print JSON instead of tables.
 
     Returns:
         The exit status: 1 if a cell failed, 128 + N if signal N ended the launcher.
     """
     from tapct.sweep import commands
+    from tapct.sweep.bill import Shown
 
     sweep = commands.Sweep(
         encoders=encoders,
@@ -173,9 +180,18 @@ def run(
         draws=draws,
         perturbations=perturbations,
     )
+    if (card or measure or json) and not dry_run:
+        raise TapctError("--card, --measure and --json say how a dry run shows its bill: add --dry-run")
     resources = commands.job_resources(partition, gpus, time, cpus, mem_gb, slurm_extra or (), sweep)
     return commands.run(
-        sweep, launcher=launcher, dry_run=dry_run, replace=replace, jobs=jobs, detach=detach, resources=resources
+        sweep,
+        launcher=launcher,
+        dry_run=dry_run,
+        replace=replace,
+        jobs=jobs,
+        detach=detach,
+        resources=resources,
+        shown=Shown(card=card, measure=measure, json=json),
     )
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
 from tapct.sweep import adaptors, local, matrix, suites
+from tapct.sweep.bill import Shown
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
@@ -208,21 +209,26 @@ def run(
     detach: bool,
     resources: Mapping[str, object],
     start: local.Start = local.Worker,
+    shown: Shown | None = None,
 ) -> int:
     """Runs what is not done.
 
     Args:
         sweep: What was asked for.
         launcher: Where the workers are.
-        dry_run: Only show the matrix.
+        dry_run: Only show the matrix, and the bill of what would run.
         replace: Put records aside that are broken or of other settings, and run their cells again.
         jobs: Workers at once on this machine; None is one a device.
         detach: Leave Slurm's jobs alone once they are submitted.
         resources: Of Slurm's jobs, as `tapct.sweep.slurm.Resources` takes them.
         start: Starts a worker; the tests put something faster here.
+        shown: How a dry run shows the bill.
 
     Returns:
         The exit status: 0 if every cell is done, runs elsewhere or is queued.
+
+    Raises:
+        SweepError: If what the cells would store has no room; nothing is started.
     """
     cells = sweep.cells()
     if not dry_run:
@@ -233,9 +239,14 @@ def run(
     orders = [
         Order(cell, state.attempts, replace) for cell, state in zip(cells, states, strict=True) if state.status in runs
     ]
+    at_once = len(orders) if launcher == "slurm" else len(local.slots(jobs, _accelerator(sweep)))
     if dry_run:
-        _show(states, _estimates(orders, states, results_folder(sweep.results)))
+        _show_bill(sweep, states, orders, at_once, shown or Shown())
         return 0
+    if orders:
+        from tapct.sweep.bill.commands import require_room  # torch, only where something runs
+
+        require_room([order.cell for order in orders], jobs=at_once, keep="all")
     try:
         if orders and launcher == "slurm":
             _run_on_slurm(orders, resources, results_folder(sweep.results), detach, start)
@@ -423,6 +434,19 @@ def _report(states: list[State]) -> int:
             file=sys.stderr,
         )
     return int(any(state.status not in ("done", "running", "queued") for state in states))
+
+
+def _show_bill(sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: Shown) -> None:
+    """Shows the matrix, and the bill of what would run."""
+    from tapct.sweep.bill.commands import show
+
+    results, cells = results_folder(sweep.results), [order.cell for order in orders]
+    if not shown.json:
+        _show(states, _estimates(orders, states, results))
+    if cells or shown.json:
+        bill = show(cells, results, shown, jobs=jobs, accelerator=_accelerator(sweep), keep="all")
+        if bill is not None:
+            print(json.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
 
 
 def _show(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> None:

@@ -93,6 +93,7 @@ def bill_of(
     measure: bool = False,
     accelerator: str | None = None,
     keep: Keep = "all",
+    arithmetic: bool = True,
 ) -> Bill:
     """Returns the bill of cells.
 
@@ -102,8 +103,9 @@ def bill_of(
         measure: Whether what was not measured on the device at hand is measured now.
         accelerator: As the configs have it; "cpu" uses no device.
         keep: What stays of features once no cell needs them.
+        arithmetic: Whether operations and hours are counted, which takes seconds an encoder that was never counted.
     """
-    counting = _Counting(card, measure, keep, _device(accelerator))
+    counting = _Counting(card, measure, keep, _device(accelerator), arithmetic)
     rows = [counting.row(number, cell) for number, cell in enumerate(cells)]
     return counting.bill(rows)
 
@@ -125,8 +127,9 @@ class _Job:
 class _Counting:
     """Counts cell after cell, each scan of each encoder once."""
 
-    def __init__(self, card: Card | None, measure: bool, keep: Keep, device: torch.device) -> None:
+    def __init__(self, card: Card | None, measure: bool, keep: Keep, device: torch.device, arithmetic: bool) -> None:
         self._card, self._measure, self._keep, self._device = card, measure, keep, device
+        self._arithmetic = arithmetic
         self._answers, self._sizes = Remembered("costs"), Remembered("sizes")
         self._costs = Costs(self._answers, device)
         self._encodings = Encodings(self._costs)
@@ -166,7 +169,8 @@ class _Counting:
         stored = [(0, 0)] * len(scans.scans) if anew else folder.stored.of(asked.encoding, scans.scans)
         jobs = [self._job(asked, scan, bool(there[0])) for scan, there in zip(scans.scans, stored, strict=True)]
         disk, missing = self._store(number, folder, asked, scans, [job.encoded for job in jobs], stored)
-        uncounted = next((self._why(asked, job.encoded) for job in jobs if job.tflop is None), "")
+        unknown = next((job for job in jobs if job.tflop is None), None) if self._arithmetic else None
+        uncounted = "" if unknown is None else self._why(asked, unknown.encoded)
         return Row(
             label=cell.label,
             task=cell.task,
@@ -198,7 +202,7 @@ class _Counting:
     def _per_window(self, encoding: Encoding, window: Size) -> tuple[float | None, float | None]:
         """Returns the 10^12 operations and the seconds that a window takes."""
         if (encoding, window) not in self._windows:
-            self._windows[encoding, window] = self._worked_out(encoding, window)
+            self._windows[encoding, window] = self._worked_out(encoding, window) if self._arithmetic else (None, None)
         return self._windows[encoding, window]
 
     def _worked_out(self, encoding: Encoding, window: Size) -> tuple[float | None, float | None]:

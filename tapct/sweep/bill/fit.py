@@ -17,8 +17,8 @@ from tapct.tasks import task_class, task_datasets
 
 GIB = 2**30
 WAYS_OUT = (
-    "Keep less of it (--keep-features embeddings, or none), store it in half (FEATURE_DTYPE=int8), or name a folder with "
-    "more room (TAPCT_FEATURES)"
+    "Keep less of it (--keep-features embeddings, or none), store it in half (FEATURE_DTYPE=int8), or name a folder "
+    "with more room (TAPCT_FEATURES)"
 )
 
 
@@ -31,13 +31,12 @@ def free_bytes(folder: Path) -> int:
 def refusals(bill: Bill, jobs: int) -> list[str]:
     """Returns, a sentence each, why what would be stored does not fit; nothing where it does.
 
-    What is computed from typical sizes is not held against a run: it could not run without its data anyway.
-
     Args:
         bill: The bill.
         jobs: Cells that run at once.
     """
-    return [why for folder in bill.folders if folder.exact for why in _does_not_fit(folder, jobs)]
+    about = {True: "", False: "by typical sizes, "}
+    return [about[folder.exact] + why for folder in bill.folders for why in _does_not_fit(folder, jobs)]
 
 
 def _does_not_fit(folder: Folder, jobs: int) -> Iterator[str]:
@@ -53,7 +52,7 @@ def _does_not_fit(folder: Folder, jobs: int) -> Iterator[str]:
     budget = int(folder.budget_gb * GIB)
     if folder.largest > budget:
         yield (
-            f"the features of one cell take {gb(folder.largest)}, more than the budget of {gb(budget)} of {folder.path} "
+            f"the features of one cell take {gb(folder.largest)}, and the budget of {folder.path} is {gb(budget)} "
             f"(feature_budget_gb). Raise it. {WAYS_OUT}"
         )
     elif (growth := min(missing, max(0, budget - folder.stored.nbytes))) > free:

@@ -29,9 +29,8 @@ def table(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[str]
         grid.add_row(Text(f"{task}{' ~' * any(row.typical for row in of_task)}", style="bold"))
         for row in of_task:
             grid.add_row(f"  {escape(row.label)}", *_figures(row))
-    return Group(
-        grid, *_sums(bill, jobs), *_reasons(bill), *_in_the_way(checks), *(Text(why, style="red") for why in refused)
-    )
+    red = [Text(why, style="red") for why in refused]
+    return Group(grid, *_sums(bill, jobs), *_reasons(bill), *_in_the_way(checks), *red)
 
 
 def as_json(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""The bill of `tapct run`: shown by a dry run, and asked for room before a run starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tapct import terminal
+from tapct.errors import TapctError
+from tapct.sweep.bill import Shown
+from tapct.sweep.bill.cost import card_named
+from tapct.sweep.bill.count import Keep, bill_of
+from tapct.sweep.bill.fit import checks_of, refusals
+from tapct.sweep.bill.settings import wanted
+from tapct.sweep.bill.sizes import root_of
+from tapct.sweep.bill.table import as_json, table
+from tapct.sweep.cell import Cell, SweepError
+
+
+def show(
+    cells: Sequence[Cell], results: Path, shown: Shown, *, jobs: int, accelerator: str | None, keep: Keep
+) -> dict[str, Any] | None:
+    """Prints the bill of cells, or returns it as JSON has it where that is asked for.
+
+    Args:
+        cells: Those that would run, in their order.
+        results: Folder of the results.
+        shown: How it is shown.
+        jobs: Cells that run at once.
+        accelerator: As the configs have it.
+        keep: What stays of features.
+
+    Raises:
+        EncoderError: If there is no such card.
+    """
+    card = None if shown.card is None else card_named(shown.card)
+    bill = bill_of(cells, card=card, measure=shown.measure, accelerator=accelerator, keep=keep)
+    checks, refused = checks_of(bill, results), refusals(bill, jobs)
+    if shown.json:
+        return as_json(bill, jobs, checks, refused)
+    terminal.output().print(table(bill, jobs, checks, refused))
+    return None
+
+
+def require_room(cells: Sequence[Cell], *, jobs: int, keep: Keep) -> None:
+    """Makes sure before any work that what cells would store has room.
+
+    Cells whose data are not there are not asked: they say so themselves.
+
+    Raises:
+        SweepError: If it has not, with how much is lacking and what can be done.
+    """
+    bill = bill_of([cell for cell in cells if _has_data(cell)], keep=keep, arithmetic=False)
+    if refused := refusals(bill, jobs):
+        raise SweepError("nothing was started: " + "; ".join(refused))
+
+
+def _has_data(cell: Cell) -> bool:
+    try:
+        data = wanted(cell).data
+        return data.pack is None and root_of(data) is not None
+    except TapctError:
+        return False
