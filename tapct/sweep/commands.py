@@ -17,6 +17,7 @@ from tapct import locks, terminal
 from tapct.encoders import list_encoders
 from tapct.sweep import adaptors, local, matrix, suites
 from tapct.sweep.bill import Shown
+from tapct.sweep.bill.cards import card_named
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
@@ -437,14 +438,19 @@ def _report(states: list[State]) -> int:
 
 
 def _show_bill(sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: Shown) -> None:
-    """Shows the matrix, and the bill of what would run."""
-    from tapct.sweep.bill.commands import show
+    """Shows the matrix, and the bill of what would run.
 
+    Raises:
+        SweepError: If the card does not exist.
+    """
+    card = None if shown.card is None else card_named(shown.card)
     results, cells = results_folder(sweep.results), [order.cell for order in orders]
     if not shown.json:
         _show(states, _estimates(orders, states, results))
     if cells or shown.json:
-        bill = show(cells, results, shown, jobs=jobs, accelerator=_accelerator(sweep), keep="all")
+        from tapct.sweep.bill.commands import show  # torch, which the matrix alone does without
+
+        bill = show(cells, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep="all")
         if bill is not None:
             print(json.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
 

@@ -7,7 +7,7 @@ from typing import Any
 from tapct import terminal
 from tapct.errors import TapctError
 from tapct.sweep.bill import Shown
-from tapct.sweep.bill.cost import card_named
+from tapct.sweep.bill.cards import Card
 from tapct.sweep.bill.count import Keep, bill_of
 from tapct.sweep.bill.fit import checks_of, refusals
 from tapct.sweep.bill.settings import wanted
@@ -17,7 +17,14 @@ from tapct.sweep.cell import Cell, SweepError
 
 
 def show(
-    cells: Sequence[Cell], results: Path, shown: Shown, *, jobs: int, accelerator: str | None, keep: Keep
+    cells: Sequence[Cell],
+    results: Path,
+    shown: Shown,
+    card: Card | None,
+    *,
+    jobs: int,
+    accelerator: str | None,
+    keep: Keep,
 ) -> dict[str, Any] | None:
     """Prints the bill of cells, or returns it as JSON has it where that is asked for.
 
@@ -25,14 +32,11 @@ def show(
         cells: Those that would run, in their order.
         results: Folder of the results.
         shown: How it is shown.
+        card: The card that hours are estimated for; None for what was measured here.
         jobs: Cells that run at once.
         accelerator: As the configs have it.
         keep: What stays of features.
-
-    Raises:
-        EncoderError: If there is no such card.
     """
-    card = None if shown.card is None else card_named(shown.card)
     bill = bill_of(cells, card=card, measure=shown.measure, accelerator=accelerator, keep=keep)
     checks, refused = checks_of(bill, results), refusals(bill, jobs)
     if shown.json:

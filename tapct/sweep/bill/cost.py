@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,47 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.weights import RANDOM
-from tapct.errors import EncoderError, nearest
 from tapct.features.extract import WINDOWS_PER_BATCH
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Encoding
 from tapct.volumes import Size
-
-UTILISATION = 0.25
-"""Share of a card's peak that estimates reckon with. Trainings of vision transformers reached 0.12 (TAP-CT itself, on
-H100), 0.19 (DINOv3, H100) and 0.34 (DINOv2, A100) by their published hours; what encoding CT reaches is for `--measure`
-to say."""
 
 MEASURE_S = 20.0
 """What measuring an encoder may take; one batch is measured, however long it takes."""
 
 MOST_BATCHES = 20
 """That are measured; more would not make the median better."""
-
-
-class Card(NamedTuple):
-    """A GPU by its data sheet.
-
-    Attributes:
-        display_name: As its maker writes it.
-        peak_tflops: Dense bf16, without sparsity.
-    """
-
-    display_name: str
-    peak_tflops: float
-
-
-CARDS = {
-    "a100": Card("NVIDIA A100", 312),
-    "a40": Card("NVIDIA A40", 149.7),
-    "l4": Card("NVIDIA L4", 121),
-    "l40s": Card("NVIDIA L40S", 362),
-    "rtx4090": Card("NVIDIA GeForce RTX 4090", 165.2),
-    "h100": Card("NVIDIA H100 SXM", 989),
-    "h200": Card("NVIDIA H200 SXM", 989),
-    "b200": Card("NVIDIA B200", 2250),
-}
-"""By name. Peaks are NVIDIA's data sheets' (of the RTX 4090: the Ada whitepaper, with fp32 accumulation)."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +37,6 @@ class Count:
     tflop: float | None
     map_shape: tuple[int, int, int, int] | None = None
     why: str = ""
-
-
-def card_named(name: str) -> Card:
-    """Returns a card.
-
-    Raises:
-        EncoderError: If there is none of that name.
-    """
-    if name.lower() not in CARDS:
-        raise EncoderError(f"--card: there is no card '{name}'. {nearest(name, CARDS)}")
-    return CARDS[name.lower()]
 
 
 class Costs:

@@ -11,7 +11,8 @@ import torch
 from tapct.errors import TapctError
 from tapct.features.nbytes import entry_nbytes
 from tapct.files import features_folder
-from tapct.sweep.bill.cost import UTILISATION, Card, Costs
+from tapct.sweep.bill.cards import UTILISATION, Card
+from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.encoding import HEADER_BYTES, Encoded, Encodings
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.memory import head_nbytes

@@ -1,5 +1,6 @@
 """The bill as a table, and as JSON."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from tapct.sweep.bill.count import Bill, Row
 from tapct.sweep.bill.fit import free_bytes, gb
 from tapct.sweep.bill.folder import Folder
 
-COLUMNS = ("scans", "windows", "TFLOP", "hours", "GB", "stored", "head GB")
+COLUMNS = ("scans", "windows", "TFLOP", "time", "GB", "stored", "head GB")
 UNKNOWN = "?"
 
 
@@ -65,7 +66,7 @@ def _figures(row: Row) -> list[str]:
         f"{row.scans:,}",
         _number(row.windows, "{:,}"),
         _number(row.tflop, "{:,.0f}"),
-        _number(row.hours, "{:,.2f}"),
+        _time(row.hours),
         _number(None if row.disk_bytes is None else row.disk_bytes / 1e9, "{:,.1f}"),
         f"{share:.0%}" if row.stored_scans else "",
         _number(None if row.head_bytes is None else row.head_bytes / 1e9, "{:,.1f}"),
@@ -83,7 +84,7 @@ def _sums(bill: Bill, jobs: int) -> list[RenderableType]:
     ]
     hours = "hours are not known: --measure measures each encoder here (20 s each), --card h100 estimates"
     if bill.hours is not None:
-        hours = f"{bill.hours:,.2f} h of encoding on {bill.hours_on}; reading, heads and metrics come on top"
+        hours = f"{_time(bill.hours)} of encoding on {bill.hours_on}; reading, heads and metrics come on top"
     lines = [Text("; ".join(words), style="bold"), Text(hours)]
     return [*lines, *(Text(_folder(folder, jobs)) for folder in bill.folders)]
 
@@ -111,10 +112,20 @@ def _reasons(bill: Bill) -> list[RenderableType]:
 
 
 def _in_the_way(checks: Sequence[Check]) -> list[RenderableType]:
-    colours = {"warn": "yellow", "fail": "red"}
-    sound = sum(check.status == "ok" for check in checks)
-    lines = [Text(f"{sound} of {len(checks)} checks of weights, data and locks are well")] if checks else []
+    """Returns how many checks are well, then what the others say, each once."""
+    colours, said = {"warn": "yellow", "fail": "red"}, defaultdict[tuple[str, str, str], list[str]](list)
     for check in checks:
         if check.status != "ok":
-            lines.append(Text(f"{check.name}: {check.message}; {check.mend}", style=colours[check.status]))
+            said[check.status, check.message, check.mend].append(check.name)
+    sound = sum(check.status == "ok" for check in checks)
+    lines = [Text(f"{sound} of {len(checks)} checks of weights, data and locks are well")] if checks else []
+    for (status, message, mend), names in said.items():
+        about = ", ".join([names[0], *(name.partition(" ")[2] for name in names[1:])])
+        lines.append(Text(f"{about}: {message}; {mend}", style=colours[status]))
     return list(lines)
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return UNKNOWN
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"

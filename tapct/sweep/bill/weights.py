@@ -35,9 +35,8 @@ def weights_check(encoding: Encoding) -> Check:
     if type(encoding.load(None)).published_weights is not EncoderBase.published_weights:
         return Check("warn", name, "are looked for, in a way of its own, when a cell runs", by_hand)
     if weights.file is None or (weights.repository or "").partition("/")[0] not in HOSTS:
-        found = "no file that could be downloaded is known" + (f" ({weights.repository})" * bool(weights.repository))
-        return Check("fail", name, found, by_hand.removeprefix("or "))
+        return Check("fail", name, "no file that could be downloaded is known", by_hand.removeprefix("or "))
     if weights.gated:
         page = f"https://{weights.repository}"
         return Check("warn", name, f"{page} is gated", f"accept its terms there, and `hf auth login`; {by_hand}")
-    return Check("warn", name, "are not here yet; the first cell downloads them", f"let it, from {weights.repository}")
+    return Check("warn", name, "are not here yet: the first cell downloads them", by_hand)

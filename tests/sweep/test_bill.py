@@ -1,0 +1,294 @@
+"""The bill of a sweep against what its cells then took, and against counts worked out by hand."""
+
+import inspect
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tapct.encoders import Features
+from tapct.features import TensorStore
+from tapct.sweep import commands
+from tapct.sweep.bill import cost, fit, settings
+from tapct.sweep.bill.cost import Costs
+from tapct.sweep.bill.count import bill_of
+from tapct.sweep.bill.folder import Entry, Folder
+from tapct.sweep.bill.remembered import Remembered
+from tapct.sweep.bill.settings import Encoding
+from tapct.sweep.bill.stored import Stored
+from tapct.sweep.bill.weights import weights_check
+from tapct.sweep.cell import SweepError
+from tapct.volumes import Size
+from tests.small import Drifting, known_by_name, small_card
+from tests.sweep.conftest import SWEEP
+from tests.sweep.fakes import Lab
+
+CPU = torch.device("cpu")
+
+
+class Curious(Drifting):
+    """Looks at what is in its windows."""
+
+    card = small_card(name="curious", display_name="Curious", feature_dim=6, embedding_dim=6, has_cls=False)
+
+    def _encode(self, windows_hu) -> Features:
+        if type(windows_hu) is not torch.Tensor:
+            raise ValueError("what is in it?")
+        return super()._encode(windows_hu)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPCT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "features"))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+
+
+def cells(encoders: str, tasks: str, **asked):
+    return commands.Sweep(encoders=encoders, tasks=tasks, **asked).cells()
+
+
+def encoding(name: str, **changes) -> Encoding:
+    fields = {
+        "options": "",
+        "weights": None,
+        "precision": "auto",
+        "overlap": 0.0,
+        "fit_windows": False,
+        "dtype": "bf16",
+    }
+    return Encoding(encoder=name, **{**fields, **changes})
+
+
+# -- Against cells that ran ------------------------------------------------------------------------------
+
+
+def dry_run(tapct) -> dict:
+    command = [word if word != "small-3d,cubic" else "small-3d" for word in SWEEP]
+    shown = tapct.here("run", *command, "-w", "random", "--results", str(tapct.results / "none"), "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(shown.stdout)
+
+
+def test_windows_and_disk_are_those_that_the_cell_then_took(swept):
+    tapct, _ = swept
+    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
+    files = {kind: [] for kind in ("features", "labels", "derived")}
+    for file in store.files():
+        files[store.about(file.key)["kind"]].append(file)
+    entries = [file for file in (*files["features"], *files["labels"]) if store.about(file.key)["card"] == "small-3d"]
+    windows = sum(store.load(file.key).tensors["embeddings"].shape[0] for file in files["features"] if file in entries)
+    bill = dry_run(tapct)
+    (cell,) = bill["cells"]
+    assert (cell["scans"], cell["windows"]) == (2, windows)
+    assert cell["typical"] is None
+    assert cell["stored_scans"] == 0
+    took = sum(file.nbytes for file in entries)
+    assert cell["disk_bytes"] == pytest.approx(took, rel=0.02)
+    assert bill["folders"][0]["missing_bytes"] == cell["disk_bytes"]
+
+
+def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
+    tapct, _ = swept
+    monkeypatch.delenv("TAPCT_FEATURES")  # those of the cell, beside its cache
+    monkeypatch.setattr("tapct.content_hashes._sha256", None)  # nothing is hashed
+    monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
+    (cell,) = dry_run(tapct)["cells"]
+    assert cell["stored_scans"] == 2
+    assert cell["stored_bytes"] == cell["disk_bytes"]
+    assert cell["hours"] == 0
+
+
+def test_one_command_shows_matrix_bill_and_checks(swept):
+    tapct, _ = swept
+    shown = tapct.here("run", "-e", "small-3d,tap-b-2d", "-t", "quickstart", "--dry-run", "--card", "h100")
+    assert shown.returncode == 0, shown.stderr
+    assert "to do" in shown.stdout
+    assert "25% of its 989 TFLOPS" in shown.stdout
+    assert "weights tap-b-2d: no file that could be downloaded is known" in shown.stdout
+    wrong = tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--dry-run", "--card", "h10")
+    assert "'h100'" in wrong.stderr
+    assert "add --dry-run" in tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--json").stderr
+
+
+# -- Refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path, real_record) -> Lab:
+    return Lab(tmp_path, real_record)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_any_work(lab, monkeypatch, tmp_path):
+    needed = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).folders[0].missing_bytes
+    monkeypatch.setattr(fit, "free_bytes", lambda folder: needed - 1)
+    with pytest.raises(SweepError, match=r"nothing was started.*--keep-features.*FEATURE_DTYPE=int8.*TAPCT_FEATURES"):
+        lab.run("tap-t-3d", "quickstart")
+    assert not (lab.results / "quickstart").exists()
+    assert not (tmp_path / "features").exists()
+    monkeypatch.setattr(fit, "free_bytes", lambda folder: needed)
+    lab.run("tap-t-3d", "quickstart")
+    assert lab.ran() == ["tap-t-3d on quickstart"]
+
+
+@pytest.mark.parametrize(("budget_gb", "refused"), [(0.001, True), (1.0, False)])
+def test_a_budget_that_one_cell_exceeds_is_refused(lab, tmp_path, budget_gb, refused):
+    override = tmp_path / "budget.yaml"
+    override.write_text(yaml.safe_dump({"model": {"init_args": {"feature_budget_gb": budget_gb}}}))
+    if refused:
+        with pytest.raises(SweepError, match="feature_budget_gb"):
+            lab.run("tap-t-3d", "quickstart", overrides=(str(override),))
+        return
+    lab.run("tap-t-3d", "quickstart", overrides=(str(override),))
+    assert lab.ran() == ["tap-t-3d on quickstart"]
+
+
+def test_cells_without_data_are_left_to_say_so(lab, monkeypatch):
+    monkeypatch.setattr(fit, "free_bytes", lambda folder: 0)
+    lab.run("tap-t-3d", "lits17")
+    assert lab.ran() == ["tap-t-3d on lits17"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_what_is_there_at_once_is_that_of_a_simulation(tmp_path, jobs):
+    folder = Folder(tmp_path, Stored(tmp_path, CPU))
+    needs = [("a", 10, 1), ("b", 7, 0), ("a", 10, 1), ("c", 30, 3), ("b", 7, 0), ("d", 4, 4)]
+    for number, (group, nbytes, stays) in enumerate(needs):
+        folder.entries.setdefault(group, Entry(nbytes, stays, group, number))
+        folder.last[group] = number
+    seen = []
+    for now in range(len(needs) + jobs):
+        there = 0
+        for group, nbytes, stays in {need[0]: need for need in needs}.values():
+            at = [number for number, need in enumerate(needs) if need[0] == group]
+            if now >= at[0]:
+                there += nbytes if now < at[-1] + jobs else stays
+        seen.append(there)
+    assert folder.peak_bytes(jobs) == max(seen)
+
+
+# -- Counted ---------------------------------------------------------------------------------------------
+
+
+def test_what_configs_leave_out_is_what_the_probes_take():
+    from tapct.probes.base import Probe
+    from tapct.probes.classification import ClassificationProbe
+    from tapct.tasks.data import TaskData
+
+    taken = inspect.signature(Probe.__init__).parameters | inspect.signature(ClassificationProbe.__init__).parameters
+    assert {name: taken[name].default for name in settings.DEFAULTS} == settings.DEFAULTS
+    data = inspect.signature(TaskData.__init__).parameters
+    assert {name: data[name].default for name in settings.DATA_DEFAULTS} == settings.DATA_DEFAULTS
+
+
+def test_typical_sizes_stand_in_for_scans_that_are_not_there():
+    bill = bill_of(cells("tap-b-3d,tap-b-3d+in_plane_size=512", "lits17"), accelerator="cpu")
+    small, large = bill.rows
+    assert small.typical.startswith("scan of 432 x 512 x 512 voxels")
+    assert (small.scans, small.windows) == (111, 111 * 36)  # 432 slices in windows of 12, one across
+    assert large.windows == 111 * 36 * 9  # 512 in windows of 224, the last one shifted inside
+    cells_of, windows_of = 108 * (64**2 - 28**2), 36 * (9 - 1)
+    labels_of = 432 * (512**2 - 224**2)  # one byte each, on the encoder's grid
+    assert large.disk_bytes - small.disk_bytes == 111 * (2 * 768 * (cells_of + windows_of) + labels_of)
+    assert bill.tflop == pytest.approx(small.tflop + large.tflop)
+    assert not bill.folders[0].exact
+
+
+def test_crops_are_counted_as_crops():
+    (row,) = bill_of(cells("fmcib", "luna16"), accelerator="cpu").rows
+    assert (row.scans, row.windows) == (677, 677)
+    assert row.typical.startswith("crop of 50 mm of 40 x 71 x 71 voxels")
+
+
+def test_what_cells_share_is_counted_once():
+    asked = cells("suprem", "luna16", adaptors="linear,knn,abmil", fractions=(0.1, 1.0), draws=1)
+    bill = bill_of(asked, arithmetic=False)
+    assert len(asked) == 6
+    assert sum(row.disk_bytes for row in bill.rows) > 4 * bill.folders[0].missing_bytes
+    assert bill.folders[0].missing_bytes == max(row.disk_bytes for row in bill.rows)
+    assert bill.encoded == 677
+
+
+def test_perturbed_test_scans_are_further_scans():
+    plain = bill_of(cells("suprem", "lits17"), arithmetic=False)
+    both = bill_of(cells("suprem", "lits17", perturbations="noise-30hu"), arithmetic=False)
+    assert plain.encoded < both.encoded < 2 * plain.encoded
+    assert both.rows[0].disk_bytes == both.rows[1].disk_bytes
+    assert both.folders[0].missing_bytes < sum(row.disk_bytes for row in both.rows)
+
+
+def test_operations_of_a_transformer_are_those_of_its_matrices():
+    tokens, width, depth, patch = 3 * 28 * 28 + 5, 768, 12, 4 * 8 * 8
+    linear = 2 * tokens * width * width * (3 + 1 + 4 + 4)
+    attention = 2 * 2 * tokens * tokens * width
+    embedding = 2 * (tokens - 5) * patch * width
+    found = Costs(Remembered("costs"), CPU).count(encoding("tap-b-3d"), Size(12, 224, 224))
+    assert found.tflop == pytest.approx((depth * (linear + attention) + embedding) / 1e12, rel=1e-3)
+    assert found.map_shape == (768, 3, 28, 28)
+
+
+def test_a_network_that_cannot_be_counted_says_why_and_the_rest_is_counted():
+    with known_by_name("curious", "tests.sweep.test_bill:Curious"):
+        (row,) = bill_of(cells("curious", "quickstart"), accelerator="cpu").rows
+    assert row.tflop is None
+    assert "cannot be counted: ValueError: what is in it?" in row.why
+    assert row.windows > 0
+    assert row.disk_bytes > 0
+
+
+def test_measured_once_and_remembered(monkeypatch):
+    asked = cells("tap-t-3d@random", "quickstart")
+    assert bill_of(asked, accelerator="cpu").rows[0].hours is None
+    monkeypatch.setattr(cost, "MOST_BATCHES", 2)
+    (row,) = bill_of(asked, accelerator="cpu", measure=True).rows
+    assert row.hours > 0
+    monkeypatch.setattr(cost, "_timed", None)
+    assert bill_of(asked, accelerator="cpu", measure=True).rows[0].hours == row.hours
+
+
+def test_a_config_of_another_model_is_said_and_not_guessed(tmp_path):
+    override = tmp_path / "other.yaml"
+    override.write_text(yaml.safe_dump({"model": {"class_path": "their.Probe"}}))
+    (row,) = bill_of(cells("tap-t-3d", "quickstart", overrides=(str(override),))).rows
+    assert row.windows is None
+    assert "their.Probe" in row.why
+
+
+# -- Checks ----------------------------------------------------------------------------------------------
+
+
+def test_weights_are_looked_for_and_not_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr("tapct.encoders.download.hf_hub_download", None)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = {
+        name: weights_check(encoding(name, **changes))
+        for name, changes in {
+            "chance": {},
+            "tap-t-3d": {},
+            "tap-b-2d": {},
+            "curia": {},
+            "suprem": {},
+            "fmcib": {"weights": "random"},
+            "vista3d": {"weights": str(tmp_path / "none.pt")},
+        }.items()
+    }
+    assert {name: check.status for name, check in found.items()} == {
+        **{"chance": "ok", "tap-t-3d": "ok", "fmcib": "ok"},
+        **{"tap-b-2d": "fail", "vista3d": "fail"},
+        **{"curia": "warn", "suprem": "warn"},
+    }
+    assert "gated" in found["curia"].message
+    assert "none.pt" in found["vista3d"].message
+
+
+def test_missing_files_of_a_split_are_told(tmp_path, monkeypatch):
+    (tmp_path / "lits17").mkdir()
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    bill = bill_of(cells("tap-t-3d", "lits17"), arithmetic=False)
+    checks = defaultdict(str, {check.name: check.status for check in fit.checks_of(bill, tmp_path)})
+    assert checks["data lits17"] == "fail"
+    assert checks["weights tap-t-3d"] == "ok"
+    assert "does not exist" in bill.rows[0].why
