@@ -1,8 +1,12 @@
-"""Names of cases and patients: which can be told apart by eye and on any disk, and stay in their folder."""
+"""Names of cases, patients and splits: which can be told apart by eye and on any disk, and stay in their folder."""
 
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+SHIPPED_SPLITS = ("eva",)
+"""What stands for a file as another split than a task's own: "eva" is the lists of eva's class, for the tasks that ship
+them (`splits/<task>-<name>.csv`)."""
 
 LONGEST_NAME = 100
 """Characters. With what a file is called beside, it fits into the 255 bytes of a file's name."""

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
+from tapct.names import SHIPPED_SPLITS
 from tapct.sweep import adaptors, local, matrix, suites
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import card_named
@@ -156,7 +157,8 @@ class Sweep:
         asked: Mapping[str, object] = {**own, "ACCELERATOR": self.accelerator}
         kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "ADAPTOR"}
         found = {name: os.environ[name] for name in kept if name in os.environ}
-        found |= {name: absolute(found[name]) for name in ("DATA_ROOT", "SPLIT_FILE") if name in found}
+        paths = [name for name in ("DATA_ROOT", "SPLIT_FILE") if name in found and found[name] not in SHIPPED_SPLITS]
+        found |= {name: absolute(found[name]) for name in paths}
         return found | {name: str(value) for name, value in asked.items() if value is not None}
 
 

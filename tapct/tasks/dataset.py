@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
+from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
-
-ALTERNATIVES = ("eva",)
-"""Names of splits that may ship beside a task's own (`splits/<task>-<name>.csv`): "eva" is the lists of eva's class."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
@@ -88,7 +86,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             root: Folder of the task.
             split: Which cases.
             split_file: Another split than the task's own: a CSV with the columns case, patient, split, or the name of
-                one that ships beside it (`ALTERNATIVES`).
+                one that ships beside it (`names.SHIPPED_SPLITS`).
 
         Raises:
             TaskError: If the split cannot be read.
@@ -162,7 +160,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def alternative_splits(cls) -> dict[str, SplitTable]:
         """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        paths = {name: _packaged("splits", f"{cls.spec.name}-{name}") for name in ALTERNATIVES}
+        paths = {name: _packaged("splits", f"{cls.spec.name}-{name}") for name in SHIPPED_SPLITS}
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
@@ -242,7 +240,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
     def _table(self, split_file: str | Path | None) -> SplitTable:
         if split_file is not None:
-            named = str(split_file) in ALTERNATIVES
+            named = str(split_file) in SHIPPED_SPLITS
             return SplitTable.read(self._alternative(str(split_file)) if named else Path(split_file))
         shipped = _packaged("splits", self.spec.name)
         if shipped.is_file():

@@ -13,6 +13,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.assembly import assemble
 from tapct.records import read_records, write_record
 from tapct.sweep.cell import SHIPPED_CONFIGS, choose_tasks, configs_by_task
+from tapct.sweep.commands import Sweep
 from tapct.tasks import EvaTask, SegmentationDataset, SplitTable, TaskSpec, core_tasks, list_tasks, task_class
 from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU
@@ -354,6 +355,14 @@ def test_evas_lists_are_one_setting(tmp_path, task):
     assert same == (task == "msd_pancreas")
     assert not set(own["train"].excluded) & set(evas["train"].cases)
     assert cls.alternative_splits()["eva"].sha256 == evas["train"].table.sha256
+
+
+def test_a_sweep_takes_them_by_name(tmp_path, monkeypatch):
+    (own,) = Sweep("intensity", "lits17", results=str(tmp_path)).cells()
+    monkeypatch.setenv("SPLIT_FILE", "eva")
+    (evas,) = Sweep("intensity", "lits17", results=str(tmp_path)).cells()
+    assert evas.settings()["data.init_args.split_file"] == "eva"
+    assert own.settings() != evas.settings(), "not the same cell: the other's record is in the way"
 
 
 def test_a_task_without_such_lists_says_so(tmp_path):
