@@ -358,9 +358,9 @@ def test_evas_lists_are_one_setting(tmp_path, task):
 
 
 def test_a_sweep_takes_them_by_name(tmp_path, monkeypatch):
-    (own,) = Sweep("intensity", "lits17", results=str(tmp_path)).cells()
+    (own,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).cells()
     monkeypatch.setenv("SPLIT_FILE", "eva")
-    (evas,) = Sweep("intensity", "lits17", results=str(tmp_path)).cells()
+    (evas,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).cells()
     assert evas.settings()["data.init_args.split_file"] == "eva"
     assert own.settings() != evas.settings(), "not the same cell: the other's record is in the way"
 
