@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from tapct.encoders import Features
+from tapct.encoders import Features, list_encoders
 from tapct.features import TensorStore
 from tapct.sweep import commands
 from tapct.sweep.bill import cost, fit, settings
 from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.count import bill_of
+from tapct.sweep.bill.counted import windows_of
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Encoding
@@ -228,6 +229,18 @@ def test_operations_of_a_transformer_are_those_of_its_matrices():
     found = Costs(Remembered("costs"), CPU).count(encoding("tap-b-3d"), Size(12, 224, 224))
     assert found.tflop == pytest.approx((depth * (linear + attention) + embedding) / 1e12, rel=1e-3)
     assert found.map_shape == (768, 3, 28, 28)
+
+
+def test_shipped_counts_are_those_of_the_encoders_here():
+    shipped = json.loads(cost.SHIPPED.read_text(encoding="utf-8"))
+    costs = Costs(Remembered("costs"), CPU)
+    windows = {(name, window): one for name in list_encoders() for window, one in windows_of(name, costs).items()}
+    keys = {costs.counted_key(one, window): (name, window) for (name, window), one in windows.items()}
+    assert set(keys) == set(shipped), "encoders have changed: run `python -m tapct.sweep.bill.counted`"
+    for key, (name, window) in keys.items():
+        if name in ("tap-t-3d", "suprem", "fmcib"):
+            count = costs.count(windows[name, window], window)
+            assert [count.tflop, list(count.map_shape), count.why] == shipped[key]
 
 
 def test_a_network_that_cannot_be_counted_says_why_and_the_rest_is_counted():

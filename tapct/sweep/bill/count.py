@@ -12,7 +12,7 @@ from tapct.errors import TapctError
 from tapct.features.nbytes import entry_nbytes
 from tapct.files import features_folder
 from tapct.sweep.bill.cards import UTILISATION, Card
-from tapct.sweep.bill.cost import Costs
+from tapct.sweep.bill.cost import SHIPPED, Costs
 from tapct.sweep.bill.encoding import HEADER_BYTES, Encoded, Encodings
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.memory import head_nbytes
@@ -131,7 +131,7 @@ class _Counting:
     def __init__(self, card: Card | None, measure: bool, keep: Keep, device: torch.device, arithmetic: bool) -> None:
         self._card, self._measure, self._keep, self._device = card, measure, keep, device
         self._arithmetic = arithmetic
-        self._answers, self._sizes = Remembered("costs"), Remembered("sizes")
+        self._answers, self._sizes = Remembered("costs", SHIPPED), Remembered("sizes")
         self._costs = Costs(self._answers, device)
         self._encodings = Encodings(self._costs)
         self._scans: dict[Data, Scans] = {}

@@ -12,19 +12,21 @@ from tapct.files import cache_folder, write_atomically
 class Remembered:
     """A file of answers; who writes last is believed, since all of them can be found again."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shipped: Path | None = None) -> None:
         """Initializes it; nothing is read yet.
 
         Args:
             name: Of the file, without suffix.
+            shipped: A file of further answers, which is only read.
         """
+        self._shipped = {} if shipped is None else _content(shipped)
         self._path = cache_folder() / "bill" / f"{name}.json"
         self._answers: dict[str, Any] | None = None
         self._new = False
 
     def get(self, key: str) -> Any:
         """Returns an answer; None where there is none."""
-        return self._read().get(key)
+        return self._read().get(key, self._shipped.get(key))
 
     def put(self, key: str, answer: Any) -> None:
         """Takes an answer, as JSON has it."""

@@ -1,0 +1,44 @@
+"""Counts what windows of the encoders here take, for `counted.json`: `python -m tapct.sweep.bill.counted`."""
+
+import json
+
+import torch
+
+from tapct.encoders import list_encoders
+from tapct.errors import TapctError
+from tapct.files import write_atomically
+from tapct.sweep.bill.cost import SHIPPED, Costs
+from tapct.sweep.bill.encoding import Encodings
+from tapct.sweep.bill.remembered import Remembered
+from tapct.sweep.bill.settings import Data, Encoding
+from tapct.sweep.bill.sizes import scans_of
+from tapct.volumes import Size
+
+
+def windows_of(name: str, costs: Costs) -> dict[Size, Encoding]:
+    """Returns the windows of an encoder that the shipped tasks have where their scans are not there."""
+    found: dict[Size, Encoding] = {}
+    for task, fit_windows in (("lits17", False), ("luna16", True), ("luna25", True)):
+        data = Data(task, None, None, "{}", 1.0, 0, None, None)
+        encoding = Encoding(name, "", None, "auto", 0.0, fit_windows, "bf16")
+        scan = scans_of(data, Remembered("sizes")).scans[0]
+        found.setdefault(Encodings(costs).of(encoding, scan).window, encoding)
+    return found
+
+
+def main() -> None:
+    """Counts, and writes the file."""
+    costs, counted = Costs(Remembered("costs"), torch.device("cpu")), {}
+    for name in list_encoders():
+        try:
+            for window, encoding in windows_of(name, costs).items():
+                count = costs.count(encoding, window)
+                counted[costs.counted_key(encoding, window)] = [count.tflop, count.map_shape, count.why]
+                print(f"{name} {tuple(window)}: {count.tflop} TFLOP {count.why}")
+        except TapctError as error:
+            print(f"{name}: {error}")
+    write_atomically(SHIPPED, json.dumps(counted, indent=0, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
