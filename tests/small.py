@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from tapct import vit
-from tapct.encoders import Encoder, EncoderCard, Features, registry
+from tapct.encoders import Encoder, EncoderCard, Features, mean_and_std, registry
 from tapct.encoders.tap_ct import TapCT
 from tapct.tasks.quickstart import Quickstart
 from tapct.volumes import LabelMap, Volume
@@ -89,6 +90,18 @@ class CubicMillimetres(Encoder):
     def _encode(self, windows_hu):
         features = self.network(windows_hu)
         return Features(features, features.mean((2, 3, 4)), None)
+
+
+class Standardised(CubicMillimetres):
+    """An encoder whose network takes z-scores of whole scans."""
+
+    card = replace(CubicMillimetres.card, name="standardised", display_name="Standardised")
+
+    def scan_statistics(self, scan_hu):
+        return mean_and_std(scan_hu)
+
+    def _encode(self, windows_hu, statistics):
+        return super()._encode((windows_hu - statistics["mean"]) / statistics["std"].clamp_min(1e-8))
 
 
 def cropped(volume: Volume, labels: LabelMap | None, where: tuple[slice, slice, slice]):

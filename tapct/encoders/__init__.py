@@ -8,6 +8,7 @@ from tapct.encoders.registry import encoder_class, list_encoders, load_encoder, 
 
 if TYPE_CHECKING:
     from tapct.encoders.base import Encoder, Features, Precision
+    from tapct.encoders.statistics import mean_and_std
 
 __all__ = [
     "Encoder",
@@ -18,7 +19,8 @@ __all__ = [
     "encoder_class",
     "list_encoders",
     "load_encoder",
+    "mean_and_std",
     "refused_encoders",
 ]
 
-__getattr__ = lazy.names(__name__, __all__, "tapct.encoders.base")  # which imports torch
+__getattr__ = lazy.names(__name__, __all__, "tapct.encoders.base", "tapct.encoders.statistics")  # these import torch

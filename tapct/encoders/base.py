@@ -12,9 +12,11 @@ from torch import nn
 
 from tapct.encoders import options as options_lib
 from tapct.encoders import weights as weights_lib
+from tapct.encoders.axes import from_axes, to_axes, turn_of
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
 from tapct.encoders.identity import identity
+from tapct.encoders.statistics import problem_with
 from tapct.errors import EncoderError, WeightsError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -185,8 +187,46 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """Returns the network, with its own initialisation."""
 
     @abc.abstractmethod
-    def _encode(self, windows_hu: torch.Tensor) -> Features:
-        """Encodes checked windows, float32 HU (B, 1, ...) with the spatial axes as `axes` says."""
+    def _encode(self, windows_hu: torch.Tensor, *args: Any, **kwargs: Any) -> Features:
+        """Encodes checked windows, float32 HU (B, 1, ...) with the spatial axes as `axes` says.
+
+        An encoder with `scan_statistics` has a second argument, `statistics`: each of them as (B, 1, 1, 1, 1). All
+        others have `windows_hu` alone.
+        """
+
+    def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns what `_encode` must know of whole scans, such as mean and deviation; here nothing.
+
+        Extraction asks for it once a scan, at the encoder's grid, before padding and tiling, and each of its windows
+        gets the same. Windows that are given to the encoder alone are scans of their own.
+
+        Args:
+            scan_hu: (B, 1, D, H, W) float32 HU, in SPL order whatever `axes` says.
+
+        Returns:
+            By name (B,) float32; compute them in float64, as `tapct.encoders.mean_and_std` does.
+        """
+        return {}
+
+    @property
+    def has_scan_statistics(self) -> bool:
+        """Whether its class says what it must know of a whole scan."""
+        return type(self).scan_statistics is not Encoder.scan_statistics
+
+    def statistics_of(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns its `scan_statistics`, checked.
+
+        Args:
+            scan_hu: As there.
+
+        Raises:
+            EncoderError: If they are not what they must be.
+        """
+        with torch.no_grad(), torch.autocast(scan_hu.device.type, enabled=False):
+            statistics = self.scan_statistics(scan_hu)
+        if problem := problem_with(statistics, scan_hu.shape[0]):
+            raise EncoderError(f"{self.card.name}: scan_statistics gave {problem}")
+        return statistics
 
     def published_weights(self) -> Path:
         """Returns the published file, downloading it if it is not in the cache."""
@@ -210,7 +250,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         stride = self.card.feature_stride
         centre = [(s - 1) / 2 for s in stride]
         if self.cell_centre is not None:
-            order, flips = _turn(self.axes)
+            order, flips = turn_of(self.axes)
             for i, (axis, voxel) in enumerate(zip(order, self.cell_centre, strict=True)):
                 centre[axis] = stride[axis] - 1 - voxel if i in flips else voxel
         return centre[0], centre[1], centre[2]
@@ -226,7 +266,13 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         least = f", and at least {self.least_cells} features" if self.least_cells > 1 else ""
         return f"each size must be a multiple of its stride {self.card.feature_stride}{least}"
 
-    def forward(self, windows_hu: torch.Tensor, *, judged: bool = False) -> Features:
+    def forward(
+        self,
+        windows_hu: torch.Tensor,
+        *,
+        judged: bool = False,
+        statistics: dict[str, torch.Tensor] | None = None,
+    ) -> Features:
         """Encodes a batch of windows.
 
         Args:
@@ -234,6 +280,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
                 a multiple of the feature stride.
             judged: Whether the values were judged already, as extraction judges a whole scan: one window of it may
                 hold anything (a fill of 0 and 1, say), and what it gives must not depend on those beside it.
+            statistics: What `statistics_of` says of the scan of each window, (B,) each; None takes each window's own.
 
         Returns:
             Their features, float32.
@@ -248,12 +295,24 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             self.materialise()
             self.to(windows_hu.device)
         device = windows_hu.device.type
+        beside = self._beside(windows_hu, statistics)
         bf16 = self.precision_on(device) == "bf16"
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-            features = self._encode(to_axes(windows_hu, self.axes))
+            features = self._encode(to_axes(windows_hu, self.axes), *beside)
         cls = None if features.cls is None else features.cls.float()
         return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
+
+    def _beside(
+        self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None
+    ) -> list[dict[str, torch.Tensor]]:
+        """Returns what `_encode` gets beside the windows."""
+        if not self.has_scan_statistics:
+            return []
+        found = self.statistics_of(windows_hu) if statistics is None else statistics
+        if problem := problem_with(found, windows_hu.shape[0]):
+            raise EncoderError(f"{self.card.name} was given {problem}")
+        return [{name: value.view(-1, 1, 1, 1, 1) for name, value in found.items()}]
 
     def _check_shape(self, x: torch.Tensor) -> None:
         name = self.card.name
@@ -328,31 +387,6 @@ def not_hu(blocks: torch.Tensor) -> str | None:
             "the encoder normalises it itself"
         )
     return None
-
-
-def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:
-    """Turns an array (..., z, y, x) in SPL order so that its spatial axes grow as `axes` says, such as "RAS"."""
-    order, flips = _turn(axes)
-    lead = range(spl.ndim - 3)
-    turned = spl.permute(*lead, *(len(lead) + i for i in order))
-    return turned.flip([len(lead) + i for i in flips]) if flips else turned
-
-
-def from_axes(array: torch.Tensor, axes: str) -> torch.Tensor:
-    """Undoes `to_axes`."""
-    order, flips = _turn(axes)
-    lead = range(array.ndim - 3)
-    straight = array.flip([len(lead) + i for i in flips]) if flips else array
-    return straight.permute(*lead, *(len(lead) + order.index(i) for i in range(3)))
-
-
-def _turn(axes: str) -> tuple[list[int], list[int]]:
-    """Returns which SPL axis each axis of `axes` is, and which axes of the result run backwards."""
-    along = {"S": 0, "I": 0, "P": 1, "A": 1, "L": 2, "R": 2}
-    order = [along[letter] for letter in axes]
-    if sorted(order) != [0, 1, 2]:
-        raise EncoderError(f"axes {axes!r} must name each of S/I, P/A and L/R once, such as 'SPL' or 'RAS'")
-    return order, [i for i, letter in enumerate(axes) if letter not in "SPL"]
 
 
 @contextlib.contextmanager

@@ -144,6 +144,7 @@ class _Job:
     grid: Grid
     image: torch.Tensor
     plan: WindowPlan | None
+    statistics: dict[str, torch.Tensor]
 
     def __post_init__(self) -> None:
         self.stitcher = None if self.plan is None else Stitcher(self.plan)
@@ -158,7 +159,8 @@ class _Job:
             raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
         grid, plan = Tiling.of(encoder, native, overlap, fit_windows)
         image = resample_image(scan.hu, native, grid)
-        return cls(encoder, native, grid, image if plan is None else plan.pad(image, card.pad_hu), plan)
+        statistics = encoder.statistics_of(image[None, None])  # of the scan, before there is padding in it
+        return cls(encoder, native, grid, image if plan is None else plan.pad(image, card.pad_hu), plan, statistics)
 
     @property
     def origins(self) -> list[tuple[int, int, int]]:
@@ -253,7 +255,10 @@ def extract_many(
     waiting: list[tuple[_Job, tuple[int, int, int]]] = []
 
     def encode() -> None:
-        features = encoder(torch.stack([job.window_at(origin) for job, origin in waiting])[:, None], judged=True)
+        windows = torch.stack([job.window_at(origin) for job, origin in waiting])[:, None]
+        of_scans = [job.statistics for job, _ in waiting]
+        statistics = {name: torch.cat([of[name] for of in of_scans]) for name in of_scans[0]}
+        features = encoder(windows, judged=True, statistics=statistics)
         for (job, origin), feature_map, embedding in zip(waiting, features.map, features.embedding, strict=True):
             job.add(origin, feature_map, embedding)
         waiting.clear()

@@ -8,7 +8,7 @@ import torch
 
 import tapct
 from tapct.encoders import Encoder, EncoderCard, Features, encoder_class
-from tapct.encoders.base import from_axes, to_axes
+from tapct.encoders.axes import from_axes, to_axes
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError
 from tests.small import Drifting, Small3D, small_card, small_encoder
