@@ -109,6 +109,7 @@ def run(
     configs: str | None = None,
     override: list[str] | None = None,
     adaptors: str | None = None,
+    bags: str | None = None,
     fractions: str | None = None,
     draws: int = 3,
     perturbations: str | None = None,
@@ -143,6 +144,8 @@ def run(
         override: YAML file that is passed to eva after the task's config; may be given several times.
         adaptors: What stands on the features, by comma: linear, knn, prototype, abmil, the first three with :cls,
             :mean, :max, :mean+max or :mask behind them; "all" is the four. By default ADAPTOR, else each task's own.
+        bags: What abmil looks at, by comma: cls (the windows' class tokens), patch (a scan's patch features), auto
+            (class tokens where the model has some). By default BAG, else each task's own, which is auto.
         fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": robustness, beside the unperturbed scans.
@@ -176,6 +179,7 @@ def run(
         runs=runs,
         accelerator=accelerator,
         adaptors=adaptors,
+        bags=bags,
         fractions=commands.shares(fractions),
         draws=draws,
         perturbations=perturbations,

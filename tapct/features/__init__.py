@@ -1,6 +1,6 @@
 """Features of whole scans: extraction by sliding window, and keeping them."""
 
-from tapct.features.bank import EncodedCase, EncodedCases, FeatureBank
+from tapct.features.bank import EncodedCase, EncodedCases, FeatureBank, Seen
 from tapct.features.extract import CaseFeatures, NamedScan, encoder_grid, extract, extract_many
 from tapct.features.memory import FeatureMemory
 from tapct.features.statistics import FeatureStatistics
@@ -15,6 +15,7 @@ __all__ = [
     "FeatureMemory",
     "FeatureStatistics",
     "NamedScan",
+    "Seen",
     "TensorStore",
     "encoder_grid",
     "extract",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from loguru import logger
@@ -25,6 +25,9 @@ from tapct.volumes import Grid, Size, resample_labels
 if TYPE_CHECKING:
     from tapct.tasks.classification import ClassificationDataset
     from tapct.tasks.dataset import CTDataset
+
+Seen = Literal["map", "embeddings"]
+"""Features of a case that a head may see."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -53,14 +56,22 @@ class EncodedCase:
     labels_key: str | None = None
     notes: tuple[str, ...] = ()
 
-    def to(self, device: torch.device) -> "EncodedCase":
-        """Returns the case on a device, its features in float32."""
-        features = replace(
-            self.features,
-            map=self.features.map.to(device).float(),
-            embeddings=self.features.embeddings.to(device).float(),
-        )
+    def to(
+        self,
+        device: torch.device,
+        seen: Sequence[Seen] = get_args(Seen),
+        dtype: torch.dtype | None = torch.float32,
+    ) -> "EncodedCase":
+        """Returns the case on a device.
+
+        Args:
+            device: The device.
+            seen: The features that are needed there; others stay where they are.
+            dtype: What those become; None leaves them as they are stored, on a CPU mapped from disk.
+        """
+        moved = {name: getattr(self.features, name).to(device=device, dtype=dtype) for name in seen}
         labels = None if self.labels is None else self.labels.to(device)
+        features = replace(self.features, **moved)
         return replace(self, features=features, target=self.target.to(device), labels=labels)
 
 

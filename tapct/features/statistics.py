@@ -8,6 +8,9 @@ import torch
 CASES = 16
 """Cases that are looked at; each costs three passes over its features."""
 
+_VALUES_AT_ONCE = 2**22
+"""Values that are held in float32 at a time."""
+
 CONSTANT = 1e-6
 """A channel is constant if its values lie within this share of the largest."""
 
@@ -46,11 +49,11 @@ class FeatureStatistics:
             case: Its name.
             features: (C, N) channels and values.
         """
-        variance, mean = torch.var_mean(features, dim=1, correction=0)
-        low, high = torch.aminmax(features, dim=1)
-        finite = bool(torch.isfinite(variance).all())
-        non_finite = 0 if finite else int((~torch.isfinite(features)).sum())
-        mean, variance, low, high = (each.double().cpu() for each in (mean, variance, low, high))
+        rows = max(1, _VALUES_AT_ONCE // features.shape[1])  # a whole bag in float32 would be twice what is stored
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        parts = [_of_channels(part.to(dtype)) for part in features.split(rows)]
+        mean, variance, low, high = (torch.cat(each) for each in zip(*(part[:4] for part in parts), strict=True))
+        non_finite = sum(part[4] for part in parts)
         self._cases[case] = _Case(features.shape[1], mean, variance, low, high, non_finite)
 
     def describe(self) -> dict[str, Any] | None:
@@ -71,6 +74,16 @@ class FeatureStatistics:
             "repeated_cases": repeated,
         }
         return found | _distribution(cases, is_finite=found["non_finite"] == 0)
+
+
+def _of_channels(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Returns mean, variance, lowest and highest value of (C, N) features, and how many of them are not finite."""
+    variance, mean = torch.var_mean(features, dim=1, correction=0)
+    low, high = torch.aminmax(features, dim=1)
+    finite = bool(torch.isfinite(variance).all())
+    non_finite = 0 if finite else int((~torch.isfinite(features)).sum())
+    mean, variance, low, high = (each.double().cpu() for each in (mean, variance, low, high))
+    return mean, variance, low, high, non_finite
 
 
 def _distribution(cases: list[_Case], *, is_finite: bool) -> dict[str, float | int | None]:

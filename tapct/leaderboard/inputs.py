@@ -36,7 +36,7 @@ _OF_THE_ADAPTOR = frozenset(
 """What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
 
 STEPPED = "abmil"
-"""The adaptor whose heads are trained by steps, and that of every record from before adaptors were named."""
+"""The head that is trained by steps, and the adaptor of every record from before adaptors were named."""
 
 _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
 """What these are in records from before they could be set."""
@@ -154,7 +154,8 @@ def adaptor_of(record: Recorded) -> str | None:
 
 def is_solved(record: Recorded) -> bool:
     """Returns whether its heads are solved on pooled features: no seed decides anything of them."""
-    return adaptor_of(record) not in (None, STEPPED)
+    adaptor = adaptor_of(record)
+    return adaptor is not None and adaptor.partition(":")[0] != STEPPED  # `abmil:patch` is on another bag
 
 
 def ranked_by(record: Recorded) -> Metric | None:

@@ -4,7 +4,7 @@ How features are pooled and what is put on top can move a score more than the en
 the board beside the encoder: the same stored features under each of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +17,13 @@ from tapct.volumes import Grid, Mask
 
 Head = Literal["abmil", "linear", "knn", "prototype"]
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask"]
+Bag = Literal["cls", "patch"]
+
+BAGS: dict[Bag, str] = {
+    "cls": "the class tokens of a scan's windows",
+    "patch": "the patch features of a scan, all cells of its map that do not lie in the padding",
+}
+"""What attention may look at."""
 
 HEADS: dict[Head, str] = {
     "abmil": "gated attention over a scan's instances, the paper's; trained by steps",
@@ -28,22 +35,24 @@ HEADS: dict[Head, str] = {
 
 @dataclass(frozen=True)
 class Adaptor:
-    """An adaptor as it is asked for: `HEAD`, or `HEAD:POOLING`.
+    """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, or `abmil:BAG`.
 
     Attributes:
         head: What stands on the features.
         pooling: How the features of a scan become one vector; None is the encoder's own choice, and that of attention.
+        bag: What attention looks at; None is the encoder's own choice, and that of pooled features.
     """
 
     head: Head
     pooling: Pooling | None = None
+    bag: Bag | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Adaptor":
         """Reads the name of an adaptor.
 
         Raises:
-            TaskError: If there is no such head or pooling, or attention is to be pooled as well.
+            TaskError: If there is no such head, pooling or bag.
         """
         head, colon, pooling = text.partition(":")
         if head not in HEADS:
@@ -51,7 +60,12 @@ class Adaptor:
         if not colon:
             return cls(head)
         if head == "abmil":
-            raise TaskError(f"'{text}': attention pools by itself; write abmil")
+            if pooling not in BAGS:
+                raise TaskError(
+                    f"'{text}': attention pools by itself; write abmil, or name its bag: "
+                    f"{', '.join(f'abmil:{bag}' for bag in BAGS)}"
+                )
+            return cls("abmil", bag=pooling)
         if pooling not in get_args(Pooling):
             raise TaskError(f"'{text}': features are pooled by {', '.join(get_args(Pooling))}, not by '{pooling}'")
         return cls(head, pooling)  # type: ignore[arg-type]
@@ -59,7 +73,7 @@ class Adaptor:
     @property
     def name(self) -> str:
         """The name that `parse` reads."""
-        return self.head if self.pooling is None else f"{self.head}:{self.pooling}"
+        return ":".join(filter(None, (self.head, self.pooling, self.bag)))
 
     @property
     def is_solved(self) -> bool:
@@ -76,6 +90,50 @@ class Adaptor:
             raise TaskError(f"{card.name} has no class token to pool by ({self.name}); use {self.head}:mean")
         return self.pooling or ("cls" if card.has_cls else "mean")
 
+    def with_bag(self, bag: Bag | Literal["auto"]) -> "Adaptor":
+        """Returns the adaptor on a bag; "auto" leaves it as it is.
+
+        Raises:
+            TaskError: If there is no such bag, the adaptor has another, or has none.
+        """
+        if bag == "auto":
+            return self
+        if bag not in BAGS:
+            raise TaskError(f"there is no bag '{bag}'. {nearest(bag, ['auto', *BAGS])}")
+        if self.is_solved:
+            raise TaskError(f"{self.name} has no bag: it pools features by itself. Leave bag={bag} out, or use abmil")
+        if self.bag not in (None, bag):
+            raise TaskError(f"the adaptor is {self.name}, and the bag {bag}: name the bag in one place")
+        return replace(self, bag=bag)
+
+    def on(self, card: EncoderCard) -> "Adaptor":
+        """Returns the adaptor as records name it: without a bag that is the encoder's own choice.
+
+        Raises:
+            TaskError: If class tokens are asked for and the encoder has none.
+        """
+        if self.bag == "cls" and not card.has_cls:
+            raise TaskError(f"{card.name} has no class tokens for {self.name}: use bag=patch, which is its auto")
+        return replace(self, bag=None) if self.bag == own_bag(card) else self
+
+    def bag_of(self, card: EncoderCard) -> Bag | None:
+        """Returns what attention looks at; None of an adaptor that pools."""
+        return None if self.is_solved else self.bag or own_bag(card)
+
+
+def own_bag(card: EncoderCard) -> Bag:
+    """Returns the bag of an encoder where none is named: its class tokens where it has some, else its patches."""
+    return "cls" if card.has_cls else "patch"
+
+
+def instances(features: CaseFeatures, bag: Bag) -> torch.Tensor:
+    """Returns the instances of a scan as they are stored, (C, n, ...); a view.
+
+    Cells in the padding are left out, as they are of pooled features: how many there are depends on the encoder's
+    window, and nothing in them is of the scan.
+    """
+    return features.embeddings.T if bag == "cls" else _cells(features)
+
 
 def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
     """Returns one vector of a scan, (P,) float64.
@@ -91,8 +149,7 @@ def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> to
     """
     if how == "cls":
         return features.embeddings.double().mean(dim=0)
-    inside = _inside(features)
-    found = features.map[:, inside[0], inside[1], inside[2]]
+    found = _cells(features)
     cells = found.flatten(1)
     if how == "mask":
         assert mask is not None
@@ -103,11 +160,11 @@ def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> to
     return torch.cat([parts[one]() for one in how.split("+")])
 
 
-def _inside(features: CaseFeatures) -> tuple[slice, slice, slice]:
-    """Returns the cells along each axis whose centre lies in the scan; the first one always counts."""
+def _cells(features: CaseFeatures) -> torch.Tensor:
+    """Returns the (C, d, h, w) cells whose centre lies in the scan; the first one along an axis always counts."""
     where = features.feature_grid.coordinates_in(features.encoder_grid)
     z, y, x = (
         slice(0, max(1, int((at <= size - 0.5).sum())))
         for at, size in zip(where, features.encoder_grid.shape, strict=True)
     )
-    return z, y, x
+    return features.map[:, z, y, x]

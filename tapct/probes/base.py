@@ -1,7 +1,6 @@
 """What every probe has and says: an encoder, cases as features, how a head is built, trained and scored."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
 from tapct.errors import EncoderError, TaskError
-from tapct.features import CacheMode, EncodedCase, FeatureMemory, TensorStore
+from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
 from tapct.files import features_folder
 from tapct.probes.heads import Session, State
 from tapct.probes.loaded import LoadedHead
@@ -112,8 +111,11 @@ class Probe(module.ModelModule):
         self.loaded: LoadedHead | None = None
         self.recorder = RunRecorder()
 
-    seen: Literal["map", "embeddings"]
+    seen: Seen
     """Which features of a case a head sees."""
+
+    seen_dtype: torch.dtype | None = torch.float32
+    """What they are on the device; None is as they are stored, where heads convert them as they need them."""
 
     feature_weights: tuple[str, ...]
     """Parameters of a head that multiply features, whose channels lie along their second axis."""
@@ -139,8 +141,8 @@ class Probe(module.ModelModule):
         """Returns the head of the training cases, where `is_solved`."""
         raise NotImplementedError
 
-    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
-        """Returns the mean loss of a head over cases."""
+    def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
+        """Returns (heads,) the mean loss of each over cases, whose features are scaled as they are in training."""
         raise NotImplementedError
 
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
@@ -157,7 +159,7 @@ class Probe(module.ModelModule):
         raise NotImplementedError
 
     def head_input(self, case: EncodedCase) -> torch.Tensor:
-        """Returns what a head sees of a case, (channels, values)."""
+        """Returns what a head sees of a case, (channels, values), as it is stored."""
         features = case.features
         return features.map.flatten(1) if self.seen == "map" else features.embeddings.T
 
@@ -166,14 +168,9 @@ class Probe(module.ModelModule):
         if self.scale_features and self.session.scale is None:
             self.session.scale = self.source.channel_scale(self.trainer, self.seen, self.head_input)
 
-    def scaled(self, case: EncodedCase) -> EncodedCase:
-        """Returns a case as heads see it while they train."""
-        if self.session.scale is None:
-            return case
-        if self.seen == "map":
-            return replace(case, features=replace(case.features, map=self.session.scale.divided(case.features.map, 0)))
-        bag = self.session.scale.divided(case.features.embeddings, 1)
-        return replace(case, features=replace(case.features, embeddings=bag))
+    def on_device(self, case: EncodedCase, device: torch.device) -> EncodedCase:
+        """Returns a case with what heads see of it on a device."""
+        return case.to(device, [self.seen], self.seen_dtype)
 
     def folded(self, state: State) -> dict[str, torch.Tensor]:
         """Returns the weights of a head for features that are not scaled."""

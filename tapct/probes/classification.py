@@ -11,12 +11,11 @@ from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules import head as eva_head
 from eva.vision.models.networks import ABMIL
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from tapct.encoders import Encoder
 from tapct.errors import TaskError
-from tapct.features import EncodedCase
+from tapct.features import EncodedCase, Seen
 from tapct.metrics import (
     BalancedAccuracy,
     CalibrationError,
@@ -28,9 +27,11 @@ from tapct.metrics import (
 )
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.ranks import auroc, average_precision
-from tapct.probes.adaptors import Adaptor
+from tapct.probes import attention
+from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import State, finite_loss
+from tapct.probes.scaling import ChannelScale
 from tapct.probes.solved import LinearHead, NeighbourHead, Solution, solve
 from tapct.probes.source import needed_parts
 from tapct.records import CaseResult
@@ -39,8 +40,8 @@ from tapct.records import CaseResult
 class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     """Trains and evaluates an adaptor in eva, one independent 0/1 output per class of the dataset.
 
-    For attention the bag of a scan is the class tokens of its windows, or, where a model has none, its patch features
-    (section 4.5 says why class tokens are preferred). Other adaptors see one vector a scan.
+    For attention the bag of a scan is the class tokens of its windows, or, where a model has none or that is asked for,
+    its patch features (section 4.5 says why class tokens are preferred). Other adaptors see one vector a scan.
     """
 
     head_name = "head"
@@ -49,8 +50,15 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         "classifier._network.0.weight",
     )
 
+    seen_dtype = None
+
     def __init__(
-        self, encoder: str | Encoder, weights: str | None = None, adaptor: str = "abmil", **settings: Any
+        self,
+        encoder: str | Encoder,
+        weights: str | None = None,
+        adaptor: str = "abmil",
+        bag: Literal["auto", "cls", "patch"] = "auto",
+        **settings: Any,
     ) -> None:
         """Initializes the probe.
 
@@ -60,18 +68,25 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             adaptor: What stands on the features: "abmil" (the paper's), "linear", "knn" or "prototype", the last three
                 with ":cls", ":mean", ":max", ":mean+max" or, where the task has masks, ":mask" behind them to say how
                 features are pooled; see `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
+            bag: What abmil looks at: the class tokens of a scan's windows ("cls"), its patch features ("patch"), or
+                "auto", class tokens where the model has some, else patches. "abmil:patch" says the same.
             settings: As in `tapct.probes.base.Probe`.
+
+        Raises:
+            TaskError: If there is no such adaptor or bag, or the encoder has no class tokens for it.
         """
         of_eva = {"head": nn.Identity(), "criterion": nn.BCEWithLogitsLoss()}
         super().__init__(encoder, weights, of_eva=of_eva, **settings)
-        self.adaptor = Adaptor.parse(adaptor)
-        self.pooling = self.adaptor.pooling_of(self.encoder.card) if self.adaptor.is_solved else None
+        card = self.encoder.card
+        self.adaptor = Adaptor.parse(adaptor).with_bag(bag).on(card)
+        self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
+        self.bag = self.adaptor.bag_of(card)
 
     @property
     @override
-    def seen(self) -> Literal["map", "embeddings"]:  # type: ignore[override]
-        """The bag: the class tokens where the model has some, else the patch features."""
-        return "embeddings" if self.encoder.card.has_cls else "map"
+    def seen(self) -> Seen:  # type: ignore[override]
+        """Where the bag, or what is pooled, is from."""
+        return "embeddings" if "cls" in (self.bag, self.pooling) else "map"
 
     @property
     @override
@@ -83,7 +98,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     def build_head(self, classes: list[str]) -> nn.Module:
         # One linear layer on the attention-pooled bag: eva's default MLP would probe more than the features.
         card = self.encoder.card
-        size = card.embedding_dim if card.has_cls else card.feature_dim
+        size = card.embedding_dim if self.bag == "cls" else card.feature_dim
         return ABMIL(input_size=size, output_size=len(classes), projected_input_size=None, hidden_sizes_mlp=())
 
     @property
@@ -129,7 +144,12 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def seen_by_heads(self) -> dict[str, Any]:
-        return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling}
+        return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling, "bag": self.bag}
+
+    @override
+    def head_input(self, case: EncodedCase) -> torch.Tensor:
+        assert self.bag is not None
+        return instances(case.features, self.bag).flatten(1)
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -138,10 +158,10 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return {**super().describe(), "mask": self.trainer.datamodule.spec.mask}
 
     @override
-    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
-        # eva's ABMIL masks instances of minus infinity: bags of any length in one pass, as if each came alone.
-        bags = pad_sequence([self._bag(case) for case in cases], batch_first=True, padding_value=-math.inf)
-        return self.criterion(head(bags), torch.stack([self._target(case) for case in cases]))
+    def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
+        targets = torch.stack([self._target(case) for case in cases])
+        logits = attention.logits(heads, [self._bag(case, self.session.scale) for case in cases])
+        return torch.stack([self.criterion(of_head, targets) for of_head in logits])
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
@@ -180,10 +200,15 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         if self.pooling is not None:
             part = getattr(self.trainer.datamodule.datasets, self._split)
             return head(self.source.vector(part, case, self.pooling).to(self.device)).float()
-        return head(self._bag(case)[None])[0]
+        return self.attended(head, case)
 
-    def _bag(self, case: EncodedCase) -> torch.Tensor:
-        return self.head_input(case).T
+    def attended(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+        """Returns the (K,) logits of a head of attention on a case."""
+        return attention.logits([head], [self._bag(case)])[0, 0]
+
+    def _bag(self, case: EncodedCase, scale: ChannelScale | None = None) -> attention.Bag:
+        assert self.bag is not None
+        return attention.Bag(instances(case.features, self.bag), scale)
 
     def _target(self, case: EncodedCase) -> torch.Tensor:
         return self._checked(case.name, case.target.flatten()).float()

@@ -201,9 +201,9 @@ class FrozenEncoderProbe(Probe):
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if isinstance(batch, list) and all(isinstance(case, EncodedCase) for case in batch):
-            return [case.to(device) for case in batch]
+            return [self.on_device(case, device) for case in batch]
         if isinstance(batch, EncodedCase):
-            return batch.to(device)
+            return self.on_device(batch, device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     @override
@@ -214,8 +214,7 @@ class FrozenEncoderProbe(Probe):
             for case in cases:
                 if self.session.features.wants(case.name):
                     self.session.features.add(case.name, self.head_input(case))
-            cases = [self.scaled(case) for case in cases]
-            losses = torch.stack([self.loss(c.head, cases) for c in self.candidates.all])
+            losses = self.losses([candidate.head for candidate in self.candidates.all], cases)
             self.candidates.trained(losses)
             return {"loss": losses.sum()}  # summed: the gradient of each head is that of its own loss
 

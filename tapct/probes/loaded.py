@@ -17,13 +17,11 @@ HEAD_FILE = "head.safetensors"
 
 TRAINING = (
     *("optimizer", "lr_scheduler", "steps", "accumulate_grad_batches", "precision", "gradient_clip_val"),
-    *("seed", "learning_rates", "select", "scale_features", "feature_scale", "start_bias", "adaptor", "pooling"),
+    *("seed", "learning_rates", "select", "scale_features", "feature_scale", "start_bias", "adaptor", "pooling", "bag"),
 )
 """Settings of a record's probe that say how its heads were trained."""
 
 _GRID = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride")
-_BEFORE = {"adaptor": "abmil"}
-"""What was the case in records from before it could be set."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,8 @@ class LoadedHead:
         if self.record is None:
             return
         probe, there = self.record.probe.content(), self.record.encoder
-        pairs: dict[str, tuple[Any, Any]] = {key: (probe.get(key, _BEFORE.get(key)), v) for key, v in seen.items()}
+        before = _before(probe.get("adaptor"), there.card.has_cls)
+        pairs: dict[str, tuple[Any, Any]] = {key: (probe.get(key, before.get(key)), v) for key, v in seen.items()}
         pairs |= {f"{key} of the encoder": (getattr(there.card, key), getattr(encoder.card, key)) for key in _GRID}
         pairs["weights of the encoder"] = there.weights_sha256, encoder.weights_sha256
         if there.identity is not None and encoder.identity is not None:  # a record from before has none
@@ -119,6 +118,12 @@ class LoadedHead:
                     f"the head was trained with another {name}: {trained}, and now it is {today}. Give the same "
                     "adaptor and windows, the encoder with its weights and options, and a task of the same classes"
                 )
+
+
+def _before(adaptor: str | None, has_cls: bool) -> dict[str, Any]:
+    """Returns what was the case in records from before it was named, of an adaptor that may not be named either."""
+    attends = adaptor in (None, "abmil")
+    return {"adaptor": "abmil"} | ({"bag": "cls" if has_cls else "patch, with the padding"} if attends else {})
 
 
 def _record_beside(file: Path) -> tuple[Record | None, int]:

@@ -136,8 +136,11 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         }
 
     @override
-    def loss(self, head: nn.Module, cases: Sequence[EncodedCase]) -> torch.Tensor:
-        return torch.stack([self._loss(head(case.features.map), case) for case in cases]).mean()
+    def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
+        maps, scale = [case.features.map for case in cases], self.session.scale
+        maps = maps if scale is None else [scale.divided(one, 0) for one in maps]
+        each = [[self._loss(head(one), case) for one, case in zip(maps, cases, strict=True)] for head in heads]
+        return torch.stack([torch.stack(of_head).mean() for of_head in each])
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:

@@ -20,6 +20,7 @@ from tapct.features import (
     EncodedCases,
     FeatureBank,
     FeatureMemory,
+    Seen,
     TensorStore,
     extract,
 )
@@ -27,7 +28,7 @@ from tapct.features.extract import are_finite
 from tapct.features.packed import PackedBank
 from tapct.metrics import confusion_matrix
 from tapct.packs.manifest import Pack
-from tapct.probes.adaptors import Pooling, pooled
+from tapct.probes.adaptors import Pooling, instances, pooled
 from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import cell_size_confusion
 from tapct.probes.cells import class_shares, mask_shares
@@ -147,14 +148,19 @@ class CaseSource:
             labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
         return EncodedCase(scan.name, scan.patient, features, scan.target, labels, notes=scan.notes)
 
-    def training_cases(self, trainer: pl.Trainer) -> Iterator[EncodedCase]:
-        """Yields each training case once, in order, on the trainer's device."""
+    def training_cases(self, trainer: pl.Trainer, seen: Sequence[Seen] = ()) -> Iterator[EncodedCase]:
+        """Yields each training case once, in order, on the trainer's device; of its features, as stored, what is seen.
+
+        Args:
+            trainer: Whose training cases and device are used.
+            seen: The features that are needed.
+        """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         part, device = datamodule.datasets.train, trainer.strategy.root_device
         if self.bank is not None:
-            yield from (self.bank.case(part, index).to(device) for index in range(len(part)))
+            yield from (self.bank.case(part, index).to(device, seen, None) for index in range(len(part)))
             return
-        yield from (self.case_of(batch).to(device) for batch in self._batches(trainer, part))
+        yield from (self.case_of(batch).to(device, seen, None) for batch in self._batches(trainer, part))
 
     def pooled_cases(self, trainer: pl.Trainer, split: Literal["train", "val"], how: Pooling) -> PooledCases | None:
         """Returns the cases of a split as one vector each, stored beside their features; None if it has no such cases.
@@ -237,20 +243,21 @@ class CaseSource:
         return (move_data_to_device(batch, trainer.strategy.root_device) for batch in loader)
 
     def channel_scale(
-        self, trainer: pl.Trainer, seen: str, head_input: Callable[[EncodedCase], torch.Tensor]
+        self, trainer: pl.Trainer, seen: Seen, head_input: Callable[[EncodedCase], torch.Tensor]
     ) -> ChannelScale:
         """Returns the scale of the channels over the training cases.
 
         Args:
             trainer: Whose training cases and device are used.
-            seen: Names what `head_input` gives.
+            seen: The features that `head_input` takes.
             head_input: Gives the (C, N) features of a case that a head sees.
         """
 
         def compute() -> dict[str, torch.Tensor]:
-            return vars(Moments.over(head_input(case) for case in self.training_cases(trainer)))
+            return vars(Moments.over(head_input(case) for case in self.training_cases(trainer, [seen])))
 
-        what, modules = {"what": "channel moments", "seen": seen}, [Moments.__module__, head_input.__module__]
+        what = {"what": "channel moments", "seen": seen}
+        modules = [one.__module__ for one in (Moments, head_input, instances)]
         moments = self._of_training(trainer, what, modules, compute, of_labels=False)
         return Moments(**moments).scale()
 

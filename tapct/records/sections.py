@@ -215,6 +215,7 @@ class ProbeRecord(Frozen):
         fit_windows: Whether windows shrink to small scans.
         adaptor: What stands on the features (classification).
         pooling: How features were pooled for it.
+        bag: What attention looked at, "cls" or "patch"; None of pooled features, and of older records.
         mask: What the task's masks are, where features were pooled over them.
         seed: Of the session; run k has seed + k.
         learning_rates: Those that were chosen from; None for the optimizer's own.
@@ -242,6 +243,7 @@ class ProbeRecord(Frozen):
     fit_windows: Switch = False
     adaptor: Name | None = None
     pooling: Name | None = None
+    bag: Name | None = None
     mask: Text | None = None
     seed: Whole | None = None
     learning_rates: tuple[Number, ...] | None = None

@@ -86,7 +86,7 @@ def _encoded(
     record: Record, names: list[str], data_root: str | None, weights: str | None, device: torch.device
 ) -> Iterator[tuple[CTDataset, EncodedCase]]:
     """Yields cases with their dataset, encoded now: what is stored here is not asked."""
-    encoder = rebuilt_encoder(record, weights, precision=record.encoder.precision_used)
+    encoder, probe = rebuilt_encoder(record, weights, precision=record.encoder.precision_used), _probe(record)
     data = chosen_cases(record, names, data_root)
     with tempfile.TemporaryDirectory() as folder:
         bank = FeatureBank(
@@ -100,7 +100,7 @@ def _encoded(
         bank.fill(data.parts)
         require_encoder(record, bank.description())
         for index in range(len(data.parts[0])):
-            yield data.parts[0], bank.case(data.parts[0], index).to(device)
+            yield data.parts[0], probe.on_device(bank.case(data.parts[0], index), device)
 
 
 def _head(submission: Submission, run: RunRecord) -> nn.Module:
@@ -186,7 +186,7 @@ def _logits(record: Record, head: nn.Module, part: CTDataset, case: EncodedCase,
     assert isinstance(probe, ClassificationProbe)
     with torch.inference_mode():
         if probe.pooling is None:
-            logits = head(probe.head_input(case).T[None])[0].tolist()
+            logits = probe.attended(head, case).tolist()
         else:
             assert isinstance(part, ClassificationDataset)
             mask = part.mask(case.name, case.features.native_grid) if probe.pooling == "mask" else None

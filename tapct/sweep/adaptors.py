@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tapct.encoders import encoder_class
 from tapct.errors import EncoderError, TaskError
-from tapct.sweep.cell import Cell, SweepError
+from tapct.sweep.cell import SweepError
 from tapct.sweep.variants import Variant
+from tapct.sweep.varied import TaskConfig
 
 ALL = ("linear", "knn", "prototype", "abmil")
 """What "all" means; how features are pooled is then each encoder's own."""
@@ -31,18 +31,19 @@ def parse(asked: str | None) -> list[str]:
         raise SweepError(f"name at least one adaptor ({', '.join(ALL)}), or all")
     found = [one for name in names for one in (ALL if name == "all" else [name])]
     try:
-        return list(dict.fromkeys(Adaptor.parse(name).name for name in found))
+        adaptors = [Adaptor.parse(name) for name in found]
     except TaskError as error:
         raise SweepError(str(error)) from error
+    if with_bag := next((one for one in adaptors if one.bag), None):
+        raise SweepError(f"'{with_bag.name}': bags are asked for by themselves: --adaptors abmil --bags {with_bag.bag}")
+    return list(dict.fromkeys(one.name for one in adaptors))
 
 
-def of_task(task: str, config: Path, overrides: tuple[Path, ...], asked: Sequence[str]) -> list[str | None]:
+def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
     """Returns what `variants` takes for a task: None for its own adaptor, so that one cell never has two labels.
 
     Args:
-        task: Name of the task.
-        config: Its config.
-        overrides: Further configs.
+        config: The task's config.
         asked: The adaptors; none means the task's own.
 
     Raises:
@@ -50,26 +51,14 @@ def of_task(task: str, config: Path, overrides: tuple[Path, ...], asked: Sequenc
     """
     if not asked:
         return [None]
-
-    def resolved(**variables: str) -> dict[str, str]:
-        # The encoder is any: what is asked is what the config makes of the variable.
-        cell = Cell(
-            task=task, encoder="", label="", folder=Path(), config=config, overrides=overrides, variables=variables
-        )
-        return cell.settings()
-
-    plain = resolved()
+    plain = config.settings()
     own = plain.get(SETTING)
-    if own is None and not plain.get("model.class_path", "").endswith("ClassificationProbe"):
-        print(f"{task} has no adaptors: only its plain cells run", file=sys.stderr)
+    if own is None and not config.classifies:
+        print(f"{config.task} has no adaptors: only its plain cells run", file=sys.stderr)
         return [None]
-    asked = [one for one in asked if _has_masks(task, plain, one)]
+    asked = [one for one in asked if _has_masks(config.task, plain, one)]
     probed = next(one for one in (*asked, *ALL) if one != own)
-    if resolved(ADAPTOR=probed).get(SETTING) != probed:
-        raise SweepError(
-            f"{' over '.join(map(str, (*overrides[::-1], config)))}: {SETTING} does not follow the variable ADAPTOR, "
-            f"so no other adaptor can be run on {task}. Write: adaptor: ${{oc.env:ADAPTOR, {own or 'abmil'}}}"
-        )
+    config.require_variable("ADAPTOR", SETTING, probed, own or "abmil")
     return [None if one == own else one for one in asked]
 
 

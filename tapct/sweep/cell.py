@@ -18,7 +18,7 @@ from tapct.sweep.configs import resolved
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
-    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "PACK"),
+    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "BAG", "PACK"),
 )
 """The variables that the shipped configs read."""
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
 from tapct.names import SHIPPED_SPLITS
-from tapct.sweep import adaptors, local, matrix, suites
+from tapct.sweep import adaptors, bags, local, matrix, suites
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import card_named
 from tapct.sweep.cell import (
@@ -34,6 +34,7 @@ from tapct.sweep.cell import (
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import Variant, encoder_of, parts_of, require_options, variants
+from tapct.sweep.varied import TaskConfig
 
 WATCH_S = 5.0
 
@@ -56,6 +57,7 @@ class Sweep:
         runs: Runs; likewise, of N_RUNS.
         accelerator: Likewise, of ACCELERATOR.
         adaptors: Names by comma, or "all"; None is the variable ADAPTOR, else each task's own.
+        bags: Names by comma, of what attention looks at; None is the variable BAG, else each task's own.
         fractions: Shares of the training patients, each a cell of its own; empty is all patients.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": each a cell beside the unperturbed one.
@@ -72,6 +74,7 @@ class Sweep:
     runs: int | None = None
     accelerator: str | None = None
     adaptors: str | None = None
+    bags: str | None = None
     fractions: Sequence[float] = ()
     draws: int = 1
     perturbations: str | None = None
@@ -93,14 +96,15 @@ class Sweep:
         for block in blocks:
             with suites.told_of(block):
                 for task in choose_tasks(block.tasks, configs, folder):
-                    found = self._variants(task, configs[task], overrides, block)
+                    found = self._variants(TaskConfig(task, configs[task], overrides), block)
                     varied.setdefault(task, {}).update({one.label: one for one in found})
         if self.suite is not None:
             varied = suites.narrowed(varied, Path(self.suite).stem, self.encoders, self.tasks)
         cells = self._cells(varied, configs, overrides)
         if not cells:
-            asked = ", ".join(dict.fromkeys(block.adaptors for block in blocks if block.adaptors))
-            raise SweepError(f"no task or encoder that was asked for has what {asked} pools: nothing runs")
+            asked = [block.adaptors for block in blocks] + [block.bags and f"the bag {block.bags}" for block in blocks]
+            words = ", ".join(dict.fromkeys(filter(None, asked)))
+            raise SweepError(f"no task or encoder that was asked for has what {words} pools: nothing runs")
         return cells
 
     def _blocks(self) -> Sequence[suites.Block]:
@@ -108,28 +112,30 @@ class Sweep:
         if self.suite is None:
             if self.encoders is None or self.tasks is None:
                 raise SweepError("name encoders and tasks (-e and -t), or a suite (--suite; `tapct list suites`)")
-            asked = self.adaptors or os.environ.get("ADAPTOR")
+            on = {"adaptors": self.adaptors or os.environ.get("ADAPTOR"), "bags": self.bags or os.environ.get("BAG")}
             options = os.environ.get("ENCODER_OPTIONS")
-            return [suites.Block(encoders=self.encoders, tasks=self.tasks, options=options, adaptors=asked)]
-        if self.adaptors is not None:
-            raise SweepError("--adaptors: a suite says itself what stands on the features; leave it out, or --suite")
+            return [suites.Block(encoders=self.encoders, tasks=self.tasks, options=options, **on)]
+        for option, value in {"--adaptors": self.adaptors, "--bags": self.bags}.items():
+            if value is not None:
+                raise SweepError(f"{option}: a suite says itself what stands on the features; leave it out, or --suite")
         suite = suites.read_suite(self.suite)
         if not suite.blocks:
             raise SweepError(f"the suite {suite.name} names no cells: others include it")
         return suite.blocks
 
-    def _variants(self, task: str, config: Path, overrides: tuple[Path, ...], block: suites.Block) -> list[Variant]:
+    def _variants(self, of: TaskConfig, block: suites.Block) -> list[Variant]:
         """Returns what a block has of a task, without what cannot be pooled."""
         varied = variants(
             block.encoders,
             list_encoders(),
-            adaptors=adaptors.of_task(task, config, overrides, adaptors.parse(block.adaptors)),
+            adaptors=adaptors.of_task(of, adaptors.parse(block.adaptors)),
+            bags=bags.of_task(of, bags.parse(block.bags)).of,
             fractions=self.fractions,
             draws=self.draws,
             perturbations=self.perturbations,
             options=block.options,
         )
-        require_options(config, overrides, varied)
+        require_options(of.config, of.overrides, varied)
         return [variant for variant in varied if adaptors.fits(variant)]
 
     def _cells(
@@ -155,7 +161,8 @@ class Sweep:
     def _variables(self, weights: str | None) -> dict[str, str]:
         own = {"ENCODER_WEIGHTS": weights, "MAX_STEPS": self.max_steps, "N_RUNS": self.runs}
         asked: Mapping[str, object] = {**own, "ACCELERATOR": self.accelerator}
-        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "ADAPTOR"}
+        varied = {"ENCODER_WEIGHTS", "ENCODER_OPTIONS", "ADAPTOR", "BAG"}
+        kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT"} - varied
         found = {name: os.environ[name] for name in kept if name in os.environ}
         paths = [name for name in ("DATA_ROOT", "SPLIT_FILE") if name in found and found[name] not in SHIPPED_SPLITS]
         found |= {name: absolute(found[name]) for name in paths}

@@ -150,11 +150,16 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
     return {"status": "done", "detail": words, **found}
 
 
+_BEFORE = {"model.init_args.bag": "auto"}
+"""What held in cells from before a config said it."""
+
+
 def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str | None:
     if settings is None:
         return f"its record has no {ABOUT_FILE} of its own, so its settings are unknown"
-    # A key that a later release's config has got, with null for what was without it, changes nothing.
-    keys = [key for key in {**asked, **settings} if settings.get(key, "null") != asked.get(key, "null")]
+    # A key that a later release's config has got, with what was without it, changes nothing.
+    unsaid = {key: _BEFORE.get(key, "null") for key in {**asked, **settings}}
+    keys = [key for key, value in unsaid.items() if settings.get(key, value) != asked.get(key, value)]
     if WEIGHTS_CONTENT not in settings or WEIGHTS_CONTENT not in asked:  # an older cell, or the file is not here
         keys = [key for key in keys if key != WEIGHTS_CONTENT]
     if not keys:

@@ -1,12 +1,12 @@
-"""What a sweep varies beside encoder and task: random weights, options of the encoder, adaptor, patients, perturbation.
+"""What a sweep varies beside encoder and task: random weights, options, bag, adaptor, training patients, perturbation.
 
 Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
 is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
-`curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
+`curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def variants(
     known: Sequence[str],
     *,
     adaptors: Sequence[str | None] = (None,),
+    bags: Callable[[str, str | None], Sequence[str | None]] = lambda encoder, adaptor: (None,),
     fractions: Sequence[float] = (),
     draws: int = 1,
     perturbations: str | None = None,
@@ -55,13 +56,14 @@ def variants(
 ) -> list[Variant]:
     """Returns what was asked for, each once, the plain ones first.
 
-    Encoders and adaptors cross; shares and perturbations are each of every such pair, but not of one another.
+    Encoders, bags and adaptors cross; shares and perturbations are each of every such pair, but not of one another.
 
     Args:
         encoders: Names by comma, each with `@random` behind it for random weights, and options of the encoder
             (`tap-b-3d+in_plane_size=512`); `all` is every one that can have what stands behind it.
         known: The encoders that exist.
         adaptors: Names of adaptors (see `tapct.sweep.adaptors`); None is the task's own, which has no label.
+        bags: Gives those of an encoder under an adaptor (see `tapct.sweep.bags`); None has no label.
         fractions: Shares of the training patients; 1 is all of them. Empty is 1.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all"; each beside the unperturbed cell.
@@ -71,9 +73,10 @@ def variants(
         SweepError: If a name or an option does not exist, a value cannot be, or a label is too long for a folder.
     """
     base = [
-        one if adaptor is None else _with(one, f"+adaptor={_in_a_label(adaptor)}", {"ADAPTOR": adaptor})
+        _on(one, bag, adaptor)
         for one in _of_encoders(encoders, known, options)
         for adaptor in adaptors
+        for bag in bags(one.encoder, adaptor)
     ]
     wrong = [share for share in fractions if not 0 < share <= 1]
     if wrong or draws < 1:
@@ -205,6 +208,12 @@ def _has_weights(encoder: str) -> bool:
 def _in_a_label(adaptor: str) -> str:
     """Returns the name of an adaptor as every file system takes it: `linear-mean-max` for `linear:mean+max`."""
     return adaptor.replace(":", "-").replace("+", "-")
+
+
+def _on(one: Variant, bag: str | None, adaptor: str | None) -> Variant:
+    """Returns an encoder's cell on a bag and under an adaptor; None of either is the plain one."""
+    one = one if bag is None else _with(one, f"+bag={bag}", {"BAG": bag})
+    return one if adaptor is None else _with(one, f"+adaptor={_in_a_label(adaptor)}", {"ADAPTOR": adaptor})
 
 
 def _with(one: Variant, suffix: str, variables: Mapping[str, str]) -> Variant:

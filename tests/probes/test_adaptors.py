@@ -9,8 +9,8 @@ from eva.core.trainers.functional import run_evaluation_session
 
 from tapct.errors import TaskError
 from tapct.features import extract
-from tapct.probes import ClassificationProbe, Trainer
-from tapct.probes.adaptors import Adaptor, pooled
+from tapct.probes import ClassificationProbe, Trainer, attention
+from tapct.probes.adaptors import Adaptor, instances, pooled
 from tapct.records import read_record
 from tests.probes.test_classification import SlabData, Slabs, run
 from tests.small import CubicMillimetres, Drifting, Rescaled, abdomen, small_encoder
@@ -56,13 +56,16 @@ def test_pooling_is_over_the_cells_in_the_scan_not_over_padding():
     assert cells.size < features.map[0].numel()
     assert pooled(features, "mean+max").numpy() == pytest.approx([cells.mean(), cells.max()])
     assert pooled(features, "cls").numpy() == pytest.approx(features.embeddings.double().mean(0).numpy())
+    assert instances(features, "patch").double().numpy() == pytest.approx(cells[None]), "nor are they in a bag"
+    assert torch.equal(instances(features, "cls"), features.embeddings.T)
 
 
 @pytest.mark.parametrize(
     ("adaptor", "message"),
     [
         ("linaer", "linear"),
-        ("abmil:cls", "write abmil"),
+        ("abmil:mean", "write abmil, or name its bag: abmil:cls, abmil:patch"),
+        ("abmil:cls", "no class tokens for abmil:cls"),
         ("linear:median", "mean\\+max"),
         ("linear:cls", "no class token"),
     ],
@@ -90,6 +93,66 @@ def test_a_head_is_never_given_other_features_than_it_was_trained_on(tmp_path):
     for other in ({"adaptor": "linear:mean"}, {"adaptor": "prototype"}, {"adaptor": "linear", "window_overlap": 0.5}):
         with pytest.raises(TaskError, match=r"trained with another (adaptor|pooling|window_overlap)"):
             again(tmp_path / "other", session, **other)
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "bag", "message"),
+    [
+        ("abmil", "cls", "small has no class tokens for abmil:cls: use bag=patch"),
+        ("abmil", "pacth", "Did you mean 'patch'"),
+        ("linear", "patch", "linear has no bag: it pools features by itself"),
+        ("abmil:patch", "cls", "name the bag in one place"),
+    ],
+)
+def test_a_bag_that_cannot_be_is_refused_before_anything_is_encoded(adaptor, bag, message):
+    with pytest.raises(TaskError, match=message):
+        ClassificationProbe(small_encoder(Drifting), adaptor=adaptor, bag=bag)
+
+
+def test_a_bag_is_in_the_adaptors_name_where_it_is_not_the_encoders_own():
+    with_tokens, without = small_encoder(), small_encoder(Drifting)
+    named = [("auto", "abmil", "cls"), ("cls", "abmil", "cls"), ("patch", "abmil:patch", "patch")]
+    for bag, name, is_on in named:
+        probe = ClassificationProbe(with_tokens, bag=bag)
+        assert (probe.adaptor.name, probe.bag) == (name, is_on)
+    for bag in ("auto", "patch"):
+        probe = ClassificationProbe(without, bag=bag)
+        assert (probe.adaptor.name, probe.bag) == ("abmil", "patch")
+    assert ClassificationProbe(with_tokens, adaptor="abmil:patch").bag == "patch", "as records name it"
+    assert ClassificationProbe(with_tokens, adaptor="linear").bag is None
+
+
+def test_attention_on_the_patches_of_a_model_with_class_tokens(tmp_path, monkeypatch):
+    rates = {"bag": "patch", "learning_rates": [1e-3, 0.05]}
+    session, record = run(tmp_path / "padded", small_encoder(), [20, 95], rates, max_steps=3)
+    assert (record.probe.adaptor, record.probe.bag, record.probe.pooling) == ("abmil:patch", "patch", None)
+    logits = [list(case.logits.values()) for one in record.runs for case in one.cases["test"]]
+    monkeypatch.setattr(attention, "PADDED_VALUES", 0)
+    monkeypatch.setattr(attention, "INSTANCES", 32)
+    _, slabs = run(tmp_path / "slabs", small_encoder(), [20, 95], rates, max_steps=3)
+    found = [list(case.logits.values()) for one in slabs.runs for case in one.cases["test"]]
+    assert np.array(found) == pytest.approx(np.array(logits), abs=1e-5), "the way through the bag changes nothing"
+    _, tokens = run(tmp_path / "tokens", small_encoder(), [20, 95], {**rates, "bag": "auto"}, max_steps=3)
+    other = [list(case.logits.values()) for one in tokens.runs for case in one.cases["test"]]
+    assert np.abs(np.array(other) - np.array(logits)).max() > 1e-3
+    with pytest.raises(TaskError, match=r"trained with another adaptor: abmil:patch, and now it is abmil\."):
+        again(tmp_path / "again", session)
+    same = again(tmp_path / "same", session, bag="patch")
+    again_found = [list(case.logits.values()) for one in same.runs for case in one.cases["test"]]
+    assert np.array(again_found) == pytest.approx(np.array(logits), abs=1e-5)
+
+
+def test_heads_whose_bags_held_the_padding_are_refused():
+    """Records from before bags were named are of class tokens, or of patches with those of the padding."""
+    record = read_record(Path(__file__).parents[1] / "records" / "data" / "before-types.json")
+    attends = record.model_copy(update={"probe": record.probe.model_copy(update={"adaptor": "abmil", "pooling": None})})
+    has_cls = attends.encoder.card.has_cls
+    head = LoadedHead({}, 0, attends)
+    bag = "cls" if has_cls else "patch"
+    if has_cls:
+        head.check({"bag": bag}, attends.encoder)
+    with pytest.raises(TaskError, match=r"another bag: (cls, and now it is patch|patch, with the padding)"):
+        head.check({"bag": "patch"}, attends.encoder)
 
 
 @pytest.mark.parametrize("adaptor", ["linear", "knn", "prototype"])

@@ -40,7 +40,7 @@ def test_bags_of_any_length_share_a_step_as_if_each_came_alone(monkeypatch):
         object.__setattr__(case.features, "map", case.features.map.double())
     monkeypatch.setattr(ClassificationProbe, "_target", lambda self, case: case.target.double())
     gradients = []
-    for losses in ([probe.loss(head, cases)], [probe.loss(head, [case]) / len(cases) for case in cases]):
+    for losses in ([probe.losses([head], cases)], [probe.losses([head], [case]) / len(cases) for case in cases]):
         head.zero_grad()
         torch.stack(losses).sum().backward()
         gradients.append([p.grad.clone() for p in head.parameters()])

@@ -62,6 +62,9 @@ def test_each_perturbation_is_a_cell_beside_the_unperturbed_one():
         ({"adaptors": "knnn"}, "there is no adaptor 'knnn'. Did you mean 'knn'"),
         ({"adaptors": "abmil:max"}, "attention pools by itself"),
         ({"adaptors": "abmil:mask"}, "attention pools by itself"),
+        ({"adaptors": "abmil:patch"}, "--adaptors abmil --bags patch"),
+        ({"bags": "pach"}, "there is no bag 'pach'. Did you mean 'patch'"),
+        ({"bags": ","}, "name at least one bag"),
         ({"adaptors": "linear:median"}, "not by 'median'"),
         ({"adaptors": ","}, "name at least one adaptor"),
     ],
@@ -143,6 +146,42 @@ def test_a_task_without_masks_is_left_out_of_what_pools_over_them(capsys):
         cells(tasks="luna25,rsna2023", adaptors="linear:mask")
     with pytest.raises(SweepError, match=r"what linear:cls pools: nothing runs"):
         cells(encoders="suprem", tasks="luna16", adaptors="linear:cls")
+
+
+def test_each_bag_is_a_cell_and_the_encoders_own_has_no_label_of_its_own(capsys):
+    found = cells(encoders="tap-b-3d,suprem", tasks="fdg_pet_ct", bags="auto,cls,patch")
+    assert list(found) == ["tap-b-3d", "tap-b-3d+bag=patch", "suprem"]
+    assert "left out: suprem on fdg_pet_ct with the bag cls: suprem has no class tokens" in capsys.readouterr().err
+    assert [cell.settings()["model.init_args.bag"] for cell in found.values()] == ["auto", "patch", "auto"]
+    plain = cells(encoders="tap-b-3d,suprem", tasks="fdg_pet_ct")
+    assert all(plain[label].settings() == found[label].settings() for label in ("tap-b-3d", "suprem"))
+    assert encoder_of("tap-b-3d+bag=patch") == "tap-b-3d"
+
+
+def test_bags_are_of_attention_and_cross_with_what_else_is_varied(capsys):
+    found = cells(tasks="luna16", adaptors="linear,abmil", bags="auto,patch", fractions=(0.1,), draws=1)
+    assert [label.removesuffix("+fraction=0.1+draw=0") for label in found] == [
+        "curia",
+        "curia+adaptor=abmil",
+        "curia+bag=patch+adaptor=abmil",
+    ]
+    assert "curia on luna16 with the bag patch: linear pools features by itself" in capsys.readouterr().err
+    with pytest.raises(SweepError, match=r"what bag=patch pools: nothing runs"):
+        cells(tasks="luna16", bags="patch")
+    assert list(cells(tasks="amos22", bags="patch")) == ["curia"]
+    assert "amos22 has no bags" in capsys.readouterr().err
+
+
+def test_the_variable_is_the_option_and_a_config_may_have_its_own_bag(monkeypatch, tmp_path):
+    monkeypatch.setenv("BAG", "patch")
+    assert list(cells(tasks="fdg_pet_ct")) == ["curia+bag=patch"]
+    monkeypatch.delenv("BAG")
+    own = tmp_path / "own.yaml"
+    own.write_text("model:\n  init_args:\n    bag: ${oc.env:BAG, patch}\n")
+    assert list(cells(tasks="fdg_pet_ct", overrides=[str(own)], bags="auto,patch")) == ["curia+bag=cls", "curia"]
+    own.write_text("model:\n  init_args:\n    bag: patch\n")
+    with pytest.raises(SweepError, match=r"bag does not follow the variable BAG.*Write: bag: \$\{oc.env:BAG, patch\}"):
+        cells(tasks="fdg_pet_ct", overrides=[str(own)], bags="cls")
 
 
 def test_a_config_that_fixes_its_adaptor_cannot_be_swept_over(tmp_path):
