@@ -48,7 +48,7 @@ def record(
     own = asdict(encoder_class(encoder).card) | dict(card or {})
     easy = np.random.default_rng(_seed(task)).normal(size=patients)
     key = f"{task} {encoder} {random} {ability}" + (f" {adaptor}" if adaptor != spec.adaptor else "")
-    solved = adaptor not in (None, "abmil")
+    solved = (adaptor or "abmil").partition(":")[0] != "abmil"
     simulate = _segmented if spec.kind == "segmentation" else _classified
     runs = []
     for run in range(seeds):
@@ -111,7 +111,11 @@ def _task(task: str, patients: int) -> dict:
 
 def _probe(task: str, adaptor: str | None) -> dict:
     """What a record says of the probe of a shipped config."""
-    spec, config, solved = task_class(task).spec, shipped(task).settings, adaptor not in (None, "abmil")
+    spec, config, solved = (
+        task_class(task).spec,
+        shipped(task).settings,
+        (adaptor or "abmil").partition(":")[0] != "abmil",
+    )
     return (
         {
             "module": f"tapct.probes.{spec.kind}",

@@ -12,6 +12,7 @@ from tapct.leaderboard import site
 from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares, variance_components
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.inputs import from_records
+from tapct.leaderboard.official import why_own
 from tapct.leaderboard.resampling import Resampled, draw_patients
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, tables
 from tapct.records import CellSize, read_records
@@ -87,6 +88,22 @@ def test_a_task_is_ranked_on_its_own_adaptor_and_the_others_stand_beside(tmp_pat
     assert site.build([folder], tmp_path / "site", resamples=300) == 0
     assert not (tmp_path / "site/adaptors.csv").exists()
     assert "Encoder × adaptor" not in (tmp_path / "site/index.html").read_text(encoding="utf-8")
+
+
+def test_attention_on_another_bag_is_a_column_of_its_own_and_no_solved_head(tmp_path):
+    for place, model in enumerate(MODELS[:2]):
+        for adaptor in ("abmil", "abmil:patch"):
+            one = results.record(model, "fdg_pet_ct", ability=1 - 0.3 * place, adaptor=adaptor, patients=30)
+            results.write(tmp_path / "results", f"{model}+bag={adaptor[6:]}" if adaptor[6:] else model, one)
+    few_steps = results.record("curia", "fdg_pet_ct", adaptor="abmil:patch", patients=30, more_probe={"steps": 7})
+    assert "7, in the shipped protocol 500" in (why_own(few_steps) or ""), "it is trained by steps"
+    assert site.build([tmp_path / "results"], tmp_path / "site", resamples=300) == 0
+    ranked = [row for row in lines(tmp_path / "site/leaderboard.csv") if row["model"] in MODELS and row["adaptor"]]
+    assert {(row["task"], row["adaptor"]) for row in ranked} == {("fdg_pet_ct", "abmil")}
+    assert [row["adaptor"] for row in lines(tmp_path / "site/adaptors.csv")[:2]] == ["abmil", "abmil:patch"]
+    page = (tmp_path / "site/index.html").read_text(encoding="utf-8")
+    assert "abmil:patch is on patch features of a model that has class tokens" in page
+    assert "none: solved" not in page
 
 
 def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked_apart(tmp_path):

@@ -1,6 +1,7 @@
 """Adaptors through eva: solved heads on stored and on fresh features, and what pooling takes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tapct.errors import TaskError
 from tapct.features import extract
 from tapct.probes import ClassificationProbe, Trainer, attention
 from tapct.probes.adaptors import Adaptor, instances, pooled
+from tapct.probes.loaded import LoadedHead
 from tapct.records import read_record
 from tests.probes.test_classification import SlabData, Slabs, run
 from tests.small import CubicMillimetres, Drifting, Rescaled, abdomen, small_encoder
@@ -98,7 +100,7 @@ def test_a_head_is_never_given_other_features_than_it_was_trained_on(tmp_path):
 @pytest.mark.parametrize(
     ("adaptor", "bag", "message"),
     [
-        ("abmil", "cls", "small has no class tokens for abmil:cls: use bag=patch"),
+        ("abmil", "cls", "drifting has no class tokens for abmil:cls: use bag=patch"),
         ("abmil", "pacth", "Did you mean 'patch'"),
         ("linear", "patch", "linear has no bag: it pools features by itself"),
         ("abmil:patch", "cls", "name the bag in one place"),
@@ -146,13 +148,12 @@ def test_heads_whose_bags_held_the_padding_are_refused():
     """Records from before bags were named are of class tokens, or of patches with those of the padding."""
     record = read_record(Path(__file__).parents[1] / "records" / "data" / "before-types.json")
     attends = record.model_copy(update={"probe": record.probe.model_copy(update={"adaptor": "abmil", "pooling": None})})
-    has_cls = attends.encoder.card.has_cls
-    head = LoadedHead({}, 0, attends)
-    bag = "cls" if has_cls else "patch"
-    if has_cls:
-        head.check({"bag": bag}, attends.encoder)
-    with pytest.raises(TaskError, match=r"another bag: (cls, and now it is patch|patch, with the padding)"):
-        head.check({"bag": "patch"}, attends.encoder)
+    with pytest.raises(TaskError, match=r"another bag: patch, with the padding, and now it is patch\."):
+        LoadedHead({}, 0, attends).check({"bag": "patch"}, attends.encoder)
+    card = attends.encoder.card.model_copy(update={"has_cls": True})
+    of_tokens = attends.model_copy(update={"encoder": attends.encoder.model_copy(update={"card": card})})
+    LoadedHead({}, 0, of_tokens).check({"bag": "cls"}, of_tokens.encoder)
+    LoadedHead({}, 0, record).check({"bag": None}, record.encoder)
 
 
 @pytest.mark.parametrize("adaptor", ["linear", "knn", "prototype"])

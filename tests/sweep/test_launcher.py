@@ -283,6 +283,18 @@ def test_a_pack_is_another_setting_and_a_cell_of_before_there_were_packs_is_done
     assert "asked amos22-curia-0123" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_cell_of_before_bags_were_named_is_done_and_another_bag_is_another_cell(lab):
+    assert lab.run("curia", "fdg_pet_ct") == 0
+    about = lab.folder("curia on fdg_pet_ct") / "cell.json"
+    older = json.loads(about.read_text(encoding="utf-8"))
+    assert older["settings"].pop("model.init_args.bag") == "auto"
+    about.write_text(json.dumps(older), encoding="utf-8")
+    assert lab.run("curia", "fdg_pet_ct", bags="auto,cls") == 0
+    assert len(lab.ran()) == 1
+    assert lab.run("curia", "fdg_pet_ct", bags="patch") == 0
+    assert lab.ran()[1:] == ["curia+bag=patch on fdg_pet_ct"]
+
+
 def test_a_record_of_another_encoder_or_task_or_without_all_runs_is_no_result(lab, capsys):
     def another(cell):
         card = {**real.encoder.card.content(), "name": "fmcib"}
