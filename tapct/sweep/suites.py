@@ -32,6 +32,8 @@ class _Cells(_Model):
     """Names of tasks, or `all`."""
     adaptors: Names | None = None
     """As `--adaptors`; without, each task's own."""
+    bags: Names | None = None
+    """As `--bags`; without, each encoder's own."""
 
 
 class _File(_Model):
@@ -190,6 +192,7 @@ def _read(path: Path, within: tuple[Path, ...]) -> Suite:
             encoders=",".join(cells.encoders),
             tasks=",".join(cells.tasks),
             adaptors=None if cells.adaptors is None else ",".join(cells.adaptors),
+            bags=None if cells.bags is None else ",".join(cells.bags),
             where=f"{path}: cells[{i}]",
         )
         for i, cells in enumerate(content.cells)

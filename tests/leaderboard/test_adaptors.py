@@ -98,8 +98,8 @@ def test_attention_on_another_bag_is_a_column_of_its_own_and_no_solved_head(tmp_
     few_steps = results.record("curia", "fdg_pet_ct", adaptor="abmil:patch", patients=30, more_probe={"steps": 7})
     assert "7, in the shipped protocol 500" in (why_own(few_steps) or ""), "it is trained by steps"
     assert site.build([tmp_path / "results"], tmp_path / "site", resamples=300) == 0
-    ranked = [row for row in lines(tmp_path / "site/leaderboard.csv") if row["model"] in MODELS and row["adaptor"]]
-    assert {(row["task"], row["adaptor"]) for row in ranked} == {("fdg_pet_ct", "abmil")}
+    ranked = [row for row in lines(tmp_path / "site/leaderboard.csv") if row["adaptor"]]
+    assert [(row["task"], row["adaptor"]) for row in ranked] == [("fdg_pet_ct", "abmil")] * 2
     assert [row["adaptor"] for row in lines(tmp_path / "site/adaptors.csv")[:2]] == ["abmil", "abmil:patch"]
     page = (tmp_path / "site/index.html").read_text(encoding="utf-8")
     assert "abmil:patch is on patch features of a model that has class tokens" in page

@@ -45,6 +45,19 @@ def test_suites_are_no_tasks():
 # --- what a suite says ----------------------------------------------------------------------------------
 
 
+def test_a_suite_names_bags(tmp_path, monkeypatch):
+    content = {"encoders": ["tap-b-3d", "suprem"], "tasks": ["fdg_pet_ct", "amos22"], "bags": ["auto", "patch"]}
+    monkeypatch.setenv("BAG", "cls")
+    assert [cell.name for cell in cells(write(tmp_path, shown(cells=[content])))] == [
+        *("tap-b-3d on fdg_pet_ct", "tap-b-3d+bag=patch on fdg_pet_ct", "suprem on fdg_pet_ct"),
+        *("tap-b-3d on amos22", "suprem on amos22"),
+    ]
+    with pytest.raises(SweepError, match=r"mine.yaml: cells\[0\]: there is no bag 'pach'"):
+        cells(write(tmp_path, shown(cells=[{**content, "bags": ["pach"]}])))
+    with pytest.raises(SweepError, match="--bags: a suite says itself"):
+        cells("quick", bags="patch")
+
+
 def test_a_file_of_somebody_elses_includes_others_by_name_and_by_path(tmp_path, monkeypatch):
     write(tmp_path, shown(title="Base", unspecified={"steps": "ours"}), "base")
     mine = write(
