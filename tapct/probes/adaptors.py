@@ -156,8 +156,13 @@ def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> to
         shares = mask_shares(mask, Grid.of(found.shape[1:], features.feature_grid.affine)).flatten().to(cells.device)
         held = shares.nonzero().flatten()
         return cells[:, held].double() @ shares[held]
-    parts = {"mean": lambda: cells.double().mean(dim=1), "max": lambda: cells.amax(dim=1).double()}
+    parts = {"mean": lambda: _mean(cells), "max": lambda: cells.amax(dim=1).double()}
     return torch.cat([parts[one]() for one in how.split("+")])
+
+
+def _mean(cells: torch.Tensor) -> torch.Tensor:
+    """Returns the (C,) mean of (C, N) values in float64; a few channels at a time bound what that takes."""
+    return torch.cat([channels.double().mean(dim=1) for channels in cells.split(16)])
 
 
 def _cells(features: CaseFeatures) -> torch.Tensor:

@@ -166,7 +166,7 @@ def test_bags_are_of_attention_and_cross_with_what_else_is_varied(capsys):
         "curia+bag=patch+adaptor=abmil",
     ]
     assert "curia on luna16 with the bag patch: linear pools features by itself" in capsys.readouterr().err
-    with pytest.raises(SweepError, match=r"what bag=patch pools: nothing runs"):
+    with pytest.raises(SweepError, match=r"what the bag patch pools: nothing runs"):
         cells(tasks="luna16", bags="patch")
     assert list(cells(tasks="amos22", bags="patch")) == ["curia"]
     assert "amos22 has no bags" in capsys.readouterr().err
