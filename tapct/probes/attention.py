@@ -9,16 +9,18 @@ side by side. What is kept of a bag is its pooled vector, and what the softmax w
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from eva.vision.models.networks import ABMIL
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from tapct.probes.scaling import ChannelScale
+
+if TYPE_CHECKING:
+    from eva.vision.models.networks import ABMIL
 
 PADDED_VALUES = 2**22
 """Values of a padded batch up to which eva's own forward takes it in one go: class tokens always, crops mostly."""
@@ -56,7 +58,7 @@ class Bag:
             yield (slab if self.scale is None else self.scale.divided(slab, 0)).T
 
 
-def logits(heads: Sequence[ABMIL], bags: Sequence[Bag]) -> torch.Tensor:
+def logits(heads: "Sequence[ABMIL]", bags: Sequence[Bag]) -> torch.Tensor:
     """Returns (heads, bags, K) logits; their gradients reach the heads' parameters.
 
     Args:

@@ -1,13 +1,15 @@
 """About what the heads of a cell take in memory at their peak: an upper estimate by formula, beside the program itself.
 
-The features of the cases of a step are there in float32 as they are and scaled; heads that train side by side keep what
-their gradients need. It is no promise: `benchmarks/bill.py` compares it with what cells then took.
+What heads see of the cases of a step is there as it is and scaled (of a large bag, a slab); heads that train side by
+side keep what their gradients need. It is no promise: `benchmarks/bill.py` compares it with what cells then took.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tapct.encoders import EncoderCard
+from tapct.probes.adaptors import Adaptor, Bag
+from tapct.probes.attention import INSTANCES, PADDED_VALUES
 from tapct.probes.dense import SLAB_BYTES
 from tapct.sweep.bill.encoding import Encoded
 from tapct.sweep.bill.settings import Wanted
@@ -30,6 +32,11 @@ ATTENTION = 128
 KEPT = 4
 """Arrays of (instances, hidden units) that the gradient of an attention head keeps: two layers, each before and after
 its activation."""
+
+
+BAG_SLABS = 6
+"""Slabs of a bag, each with what a head's gradient keeps of it, that are there at once: as stored, converted, scaled,
+as the matrix products copy them, and what the allocator holds back. `benchmarks/bags.py` took 213 MiB, six are 240."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,11 @@ def head_nbytes(wanted: Wanted, card: EncoderCard, scans: Sequence[Encoded], cla
     largest = _Largest(*(max(getattr(s, n) for s in scans) for n in ("cells", "windows", "native", "voxels")))
     if wanted.kind == "segmentation":
         return ELSE_BYTES + _dense(wanted, card, largest, classes, device_type)
-    if wanted.adaptor == "abmil":
-        return ELSE_BYTES + _attention(wanted, card, largest)
-    return ELSE_BYTES + _solved(card, largest, len(scans))
+    adaptor = Adaptor.parse(wanted.adaptor)
+    if adaptor.is_solved:
+        return ELSE_BYTES + _solved(card, largest, len(scans))
+    bag = adaptor.with_bag(wanted.bag).bag_of(card)  # type: ignore[arg-type]
+    return ELSE_BYTES + _attention(wanted, card, largest, bag, device_type)
 
 
 def _dense(wanted: Wanted, card: EncoderCard, largest: _Largest, classes: int, device_type: str) -> int:
@@ -67,12 +76,14 @@ def _dense(wanted: Wanted, card: EncoderCard, largest: _Largest, classes: int, d
     return features + logits + voxels + SLABS * SLAB_BYTES[device_type]
 
 
-def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest) -> int:
-    instances, size = (largest.windows, card.embedding_dim) if card.has_cls else (largest.cells, card.feature_dim)
+def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest, bag: Bag | None, device_type: str) -> int:
+    instances, size = (largest.windows, card.embedding_dim) if bag == "cls" else (largest.cells, card.feature_dim)
     bags = wanted.batch_size * instances
-    # The map of each case is on the device whether the bag is made of it or not.
-    features = wanted.batch_size * (largest.cells * card.feature_dim + largest.windows * card.embedding_dim) * FLOAT
-    return features + 2 * bags * size * FLOAT + wanted.heads * KEPT * bags * ATTENTION * FLOAT
+    # As stored, float32 at most; on a CPU they are mapped from disk.
+    stored = bags * size * FLOAT if device_type == "cuda" else 0
+    if bags * size <= PADDED_VALUES:
+        return stored + (2 + wanted.heads) * bags * size * FLOAT + wanted.heads * KEPT * bags * ATTENTION * FLOAT
+    return stored + BAG_SLABS * INSTANCES * (size + KEPT * ATTENTION) * FLOAT
 
 
 def _solved(card: EncoderCard, largest: _Largest, cases: int) -> int:

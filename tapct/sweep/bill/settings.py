@@ -20,7 +20,7 @@ PROBES: dict[str, Literal["segmentation", "classification"]] = {
 
 DEFAULTS: dict[str, Any] = {
     **{"weights": None, "precision": "auto", "encoder_options": None, "window_overlap": 0.0, "fit_windows": False},
-    **{"learning_rates": None, "runs_together": True, "adaptor": "abmil"},
+    **{"learning_rates": None, "runs_together": True, "adaptor": "abmil", "bag": "auto"},
     **{"features": "use", "feature_folder": None, "feature_dtype": "bf16", "feature_budget_gb": None},
 }
 """What the probes take where a config leaves it out; a test holds them to the probes' own signatures."""
@@ -98,6 +98,7 @@ class Wanted:
         data: From what.
         kind: What stands on the features.
         adaptor: Of classification.
+        bag: Of its attention.
         heads: Heads that train side by side.
         batch_size: Cases that they see at once.
         mode: What is done with stored features; see `tapct.features.CacheMode`.
@@ -109,6 +110,7 @@ class Wanted:
     data: Data
     kind: Literal["segmentation", "classification"]
     adaptor: str
+    bag: str
     heads: int
     batch_size: int
     mode: str
@@ -151,6 +153,7 @@ def wanted(cell: Cell) -> Wanted:
         data=_data(cell, settings, data),
         kind=PROBES[probe],
         adaptor=model["adaptor"],
+        bag=model["bag"],
         heads=len(rates) * (int(trainer["n_runs"]) if model["runs_together"] else 1),
         batch_size=int(data["batch_size"]),
         mode=model["features"],
