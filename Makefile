@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart leaderboard test lint install clean
+.PHONY: quickstart leaderboard paper-dry-run test lint install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
@@ -21,6 +21,9 @@ leaderboard: install ## A small real sweep on the quickstart's scans, and the fi
 	$(BIN)/tapct leaderboard results/demonstration -o results/demonstration/site
 	-@$(BIN)/python -m webbrowser "file://$(CURDIR)/results/demonstration/site/index.html" >/dev/null 2>&1
 	@echo "results/demonstration/site/index.html"
+
+paper-dry-run: install ## The paper's tables as cells: what is done, and what there is to do. No data, no weights
+	$(BIN)/tapct run --suite paper --dry-run
 
 test: install ## The default test suite: CPU, no network
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -1,0 +1,94 @@
+"""The paper's Tables 2 to 5 as suites: their cells, their settings, and what the paper leaves open."""
+
+import json
+
+import pytest
+
+from tapct.encoders import encoder_class
+from tapct.leaderboard import read_paper
+from tapct.sweep import commands, suites
+from tapct.sweep.cell import SHIPPED_CONFIGS
+
+ENCODERS = {"SuPReM": "suprem", "CT-FM": "ct-fm", "VISTA3D": "vista3d", "VoCo": "voco-b", "FMCiB": "fmcib"}
+
+
+def cells(suite, **asked):
+    return commands.Sweep(suite=suite, results="r", **asked).cells()
+
+
+def of_the_paper(row):
+    """What a row of the paper is in a sweep: encoder, pixels of a slice (None: its own grid), bag and task."""
+    model, _, bag = row.model.partition(" (")
+    pixels = next((n for n in (224, 512) if f"(z, {n}, {n})" in (row.settings or "")), None)
+    if pixels is None and row.table in (4, 5):  # which name the window only
+        pixels = 512 if model == "Curia" else 224 if model.startswith("TAP") else None
+    return ENCODERS.get(model, model.lower()), pixels, "patch" if bag else "auto", row.task
+
+
+def of_a_sweep(cell):
+    """The same of a cell, from what its config then says."""
+    settings = cell.settings()
+    options = dict(
+        word.split("=") for word in settings.get("model.init_args.encoder_options", "").split("+") if "=" in word
+    )
+    pixels = (
+        int(options["in_plane_size"]) if "in_plane_size" in options else encoder_class(cell.encoder).card.in_plane_size
+    )
+    return cell.encoder, pixels, settings.get("model.init_args.bag", "auto"), cell.task
+
+
+@pytest.mark.parametrize("table", [2, 3, 4, 5])
+def test_a_suite_has_the_cells_of_its_table_and_no_other(table):
+    rows = [row for row in read_paper() if row.table == table and row.task != "average"]
+    found = [of_a_sweep(cell) for cell in cells(f"paper-table-{table}")]
+    assert sorted(found, key=str) == sorted((of_the_paper(row) for row in rows if row.mean is not None), key=str)
+
+
+def test_the_paper_is_its_tables_with_what_they_share_once_and_the_rest_is_what_it_left_empty():
+    rows = [row for row in read_paper() if row.task != "average"]
+    for suite, is_there in (("paper", True), ("paper-empty", False)):
+        found = [of_a_sweep(cell) for cell in cells(suite)]
+        assert len(found) == len(set(found)), suite
+        assert set(found) == {of_the_paper(row) for row in rows if (row.mean is not None) == is_there}, suite
+    names = [cell.name for cell in cells("paper")]
+    assert set(names) == {cell.name for table in (2, 3, 4, 5) for cell in cells(f"paper-table-{table}")}
+
+
+def test_the_papers_batches_runs_and_heads():
+    """Appendix C.1, and what Tables 2 to 5 say of heads and runs."""
+    for cell in cells("paper"):
+        settings = cell.settings()
+        batch = int(settings.get("data.init_args.batch_size", 1))
+        is_dense = settings["model.class_path"].endswith("SegmentationProbe")
+        together = 4 if is_dense else 64 if cell.task.startswith("luna") else 16
+        assert batch * int(settings["trainer.init_args.accumulate_grad_batches"]) == together, cell.name
+        assert batch == 1 or not is_dense, cell.name
+        assert settings["trainer.init_args.n_runs"] == "3", cell.name
+        assert is_dense or settings["model.init_args.adaptor"] == "abmil", cell.name
+
+
+def test_baselines_run_at_the_spacing_that_the_paper_names():
+    for row in read_paper():
+        if row.settings and row.settings.startswith("spacing"):
+            spacing = json.loads(row.settings.removeprefix("spacing ").replace("(", "[").replace(")", "]"))
+            card = encoder_class(ENCODERS[row.model]).card
+            assert list(card.spacing_mm) == spacing, row.model
+
+
+@pytest.mark.parametrize("table", [2, 3, 4, 5])
+def test_what_the_paper_does_not_say_is_listed(table):
+    said = dict(suites.read_suite(f"paper-table-{table}").unspecified)
+    assert {"splits", "learning rates and optimizer", "steps", "feature scaling"} <= set(said)
+    assert ("orientation of the baselines" in said) == (table in (2, 4))
+    guide = (SHIPPED_CONFIGS.parent / "docs" / "reproduce-the-paper.md").read_text(encoding="utf-8")
+    assert [what for what in said if what not in guide] == []
+
+
+def test_some_of_a_table():
+    some = cells("paper-table-3", encoders="tap-b-3d,tap-s-2d+in_plane_size=512", tasks="kits23,totalsegmentator")
+    assert {cell.name for cell in some} == {
+        "tap-b-3d on kits23",
+        "tap-b-3d+in_plane_size=512 on kits23",
+        "tap-s-2d+in_plane_size=512 on kits23",
+        "tap-b-3d on totalsegmentator",
+    }
