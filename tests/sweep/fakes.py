@@ -1,4 +1,4 @@
-"""Workers that do everything but train: forked, so that they start at once, with `fit` in eva's place."""
+"""Workers that start at once: in this process, or forked and with `fit` in eva's place."""
 
 import gc
 import os
@@ -17,6 +17,28 @@ from tests.features.processes import Child
 from tests.records.made import changed
 
 Fit = Callable[[Cell], None]
+
+
+class Here:
+    """A worker in this process, where everything is imported; see `tapct.sweep.local.Process`."""
+
+    def __init__(self, order, variables) -> None:
+        kept = [os.dup(number) for number in (1, 2)]  # a worker sends both to its log
+        try:
+            self._status = work(order)
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+    def poll(self) -> int:
+        return self._status
+
+    def kill(self) -> None:
+        pass
+
+    def last_words(self) -> list[str]:
+        return []
 
 
 class Forked:

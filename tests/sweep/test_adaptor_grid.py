@@ -7,10 +7,10 @@ import pytest
 
 from tapct.records import read_record
 from tapct.sweep import commands
-from tapct.sweep.worker import work
 from tapct.tasks.nodules import read_nodules
 from tests.data import luna16
 from tests.small import Small3D
+from tests.sweep.fakes import Here
 
 CASES = {"train": [0, 1, 0, 1], "val": [0, 1], "test": [1, 0]}
 ADAPTORS = "linear,knn,prototype,abmil,linear:mask"
@@ -31,28 +31,6 @@ def data(tmp_path):
             split[part].append(case)
             number += 1
     return luna16.write_split(tmp_path / "split.csv", **split)
-
-
-class Here:
-    """A worker in this process, where everything is imported; see `tapct.sweep.local.Process`."""
-
-    def __init__(self, order, variables) -> None:
-        kept = [os.dup(number) for number in (1, 2)]  # a worker sends both to its log
-        try:
-            self._status = work(order)
-        finally:
-            for number, copy in zip((1, 2), kept, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
-
-    def poll(self) -> int:
-        return self._status
-
-    def kill(self) -> None:
-        pass
-
-    def last_words(self) -> list[str]:
-        return []
 
 
 def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch):

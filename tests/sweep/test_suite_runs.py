@@ -1,17 +1,19 @@
 """A suite of all ten tasks through the real command line, on miniatures: two sizes of slices, two bags, three seeds."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 import yaml
 
 from tapct.records import read_record
+from tapct.sweep import commands
 from tests.data import miniatures
 from tests.sweep.conftest import REPO, Installed
+from tests.sweep.fakes import Here
 
 SIZES = ["small-3d", "small-3d+in_plane_size=128"]
 SUITE = {
@@ -28,25 +30,11 @@ SUITE = {
 }
 
 
-@pytest.fixture
-def started(site, tmp_path):
-    """The command with the small encoders, the arguments of a suite, and its cells by folder."""
-
-    def start(*tasks):
-        suite = {
-            "title": "In small",
-            "cells": [
-                {**block, "tasks": [task for task in block["tasks"] if task in tasks]} for block in SUITE["cells"]
-            ],
-        }
-        (tmp_path / "small.yaml").write_text(yaml.safe_dump(suite), encoding="utf-8")
-        configs = miniatures.write(tmp_path, tasks)
-        options = ("--max-steps", "1", "--accelerator", "cpu", "-w", "random", "--configs", str(configs))
-        tapct = Installed(site, tmp_path)
-        tapct.environment["NUM_WORKERS"] = "0"
-        return tapct, ("run", "--suite", str(tmp_path / "small.yaml"), *options)
-
-    return start
+def write_suite(folder, tasks):
+    """Writes the suite's cells of some tasks, and their data; returns it and the folder of the configs."""
+    cells = [{**block, "tasks": [task for task in block["tasks"] if task in tasks]} for block in SUITE["cells"]]
+    (folder / "small.yaml").write_text(yaml.safe_dump({**SUITE, "cells": cells}), encoding="utf-8")
+    return str(folder / "small.yaml"), str(miniatures.write(folder, tasks))
 
 
 def assert_done(results, tasks):
@@ -66,40 +54,64 @@ def assert_done(results, tasks):
         assert len({record.fingerprint for record in records.values()}) == 2, task
 
 
-def test_a_suite_of_one_task_of_each_kind(started):
+def test_a_suite_of_one_task_of_each_kind(site, tmp_path, monkeypatch):
     tasks = ("amos22", "luna16")
-    tapct, suite = started(*tasks)
-    dry = tapct.here(*suite, "--dry-run")
-    assert (dry.returncode, "4 to do" in dry.stdout) == (0, True), dry.stdout + dry.stderr
-    ran = tapct.here(*suite, "--jobs", "2")
-    assert (ran.returncode, "4 done" in ran.stdout) == (0, True), ran.stdout + ran.stderr
-    assert_done(tapct.results, tasks)
+    suite, configs = write_suite(tmp_path, tasks)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr("sys.argv", ["tapct"])
+    asked = commands.Sweep(
+        suite=suite,
+        configs=configs,
+        weights="random",
+        results=str(tmp_path / "results"),
+        max_steps=1,
+        accelerator="cpu",
+    )
+    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    with mock.patch.dict(os.environ, {"DATA_ROOT": str(tmp_path), "NUM_WORKERS": "0"}):  # workers set more of them
+        assert commands.run(asked, **options, start=Here) == 0
+    assert_done(tmp_path / "results", tasks)
 
 
 @pytest.mark.slow
-def test_all_ten_tasks_resumed_after_a_kill(started):
-    tasks = tuple(miniatures.TASKS)
-    tapct, suite = started(*tasks)
-    command = [sys.executable, "-m", "tapct.cli", *suite, "--jobs", "2"]
-    launcher = subprocess.Popen(
-        command, env=tapct.environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while len(before := list(tapct.results.glob("*/*/record.json"))) < 5:
-            assert launcher.poll() is None, "the launcher ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    finally:
-        os.kill(launcher.pid, signal.SIGKILL)
-        launcher.wait()
-    kept = {path: path.stat().st_mtime_ns for path in before}
-    again = tapct(*suite, "--jobs", "2")
+def test_all_ten_tasks_resumed_after_a_kill(site, tmp_path):
+    suite, configs = write_suite(tmp_path, list(miniatures.TASKS))
+    tapct = Installed(site, tmp_path)
+    tapct.environment["NUM_WORKERS"] = "0"
+    options = ("--configs", configs, "--max-steps", "1", "--accelerator", "cpu", "-w", "random", "--jobs", "2")
+    command = ("run", "--suite", suite, *options)
+    dry = tapct(*command, "--dry-run")
+    assert (dry.returncode, "20 to do" in dry.stdout) == (0, True), dry.stdout + dry.stderr
+    _kill_once(tapct, command, done=5)
+    kept = _written(tapct.results)
+    again = tapct(*command)
     assert (again.returncode, "20 done" in again.stdout) == (0, True), again.stdout + again.stderr
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was done is left alone"
-    assert_done(tapct.results, tasks)
-    records = {path: path.stat().st_mtime_ns for path in tapct.results.glob("*/*/record.json")}
-    assert len(records) == 20
-    some = tapct(*suite, "-e", "small-3d+in_plane_size=128", "-t", "amos22,kits23")
+    written = _written(tapct.results)
+    assert len(written) == 20
+    assert kept.items() <= written.items(), "what was done is left alone"
+    assert_done(tapct.results, miniatures.TASKS)
+    some = tapct(*command, "-e", "small-3d+in_plane_size=128", "-t", "amos22,kits23")
     assert (some.returncode, "2 done" in some.stdout) == (0, True), some.stdout + some.stderr
-    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert _written(tapct.results) == written
+
+
+def _kill_once(tapct, command, done):
+    """Kills the launcher, as nothing can prevent, once so many cells are done and others run."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tapct.cli", *command],
+        env=tapct.environment,
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as launcher:
+        deadline = time.monotonic() + 900
+        while len(_written(tapct.results)) < done and launcher.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert launcher.poll() is None, "it ended before it was killed"
+        launcher.kill()
+    assert done <= len(_written(tapct.results)) < 20
+
+
+def _written(results):
+    """Returns when each record was written."""
+    return {path: path.stat().st_mtime_ns for path in results.glob("*/*/record.json")}
