@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
@@ -32,6 +30,7 @@ from tapct.sweep.cell import (
     weights_by_encoder,
 )
 from tapct.sweep.lock import LOCK_FILE
+from tapct.sweep.notices import Notices
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import Variant, encoder_of, parts_of, require_options, variants
 from tapct.sweep.varied import TaskConfig
@@ -308,45 +307,6 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
         except KeyboardInterrupt:
             pass
     return 0
-
-
-class Notices:
-    """Says which cell started or ended, above a bar of how many did."""
-
-    def __init__(self, total: int) -> None:
-        """Initializes the bar; it is shown inside `with`."""
-        columns = (
-            TextColumn("cells"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._progress = terminal.progress(*columns, transient=False)
-        self._bar = self._progress.add_task("", total=total)
-        self._running: list[str] = []
-
-    def __enter__(self) -> "Notices":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, order: Order, what: Literal["started", "ended"]) -> None:
-        """Takes notice of a start or an end."""
-        name = order.cell.name
-        if what == "started":
-            self._running.append(name)
-            self._progress.console.print(f"{name}: started; log: {order.cell.folder / 'log.txt'}", soft_wrap=True)
-        else:
-            self._running = [other for other in self._running if other != name]
-            state = state_of(order.cell.folder, order.cell.settings())
-            colour = matrix.COLOURS[state.status]
-            text = f"{escape(name)}: [{colour}]{state.status}[/] {escape(state.detail)}"
-            self._progress.console.print(text, soft_wrap=True, highlight=False)
-        done = what == "ended"
-        self._progress.update(self._bar, advance=int(done), description=", ".join(self._running))
 
 
 def _run_on_slurm(

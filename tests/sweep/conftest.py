@@ -53,7 +53,9 @@ class Installed:
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "tapct.cli", *arguments]
         env = self.environment | environment
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPO, check=False, timeout=600)
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", env=env, cwd=REPO, check=False, timeout=600
+        )
 
     def here(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs the command itself in this process, where everything is imported."""
