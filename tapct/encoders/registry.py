@@ -4,7 +4,10 @@ A name that ships is ours alone, and one that two strangers give is nobody's: a 
 than the name.
 """
 
+import functools
+import sys
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,10 +93,19 @@ def load_encoder(
     return encoder_class(name)(weights, **options).to(device)
 
 
-def _entry_points() -> tuple[dict[str, EntryPoint], dict[str, str]]:
+Found = tuple[dict[str, EntryPoint], dict[str, str]]
+
+
+def _entry_points() -> Found:
     """Returns the entry points by name, and by name what is refused and why."""
+    return _read(entry_points, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
+    """Returns the same of a search path, looked through once: a sweep asks hundreds of times."""
     by_name: dict[str, list[EntryPoint]] = defaultdict(list)
-    for point in entry_points(group=GROUP):
+    for point in listed(group=GROUP):
         by_name[point.name].append(point)
     found, refused = {}, {}
     for name, points in sorted(by_name.items()):
