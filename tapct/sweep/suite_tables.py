@@ -35,6 +35,7 @@ def one_suite(name: str) -> Group:
     cells = commands.Sweep(suite=name).cells() if suite.blocks else []
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     grid = Table("", *map(escape, tasks), box=box.SIMPLE)
+    grid.columns[0].min_width = max((len(cell.label) for cell in cells), default=0)
     there = {(cell.label, cell.task) for cell in cells}
     for label in dict.fromkeys(cell.label for cell in cells):
         grid.add_row(escape(label), *("x" if (label, task) in there else "" for task in tasks))

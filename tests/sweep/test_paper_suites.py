@@ -1,9 +1,11 @@
 """The paper's Tables 2 to 5 as suites: their cells, their settings, and what the paper leaves open."""
 
 import json
+import sys
 
 import pytest
 
+from tapct import cli
 from tapct.encoders import encoder_class
 from tapct.leaderboard import read_paper
 from tapct.sweep import commands, suites
@@ -92,3 +94,25 @@ def test_some_of_a_table():
         "tap-s-2d+in_plane_size=512 on kits23",
         "tap-b-3d on totalsegmentator",
     }
+
+
+def test_suites_are_listed_with_their_cells_and_what_is_not_said(monkeypatch, capsys):
+    def listed(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tapct", "list", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().out
+
+    status, out = listed("suites")
+    rows = {words[0]: words[1:4] for words in map(str.split, out.splitlines()) if len(words) > 4}
+    assert status == 0
+    assert rows["paper"] == ["148", "12", "10"]
+    assert rows["paper-table-3"] == ["54", "6", "5"]
+    assert "paper-protocol" not in rows, "it has no cells"
+    status, out = listed("suites", "paper-table-3")
+    assert status == 0
+    assert "tap-b-3d+in_plane_size=512" in out
+    assert "splits: Unpublished" in out
+    assert listed("suites", "papr")[0].startswith("tapct: there is no suite 'papr'")
+    assert listed("tasks", "paper")[0] == "tapct: tapct list tasks takes no name, such as 'paper'"
