@@ -25,19 +25,21 @@ def ls(folder: str | None = None, json: bool = False) -> int:
     Returns:
         The exit status.
     """
-    from tapct.features import commands
+    from tapct.features import commands, leases
 
     store = _store(folder)
-    rows = commands.summarise(list(commands.entries(store)))
+    rows = commands.summarise(list(commands.entries(store)), leases.seen(store.folder))
     total = sum(row.nbytes for row in rows)
     if json:
         rows_found = [asdict(row) for row in rows]
         print(json_lib.dumps({"folder": str(store.folder), "nbytes": total, "rows": rows_found}, indent=1))
         return 0
-    table = Table("encoder", "task", "cases", "GiB", "last used (UTC)", box=box.SIMPLE, show_footer=True)
-    table.columns[0].footer, table.columns[3].footer = "total", _gib(total)
+    columns = ("encoder", "task", "cases", "with map", "in use", "GiB", "last used (UTC)")
+    table = Table(*columns, box=box.SIMPLE, show_footer=True)
+    table.columns[0].footer, table.columns[5].footer = "total", _gib(total)
     for row in rows:
-        table.add_row(row.encoder, row.task, str(row.cases), _gib(row.nbytes), row.last_used[:16].replace("T", " "))
+        counts = (str(row.cases), str(row.maps), "?" if row.in_use is None else str(row.in_use))
+        table.add_row(row.encoder, row.task, *counts, _gib(row.nbytes), row.last_used[:16].replace("T", " "))
     terminal.output().print(table)
     print(store.folder)
     return 0
@@ -74,6 +76,8 @@ def rm(
 ) -> int:
     """Removes stored features that meet every condition given; they are computed again when a run needs them.
 
+    What a running process needs stays.
+
     Args:
         folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
         broken: Those that are damaged, and what killed processes left half written.
@@ -85,7 +89,7 @@ def rm(
     Returns:
         The exit status.
     """
-    from tapct.features import commands
+    from tapct.features import commands, leases
 
     if not (broken or all) and encoder is None and task is None and unused_days is None:
         raise FeatureError(
@@ -93,9 +97,11 @@ def rm(
             "them), or --all. `tapct cache ls` shows what there is"
         )
     store = _store(folder)
-    chosen = commands.select(store, only_broken=broken, encoder=encoder, task=task, unused_days=unused_days)
-    for entry in chosen:
-        store.remove(entry.key)
+    found = commands.select(store, only_broken=broken, encoder=encoder, task=task, unused_days=unused_days)
+    with leases.needed(store.folder) as needed:
+        chosen = [entry for entry in found if entry.key not in needed]
+        for entry in chosen:
+            store.remove(entry.key)
     for row in commands.summarise(chosen):
         print(f"{row.encoder}, {row.task}: {row.cases} cases, {_gib(row.nbytes)} GiB")
     left = store.sweep() if broken or all else 0
@@ -103,6 +109,8 @@ def rm(
         print(f"half written: {_gib(left)} GiB")
     total = sum(entry.nbytes for entry in chosen) + left
     print(f"removed {len(chosen)} entries, {_gib(total)} GiB, from {store.folder}")
+    if in_use := len(found) - len(chosen):
+        print(f"left {in_use} entries, for running processes need them")
     return 0
 
 

@@ -113,6 +113,7 @@ def run(
     fractions: str | None = None,
     draws: int = 3,
     perturbations: str | None = None,
+    keep_features: Literal["all", "embeddings", "none"] = "all",
     jobs: int | None = None,
     detach: bool = False,
     partition: str | None = None,
@@ -149,6 +150,8 @@ def run(
         fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": robustness, beside the unperturbed scans.
+        keep_features: What stays of a cell's stored features once no cell needs them: "embeddings" of windows without
+            the maps, or "none".
         jobs: Processes at once on this machine; by default one a GPU.
         detach: Do not wait for Slurm's jobs.
         partition: Of the Slurm jobs.
@@ -196,6 +199,7 @@ def run(
         detach=detach,
         resources=resources,
         shown=Shown(card=card, measure=measure, json=json),
+        keep=keep_features,
     )
 
 

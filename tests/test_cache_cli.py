@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tapct.cli import main
+from tapct.features import leases
 from tapct.features.bank import FeatureBank
+from tapct.features.keeping import save_embeddings
 from tapct.features.store import TensorStore
 from tapct.tasks.quickstart import Quickstart
 from tests.small import CubicMillimetres
@@ -97,8 +99,8 @@ def test_ls_counts_cases_and_bytes_by_encoder_and_task(store, cache, monkeypatch
         status, printed = cache("ls", "--json")
     listed = json.loads(printed)
     assert status == 0
-    rows = [(row["encoder"], row["task"], row["cases"]) for row in listed["rows"]]
-    assert rows == [("cubic", "quickstart", 2), ("labels", "quickstart", 2), ("other", "amos22", 1)]
+    rows = [(row["encoder"], row["task"], row["cases"], row["maps"], row["in_use"]) for row in listed["rows"]]
+    assert rows == [("cubic", "quickstart", 2, 2, 0), ("labels", "quickstart", 2, 0, 0), ("other", "amos22", 1, 1, 0)]
     total = sum(file.nbytes for file in store.files())
     assert listed["nbytes"] == sum(row["nbytes"] for row in listed["rows"]) == total
     status, printed = cache("ls")
@@ -160,6 +162,22 @@ def test_rm_removes_what_meets_every_condition(selectors, left, store, cache):
     gone = sizes - sum(file.nbytes for file in store.files())
     removed = len(everything) - len(kinds(store))
     assert f"removed {removed} entries, {gone / 2**30:.3f} GiB, from {store.folder}" in printed
+
+
+def test_what_a_running_process_needs_is_shown_and_stays(store, cache):
+    features = next(file.key for file in store.files() if store.about(file.key)["card"] == "other")
+    save_embeddings(store, next(f.key for f in store.files() if store.about(f.key)["kind"] == "features"))
+    leases.take(store.folder, [features])
+    try:
+        rows = json.loads(cache("ls", "--json")[1])["rows"]
+        assert {row["encoder"]: row["in_use"] for row in rows} == {"cubic": 0, "labels": 0, "other": 1}
+        status, printed = cache("rm", "--all")
+        assert (status, kinds(store)) == (0, [("features", "other")])
+        assert "left 1 entries, for running processes need them" in printed
+    finally:
+        leases.let_go()
+    assert cache("rm", "--all")[0] == 0
+    assert kinds(store) == []
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from loguru import logger
@@ -15,64 +14,20 @@ from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, FeatureError
+from tapct.features import leases, values
+from tapct.features.cases import EncodedCase, StoredFeatures, plain
 from tapct.features.extract import CaseFeatures, are_finite, encoder_grid
 from tapct.features.filling import CaseTask, Pass, Unwritten
 from tapct.features.identity import ContentHashes, key_of
+from tapct.features.keeping import embeddings_key
+from tapct.features.nbytes import require_dtype
 from tapct.features.store import CacheMode, Entry, TensorStore
 from tapct.source_code import sources_sha256
-from tapct.volumes import Grid, Size, resample_labels
+from tapct.volumes import Grid, resample_labels
 
 if TYPE_CHECKING:
     from tapct.tasks.classification import ClassificationDataset
     from tapct.tasks.dataset import CTDataset
-
-Seen = Literal["map", "embeddings"]
-"""Features of a case that a head may see."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class EncodedCase:
-    """What a probe sees of a case.
-
-    Attributes:
-        name: Case in the split file.
-        patient: Patient in the split file.
-        features: Its features; the map may be memory-mapped.
-        target: Labels (D, H, W) on the scan's own grid, or class targets (K,).
-        labels: Labels on the encoder's grid; None in classification.
-        features_key: Key of the stored features; None where nothing is stored.
-        labels_key: Key of the stored labels; None where there are none, or nothing is stored.
-        notes: What a user should know of how its scan was read.
-    """
-
-    name: str
-    patient: str
-    features: CaseFeatures
-    target: torch.Tensor
-    labels: torch.Tensor | None
-    features_key: str | None = None
-    labels_key: str | None = None
-    notes: tuple[str, ...] = ()
-
-    def to(
-        self,
-        device: torch.device,
-        seen: Sequence[Seen] = get_args(Seen),
-        dtype: torch.dtype | None = torch.float32,
-    ) -> "EncodedCase":
-        """Returns the case on a device.
-
-        Args:
-            device: The device.
-            seen: The features that are needed there; others stay where they are.
-            dtype: What those become; None leaves them as they are stored, on a CPU mapped from disk.
-        """
-        moved = {name: getattr(self.features, name).to(device=device, dtype=dtype) for name in seen}
-        labels = None if self.labels is None else self.labels.to(device)
-        features = replace(self.features, **moved)
-        return replace(self, features=features, target=self.target.to(device), labels=labels)
 
 
 class FeatureBank:
@@ -92,6 +47,7 @@ class FeatureBank:
         dtype: str = "bf16",
         overlap: float = 0.0,
         fit_windows: bool = False,
+        with_maps: bool = True,
         num_workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -101,9 +57,10 @@ class FeatureBank:
             encoder: May be deferred; it is built only if something must be extracted.
             store: Where entries are.
             mode: What to do with them; not "off".
-            dtype: Of stored features: "bf16", "fp16", "fp32".
+            dtype: Of stored features: "bf16", "fp16", "fp32", "int8".
             overlap: Share of overlap between windows.
             fit_windows: Whether windows shrink to small scans.
+            with_maps: Whether cases come with their maps. Without, embeddings that are stored alone are enough.
             num_workers: Processes that read scans.
             device: Where the encoder runs and scans are resampled.
 
@@ -112,22 +69,26 @@ class FeatureBank:
         """
         if CacheMode(mode) is CacheMode.OFF:
             raise FeatureError("a feature bank reads and writes its store; in the mode 'off' there must be none")
-        if dtype not in DTYPES:
-            raise FeatureError(f"features are stored as {', '.join(DTYPES)}, not as '{dtype}'")
+        require_dtype(dtype)
         self.encoder, self.store, self.mode = encoder, store, CacheMode(mode)
         self.dtype, self.overlap, self.fit_windows = dtype, overlap, fit_windows
-        self.num_workers, self.device = num_workers, torch.device(device)
+        self.with_maps, self.num_workers, self.device = with_maps, num_workers, torch.device(device)
         self._hashes = ContentHashes(store.folder / "hashes")
         self._tasks: dict[tuple[str, str], CaseTask] = {}
         self._who: dict[str, Any] = {}
         self._described: dict[str, Any] | None = None
         self._damaged: set[str] = set()
+        self._without_map: set[str] = set()
         self.extracted = 0
 
     # -- Filling ---------------------------------------------------------------------------------------
 
-    def fill(self, parts: "Sequence[CTDataset]") -> None:
-        """Sees to it that the features of every case are in the store.
+    def fill(self, parts: "Sequence[CTDataset]", needs_map: Callable[[CaseTask], bool] | None = None) -> None:
+        """Sees to it that the features of every case are in the store, and stay there while this process needs them.
+
+        Args:
+            parts: Parts of a task.
+            needs_map: Whether the map of a case must be there; by default where cases come with it.
 
         Raises:
             FeatureError: If something is missing in the mode "only-cached", damaged there, or cannot be written.
@@ -136,6 +97,11 @@ class FeatureBank:
         self.identify()
         with ThreadPoolExecutor(max(4, self.num_workers)) as pool:  # hashing lets go of the interpreter's lock
             tasks = list(pool.map(lambda case: self._task(*case), cases))
+            self._take_lease(tasks)
+            needed = pool.map(needs_map or (lambda task: self.with_maps), tasks)
+            self._without_map = {
+                task.features_key for task, is_needed in zip(tasks, needed, strict=True) if not is_needed
+            }
             todo = [task for task, missing in zip(tasks, pool.map(self.missing, tasks), strict=True) if missing]
         if todo and self.mode is CacheMode.ONLY_CACHED:
             names = ", ".join(task.case for task in todo[:3])
@@ -159,12 +125,19 @@ class FeatureBank:
         content = [self._hashes.known(paths) for paths in _read_of(part, part.cases[index])]
         return None if None in content else self._task(part, index, tuple(filter(None, content)))
 
+    def _take_lease(self, tasks: Sequence[CaseTask]) -> None:
+        features = [task.features_key for task in tasks]
+        labels = [task.labels_key for task in tasks if task.labels_key is not None]
+        leases.take(self.store.folder, features, [*map(embeddings_key, features), *labels])
+
     def _task(self, part: "CTDataset", index: int, content: tuple[str, ...] | None = None) -> CaseTask:
         case, card = part.cases[index], self.encoder.card
         content = content or self._content(part, case)
         scan, *target = content
         windows = {"overlap": self.overlap, "fit": self.fit_windows}
-        own = {"encoder": self._who, "windows": windows, "dtype": self.dtype}
+        # Rounding to the others is torch's own.
+        dtype = [self.dtype, sources_sha256(values.__name__)] if self.dtype == "int8" else self.dtype
+        own = {"encoder": self._who, "windows": windows, "dtype": dtype}
         features_key = key_of({"scan": scan, "task": part.scan_reading(case), **own})
         if not target:
             return CaseTask(part, index, content, features_key, None)
@@ -208,7 +181,10 @@ class FeatureBank:
         if self.mode is CacheMode.REFRESH:
             return list(task.keys)
         of = f"{task.dataset.spec.name}, case {task.case}"
-        return [key for key in task.keys if self._stored(key, of) is None]
+        alone = embeddings_key(task.features_key)  # looked at first: to check a map is to read all of it
+        spared = task.features_key in self._without_map and self._stored(alone, of) is not None
+        keys = [key for key in task.keys if not (spared and key == task.features_key)]
+        return [key for key in keys if self._stored(key, of) is None]
 
     def _extract(self, todo: Sequence[CaseTask]) -> None:
         columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -229,19 +205,18 @@ class FeatureBank:
             if busy:
                 Pass(self, busy, writers, advance, wait=True).run()
 
-    def features_entry(self, task: CaseTask, features: CaseFeatures, notes: Sequence[str]) -> Unwritten:
-        """Returns the entry of a case's features.
+    def features_entries(self, task: CaseTask, features: CaseFeatures, notes: Sequence[str]) -> list[Unwritten]:
+        """Returns the entry of a case's features, and before it that of its embeddings where they are read alone.
 
         Raises:
             EncoderError: If they are not finite, or would not be in the dtype of the store.
         """
-        card, dtype = self.encoder.card, DTYPES[self.dtype]
-        computed = {"map": features.map, "embeddings": features.embeddings}
-        if not are_finite(*computed.values()):
+        card, computed = self.encoder.card, (features.map, features.embeddings)
+        if not are_finite(*computed):
             raise EncoderError(f"{card.name} gives features that are not finite for {task.case}")
-        tensors = {name: tensor.to(dtype) for name, tensor in computed.items()}
+        tensors = values.as_stored(*computed, self.dtype)
         if not are_finite(*tensors.values()):
-            largest = max(float(tensor.abs().max()) for tensor in computed.values())
+            largest = max(float(tensor.abs().max()) for tensor in computed)
             raise EncoderError(
                 f"{card.name} gives features up to {largest:.3g} for {task.case}, too large for {self.dtype}. "
                 "Store them as bf16 or fp32 (feature_dtype)"
@@ -252,13 +227,16 @@ class FeatureBank:
             "case": task.case,
             "card": card.name,
             "encoder": self._description(),
-            "native_grid": _plain(features.native_grid),
-            "encoder_grid": _plain(features.encoder_grid),
-            "feature_grid": _plain(features.feature_grid),
+            "native_grid": plain(features.native_grid),
+            "encoder_grid": plain(features.encoder_grid),
+            "feature_grid": plain(features.feature_grid),
             "padding": list(features.padding),
             "notes": list(notes),
         }
-        return Unwritten(task.features_key, tensors, about)
+        whole, alone = Unwritten(task.features_key, tensors, about), embeddings_key(task.features_key)
+        if self.with_maps and alone not in self.store:
+            return [whole]
+        return [Unwritten(alone, {"embeddings": tensors["embeddings"]}, about | {"kind": "embeddings"}), whole]
 
     def labels_entry(self, task: CaseTask, native: torch.Tensor, grid: Grid) -> Unwritten:
         """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
@@ -266,7 +244,7 @@ class FeatureBank:
         card = self.encoder.card
         labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, card))
         about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": card.name}
-        return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about)
+        return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about, compress=True)
 
     # -- Reading ---------------------------------------------------------------------------------------
 
@@ -281,14 +259,8 @@ class FeatureBank:
         task = self._tasks.get((part.split, name))
         if task is None:
             raise FeatureError(f"the bank was not filled with the case {name} of '{part.split}': call `fill` first")
-        entry = self._entry(task, "features", task.features_key)
-        grids = {grid: _grid(entry.about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}
-        features = CaseFeatures(
-            map=entry.tensors["map"],
-            embeddings=entry.tensors["embeddings"],
-            padding=Size(*entry.about["padding"]),
-            **grids,
-        )
+        entry = self._features(task)
+        features = StoredFeatures.of(entry, with_map=self.with_maps)
         labels = None
         if task.labels_key is not None:
             stored = self._entry(task, "labels", task.labels_key).tensors
@@ -297,6 +269,15 @@ class FeatureBank:
             target = cast("ClassificationDataset", part).target(name)
         keys = (task.features_key, task.labels_key)
         return EncodedCase(name, part.patient(name), features, target, labels, *keys, notes=tuple(entry.about["notes"]))
+
+    def whole(self, part: "CTDataset", name: str) -> StoredFeatures:
+        """Returns the features of a case with its map, whether cases come with theirs or not.
+
+        Raises:
+            FeatureError: As `case`.
+        """
+        task = self._tasks[part.split, name]
+        return StoredFeatures.of(self._entry(task, "features", task.features_key), with_map=True)
 
     def keys(self, part: "CTDataset", index: int) -> tuple[str, str | None]:
         """Returns the keys of a case's features and labels (None: it has no label map)."""
@@ -329,9 +310,8 @@ class FeatureBank:
         Raises:
             FeatureError: If it cannot be written, or there is another in its place.
         """
-        try:
-            key = key_of({**parts, "computed_by": sources_sha256(*modules)})
-        except LookupError:
+        key = _derived_key(parts, modules)
+        if key is None:
             return compute()
         of = {"kind": "derived", "task": self._task_name, "case": case}
         entry = None if self.mode is CacheMode.REFRESH else self._stored(key, f"{of['task']}, {case}")
@@ -342,6 +322,13 @@ class FeatureBank:
             with self.store.lock(key):
                 self.store.save(key, tensors, {**of, "card": self.encoder.card.name})
         return tensors
+
+    def has_derived(self, parts: Mapping[str, Any], modules: Sequence[str]) -> bool:
+        """Returns whether `derived` would find what it is asked for in the store; see there."""
+        key = _derived_key(parts, modules)
+        return (
+            self.mode is not CacheMode.REFRESH and key is not None and self._stored(key, str(parts["what"])) is not None
+        )
 
     @property
     def _task_name(self) -> str:
@@ -362,7 +349,14 @@ class FeatureBank:
         if self.encoder.is_built or not self._tasks:
             return self.encoder.describe()
         task = next(iter(self._tasks.values()))
-        return self._entry(task, "features", task.features_key).about["encoder"]
+        return self._features(task).about["encoder"]
+
+    def _features(self, task: CaseTask) -> Entry:
+        """Returns the entry of a case's features, or that of its embeddings alone where those are enough."""
+        of, key = f"{task.dataset.spec.name}, case {task.case}", embeddings_key(task.features_key)
+        if not self.with_maps and self._stored(key, of) is not None:
+            return self._entry(task, "embeddings", key)
+        return self._entry(task, "features", task.features_key)
 
     def _entry(self, task: CaseTask, kind: str, key: str) -> Entry:
         entry = self.store.load(key)
@@ -402,9 +396,9 @@ def _read_of(part: "CTDataset", case: str) -> list[list[Path]]:
     return paths
 
 
-def _plain(grid: Grid) -> dict[str, Any]:
-    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
-
-
-def _grid(plain: dict[str, Any]) -> Grid:
-    return Grid.of(plain["shape"], plain["affine"])
+def _derived_key(parts: Mapping[str, Any], modules: Sequence[str]) -> str | None:
+    """Returns the key of what is derived; None where a module is in no file."""
+    try:
+        return key_of({**parts, "computed_by": sources_sha256(*modules)})
+    except LookupError:
+        return None

@@ -1,7 +1,7 @@
 """What `tapct cache` does with the store."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,8 @@ class Stored:
         encoder: Name of the encoder, `LABELS` or `UNKNOWN`.
         task: Name of the task, or `UNKNOWN`.
         case: Case in the split file, or what it is derived from.
-        is_derived: Whether it is made of the features of cases, as their scale is.
+        kind: "features" (with their map), "embeddings" (alone), "labels", or "derived": made of those of cases, as
+            their scale is.
         nbytes: Bytes on disk.
         used_at_s: When it was last used, in seconds since the epoch.
     """
@@ -37,18 +38,30 @@ class Stored:
     encoder: str
     task: str
     case: str
-    is_derived: bool
+    kind: str
     nbytes: int
     used_at_s: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is stored of one encoder for one task; `last_used` is in UTC."""
+    """What is stored of one encoder for one task.
+
+    Attributes:
+        encoder: Name of the encoder, or `LABELS`.
+        task: Name of the task.
+        cases: Cases of which something is stored.
+        maps: Those with their map.
+        in_use: Those that a process needs that runs; None where that cannot be told.
+        nbytes: Bytes on disk.
+        last_used: UTC.
+    """
 
     encoder: str
     task: str
     cases: int
+    maps: int
+    in_use: int | None
     nbytes: int
     last_used: str
 
@@ -63,18 +76,35 @@ def entries(store: TensorStore) -> Iterator[Stored]:
                 continue
             about = {"card": UNKNOWN, "task": UNKNOWN, "case": UNKNOWN}
         encoder = LABELS if about.get("kind") == "labels" else about["card"]
-        is_derived = about.get("kind") == "derived"
-        yield Stored(file.key, encoder, about["task"], about["case"], is_derived, file.nbytes, file.used_at_s)
+        yield Stored(
+            file.key, encoder, about["task"], about["case"], about.get("kind", UNKNOWN), file.nbytes, file.used_at_s
+        )
 
 
-def summarise(stored: Sequence[Stored]) -> list[Row]:
-    """Returns a row for each encoder and task, by name."""
+def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> list[Row]:
+    """Returns a row for each encoder and task, by name.
+
+    Args:
+        stored: Entries.
+        in_use: Keys that running processes need; None where that cannot be told.
+    """
     rows = []
     for encoder, task in sorted({(entry.encoder, entry.task) for entry in stored}):
         group = [entry for entry in stored if (entry.encoder, entry.task) == (encoder, task)]
         used = datetime.fromtimestamp(max(entry.used_at_s for entry in group), UTC)
-        cases = len({entry.case for entry in group if not entry.is_derived})
-        rows.append(Row(encoder, task, cases, sum(e.nbytes for e in group), used.isoformat(timespec="seconds")))
+        of_cases = [entry for entry in group if entry.kind != "derived"]
+        needed = None if in_use is None else len({e.case for e in of_cases if e.key in in_use})
+        rows.append(
+            Row(
+                encoder=encoder,
+                task=task,
+                cases=len({entry.case for entry in of_cases}),
+                maps=len({entry.case for entry in of_cases if entry.kind == "features"}),
+                in_use=needed,
+                nbytes=sum(entry.nbytes for entry in group),
+                last_used=used.isoformat(timespec="seconds"),
+            )
+        )
     return rows
 
 

@@ -17,9 +17,9 @@ from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, FeatureError, TapctError
-from tapct.features.bank import DTYPES
 from tapct.features.extract import CaseFeatures, encoder_grid, extract
 from tapct.features.identity import ContentHashes, key_of
+from tapct.features.values import DTYPES
 from tapct.files import features_folder, write_atomically
 from tapct.volumes import Grid, Volume, WindowPlan, read_ct
 

@@ -56,6 +56,7 @@ class Unwritten(NamedTuple):
     key: str
     tensors: dict[str, torch.Tensor]
     about: dict[str, Any]
+    compress: bool = False
 
 
 class _Scans(Dataset):
@@ -126,7 +127,7 @@ class Pass:
             for features in extract_many(bank.encoder, scans, overlap=bank.overlap, fit_windows=bank.fit_windows):
                 task, target, notes = self._underway.popleft()
                 bank.extracted += 1
-                self._finish(task, target, features.native_grid, bank.features_entry(task, features, notes))
+                self._finish(task, target, features.native_grid, bank.features_entries(task, features, notes))
                 del features  # or it would stay while the next scan is encoded
             for write in self._writes:
                 write.result()
@@ -153,17 +154,16 @@ class Pass:
                 name = f"{task.dataset.spec.name}, case {task.case}"
                 yield NamedScan(name, hu.to(device, non_blocking=True), grid)
             else:
-                self._finish(task, target, grid, None)
+                self._finish(task, target, grid, [])
 
-    def _finish(self, task: CaseTask, target: torch.Tensor, grid: Grid, features: Unwritten | None) -> None:
+    def _finish(self, task: CaseTask, target: torch.Tensor, grid: Grid, features: list[Unwritten]) -> None:
         """Has the missing entries of a case written in the background, the labels first: features are there last."""
         self._bank.require_unchanged(task)
         missing = self._order.held[task.features_key][1]
         entries = []
         if task.labels_key in missing:
             entries.append(self._bank.labels_entry(task, target, grid))
-        if features is not None:
-            entries.append(features)
+        entries += features
         lock, _ = self._order.held.pop(task.features_key)
         self._writes.append(self._writers.submit(self._write, task, entries, lock))
         while len(self._writes) > WRITES_AT_ONCE:

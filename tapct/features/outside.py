@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from tapct.features.cases import StoredFeatures
 from tapct.features.extract import CaseFeatures
 from tapct.volumes import Grid, LinearMap
 
@@ -14,7 +15,7 @@ Output = Literal["embedding", "windows", "patches"]
 E), class tokens where the encoder has some. "patches": a bag of the features of all cells, (N, C)."""
 
 
-def said_of(features: CaseFeatures, output: Output) -> torch.Tensor:
+def said_of(features: CaseFeatures | StoredFeatures, output: Output) -> torch.Tensor:
     """Returns the embedding or the bag of a scan, float32."""
     if output == "embedding":
         return features.embeddings.double().mean(dim=0).float()

@@ -1,7 +1,7 @@
 """The bank of a feature pack: entries that somebody else extracted, under the keys that the pack says."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tapct.encoders import Encoder
@@ -27,7 +27,17 @@ class PackedBank(FeatureBank):
     of their own, and a record says that they are of a pack.
     """
 
-    def __init__(self, encoder: Encoder, pack: Pack, *, mode: CacheMode, dtype: str, overlap: float, fit: bool) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        pack: Pack,
+        *,
+        mode: CacheMode,
+        dtype: str,
+        overlap: float,
+        fit: bool,
+        with_maps: bool = True,
+    ) -> None:
         """Initializes the bank.
 
         Args:
@@ -37,6 +47,7 @@ class PackedBank(FeatureBank):
             dtype: Of features, as asked for.
             overlap: Share of overlap between windows, as asked for.
             fit: Whether windows were fitted to small scans, as asked for.
+            with_maps: Whether cases come with their maps.
 
         Raises:
             FeatureError: If the pack is not of what was asked for.
@@ -46,7 +57,8 @@ class PackedBank(FeatureBank):
                 f"the features of the pack {pack.name} can be read and not extracted again: set features to 'use' or "
                 f"'only-cached', not '{mode.value}'"
             )
-        super().__init__(encoder, TensorStore(pack.folder), mode=mode, dtype=dtype, overlap=overlap, fit_windows=fit)
+        settings: dict[str, Any] = {"dtype": dtype, "overlap": overlap, "fit_windows": fit, "with_maps": with_maps}
+        super().__init__(encoder, TensorStore(pack.folder), mode=mode, **settings)
         asked = {"feature_dtype": dtype, "window_overlap": overlap, "fit_windows": fit}
         windows = pack.manifest.windows
         there = {
@@ -59,8 +71,12 @@ class PackedBank(FeatureBank):
                 raise FeatureError(f"the pack {pack.name} was made with {setting} {there[setting]}; asked for: {value}")
         self.pack = pack
 
-    def fill(self, parts: "Sequence[CTDataset]") -> None:
+    def fill(self, parts: "Sequence[CTDataset]", needs_map: Callable[[CaseTask], bool] | None = None) -> None:
         """Takes the keys of the cases from the pack.
+
+        Args:
+            parts: Parts of its task.
+            needs_map: Not asked: every map is in the pack.
 
         Raises:
             FeatureError: If the pack is of another encoder, or lacks a case.
@@ -96,6 +112,9 @@ class PackedBank(FeatureBank):
                 f"their {what}{': ' if names else ''}{', '.join(names)}. Name the encoder (ENCODER), the weights "
                 "(ENCODER_WEIGHTS) and options that the pack was made with, or take another pack"
             )
+
+    def _features(self, task: CaseTask) -> Entry:
+        return self._entry(task, "features", task.features_key)  # the manifest names no others
 
     def _entry(self, task: CaseTask, kind: str, key: str) -> Entry:
         entry = super()._entry(task, kind, key)

@@ -102,6 +102,13 @@ SEEN = Mark(
     "the model's pretraining data hold scans of the task, by its card; which patients is not known, and no mark does "
     "not mean that there is no overlap",
 )
+INT8 = Mark(
+    "int8-features",
+    "int8",
+    "features in int8",
+    "the stored features were in int8, a scale a channel and case: coarser than bf16, though measured scores moved by "
+    "less than 0.002 (docs/features.md)",
+)
 FLAGGED = Mark(
     "red-flag",
     "flag",
@@ -123,7 +130,7 @@ OTHER_PROTOCOL = Mark(
 
 MARKS = (
     *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
-    *(TOO_FEW, OLDER, SEEN, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
+    *(TOO_FEW, OLDER, SEEN, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
 )
 """All of them, in the order in which they stand."""
 
@@ -165,6 +172,8 @@ def of_cell(
         found.append(Marked(mark, f"{flag.id}: {flag.detail}"))
     if older:
         found.append(Marked(OLDER, f"older protocol: {older}"))
+    if record.probe.feature_dtype == "int8":
+        found.append(Marked(INT8))
     if seen:
         found.append(Marked(SEEN, f"pretraining data: {', '.join(seen)}"))
     return ordered(found)

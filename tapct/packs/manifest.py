@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapct.errors import FeatureError
+from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
 from tapct.records.types import CaseName, Name
 
@@ -84,7 +85,7 @@ class Manifest(_Model):
     encoder: dict[str, Any]
     identity: dict[str, Any]
     windows: dict[Literal["overlap", "fit"], float | bool]
-    dtype: Literal["bf16", "fp16", "fp32"]
+    dtype: FeatureDtype
     cases: tuple[PackedCase, ...] = Field(min_length=1)
     entries: dict[Hash, PackedEntry]
 

@@ -132,7 +132,7 @@ def _copied(store: TensorStore, keys: list[str], own: TensorStore, archive: tarf
         about = entry.about
         if "encoder" in about:
             about = about | {"encoder": _without_place(about["encoder"])}
-        own.save(key, entry.tensors, about)
+        own.save(key, entry.tensors, about, compress=about["kind"] == "labels")
         path = own.path(key)
         archive.add(path, path.relative_to(own.folder).as_posix(), filter=_anonymous)
         yield PackedEntry(sha256=_loaded(own, key).sha256, nbytes=path.stat().st_size)

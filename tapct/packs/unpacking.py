@@ -11,8 +11,7 @@ import torch
 
 from tapct import terminal
 from tapct.errors import FeatureError
-from tapct.features import TensorStore
-from tapct.features.bank import DTYPES
+from tapct.features import TensorStore, values
 from tapct.features.extract import are_finite
 from tapct.features.store import Entry
 from tapct.packs.manifest import MANIFEST_FILE, MOST_BYTES, Manifest, Pack, PackedCase, packs_folder, parsed
@@ -136,15 +135,15 @@ def _problem(entry: Entry, key: str, case: PackedCase, manifest: Manifest) -> st
 
 
 def _problem_of_features(entry: Entry, manifest: Manifest) -> str | None:
-    card, dtype = manifest.identity["card"], DTYPES[manifest.dtype]
+    card = manifest.identity["card"]
     features, embeddings = entry.tensors["map"], entry.tensors["embeddings"]
     cells = tuple(entry.about["feature_grid"]["shape"])
     if tuple(features.shape) != (card["feature_dim"], *cells):
         return f"its map is {tuple(features.shape)}, and should be {(card['feature_dim'], *cells)}"
     if embeddings.ndim != 2 or embeddings.shape[1] != card["embedding_dim"]:
         return f"its embeddings are {tuple(embeddings.shape)}, and should be (N, {card['embedding_dim']})"
-    if {features.dtype, embeddings.dtype} != {dtype}:
-        return f"its features are {features.dtype}, and should be {dtype}"
+    if (problem := values.problem(entry.tensors, manifest.dtype)) is not None:
+        return problem
     return None if are_finite(features, embeddings) else "its features are not finite"
 
 

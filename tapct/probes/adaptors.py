@@ -11,7 +11,7 @@ import torch
 
 from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
-from tapct.features import CaseFeatures
+from tapct.features import CaseFeatures, StoredFeatures
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
@@ -126,7 +126,7 @@ def own_bag(card: EncoderCard) -> Bag:
     return "cls" if card.has_cls else "patch"
 
 
-def instances(features: CaseFeatures, bag: Bag) -> torch.Tensor:
+def instances(features: CaseFeatures | StoredFeatures, bag: Bag) -> torch.Tensor:
     """Returns the instances of a scan as they are stored, (C, n, ...); a view.
 
     Cells in the padding are left out, as they are of pooled features: how many there are depends on the encoder's
@@ -135,7 +135,7 @@ def instances(features: CaseFeatures, bag: Bag) -> torch.Tensor:
     return features.embeddings.T if bag == "cls" else _cells(features)
 
 
-def pooled(features: CaseFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
+def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
     """Returns one vector of a scan, (P,) float64.
 
     Args:
@@ -165,7 +165,7 @@ def _mean(cells: torch.Tensor) -> torch.Tensor:
     return torch.cat([channels.double().mean(dim=1) for channels in cells.split(16)])
 
 
-def _cells(features: CaseFeatures) -> torch.Tensor:
+def _cells(features: CaseFeatures | StoredFeatures) -> torch.Tensor:
     """Returns the (C, d, h, w) cells whose centre lies in the scan; the first one along an axis always counts."""
     where = features.feature_grid.coordinates_in(features.encoder_grid)
     z, y, x = (

@@ -14,7 +14,9 @@ from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
+from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
+from tapct.probes.adaptors import Pooling
 from tapct.probes.heads import Session, State
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.recording import RunRecorder
@@ -54,7 +56,7 @@ class Probe(module.ModelModule):
         head: str | None = None,
         features: Mode = "use",
         feature_folder: str | None = None,
-        feature_dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+        feature_dtype: FeatureDtype = "bf16",
         feature_budget_gb: float | None = None,
         feature_memory_gb: float = 4.0,
         *,
@@ -83,7 +85,7 @@ class Probe(module.ModelModule):
                 before; `eva fit` trains its own.
             features: What to do with stored features: "use", "refresh", "only-cached", "off".
             feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
-            feature_dtype: What they are stored as.
+            feature_dtype: What they are stored as: "bf16", "fp16", "fp32", or "int8" (half of bf16; marked).
             feature_budget_gb: What the folder may take, in GiB; older ones make room.
             feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
             of_eva: Arguments of the eva module that the probe is derived from.
@@ -116,6 +118,9 @@ class Probe(module.ModelModule):
 
     seen_dtype: torch.dtype | None = torch.float32
     """What they are on the device; None is as they are stored, where heads convert them as they need them."""
+
+    pooling: Pooling | None = None
+    """How the features of a case become the one vector that a head sees; None where it sees all of them."""
 
     feature_weights: tuple[str, ...]
     """Parameters of a head that multiply features, whose channels lie along their second axis."""

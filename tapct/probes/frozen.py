@@ -66,7 +66,7 @@ class FrozenEncoderProbe(Probe):
         self.recorder = RunRecorder()
         pl.seed_everything(self.seed, workers=True)
         self.source.seconds = self.recorder.seconds
-        self.source.fill(self.trainer, again=bool(self.session.by_run))
+        self.source.fill(self.trainer, again=bool(self.session.by_run), seen=self.seen, pooling=self.pooling)
         if not self.session.by_run:  # what no record could hold is said before anything trains
             require_recordable(self.trainer.datamodule)
             self._encoder_for_record()

@@ -21,10 +21,12 @@ from tapct.features import (
     FeatureBank,
     FeatureMemory,
     Seen,
+    StoredFeatures,
     TensorStore,
     extract,
 )
 from tapct.features.extract import are_finite
+from tapct.features.filling import CaseTask
 from tapct.features.packed import PackedBank
 from tapct.metrics import confusion_matrix
 from tapct.packs.manifest import Pack
@@ -36,6 +38,9 @@ from tapct.probes.dense import predict_labels
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
+
+VECTOR_MODULES = (pooled.__module__, mask_shares.__module__)
+"""Whose code makes a vector of features; that of masks themselves is in the task's reading."""
 
 
 def needed_parts(trainer: pl.Trainer) -> list[Any]:
@@ -93,11 +98,20 @@ class CaseSource:
         """What the features that heads see were stored as."""
         return "fp32" if self.bank is None else self._dtype
 
-    def fill(self, trainer: pl.Trainer, *, again: bool) -> None:
+    def fill(
+        self,
+        trainer: pl.Trainer,
+        *,
+        again: bool,
+        seen: Literal["map", "embeddings"] = "map",
+        pooling: Pooling | None = None,
+    ) -> None:
         """Extracts what the store lacks, and lets the datamodule hand out encoded cases.
 
         Args:
             trainer: Whose datamodule and device are used.
+            seen: Which features heads see, where they are not pooled.
+            pooling: How features are pooled for heads: the map of a case whose vector is stored need not be there.
             again: Whether this session has filled the store before: what it has just extracted is read, not refreshed.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -105,12 +119,21 @@ class CaseSource:
         if (pack is None and self.mode is CacheMode.OFF) or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
-        self.bank = self._own_bank(trainer, again) if pack is None else self._packed_bank(pack)
-        self.bank.fill(needed_parts(trainer))
+        with_maps = pooling is None and seen == "map"
+        bank = self._own_bank(trainer, again, with_maps) if pack is None else self._packed_bank(pack, with_maps)
+        self.bank = bank
+
+        def unpooled(task: CaseTask) -> bool:
+            assert pooling is not None
+            return pooling != "cls" and not bank.has_derived(
+                self._vector_of(task.dataset, task.case, task.features_key, pooling), VECTOR_MODULES
+            )
+
+        bank.fill(needed_parts(trainer), unpooled if pooling is not None else None)
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
 
-    def _own_bank(self, trainer: pl.Trainer, again: bool) -> FeatureBank:
+    def _own_bank(self, trainer: pl.Trainer, again: bool, with_maps: bool) -> FeatureBank:
         return FeatureBank(
             self._encoder,
             self._store,
@@ -118,13 +141,14 @@ class CaseSource:
             dtype=self._dtype,
             overlap=self._overlap,
             fit_windows=self._fit_windows,
+            with_maps=with_maps,
             num_workers=trainer.datamodule.dataloaders.train.num_workers or 0,  # type: ignore[attr-defined]
             device=trainer.strategy.root_device,
         )
 
-    def _packed_bank(self, pack: Pack) -> FeatureBank:
+    def _packed_bank(self, pack: Pack, with_maps: bool) -> FeatureBank:
         windows: dict[str, Any] = {"overlap": self._overlap, "fit": self._fit_windows}
-        return PackedBank(self._encoder, pack, mode=self.mode, dtype=self._dtype, **windows)
+        return PackedBank(self._encoder, pack, mode=self.mode, dtype=self._dtype, with_maps=with_maps, **windows)
 
     def cases_of(self, batch: Any) -> list[EncodedCase]:
         """Returns the cases of a training batch: several where they come encoded."""
@@ -199,18 +223,29 @@ class CaseSource:
         Raises:
             TapctError: If they are pooled over a mask that cannot be read or is empty.
         """
-        return self._vector(part, case.name, case.features_key, lambda: case.features, how)
+        bank = self.bank
+        if bank is None or case.features_key is None or how == "cls":
+            return self._vector(part, case.name, case.features_key, lambda: case.features, how)
+        return self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
 
     def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
         bank, name = self.bank, part.cases[index]
         assert bank is not None
         key, _ = bank.keys(part, index)
-        vector = self._vector(part, name, key, lambda: bank.case(part, index).features, how)
-        return name, part.patient(name), vector, part.target(name)
+
+        def features() -> CaseFeatures | StoredFeatures:
+            return bank.case(part, index).features if how == "cls" else bank.whole(part, name)
+
+        return name, part.patient(name), self._vector(part, name, key, features, how), part.target(name)
 
     def _vector(
-        self, part: Any, name: str, key: str | None, features: Callable[[], CaseFeatures], how: Pooling
+        self,
+        part: Any,
+        name: str,
+        key: str | None,
+        features: Callable[[], CaseFeatures | StoredFeatures],
+        how: Pooling,
     ) -> torch.Tensor:
         """Returns the vector of a case whose features have this key, and are read only if that is needed."""
 
@@ -222,21 +257,21 @@ class CaseSource:
         bank = self.bank
         if bank is None or key is None:
             return compute()
-
-        def of_masks() -> list[Any]:
-            return [*part.mask_reading(name), bank.content_of(part.mask_paths(name))] if how == "mask" else []
-
-        read = of_masks()
+        of = self._vector_of(part, name, key, how)
 
         def to_store() -> dict[str, torch.Tensor]:
             vector = compute()
-            if of_masks() != read:
+            if self._vector_of(part, name, key, how) != of:
                 raise FeatureError(f"{name}: its mask changed while it was read. Nothing was stored of it; run again")
             return {"vector": vector}
 
-        parts = {"what": "pooled", "how": how, "features": key, "mask": read}
-        # The code of masks themselves is in the task's reading.
-        return bank.derived(name, parts, [pooled.__module__, mask_shares.__module__], to_store)["vector"]
+        return bank.derived(name, of, VECTOR_MODULES, to_store)["vector"]
+
+    def _vector_of(self, part: Any, name: str, key: str, how: Pooling) -> dict[str, Any]:
+        """Returns what decides the vector of a case beside code."""
+        assert self.bank is not None
+        mask = [*part.mask_reading(name), self.bank.content_of(part.mask_paths(name))] if how == "mask" else []
+        return {"what": "pooled", "how": how, "features": key, "mask": mask}
 
     def _batches(self, trainer: pl.Trainer, part: Any) -> Iterator[Any]:
         loader = trainer.datamodule.dataloaders.train(part, sampler=SequentialSampler(part))  # type: ignore[attr-defined]
@@ -333,7 +368,7 @@ class CaseSource:
     def _took(self, start: float) -> None:
         self.seconds["extract"] = self.seconds.get("extract", 0.0) + time.perf_counter() - start
 
-    def _report(self, case: str, features: CaseFeatures, notes: Sequence[str]) -> None:
+    def _report(self, case: str, features: CaseFeatures | StoredFeatures, notes: Sequence[str]) -> None:
         """Says once of a case how it was read, and that it is smaller than a window: the encoder saw air around it."""
         for note in notes:
             self._say(case, note)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -18,7 +18,7 @@ from tapct.sweep.configs import resolved
 VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
-    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "BAG", "PACK"),
+    *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "BAG", "PACK", "FEATURE_DTYPE"),
 )
 """The variables that the shipped configs read."""
 
@@ -32,6 +32,10 @@ SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
 SUITES_FOLDER = "suites"
 """The folder beside the configs that holds no tasks (see `tapct.sweep.suites`)."""
+
+
+Keep = Literal["all", "embeddings", "none"]
+"""What stays of stored features; `tapct.features.keeping` says more, and imports torch."""
 
 
 class SweepError(TapctError, ValueError):
@@ -109,11 +113,13 @@ class Order:
         cell: The cell.
         attempts_seen: Attempts at it when the launcher looked; another one since is another launcher's.
         replace: Whether a record that is in the way may be put aside.
+        keep: What stays of its features once no cell needs them; see `tapct.features.keeping`.
     """
 
     cell: Cell
     attempts_seen: int = 0
     replace: bool = False
+    keep: Keep = "all"
 
     def to_json(self) -> str:
         """Returns the order as a worker takes it."""

@@ -14,13 +14,14 @@ from rich.live import Live
 from tapct import locks, terminal
 from tapct.encoders import list_encoders
 from tapct.names import SHIPPED_SPLITS
-from tapct.sweep import adaptors, bags, local, matrix, suites
+from tapct.sweep import adaptors, bags, launches, local, matrix, suites
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import card_named
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
     Cell,
+    Keep,
     Order,
     SweepError,
     absolute,
@@ -217,6 +218,7 @@ def run(
     jobs: int | None,
     detach: bool,
     resources: Mapping[str, object],
+    keep: Keep = "all",
     start: local.Start = local.Worker,
     shown: Shown | None = None,
 ) -> int:
@@ -230,6 +232,7 @@ def run(
         jobs: Workers at once on this machine; None is one a device.
         detach: Leave Slurm's jobs alone once they are submitted.
         resources: Of Slurm's jobs, as `tapct.sweep.slurm.Resources` takes them.
+        keep: What stays of a cell's features once it and all that need them are done; see `tapct.features.keeping`.
         start: Starts a worker; the tests put something faster here.
         shown: How a dry run shows the bill.
 
@@ -246,22 +249,26 @@ def run(
     states = _states(cells, whole=not dry_run)
     runs = ("missing", "failed", *(("other", "broken") if replace else ()))
     orders = [
-        Order(cell, state.attempts, replace) for cell, state in zip(cells, states, strict=True) if state.status in runs
+        Order(cell, state.attempts, replace, keep)
+        for cell, state in zip(cells, states, strict=True)
+        if state.status in runs
     ]
     at_once = len(orders) if launcher == "slurm" else len(local.slots(jobs, _accelerator(sweep)))
     if dry_run:
-        _show_bill(sweep, states, orders, at_once, shown or Shown())
+        _show_bill(sweep, states, orders, at_once, shown or Shown(), keep)
         return 0
     if orders:
         from tapct.sweep.bill.commands import require_room  # torch, only where something runs
 
-        require_room([order.cell for order in orders], jobs=at_once, keep="all")
+        require_room([order.cell for order in orders], jobs=at_once, keep=keep)
     try:
-        if orders and launcher == "slurm":
-            _run_on_slurm(orders, resources, results_folder(sweep.results), detach, start)
-        elif orders:
-            with Notices(len(orders)) as notices:
-                local.run(orders, local.slots(jobs, _accelerator(sweep)), notices, start)
+        with launches.announced(cells if orders else (), keep, outlives=launcher == "slurm"):
+            if orders and launcher == "slurm":
+                _run_on_slurm(orders, resources, results_folder(sweep.results), detach, start)
+            elif orders:
+                with Notices(len(orders)) as notices:
+                    local.run(orders, local.slots(jobs, _accelerator(sweep)), notices, start)
+            launches.remove_left(cells, keep)
     except local.Interrupted as interrupted:
         _show(_states(cells))
         print(f"ended by {interrupted}; the workers were ended too. The same command resumes", file=sys.stderr)
@@ -406,7 +413,9 @@ def _report(states: list[State]) -> int:
     return int(any(state.status not in ("done", "running", "queued") for state in states))
 
 
-def _show_bill(sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: Shown) -> None:
+def _show_bill(
+    sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: Shown, keep: Keep
+) -> None:
     """Shows the matrix, and the bill of what would run.
 
     Raises:
@@ -419,7 +428,7 @@ def _show_bill(sweep: Sweep, states: Sequence[State], orders: Sequence[Order], j
     if cells or shown.json:
         from tapct.sweep.bill.commands import show  # torch, which the matrix alone does without
 
-        bill = show(cells, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep="all")
+        bill = show(cells, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep=keep)
         if bill is not None:
             print(json.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
 

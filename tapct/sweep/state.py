@@ -150,7 +150,7 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
     return {"status": "done", "detail": words, **found}
 
 
-_BEFORE = {"model.init_args.bag": "auto"}
+_BEFORE = {"model.init_args.bag": "auto", "model.init_args.feature_dtype": "bf16"}
 """What held in cells from before a config said it."""
 
 

@@ -20,8 +20,9 @@ from types import FrameType
 
 from tapct import telemetry
 from tapct.encoders.options import parse_options
+from tapct.errors import TapctError
 from tapct.files import write_atomically
-from tapct.sweep import lock
+from tapct.sweep import launches, lock
 from tapct.sweep.cell import Cell, Order, SweepError, set_variables
 from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, Failure, recorded_state
 
@@ -70,14 +71,16 @@ def work(order: Order, fit: Callable[[Cell], None] = eva_fit) -> int:
         with _logged(cell.folder / LOG_FILE) as start:
             print(f"===== {cell.name}, {attempt} =====", flush=True)
             try:
-                _run(cell, fit)
+                _run(order, fit)
             except BaseException as error:  # noqa: BLE001 whatever it was is the reason
                 _fail(cell.folder, attempt, error, start)
                 return FAILED
+            _remove_features(order)
     return DONE
 
 
-def _run(cell: Cell, fit: Callable[[Cell], None]) -> None:
+def _run(order: Order, fit: Callable[[Cell], None]) -> None:
+    cell = order.cell
     sessions = cell.folder / "sessions"
     before = set(sessions.glob("**/record.json"))
     settings, started = cell.settings(), time.perf_counter()
@@ -87,7 +90,19 @@ def _run(cell: Cell, fit: Callable[[Cell], None]) -> None:
     new = sorted(set(sessions.glob("**/record.json")) - before)
     if len(new) != 1:
         raise SweepError(f"eva ended well but left {len(new)} records under {sessions}; one was expected")
+    launches.note_features(cell, order.keep)
     _publish(cell, settings, new[0], time.perf_counter() - started)
+
+
+def _remove_features(order: Order) -> None:
+    """Removes features that no cell needs any more; the record is there, whatever comes of it."""
+    from tapct.features import leases
+
+    leases.let_go()
+    try:
+        print(launches.remove_unneeded(order.cell, order.keep) or "all features stay", flush=True)
+    except (TapctError, OSError) as error:
+        print(f"features are not removed: {error}", flush=True)
 
 
 def _leave_shipped_data_alone(cell: Cell) -> None:

@@ -407,8 +407,8 @@ def test_refresh_extracts_everything_again_and_off_has_no_bank(original, tmp_pat
     assert [filled(tmp_path, parts, mode=mode).extracted for mode in ("use", "refresh")] == [4, 4]
     with pytest.raises(FeatureError, match="in the mode 'off' there must be none"):
         filled(tmp_path, parts, mode=CacheMode.OFF)
-    with pytest.raises(FeatureError, match=r"as bf16, fp16, fp32, not as 'int8'"):
-        filled(tmp_path, parts, dtype="int8")
+    with pytest.raises(FeatureError, match=r"as bf16, fp16, fp32, int8, not as 'int4'"):
+        filled(tmp_path, parts, dtype="int4")
 
 
 def test_a_full_store_on_a_read_only_disk_serves_a_run(original, tmp_path):
@@ -439,7 +439,7 @@ def test_a_disk_that_fills_up_during_extraction_ends_it_clearly_and_keeps_what_w
     parts = parts_of(original)
 
     def run(_send):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
         filled(tmp_path, parts)
 
     with pytest.raises(FeatureError, match=r"cannot store .*File too large"):

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +47,33 @@ def test_what_is_stored_is_read_to_the_bit(store):
     for name, tensor in {**content, "d": strided}.items():
         assert entry.tensors[name].dtype == tensor.dtype
         assert torch.equal(entry.tensors[name], tensor)
+
+
+def test_a_compressed_entry_is_the_same_entry_in_fewer_bytes_and_a_spoiled_one_is_damaged(store):
+    block = np.zeros((40, 64, 64), np.uint8)
+    block[10:30, 20:40, 8:50] = np.arange(20)[:, None, None]
+    content = {
+        "native": torch.from_numpy(block),
+        "encoder": torch.from_numpy(block.astype(np.int16) * 11),
+        "nothing": torch.zeros((0, 3), dtype=torch.uint8),
+    }
+    store.save(KEYS[0], content, {"case": "a"}, compress=True)
+    store.save(KEYS[1], content, {"case": "a"})
+    packed, plain = (TensorStore(store.folder).load(key) for key in KEYS[:2])
+    for name, tensor in content.items():
+        for entry in (packed, plain):
+            assert (entry.tensors[name].dtype, entry.tensors[name].shape) == (tensor.dtype, tensor.shape)
+            assert torch.equal(entry.tensors[name], tensor)
+    sizes = [store.path(key).stat().st_size for key in KEYS[:2]]
+    assert sizes[0] * 20 < sizes[1]
+    again = TensorStore(store.folder / "again")
+    again.save(KEYS[0], content, {"case": "a"})
+    assert again.load(KEYS[0]).sha256 == packed.sha256, "the checksum is of the content, however it lies on disk"
+    file = store.path(KEYS[0]).read_bytes()
+    for at in (len(file) - 5, len(file) - sizes[0] // 4, file.index(b"[40, 64, 64]") + 2):
+        store.path(KEYS[0]).write_bytes(file[:at] + bytes([file[at] ^ 1]) + file[at + 1 :])
+        with pytest.raises(FeatureError, match=r"damaged|checksum"):
+            TensorStore(store.folder).load(KEYS[0])
 
 
 # -- Killed ------------------------------------------------------------------------------------------------

@@ -404,6 +404,18 @@ def test_what_is_apart_is_in_every_file_and_under_no_rank_of_others(tmp_path):
         assert "5000, in the shipped protocol 1000" in (tmp_path / "site" / name).read_text("utf-8").replace(r"\_", "_")
 
 
+def test_features_in_int8_are_compared_and_marked(tmp_path):
+    folder_of(tmp_path, "curia", "suprem")
+    folder_of(tmp_path, "voco-b", more_probe={"feature_dtype": "int8"})
+    assert site.build([tmp_path], tmp_path / "site", strict=True, resamples=200) == 0
+    marked = {
+        row["model"]: "int8-features" in row["marks"].split() for row in rows(tmp_path / "site", protocol="native")
+    }
+    assert marked == {"Curia": False, "SuPreM U-Net": False, "VoCo-B": True}
+    assert not any(row["own_because"] for row in rows(tmp_path / "site"))
+    assert '<abbr class="mark int8-features"' in table_of(tmp_path / "site")
+
+
 def test_several_folders_are_one_board_and_strict_minds_what_is_left_out(tmp_path, capsys):
     one, other = tmp_path / "a" / "results", tmp_path / "b" / "results"
     folder_of(one, "curia")

@@ -99,6 +99,22 @@ def test_a_probe_on_a_pack_gives_what_one_on_the_scans_gives_and_says_so(root, p
     assert not (tmp_path / "unused").exists()
 
 
+def test_a_pack_in_int8_reads_as_the_store_does_and_without_its_scales_is_refused(root, tmp_path, monkeypatch):
+    bank = FeatureBank(Small3D("random"), TensorStore(root / "features"), dtype="int8")
+    bank.fill(task(root).parts)
+    packing.pack(bank, task(root), tmp_path / "int8.tar", targets=False)
+    pack = unpack(tmp_path / "int8.tar", tmp_path / "elsewhere")
+    there = TensorStore(pack.folder)
+    for case in pack.manifest.cases:
+        for name, tensor in bank.store.load(case.features).tensors.items():
+            assert torch.equal(there.load(case.features).tensors[name], tensor)
+    spoiled = Spoiled(tmp_path / "int8.tar")
+    spoiled.store_again(spoiled.first, tmp_path, lambda tensors: {k: tensors[k] for k in ("map", "embeddings")})
+    spoiled.write(tmp_path / "spoiled.tar")
+    with pytest.raises(FeatureError, match="no scale of 48 channels"):
+        unpack(tmp_path / "spoiled.tar", tmp_path / "nowhere")
+
+
 def test_packs_are_equal_byte_by_byte_but_for_what_is_asked_for(root, packed, tmp_path):
     again, without = make(root, tmp_path / "again.tar", targets=True), make(root, tmp_path / "no.tar", targets=False)
     with tarfile.open(packed) as archive:

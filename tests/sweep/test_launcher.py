@@ -275,12 +275,17 @@ def test_a_pack_is_another_setting_and_a_cell_of_before_there_were_packs_is_done
     about = lab.folder("curia on amos22") / "cell.json"
     older = json.loads(about.read_text(encoding="utf-8"))
     assert older["settings"].pop("data.init_args.pack") == "null"
+    assert older["settings"].pop("model.init_args.feature_dtype") == "bf16", "what held before the configs said it"
     about.write_text(json.dumps(older), encoding="utf-8")
     assert lab.run("curia", "amos22") == 0
     assert len(lab.ran()) == 1
     monkeypatch.setenv("PACK", "amos22-curia-0123")
     assert lab.run("curia", "amos22") == 1
     assert "asked amos22-curia-0123" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.delenv("PACK")
+    monkeypatch.setenv("FEATURE_DTYPE", "int8")
+    assert lab.run("curia", "amos22") == 1
+    assert "feature_dtype was absent, asked int8" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_cell_of_before_bags_were_named_is_done_and_another_bag_is_another_cell(lab):

@@ -8,12 +8,12 @@ from tapct import terminal
 from tapct.errors import TapctError
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import Card
-from tapct.sweep.bill.count import Keep, bill_of
+from tapct.sweep.bill.count import bill_of
 from tapct.sweep.bill.fit import checks_of, refusals
 from tapct.sweep.bill.settings import wanted
 from tapct.sweep.bill.sizes import root_of
 from tapct.sweep.bill.table import as_json, table
-from tapct.sweep.cell import Cell, SweepError
+from tapct.sweep.cell import Cell, Keep, SweepError
 
 
 def show(

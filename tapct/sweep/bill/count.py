@@ -4,7 +4,6 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -20,13 +19,10 @@ from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Data, Encoding, Wanted, wanted
 from tapct.sweep.bill.sizes import Scan, Scans, scans_of
 from tapct.sweep.bill.stored import Stored
-from tapct.sweep.cell import Cell
+from tapct.sweep.cell import Cell, Keep
 from tapct.tasks import task_class
 from tapct.volumes import Size
 from tapct.volumes.perturb import perturbation
-
-Keep = Literal["all", "embeddings", "none"]
-"""What stays of features once no cell needs them."""
 
 
 @dataclass(frozen=True)
