@@ -20,12 +20,10 @@ import torch
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders.patch_merging import LegacyPatchMerging, kinds_of
 from tapct.errors import EncoderError
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: voco_train.py, a_min and a_max
-
-# PatchMerging of MONAI 1.3.0's networks/nets/swin_unetr.py: (0, 1, 0) and (0, 0, 1) come twice.
-LEGACY_OFFSETS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
 
 # PreCT-160K: utils/data_utils_{abdomen,chest,headneck,tumor}.py.
 PRETRAINING_DATA = (
@@ -71,11 +69,8 @@ class VoCoB(Encoder):
         Raises:
             EncoderError: If MONAI did not build it with the old merging.
         """
-        from monai.networks.nets.swin_unetr import PatchMergingV2
-
         network = _SwinEncoder(features=48)
-        kinds = (PatchMergingV2, LegacyPatchMerging)
-        merging = [type(module) for module in network.modules() if isinstance(module, kinds)]
+        merging = kinds_of(network)
         if merging != [LegacyPatchMerging] * 4:
             raise EncoderError(f"{self.card.name}: this MONAI builds the Swin transformer with the merging {merging}")
         return network
@@ -89,20 +84,6 @@ class VoCoB(Encoder):
         flat = state_dict.get("state_dict", state_dict)
         # Dropped on purpose: the decoder and the output layer of VoComni_B.pt.
         return {key: tensor for key, tensor in flat.items() if not re.match(r"(decoder[1-5]|out)\.", key)}
-
-
-class LegacyPatchMerging(nn.Module):
-    """The patch merging of MONAI up to 1.4, for (B, D, H, W, C) of even sizes, which windows of the stride give."""
-
-    def __init__(self, dim: int, norm_layer: type[nn.LayerNorm], spatial_dims: int) -> None:
-        """Initializes the layer, as MONAI's Swin transformer asks for it: 8 x `dim` channels to 2 x `dim`."""
-        super().__init__()
-        self.reduction = nn.Linear(2**spatial_dims * dim, 2 * dim, bias=False)
-        self.norm = norm_layer(2**spatial_dims * dim)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns x at half the resolution, with twice the channels."""
-        return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in LEGACY_OFFSETS], dim=-1)))
 
 
 class _SwinEncoder(nn.Module):

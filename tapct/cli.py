@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from tapct import cache, checks, telemetry, terminal
-from tapct.encoders import EncoderCard, encoder_class, list_encoders, refused_encoders
+from tapct.encoders import EncoderCard, encoder_class, list_declared, list_encoders, refused_encoders
 from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
@@ -266,7 +266,7 @@ def _encoders() -> tuple[Table, list[str]]:
     table, unusable = Table(box=box.SIMPLE), refused_encoders()
     for column in ("encoder", "params", "window", "grid", "stride", "features"):
         table.add_column(column, no_wrap=True)
-    for name in list_encoders():
+    for name in [*list_encoders(), *list_declared()]:
         try:
             card = encoder_class(name).card
         except EncoderError as error:

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING
 
 from tapct import lazy
 from tapct.encoders.card import EncoderCard, Weights
-from tapct.encoders.registry import encoder_class, list_encoders, load_encoder, refused_encoders
+from tapct.encoders.registry import (
+    encoder_class,
+    is_installed,
+    list_declared,
+    list_encoders,
+    load_encoder,
+    refused_encoders,
+)
 
 if TYPE_CHECKING:
     from tapct.encoders.base import Encoder, Features, Precision
@@ -17,6 +24,8 @@ __all__ = [
     "Precision",
     "Weights",
     "encoder_class",
+    "is_installed",
+    "list_declared",
     "list_encoders",
     "load_encoder",
     "mean_and_std",

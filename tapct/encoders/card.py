@@ -49,6 +49,8 @@ class EncoderCard:
         weights: Where its published weights are.
         pretraining_data: Names of the data it was trained on, to tell overlap with a task.
         reference: Paper or page that describes it.
+        inputs_as_declared: Whether what its network is given was declared in a file, and not written as an adapter and
+            held against the authors' code.
     """
 
     name: str
@@ -65,6 +67,7 @@ class EncoderCard:
     weights: Weights = field(default_factory=Weights)
     pretraining_data: tuple[str, ...] = ()
     reference: str = ""
+    inputs_as_declared: bool = False
 
     def __post_init__(self) -> None:
         if any(w % s for w, s in zip(self.window_size, self.feature_stride, strict=True)):

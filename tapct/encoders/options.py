@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tapct.encoders.card import EncoderCard
+from tapct.encoders.eva_names import card_file, in_folders
 from tapct.encoders.registry import encoder_class, load_encoder
 from tapct.errors import EncoderError, nearest
 
@@ -35,7 +36,7 @@ class Spec(NamedTuple):
     """What a name on the command line asks for.
 
     Attributes:
-        encoder: Name of the encoder, or a folder that `python -m pretrain.export` wrote.
+        encoder: Name of the encoder, `eva:PATH.yaml`, or a folder that `python -m pretrain.export` wrote.
         random: Whether with random weights.
         options: Its options as they were written, joined by `+`.
     """
@@ -84,8 +85,8 @@ def parse_spec(text: str) -> Spec:
     """
     text = text.strip()
     ends = [match.start() for match in re.finditer(r"[+@]|$", text)]
-    # The path of an exported encoder may hold the same signs: as much of it as is one.
-    name = next((text[:end] for end in reversed(ends) if _is_exported(text[:end])), text[: ends[0]])
+    # The path of an exported encoder, or of a card, may hold the same signs: as much of it as is one.
+    name = next((text[:end] for end in reversed(ends) if _is_a_path(text[:end])), text[: ends[0]])
     behind, marks = re.subn(r"@random(?=\+|$)", "", text[len(name) :])
     if "@" in behind or marks > 1:
         raise EncoderError(f"'{text}': only @random may stand behind an encoder, once; --weights names a file")
@@ -160,12 +161,15 @@ def spell_options(options: Mapping[str, Any]) -> str:
 
 
 def label(encoder: str, random: bool, options: Mapping[str, Any]) -> str:
-    """Returns what the cells of an encoder are called: `tap-b-3d@random+in_plane_size=512`; any value can be in it."""
+    """Returns what the cells of an encoder are called: `tap-b-3d@random+in_plane_size=512`; any value can be in it.
+
+    It is the name of a folder too (see `eva_names.in_folders`).
+    """
     values = {
         name: value if is_spellable(value) and len(_spelt(name, value)) <= _LONGEST_WORDS else _short_hash(value)
         for name, value in options.items()
     }
-    return Spec(encoder, random, spell_options(values)).behind(encoder)
+    return Spec(encoder, random, spell_options(values)).behind(in_folders(encoder))
 
 
 def in_words(options: Mapping[str, Any]) -> list[str]:
@@ -242,6 +246,11 @@ def is_spellable(value: Any) -> bool:
     except EncoderError:
         return False
     return True
+
+
+def _is_a_path(name: str) -> bool:
+    file = card_file(name)
+    return _is_exported(name) if file is None else file.is_file()
 
 
 def _is_exported(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`.
 
+Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`).
 A name that ships is ours alone, and one that two strangers give is nobody's: a record says little more of its encoder
 than the name.
 """
@@ -12,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tapct.encoders import eva_names
 from tapct.errors import EncoderError, nearest
 
 if TYPE_CHECKING:
@@ -33,6 +35,18 @@ def list_encoders() -> list[str]:
     return list(_entry_points()[0])
 
 
+def list_declared() -> list[str]:
+    """Returns the names of eva's backbones that have a card here, such as `eva:radiology/voco_b`."""
+    from tapct.encoders.eva_cards import shipped_names
+
+    return shipped_names()
+
+
+def is_installed(name: str) -> bool:
+    """Returns whether there is an encoder of a name: a listed one, or a card of a backbone of eva's that ships."""
+    return name in list_encoders() or name in list_declared()
+
+
 def refused_encoders() -> list[str]:
     """Returns, a sentence each, the encoders that are installed and not listed, with the distribution and why."""
     return list(_entry_points()[1].values())
@@ -46,6 +60,10 @@ def encoder_class(name: str) -> "type[Encoder]":
     """
     from tapct.encoders.base import Encoder  # imports torch, which the names alone do without
 
+    if eva_names.is_eva(name):
+        from tapct.encoders.eva_backbones import backbone_class
+
+        return backbone_class(name)
     found, refused = _entry_points()
     if name not in found:
         raise EncoderError(refused.get(name, f"there is no encoder '{name}'. {nearest(name, found)}"))
@@ -76,7 +94,8 @@ def load_encoder(
     """Builds an encoder and loads its weights.
 
     Args:
-        name: One of `list_encoders()`, or a folder that `python -m pretrain.export` wrote.
+        name: One of `list_encoders()` or `list_declared()`, `eva:PATH.yaml` for a card of one's own (docs/eva.md), or
+            a folder that `python -m pretrain.export` wrote.
         weights: None for the published file (of a folder, the one in it), a path to a file of the published
             layout, or "random" for seeded random initialisation.
         device: Where to put it.
@@ -110,6 +129,10 @@ def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) ->
     found, refused = {}, {}
     for name, points in sorted(by_name.items()):
         strangers = [point for point in points if not _is_ours(point)]
+        if name.startswith((eva_names.PREFIX, eva_names.FOLDER_PREFIX)):
+            who = " and ".join(map(_distribution, points))
+            refused[name] = f"the encoder '{name}' of {who} is refused: names of eva's backbones begin so. Rename it"
+            continue
         if len(strangers) == len(points) == 1 or not strangers:
             found[name] = points[0]
             continue

@@ -115,6 +115,12 @@ FLAGGED = Mark(
     "a red flag",
     "a red flag of the record: look at the model's section before you believe the number",
 )
+DECLARED = Mark(
+    "inputs-as-declared",
+    "declared",
+    "inputs as declared",
+    "what the network was given was declared in a card (a backbone of eva's), and not held against the authors' code",
+)
 NOT_IN_PAPER = Mark(
     "not-in-paper",
     "not in the paper",
@@ -130,7 +136,7 @@ OTHER_PROTOCOL = Mark(
 
 MARKS = (
     *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
-    *(TOO_FEW, OLDER, SEEN, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
+    *(TOO_FEW, OLDER, SEEN, DECLARED, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
 )
 """All of them, in the order in which they stand."""
 
@@ -176,6 +182,8 @@ def of_cell(
         found.append(Marked(INT8))
     if seen:
         found.append(Marked(SEEN, f"pretraining data: {', '.join(seen)}"))
+    if record.encoder.card.inputs_as_declared:
+        found.append(Marked(DECLARED))
     return ordered(found)
 
 

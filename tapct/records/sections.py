@@ -58,6 +58,7 @@ class CardRecord(Frozen):
     weights: WeightsRecord = WeightsRecord()
     pretraining_data: tuple[Text, ...] = ()
     reference: Text = ""
+    inputs_as_declared: Switch = False
 
 
 class IdentityRecord(Frozen):

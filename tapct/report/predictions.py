@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, encoder_class, list_encoders, load_encoder
+from tapct.encoders import Encoder, EncoderCard, encoder_class, is_installed, load_encoder
+from tapct.encoders.eva_names import is_eva
 from tapct.encoders.options import parse_options
 from tapct.encoders.weights import RANDOM, content_sha256
 from tapct.errors import RecordError
@@ -229,7 +230,8 @@ def rebuilt_encoder(record: Record, weights: str | None = None, precision: str |
         weights = RANDOM
     elif weights is None and Path(about.weights).is_absolute() and Path(about.weights).is_file():
         weights = about.weights
-    if name not in list_encoders() and weights is not None:  # written by `pretrain.export`: it is named by its folder
+    if not (is_installed(name) or is_eva(name)) and weights is not None:
+        # Written by `pretrain.export`: it is named by its folder.
         name, weights = str(Path(weights).parent), None
     elif about.options is None:
         options |= _older_options(about)

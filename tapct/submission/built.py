@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tapct.checks import Check
-from tapct.encoders import Encoder, encoder_class, list_encoders
+from tapct.encoders import Encoder, encoder_class, is_installed, list_encoders
 from tapct.encoders.identity import identity
 from tapct.encoders.options import options_of
 from tapct.errors import TapctError
@@ -17,6 +17,9 @@ from tapct.records import Record
 from tapct.records.paths import without_folders
 from tapct.report.predictions import rebuilt_encoder
 from tapct.volumes import Size
+
+_ABSENT = {"inputs_as_declared": False}
+"""What records from before a field of the card mean by its absence."""
 
 TEXTS = ("pretraining_data", "reference", "weights")
 """Of a card, what is about the encoder and not it: another release may say more."""
@@ -27,7 +30,7 @@ _MEND = "say what the encoder is: the record of a run of the installed encoder d
 def checks(record: Record) -> Iterator[Check]:
     """Yields the checks of a record's encoder, built with random weights, on one window of air."""
     name = record.encoder.card.name
-    if name not in list_encoders():
+    if not is_installed(name):
         yield from _unknown(record)
         return
     try:
@@ -83,7 +86,7 @@ def _is_exported(cls: type[Encoder]) -> bool:
 def _of_card(record: Record, encoder: Encoder) -> Iterator[str]:
     there, ours = record.encoder.card.content(), json.loads(json.dumps(asdict(encoder.card)))
     for key in ours:
-        if key not in TEXTS and there.get(key) != ours[key]:
+        if key not in TEXTS and there.get(key, _ABSENT.get(key)) != ours[key]:
             yield f"the card says {key} {there.get(key)}, and that of {encoder.card.name} is {ours[key]}"
     for data in ours["pretraining_data"]:  # by which a task's scans are known to have been seen
         if data not in there.get("pretraining_data", ()):

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tapct.content_hashes import ContentHashes
+from tapct.encoders.eva_names import card_file
 from tapct.errors import TapctError, nearest
 from tapct.sweep.configs import resolved
 
@@ -27,6 +28,9 @@ INCIDENTAL = ("DATA_ROOT", "NUM_WORKERS", "ACCELERATOR", "OUTPUT_ROOT")
 
 WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
 """A setting of a cell beside the keys of its configs: a file of weights may change behind its name."""
+
+CARD_CONTENT = "what the card ENCODER holds (sha256)"
+"""Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`)."""
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
@@ -87,6 +91,9 @@ class Cell:
                     flat |= resolved(path)
                 except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
                     raise SweepError(f"the config {path} cannot be read: {error}") from error
+        card = card_file(self.encoder)
+        if card is not None and card.is_file():
+            flat[CARD_CONTENT] = ContentHashes().of_files([card])
         weights = Path(self.variables.get("ENCODER_WEIGHTS", ""))
         if weights.is_file():
             flat[WEIGHTS_CONTENT] = ContentHashes().of_files([weights])

@@ -12,7 +12,8 @@ from typing import Literal
 from rich.live import Live
 
 from tapct import locks, terminal
-from tapct.encoders import list_encoders
+from tapct.encoders import list_declared, list_encoders
+from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.names import SHIPPED_SPLITS
 from tapct.sweep import adaptors, bags, launches, local, matrix, suites
 from tapct.sweep.bill import Shown
@@ -375,19 +376,19 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     labels = list(dict.fromkeys(path.name for path in there))
     found_tasks = list(dict.fromkeys(path.parent.name for path in there))
     known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
-    known = dict.fromkeys([*list_encoders(), *map(encoder_of, labels)])
+    known = dict.fromkeys([*list_encoders(), *list_declared(), *map(encoder_of, labels)])
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
     # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.
     of = {name: [label for label in labels if parts_of(name) <= parts_of(label)] for name in asked}
     chosen = dict.fromkeys(
-        label for name in asked for label in ([name] if name == encoder_of(name) else []) + (of[name] or [name])
+        label for name in asked for label in ([name] if from_folders(name) == encoder_of(name) else []) + (of[name] or [name])
     )
     return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
 
 
 def _labels(encoders: str, known: Collection[str]) -> list[str]:
     """Returns what was asked for, of encoders that there are."""
-    names = [name.strip() for name in encoders.split(",") if name.strip()]
+    names = [in_folders(encoder_name(name.strip())) for name in encoders.split(",") if name.strip()]
     choose("encoder", ",".join(map(encoder_of, names)), dict.fromkeys(known, True))
     return list(dict.fromkeys(names))
 

@@ -2,7 +2,8 @@
 
 Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
 is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
-`curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`.
+`curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`; `eva:radiology/voco_l` is
+`eva~radiology~voco_l`.
 """
 
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tapct.encoders import encoder_class
+from tapct.encoders.eva_names import PREFIX, card_file, encoder_name, from_folders, in_folders, is_eva
 from tapct.encoders.options import RANDOM, Spec, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import Cell, SweepError, choose
@@ -96,7 +98,13 @@ def variants(
                 f"{one.label}: the name of this cell has {length} bytes, and folders take {LONGEST_LABEL}. Register "
                 "the encoder with its options under a name of its own (docs/add-an-encoder.md)"
             )
-    return list({one.label: one for one in asked}.values())
+    found: dict[str, Variant] = {}
+    for one in asked:
+        if found.setdefault(one.label, one).encoder != one.encoder:
+            raise SweepError(
+                f"{one.encoder} and {found[one.label].encoder} have one name, which is that of their cells: rename one"
+            )
+    return list(found.values())
 
 
 def require_options(config: Path, overrides: tuple[Path, ...], varied: Sequence[Variant]) -> None:
@@ -127,12 +135,12 @@ def require_options(config: Path, overrides: tuple[Path, ...], varied: Sequence[
 
 def parts_of(label: str) -> frozenset[str]:
     """Returns what a label, or a name on the command line, consists of: the encoder, and each thing that is varied."""
-    return frozenset(filter(None, label.replace("@", "+@").split("+")))
+    return frozenset(filter(None, in_folders(label).replace("@", "+@").split("+")))
 
 
 def encoder_of(label: str) -> str:
     """Returns the encoder that a cell's label names."""
-    return label.partition("@")[0].partition("+")[0]
+    return from_folders(label.partition("@")[0].partition("+")[0])
 
 
 def _of_encoders(asked: str, known: Sequence[str], options: str | None) -> list[Variant]:
@@ -177,16 +185,10 @@ def _require_its_own(encoder: str, options: str) -> None:
 
 
 def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
-    encoder = spec.encoder
-    if encoder not in known:
-        raise SweepError(f"there is no encoder '{encoder}'. {nearest(encoder, known)}")
+    encoder, name = _known(spec.encoder, known)
     if spec.random and not _has_weights(encoder):
         raise SweepError(f"'{encoder}{_RANDOM}': {encoder} has no weights that could be random; leave @random out")
-    one = (
-        Variant(f"{encoder}{_RANDOM}", encoder, {"ENCODER_WEIGHTS": RANDOM})
-        if spec.random
-        else Variant(encoder, encoder)
-    )
+    one = Variant(f"{name}{_RANDOM}", encoder, {"ENCODER_WEIGHTS": RANDOM}) if spec.random else Variant(name, encoder)
     if not spec.options:
         return one
     try:
@@ -199,6 +201,21 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
     if dropped := sorted({part.partition("=")[0] for part in spec.options.split("+")} - options.keys()):
         print(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name", file=sys.stderr)
     return _with(one, f"+{text}", {"ENCODER_OPTIONS": text}) if text else one
+
+
+def _known(encoder: str, known: Sequence[str]) -> tuple[str, str]:
+    """Returns an encoder as any process finds it, and its name as folders have it."""
+    if not is_eva(encoder):
+        if encoder not in known:
+            raise SweepError(f"there is no encoder '{encoder}'. {nearest(encoder, known)}")
+        return encoder, encoder
+    try:
+        encoder_class(encoder)
+        name = in_folders(encoder_name(encoder))
+    except EncoderError as error:
+        raise SweepError(str(error)) from error
+    own = card_file(encoder)
+    return encoder if own is None else f"{PREFIX}{own.absolute()}", name
 
 
 def _has_weights(encoder: str) -> bool:

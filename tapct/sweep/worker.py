@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tapct import telemetry
+from tapct.encoders.eva_names import encoder_name
 from tapct.encoders.options import parse_options
 from tapct.errors import TapctError
 from tapct.files import write_atomically
@@ -124,7 +125,7 @@ def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float)
 
     record = read_record(session)
     found = (record.task.name, record.encoder.card.name)
-    if found != (cell.task, cell.encoder):
+    if found != (cell.task, encoder_name(cell.encoder)):
         raise SweepError(
             f"the record is of {found[1]} on {found[0]}, not of {cell.name}: the config or an override names another "
             f"one than the variable ENCODER and the file's name. It stays at {session}"
