@@ -380,8 +380,9 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
     # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.
     of = {name: [label for label in labels if parts_of(name) <= parts_of(label)] for name in asked}
+    plain = {name for name in asked if from_folders(name) == encoder_of(name)}
     chosen = dict.fromkeys(
-        label for name in asked for label in ([name] if from_folders(name) == encoder_of(name) else []) + (of[name] or [name])
+        label for name in asked for label in ([name] if name in plain else []) + (of[name] or [name])
     )
     return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
 
