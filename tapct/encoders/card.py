@@ -16,6 +16,7 @@ class Weights:
         revision: Commit or version of the repository.
         file: Name of the weights file in it.
         sha256: Checksum of that file; None where it is not known.
+        md5: The same for a file of which its users publish no other.
         licence: Licence of the weights (not of the code); None where it could not be established.
         gated: Whether an account or an agreement is needed to download.
         needed: False for an encoder without parameters, such as a baseline of plain statistics.
@@ -25,6 +26,7 @@ class Weights:
     revision: str | None = None
     file: str | None = None
     sha256: str | None = None
+    md5: str | None = None
     licence: str | None = None
     gated: bool = False
     needed: bool = True

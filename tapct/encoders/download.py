@@ -1,5 +1,6 @@
 """Fetching published weights: once, resumable, atomic, checked."""
 
+import hashlib
 import http
 import math
 import os
@@ -21,7 +22,6 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 
 from tapct import locks, terminal
 from tapct.encoders.card import EncoderCard
-from tapct.encoders.weights import file_sha256
 from tapct.errors import WeightsError
 from tapct.files import cache_folder
 
@@ -67,7 +67,8 @@ def fetch(card: EncoderCard) -> Path:
         address = f"{_zenodo()}/{rest}/files/{weights.file}?download=1"
         path = _cache_path(card)
         download(address, path, by_hand=_by_hand(card))
-    check_sha256(path, weights.sha256)
+    check(path, "sha256", weights.sha256)
+    check(path, "md5", weights.md5)
     return path
 
 
@@ -160,7 +161,7 @@ def _append(address: str, part: Path) -> None:
         raise OSError(f"{part.stat().st_size} of {total} bytes arrived; the next attempt resumes there")
 
 
-def check_sha256(path: Path, wanted: str | None) -> None:
+def check(path: Path, algorithm: str, wanted: str | None) -> None:
     """Checks a file against its published checksum, where one is known.
 
     Raises:
@@ -168,6 +169,9 @@ def check_sha256(path: Path, wanted: str | None) -> None:
     """
     if wanted is None:
         return
-    found = file_sha256(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
     if found != wanted:
-        raise WeightsError(f"{path} is not the published file: sha256 {found}, not {wanted}. Delete it and try again.")
+        raise WeightsError(
+            f"{path} is not the published file: {algorithm} {found}, not {wanted}. Delete it and try again."
+        )

@@ -6,7 +6,6 @@ class is only under MONAI up to 1.4.
 """
 
 import contextlib
-import hashlib
 import math
 import re
 import types
@@ -20,7 +19,7 @@ from torch import nn
 from tapct.encoders.base import Encoder, Features, Precision
 from tapct.encoders.eva_cards import DeclaredCard, read_declared
 from tapct.encoders.patch_merging import set_merging
-from tapct.errors import EncoderError, WeightsError, nearest
+from tapct.errors import EncoderError, nearest
 
 
 class EvaBackbone(Encoder):
@@ -63,20 +62,6 @@ class EvaBackbone(Encoder):
         """Returns what `accepts` accepts, for its error."""
         least = f", and hold {self.declared.least_cells} of these blocks" if self.declared.least_cells > 1 else ""
         return f"each size must be a multiple of {self.declared.multiple}{least}"
-
-    def published_weights(self) -> Path:
-        """Returns the published file, downloading it if it is not in the cache.
-
-        Raises:
-            WeightsError: If it cannot be had, or is not the one that eva names.
-        """
-        path, wanted = super().published_weights(), self.declared.weights.md5
-        if wanted is not None:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
-            if found != wanted:
-                raise WeightsError(f"{path} is not the file that eva names: MD5 {found}, not {wanted}. Delete it")
-        return path
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         of = self.declared.weights

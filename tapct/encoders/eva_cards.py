@@ -158,6 +158,7 @@ class DeclaredCard(_Model):
                 revision=of.revision,
                 file=of.file,
                 sha256=of.sha256,
+                md5=of.md5,
                 licence=of.licence,
                 gated=of.gated,
             ),

@@ -36,6 +36,7 @@ class WeightsRecord(Frozen):
     revision: Text | None = None
     file: Text | None = None
     sha256: Text | None = None
+    md5: Text | None = None
     licence: Text | None = None
     gated: Switch = False
     needed: Switch = True

@@ -90,7 +90,7 @@ def test_a_card_is_of_the_backbone_of_its_name_with_the_file_and_md5_that_eva_na
     assert (card.name, cls.declared.backbone) == (name, name.removeprefix("eva:"))
     assert card.inputs_as_declared
     address = getattr(of_eva, "_checkpoint", None)
-    assert weights.md5 == getattr(of_eva, "_md5", None)
+    assert weights.md5 == card.weights.md5 == getattr(of_eva, "_md5", None)
     if address is None:
         assert (weights.repository, weights.file) == (None, None)
     else:
@@ -188,7 +188,7 @@ def test_the_published_file_is_fetched_as_every_encoders_and_its_md5_checked(mon
         return str(tmp_path / "other.pth")
 
     monkeypatch.setattr("tapct.encoders.download.hf_hub_download", download)
-    with pytest.raises(WeightsError, match="is not the file that eva names: MD5"):
+    with pytest.raises(WeightsError, match="is not the published file: md5"):
         tapct.load_encoder("eva:radiology/suprem_segresnet")
     assert asked == [("MrGiovanni/SuPreM", "supervised_suprem_segresnet_2100.pth", None)]
 
