@@ -1,32 +1,31 @@
-"""Fetching published weights: once, resumable, atomic, checked."""
+"""Fetching published weights: once, resumable, atomic, checked; the network's failures are one message each."""
 
+import contextlib
 import hashlib
 import http
 import math
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+import httpx2
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    FileMetadataError,
     GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tapct import locks, terminal
-from tapct.encoders.card import EncoderCard
+from tapct.encoders import network
+from tapct.encoders.card import EncoderCard, Weights
 from tapct.errors import WeightsError
 from tapct.files import cache_folder
 
-CHUNK_BYTES = 1 << 20
-
+TERMS = "accept its terms there while logged in, then run `hf auth login`, or set HF_TOKEN"
+"""What a gated file takes."""
 
 HOSTS = ("huggingface.co", "zenodo.org")
 """Where files can be fetched from."""
@@ -49,27 +48,57 @@ def _cache_path(card: EncoderCard) -> Path:
     return cache_folder() / "weights" / card.name / Path(card.weights.file or "").name
 
 
-def fetch(card: EncoderCard) -> Path:
+def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:
     """Returns the published weights file of an encoder, downloading it if it is not in the cache.
 
+    Args:
+        card: Of the encoder.
+        name_s: How long the name of a server or proxy may take to be resolved.
+        answer_s: How long a server or proxy may take to answer.
+
     Raises:
-        WeightsError: If nothing is published where it could be fetched from, the server cannot be reached,
-            the file is gated, or its checksum is wrong. The message says where to put the file by hand.
+        UnreachableError: If the server, or the proxy before it, gives no answer, or none that is a file.
+        WeightsError: If nothing is published where it could be fetched from, the file is gated or not there, or its
+            checksum is wrong. Every message says where to put the file by hand.
     """
     weights = card.weights
+    if (why := unknown(card)) is not None:
+        raise WeightsError(_sentences(f"{card.name}: {why}", _by_hand(card)))
     host, _, rest = (weights.repository or "").partition("/")
-    if weights.file is None or host not in HOSTS:
-        where = f" It is published as {weights.repository}." if weights.repository else ""
-        raise WeightsError(f"{card.name}: no file that could be downloaded is known.{where} {_by_hand(card)}")
     if host == "huggingface.co":
-        path = _from_hub(card, rest)
+        path = _from_hub(card, rest, name_s, answer_s)
     else:
-        address = f"{_zenodo()}/{rest}/files/{weights.file}?download=1"
         path = _cache_path(card)
-        download(address, path, by_hand=_by_hand(card))
+        try:
+            download(f"{_zenodo()}/{rest}/files/{weights.file}?download=1", path, name_s=name_s, answer_s=answer_s)
+        except network.UnreachableError as error:
+            raise network.UnreachableError(_sentences(f"{card.name}: {error}", _by_hand(card))) from error
     check(path, "sha256", weights.sha256)
     check(path, "md5", weights.md5)
     return path
+
+
+def unknown(card: EncoderCard) -> str | None:
+    """Returns why there is no file of an encoder that could be downloaded; None where there is one."""
+    weights = card.weights
+    if weights.file is not None and (weights.repository or "").partition("/")[0] in HOSTS:
+        return None
+    where = f". It is published as {weights.repository}" if weights.repository else ""
+    return f"no file that could be downloaded is known{where}"
+
+
+def offline() -> str | None:
+    """Returns the variable by which the user keeps the hub's client from the network; None where none does."""
+    if not constants.is_offline_mode():
+        return None
+    # The client takes the first of the two that is set, when it is imported.
+    other = os.environ.get("TRANSFORMERS_OFFLINE") and not os.environ.get("HF_HUB_OFFLINE")
+    return "TRANSFORMERS_OFFLINE" if other else "HF_HUB_OFFLINE"
+
+
+def gate(card: EncoderCard) -> str:
+    """Returns what has to be done once before a gated file can be had; nothing of one that is not."""
+    return f"It is gated: {TERMS}" if card.weights.gated else ""
 
 
 def _zenodo() -> str:
@@ -78,42 +107,74 @@ def _zenodo() -> str:
 
 def _by_hand(card: EncoderCard) -> str:
     file = Path(card.weights.file).name if card.weights.file else "the file"
+    get = "Get" if unknown(card) else f"Run `tapct download -e {card.name}` where there is a network, or get"
     return (
-        f"Get {file} on a machine that can, and give its path (ENCODER_WEIGHTS=/path/to/{file}, or weights=), "
+        f"{get} {file} on a machine that can, and give its path (ENCODER_WEIGHTS=/path/to/{file}, or weights=), "
         "or use 'random' for seeded random weights."
     )
 
 
-def _from_hub(card: EncoderCard, repository: str) -> Path:
-    """Downloads from the Hugging Face hub; its client resumes, locks, and writes atomically."""
-    weights = card.weights
-    page = f"https://huggingface.co/{repository}"
-    assert weights.file is not None
+def _sentences(*sentences: str) -> str:
+    return " ".join(one if one.endswith((".", "?")) else f"{one}." for one in sentences if one)
+
+
+def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float) -> Path:
+    """Returns a file of the Hugging Face hub; its client resumes, locks, and writes atomically.
+
+    A file in the client's cache is used where the hub gives no answer, as the client does.
+    """
+    weights, page = card.weights, f"https://huggingface.co/{repository}"
+    here, gated = cached(card), gate(card)
+    if (variable := offline()) is not None:
+        if here is not None:
+            return here
+        why = f"you have set {variable}, so {page} is not asked for {weights.file}, which was not fetched before"
+        unset = f"Unset {variable} to fetch it"
+        raise network.UnreachableError(_sentences(f"{card.name}: {why}", gated, unset, _by_hand(card)))
     try:
-        return Path(hf_hub_download(repository, weights.file, revision=weights.revision))
-    except GatedRepoError as error:
-        why = f"{page} is gated: accept its terms there while logged in, then run `hf auth login`, or set HF_TOKEN"
-        raise WeightsError(f"{card.name}: {why}. {_by_hand(card)}") from error
-    except (RepositoryNotFoundError, EntryNotFoundError, RevisionNotFoundError) as error:
-        # A cache miss while offline is an EntryNotFoundError as well.
-        offline = isinstance(error, LocalEntryNotFoundError)
-        why = f"{page} cannot be reached" if offline else f"{page} has no {weights.file} (or it is private)"
-        raise WeightsError(f"{card.name}: {why}. {_by_hand(card)}") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{card.name}: {page} cannot be reached ({reason}). {_by_hand(card)}") from error
+        return _asked_hub(repository, weights, name_s, answer_s)
+    except (EntryNotFoundError, RevisionNotFoundError) as error:
+        raise WeightsError(_sentences(f"{card.name}: {page} has no {weights.file}", _by_hand(card))) from error
+    except (RepositoryNotFoundError, FileMetadataError, network.UnreachableError, OSError) as error:
+        if here is not None:
+            return here
+        kind: type[WeightsError] = WeightsError
+        if isinstance(error, GatedRepoError) or (isinstance(error, RepositoryNotFoundError) and gated):
+            why, gated = f"{page} is gated: {TERMS}", ""
+        elif isinstance(error, RepositoryNotFoundError):
+            why = f"{page} has no {weights.file} (or it is private)"
+        else:
+            kind, why = network.UnreachableError, f"{page} cannot be reached: {str(error).splitlines()[0]}"
+        raise kind(_sentences(f"{card.name}: {why}", gated, _by_hand(card))) from error
 
 
-def download(address: str, path: Path, *, by_hand: str = "") -> Path:
+def _asked_hub(repository: str, weights: Weights, name_s: float, answer_s: float) -> Path:
+    """Returns a file that the hub's client fetches.
+
+    Where there is no network the client tries for half a minute, so the hub is asked once before.
+    """
+    assert weights.file is not None
+    address = hf_hub_url(repository, weights.file, revision=weights.revision)
+
+    def ask() -> object:
+        return get_hf_file_metadata(address, timeout=answer_s)
+
+    network.answer(address, ask, name_s=name_s, answer_s=answer_s)
+    with network.explained(address):
+        return Path(hf_hub_download(repository, weights.file, revision=weights.revision, etag_timeout=answer_s))
+
+
+def download(address: str, path: Path, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:
     """Downloads a file, going on where an interrupted download stopped.
 
     Args:
         address: The URL.
         path: Where the complete file is put; until then it grows beside it as `.part`.
-        by_hand: What to tell the user if it cannot be done.
+        name_s: How long the name of the server or proxy may take to be resolved.
+        answer_s: How long each may take to answer, and to go on once it sends.
 
     Raises:
-        WeightsError: If the server cannot be reached, refuses, or sends less than it promised.
+        UnreachableError: If the server cannot be reached, refuses, or sends less than it promised.
         LockError: If the file system refuses locks, so that two processes would write the same file.
     """
     if path.is_file():
@@ -123,42 +184,54 @@ def download(address: str, path: Path, *, by_hand: str = "") -> Path:
         if path.is_file():  # another process was first
             return path
         try:
-            _append(address, part)
-        except (urllib.error.URLError, OSError) as error:
-            raise WeightsError(f"cannot download {address}: {error}. {by_hand}") from error
+            with network.explained(address), httpx2.Client(timeout=answer_s, follow_redirects=True) as client:
+                _append(client, address, part, name_s, answer_s)
+        except (network.UnreachableError, OSError) as error:
+            raise network.UnreachableError(f"cannot download {address}: {error}") from error
         part.replace(path)
     return path
 
 
-def _append(address: str, part: Path) -> None:
+def _append(client: httpx2.Client, address: str, part: Path, name_s: float, answer_s: float) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = client.build_request("GET", address, headers=headers)
+    answer = network.answer(address, lambda: client.send(request, stream=True), name_s=name_s, answer_s=answer_s)
+    with contextlib.closing(answer):
+        if have and answer.status_code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # Nothing comes after what is there: it is whole (cut off before its rename), or part of another file.
+            if answer.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            part.unlink()
+            return _append(client, address, part, name_s, answer_s)
+        answer.raise_for_status()
+        _save(answer, part, have)
+
+
+def _save(answer: httpx2.Response, part: Path, have: int) -> None:
+    resumed = answer.status_code == http.HTTPStatus.PARTIAL_CONTENT
+    start = have if resumed else 0
+    length = answer.headers.get("Content-Length")
+    total = start + int(length) if length is not None else None
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     try:
-        opened = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if not have or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        # Nothing comes after what is there: it is whole (cut off before its rename), or part of another file.
-        if error.headers.get("Content-Range") == f"bytes */{have}":
-            return
-        part.unlink()
-        return _append(address, part)
-    with opened as answer:
-        resumed = answer.status == 206
-        start = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length is not None else None
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with (
             terminal.progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), transient=False) as progress,
             part.open("ab" if resumed else "wb") as file,
         ):
             task = progress.add_task(part.stem, total=total, completed=start)
-            while chunk := answer.read(CHUNK_BYTES):
+            for chunk in answer.iter_raw():
                 file.write(chunk)
                 progress.advance(task, len(chunk))
+    except httpx2.TransportError as error:
+        raise OSError(f"{_arrived(part, total)} ({type(error).__name__})") from error
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{part.stat().st_size} of {total} bytes arrived; the next attempt resumes there")
+        raise OSError(_arrived(part, total))
+
+
+def _arrived(part: Path, total: int | None) -> str:
+    of = "the" if total is None else f"{total}"
+    return f"{part.stat().st_size} of {of} bytes arrived; the next attempt resumes there"
 
 
 def check(path: Path, algorithm: str, wanted: str | None) -> None:
