@@ -1,6 +1,7 @@
 """The card of an encoder: what it is, what it was trained on, and what input it wants."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -72,14 +73,18 @@ class EncoderCard:
     inputs_as_declared: bool = False
 
     def __post_init__(self) -> None:
+        if min(self.window_size) <= 0:
+            raise EncoderError(f"{self.name}: window_size {self.window_size} must be positive")
         if any(w % s for w, s in zip(self.window_size, self.feature_stride, strict=True)):
             raise EncoderError(
                 f"{self.name}: window_size {self.window_size} is not a multiple of feature_stride {self.feature_stride}"
             )
         if self.in_plane_size is not None and self.in_plane_size < max(self.feature_stride[1:]):
             raise EncoderError(f"{self.name}: in_plane_size {self.in_plane_size} is smaller than one feature")
-        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
-            raise EncoderError(f"{self.name}: spacing_mm {self.spacing_mm} must be positive")
+        if self.spacing_mm is not None and not all(0 < mm < math.inf for mm in self.spacing_mm):
+            raise EncoderError(f"{self.name}: spacing_mm {self.spacing_mm} must be positive and finite")
+        if not math.isfinite(self.pad_hu):
+            raise EncoderError(f"{self.name}: pad_hu {self.pad_hu} must be finite")
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("in_plane_size", "window_size", "spacing_mm", "pad_hu")
 

@@ -87,10 +87,15 @@ def parse_spec(text: str) -> Spec:
     ends = [match.start() for match in re.finditer(r"[+@]|$", text)]
     # The path of an exported encoder, or of a card, may hold the same signs: as much of it as is one.
     name = next((text[:end] for end in reversed(ends) if _is_a_path(text[:end])), text[: ends[0]])
-    behind, marks = re.subn(r"@random(?=\+|$)", "", text[len(name) :])
+    behind, marks = re.subn(r"\s*@random\s*(?=\+|$)", "", text[len(name) :])
     if "@" in behind or marks > 1:
         raise EncoderError(f"'{text}': only @random may stand behind an encoder, once; --weights names a file")
-    return Spec(name, marks == 1, behind.strip("+"))
+    return Spec(name.strip(), marks == 1, behind.strip("+ "))
+
+
+def names_in(options: str) -> set[str]:
+    """Returns the names of options that are written as text; whether there are such is not asked."""
+    return {part.partition("=")[0].strip() for part in options.split("+")} - {""}
 
 
 def parse_options(encoder: str, asked: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def parse_options(encoder: str, asked: str | Mapping[str, Any] | None) -> dict[s
     known = options_of(_class_of(encoder))
     for name in given:
         if name not in known:
-            raise EncoderError(f"{encoder} has no option '{name}'. {nearest(name, known)}")
+            raise EncoderError(f"{encoder} has no option '{name}'. {nearest(str(name), known)}")
     typed = {name: _typed(encoder, known[name], value) for name, value in given.items()}
     try:
         return load_encoder(encoder, RANDOM, deferred=True, **typed).options

@@ -168,13 +168,16 @@ def cells_of(record: Recorded, candidates: Sequence[PaperRow]) -> list[PaperRow]
         record: A record.
         candidates: The paper's rows of its encoder and task.
     """
-    ships, card = encoder_class(record.encoder.card.name).card, record.encoder.card
+    cls, card, identity = encoder_class(record.encoder.card.name), record.encoder.card, record.encoder.identity
+    ships = cls.card
     task = shipped(record.task.name)
     assert task is not None  # all tasks of the paper ship
     if record.encoder.is_random:
         return "random weights"
     if ships.weights.file is None or record.encoder.weights_name != base_name(ships.weights.file):
         return "weights of another file than the published one"
+    if identity is not None and identity.cls != f"{cls.__module__}.{cls.__qualname__}":
+        return "an encoder of the same name, and another class"  # such as one that was pretrained here
     if record.probe.head_from is not None:
         return "heads that were trained elsewhere"
     if tuple(record.task.classes) != task.classes:

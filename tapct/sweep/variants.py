@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tapct.encoders import encoder_class
 from tapct.encoders.eva_names import PREFIX, card_file, encoder_name, from_folders, in_folders, is_eva
-from tapct.encoders.options import RANDOM, Spec, parse_options, parse_spec, spell_options
+from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import Cell, SweepError, choose
 
@@ -179,7 +179,7 @@ def _require_its_own(encoder: str, options: str) -> None:
     By its name it may be set all the same.
     """
     card = encoder_class(encoder).card
-    for name in (part.partition("=")[0] for part in options.split("+")):
+    for name in sorted(names_in(options)):
         if name in card.OPTIONS and getattr(card, name) is None:
             raise EncoderError(f"its card has no {name}; name the encoder itself to set it")
 
@@ -198,7 +198,7 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
             raise EncoderError(f"its option '{clash[0]}' has a name that cells have for something else: rename it")
     except EncoderError as error:
         raise SweepError(str(error)) from error
-    if dropped := sorted({part.partition("=")[0] for part in spec.options.split("+")} - options.keys()):
+    if dropped := sorted(names_in(spec.options) - options.keys()):
         print(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name", file=sys.stderr)
     return _with(one, f"+{text}", {"ENCODER_OPTIONS": text}) if text else one
 

@@ -1,6 +1,7 @@
 """Options of encoders as text, and what a built encoder says was set: also of classes that keep nothing of it."""
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +30,7 @@ class Deep(Small3D):
         ("tap-s-2.5d@random", ("tap-s-2.5d", True, "")),
         ("curia@random+pad_hu=-1000+precision=fp32", ("curia", True, "pad_hu=-1000+precision=fp32")),
         ("curia+pad_hu=-1000@random", ("curia", True, "pad_hu=-1000")),
+        (" curia @random + pad_hu=-1000 ", ("curia", True, "pad_hu=-1000")),
     ],
 )
 def test_a_name_is_taken_apart(text, spec):
@@ -77,6 +79,23 @@ def test_an_exported_folder_takes_options_whatever_its_path(tmp_path):
 def test_what_is_named_twice_is_refused(text, weights, options, words):
     with pytest.raises(EncoderError, match=words):
         load_spec(text, weights, options, deferred=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("pad_hu", math.nan),
+        ("pad_hu", math.inf),
+        ("spacing_mm", [1.0, math.nan, 1.0]),
+        ("spacing_mm", [1.0, math.inf, 1.0]),
+        ("window_size", [0, 16, 16]),
+        ("window_size", [-16, 16, 16]),
+        (512, 512),
+    ],
+)
+def test_what_no_scan_can_be_prepared_with_is_refused(option, value):
+    with pytest.raises(EncoderError, match=str(option)):
+        parse_options("tap-t-3d", {option: value})
 
 
 def test_a_name_on_the_command_line_is_the_encoder_with_its_options():

@@ -11,6 +11,7 @@ from tapct.leaderboard import read_paper, site
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page.paper import ours_by_theirs
 from tapct.records import read_records
+from tapct.records.sections import IdentityRecord
 from tests.leaderboard import results
 
 RESAMPLES = 200
@@ -28,6 +29,12 @@ def run(found):
     """Table, model, size of slices and task of the cells with a number of ours."""
     rows = [cell.row for cell in found.cells if cell.ours]
     return [(row.table, row.model, row.setup.in_plane_size, row.task) for row in rows]
+
+
+def of_class(record, cls):
+    """A record that says of which class its encoder was."""
+    identity = IdentityRecord(cls=cls, code_sha256=None, settings={})
+    return record.model_copy(update={"encoder": record.encoder.model_copy(update={"identity": identity})})
 
 
 def dice(record, grid):
@@ -128,6 +135,18 @@ WINDOWS = "windows or padding that neither the paper nor the encoder's card has"
 def test_what_is_no_reproduction_is_not_beside_the_paper(tmp_path, change, why):
     found = reproduction(tmp_path, results.record("suprem", "amos22", **change))
     assert (run(found), found.other) == ([], {why: 1})
+
+
+def test_an_encoder_that_was_pretrained_here_is_not_the_papers_by_its_name(tmp_path):
+    of_paper, own = (
+        of_class(results.record("tap-b-3d", "amos22", ability=ability), cls)
+        for ability, cls in ((0.1, "tapct.encoders.tap_ct.TapB3D"), (0.4, "tapct.encoders.exported.Exported"))
+    )
+    found = reproduction(tmp_path, of_paper, own)
+    assert run(found) == [(3, "TAP-B-3D", 224, "amos22")]
+    (ours,) = next(cell.ours for cell in found.cells if cell.ours)
+    assert ours.record == of_paper.fingerprint
+    assert found.other == {"an encoder of the same name, and another class": 1}
 
 
 def test_a_part_of_the_training_patients_perturbed_scans_and_other_encoders_are_none(tmp_path):

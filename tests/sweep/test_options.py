@@ -24,6 +24,7 @@ def test_an_option_is_a_cell_beside_the_encoder_as_it_is():
     ("encoder", "label"),
     [
         ("tap-b-3d+in_plane_size=512@random", "tap-b-3d@random+in_plane_size=512"),
+        ("tap-b-3d @random + in_plane_size = 512", "tap-b-3d@random+in_plane_size=512"),
         ("tap-b-3d@random+in_plane_size=0512", "tap-b-3d@random+in_plane_size=512"),
         ("tap-b-3d+window_size=24x224x224+in_plane_size=512", "tap-b-3d+in_plane_size=512+window_size=24x224x224"),
         ("tap-b-3d+pad_hu=-1000.0+precision=fp32", "tap-b-3d+pad_hu=-1000+precision=fp32"),
@@ -46,7 +47,7 @@ def test_two_spellings_of_one_setting_are_one_cell(encoder, label):
 
 
 def test_all_with_an_option_is_all_that_have_it(capsys):
-    found = cells(encoders="all+in_plane_size=512")
+    found = cells(encoders="all+ in_plane_size=512")
     assert {LARGE, "tap-s-2d+in_plane_size=512", "chance+in_plane_size=512"} <= set(found)
     assert "curia" in found, "slices of 512 are its own"
     assert not any(label.startswith("ct-fm") for label in found)
@@ -64,6 +65,11 @@ def test_the_variable_is_that_of_the_encoders_that_name_none(monkeypatch):
     found = cells(encoders="tap-b-3d,tap-b-3d+in_plane_size=448,tap-s-3d@random")
     assert list(found) == [LARGE, "tap-b-3d+in_plane_size=448", "tap-s-3d@random+in_plane_size=512"]
     assert found[LARGE].environment["ENCODER_OPTIONS"] == "in_plane_size=512"
+
+
+def test_what_an_encoder_has_by_itself_is_said_and_nothing_else(capsys):
+    cells(encoders="tap-b-3d + in_plane_size = 512+pad_hu=-1008")
+    assert "tap-b-3d: pad_hu is what it has by itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
