@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from tapct import locks
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
+from tapct.features import leases
 from tapct.features.inventory import SUFFIX, EntryFile, Inventory
 
 FORMAT = 3
@@ -85,8 +86,8 @@ class TensorStore:
 
         Args:
             folder: Where the entries are; may be shared.
-            budget_gb: What the entries may take together, in GiB; the least recently used ones that this process
-                does not need make room. None is no limit.
+            budget_gb: What the entries may take together, in GiB; the least recently used ones that no running
+                process needs make room. None is no limit.
         """
         self.folder = Path(folder).expanduser()
         self.budget_bytes = None if budget_gb is None else int(budget_gb * 2**30)
@@ -251,16 +252,24 @@ class TensorStore:
         with contextlib.suppress(FileNotFoundError):
             nbytes -= self.path(key).stat().st_size  # what is replaced takes no room
         excess = self._inventory.nbytes + nbytes - self.budget_bytes
-        oldest = self._inventory.oldest_first() if excess > 0 else iter(())
-        while excess > 0:
-            file = next((file for file in oldest if file.key != key and file.key not in self._needed), None)
-            if file is None:
-                raise FeatureError(
-                    f"the features of this run alone take more than the budget of {self.budget_bytes / 2**30:g} GiB "
-                    f"under {self.folder}. Raise it (feature_budget_gb), or use the mode 'off'"
-                )
-            self.remove(file.key)
-            excess -= file.nbytes
+        if excess > 0:
+            with leases.needed(self.folder) as leased:
+                self._evict(excess, leased | self._needed | {key})
+
+    def _evict(self, excess: int, needed: Set[str]) -> None:
+        """Removes the least recently used entries that nobody needs, until bytes in excess are gone."""
+        for file in self._inventory.oldest_first():
+            if excess <= 0:
+                break
+            if file.key not in needed:
+                self.remove(file.key)
+                excess -= file.nbytes
+        if excess > 0:
+            whose = "of this run alone" if needed <= self._needed else "that this run and others that run now need"
+            raise FeatureError(
+                f"the features {whose} take more than the budget of {(self.budget_bytes or 0) / 2**30:g} GiB under "
+                f"{self.folder}. Raise it (feature_budget_gb), or use the mode 'off'"
+            )
 
 
 _MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tapct.errors import FeatureError
+from tapct.features import leases
 from tapct.features.store import FORMAT, TensorStore
 from tests.features.processes import Child
 
@@ -25,7 +26,7 @@ def tensors(value: float, mib: float = 1) -> dict[str, torch.Tensor]:
 
 def visible(folder: Path) -> list[str]:
     """Every file of the store but the locks, which are empty."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and not p.name.endswith("lock"))
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -254,6 +255,29 @@ def test_reading_an_entry_keeps_it_from_being_the_oldest(store):
     TensorStore(store.folder).load(KEYS[0])
     TensorStore(store.folder, budget_gb=3.5 / 1024).save(KEYS[3], tensors(1), {})
     assert {file.key for file in store.files()} == {KEYS[0], KEYS[2], KEYS[3]}
+
+
+def test_what_another_process_has_taken_makes_no_room(store):
+    for key in KEYS[:3]:
+        store.save(key, tensors(1), {})
+    used_in_order(store, KEYS[:3])
+
+    def other(send) -> None:
+        leases.take(store.folder, [KEYS[0]], [KEYS[1]])
+        send("taken")
+        time.sleep(60)
+
+    child = Child(other)
+    assert child.receive() == "taken"
+    run = TensorStore(store.folder, budget_gb=3.5 / 1024)
+    run.save(KEYS[3], tensors(1), {})
+    assert {file.key for file in run.files()} == {KEYS[0], KEYS[1], KEYS[3]}, "2 was the only one that nobody needs"
+    with pytest.raises(FeatureError, match="this run and others that run now need take more than the budget"):
+        run.save(KEYS[4], tensors(1), {})
+    assert {file.key for file in run.files()} == {KEYS[0], KEYS[1], KEYS[3]}
+    child.kill()  # its lease ends with it
+    run.save(KEYS[4], tensors(1), {})
+    assert {file.key for file in run.files()} == {KEYS[1], KEYS[3], KEYS[4]}
 
 
 def test_a_run_that_alone_exceeds_the_budget_is_told_and_evicts_nothing_it_needs(store):
