@@ -59,9 +59,9 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     card: EncoderCard
     """The card; a class sets its own, an instance holds it with its options applied."""
 
-    axes: ClassVar[str] = "SPL"
+    axes: str = "SPL"
     """Directions in which the axes of the network's array grow: "SPL" is (z, y, x) as everything here has it,
-    "RAS" is the (x, y, z) of MONAI's `Orientationd("RAS")`. Windows are turned so, and the map back."""
+    "RAS" is the (x, y, z) of MONAI's `Orientationd("RAS")`. Windows are turned so, the map back; may be an option."""
 
     cell_centre: ClassVar[tuple[float, float, float] | None] = None
     """Voxel of a window, along the network's own axes, on which its first feature is centred. None is the

@@ -1,0 +1,73 @@
+"""nnFoundation ViT (MIC-DKFZ, arXiv 2609.26924): a Primus ViT, pretrained on 2.1 million volumes by masked images.
+
+Facts: nnssl 7044864, normalization_schemes.py (z-score of the whole image); nnU-Net 0e49508,
+dynamicPretrainedTrainer.py (what of the file is read) and load_weights_utils.py (positions for another canvas);
+dynamic-network-architectures 0.4.4 (network). Width, depth and heads, and that scans are given as SimpleITK reads them,
+are a third party's reading.
+
+* Intensities are z-scores of the whole scan: mean and deviation of every voxel, without a mask and without a clip. So a
+  scan whose field of view is surrounded by -3024 HU is another one than with air there.
+* Scans keep their own spacing, so that the size of a cell is the scanner's.
+* The embedding is the mean over cells: the authors have no class token, and name no pooling.
+* The window is the canvas of pretraining, 13,824 tokens: `window_size=96x96x96` is what a third party's evaluation
+  takes, and what a CPU can. The learnt positions are interpolated for it.
+* Padding is air. The authors pad after the z-score, with 0: the mean of the scan.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from baselines.primus import PATCH, Primus
+from tapct.encoders import Encoder, EncoderCard, Features, Weights, mean_and_std
+
+DIM, DEPTH, HEADS = 1056, 40, 16
+CANVAS = (192, 192, 192)
+MIN_STD_HU = 1e-8  # normalization_schemes.py
+
+# Of the file, only the network of the encoder is read, as nnU-Net does; beside it are the decoder of pretraining with
+# its mask token, the plan and the citations.
+KEPT = ("down_projection.", "eva.")
+
+
+class NNFoundationViT(Encoder):
+    """nnFoundation's vision transformer."""
+
+    axes = "SPL"  # SimpleITK's arrays, not reoriented
+    card = EncoderCard(
+        name="nnfoundation-vit",
+        display_name="nnFoundation ViT",
+        window_size=CANVAS,
+        spacing_mm=None,
+        in_plane_size=None,
+        pad_hu=-1000.0,
+        feature_stride=(PATCH, PATCH, PATCH),
+        feature_dim=DIM,
+        embedding_dim=DIM,
+        has_cls=False,
+        num_params=551_364_704,
+        weights=Weights(
+            repository="huggingface.co/MIC-DKFZ/nnFoundationViT",
+            file="checkpoint_final.pth",
+            licence="CC BY-SA 4.0",
+        ),
+        pretraining_data=("2.1 million public volumes of CT and other modalities; which sets is not established here",),
+        reference="nnFoundation, arXiv 2609.26924, 2026",
+    )
+
+    def build(self) -> nn.Module:
+        """Returns the vision transformer."""
+        cells = (CANVAS[0] // PATCH, CANVAS[1] // PATCH, CANVAS[2] // PATCH)
+        return Primus(DIM, DEPTH, HEADS, table=cells)
+
+    def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns mean and population deviation of all voxels, as numpy has them."""
+        return mean_and_std(scan_hu)
+
+    def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
+        found = self.network((windows_hu - statistics["mean"]) / statistics["std"].clamp_min(MIN_STD_HU))
+        return Features(found, found.mean((2, 3, 4)), None)
+
+    def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {key: value for key, value in state_dict["network_weights"].items() if key.startswith(KEPT)}
