@@ -208,23 +208,19 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """
         return {}
 
-    @property
-    def has_scan_statistics(self) -> bool:
-        """Whether its class says what it must know of a whole scan."""
-        return type(self).scan_statistics is not Encoder.scan_statistics
-
-    def statistics_of(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
+    def statistics_of(self, scan_hu: torch.Tensor, *, judged: bool = False) -> dict[str, torch.Tensor]:
         """Returns its `scan_statistics`, checked.
 
         Args:
             scan_hu: As there.
+            judged: Whether not to look whether they are finite, as in `forward`.
 
         Raises:
             EncoderError: If they are not what they must be.
         """
         with torch.no_grad(), torch.autocast(scan_hu.device.type, enabled=False):
             statistics = self.scan_statistics(scan_hu)
-        if problem := problem_with(statistics, scan_hu.shape[0]):
+        if problem := problem_with(statistics, scan_hu.shape[0], judged=judged):
             raise EncoderError(f"{self.card.name}: scan_statistics gave {problem}")
         return statistics
 
@@ -295,7 +291,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             self.materialise()
             self.to(windows_hu.device)
         device = windows_hu.device.type
-        beside = self._beside(windows_hu, statistics)
+        beside = self._beside(windows_hu, statistics, judged=judged)
         bf16 = self.precision_on(device) == "bf16"
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
@@ -304,15 +300,16 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
 
     def _beside(
-        self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None
+        self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, *, judged: bool
     ) -> list[dict[str, torch.Tensor]]:
         """Returns what `_encode` gets beside the windows."""
-        if not self.has_scan_statistics:
+        if type(self).scan_statistics is Encoder.scan_statistics:
             return []
-        found = self.statistics_of(windows_hu) if statistics is None else statistics
-        if problem := problem_with(found, windows_hu.shape[0]):
+        if statistics is None:
+            statistics = self.statistics_of(windows_hu, judged=judged)
+        elif problem := problem_with(statistics, windows_hu.shape[0], judged=judged):
             raise EncoderError(f"{self.card.name} was given {problem}")
-        return [{name: value.view(-1, 1, 1, 1, 1) for name, value in found.items()}]
+        return [{name: value.view(-1, 1, 1, 1, 1) for name, value in statistics.items()}]
 
     def _check_shape(self, x: torch.Tensor) -> None:
         name = self.card.name
