@@ -10,7 +10,7 @@ window, padding), model/image.py and pooling.py (what is projected and pooled).
   `features="aligned"` is the map in the space of the reports: the pooler's value and output projections at every cell.
 * The embedding is what the authors compare with reports, but for its length: they divide by it, `normalise=True` too.
 * Positions count from the corner of each window, so that any canvas can be given; the authors' is the window here.
-* In the package the padding is the smallest value of the clipped scan: air, unless a scan has none.
+* The padding is the smallest value of the clipped scan, as in the package: air, unless a scan has none.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Colipri(Encoder):
         window_size=(192, 192, 192),
         spacing_mm=(2.0, 2.0, 2.0),
         in_plane_size=None,
-        pad_hu=CLIP_HU[0],
+        pad_hu=CLIP_HU[0],  # or the scan's smallest value: see `scan_statistics`
         feature_stride=(PATCH, PATCH, PATCH),
         feature_dim=DIM,
         embedding_dim=PROJECTED,
@@ -94,8 +94,13 @@ class Colipri(Encoder):
         """Returns backbone, projector and pooler."""
         return ImageEncoder(Primus(DIM, DEPTH, HEADS))
 
-    def _encode(self, windows_hu: torch.Tensor) -> Features:
-        found, embedding = self.network(windows_hu.clamp(*CLIP_HU) / CLIP_HU[1], aligned=self.features == "aligned")
+    def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns the smallest value of the clipped scan, which is what padding is raised to."""
+        return {"least_hu": scan_hu.flatten(1).amin(1).clamp(*CLIP_HU)}
+
+    def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
+        x = windows_hu.clamp(*CLIP_HU).maximum(statistics["least_hu"])
+        found, embedding = self.network(x / CLIP_HU[1], aligned=self.features == "aligned")
         if self.normalise:
             found, embedding = normalize(found.float()), normalize(embedding.float())
         return Features(found, embedding, None)

@@ -11,7 +11,7 @@ are a third party's reading.
 * The embedding is the mean over cells: the authors have no class token, and name no pooling.
 * The window is the canvas of pretraining, 13,824 tokens: `window_size=96x96x96` is what a third party's evaluation
   takes, and what a CPU can. The learnt positions are interpolated for it.
-* Padding is air. The authors pad after the z-score, with 0: the mean of the scan.
+* Padding is air. nnU-Net pads what it has normalised with 0, which is the mean of the scan: open.
 """
 
 from typing import Any

@@ -10,6 +10,8 @@ from baselines import colipri
 from baselines.colipri import Colipri, ImageEncoder
 from baselines.primus import Primus
 from tapct.errors import EncoderError, WeightsError
+from tapct.features import extract
+from tapct.volumes import Grid
 from tests.baselines import primus
 from tests.baselines.golden import light
 from tests.baselines.primus import assert_near
@@ -141,6 +143,17 @@ def test_hu_are_clipped(path):
     x, encoder = windows(1, 1, 16, 16, 16), Colipri(path)
     assert torch.equal(encoder(x).map, encoder(x.clamp(-1000, 1000)).map)
     assert not torch.equal(encoder(x).map, encoder(x.clamp(-1000, 999)).map)
+
+
+def test_padding_is_the_smallest_value_of_the_whole_clipped_scan(state, path):
+    """A scan without air in two windows, the second of which is padded and lies higher than the first."""
+    scan = windows(26, 16, 16).abs() / 10 - 300
+    scan[16:] += 200
+    found = extract(Colipri(path, window_size=(16, 16, 16)), scan, Grid.of(scan.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    padded = torch.cat((scan, torch.full((6, 16, 16), scan.min().item()))).reshape(2, 1, 16, 16, 16)
+    expected = recomputed(state, padded)
+    assert_near(found.map, expected["tokens"].transpose(1, 0, 2, 3, 4).reshape(DIM, 4, 2, 2), 2e-5)
+    assert_near(found.embeddings, expected["embedding"], 2e-5)
 
 
 @pytest.mark.parametrize("features", ["tokens", "aligned"])
