@@ -228,7 +228,9 @@ def status(
     return commands.status(results, encoders, tasks, watch=watch, as_json=json)
 
 
-def leaderboard(results: list[str], out: str, suite: str | None = None, strict: bool = False) -> int:
+def leaderboard(
+    results: list[str], out: str, suite: str | None = None, eva: list[str] | None = None, strict: bool = False
+) -> int:
     """Writes the leaderboard of results folders: a page, CSV, JSON, Markdown and LaTeX.
 
     Args:
@@ -236,6 +238,7 @@ def leaderboard(results: list[str], out: str, suite: str | None = None, strict: 
         out: Folder to write to.
         suite: Tasks that mean ranks are over, by comma; a suite's name or path stands for its tasks. By default the
             shipped ones that half of the models have.
+        eva: Files results.json of stock runs of eva's, or folders of such, shown as references and never ranked.
         strict: End with status 1 where anything was left out.
 
     Returns:
@@ -246,7 +249,9 @@ def leaderboard(results: list[str], out: str, suite: str | None = None, strict: 
     from tapct.tasks import core_tasks
 
     names = suites.tasks_of(suite or "", core_tasks())
-    return site.build([Path(folder) for folder in results], Path(out), suite=names, strict=strict)
+    return site.build(
+        [Path(folder) for folder in results], Path(out), suite=names, eva=list(map(Path, eva or [])), strict=strict
+    )
 
 
 def record_schema() -> int:

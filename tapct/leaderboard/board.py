@@ -12,6 +12,7 @@ from tapct.leaderboard.compared import (
     Entry,
     LeftOut,
 )
+from tapct.leaderboard.eva_results import EvaNumber
 from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.overall import OverallModel
 from tapct.leaderboard.overlap import known_overlap
@@ -150,6 +151,7 @@ class Board:
         set_aside: Number of records with a part of the training patients or perturbed scans.
         reproduction: The paper's cells, with ours; None of a board of records that are apart.
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
+        eva: What stock runs of eva's reported: references, never ranked.
     """
 
     models: tuple[Model, ...]
@@ -160,6 +162,7 @@ class Board:
     set_aside: int
     reproduction: Reproduction | None = None
     own: tuple["Own", ...] = ()
+    eva: tuple[EvaNumber, ...] = ()
 
     @property
     def references(self) -> list[PaperRow]:

@@ -10,6 +10,7 @@ from tapct import numeric
 from tapct.leaderboard import marks
 from tapct.leaderboard.board import Board, Family, Model, Task
 from tapct.leaderboard.compared import PROTOCOLS
+from tapct.leaderboard.eva_results import NOT_RANKED, as_rows
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import AVERAGE, PAPER, PaperRow
@@ -286,6 +287,14 @@ def _ends(name: str, found: Estimate | None) -> dict[str, float | None]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
+EVA_FILE = "eva_results.csv"
+
+
+def eva_to_csv(board: Board) -> str:
+    """Returns what stock runs of eva's reported."""
+    return as_csv(as_rows(board.eva))
+
+
 def to_json(board: Board) -> str:
     """Returns the rows with the legend of their marks, differences, adaptors, the paper's cells, what was left out."""
     differences = [
@@ -304,6 +313,7 @@ def to_json(board: Board) -> str:
         "differences": differences,
         "adaptors": [_adaptors(task) for task in _crossed(board)],
         "paper_and_this_run": _reproduction(board.reproduction),
+        "eva": {"note": NOT_RANKED, "rows": as_rows(board.eva)} if board.eva else None,
         "left_out": [asdict(out) for out in board.left_out],
     }
     return json.dumps(_plain(numeric.rounded(content)), indent=1, ensure_ascii=False) + "\n"

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import exports, tables, variations
+from tapct.leaderboard import eva_results, exports, tables, variations
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page import render
 from tapct.leaderboard.summary import RESAMPLES
@@ -18,18 +19,21 @@ def build(
     site: Path,
     *,
     suite: Sequence[str] = (),
+    eva: Sequence[Path] = (),
     strict: bool = False,
     resamples: int = RESAMPLES,
 ) -> int:
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`.
+    and `adaptors.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`; of stock runs of eva's,
+    `eva_results.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
         site: Where to write.
         suite: The tasks that mean ranks are over; by default the core (see `tapct.leaderboard.suite`).
+        eva: `results.json` of stock runs of eva's, or folders of such, to stand beside them as references.
         strict: Whether the exit status is 1 where anything was left out.
         resamples: Resamples of the patients.
 
@@ -39,8 +43,9 @@ def build(
     Raises:
         RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
     """
+    references = eva_results.read_all(eva)
     found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
-    board = assemble(found, suite=suite, resamples=resamples)
+    board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
     varied, unvaried = variations.tables(
         [record for of_folder in found.values() for record in of_folder.sound.values()], resamples=resamples
     )
@@ -50,6 +55,8 @@ def build(
         contents[exports.ADAPTORS_FILE] = adaptors
     if (reproduction := exports.reproduction_to_csv(board)) is not None:
         contents[exports.REPRODUCTION_FILE] = reproduction
+    if board.eva:
+        contents[exports.EVA_FILE] = exports.eva_to_csv(board)
     contents["index.html"] = render(board)  # last: a page that is there has its tables
     _write(site, contents)
     left_out = [*(f"{out.path}: {out.reason}" for out in board.left_out), *unvaried]
@@ -79,5 +86,7 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
             files.write_atomically(site / name, content)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
-    for stale in {*variations.FILES, exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE} - set(contents):
+    for stale in {*variations.FILES, exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE} - set(
+        contents
+    ):
         (site / stale).unlink(missing_ok=True)

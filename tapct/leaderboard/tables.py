@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tapct import numeric
 from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import FAMILIES, METRICS, Board, Family, Model, Task
+from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
@@ -51,7 +52,7 @@ def tables(board: Board) -> list[Table]:
     """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
     found = [_of_family(board, family) for family in FAMILIES[1:] if board.family(family)]
     found += [_of_own(own.task, own.why, own.board) for own in board.own]
-    return found + _of_paper(board)
+    return found + _of_paper(board) + _of_eva(board)
 
 
 def _of_family(board: Board, family: Family) -> Table:
@@ -90,6 +91,23 @@ def _of_paper(board: Board) -> list[Table]:
         for table in (paper_tables.tables(board.reproduction) if board.reproduction else ())
         if table.run
     ]
+
+
+def _of_eva(board: Board) -> list[Table]:
+    """Returns the numbers of stock runs of eva's."""
+    heads = ["Model", "Data", "Metric", "Mean ± SD over runs", "Runs", "Protocol"]
+    rows = [
+        [
+            [one.model],
+            [f"{one.data}, {one.split}"],
+            [one.metric],
+            [NONE if one.mean is None else _with_spread(one.mean, one.stdev)],
+            [str(one.runs)],
+            ["; ".join(one.protocol)],
+        ]
+        for one in board.eva
+    ]
+    return [Table("eva's own runs, for reference", [NOT_RANKED], heads, rows)] if rows else []
 
 
 def _beside(cell: Cell) -> Iterator[str]:

@@ -13,6 +13,7 @@ from tapct import numeric
 from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import FAMILIES, Board, Family
 from tapct.leaderboard.compared import PROTOCOLS
+from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import by_score, ordered
 from tapct.leaderboard.page import charts, paper, views
 from tapct.leaderboard.paper import PAPER
@@ -49,6 +50,7 @@ def render(board: Board) -> str:
             paper=PAPER,
             splits_differ=SPLITS_DIFFER,
             paper_tables=paper_tables,
+            eva_note=NOT_RANKED,
             beside=_figures(paper.ours_by_theirs, board),
             kinds=kinds,
             run=board.family("all"),
