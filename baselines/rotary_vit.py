@@ -55,10 +55,6 @@ class RotaryViTEncoder(Encoder):
         if embedding == "cls_and_mean":
             self.card = dataclasses.replace(self.card, embedding_dim=2 * self.card.embedding_dim)
 
-    def describe(self) -> dict[str, Any]:
-        """Returns what a record must hold: the base class's entries, and what the embedding is."""
-        return super().describe() | {"embedding": self.embedding}
-
     def _features(self, normalised: torch.Tensor) -> Features:
         cls, features = self.network(normalised)
         if self.embedding == "cls":
