@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
+from tapct.features.channels import Channels
 from tapct.probes import attention
 from tapct.probes.attention import Bag
 from tapct.probes.scaling import ChannelScale
@@ -80,7 +81,7 @@ def step(way: str, path: Path, heads: int) -> dict:
     trained = [ABMIL(CHANNELS, 1, None, hidden_sizes_mlp=()) for _ in range(heads)]
     scale = ChannelScale(torch.full((CHANNELS,), 1.5, dtype=torch.float64), 0)
     with safe_open(path, framework="pt") as file:
-        bags = [Bag(file.get_tensor(name), scale) for name in sorted(file.keys())]
+        bags = [Bag(Channels(file.get_tensor(name)), scale) for name in sorted(file.keys())]
     targets = torch.arange(len(bags)).remainder(2)[:, None].float()
     peak, used, start = Peak(), resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     peak.start()

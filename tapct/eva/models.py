@@ -162,7 +162,8 @@ class Backbone(FrozenModel[torch.Tensor]):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             output: "embedding": (B, E), the mean of the embeddings of a scan's windows. "windows": (B, N, E), these
-                embeddings (class tokens, where the encoder has some). "patches": (B, N, C), the features of all cells.
+                embeddings (class tokens, where the encoder has some). "patches": (B, N, C), the features of all
+                cells that do not lie in the padding.
             settings: As in `FrozenModel`.
         """
         super().__init__(encoder, weights, **settings)

@@ -67,6 +67,9 @@ class StoredFeatures:
         embeddings = self.embeddings.to(device=device, dtype=dtype) if "embeddings" in seen else self.embeddings
         if "map" not in seen or self.stored_map is None:
             return replace(self, embeddings=embeddings)
+        if dtype is None:
+            scale = None if self.map_scale is None else self.map_scale.to(device)
+            return replace(self, stored_map=self.stored_map.to(device), map_scale=scale, embeddings=embeddings)
         return CaseFeatures(
             map=as_values(self.stored_map, self.map_scale, device, dtype),
             embeddings=embeddings,
@@ -115,8 +118,7 @@ class EncodedCase:
         Args:
             device: The device.
             seen: The features that are needed there; others stay where they are.
-            dtype: What those become; None leaves them as they are stored, on a CPU mapped from disk, but for maps in
-                int8, which become float32.
+            dtype: What those become; None leaves them as they are stored, on a CPU mapped from disk.
         """
         if isinstance(self.features, StoredFeatures):
             features = self.features.to(device, seen, dtype)

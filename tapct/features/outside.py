@@ -7,19 +7,21 @@ import numpy as np
 import torch
 
 from tapct.features.cases import StoredFeatures
+from tapct.features.channels import scan_cells
 from tapct.features.extract import CaseFeatures
 from tapct.volumes import Grid, LinearMap
 
 Output = Literal["embedding", "windows", "patches"]
 """What is said of a scan. "embedding": the mean of the embeddings of its windows, (E,). "windows": a bag of these, (N,
-E), class tokens where the encoder has some. "patches": a bag of the features of all cells, (N, C)."""
+E), class tokens where the encoder has some. "patches": a bag of the features of all cells that do not lie in the
+padding, (N, C)."""
 
 
 def said_of(features: CaseFeatures | StoredFeatures, output: Output) -> torch.Tensor:
     """Returns the embedding or the bag of a scan, float32."""
     if output == "embedding":
         return features.embeddings.double().mean(dim=0).float()
-    return (features.embeddings if output == "windows" else features.map.flatten(1).T).float()
+    return (features.embeddings if output == "windows" else scan_cells(features).whole().T).float()
 
 
 def over_image(feature_map: torch.Tensor, feature_grid: Grid, image: Grid) -> torch.Tensor:

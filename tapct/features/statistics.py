@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from tapct.features.channels import Channels
+
 CASES = 16
 """Cases that are looked at; each costs three passes over its features."""
 
@@ -42,7 +44,7 @@ class FeatureStatistics:
         """Returns whether a case is still to be looked at."""
         return case not in self._cases and len(self._cases) < CASES
 
-    def add(self, case: str, features: torch.Tensor) -> None:
+    def add(self, case: str, features: torch.Tensor | Channels) -> None:
         """Looks at a case.
 
         Args:

@@ -45,7 +45,7 @@ def quantised(feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def as_values(
     stored: torch.Tensor, scale: torch.Tensor | None, device: torch.device, dtype: torch.dtype | None
 ) -> torch.Tensor:
-    """Returns the values of a stored map (C, d, h, w) on a device; it goes there as it is stored.
+    """Returns the values of a stored map (C, ...) on a device; it goes there as it is stored.
 
     Args:
         stored: Values, or steps.
@@ -55,7 +55,7 @@ def as_values(
     """
     if scale is None:
         return stored.to(device=device, dtype=dtype)
-    values = stored.to(device).float().mul_(scale.to(device)[:, None, None, None])
+    values = stored.to(device).float().mul_(scale.to(device).view(-1, *[1] * (stored.ndim - 1)))
     return values if dtype is None else values.to(dtype)
 
 

@@ -11,6 +11,7 @@ import torch
 from tapct import terminal
 from tapct.errors import FeatureError, nearest
 from tapct.features import EncodedCase, FeatureBank
+from tapct.features.channels import scan_cells
 from tapct.features.outside import Output, over_image, said_of
 from tapct.packs.eva_layout import EvaLayout
 from tapct.source_code import sources_sha256
@@ -83,7 +84,8 @@ class _Planned:
     @classmethod
     def of(cls, bank: FeatureBank, part: CTDataset, at: int, what: What, label: int | None) -> "_Planned":
         case, (features, labels) = part.cases[at], bank.keys(part, at)
-        file = f"{part.split}/{case}-{_short([features, what, sources_sha256(over_image.__module__)])}"
+        code = sources_sha256(over_image.__module__, scan_cells.__module__)
+        file = f"{part.split}/{case}-{_short([features, what, code])}"
         if label is None:
             mask = f"{part.split}/{case}-mask-{_short(labels)}"
             return cls(part, at, file, mask, f"{mask}.pt")

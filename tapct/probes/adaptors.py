@@ -4,6 +4,7 @@ How features are pooled and what is put on top can move a score more than the en
 the board beside the encoder: the same stored features under each of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -12,6 +13,7 @@ import torch
 from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
+from tapct.features.channels import Channels, scan_cells
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
@@ -24,6 +26,9 @@ BAGS: dict[Bag, str] = {
     "patch": "the patch features of a scan, all cells of its map that do not lie in the padding",
 }
 """What attention may look at."""
+
+_CHANNELS = 16
+"""That are pooled at a time: a map is never whole in float64."""
 
 HEADS: dict[Head, str] = {
     "abmil": "gated attention over a scan's instances, the paper's; trained by steps",
@@ -126,13 +131,12 @@ def own_bag(card: EncoderCard) -> Bag:
     return "cls" if card.has_cls else "patch"
 
 
-def instances(features: CaseFeatures | StoredFeatures, bag: Bag) -> torch.Tensor:
-    """Returns the instances of a scan as they are stored, (C, n, ...); a view.
+def instances(features: CaseFeatures | StoredFeatures, bag: Bag) -> Channels:
+    """Returns the instances of a scan, (C, n, ...), as they are stored.
 
-    Cells in the padding are left out, as they are of pooled features: how many there are depends on the encoder's
-    window, and nothing in them is of the scan.
+    Cells in the padding are left out, as they are of pooled features.
     """
-    return features.embeddings.T if bag == "cls" else _cells(features)
+    return Channels(features.embeddings.T) if bag == "cls" else scan_cells(features)
 
 
 def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
@@ -149,27 +153,15 @@ def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | N
     """
     if how == "cls":
         return features.embeddings.double().mean(dim=0)
-    found = _cells(features)
-    cells = found.flatten(1)
+    cells = scan_cells(features)
     if how == "mask":
         assert mask is not None
-        shares = mask_shares(mask, Grid.of(found.shape[1:], features.feature_grid.affine)).flatten().to(cells.device)
+        grid = Grid.of(cells.stored.shape[1:], features.feature_grid.affine)
+        shares = mask_shares(mask, grid).flatten().to(cells.stored.device)
         held = shares.nonzero().flatten()
-        return cells[:, held].double() @ shares[held]
-    parts = {"mean": lambda: _mean(cells), "max": lambda: cells.amax(dim=1).double()}
-    return torch.cat([parts[one]() for one in how.split("+")])
-
-
-def _mean(cells: torch.Tensor) -> torch.Tensor:
-    """Returns the (C,) mean of (C, N) values in float64; a few channels at a time bound what that takes."""
-    return torch.cat([channels.double().mean(dim=1) for channels in cells.split(16)])
-
-
-def _cells(features: CaseFeatures | StoredFeatures) -> torch.Tensor:
-    """Returns the (C, d, h, w) cells whose centre lies in the scan; the first one along an axis always counts."""
-    where = features.feature_grid.coordinates_in(features.encoder_grid)
-    z, y, x = (
-        slice(0, max(1, int((at <= size - 0.5).sum())))
-        for at, size in zip(where, features.encoder_grid.shape, strict=True)
-    )
-    return features.map[:, z, y, x]
+        return torch.cat([part[:, held].double() @ shares[held] for part in cells.split(_CHANNELS)])
+    parts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "mean": lambda values: values.double().mean(dim=1),
+        "max": lambda values: values.amax(dim=1).double(),
+    }
+    return torch.cat([parts[one](values) for one in how.split("+") for values in cells.split(_CHANNELS)])

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
+from tapct.features.channels import Channels
 from tapct.probes.scaling import ChannelScale
 
 if TYPE_CHECKING:
@@ -34,17 +35,12 @@ class Bag:
     """The instances of a case, as they are stored.
 
     Attributes:
-        values: (C, n, ...) features, of any dtype, on any device; may be memory-mapped, and a view.
+        features: (C, N) of them, on any device.
         scale: What each channel is divided by when a head sees it; None is nothing.
     """
 
-    values: torch.Tensor
+    features: Channels
     scale: ChannelScale | None = None
-
-    @property
-    def instances(self) -> int:
-        """How many there are."""
-        return math.prod(self.values.shape[1:])
 
     def slabs(self, like: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields all instances in order, (n, C), about `INSTANCES` at a time.
@@ -52,9 +48,7 @@ class Bag:
         Args:
             like: Whose device and dtype they get.
         """
-        rows = max(1, INSTANCES * self.values.shape[1] // max(1, self.instances))
-        for rows_of_slab in self.values.split(rows, dim=1):
-            slab = rows_of_slab.to(like).flatten(1)
+        for slab in self.features.slabs(INSTANCES, like):
             yield (slab if self.scale is None else self.scale.divided(slab, 0)).T
 
 
@@ -66,7 +60,7 @@ def logits(heads: "Sequence[ABMIL]", bags: Sequence[Bag]) -> torch.Tensor:
         bags: Of any lengths, of the same channels.
     """
     like = next(heads[0].parameters())
-    longest, channels = max(bag.instances for bag in bags), bags[0].values.shape[0]
+    longest, channels = max(bag.features.shape[1] for bag in bags), bags[0].features.shape[0]
     if len(bags) * longest * channels <= PADDED_VALUES:
         # eva's ABMIL masks instances of minus infinity: bags of any length in one pass, as if each came alone.
         whole = [torch.cat([*bag.slabs(like)]) for bag in bags]
@@ -114,7 +108,7 @@ class _Pooled(torch.autograd.Function):
 def _pooled(gates: Sequence[nn.Module], bag: Bag, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the (gates, C) weighted means of a bag, and the (gates,) log of the sum of exp(score)."""
     normaliser = like.new_full((len(gates),), -math.inf)
-    mean = like.new_zeros((len(gates), bag.values.shape[0]))
+    mean = like.new_zeros((len(gates), bag.features.shape[0]))
     for slab in bag.slabs(like):
         for row, gate in enumerate(gates):  # one by one: each head comes out as if it were alone, to the bit
             score = gate(slab)[:, 0]

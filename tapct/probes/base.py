@@ -14,6 +14,7 @@ from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
+from tapct.features.channels import Channels, map_of
 from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
 from tapct.probes.adaptors import Pooling
@@ -163,10 +164,9 @@ class Probe(module.ModelModule):
         """
         raise NotImplementedError
 
-    def head_input(self, case: EncodedCase) -> torch.Tensor:
-        """Returns what a head sees of a case, (channels, values), as it is stored."""
-        features = case.features
-        return features.map.flatten(1) if self.seen == "map" else features.embeddings.T
+    def head_input(self, case: EncodedCase) -> Channels:
+        """Returns what a head sees of a case, as it is stored."""
+        return map_of(case.features) if self.seen == "map" else Channels(case.features.embeddings.T)
 
     def prepare(self) -> None:
         """Takes from the training cases what heads start from: the scale of their features."""

@@ -16,6 +16,7 @@ from typing_extensions import override
 from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase, Seen
+from tapct.features.channels import Channels
 from tapct.metrics import (
     BalancedAccuracy,
     CalibrationError,
@@ -147,9 +148,9 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling, "bag": self.bag}
 
     @override
-    def head_input(self, case: EncodedCase) -> torch.Tensor:
+    def head_input(self, case: EncodedCase) -> Channels:
         assert self.bag is not None
-        return instances(case.features, self.bag).flatten(1)
+        return instances(case.features, self.bag)
 
     @override
     def describe(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
+from tapct.features.channels import Channels
 
 CONSTANT = 2.0**-9
 """A channel whose deviation is within this share of its magnitude is constant for a stepped head: bf16, in which
@@ -81,7 +82,7 @@ class Moments:
     squares: torch.Tensor
 
     @classmethod
-    def over(cls, cases: Iterable[torch.Tensor]) -> "Moments":
+    def over(cls, cases: Iterable[torch.Tensor | Channels]) -> "Moments":
         """Returns the moments of all values of cases.
 
         Args:
@@ -114,7 +115,7 @@ class Moments:
         return ChannelScale(divisor, int((~varies).sum()))
 
     @classmethod
-    def _of(cls, features: torch.Tensor) -> "Moments":
+    def _of(cls, features: torch.Tensor | Channels) -> "Moments":
         count = features.shape[1]
         rows = max(1, _VALUES_AT_ONCE // count)  # all of a case in float64 would take twice what the case does
         parts = [torch.var_mean(part.double(), dim=1, correction=0) for part in features.split(rows)]

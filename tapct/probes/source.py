@@ -25,6 +25,7 @@ from tapct.features import (
     TensorStore,
     extract,
 )
+from tapct.features.channels import Channels
 from tapct.features.extract import are_finite
 from tapct.features.filling import CaseTask
 from tapct.features.packed import PackedBank
@@ -39,7 +40,7 @@ from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
 
-VECTOR_MODULES = (pooled.__module__, mask_shares.__module__)
+VECTOR_MODULES = (pooled.__module__, Channels.__module__, mask_shares.__module__)
 """Whose code makes a vector of features; that of masks themselves is in the task's reading."""
 
 
@@ -278,7 +279,7 @@ class CaseSource:
         return (move_data_to_device(batch, trainer.strategy.root_device) for batch in loader)
 
     def channel_scale(
-        self, trainer: pl.Trainer, seen: Seen, head_input: Callable[[EncodedCase], torch.Tensor]
+        self, trainer: pl.Trainer, seen: Seen, head_input: Callable[[EncodedCase], Channels]
     ) -> ChannelScale:
         """Returns the scale of the channels over the training cases.
 
@@ -292,7 +293,7 @@ class CaseSource:
             return vars(Moments.over(head_input(case) for case in self.training_cases(trainer, [seen])))
 
         what = {"what": "channel moments", "seen": seen}
-        modules = [one.__module__ for one in (Moments, head_input, instances)]
+        modules = [one.__module__ for one in (Moments, head_input, instances, Channels)]
         moments = self._of_training(trainer, what, modules, compute, of_labels=False)
         return Moments(**moments).scale()
 

@@ -62,6 +62,14 @@ def test_what_eva_sees_of_a_scan_is_what_is_stored(cases):
     assert {t.dtype for t in (dense, bag, patches, embedding)} == {torch.float32}
 
 
+def test_a_bag_of_patches_has_no_padding():
+    hu = torch.randint(-1000, 400, (9, 64, 64), generator=torch.Generator().manual_seed(0)).float()
+    (patches,) = Backbone(Small3D("random"), output="patches")(hu[None, None])
+    whole = extract(Small3D("random"), hu, Grid.of(hu.shape, np.eye(4))).map
+    assert whole.shape == (48, 3, 8, 8), "the last cell of 4 slices is centred beyond the ninth"
+    assert torch.allclose(patches, whole[:, :2].flatten(1).T, atol=1e-6)
+
+
 def test_a_scan_that_was_padded_has_cells_that_divide_it_evenly(cases):
     stored, scan = cases[11]
     (dense,) = DenseEncoder(Small3D("random"))(scan)
@@ -239,7 +247,7 @@ def test_stock_eva_and_our_probe_agree_on_given_bags(monkeypatch):
         )
         for k, (bag, t) in enumerate(zip(bags, targets, strict=True))
     ]
-    ours = probe.loss(head, cases)
+    (ours,) = probe.losses([head], cases)
     ours.backward()
     stock_head = ABMIL(input_size=48, output_size=2, projected_input_size=None, hidden_sizes_mlp=())
     stock_head.load_state_dict(head.state_dict())

@@ -19,6 +19,7 @@ from tapct.errors import FeatureError
 from tapct.features import FeatureBank, TensorStore
 from tapct.packs.commands import export_embeddings
 from tapct.packs.embeddings import export
+from tapct.probes.adaptors import instances
 from tapct.tasks import TaskData
 from tapct.tasks.rsna2023 import SPEC as RSNA2023
 from tests.data import fdg_pet_ct
@@ -113,7 +114,7 @@ def test_eva_reads_vectors_and_bags_with_their_class(root, tmp_path, what):
             expected = {
                 "embedding": features.embeddings.mean(0),
                 "windows": features.embeddings,
-                "patches": features.map.flatten(1).T,
+                "patches": instances(features, "patch").whole().T,
             }[what]
             found, target = dataset[index]
             assert torch.allclose(found, expected, atol=1e-6)

@@ -58,8 +58,8 @@ def test_pooling_is_over_the_cells_in_the_scan_not_over_padding():
     assert cells.size < features.map[0].numel()
     assert pooled(features, "mean+max").numpy() == pytest.approx([cells.mean(), cells.max()])
     assert pooled(features, "cls").numpy() == pytest.approx(features.embeddings.double().mean(0).numpy())
-    assert instances(features, "patch").double().numpy() == pytest.approx(cells[None]), "nor are they in a bag"
-    assert torch.equal(instances(features, "cls"), features.embeddings.T)
+    assert instances(features, "patch").stored.double().numpy() == pytest.approx(cells[None]), "nor are they in a bag"
+    assert torch.equal(instances(features, "cls").whole(), features.embeddings.T)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from eva.vision.models.networks import ABMIL
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
+from tapct.features.channels import Channels
+from tapct.features.values import quantised
 from tapct.probes import attention
 from tapct.probes.attention import Bag
 from tapct.probes.scaling import ChannelScale
@@ -23,7 +25,7 @@ def bags() -> list[Bag]:
     maps = [torch.randn(CHANNELS, *shape, generator=rng).mul(3).bfloat16() for shape in SHAPES]
     maps[1] = torch.nn.functional.pad(maps[1], (0, 2, 0, 1))[:, :, :4, :5]
     divisor = torch.rand(CHANNELS, generator=rng).double() + 0.5
-    return [Bag(one, ChannelScale(divisor, 0)) for one in maps]
+    return [Bag(Channels(one), ChannelScale(divisor, 0)) for one in maps]
 
 
 def heads(dtype: torch.dtype) -> list[ABMIL]:
@@ -38,7 +40,7 @@ def target() -> torch.Tensor:
 def plain(heads: list[ABMIL], bags: list[Bag]) -> torch.Tensor:
     """eva's forward of each head on the batch padded to its longest bag."""
     dtype = next(heads[0].parameters()).dtype
-    whole = [bag.values.flatten(1).to(dtype).T / bag.scale.divisor.to(dtype) for bag in bags]
+    whole = [bag.features.whole().to(dtype).T / bag.scale.divisor.to(dtype) for bag in bags]
     padded = pad_sequence(whole, batch_first=True, padding_value=float("-inf"))
     return torch.stack([head(padded) for head in heads])
 
@@ -90,7 +92,7 @@ def test_no_bag_is_kept_for_the_gradient(monkeypatch):
             assert found.requires_grad
         return sum(values.values())
 
-    of_bags = sum(bag.values.numel() for bag in bags())
+    of_bags = sum(bag.features.stored.numel() for bag in bags())
     parameters = sum(p.numel() for head in heads(torch.float32) for p in head.parameters())
     monkeypatch.setattr(attention, "PADDED_VALUES", 0)
     monkeypatch.setattr(attention, "INSTANCES", 16)
@@ -103,9 +105,35 @@ def test_slabs_are_all_instances_once_and_no_larger_than_asked(monkeypatch):
     like = torch.zeros((), dtype=torch.float64)
     for bag in bags():
         slabs = [*bag.slabs(like)]
-        whole = bag.values.flatten(1).double().T / bag.scale.divisor
+        whole = bag.features.whole().double().T / bag.scale.divisor
         torch.testing.assert_close(torch.cat(slabs), whole, rtol=1e-14, atol=0)
         assert all(len(slab) <= 40 for slab in slabs)
+
+
+def test_a_bag_in_int8_is_that_of_its_values_and_never_whole_in_float32(monkeypatch):
+    """The same logits to the bit as from values that were made float32 at once, with slabs that are made one by one."""
+    monkeypatch.setattr(attention, "PADDED_VALUES", 0)
+    monkeypatch.setattr(attention, "INSTANCES", 40)
+    of_values, of_steps = [], []
+    for bag in bags():
+        steps, scale = quantised(bag.features.stored)
+        of_steps.append(Bag(Channels(steps, scale), bag.scale))
+        of_values.append(Bag(Channels(steps.float() * scale[:, None, None, None]), bag.scale))
+    made = []
+
+    class Seen(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and found.dtype == torch.float32:
+                made.append(found.numel())
+            return found
+
+    trained = heads(torch.float32)
+    with Seen():
+        found = attention.logits(trained, of_steps)
+    assert torch.equal(found, attention.logits(trained, of_values))
+    assert max(made) < max(bag.features.stored.numel() for bag in of_steps) / 5
+    assert not torch.equal(found, attention.logits(trained, bags())), "or there was no int8"
 
 
 def test_evaluation_builds_no_graph(monkeypatch):
