@@ -146,7 +146,9 @@ def narrowed(
         SweepError: If the suite has no such encoder or task, or none of the encoders on the tasks.
     """
     labels = list(dict.fromkeys(label for of_task in varied.values() for label in of_task))
-    asked = labels if encoders in (None, "all") else [name.strip() for name in (encoders or "").split(",")]
+    asked = labels if encoders in (None, "all") else [*filter(None, map(str.strip, (encoders or "").split(",")))]
+    if not asked:
+        raise SweepError("name at least one encoder, or all")
     for name in asked:
         if not any(parts_of(name) <= parts_of(label) for label in labels):
             raise SweepError(f"the suite {suite} has no encoder '{name}'. {nearest(name, {*map(encoder_of, labels)})}")

@@ -113,6 +113,9 @@ def test_encoders_and_tasks_beside_a_suite_are_some_of_its_own(tmp_path):
         "curia+adaptor=abmil on luna16",
     }
     assert [cell.label for cell in cells(suite, encoders="curia@random")] == ["curia@random"] * 2
+    assert {cell.encoder for cell in cells(suite, encoders="ct-fm,,")} == {"ct-fm"}
+    with pytest.raises(SweepError, match="name at least one encoder"):
+        cells(suite, encoders="")
     with pytest.raises(SweepError, match=r"the suite mine has no encoder 'curai'\. Did you mean 'curia'"):
         cells(suite, encoders="curai")
     with pytest.raises(SweepError, match="task in the suite mine, 'luna25'"):
