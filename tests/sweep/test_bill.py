@@ -1,6 +1,7 @@
 """The bill of a sweep against what its cells then took, and against counts worked out by hand."""
 
 import inspect
+import io
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from tapct.encoders import Features, list_encoders
 from tapct.features import TensorStore
@@ -21,6 +23,7 @@ from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Encoding
 from tapct.sweep.bill.stored import Stored
+from tapct.sweep.bill.table import as_json, table
 from tapct.sweep.bill.weights import weights_check
 from tapct.sweep.cell import SweepError
 from tapct.volumes import Size
@@ -273,9 +276,15 @@ def test_measured_once_and_remembered(monkeypatch):
 def test_a_config_of_another_model_is_said_and_not_guessed(tmp_path):
     override = tmp_path / "other.yaml"
     override.write_text(yaml.safe_dump({"model": {"class_path": "their.Probe"}}))
-    (row,) = bill_of(cells("tap-t-3d", "quickstart", overrides=(str(override),))).rows
-    assert row.windows is None
-    assert "their.Probe" in row.why
+    other = cells("tap-t-3d", "quickstart", overrides=(str(override),))
+    bill = bill_of([*other, *cells("tap-t-3d", "quickstart", results=str(tmp_path))], accelerator="cpu")
+    assert bill.rows[0].windows is None
+    assert "their.Probe" in bill.rows[0].why
+    assert bill.rows[1].windows == bill.windows > 0
+    assert as_json(bill, 1, [], [])["total"]["cells_not_counted"] == 1, "sums without a cell say so"
+    shown = io.StringIO()
+    Console(file=shown, width=250).print(table(bill, 1, [], []))
+    assert "1 of 2 cells are not in it" in shown.getvalue()
 
 
 # -- Checks ----------------------------------------------------------------------------------------------

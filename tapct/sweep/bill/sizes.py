@@ -114,7 +114,7 @@ def _grids(places: Sequence[tuple[CTDataset, int]], remembered: Remembered) -> l
     todo = {key: place for key, place in zip(keys, places, strict=True) if known[key] is None}
     for key, found in zip(todo, _read(list(todo.values())), strict=True):
         if isinstance(found, str):
-            raise TaskError(f"{found}. `tapct doctor --task {places[0][0].spec.name}` lists all such cases")
+            raise TaskError(f"{found.rstrip('.')}. `tapct doctor --task {places[0][0].spec.name}` lists all such cases")
         known[key] = found
         remembered.put(key, found)
     return [Grid.of(known[key][0], np.array(known[key][1])) for key in keys]

@@ -48,7 +48,8 @@ def as_json(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[st
         }
         for folder in bill.folders
     ]
-    total = {"scans": bill.encoded, "windows": bill.windows, "tflop": bill.tflop, "hours": bill.hours}
+    total: dict[str, Any] = {"scans": bill.encoded, "windows": bill.windows, "tflop": bill.tflop, "hours": bill.hours}
+    total["cells_not_counted"] = _uncounted(bill)
     return {
         "cells": [vars(row) for row in bill.rows],
         "total": {**total, "hours_on": bill.hours_on},
@@ -56,6 +57,11 @@ def as_json(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[st
         "checks": [vars(check) for check in checks],
         "refused": list(refused),
     }
+
+
+def _uncounted(bill: Bill) -> int:
+    """Returns of how many cells nothing is known, which no sum holds."""
+    return sum(row.scans is None for row in bill.rows)
 
 
 def _figures(row: Row) -> list[str]:
@@ -82,6 +88,8 @@ def _sums(bill: Bill, jobs: int) -> list[RenderableType]:
         f"in all {bill.encoded:,} scans to encode (those that cells share once), {bill.windows:,} windows",
         f"{_number(bill.tflop, '{:,.0f}')} TFLOP",
     ]
+    if uncounted := _uncounted(bill):
+        words.append(f"{uncounted} of {len(bill.rows)} cells are not in it ({UNKNOWN})")
     hours = "hours are not known: --measure measures each encoder here (20 s each), --card h100 estimates"
     if bill.hours is not None:
         hours = f"{_time(bill.hours)} of encoding on {bill.hours_on}; reading, heads and metrics come on top"
@@ -121,7 +129,7 @@ def _in_the_way(checks: Sequence[Check]) -> list[RenderableType]:
     lines = [Text(f"{sound} of {len(checks)} checks of weights, data and locks are well")] if checks else []
     for (status, message, mend), names in said.items():
         about = ", ".join([names[0], *(name.partition(" ")[2] for name in names[1:])])
-        lines.append(Text(f"{about}: {message}; {mend}", style=colours[status]))
+        lines.append(Text(f"{about}: {message.rstrip('.')}; {mend}", style=colours[status]))
     return list(lines)
 
 
