@@ -1,5 +1,6 @@
 """eva's backbones by their cards: against eva's own classes, our adapter and MONAI's networks, on the same weights."""
 
+import re
 import types
 from pathlib import Path
 
@@ -97,20 +98,26 @@ def test_a_card_is_of_the_backbone_of_its_name_with_the_file_and_md5_that_eva_na
         assert f"https://{weights.repository}/resolve/main/{weights.file}" == address
 
 
-@pytest.mark.parametrize("name", list_declared())
-def test_a_card_says_what_the_network_has(name, monkeypatch):
+@pytest.fixture
+def of_docs(tmp_path) -> str:
+    """The card of docs/eva.md."""
+    page = (Path(__file__).parents[2] / "docs" / "eva.md").read_text(encoding="utf-8")
+    (card,) = re.findall(r"```yaml\n# coralbay\.yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "coralbay.yaml").write_text(card)
+    return f"eva:{tmp_path / 'coralbay.yaml'}"
+
+
+@pytest.mark.parametrize("name", [*list_declared(), "of docs/eva.md"])
+def test_a_card_says_what_the_network_has(name, of_docs, monkeypatch):
     linspace = torch.linspace
     monkeypatch.setattr(torch, "linspace", lambda *of, **how: linspace(*of, **how | {"device": "cpu"}))
     with torch.device("meta"):  # 850 M parameters without their memory
-        encoder = tapct.load_encoder(name, "random", deferred=True)
+        encoder = tapct.load_encoder(of_docs if name == "of docs/eva.md" else name, "random", deferred=True)
         network = encoder.build()  # refuses another num_params
-    window = (32, 64, 32)
+    card, window = encoder.card, (32, 64, 32)
     embedding, maps = network.forward_intermediates(torch.empty(1, 1, *window, device="meta"))
-    card = encoder.card
-    assert maps[encoder.declared.feature].shape[1:] == (
-        card.feature_dim,
-        *(n // s for n, s in zip(window, card.feature_stride, strict=True)),
-    )
+    cells = tuple(n // s for n, s in zip(window, card.feature_stride, strict=True))
+    assert maps[encoder.declared.feature].shape[1:] == (card.feature_dim, *cells)
     assert embedding.shape == (1, card.embedding_dim)
 
 
