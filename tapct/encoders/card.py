@@ -3,9 +3,12 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from tapct.errors import EncoderError, nearest
+
+InPlaneFilter = Literal["linear", "antialias"]
+"""How slices shrink: interpolated between their nearest pixels, or averaged over the pixels that become one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class EncoderCard:
         window_size: Voxels (D, H, W) of one window; 2D encoders have D = 1.
         spacing_mm: Voxel spacing (z, y, x) that scans are resampled to; None keeps the scan's own.
         in_plane_size: Pixels (square) that slices are resized to; None keeps the scan's own.
+        in_plane_filter: How slices are resampled in the plane where they shrink, to a size or a spacing. "antialias" is
+            what resampling here does along every axis; "linear" what `torch.nn.functional.interpolate` does by itself.
         pad_hu: HU of the padding where a scan is smaller than a window.
         feature_stride: Voxels (z, y, x) between neighbouring features.
         feature_dim: Channels of the feature map.
@@ -61,6 +66,7 @@ class EncoderCard:
     window_size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None
     in_plane_size: int | None
+    in_plane_filter: InPlaneFilter = "antialias"
     pad_hu: float
     feature_stride: tuple[int, int, int]
     feature_dim: int
@@ -85,14 +91,17 @@ class EncoderCard:
             raise EncoderError(f"{self.name}: spacing_mm {self.spacing_mm} must be positive and finite")
         if not math.isfinite(self.pad_hu):
             raise EncoderError(f"{self.name}: pad_hu {self.pad_hu} must be finite")
+        if self.in_plane_filter not in (filters := get_args(InPlaneFilter)):
+            hint = nearest(str(self.in_plane_filter), filters)
+            raise EncoderError(f"{self.name}: in_plane_filter is {self.in_plane_filter!r}. {hint}")
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("in_plane_size", "window_size", "spacing_mm", "pad_hu")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("in_plane_size", "in_plane_filter", "window_size", "spacing_mm", "pad_hu")
 
     def with_options(self, **options: object) -> "EncoderCard":
         """Returns the card with some preprocessing settings changed.
 
         Args:
-            options: Any of `in_plane_size`, `window_size`, `spacing_mm`, `pad_hu`.
+            options: Any of `in_plane_size`, `in_plane_filter`, `window_size`, `spacing_mm`, `pad_hu`.
 
         Raises:
             EncoderError: If an option is unknown, or contradicts the network's stride.

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tapct.encoders.base import Encoder
 
 CARD = (
-    *("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride"),
-    *("feature_dim", "embedding_dim", "has_cls"),
+    *("name", "window_size", "spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu"),
+    *("feature_stride", "feature_dim", "embedding_dim", "has_cls"),
 )
 """What of a card decides the features; the rest is about them."""
 

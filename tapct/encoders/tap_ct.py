@@ -2,6 +2,13 @@
 
 2D, 2.5D and 3D differ in patch and window only. Scans keep their slices and are resized in the plane
 (Appendix C.2); voxels are clipped and normalised with the statistics of the pretraining data.
+
+The published processor, as a third party reports its configuration (its code was not read by us): slices to 224 pixels,
+then air of -1024 HU behind the last slice up to a multiple of `divisible_pad_z` (4 in 3D, 1 in 2D), clip, normalise.
+
+* It imports torch.nn.functional and speaks of a size (z, H, W). In torch that is the interpolation of 5-D arrays, which
+  is not antialiased, nor can be. Hence `in_plane_filter="linear"`: inferred, not read.
+* Its padding and ours, of -1008 HU, are the same number after the clip. Ours fills the window too (12 slices in 3D).
 """
 
 from pathlib import Path
@@ -63,19 +70,23 @@ def _card(size: str, kind: str, window: tuple[int, int, int], stride: tuple[int,
         window_size=window,
         spacing_mm=None,
         in_plane_size=224,
-        pad_hu=CLIP_HU[0],
+        in_plane_filter="linear",  # inferred, not read: see above
+        pad_hu=CLIP_HU[0],  # of the processor's -1024 HU the clip leaves the same
         feature_stride=stride,
         feature_dim=dim,
         embedding_dim=dim,
         has_cls=True,
         num_params=params,
         weights=Weights(
-            # The paper names b-3d's page, and others have loaded s-3d's; the names of the rest are not known.
-            repository=f"huggingface.co/fomofo/tap-ct-{size}-3d" if kind == "3d" else None,
+            # The pages of the 2D and 3D models were seen; of the 2.5D ones no name is known.
+            repository=None if kind == "2.5d" else f"huggingface.co/fomofo/tap-ct-{size}-{kind}",
             file="model.safetensors",
+            licence="CC BY-NC 4.0 (stated by a third party, not read on its page)",
         ),
         pretraining_data=("in-house oncological CT, 105K volumes",),
-        reference="Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of CT Foundation Models, 2025",
+        reference="Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of CT Foundation Models, 2025. "
+        "The in-plane filter is inferred, not read: the published processor imports torch.nn.functional, whose "
+        "interpolation of volumes has no antialiasing",
     )
 
 

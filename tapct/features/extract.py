@@ -158,7 +158,7 @@ class _Job:
         if problem := not_hu(scan.hu[None]):
             raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
         grid, plan = Tiling.of(encoder, native, overlap, fit_windows)
-        image = resample_image(scan.hu, native, grid)
+        image = resample_image(scan.hu, native, grid, antialias_in_plane=card.in_plane_filter == "antialias")
         statistics = encoder.statistics_of(image[None, None])  # of the scan, before there is padding in it
         return cls(encoder, native, grid, image if plan is None else plan.pad(image, card.pad_hu), plan, statistics)
 

@@ -188,6 +188,8 @@ def cells_of(record: Recorded, candidates: Sequence[PaperRow]) -> list[PaperRow]
     windows = {ships.window_size, *(row.setup.window_size for row in candidates)}
     if card.window_size not in windows or card.pad_hu != ships.pad_hu:
         return "windows or padding that neither the paper nor the encoder's card has"
+    if card.in_plane_filter != ships.in_plane_filter:
+        return f"slices resampled with the filter {card.in_plane_filter}, and not {ships.in_plane_filter}"
     grid = card.in_plane_size, card.spacing_mm
     of_grid = [row for row in candidates if (row.setup.in_plane_size, row.setup.spacing_mm) == grid]
     if not of_grid:

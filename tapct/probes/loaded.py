@@ -21,7 +21,7 @@ TRAINING = (
 )
 """Settings of a record's probe that say how its heads were trained."""
 
-_GRID = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu", "feature_stride")
+_GRID = ("name", "window_size", "spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu", "feature_stride")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tapct.records.record import Recorded
 
-CARD = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
+CARD = ("name", "window_size", "spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu")
 CLASS, SOURCE, WEIGHTS, SETTING = "class", "source", "weights_sha256", "settings."
 PRECISION = "precision"
 """Only where it was set: what a machine chooses by itself does not make another model."""
@@ -23,8 +23,7 @@ def is_random(record: Recorded) -> bool:
 
 def what_is_known(record: Recorded) -> Identity:
     """Returns what every record says of its model: the card's name and preprocessing, the weights, a set precision."""
-    card = record.encoder.card.content()
-    known = {key: card.get(key) for key in CARD}
+    known = record.encoder.card.model_dump(mode="json", include=set(CARD))  # what it does not say by itself, too
     asked = {key: value for key, value in (record.encoder.options or {}).items() if key == PRECISION}
     return known | asked | {"random": is_random(record), WEIGHTS: record.encoder.weights_sha256}
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.options import full_name, label
 from tapct.records.paths import base_name
 from tapct.records.types import (
@@ -43,13 +44,17 @@ class WeightsRecord(Frozen):
 
 
 class CardRecord(Frozen):
-    """The encoder's card as it was built: `tapct.encoders.EncoderCard`, whose fields it has."""
+    """The encoder's card as it was built: `tapct.encoders.EncoderCard`, whose fields it has.
+
+    Older records have no `in_plane_filter`: all that was resampled was averaged.
+    """
 
     name: Name
     display_name: Name
     window_size: Sizes
     spacing_mm: Triple | None
     in_plane_size: Count | None
+    in_plane_filter: InPlaneFilter = "antialias"
     pad_hu: Number
     feature_stride: Sizes
     feature_dim: Count

@@ -192,7 +192,8 @@ def readme(record: Record) -> str:
         "published at": card.weights.repository,
         "parameters": None if encoder.parameters is None else f"{encoder.parameters:,}",
         "window, stride": f"{_by(card.window_size)}, {_by(card.feature_stride)} voxels (z, y, x)",
-        "grid": f"spacing {_by(card.spacing_mm)} mm, in-plane size {card.in_plane_size}, padding {card.pad_hu:g} HU",
+        "grid": f"spacing {_by(card.spacing_mm)} mm, in-plane size {card.in_plane_size}, "
+        f"in-plane filter {card.in_plane_filter}, padding {card.pad_hu:g} HU",
         "channels": f"{card.feature_dim}, embedding {card.embedding_dim}, class token: {_yes(card.has_cls)}",
         "pretraining data": ", ".join(card.pretraining_data),
         "precision": f"{encoder.precision_used}, features stored as {record.probe.feature_dtype}",

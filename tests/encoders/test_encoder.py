@@ -149,6 +149,8 @@ def test_options_change_the_card_and_unknown_ones_name_the_nearest():
     assert encoder.card.in_plane_size == 96
     assert encoder.card.window_size == (12, 64, 64)
     assert Small3D.card.in_plane_size == 64
+    with pytest.raises(EncoderError, match=r"in_plane_filter is 'nearest'.*Known: antialias, linear"):
+        Small3D("random", in_plane_filter="nearest")
     with pytest.raises(EncoderError, match="Did you mean 'in_plane_size'"):
         Small3D("random", inplane_size=96)
     with pytest.raises(EncoderError, match="not a multiple"):

@@ -1,17 +1,25 @@
 """TAP-CT against other people's code: transformers' tokens, and remote code of the published layout."""
 
 import json
+import math
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+import tapct
 from tapct import vit
+from tapct.encoders import encoder_class
 from tapct.encoders.remote_code import RemoteTapS3D
 from tapct.encoders.tap_ct import TapCT
 from tapct.errors import EncoderError, WeightsError
+from tapct.features import extract
+from tapct.volumes import Grid
 from tests.small import small_card
 
 
@@ -105,3 +113,73 @@ def test_remote_code_runs_only_when_asked_for_with_a_pinned_commit(tmp_path, mon
     settings = encoder.describe()["identity"]["settings"]
     (folder / "modeling_tapct.py").write_text(f"{REMOTE_CODE}# read and found good")
     assert encoder.describe()["identity"]["settings"] != settings, "the content of the folder counts"
+
+
+class Looks(nn.Module):
+    """In place of the network: keeps what it is given."""
+
+    def __init__(self, patch_size: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.patch_size, self.dim, self.seen = patch_size, dim, []
+
+    def forward(self, x: torch.Tensor) -> vit.Tokens:
+        self.seen.append(x.double())
+        grid = tuple(n // p for n, p in zip(x.shape[2:], self.patch_size, strict=True))
+        cls = torch.zeros(x.shape[0], self.dim)
+        return vit.Tokens(cls, cls[:, None].expand(-1, 4, -1), cls[:, None].expand(-1, math.prod(grid), -1), grid)
+
+
+def published_processor(hu: torch.Tensor, divisible_pad_z: int) -> torch.Tensor:
+    """As the published configuration has it: resize, pad with -1024 HU, clip, normalise, in this order."""
+    x = F.interpolate(hu[None, None].double(), (hu.shape[0], 224, 224), mode="trilinear", align_corners=False)[0, 0]
+    x = F.pad(x, (0, 0, 0, 0, 0, -hu.shape[0] % divisible_pad_z), value=-1024.0)
+    return (x.clamp(-1008.0, 822.0) - -86.80862426757812) / 322.63470458984375
+
+
+@pytest.mark.parametrize("name", [f"tap-{size}-{kind}" for size in "sb" for kind in ("2d", "2.5d", "3d")])
+def test_the_network_is_given_what_the_published_processor_gives(name, monkeypatch):
+    """Of a scan of 14 slices with HU far outside of the clip, that shrinks in the plane; tiled as extraction tiles."""
+    monkeypatch.setattr(TapCT, "build", lambda self: Looks(self.patch_size, self.card.feature_dim))
+    encoder: Any = tapct.load_encoder(name, "random")
+    hu = torch.empty(14, 310, 260).uniform_(-3024.0, 3000.0, generator=torch.Generator().manual_seed(0))
+    found = extract(encoder, hu, Grid.of(hu.shape, np.diag([2.5, 0.7, 0.8, 1.0])))
+    expected = published_processor(hu, {"2d": 1, "2.5d": 1, "3d": 4}[name.rpartition("-")[2]])
+    assert encoder.card.in_plane_filter == "linear"
+    assert "inferred, not read" in encoder.card.reference
+    seen = torch.cat([x if x.ndim == 5 else x[:, :, None] for x in encoder.network.seen])
+    starts = {"2d": range(14), "2.5d": (0, 6, 8), "3d": (0, 4)}[name.rpartition("-")[2]]
+    assert len(seen) == len(starts) == len(found.embeddings)
+    depth = encoder.card.window_size[0]
+    for window, start in zip(seen[:, 0], starts, strict=True):
+        # Mean and deviation of the paper's Appendix B are those of the processor, rounded to seven digits.
+        torch.testing.assert_close(window, expected[start : start + depth], atol=1e-5, rtol=1e-5)
+    averaged: Any = tapct.load_encoder(name, "random", in_plane_filter="antialias")
+    extract(averaged, hu, found.native_grid)
+    assert (averaged.network.seen[0] - encoder.network.seen[0]).abs().mean() > 0.1
+
+
+def test_our_padding_is_that_of_the_processor_once_it_is_clipped():
+    """Below the clip every number is the same: bit by bit, also beside voxels that are not."""
+    encoder = Small2D("random")
+    windows = torch.full((2, 1, 1, 64, 64), -1008.0)
+    windows[..., :40] = 55.0
+    processors = torch.where(windows == -1008.0, -1024.0, windows)
+    assert encoder.card.pad_hu == -1008.0
+    for ours, theirs in zip(encoder(windows)[:2], encoder(processors)[:2], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_pages_that_are_known_are_named_and_the_licence_is_marked_as_somebody_elses_word():
+    cards = {name: encoder_class(name).card for name in tapct.list_encoders() if name.startswith("tap-")}
+    cards.pop("tap-t-3d")
+    pages = {name: card.weights.repository for name, card in cards.items()}
+    assert pages.pop("tap-s-2.5d") is pages.pop("tap-b-2.5d") is None
+    assert pages == {name: f"huggingface.co/fomofo/{name.replace('tap-', 'tap-ct-')}" for name in pages}
+    assert all("third party" in (card.weights.licence or "") for card in cards.values())
+
+
+@pytest.mark.parametrize("name", ["curia", "intensity", "tap-t-3d"])
+def test_all_others_that_resize_slices_average_them_as_before(name):
+    card = encoder_class(name).card
+    assert card.in_plane_size is not None
+    assert card.in_plane_filter == "antialias"

@@ -33,6 +33,22 @@ def test_shrinking_in_the_plane_averages_as_torch_antialias_does(size):
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(7, 9), (13, 64), (31, 80), (1, 1)])
+def test_without_antialiasing_shrinking_in_the_plane_is_the_interpolation_of_volumes_by_torch(size):
+    source = grid((3, 50, 64))
+    image = torch.randn(3, 50, 64, dtype=torch.float64)
+    ours = resample_image(image, source, source.resized((3, *size)), antialias_in_plane=False)
+    theirs = F.interpolate(image[None, None], size=(3, *size), mode="trilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_without_antialiasing_in_the_plane_slices_are_averaged_still():
+    source = grid((12, 5, 4))
+    image = torch.randn(12, 5, 4, dtype=torch.float64)
+    ours = resample_image(image, source, source.resized((5, 5, 4)), antialias_in_plane=False)
+    torch.testing.assert_close(ours, resample_image(image, source, source.resized((5, 5, 4))), atol=1e-12, rtol=0)
+
+
 def along_z(size: int, spacing: float, first_mm: float = 0.0) -> Grid:
     """A column of voxels, the first of them centred at `first_mm`."""
     affine = np.diag([spacing, 1.0, 1.0, 1.0])

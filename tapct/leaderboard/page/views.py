@@ -17,6 +17,9 @@ from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Recorded
 
 SPLIT = "test"
 
+_SHRINKING = {"antialias": "averaged in the plane", "linear": "interpolated in the plane, not averaged"}
+"""What an `in_plane_filter` does."""
+
 MANY = 20
 """Models that the figures and tables by class of a task show at most: the best."""
 
@@ -268,6 +271,7 @@ def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
     return [
         ("Spacing (z, y, x)", "the scan's own" if spacing is None else f"{sizes(spacing)} mm"),
         ("Slices", "the scan's own size" if in_plane is None else f"resized to {in_plane} × {in_plane}"),
+        ("Where slices shrink", _SHRINKING[card.in_plane_filter]),
         ("Window (z, y, x)", f"{sizes(card.window_size)} voxels, padded with {card.pad_hu:g} HU"),
         ("One feature per", f"{sizes(card.feature_stride)} voxels"),
         ("Features", f"{card.feature_dim} channels; embedding {card.embedding_dim}"),

@@ -25,7 +25,7 @@ MOST_BATCHES = 20
 """That are measured; more would not make the median better."""
 
 
-_PREPARED = ("spacing_mm", "in_plane_size", "pad_hu")
+_PREPARED = ("spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu")
 """Of a card: how scans are prepared, which changes how many windows there are and not what one takes."""
 
 SHIPPED = Path(__file__).with_name("counted.json")
