@@ -9,10 +9,12 @@ Facts: raidium-med/curia: save_model.py (configuration, names in the file), extr
 * Each slice is normalised by itself: the first published processor used one z-score for a whole volume when it
   was given one, and slices one at a time are what both versions agree on.
 * HU are not clipped: the processor has `clip_below_air` (at -1000), but off unless the training configuration, which
-  is not public, set it.
+  is not public, set it. The published setting of the successor is on (`baselines/curia_2.py`); `clip_below_air=True`
+  clips here as well. Scans that are padded with -2000 or -3024 HU differ a lot.
 * The processor resizes with an antialiased bicubic; here the harness resizes (a slice of 512 pixels needs neither).
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch import nn
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
 
 PATCH = 16  # save_model.py; extract_feat_LP.py: 512 pixels are 32 x 32 tokens
+AIR_HU = -1000.0  # curia_image_processor.py: where clip_below_air clips
 MIN_STD = 1e-6  # curia_image_processor.py: a slice of less spread is centred only
 
 # Names in the file (transformers 4) -> names in the network (transformers 5).
@@ -35,15 +38,15 @@ FUSED = ".mlp.weights_in."  # gate and up projection in one matrix, the gate (un
 
 
 class Curia(Encoder):
-    """Curia-B; the file of Curia-2 B, which has the same configuration, loads too."""
+    """Curia-B."""
 
-    card = EncoderCard(
+    card: EncoderCard = EncoderCard(
         name="curia",
         display_name="Curia",
         window_size=(1, 512, 512),
         spacing_mm=None,
         in_plane_size=512,
-        pad_hu=-1000.0,  # air; its own pipeline resizes and never pads
+        pad_hu=AIR_HU,  # its own pipeline resizes and never pads
         feature_stride=(1, PATCH, PATCH),
         feature_dim=768,
         embedding_dim=768,
@@ -56,8 +59,23 @@ class Curia(Encoder):
             gated=True,
         ),
         pretraining_data=("in-house CT and MR of one hospital, 150,000 exams",),
-        reference="Dancette et al., Curia: A Multi-Modal Foundation Model for Radiology, arXiv 2509.06830, 2025",
+        reference="Dancette et al., Curia: A Multi-Modal Foundation Model for Radiology, arXiv 2509.06830, 2025 "
+        "(whether its training clipped below air is not known: off here, on in the published setting of its successor)",
     )
+
+    def __init__(self, weights: str | Path | None = None, *, clip_below_air: bool = False, **options: Any) -> None:
+        """Builds the network and loads its weights.
+
+        Args:
+            weights: As in `Encoder`.
+            clip_below_air: Whether HU below -1000 are raised to it, before the slice's mean and deviation are taken.
+            options: As in `Encoder`.
+
+        Raises:
+            EncoderError: If an option is unknown.
+        """
+        self.clip_below_air = clip_below_air
+        super().__init__(weights, **options)
 
     def build(self) -> nn.Module:
         """Returns the vision transformer: ViT-B/16 at 512 pixels, one channel, no registers."""
@@ -69,6 +87,7 @@ class Curia(Encoder):
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         x = windows_hu.squeeze(2)
+        x = x.clamp(min=AIR_HU) if self.clip_below_air else x
         # In one pass (Welford) a constant slice has a deviation of exactly 0. That of `x.std()` beside `x.mean()` is
         # rounding, which can be more than MIN_STD and would be blown up to unit variance.
         std, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True)

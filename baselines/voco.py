@@ -5,7 +5,7 @@ spacing) and utils/ (orientation, padding, data); README.md (files); Downstream/
 
 * It was trained with MONAI 1.3.0, whose patch merging takes two of a cell's eight voxels twice and two never. MONAI
   1.5.0 mended that in place: the file still loads, and gives other features without an error. The network here has
-  the old merging (`LegacyPatchMerging`), and is refused at construction where it has not.
+  the old merging.
 * `VoComni_B.pt` is a whole SwinUNETR with the same encoder, whose decoder and output layer are dropped.
 * Upstream's loader leaves at random what does not fit by name or shape; here every key of the encoder counts.
 * In pretraining, chest scans alone had 5 x 1.25 x 1.25 mm and -1000..500 HU (utils/data_trans.py). One setting serves
@@ -20,8 +20,7 @@ import torch
 from torch import nn
 
 from tapct.encoders import Encoder, EncoderCard, Features, Weights
-from tapct.encoders.patch_merging import LegacyPatchMerging, kinds_of
-from tapct.errors import EncoderError
+from tapct.encoders.patch_merging import Merging, set_merging
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: voco_train.py, a_min and a_max
 
@@ -64,21 +63,13 @@ class VoCoB(Encoder):
     )
 
     def build(self) -> nn.Module:
-        """Returns the encoder.
-
-        Raises:
-            EncoderError: If MONAI did not build it with the old merging.
-        """
-        network = _SwinEncoder(features=48)
-        merging = kinds_of(network)
-        if merging != [LegacyPatchMerging] * 4:
-            raise EncoderError(f"{self.card.name}: this MONAI builds the Swin transformer with the merging {merging}")
-        return network
+        """Returns the encoder, with the old merging."""
+        return swin_encoder(self.card.name, "monai-1.4")
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU
-        stages = self.network((windows_hu.clamp(low, high) - low) / (high - low))
-        return Features(stages[-1], torch.cat([stage.mean((2, 3, 4)) for stage in stages], dim=1), None)
+        maps = self.network((windows_hu.clamp(low, high) - low) / (high - low))
+        return Features(maps[-1], multiscale(maps), None)
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         flat = state_dict.get("state_dict", state_dict)
@@ -86,9 +77,30 @@ class VoCoB(Encoder):
         return {key: tensor for key, tensor in flat.items() if not re.match(r"(decoder[1-5]|out)\.", key)}
 
 
-class _SwinEncoder(nn.Module):
-    """The encoder under the names of the published checkpoints; gives its five stages, the deepest last."""
+def swin_encoder(name: str, merging: Merging) -> nn.Module:
+    """Returns the encoder of SwinUNETR under the names of MONAI; it gives six maps, the deepest last.
 
+    The maps have 48, 48, 96, 192, 384 and 768 channels at strides 1, 2, 4, 8, 16 and 32. The fifth is the transformer's
+    own; the others went through a convolutional block.
+
+    Args:
+        name: Of the encoder that it is for, for errors.
+        merging: The MONAI whose patch merging it has.
+
+    Raises:
+        EncoderError: If this MONAI builds no patch merging.
+    """
+    network = _SwinEncoder(features=48)
+    set_merging(network, merging, name)
+    return network
+
+
+def multiscale(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Returns the embedding (B, 1152) that is pooled of all maps of `swin_encoder` but the fifth."""
+    return torch.cat([each.mean((2, 3, 4)) for each in (*maps[:4], maps[5])], dim=1)
+
+
+class _SwinEncoder(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         from monai.networks.blocks import UnetrBasicBlock
@@ -101,7 +113,6 @@ class _SwinEncoder(nn.Module):
             patch_size=(2, 2, 2),
             depths=(2, 2, 2, 2),
             num_heads=(3, 6, 12, 24),
-            downsample=LegacyPatchMerging,
             use_v2=True,
         )
         self.encoder1 = UnetrBasicBlock(3, 1, features, 3, 1, "instance", res_block=True)
@@ -117,5 +128,6 @@ class _SwinEncoder(nn.Module):
             self.encoder2(hidden[0]),
             self.encoder3(hidden[1]),
             self.encoder4(hidden[2]),
+            hidden[3],
             self.encoder10(hidden[4]),
         ]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from baselines.voco import VoCoB
 from tapct.encoders import Features
+from tapct.encoders.patch_merging import LegacyPatchMerging, kinds_of
 from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import assert_same, light, views
 
@@ -150,12 +151,24 @@ def test_monai_has_changed_the_merging_that_is_kept_here(encoder):
 
 
 @pytest.mark.parametrize("merging", ["merging", "mergingv2"])
-def test_another_merging_is_refused_when_the_network_is_built(monkeypatch, merging):
+def test_whichever_merging_monai_builds_the_old_one_is_in_its_place(monkeypatch, merging):
     def deaf(**options):
         return SwinTransformer(**options | {"downsample": merging})
 
     monkeypatch.setattr("monai.networks.nets.swin_unetr.SwinTransformer", deaf)
-    with pytest.raises(EncoderError, match=r"voco-b.*merging"):
+    assert kinds_of(VoCoB("random").network) == [LegacyPatchMerging] * 4
+
+
+def test_a_monai_without_any_merging_that_is_known_is_refused(monkeypatch):
+    class Unknown(nn.Module):
+        def __init__(self, dim, norm_layer, spatial_dims):
+            super().__init__()
+
+    monkeypatch.setattr(
+        "monai.networks.nets.swin_unetr.SwinTransformer",
+        lambda **options: SwinTransformer(**options | {"downsample": Unknown}),
+    )
+    with pytest.raises(EncoderError, match=r"voco-b.*no patch merging"):
         VoCoB("random")
 
 

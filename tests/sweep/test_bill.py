@@ -115,11 +115,11 @@ def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
 
 def test_one_command_shows_matrix_bill_and_checks(swept):
     tapct, _ = swept
-    shown = tapct.here("run", "-e", "small-3d,tap-b-2d", "-t", "quickstart", "--dry-run", "--card", "h100")
+    shown = tapct.here("run", "-e", "small-3d,tap-b-2.5d", "-t", "quickstart", "--dry-run", "--card", "h100")
     assert shown.returncode == 0, shown.stderr
     assert "to do" in shown.stdout
     assert "25% of its 989 TFLOPS" in shown.stdout
-    assert "weights tap-b-2d: no file that could be downloaded is known" in shown.stdout
+    assert "weights tap-b-2.5d: no file that could be downloaded is known" in shown.stdout
     wrong = tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--dry-run", "--card", "h10")
     assert "'h100'" in wrong.stderr
     assert "add --dry-run" in tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--json").stderr
@@ -298,7 +298,7 @@ def test_weights_are_looked_for_and_not_fetched(monkeypatch, tmp_path):
         for name, changes in {
             "chance": {},
             "tap-t-3d": {},
-            "tap-b-2d": {},
+            "tap-b-2.5d": {},
             "curia": {},
             "suprem": {},
             "fmcib": {"weights": "random"},
@@ -307,7 +307,7 @@ def test_weights_are_looked_for_and_not_fetched(monkeypatch, tmp_path):
     }
     assert {name: check.status for name, check in found.items()} == {
         **{"chance": "ok", "tap-t-3d": "ok", "fmcib": "ok"},
-        **{"tap-b-2d": "fail", "vista3d": "fail"},
+        **{"tap-b-2.5d": "fail", "vista3d": "fail"},
         **{"curia": "warn", "suprem": "warn"},
     }
     assert "gated" in found["curia"].message
