@@ -16,7 +16,8 @@ class Weights:
     """Where the published weights of an encoder are.
 
     Attributes:
-        repository: Hub repository, DOI or site; None where nothing is published.
+        repository: Hub repository (`huggingface.co/OWNER/NAME`, or `huggingface.co/datasets/OWNER/NAME`), DOI or site;
+            None where nothing is published.
         revision: Commit or version of the repository.
         file: Name of the weights file in it.
         sha256: Checksum of that file; None where it is not known.

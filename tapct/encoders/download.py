@@ -38,7 +38,8 @@ def cached(card: EncoderCard) -> Path | None:
     if weights.file is None:
         return None
     if host == "huggingface.co":
-        found = try_to_load_from_cache(repository, weights.file, revision=weights.revision)
+        name, kind = _on_hub(repository)
+        found = try_to_load_from_cache(name, weights.file, revision=weights.revision, repo_type=kind)
         return Path(found) if isinstance(found, str) else None
     path = _cache_path(card)
     return path if path.is_file() else None
@@ -148,20 +149,27 @@ def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float
         raise kind(_sentences(f"{card.name}: {why}", gated, _by_hand(card))) from error
 
 
+def _on_hub(repository: str) -> tuple[str, str]:
+    """Returns name and kind of a repository of the hub: that of a data set may hold weights, too."""
+    return repository.removeprefix("datasets/"), "dataset" if repository.startswith("datasets/") else "model"
+
+
 def _asked_hub(repository: str, weights: Weights, name_s: float, answer_s: float) -> Path:
     """Returns a file that the hub's client fetches.
 
     Where there is no network the client tries for half a minute, so the hub is asked once before.
     """
     assert weights.file is not None
-    address = hf_hub_url(repository, weights.file, revision=weights.revision)
+    name, kind = _on_hub(repository)
+    address = hf_hub_url(name, weights.file, revision=weights.revision, repo_type=kind)
 
     def ask() -> object:
         return get_hf_file_metadata(address, timeout=answer_s)
 
     network.answer(address, ask, name_s=name_s, answer_s=answer_s)
     with network.explained(address):
-        return Path(hf_hub_download(repository, weights.file, revision=weights.revision, etag_timeout=answer_s))
+        found = hf_hub_download(name, weights.file, revision=weights.revision, repo_type=kind, etag_timeout=answer_s)
+    return Path(found)
 
 
 def download(address: str, path: Path, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:

@@ -95,11 +95,14 @@ def published(repository: str, **changes) -> type[Small3D]:
     return type("Published", (Small3D,), {"card": small_card(weights=weights)})
 
 
-@pytest.mark.parametrize("repository", ["zenodo.org/records/1", "huggingface.co/group/model"])
+@pytest.mark.parametrize(
+    "repository", ["zenodo.org/records/1", "huggingface.co/group/model", "huggingface.co/datasets/group/data"]
+)
 def test_published_weights_are_downloaded_once_and_load(repository, server):
     encoder = published(repository)
     assert encoder().describe()["weights_sha256"] == small_encoder().describe()["weights_sha256"]
     assert server.downloads() == 1
+    assert all(path.startswith("/datasets/") == ("datasets" in repository) for _, path, _ in server.requests)
     encoder()
     assert server.downloads() == 1
 
