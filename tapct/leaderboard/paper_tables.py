@@ -49,7 +49,8 @@ class Table:
         rows: Its rows.
         run: Cells with a number of ours.
         of: Cells of tasks.
-        gaps: Differences to the paper's means, without averages.
+        gaps: Differences to the paper's means, one a cell: of the record whose protocol is closest to the shipped one.
+            Without averages.
         to_do: The suites that have its other cells.
     """
 
@@ -78,7 +79,7 @@ def _table(number: int, cells: Sequence[Cell]) -> Table:
         size = f"{cell.row.setup.in_plane_size} pixels" if number == 3 else ""
         rows[cell.row.model, size].append(cell)
     of_tasks = [cell for cell in cells if cell.row.task != AVERAGE]
-    differences = [one.difference for cell in of_tasks for one in cell.ours]
+    differences = [one.difference for cell in of_tasks for one in cell.ours[:1]]
     return Table(
         number=number,
         title=TITLES[number],

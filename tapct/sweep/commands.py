@@ -34,7 +34,7 @@ from tapct.sweep.cell import (
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
-from tapct.sweep.variants import Variant, encoder_of, parts_of, require_options, variants
+from tapct.sweep.variants import Variant, encoder_of, meant, one_spelling, require_options, variants
 from tapct.sweep.varied import TaskConfig
 
 WATCH_S = 5.0
@@ -379,10 +379,10 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     known = dict.fromkeys([*list_encoders(), *list_declared(), *map(encoder_of, labels)])
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
     # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.
-    of = {name: [label for label in labels if parts_of(name) <= parts_of(label)] for name in asked}
+    of = {name: meant(name, labels) for name in asked}
     plain = {name for name in asked if from_folders(name) == encoder_of(name)}
     chosen = dict.fromkeys(
-        label for name in asked for label in ([name] if name in plain else []) + (of[name] or [name])
+        label for name in asked for label in ([name] if name in plain else []) + (of[name] or [one_spelling(name)])
     )
     return [results / task / label for task in choose("task", tasks or "all", known_tasks) for label in chosen]
 

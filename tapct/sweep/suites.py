@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from tapct.errors import nearest
 from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, choose
-from tapct.sweep.variants import Variant, encoder_of, parts_of
+from tapct.sweep.variants import Variant, encoder_of, meant
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^,\s][^,]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -149,18 +149,18 @@ def narrowed(
     asked = labels if encoders in (None, "all") else [*filter(None, map(str.strip, (encoders or "").split(",")))]
     if not asked:
         raise SweepError("name at least one encoder, or all")
+    chosen: set[str] = set()
     for name in asked:
-        if not any(parts_of(name) <= parts_of(label) for label in labels):
+        chosen.update(found := meant(name, labels))
+        if not found:
             raise SweepError(f"the suite {suite} has no encoder '{name}'. {nearest(name, {*map(encoder_of, labels)})}")
     where = choose(f"task in the suite {suite},", tasks or "all", dict.fromkeys(varied, True))
-    found = {
-        task: {label: one for label, one in varied[task].items() if any(parts_of(n) <= parts_of(label) for n in asked)}
-        for task in varied
-        if task in where
+    cells = {
+        task: {label: one for label, one in varied[task].items() if label in chosen} for task in varied if task in where
     }
-    if not any(found.values()):
+    if not any(cells.values()):
         raise SweepError(f"the suite {suite} has none of these encoders on these tasks")
-    return found
+    return cells
 
 
 def _is_path(name: str) -> bool:

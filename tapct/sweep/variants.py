@@ -138,6 +138,45 @@ def parts_of(label: str) -> frozenset[str]:
     return frozenset(filter(None, in_folders(label).replace("@", "+@").split("+")))
 
 
+def meant(name: str, labels: Sequence[str]) -> list[str]:
+    """Returns the labels that a name on the command line means: those with all its parts, whatever else is varied.
+
+    Options may be spelt otherwise than labels have them. One that its encoder has by itself is in no label, and means
+    the cell without.
+
+    Raises:
+        SweepError: If its encoder has no such option.
+    """
+    if found := [label for label in labels if parts_of(name) <= parts_of(label)]:
+        return found
+    spelt = one_spelling(name)
+    asked, kept = parts_of(name), parts_of(spelt)
+    return [label for label in labels if (kept <= parts_of(label) if len(kept) == len(asked) else spelt == label)]
+
+
+def one_spelling(name: str) -> str:
+    """Returns a name as cells have it; of an encoder that is not here, as it is.
+
+    Raises:
+        SweepError: If its encoder has no such option.
+    """
+    encoder, *behind = map(str.strip, in_folders(name).replace("@", "+@").split("+"))
+    options = [part for part in behind if "=" in part and part.partition("=")[0].strip() not in _OURS]
+    if not options:
+        return name
+    try:
+        encoder_class(from_folders(encoder))
+    except EncoderError:
+        return name
+    try:
+        text = spell_options(parse_options(from_folders(encoder), "+".join(options)))
+    except EncoderError as error:
+        raise SweepError(str(error)) from error
+    marks = "".join(part for part in behind if part.startswith("@"))
+    others = [part for part in behind if part not in options and not part.startswith("@")]
+    return "+".join(filter(None, [encoder + marks, text, *others]))
+
+
 def encoder_of(label: str) -> str:
     """Returns the encoder that a cell's label names."""
     return from_folders(label.partition("@")[0].partition("+")[0])

@@ -10,6 +10,7 @@ from tapct.encoders import encoder_class
 from tapct.leaderboard import read_paper, site
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page.paper import ours_by_theirs
+from tapct.leaderboard.paper_tables import tables
 from tapct.records import read_records
 from tapct.records.sections import IdentityRecord
 from tests.leaderboard import results
@@ -250,6 +251,15 @@ def test_a_copy_is_counted_once(tmp_path):
     one = results.record("suprem", "amos22")
     found = reproduction(tmp_path, one, one)
     assert [len(cell.ours) for cell in found.cells if cell.ours] == [1]
+
+
+def test_a_cell_counts_once_in_the_differences_by_its_record_of_the_shipped_protocol(tmp_path):
+    other = results.record("suprem", "amos22", ability=-2, more_probe={"steps": 2})
+    found = reproduction(tmp_path, other, results.record("suprem", "amos22"), results.record("suprem", "lits17"))
+    two = next(table for table in tables(found) if table.number == 2)
+    first = [cell.ours[0] for cell in found.cells if cell.ours and cell.row.task != "average"]
+    assert [one.said for one in first] == [(), ()]
+    assert two.gaps == [one.difference.value for one in first]
 
 
 # -- Formats -------------------------------------------------------------------------------------------

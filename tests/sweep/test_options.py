@@ -3,7 +3,7 @@
 import pytest
 
 from tapct.sweep.cell import SweepError
-from tapct.sweep.variants import encoder_of
+from tapct.sweep.variants import encoder_of, meant, one_spelling
 from tests.sweep.test_variants import cells
 
 LARGE = "tap-b-3d+in_plane_size=512"
@@ -65,6 +65,35 @@ def test_the_variable_is_that_of_the_encoders_that_name_none(monkeypatch):
     found = cells(encoders="tap-b-3d,tap-b-3d+in_plane_size=448,tap-s-3d@random")
     assert list(found) == [LARGE, "tap-b-3d+in_plane_size=448", "tap-s-3d@random+in_plane_size=512"]
     assert found[LARGE].environment["ENCODER_OPTIONS"] == "in_plane_size=512"
+
+
+PLAIN = ["tap-b-3d", "tap-b-3d@random"]
+LARGER = [LARGE, "tap-b-3d@random+in_plane_size=512", f"{LARGE}+bag=patch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("tap-b-3d", [*PLAIN, *LARGER]),
+        ("tap-b-3d+in_plane_size=0512", LARGER),
+        ("tap-b-3d + in_plane_size = 512 + bag=patch", LARGER[-1:]),
+        ("tap-b-3d+in_plane_size=224", PLAIN[:1]),
+        ("tap-b-3d@random+in_plane_size=224", PLAIN[1:]),
+        ("tap-b-3d+in_plane_size=448", []),
+        ("bag=patch", LARGER[-1:]),
+        ("elsewhere+size=2", []),
+    ],
+)
+def test_a_name_beside_cells_means_them_however_its_options_are_spelt(name, labels):
+    assert meant(name, [*PLAIN, *LARGER]) == labels
+
+
+def test_a_name_beside_cells_has_options_that_there_are():
+    with pytest.raises(SweepError, match="Did you mean 'in_plane_size'"):
+        meant("tap-b-3d+in_plane_sise=512", PLAIN)
+    assert one_spelling("tap-b-3d@random+in_plane_size=448.0+fraction=0.1") == (
+        "tap-b-3d@random+in_plane_size=448+fraction=0.1"
+    )
 
 
 def test_what_an_encoder_has_by_itself_is_said_and_nothing_else(capsys):
