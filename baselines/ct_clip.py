@@ -105,6 +105,10 @@ class CTCLIP(Encoder):
         """Returns what `accepts` accepts, for its error."""
         return f"in the plane it must be {self.in_plane} x {self.in_plane}, its slices a multiple of {PATCH[0]}"
 
+    def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
+        """Returns the precision: "auto" is fp32 everywhere, as upstream. What rounds a token chooses another code."""
+        return "fp32" if self.precision == "auto" else super().precision_on(device_type)
+
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         tokens, codes, embedding = self.network(windows_hu.clamp(*CLIP_HU) / CLIP_HU[1])
         return Features((tokens if self.features == "tokens" else codes).movedim(-1, 1), embedding, None)

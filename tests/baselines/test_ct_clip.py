@@ -220,6 +220,12 @@ def test_the_temporal_convolution_sees_scrambled_tokens_as_upstream(state, expec
     assert torch.dist(mended, expected[0]) > 0.1 * expected[0].norm()
 
 
+def test_codes_are_chosen_in_full_precision_unless_another_is_asked_for():
+    given = [Small("random", deferred=True, precision=precision) for precision in ("auto", "fp32", "bf16")]
+    assert [encoder.precision_on("cuda") for encoder in given] == ["fp32", "fp32", "bf16"]
+    assert [encoder.precision_on("cpu") for encoder in given] == ["fp32", "fp32", "bf16"]
+
+
 def test_a_call_changes_no_code_and_no_window_another(file):
     encoder = uninitialised(Small)(file)
     before = encoder.describe()["weights_sha256"]
