@@ -190,11 +190,12 @@ def test_the_published_file_is_fetched_as_every_encoders_and_its_md5_checked(mon
     asked = []
     (tmp_path / "other.pth").write_bytes(b"something else")
 
-    def download(repository, file, revision):
-        asked.append((repository, file, revision))
-        return str(tmp_path / "other.pth")
+    def ask(repository, weights, name_s, answer_s):
+        asked.append((repository, weights.file, weights.revision))
+        return tmp_path / "other.pth"
 
-    monkeypatch.setattr("tapct.encoders.download.hf_hub_download", download)
+    monkeypatch.setattr("tapct.encoders.download._asked_hub", ask)
+    monkeypatch.setattr("tapct.encoders.download.offline", lambda: None)
     with pytest.raises(WeightsError, match="is not the published file: md5"):
         tapct.load_encoder("eva:radiology/suprem_segresnet")
     assert asked == [("MrGiovanni/SuPreM", "supervised_suprem_segresnet_2100.pth", None)]
