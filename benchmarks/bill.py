@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tapct.features import TensorStore
-from tapct.sweep import commands
+from tapct.sweep.asked import Sweep
 from tapct.sweep.bill.count import bill_of
 from tapct.sweep.cell import Order
 
@@ -34,7 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TAPCT_FEATURES"] = str(Path(folder) / "features")
-        sweep = commands.Sweep(
+        sweep = Sweep(
             encoders=asked.encoders, tasks=asked.tasks, results=folder, max_steps=asked.steps, accelerator="cpu"
         )
         base = peak_of([sys.executable, "-m", "eva", "fit", "--help"], dict(os.environ))

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tapct import terminal
+from tapct import locks, terminal
+from tapct.errors import LockError
+from tapct.files import innermost_existing
 
 Status = Literal["ok", "warn", "fail"]
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -55,3 +58,29 @@ def print_table(checks: Iterable[Check], title: str | None = None) -> None:
 def exit_status(checks: Iterable[Check]) -> int:
     """Returns 1 if a check fails, else 0."""
     return int(any(check.status == "fail" for check in checks))
+
+
+def locks_check(name: str, folder: Path, variable: str) -> Check:
+    """Tries whether one process can keep others out of what it writes into a folder.
+
+    Args:
+        name: Of the check.
+        folder: The folder, which need not be there yet.
+        variable: What names another one, for the advice.
+    """
+    existing = innermost_existing(folder)
+    elsewhere = f"or name a folder on another file system ({variable})"
+    try:
+        locks.require(existing)
+    except LockError as error:
+        return Check("fail", name, str(error), f"mount it as the message says, {elsewhere}")
+    except OSError as error:
+        return Check("fail", name, f"cannot write to {existing}: {error.strerror}", f"make it writable, {elsewhere}")
+    if (option := locks.only_here(existing)) is not None:
+        return Check(
+            "warn",
+            name,
+            f"{folder}: locks hold on this machine alone (mount option {option})",
+            f"use it from one machine at a time, mount it without {option}, {elsewhere}",
+        )
+    return Check("ok", name, f"{folder}: locks work")

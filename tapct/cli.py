@@ -168,9 +168,10 @@ def run(
         The exit status: 1 if a cell failed, 128 + N if signal N ended the launcher.
     """
     from tapct.sweep import commands
+    from tapct.sweep.asked import Sweep
     from tapct.sweep.bill import Shown
 
-    sweep = commands.Sweep(
+    sweep = Sweep(
         encoders=encoders,
         tasks=tasks,
         suite=suite,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from packaging.requirements import Requirement
 
-from tapct import locks, telemetry
-from tapct.checks import Check
-from tapct.errors import EncoderError, LockError, TapctError
-from tapct.files import features_folder
-from tapct.sweep.commands import results_folder
+from tapct import telemetry
+from tapct.checks import Check, locks_check
+from tapct.errors import EncoderError, TapctError
+from tapct.files import features_folder, innermost_existing
+from tapct.sweep.asked import results_folder
 
 if TYPE_CHECKING:
     from tapct.tasks.checks import CaseCheck
@@ -51,8 +51,8 @@ def checks(
     yield _telemetry()
     yield _device()
     yield _output()
-    yield _locks("locks results", results_folder(None), "--results or RESULTS_ROOT")
-    yield _locks("locks features", features_folder(), "TAPCT_FEATURES")
+    yield locks_check("locks results", results_folder(None), "--results or RESULTS_ROOT")
+    yield locks_check("locks features", features_folder(), "TAPCT_FEATURES")
     yield from _plugins()
     if task is not None:
         yield from _task(
@@ -115,7 +115,7 @@ def _device() -> Check:
 
 def _output() -> Check:
     folder = Path(os.environ.get("OUTPUT_ROOT", "logs"))
-    existing = _existing(folder)
+    existing = innermost_existing(folder)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -124,31 +124,6 @@ def _output() -> Check:
     free_gb = shutil.disk_usage(existing).free / 1e9
     status: Literal["ok", "warn"] = "ok" if free_gb > 1 else "warn"
     return Check(status, "output", f"{folder}: {free_gb:.0f} GB free", "" if status == "ok" else "set OUTPUT_ROOT")
-
-
-def _locks(name: str, folder: Path, variable: str) -> Check:
-    """Tries whether one process can keep others out of what it writes into a folder."""
-    existing = _existing(folder)
-    elsewhere = f"or name a folder on another file system ({variable})"
-    try:
-        locks.require(existing)
-    except LockError as error:
-        return Check("fail", name, str(error), f"mount it as the message says, {elsewhere}")
-    except OSError as error:
-        return Check("fail", name, f"cannot write to {existing}: {error.strerror}", f"make it writable, {elsewhere}")
-    if (option := locks.only_here(existing)) is not None:
-        return Check(
-            "warn",
-            name,
-            f"{folder}: locks hold on this machine alone (mount option {option})",
-            f"use it from one machine at a time, mount it without {option}, {elsewhere}",
-        )
-    return Check("ok", name, f"{folder}: locks work")
-
-
-def _existing(folder: Path) -> Path:
-    """Returns a folder, or where it is not there the innermost one above it that is."""
-    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
 
 
 def _plugins() -> Iterator[Check]:

@@ -48,3 +48,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def innermost_existing(folder: Path) -> Path:
+    """Returns a folder, or where it is not there the innermost one above it that is."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -1,11 +1,11 @@
 """The adaptors of a sweep: which cells of a task they make, beside the one of the task's own adaptor."""
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from tapct.encoders import encoder_class
 from tapct.errors import EncoderError, TaskError
 from tapct.sweep.cell import SweepError
+from tapct.sweep.said import say
 from tapct.sweep.variants import Variant
 from tapct.sweep.varied import TaskConfig
 
@@ -54,7 +54,7 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
     plain = config.settings()
     own = plain.get(SETTING)
     if own is None and not config.classifies:
-        print(f"{config.task} has no adaptors: only its plain cells run", file=sys.stderr)
+        say(f"{config.task} has no adaptors: only its plain cells run")
         return [None]
     asked = [one for one in asked if _has_masks(config.task, plain, one)]
     probed = next(one for one in (*asked, *ALL) if one != own)
@@ -70,7 +70,7 @@ def _has_masks(task: str, settings: Mapping[str, str], adaptor: str) -> bool:
     name = settings.get("data.init_args.task")
     if Adaptor.parse(adaptor).pooling != "mask" or name not in list_tasks() or task_class(name).spec.mask is not None:
         return True
-    print(f"left out: {adaptor} on {task}: {name} has no masks to pool over", file=sys.stderr)
+    say(f"left out: {adaptor} on {task}: {name} has no masks to pool over")
     return False
 
 
@@ -85,6 +85,6 @@ def fits(variant: Variant) -> bool:
         if adaptor.is_solved:
             adaptor.pooling_of(encoder_class(variant.encoder).card)
     except (TaskError, EncoderError) as error:
-        print(f"left out: {variant.label}: {error}", file=sys.stderr)
+        say(f"left out: {variant.label}: {error}")
         return False
     return True

@@ -1,6 +1,5 @@
 """The bags of a sweep: what attention looks at in the cells of a task, beside what each encoder's own bag is."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from tapct.encoders import encoder_class
 from tapct.errors import EncoderError
 from tapct.sweep import adaptors
 from tapct.sweep.cell import choose
+from tapct.sweep.said import say
 from tapct.sweep.varied import TaskConfig
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Bags:
                 if bag != "cls" or card.has_cls:
                     return [None if bag == plain else bag]
                 reason = f"{encoder} has no class tokens"
-        print(f"left out: {encoder} on {self.task} with the bag {asked}: {reason}", file=sys.stderr)
+        say(f"left out: {encoder} on {self.task} with the bag {asked}: {reason}")
         return []
 
 
@@ -96,7 +96,7 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> Bags:
     if not asked:
         return Bags(config.task)
     if not config.classifies:
-        print(f"{config.task} has no bags: only its plain cells run", file=sys.stderr)
+        say(f"{config.task} has no bags: only its plain cells run")
         return Bags(config.task)
     plain = config.settings()
     own = plain.get(SETTING, "auto")

@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tapct.sweep import commands, suites
+from tapct.sweep import suites
+from tapct.sweep.asked import Sweep
 
 
 def all_suites() -> Table:
@@ -19,7 +20,7 @@ def all_suites() -> Table:
     for name in suites.shipped_suites():
         suite = suites.read_suite(name)
         if suite.blocks:
-            cells = commands.Sweep(suite=name).cells()
+            cells = Sweep(suite=name).cells()
             counts = (len(cells), len({cell.encoder for cell in cells}), len({cell.task for cell in cells}))
             table.add_row(name, *map(str, counts), escape(suite.title))
     return table
@@ -32,7 +33,7 @@ def one_suite(name: str) -> Group:
         SweepError: If there is none, or it is malformed.
     """
     suite = suites.read_suite(name)
-    cells = commands.Sweep(suite=name).cells() if suite.blocks else []
+    cells = Sweep(suite=name).cells() if suite.blocks else []
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     grid = Table("", *map(escape, tasks), box=box.SIMPLE)
     grid.columns[0].min_width = max((len(cell.label) for cell in cells), default=0)

@@ -6,7 +6,6 @@ is varied behind it, in one order and one spelling: `curia`, `curia@random`, `ta
 `eva~radiology~voco_l`.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from tapct.encoders.eva_names import PREFIX, card_file, encoder_name, from_folde
 from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import Cell, SweepError, choose
+from tapct.sweep.said import say
 
 _RANDOM = "@random"
 _ALL = "all"
@@ -206,7 +206,7 @@ def _of_all(spec: Spec, known: Sequence[str]) -> list[Variant]:
                 _require_its_own(encoder, spec.options)
             found.append(_of_encoder(spec._replace(encoder=encoder), known))
         except (EncoderError, SweepError) as error:
-            print(f"left out: {spec.behind(encoder)}: {error}", file=sys.stderr)
+            say(f"left out: {spec.behind(encoder)}: {error}")
     if not found:
         raise SweepError(f"no encoder can be had as {spec.behind(_ALL)}")
     return found
@@ -238,7 +238,7 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
     except EncoderError as error:
         raise SweepError(str(error)) from error
     if dropped := sorted(names_in(spec.options) - options.keys()):
-        print(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name", file=sys.stderr)
+        say(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name")
     return _with(one, f"+{text}", {"ENCODER_OPTIONS": text}) if text else one
 
 

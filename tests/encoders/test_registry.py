@@ -79,7 +79,7 @@ def test_the_list_shows_the_others_and_says_what_is_left_out_and_why(monkeypatch
 
 
 def test_all_encoders_run_but_the_broken_ones(tmp_path):
-    from tapct.sweep.commands import Sweep
+    from tapct.sweep.asked import Sweep
 
     plain = Sweep(encoders="all", tasks="amos22", results=str(tmp_path)).cells()
     assert {"curia", "small-3d", "raises"} < {cell.label for cell in plain}, "a cell that fails says why"

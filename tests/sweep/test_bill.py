@@ -11,13 +11,13 @@ import torch
 import yaml
 from rich.console import Console
 
-from tapct.encoders import Features, list_encoders
+from tapct.encoders import Features
 from tapct.features import TensorStore
 from tapct.sweep import commands
 from tapct.sweep.bill import cost, fit, settings
 from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.count import bill_of
-from tapct.sweep.bill.counted import windows_of
+from tapct.sweep.bill.counted import encodings, windows_of
 from tapct.sweep.bill.encoding import HEADER_BYTES, LABELS_PER_BYTE
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.remembered import Remembered
@@ -245,13 +245,23 @@ def test_operations_of_a_transformer_are_those_of_its_matrices():
 def test_shipped_counts_are_those_of_the_encoders_here():
     shipped = json.loads(cost.SHIPPED.read_text(encoding="utf-8"))
     costs = Costs(Remembered("costs"), CPU)
-    windows = {(name, window): one for name in list_encoders() for window, one in windows_of(name, costs).items()}
+    windows = {
+        (name + options, window): one
+        for name, options in encodings()
+        for window, one in windows_of(name, costs, options).items()
+    }
     keys = {costs.counted_key(one, window): (name, window) for (name, window), one in windows.items()}
     assert set(keys) == set(shipped), "encoders have changed: run `python -m tapct.sweep.bill.counted`"
     for key, (name, window) in keys.items():
         if name in ("tap-t-3d", "suprem", "fmcib"):
             count = costs.count(windows[name, window], window)
             assert [count.tflop, list(count.map_shape), count.why] == shipped[key]
+
+
+def test_a_first_bill_of_the_paper_counts_nothing_anew(monkeypatch):
+    monkeypatch.setattr(cost, "_count", None)
+    bill = bill_of(commands.Sweep(suite="paper").cells(), accelerator="cpu")
+    assert bill.tflop > 0
 
 
 def test_a_network_that_cannot_be_counted_says_why_and_the_rest_is_counted():

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tapct import locks
-from tapct.checks import Check
-from tapct.errors import LockError, TapctError, TaskError
+from tapct.checks import Check, locks_check
+from tapct.errors import TapctError, TaskError
+from tapct.files import innermost_existing
 from tapct.sweep.bill.count import Bill
 from tapct.sweep.bill.folder import Folder
 from tapct.sweep.bill.settings import Data
@@ -24,8 +24,7 @@ WAYS_OUT = (
 
 def free_bytes(folder: Path) -> int:
     """Returns what the file system of a folder, which need not be there, has free."""
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(innermost_existing(folder)).free
 
 
 def refusals(bill: Bill, jobs: int) -> list[str]:
@@ -65,8 +64,8 @@ def checks_of(bill: Bill, results: Path) -> list[Check]:
     by_weights = {(w.encoding.encoder, w.encoding.weights): w.encoding for w in bill.wanted.values()}
     found = [weights_check(encoding) for encoding in by_weights.values()]
     found += [_data_check(one) for one in {(d.task, d.root, d.split_file, d.options): d for d in data}.values()]
-    folders = {"results": results, **{f"features {folder.path}": folder.path for folder in bill.folders}}
-    return [*found, *(_locks_check(name, folder) for name, folder in folders.items())]
+    features = [locks_check(f"locks features {f.path}", f.path, "TAPCT_FEATURES") for f in bill.folders]
+    return [*found, locks_check("locks results", results, "--results or RESULTS_ROOT"), *features]
 
 
 def _data_check(data: Data) -> Check:
@@ -92,15 +91,6 @@ def _files_check(name: str, data: Data, root: Path) -> Check:
                 return Check("fail", name, str(error), f"`tapct doctor --task {data.task}` says more")
             cases += len(part)
     return Check("ok", name, f"the files of {cases} cases are in {root}")
-
-
-def _locks_check(name: str, folder: Path) -> Check:
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    try:
-        locks.require(there)
-    except (LockError, OSError) as error:
-        return Check("fail", f"locks {name}", str(error), "see the message")
-    return Check("ok", f"locks {name}", "hold")
 
 
 def gb(nbytes: float) -> str:
