@@ -99,7 +99,7 @@ def test_what_writes_says_which_mount_option_is_missing(folder, refused, monkeyp
     assert "cells cannot be run in" in ran
     assert "the mount option flock" in ran
     assert "the mount option flock" in tapct(monkeypatch, "cache", "rm", "--all")
-    assert sorted((folder / "features").rglob("*")) == before
+    assert [path for path in sorted((folder / "features").rglob("*")) if "leases" not in path.parts] == before
     with pytest.raises(FeatureError, match=missing), store.lock(KEY):
         pass
     with pytest.raises(LockError, match=missing), attempt(folder / "results" / "amos22" / "fmcib"):

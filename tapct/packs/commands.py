@@ -124,7 +124,7 @@ def unpack(file: str, folder: str | None = None) -> int:
     print(of.notice)
     print("Which scans, weights and code they are of, the pack says; nobody can check it without the scans.")
     if of.has_targets:
-        print(f"To probe it: {_variables(found)} eva fit --config CONFIG")
+        print(f"To probe it: {found.variables} eva fit --config CONFIG")
     return 0
 
 

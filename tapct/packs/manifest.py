@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tapct.encoders.weights import RANDOM
 from tapct.errors import FeatureError
 from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
@@ -72,6 +74,8 @@ class Manifest(_Model):
         identity: What the keys of the features say of the encoder (`tapct.encoders.identity`).
         windows: How windows lay: `overlap`, and whether they were fitted to small scans (`fit`).
         dtype: Of the features.
+        options: What the encoder was set to, as the variable ENCODER_OPTIONS has it; of a pack from before this was
+            named, and of options that no text can say, nothing.
         cases: The cases, in the order of the split.
         entries: The files, by key.
     """
@@ -86,6 +90,7 @@ class Manifest(_Model):
     identity: dict[str, Any]
     windows: dict[Literal["overlap", "fit"], float | bool]
     dtype: FeatureDtype
+    options: str = ""
     cases: tuple[PackedCase, ...] = Field(min_length=1)
     entries: dict[Hash, PackedEntry]
 
@@ -120,6 +125,15 @@ class Pack:
     folder: Path
     manifest: Manifest
     sha256: str
+
+    @property
+    def variables(self) -> str:
+        """The variables by which a run of the shipped configs reads it, as a shell takes them."""
+        of = self.manifest
+        asked = {"PACK": self.name, "ENCODER": of.identity["card"]["name"], "ENCODER_OPTIONS": of.options}
+        asked["ENCODER_WEIGHTS"] = RANDOM if of.encoder.get("weights") == RANDOM else ""
+        asked["FEATURE_DTYPE"] = "" if of.dtype == "bf16" else of.dtype
+        return " ".join(f"{name}={shlex.quote(value)}" for name, value in asked.items() if value)
 
     @classmethod
     def read(cls, folder: Path) -> "Pack":

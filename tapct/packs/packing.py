@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tapct import terminal
 from tapct.encoders import Encoder, load_encoder
-from tapct.encoders.options import parse_options, with_precision
+from tapct.encoders.options import is_spellable, parse_options, spell_options, with_precision
 from tapct.errors import FeatureError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.store import Entry
@@ -175,6 +175,7 @@ def _manifest(
         encoder=_without_place(bank.description()),
         identity=bank.identity,
         windows={"overlap": bank.overlap, "fit": bank.fit_windows},
+        options=spell_options({name: value for name, value in encoder.options.items() if is_spellable(value)}),
         dtype=bank.dtype,  # type: ignore[arg-type]  # checked by both
         cases=tuple(cases),
         entries=entries,

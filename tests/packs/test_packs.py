@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tapct.encoders.identity import identity
 from tapct.errors import FeatureError, TaskError, WeightsError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.packed import PackedBank
-from tapct.packs import packing
+from tapct.packs import commands, packing
 from tapct.packs.manifest import MANIFEST_FILE, Pack
 from tapct.packs.unpacking import unpack
 from tapct.probes import SegmentationProbe, Trainer
@@ -113,6 +114,38 @@ def test_a_pack_in_int8_reads_as_the_store_does_and_without_its_scales_is_refuse
     spoiled.write(tmp_path / "spoiled.tar")
     with pytest.raises(FeatureError, match="no scale of 48 channels"):
         unpack(tmp_path / "spoiled.tar", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("made", "variables"),
+    [
+        ({}, "ENCODER_WEIGHTS=random"),
+        ({"feature_dtype": "int8"}, "ENCODER_WEIGHTS=random FEATURE_DTYPE=int8"),
+        (
+            {"encoder_options": "window_size=16x64x64+pad_hu=-900"},
+            "ENCODER_OPTIONS=pad_hu=-900+window_size=16x64x64 ENCODER_WEIGHTS=random",
+        ),
+    ],
+    ids=["plain", "int8", "options"],
+)
+def test_what_unpack_says_reads_the_pack(root, tmp_path, monkeypatch, capsys, made, variables):
+    """The variables of the hint, through a shipped config, give a bank that takes the pack."""
+    bank = packing.bank_of({"encoder": "small-3d", "weights": "random", **made}, root / "features", "cpu")
+    FeatureBank(bank.encoder, bank.store, dtype=bank.dtype).fill(task(root).parts)
+    packing.pack(bank, task(root), tmp_path / "one.tar", targets=True)
+    monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "elsewhere"))
+    assert commands.unpack(str(tmp_path / "one.tar")) == 0
+    (hint,) = (line for line in capsys.readouterr().out.splitlines() if "To probe it" in line)
+    assert hint.endswith(f"ENCODER=small-3d {variables} eva fit --config CONFIG")
+    for word in shlex.split(hint.removeprefix("To probe it: ")):
+        if "=" in word:
+            monkeypatch.setenv(*word.split("=", 1))
+    model, data = packing.settings_of(Path("eva_configs/segmentation/amos22.yaml"))
+    again, pack = packing.bank_of(model, tmp_path, "cpu"), Pack.find(data["pack"])
+    reading = PackedBank(again.encoder, pack, mode=CacheMode.USE, dtype=again.dtype, overlap=0.0, fit=False)
+    (part, *_) = TaskData("quickstart", pack=pack.name).parts
+    reading.fill([part])
+    assert reading.case(part, 0).features.map.shape[0] == 48
 
 
 def test_packs_are_equal_byte_by_byte_but_for_what_is_asked_for(root, packed, tmp_path):

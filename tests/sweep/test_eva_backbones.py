@@ -5,8 +5,8 @@ import yaml
 
 from tapct.encoders import registry
 from tapct.encoders.eva_cards import SHIPPED
-from tapct.sweep.cell import CARD_CONTENT, SweepError
 from tapct.sweep.asked import Sweep
+from tapct.sweep.cell import CARD_CONTENT, SweepError
 from tapct.sweep.variants import encoder_of, parts_of
 from tests.small import known_by_name
 

@@ -12,8 +12,8 @@ from eva.vision.data import datasets as eva_datasets
 from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.assembly import assemble
 from tapct.records import read_records, write_record
-from tapct.sweep.cell import SHIPPED_CONFIGS, choose_tasks, configs_by_task
 from tapct.sweep.asked import Sweep
+from tapct.sweep.cell import SHIPPED_CONFIGS, choose_tasks, configs_by_task
 from tapct.tasks import EvaTask, SegmentationDataset, SplitTable, TaskSpec, core_tasks, list_tasks, task_class
 from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU

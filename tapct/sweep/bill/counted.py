@@ -14,7 +14,6 @@ from tapct.sweep.bill.settings import Data, Encoding
 from tapct.sweep.bill.sizes import scans_of
 from tapct.volumes import Size
 
-
 OPTIONS = {"curia": ("in_plane_size=224+window_size=1x224x224",)}
 """Of encoders, those of the paper's suites with which windows take something else."""
 
