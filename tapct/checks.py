@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -47,12 +48,15 @@ def print_json(content: object) -> None:
 
 
 def print_table(checks: Iterable[Check], title: str | None = None) -> None:
-    """Prints a line for each check."""
-    table = Table("status", "check", "found", "what to do", box=box.SIMPLE, title=title, title_justify="left")
-    for check in checks:
-        words = (escape(text) for text in (check.name, check.message, check.mend))
-        table.add_row(f"[{_COLOURS[check.status]}]{check.status}", *words)
-    terminal.output().print(table)
+    """Prints a line for each check; addresses and paths are whole, however narrow the terminal: they are copied."""
+    rows = [(check.status, (check.name, check.message, check.mend)) for check in checks]
+    table = Table("status", box=box.SIMPLE, title=title, title_justify="left")
+    for number, header in enumerate(("check", "found", "what to do")):
+        texts = [header, *(texts[number] for _, texts in rows)]
+        table.add_column(header, min_width=max(cell_len(word) for text in texts for word in text.split() or [""]))
+    for status, texts in rows:
+        table.add_row(f"[{_COLOURS[status]}]{status}", *map(escape, texts))
+    terminal.output().print(table, crop=False)
 
 
 def exit_status(checks: Iterable[Check]) -> int:

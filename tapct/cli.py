@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tapct import cache, checks, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, list_declared, list_encoders, refused_encoders
+from tapct.encoders import commands as encoder_commands
 from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
@@ -323,6 +324,7 @@ Commands = Mapping[str, Callable[..., int] | Group]
 
 COMMANDS: Commands = {
     "list": list_,
+    "download": encoder_commands.download,
     "doctor": doctor,
     "run": run,
     "status": status,

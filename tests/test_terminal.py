@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tapct import terminal
+from tapct.checks import Check, print_table
 
 SCRIPT = """
 from tapct import terminal
@@ -46,3 +47,12 @@ def test_a_table_in_a_file_is_not_cut(monkeypatch):
     assert terminal.output().width == terminal.WIDE
     monkeypatch.setenv("COLUMNS", "70")
     assert terminal.output().width == 70
+
+
+def test_addresses_and_paths_of_checks_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    address, path = "https://huggingface.co/a-group/" + "x" * 70, "/a/very/long/" + "y" * 60
+    print_table([Check("fail", "weights", f"{address} is gated", f"put it into {path} by hand")])
+    printed = capsys.readouterr().out
+    assert address in printed
+    assert path in printed

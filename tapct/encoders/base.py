@@ -142,6 +142,11 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         return self._weights_source is None
 
     @property
+    def fetches_itself(self) -> bool:
+        """Whether its class has a way of its own to its published weights."""
+        return type(self).published_weights is not Encoder.published_weights
+
+    @property
     def is_built(self) -> bool:
         """Whether the network is there; a deferred encoder has none before its first windows."""
         return "network" in self._modules

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+from tapct.encoders.eva_names import in_folders
 from tapct.errors import EncoderError, nearest
 
 InPlaneFilter = Literal["linear", "antialias"]
@@ -95,6 +97,10 @@ class EncoderCard:
         if self.in_plane_filter not in (filters := get_args(InPlaneFilter)):
             hint = nearest(str(self.in_plane_filter), filters)
             raise EncoderError(f"{self.name}: in_plane_filter is {self.in_plane_filter!r}. {hint}")
+
+    def file_in(self, folder: Path) -> Path:
+        """Returns where its published file is in a folder that holds those of several encoders."""
+        return folder / in_folders(self.name) / (self.weights.file or "weights")
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("in_plane_size", "in_plane_filter", "window_size", "spacing_mm", "pad_hu")
 

@@ -27,6 +27,8 @@ from tapct.files import cache_folder
 TERMS = "accept its terms there while logged in, then run `hf auth login`, or set HF_TOKEN"
 """What a gated file takes."""
 
+HUB = "https://huggingface.co/"
+
 HOSTS = ("huggingface.co", "zenodo.org")
 """Where files can be fetched from."""
 
@@ -58,7 +60,7 @@ def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float 
         answer_s: How long a server or proxy may take to answer.
 
     Raises:
-        UnreachableError: If the server, or the proxy before it, gives no answer, or none that is a file.
+        UnreachableError: If the server, or the proxy before it, gives no answer.
         WeightsError: If nothing is published where it could be fetched from, the file is gated or not there, or its
             checksum is wrong. Every message says where to put the file by hand.
     """
@@ -72,11 +74,17 @@ def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float 
         path = _cache_path(card)
         try:
             download(f"{_zenodo()}/{rest}/files/{weights.file}?download=1", path, name_s=name_s, answer_s=answer_s)
-        except network.UnreachableError as error:
-            raise network.UnreachableError(_sentences(f"{card.name}: {error}", _by_hand(card))) from error
-    check(path, "sha256", weights.sha256)
-    check(path, "md5", weights.md5)
+        except WeightsError as error:
+            raise type(error)(_sentences(f"{card.name}: {error}", _by_hand(card))) from error
+    check_sums(path, weights)
     return path
+
+
+def published_at(card: EncoderCard) -> str:
+    """Returns where the weights of an encoder are published, in words."""
+    repository = card.weights.repository or "nowhere"
+    where = f"https://{repository}" if repository.partition("/")[0] in HOSTS else repository
+    return f"{where}, {card.weights.file}" if card.weights.file else where
 
 
 def unknown(card: EncoderCard) -> str | None:
@@ -124,7 +132,7 @@ def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float
 
     A file in the client's cache is used where the hub gives no answer, as the client does.
     """
-    weights, page = card.weights, f"https://huggingface.co/{repository}"
+    weights, page = card.weights, f"{HUB}{repository}"
     here, gated = cached(card), gate(card)
     if (variable := offline()) is not None:
         if here is not None:
@@ -136,16 +144,16 @@ def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float
         return _asked_hub(repository, weights, name_s, answer_s)
     except (EntryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(_sentences(f"{card.name}: {page} has no {weights.file}", _by_hand(card))) from error
-    except (RepositoryNotFoundError, FileMetadataError, network.UnreachableError, OSError) as error:
+    except (WeightsError, RepositoryNotFoundError, FileMetadataError, OSError) as error:
         if here is not None:
             return here
-        kind: type[WeightsError] = WeightsError
         if isinstance(error, GatedRepoError) or (isinstance(error, RepositoryNotFoundError) and gated):
             why, gated = f"{page} is gated: {TERMS}", ""
         elif isinstance(error, RepositoryNotFoundError):
             why = f"{page} has no {weights.file} (or it is private)"
         else:
-            kind, why = network.UnreachableError, f"{page} cannot be reached: {str(error).splitlines()[0]}"
+            why = f"{page} cannot be had: {str(error).splitlines()[0]}"
+        kind = network.UnreachableError if isinstance(error, network.UnreachableError) else WeightsError
         raise kind(_sentences(f"{card.name}: {why}", gated, _by_hand(card))) from error
 
 
@@ -182,7 +190,8 @@ def download(address: str, path: Path, *, name_s: float = network.NAME_S, answer
         answer_s: How long each may take to answer, and to go on once it sends.
 
     Raises:
-        UnreachableError: If the server cannot be reached, refuses, or sends less than it promised.
+        UnreachableError: If the server, or the proxy before it, gives no answer.
+        WeightsError: If it refuses, or sends less than it promised.
         LockError: If the file system refuses locks, so that two processes would write the same file.
     """
     if path.is_file():
@@ -194,8 +203,9 @@ def download(address: str, path: Path, *, name_s: float = network.NAME_S, answer
         try:
             with network.explained(address), httpx2.Client(timeout=answer_s, follow_redirects=True) as client:
                 _append(client, address, part, name_s, answer_s)
-        except (network.UnreachableError, OSError) as error:
-            raise network.UnreachableError(f"cannot download {address}: {error}") from error
+        except (WeightsError, OSError) as error:
+            kind = network.UnreachableError if isinstance(error, network.UnreachableError) else WeightsError
+            raise kind(f"cannot download {address}: {error}") from error
         part.replace(path)
     return path
 
@@ -240,6 +250,16 @@ def _save(answer: httpx2.Response, part: Path, have: int) -> None:
 def _arrived(part: Path, total: int | None) -> str:
     of = "the" if total is None else f"{total}"
     return f"{part.stat().st_size} of {of} bytes arrived; the next attempt resumes there"
+
+
+def check_sums(path: Path, weights: Weights) -> None:
+    """Checks a file against what is published of it.
+
+    Raises:
+        WeightsError: If it is another one.
+    """
+    check(path, "sha256", weights.sha256)
+    check(path, "md5", weights.md5)
 
 
 def check(path: Path, algorithm: str, wanted: str | None) -> None:

@@ -25,6 +25,7 @@ NAME_S = 2.0
 ANSWER_S = 30.0
 """How long a server or proxy may take to answer."""
 
+_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 _Answer = TypeVar("_Answer")
@@ -73,16 +74,23 @@ def answer(address: str, ask: Callable[[], _Answer], *, name_s: float = NAME_S, 
 
 @contextlib.contextmanager
 def explained(address: str) -> Iterator[None]:
-    """Turns what httpx2 raises when it talks to an address into one `UnreachableError`.
+    """Turns what httpx2 raises when it talks to an address into one message.
 
     What the hub says of a repository is left as it is.
+
+    Raises:
+        UnreachableError: If there was no answer.
+        WeightsError: If the answer was a refusal.
     """
     try:
         yield
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError):
         raise  # that is an answer
     except httpx2.HTTPError as error:
-        raise UnreachableError(_why(error, first_hop(address))) from error
+        hop, status = first_hop(address), getattr(getattr(error, "response", None), "status_code", None)
+        if status is None or status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise UnreachableError(_why(error, status, hop)) from error
+        raise WeightsError(f"{hop.words} answered {status} {_PHRASES.get(status, '')}".strip()) from error
     except (httpx2.InvalidURL, ImportError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -136,26 +144,17 @@ def _within(limit_s: float, what: Callable[[], _Answer]) -> _Answer:
     return done.result(limit_s)
 
 
-def _why(error: httpx2.HTTPError, hop: Hop) -> str:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or (
-        isinstance(error, httpx2.ProxyError) and str(error).startswith("407")
-    ):
+def _why(error: httpx2.HTTPError, status: int | None, hop: Hop) -> str:
+    if status is not None or (isinstance(error, httpx2.ProxyError) and str(error).startswith("407")):
         return (
             f"{hop.words} wants a user name and a password (407). Name them in "
             "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, special characters as %XX"
         )
-    if status is not None:
-        return f"{hop.words} answered {status} {http.HTTPStatus(status).phrase if status in _STATUSES else ''}".strip()
     if isinstance(error, httpx2.TimeoutException):
         return f"{hop.words} does not answer"
     if isinstance(error, httpx2.ProxyError):
         return f"{hop.words} refuses ({_first_line(error)})"
     return f"{hop.words} cannot be reached ({_first_line(error) or type(error).__name__})"
-
-
-_STATUSES = frozenset(status.value for status in http.HTTPStatus)
 
 
 def _first_line(error: Exception) -> str:

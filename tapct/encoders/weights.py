@@ -22,24 +22,28 @@ NONE = "none"
 
 
 def source_of(weights: str | Path, card: EncoderCard) -> str | Path:
-    """Returns where the weights come from: "random", or an existing file (of a folder, the published one).
+    """Returns where the weights come from: "random", or an existing file.
+
+    Of a folder it is the published file: `FOLDER/ENCODER/FILE`, as `tapct download --to FOLDER` puts it, else
+    `FOLDER/FILE`.
 
     Of an encoder without parameters it is "none", also where "random" is asked for: there is nothing to draw.
 
     Raises:
         WeightsError: If the file does not exist, or the encoder has no parameters that it could hold.
     """
+    path = Path(weights).expanduser()
     if not card.weights.needed:
-        if weights not in (NONE, RANDOM):
+        if weights not in (NONE, RANDOM) and not path.is_dir():  # a folder may hold those of other encoders
             raise WeightsError(
                 f"{card.name} has no parameters, and takes no weights file such as {weights}. Leave it out"
             )
         return NONE
     if weights == RANDOM:
         return RANDOM
-    path = Path(weights).expanduser()
-    if path.is_dir() and card.weights.file is not None:
-        path = path / card.weights.file
+    if path.is_dir():
+        own = card.file_in(path)
+        path = own if own.is_file() or card.weights.file is None else path / card.weights.file
     if not path.is_file():
         raise WeightsError(f"{card.name}: there is no weights file {path}. Give a path, or '{RANDOM}'.")
     return path

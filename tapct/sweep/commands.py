@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -73,9 +73,10 @@ def run(
     resources: Mapping[str, object],
     keep: Keep = "all",
     start: local.Start = local.Worker,
+    refused: Callable[[Sequence[Cell]], Mapping[str, str]] | None = None,
     shown: Shown | None = None,
 ) -> int:
-    """Runs what is not done.
+    """Runs what is not done, and can run: cells whose weights or data are not there are refused before the first.
 
     Args:
         sweep: What was asked for.
@@ -87,6 +88,7 @@ def run(
         resources: Of Slurm's jobs, as `tapct.sweep.slurm.Resources` takes them.
         keep: What stays of a cell's features once it and all that need them are done; see `tapct.features.keeping`.
         start: Starts a worker; the tests put something faster here.
+        refused: Says, by name, which cells cannot run and why; likewise. None is `tapct.sweep.ready.refused`.
         shown: How a dry run shows the bill.
 
     Returns:
@@ -111,8 +113,10 @@ def run(
         _show_bill(sweep, states, orders, at_once, shown or Shown(), keep)
         return 0
     if orders:
-        from tapct.sweep.bill.commands import require_room  # torch, only where something runs
+        from tapct.sweep import ready  # torch, only where something runs
+        from tapct.sweep.bill.commands import require_room
 
+        orders = ready.ready(orders, (refused or ready.refused)([order.cell for order in orders]))
         require_room([order.cell for order in orders], jobs=at_once, keep=keep)
     try:
         with launches.announced(cells if orders else (), keep, outlives=launcher == "slurm"):

@@ -17,6 +17,9 @@ ABOUT_FILE = "cell.json"
 """Beside a record: the settings that it was asked under, and its fingerprint, which binds the two."""
 SUBMITTED_FILE = "slurm.json"
 
+NOT_STARTED = 0
+"""Attempt of a failure that was known before there was one."""
+
 Status = Literal["done", "running", "queued", "unknown", "other", "broken", "failed", "missing"]
 """`other`: a record of other settings than those asked for. `broken`: a record that cannot be read. `unknown`: an
 attempt that runs or was killed, which cannot be told where the file system refuses locks."""
@@ -66,7 +69,7 @@ class Failure:
         traceback: The end of what was printed.
         time: UTC.
         host: Name of the machine.
-        attempt: Which attempt it was.
+        attempt: Which attempt it was; `NOT_STARTED` where the launcher refused the cell.
         log: Path of the log.
     """
 
@@ -121,7 +124,8 @@ def state_of(
     if attempt is not None and attempt.ended_at is None:
         return State(status="failed", detail=f"{attempt}: {LOST}", **common)
     if failure:
-        detail = f"attempt {failure['attempt']} on {failure['host']}, {failure['time']}: {failure['reason']}"
+        which = "not started" if failure["attempt"] == NOT_STARTED else f"attempt {failure['attempt']}"
+        detail = f"{which} on {failure['host']}, {failure['time']}: {failure['reason']}"
         return State(status="failed", detail=detail, **common)
     return State(status="missing", **common)
 

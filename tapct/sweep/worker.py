@@ -25,7 +25,7 @@ from tapct.errors import TapctError
 from tapct.files import write_atomically
 from tapct.sweep import launches, lock
 from tapct.sweep.cell import Cell, Order, SweepError, set_variables
-from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, Failure, recorded_state
+from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, NOT_STARTED, Failure, recorded_state
 
 DONE, FAILED, HELD = 0, 10, 11
 """Exit statuses. Any other one, or a signal, is an end without a word."""
@@ -200,6 +200,14 @@ def note_end(order: Order, reason: str, tail: list[str]) -> bool:
         host = socket.gethostname() if last is None else last.host
         Failure(reason, tail[-_TAIL:], lock.now(), host, number, str(folder / LOG_FILE)).write(folder)
         return True
+
+
+def note_refusal(order: Order, reason: str) -> None:
+    """Writes why a cell was not started; nothing where somebody else has it."""
+    folder = order.cell.folder
+    with lock.between_attempts(folder) as held:
+        if held:
+            Failure(reason, [], lock.now(), socket.gethostname(), NOT_STARTED, str(folder / LOG_FILE)).write(folder)
 
 
 def _failed_attempt(folder: Path) -> int:

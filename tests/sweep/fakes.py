@@ -141,6 +141,7 @@ class Lab:
             detach=False,
             resources={},
             start=self.start,
+            refused=lambda cells: {},
         )
 
     def launch(self, encoders: str, tasks: str, **options) -> Child:

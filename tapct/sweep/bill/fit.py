@@ -63,12 +63,13 @@ def checks_of(bill: Bill, results: Path) -> list[Check]:
     data = dict.fromkeys(wanted.data for wanted in bill.wanted.values())
     by_weights = {(w.encoding.encoder, w.encoding.weights): w.encoding for w in bill.wanted.values()}
     found = [weights_check(encoding) for encoding in by_weights.values()]
-    found += [_data_check(one) for one in {(d.task, d.root, d.split_file, d.options): d for d in data}.values()]
+    found += [data_check(one) for one in {(d.task, d.root, d.split_file, d.options): d for d in data}.values()]
     features = [locks_check(f"locks features {f.path}", f.path, "TAPCT_FEATURES") for f in bill.folders]
     return [*found, locks_check("locks results", results, "--results or RESULTS_ROOT"), *features]
 
 
-def _data_check(data: Data) -> Check:
+def data_check(data: Data) -> Check:
+    """Returns whether the files of a cell's task are there; they are not opened."""
     name = f"data {data.task}"
     try:
         root = root_of(data)

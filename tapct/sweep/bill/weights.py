@@ -2,8 +2,7 @@
 
 from tapct.checks import Check
 from tapct.encoders import Encoder
-from tapct.encoders.base import Encoder as EncoderBase
-from tapct.encoders.download import HOSTS, cached
+from tapct.encoders.download import HUB, TERMS, cached, offline, unknown
 from tapct.errors import TapctError
 from tapct.sweep.bill.settings import Encoding
 
@@ -31,12 +30,17 @@ def weights_check(encoding: Encoding) -> Check:
         card = encoding.load(None).card
     except TapctError as error:
         return Check("fail", name, str(error), "see the message")
-    weights, by_hand = card.weights, "or give a file: -w ENCODER=PATH (ENCODER_WEIGHTS), ENCODER=random for random ones"
-    if type(encoding.load(None)).published_weights is not EncoderBase.published_weights:
-        return Check("warn", name, "are looked for, in a way of its own, when a cell runs", by_hand)
-    if weights.file is None or (weights.repository or "").partition("/")[0] not in HOSTS:
-        return Check("fail", name, "no file that could be downloaded is known", by_hand.removeprefix("or "))
-    if weights.gated:
-        page = f"https://{weights.repository}"
-        return Check("warn", name, f"{page} is gated", f"accept its terms there, and `hf auth login`; {by_hand}")
-    return Check("warn", name, "are not here yet: the first cell downloads them", by_hand)
+    by_hand = "or give a file: -w ENCODER=PATH (ENCODER_WEIGHTS), ENCODER=random for random ones"
+    fetch = f"`tapct download -e {card.name}` fetches them now"
+    if encoding.load(None).fetches_itself:
+        return Check("warn", name, "are looked for, in a way of its own, before the first cell runs", by_hand)
+    if (why := unknown(card)) is not None:
+        return Check("fail", name, why, by_hand.removeprefix("or "))
+    page = f"https://{card.weights.repository}"
+    gated = f"; {page} is gated: {TERMS}" if card.weights.gated else ""
+    if (variable := offline()) is not None and page.startswith(HUB):
+        found = f"are not here, and you have set {variable}{gated}"
+        return Check("fail", name, found, f"unset {variable}, and {fetch}; {by_hand}")
+    return Check(
+        "warn", name, f"are not here yet: they are fetched before the first cell runs{gated}", f"{fetch}; {by_hand}"
+    )
