@@ -54,8 +54,8 @@ def print_table(checks: Iterable[Check], title: str | None = None) -> None:
     for number, header in enumerate(("check", "found", "what to do")):
         texts = [header, *(texts[number] for _, texts in rows)]
         table.add_column(header, min_width=max(cell_len(word) for text in texts for word in text.split() or [""]))
-    for status, texts in rows:
-        table.add_row(f"[{_COLOURS[status]}]{status}", *map(escape, texts))
+    for status, found in rows:
+        table.add_row(f"[{_COLOURS[status]}]{status}", *map(escape, found))
     terminal.output().print(table, crop=False)
 
 

@@ -68,7 +68,7 @@ def doctor(
         options: Settings of the task, such as '{"ct_file": "CTres.nii.gz"}'.
         split_file: Cases to check instead of the task's own split.
         encoder: Also load this encoder, such as tap-b-3d+in_plane_size=512 (weights: the variable ENCODER_WEIGHTS), and
-            run one window.
+            try windows of two sizes: is it what its card says?
         accept_orientation: A case of the task that may lie otherwise than its header says, or "all"; may be given
             several times.
         look: Draw a few cases of the task in three planes, with their labels and sides: a PNG.

@@ -14,11 +14,12 @@ from packaging.requirements import Requirement
 
 from tapct import telemetry
 from tapct.checks import Check, locks_check
-from tapct.errors import EncoderError, TapctError
+from tapct.errors import EncoderError, TapctError, WeightsError
 from tapct.files import features_folder, innermost_existing
 from tapct.sweep.asked import results_folder
 
 if TYPE_CHECKING:
+    from tapct.encoders import Encoder
     from tapct.tasks.checks import CaseCheck
 
 
@@ -167,12 +168,51 @@ def _sheet(task: str, shown: "Sequence[CaseCheck]", path: Path) -> Check:
 
 
 def _encoder(name: str) -> Check:
+    """Encodes noise in windows of two sizes: what a card says of one size alone may be so by chance."""
     from tapct.encoders.options import load_spec
 
-    weights = os.environ.get("ENCODER_WEIGHTS")
+    of, weights = f"encoder {name}", os.environ.get("ENCODER_WEIGHTS")
     try:
         encoder = load_spec(name, weights)
-        encoder(torch.full((1, 1, *encoder.card.window_size), -1000.0))
+    except WeightsError as error:
+        return Check("fail", of, str(error), "set ENCODER_WEIGHTS to a file, or to random")
     except TapctError as error:
-        return Check("fail", f"encoder {name}", str(error), "set ENCODER_WEIGHTS to a file, or to random")
-    return Check("ok", f"encoder {name}", f"{encoder.card.num_params:,} parameters, weights {encoder.weights_source}")
+        return Check("fail", of, str(error), _GUIDE)
+    sizes = [encoder.card.window_size, *_another_size(encoder)]
+    for size in sizes:
+        if (problem := _tried(encoder, size)) is not None:
+            return Check("fail", of, problem, _GUIDE)
+    words = f"{encoder.card.num_params:,} parameters, weights {encoder.weights_source}"
+    tried = " and ".join("x".join(map(str, size)) for size in sizes)
+    return Check("ok", of, f"{words}; of windows of {tried} it gives what its card says")
+
+
+_GUIDE = "see the message; docs/add-an-encoder.md says what a card and _encode must say"
+
+
+def _another_size(encoder: "Encoder") -> list[tuple[int, int, int]]:
+    """Returns another size that the encoder says it takes, a smaller one if there is one; none if there is none."""
+    window, stride = encoder.card.window_size, encoder.card.feature_stride
+    per_axis = [
+        [max(s, w // 2 // s * s) for w, s in zip(window, stride, strict=True)],
+        [max(s, w - s) for w, s in zip(window, stride, strict=True)],
+        [w if w == 1 else w + s for w, s in zip(window, stride, strict=True)],
+        [w if w == 1 else 2 * w for w in window],
+    ]
+    sizes = [(d, h, w) for d, h, w in per_axis if (d, h, w) != window]
+    return [size for size in sizes if encoder.accepts(size)][:1]
+
+
+def _tried(encoder: "Encoder", size: tuple[int, int, int]) -> str | None:
+    """Returns what is wrong with the features of a window; None where nothing is."""
+    noise = torch.Generator().manual_seed(0)
+    windows = torch.randn((1, 1, *size), generator=noise) * 300 - 300
+    try:
+        features = encoder(windows)
+    except TapctError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001  whatever a stranger's network raises
+        return f"a window of {size}, which it says that it takes (`accepts`), ends in {type(error).__name__}: {error}"
+    if not all(torch.isfinite(part).all() for part in features if part is not None):
+        return f"a window of {size} gives features that are NaN or infinite"
+    return None

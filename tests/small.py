@@ -37,7 +37,7 @@ def small_card(**changes) -> EncoderCard:
         "feature_dim": 48,
         "embedding_dim": 48,
         "has_cls": True,
-        "num_params": 0,
+        "num_params": 75_648,
     }
     return EncoderCard(**{**fields, **changes})
 
@@ -59,7 +59,9 @@ class Small3D(TapCT):
 class Drifting(Encoder):
     """An encoder that shows it when it is trained: batch statistics and dropout."""
 
-    card = small_card(name="drifting", display_name="Drifting", feature_dim=6, embedding_dim=6, has_cls=False)
+    card = small_card(
+        name="drifting", display_name="Drifting", feature_dim=6, embedding_dim=6, has_cls=False, num_params=1_554
+    )
 
     def build(self) -> nn.Module:
         return nn.Sequential(nn.Conv3d(1, 6, (4, 8, 8), (4, 8, 8)), nn.BatchNorm3d(6), nn.Dropout(0.5))
@@ -75,6 +77,7 @@ class CubicMillimetres(Encoder):
     card = small_card(
         name="cubic",
         display_name="Cubic",
+        num_params=0,
         spacing_mm=(4.0, 4.0, 4.0),
         in_plane_size=None,
         window_size=(16, 32, 32),

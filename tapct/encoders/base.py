@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tapct.encoders import options as options_lib
+from tapct.encoders import promises
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.axes import from_axes, to_axes, turn_of
 from tapct.encoders.card import EncoderCard
@@ -156,7 +157,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
 
         Raises:
             WeightsError: If the weights do not fit.
-            EncoderError: If the card says that there are none, and there are.
+            EncoderError: If the card says of the network what is not so.
         """
         if self.is_built:
             return
@@ -168,6 +169,9 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         if self.weights_source == weights_lib.NONE and self.network.state_dict():
             del self.network
             raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
+        if problem := promises.broken_by_network(self.card, self.network):
+            del self.network
+            raise EncoderError(f"{self.card.name}: {problem}")
         if self.weights_source not in (weights_lib.RANDOM, weights_lib.NONE):
             state = self._converted(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
@@ -287,7 +291,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             Their features, float32.
 
         Raises:
-            EncoderError: If the input cannot be such windows.
+            EncoderError: If the input cannot be such windows, or the features are not what the card says.
         """
         self._check_shape(windows_hu)
         if not judged and (problem := not_hu(windows_hu)):
@@ -302,7 +306,11 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
             features = self._encode(to_axes(windows_hu, self.axes), *beside)
         cls = None if features.cls is None else features.cls.float()
-        return Features(from_axes(features.map, self.axes).float(), features.embedding.float(), cls)
+        feature_map = from_axes(features.map, self.axes) if features.map.ndim == 5 else features.map
+        found = Features(feature_map.float(), features.embedding.float(), cls)
+        if problem := promises.broken_by_features(self.card, windows_hu.shape, found):
+            raise EncoderError(f"{self.card.name}: {problem}")
+        return found
 
     def _beside(
         self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, *, judged: bool

@@ -41,6 +41,7 @@ class Bare(CubicMillimetres):
 
     card = small_card(
         name="bare",
+        num_params=0,
         **{"spacing_mm": (4.0, 4.0, 4.0), "in_plane_size": None, "window_size": (16, 32, 32), "has_cls": False},
         **{"feature_stride": (2, 2, 2), "feature_dim": 1, "embedding_dim": 1, "weights": Weights(needed=False)},
     )

@@ -24,7 +24,7 @@ from tests.small import small_card
 
 
 class Small2D(TapCT):
-    card = small_card(name="small-2d", window_size=(1, 64, 64), feature_stride=(1, 16, 16))
+    card = small_card(name="small-2d", num_params=70_272, window_size=(1, 64, 64), feature_stride=(1, 16, 16))
     size, patch_size, native_window = "s", (16, 16), (64, 64)
 
     def build(self) -> nn.Module:

@@ -37,7 +37,9 @@ CPU = torch.device("cpu")
 class Curious(Drifting):
     """Looks at what is in its windows."""
 
-    card = small_card(name="curious", display_name="Curious", feature_dim=6, embedding_dim=6, has_cls=False)
+    card = small_card(
+        name="curious", display_name="Curious", feature_dim=6, embedding_dim=6, has_cls=False, num_params=1_554
+    )
 
     def _encode(self, windows_hu) -> Features:
         if type(windows_hu) is not torch.Tensor:

@@ -16,6 +16,7 @@ class Filters(Encoder):
 
     card = small_card(
         name="filters",
+        num_params=2_080,
         display_name="Filters",
         spacing_mm=(2.0, 2.0, 2.0),
         in_plane_size=None,
@@ -42,6 +43,7 @@ class Surroundings(Encoder):
 
     card = small_card(
         name="surroundings",
+        num_params=0,
         display_name="Surroundings",
         spacing_mm=(4.0, 4.0, 4.0),
         in_plane_size=None,
