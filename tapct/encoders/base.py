@@ -169,12 +169,12 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         if self.weights_source == weights_lib.NONE and self.network.state_dict():
             del self.network
             raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
-        if problem := promises.broken_by_network(self.card, self.network):
-            del self.network
-            raise EncoderError(f"{self.card.name}: {problem}")
         if self.weights_source not in (weights_lib.RANDOM, weights_lib.NONE):
             state = self._converted(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
+        if problem := promises.broken_by_network(self.card, self.network):
+            del self.network
+            raise EncoderError(f"{self.card.name}: {problem}")
         self.requires_grad_(False)
         self.eval()
 

@@ -178,7 +178,7 @@ def test_a_card_is_frozen_and_refuses_what_it_does_not_know():
 
 def test_a_stranger_needs_a_card_and_two_methods():
     class Mean(Encoder):
-        card = small_card(name="mean", feature_dim=1, embedding_dim=1, has_cls=False)
+        card = small_card(name="mean", feature_dim=1, embedding_dim=1, has_cls=False, num_params=0)
 
         def build(self):
             return torch.nn.AvgPool3d(self.card.feature_stride)

@@ -185,7 +185,10 @@ def test_features_of_strided_convolutions_lie_on_the_first_voxel_of_their_stride
     """Each feature is the voxel that two strided convolutions are centred on: brought back, a ramp is in its place."""
 
     class Strided(CubicMillimetres):
-        card = small_card(name="strided", window_size=(8, 32, 32), in_plane_size=None, feature_stride=(4, 4, 4))
+        card = small_card(
+            **{"name": "strided", "window_size": (8, 32, 32), "in_plane_size": None, "feature_stride": (4, 4, 4)},
+            **{"feature_dim": 1, "embedding_dim": 1, "has_cls": False, "num_params": 54},
+        )
         cell_centre = (0.0, 0.0, 0.0)
 
         def build(self):
@@ -259,7 +262,7 @@ def test_a_fitted_window_is_what_the_network_takes_along_each_axis():
             return size[0] % 4 == 0 and size[1] % 10 == 0 and super().accepts(size)
 
     class Dense(CubicMillimetres):
-        card = small_card(window_size=(2, 2, 2), feature_stride=(1, 1, 1), in_plane_size=None, embedding_dim=1)
+        card = small_card(window_size=(2, 2, 2), feature_stride=(1, 1, 1), in_plane_size=None, num_params=0)
         least_cells = 9
 
     assert fitted_window(Deep("random"), Size(1, 3, 4)) == (4, 10, 4)
@@ -296,7 +299,7 @@ def test_a_crop_that_the_network_takes_as_it_is_is_not_padded():
     """FMCiB's 50 voxels are not a multiple of its stride."""
 
     class Fifty(CubicMillimetres):
-        card = small_card(**{**BASE, "spacing_mm": (1.0, 1.0, 1.0), "window_size": (64, 64, 64)})
+        card = small_card(**{**BASE, "spacing_mm": (1.0, 1.0, 1.0), "window_size": (64, 64, 64), "num_params": 28})
 
         def build(self):
             return torch.nn.Conv3d(1, 1, 3, stride=32, padding=1)
