@@ -205,10 +205,13 @@ def _another_size(encoder: "Encoder") -> list[tuple[int, int, int]]:
 
 def _tried(encoder: "Encoder", size: tuple[int, int, int]) -> str | None:
     """Returns what is wrong with the features of a window; None where nothing is."""
+    from tapct.encoders.promises import require_parameters
+
     noise = torch.Generator().manual_seed(0)
     windows = torch.randn((1, 1, *size), generator=noise) * 300 - 300
     try:
         features = encoder(windows)
+        require_parameters(encoder)
     except TapctError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  whatever a stranger's network raises

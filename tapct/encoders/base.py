@@ -157,7 +157,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
 
         Raises:
             WeightsError: If the weights do not fit.
-            EncoderError: If the card says of the network what is not so.
+            EncoderError: If the card says that there are none, and there are.
         """
         if self.is_built:
             return
@@ -172,9 +172,6 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         if self.weights_source not in (weights_lib.RANDOM, weights_lib.NONE):
             state = self._converted(weights_lib.read_state_dict(self.weights_source))
             weights_lib.load_strict(self.network, state, where=f"{self.card.name} from {self.weights_source}")
-        if problem := promises.broken_by_network(self.card, self.network):
-            del self.network
-            raise EncoderError(f"{self.card.name}: {problem}")
         self.requires_grad_(False)
         self.eval()
 

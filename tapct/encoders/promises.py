@@ -4,19 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from tapct.encoders.card import EncoderCard
+from tapct.errors import EncoderError
 
 if TYPE_CHECKING:
-    from tapct.encoders.base import Features
+    from tapct.encoders.base import Encoder, Features
 
 
-def broken_by_network(card: EncoderCard, network: nn.Module) -> str | None:
-    """Returns what of a card is not so of the network that was built; None where all is."""
-    if (found := sum(p.numel() for p in network.parameters())) != card.num_params:
-        return f"its card says num_params {card.num_params}, and the network has {found}"
-    return None
+def require_parameters(encoder: "Encoder") -> None:
+    """Compares the card of an encoder that is built with its network.
+
+    Raises:
+        EncoderError: If the card says another number of parameters.
+    """
+    card, found = encoder.card, sum(p.numel() for p in encoder.network.parameters())
+    if found != card.num_params:
+        raise EncoderError(f"{card.name}: its card says num_params {card.num_params}, and the network has {found}")
 
 
 def broken_by_features(card: EncoderCard, windows: Sequence[int], features: "Features") -> str | None:

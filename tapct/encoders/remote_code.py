@@ -1,6 +1,5 @@
 """TAP-CT through the code that its authors publish, for whoever wants to compare with it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,7 @@ class _RemoteTap(Encoder):
         """Returns the published model with its published weights."""
         from transformers import AutoModel
 
-        network = AutoModel.from_pretrained(str(self._from), revision=self._revision, trust_remote_code=True)
-        # Whatever their code builds: it may keep parameters that features do without.
-        self.card = dataclasses.replace(self.card, num_params=sum(p.numel() for p in network.parameters()))
-        return network
+        return AutoModel.from_pretrained(str(self._from), revision=self._revision, trust_remote_code=True)
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         x = (windows_hu.clamp(*CLIP_HU) - MEAN_HU) / STD_HU

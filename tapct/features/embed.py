@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
+from tapct.encoders.promises import require_parameters
 from tapct.errors import EncoderError, FeatureError, TapctError
 from tapct.features.extract import CaseFeatures, encoder_grid, extract
 from tapct.features.identity import ContentHashes, key_of
@@ -53,7 +54,7 @@ def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, 
         The features, on the CPU.
 
     Raises:
-        EncoderError: If they are not finite.
+        EncoderError: If they are not finite, or not what the encoder's card says.
     """
     with _bar(Path(ct.source).name, len(_plan(encoder, ct.grid, overlap).origins)) as advance:
         hook = encoder.register_forward_hook(lambda _, windows, __: advance(windows[0].shape[0]))
@@ -62,6 +63,7 @@ def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, 
             found = extract(encoder, hu, ct.grid, name=ct.source, overlap=overlap)
         finally:
             hook.remove()
+    require_parameters(encoder)
     if not all(bool(torch.isfinite(t).all()) for t in (found.map, found.embeddings)):
         raise EncoderError(f"{encoder.card.name} gives features that are not finite for {ct.source}")
     return CaseFeatures(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tapct.encoders.promises import require_parameters
 from tapct.features.extract import NamedScan, extract_many
 from tapct.volumes import Grid
 
@@ -125,6 +126,8 @@ class Pass:
         try:
             scans = self._scans()
             for features in extract_many(bank.encoder, scans, overlap=bank.overlap, fit_windows=bank.fit_windows):
+                if not bank.extracted:
+                    require_parameters(bank.encoder)  # now that there is a network
                 task, target, notes = self._underway.popleft()
                 bank.extracted += 1
                 self._finish(task, target, features.native_grid, bank.features_entries(task, features, notes))

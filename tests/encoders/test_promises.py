@@ -10,8 +10,10 @@ import torch
 from tapct.cli import main
 from tapct.encoders import Features
 from tapct.errors import EncoderError
+from tapct.features.embed import embed
 from tapct.features.extract import extract
 from tapct.volumes import Grid
+from tests.data.abdomen import block, save
 from tests.small import Drifting, Small3D, known_by_name
 
 AIR = torch.full((2, 1, 8, 64, 64), -1000.0)
@@ -22,7 +24,6 @@ def liar(cls, **changes):
 
 
 LIES = {
-    "parameters": (liar(Drifting, num_params=1_553), "says num_params 1553, and the network has 1554"),
     "channels": (liar(Drifting, feature_dim=7), "says feature_dim 7, and the map has 6 channels"),
     "stride": (
         liar(Drifting, feature_stride=(4, 16, 16)),
@@ -51,6 +52,20 @@ def test_a_scan_that_is_one_window_finds_a_wrong_stride_too(fit_windows):
     native = Grid.of((8, 64, 64), torch.eye(4).double().numpy())
     with pytest.raises(EncoderError, match="says feature_stride"):
         extract(liar(Drifting, feature_stride=(4, 16, 16))("random"), scan, native, fit_windows=fit_windows)
+
+
+def test_the_first_scan_of_a_command_counts_parameters(tmp_path):
+    slab = block(60)
+    save(tmp_path / "ct.nii.gz", slab.hu, slab.affine)
+    (done,) = embed(liar(Drifting, num_params=1_553)("random"), [tmp_path / "ct.nii.gz"], tmp_path / "out")
+    assert done.status == "failed"
+    assert "says num_params 1553, and the network has 1554" in done.reason
+
+
+class Miscounted(Drifting):
+    """Its card is of another size."""
+
+    card = replace(Drifting.card, num_params=1_553)
 
 
 class Flat(Drifting):
@@ -102,6 +117,7 @@ def doctor(cls, monkeypatch, capsys) -> dict[str, str]:
     ("cls", "message"),
     [
         ("FixedMap", "by which a window of (4, 32, 32) has (1, 4, 4) cells, and the map has (2, 8, 8)"),
+        ("Miscounted", "says num_params 1553, and the network has 1554"),
         ("FixedInput", "a window of (4, 32, 32), which it says that it takes (`accepts`), ends in RuntimeError"),
     ],
 )
