@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from baselines.merlin import Merlin
-from tapct.encoders import EncoderCard, Weights
+from tapct.encoders import Declared, EncoderCard, HuWindow, InputSheet, Weights
 from tapct.encoders.weights import file_sha256
 from tapct.errors import EncoderError, WeightsError
 from tapct.files import cache_folder
@@ -83,6 +83,20 @@ class Astra(Merlin):
         self.region = region
         self.clip_hu = CLIP_HU[region]
         super().__init__(weights, **({"spacing_mm": SPACING_MM[region]} | options))
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        read = f"authors: sft/dataset/data_helper.py, {self.region}"
+        spacing = "ours: that of a chest of 320 x 336 x 336 mm, which the authors stretch whatever its size"
+        return dataclasses.replace(
+            super().input_sheet(),
+            grid=spacing if self.region == "chest" else read,
+            hu_window=HuWindow(*self.clip_hu, f"{read}, a_min and a_max"),
+            normalisation=Declared("the HU window to 0 to 1, linear; one channel three times", read),
+            padding=f"{read}, 0 after scaling",
+            window=read,
+            embedding=Declared("mean of the last map", "ours: as Merlin; Astra's perceiver is not published"),
+        )
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Takes the package's {"state_dict", "meta"}, or the full checkpoint, whose report generator is dropped."""

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import linear, normalize
 
 from baselines.primus import PATCH, Primus
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 from tapct.errors import EncoderError
 
 CLIP_HU = (-1000.0, 1000.0)  # to -1..1
@@ -97,6 +97,20 @@ class Colipri(Encoder):
     def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns the smallest value of the clipped scan, which is what padding is raised to."""
         return {"least_hu": scan_hu.flatten(1).amin(1).clamp(*CLIP_HU)}
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        in_release = "authors: release 0.1.3" if self.axes == "RAS" else "authors: release 0.1.0"
+        return InputSheet(
+            orientation=in_release,
+            grid="authors: configs/config.yaml",
+            hu_window=HuWindow(*CLIP_HU, "authors: configs/processor"),
+            normalisation=Declared("the HU window to -1 to 1, linear", "authors: configs/processor"),
+            padding="authors: configs/processor, the clipped scan's smallest value",
+            window="authors: configs/processor",
+            cells="authors: model/image.py, patches",
+            embedding=Declared("attention from the mean of the projected cells", "authors: model/pooling.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
         x = windows_hu.clamp(*CLIP_HU).maximum(statistics["least_hu"])

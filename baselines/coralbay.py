@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from baselines.voco import multiscale, swin_encoder
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 from tapct.encoders.patch_merging import Merging
 from tapct.errors import EncoderError
 
@@ -108,6 +108,21 @@ class CoralBay(Encoder):
     def wants(self) -> str:
         """Returns what `accepts` accepts, for its error."""
         return "each size must be a multiple of 32, and one of them more than 32"
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        inferred = "third party: turns scans to RAS; the model's page names no orientation"
+        return InputSheet(
+            orientation=inferred if self.axes == "RAS" else "ours: the option orientation",
+            grid="authors: the model's page",
+            resizing=Declared("bilinear, in MONAI without averaging", "authors: the model's page"),
+            hu_window=HuWindow(*CLIP_HU, "authors: the model's page"),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: the model's page"),
+            padding="ours: the low end of the HU window",
+            window="authors: the model's page, which crops to it",
+            cells="authors: eva 0.4.5, SwinUNETREncoder",
+            embedding=Declared("means of all five stages", "authors: eva 0.4.5, SwinUNETREncoder"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU

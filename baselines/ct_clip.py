@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 from tapct.errors import EncoderError
 
 CLIP_HU = (-1000.0, 1000.0)  # to -1..1: data_inference_nii.py
@@ -108,6 +108,22 @@ class CTCLIP(Encoder):
     def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
         """Returns the precision: "auto" is fp32 everywhere, as upstream. What rounds a token chooses another code."""
         return "fp32" if self.precision == "auto" else super().precision_on(device_type)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: data_inference_nii.py",
+            grid="authors: data_inference_nii.py",
+            resizing=Declared(
+                "torch's trilinear interpolation without averaging, after clipping", "authors: data_inference_nii.py"
+            ),
+            hu_window=HuWindow(*CLIP_HU, "authors: data_inference_nii.py"),
+            normalisation=Declared("the HU window to -1 to 1, linear", "authors: data_inference_nii.py"),
+            padding="authors: data_inference_nii.py",
+            window="authors: data_inference_nii.py, to which they crop or pad a scan",
+            cells="authors: scripts/run_zero_shot.py, patches",
+            embedding=Declared("codes averaged over slices, projected, of length 1", "authors: ct_clip.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         tokens, codes, embedding = self.network(windows_hu.clamp(*CLIP_HU) / CLIP_HU[1])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 HU_RANGE = (-1024.0, 2048.0)  # to 0..1, clipped: intrasample_simclr.yaml, feature_extractor.py
 AUTHORS_WINDOW = (24, 128, 128)  # feature_extractor.py
@@ -79,6 +79,19 @@ class CTFM(Encoder):
     def accepts(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of the stride, and the window of the authors' script."""
         return size == AUTHORS_WINDOW or super().accepts(size)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: scripts/feature_extractor.py",
+            grid="authors: scripts/feature_extractor.py",
+            hu_window=HuWindow(*HU_RANGE, "authors: intrasample_simclr.yaml, scripts/feature_extractor.py"),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: intrasample_simclr.yaml"),
+            padding="authors: intrasample_simclr.yaml",
+            window="authors: intrasample_simclr.yaml, pretraining's crop; feature_extractor.py has 24 slices",
+            cells="authors: experiments/fm/backbones/segresenc.yaml, MONAI's padded convolutions",
+            embedding=Declared("mean of the last map", "authors: scripts/feature_extractor.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = HU_RANGE

@@ -14,13 +14,14 @@ Facts: raidium-med/curia: save_model.py (configuration, names in the file), extr
 * The processor resizes with an antialiased bicubic; here the harness resizes (a slice of 512 pixels needs neither).
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 PATCH = 16  # save_model.py; extract_feat_LP.py: 512 pixels are 32 x 32 tokens
 AIR_HU = -1000.0  # curia_image_processor.py: where clip_below_air clips
@@ -83,6 +84,25 @@ class Curia(Encoder):
 
         return Dinov2Model(
             Dinov2Config(image_size=512, patch_size=PATCH, num_channels=1, use_swiglu_ffn=True, use_mask_token=True)
+        )
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        clip = "on" if self.clip_below_air else "off"
+        return InputSheet(
+            orientation="authors: extract_feat_LP.py, slices of (y, x) arrays",
+            grid="authors: extract_feat_LP.py, 512 pixels",
+            resizing=Declared("antialiased bicubic", "authors: curia_image_processor.py"),
+            hu_window=HuWindow(
+                AIR_HU if self.clip_below_air else -math.inf,
+                math.inf,
+                f"authors: curia_image_processor.py, clip_below_air (here {clip})",
+            ),
+            normalisation=Declared("z-score of each slice, unbiased deviation", "authors: curia_image_processor.py"),
+            padding="ours: air; their pipeline resizes and never pads",
+            window="authors: extract_feat_LP.py",
+            cells="authors: save_model.py, patches",
+            embedding=Declared("after the final norm", "authors: extract_feat_LP.py"),
         )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:

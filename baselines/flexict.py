@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from baselines.rotary_vit import RotaryPositions, RotaryViT, RotaryViTEncoder
-from tapct.encoders import EncoderCard, Features, Weights, mean_and_std
+from tapct.encoders import Declared, EncoderCard, Features, HuWindow, InputSheet, Weights, mean_and_std
 from tapct.encoders.weights import from_dinov2
 
 CLIP_HU = (-1000.0, 1000.0)  # dataset.py, ct_normalize
@@ -78,6 +78,21 @@ class FlexiCT3D(RotaryViTEncoder):
         """Returns mean, unbiased deviation and least value of scans, after clipping."""
         least = scan_hu.flatten(1).amin(1).clamp(*CLIP_HU)
         return mean_and_std(scan_hu, clip_hu=CLIP_HU, unbiased=True) | {"least_hu": least}
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: dinov3/data/datasets/ct_dataset.py, (z, y, x)",
+            grid="authors: dinov3/data/datasets/ct_dataset.py",
+            hu_window=HuWindow(*CLIP_HU, "authors: downstream/vlm/dataset.py"),
+            normalisation=Declared(
+                "z-score of the whole scan after clipping, unbiased deviation", "authors: downstream/vlm/dataset.py"
+            ),
+            padding="authors: downstream/vlm/dataset.py, raised to the scan's least value",
+            window="authors: the model's page, FlexiCT-3D",
+            cells="authors: flexi_ct/flexi_ct_3d.py, patches",
+            embedding=Declared(self.embedding_text(), "authors: flexi_ct/flexi_ct_3d.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
         # No voxel of the scan lies below its least value, so this raises the padding alone.

@@ -11,6 +11,7 @@ Facts: AIM-Harvard/foundation-cancer-image-biomarker: fmcib/models/__init__.py (
   Windows are 64 (the paper's table); 50, no multiple of the stride, cannot tile a scan, but is accepted as a crop.
 """
 
+import math
 import re
 from collections import OrderedDict
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 SHIFT_HU, SCALE_HU = 1024.0, 3072.0  # preprocessing/__init__.py
 AUTHORS_CROP = (50, 50, 50)  # preprocessing/__init__.py
@@ -67,6 +68,22 @@ class FMCIB(Encoder):
     def accepts(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of the stride, and the crop of the authors."""
         return size == AUTHORS_CROP or super().accepts(size)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: preprocessing/__init__.py, LPS turned to (z, y, x)",
+            grid="authors: preprocessing/__init__.py",
+            resizing=Declared("linear, corners aligned", "authors: preprocessing/__init__.py"),
+            hu_window=HuWindow(
+                -math.inf, math.inf, "authors: preprocessing/__init__.py; pretraining cut below -1024 HU"
+            ),
+            normalisation=Declared(f"(HU + {SHIFT_HU:g}) / {SCALE_HU:g}", "authors: preprocessing/__init__.py"),
+            padding="authors: preprocessing/__init__.py, 0 after scaling",
+            window="paper: Table of TAP-CT; the authors' own crop is 50 voxels",
+            cells="authors: fmcib/models/__init__.py, padded convolutions",
+            embedding=Declared("mean of the last map", "authors: fmcib/models/__init__.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         features = self.network((windows_hu + SHIFT_HU) / SCALE_HU)

@@ -9,11 +9,12 @@ cell is what they know beyond its voxel values.
 """
 
 import itertools
+import math
 
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 HU_RANGE = (-1024.0, 3071.0)
 """What 12 bits hold: values under it are scanners' marks of what was not measured, over it mostly metal."""
@@ -127,6 +128,22 @@ class Intensity(Encoder):
     def build(self) -> nn.Module:
         """Returns the statistics, which have no parameters."""
         return Statistics(self.card.feature_stride)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="ours: as the harness has it",
+            grid="ours: that of TAP-CT's 3D models",
+            hu_window=HuWindow(-math.inf, math.inf, "ours: its statistics clip, see below"),
+            normalisation=Declared(
+                f"none before the statistics, which clip to {HU_RANGE[0]:g} to {HU_RANGE[1]:g} HU",
+                "ours: what 12 bits hold",
+            ),
+            padding="ours: the lowest value of 12 bits",
+            window="ours: that of TAP-CT's 3D models",
+            cells="ours: blocks of TAP-CT's 3D patches",
+            embedding=Declared("the same statistics of the whole window", "ours: a baseline"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         return Features(self.network(windows_hu), statistics(windows_hu.flatten(1)), None)

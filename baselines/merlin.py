@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 PREFIX = "encode_image.i3_resnet."
 # merlin/models/build.py and i3res.py: what the checkpoint holds beside the network.
@@ -56,6 +56,21 @@ class Merlin(Encoder):
     def build(self) -> nn.Module:
         """Returns the inflated ResNet-152, without its pooling and heads."""
         return I3ResNet()
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: merlin/data/monai_transforms.py, RAS, and merlin/models/i3res.py, (z, x, y)",
+            grid="authors: merlin/data/monai_transforms.py",
+            hu_window=HuWindow(*self.clip_hu, "authors: merlin/data/monai_transforms.py, a_min and a_max"),
+            normalisation=Declared(
+                "the HU window to 0 to 1, linear; one channel three times", "authors: merlin/data/monai_transforms.py"
+            ),
+            padding="authors: merlin/data/monai_transforms.py, 0 after scaling",
+            window="authors: merlin/data/monai_transforms.py, to which they pad or crop a scan",
+            cells="authors: merlin/models/i3res.py, padded convolutions",
+            embedding=Declared("mean of the last map", "authors: merlin/models/i3res.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = self.clip_hu

@@ -14,13 +14,14 @@ are a third party's reading.
 * Padding is air. nnU-Net pads what it has normalised with 0, which is the mean of the scan: open.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from baselines.primus import PATCH, Primus
-from tapct.encoders import Encoder, EncoderCard, Features, Weights, mean_and_std
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights, mean_and_std
 
 DIM, DEPTH, HEADS = 1056, 40, 16
 CANVAS = (192, 192, 192)
@@ -64,6 +65,21 @@ class NNFoundationViT(Encoder):
     def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns mean and population deviation of all voxels, as numpy has them."""
         return mean_and_std(scan_hu)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="third party: SimpleITK's arrays, not reoriented",
+            grid="third party: an evaluation of the released file",
+            hu_window=HuWindow(-math.inf, math.inf, "authors: nnssl, normalization_schemes.py"),
+            normalisation=Declared(
+                "z-score of the whole scan, population deviation", "authors: nnssl, normalization_schemes.py"
+            ),
+            padding="ours: air; nnU-Net pads with 0 after the z-score",
+            window="third party: the canvas of pretraining",
+            cells="authors: dynamic-network-architectures, patches",
+            embedding=Declared("mean over the cells", "ours: the authors name no pooling"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
         found = self.network((windows_hu - statistics["mean"]) / statistics["std"].clamp_min(MIN_STD_HU))

@@ -55,6 +55,10 @@ class RotaryViTEncoder(Encoder):
         if embedding == "cls_and_mean":
             self.card = dataclasses.replace(self.card, embedding_dim=2 * self.card.embedding_dim)
 
+    def embedding_text(self) -> str:
+        """Returns in words what the embedding is."""
+        return "after the final norm" + (", then the mean of the patches" if self.embedding == "cls_and_mean" else "")
+
     def _features(self, normalised: torch.Tensor) -> Features:
         cls, features = self.network(normalised)
         if self.embedding == "cls":

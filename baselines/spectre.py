@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from baselines.rotary_vit import RotaryViT, RotaryViTEncoder
-from tapct.encoders import EncoderCard, Features, Weights
+from tapct.encoders import Declared, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 HU_RANGE = (-1000.0, 1000.0)  # to 0..1: windowing.py, DEFAULT_HU_RANGE
 DIM, DEPTH, HEADS = 1080, 24, 12
@@ -78,6 +78,20 @@ class Spectre(RotaryViTEncoder):
     def wants(self) -> str:
         """Returns what `accepts` accepts, for its error."""
         return f"its authors' network takes {WINDOW} alone"
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: io.py, as_closest_canonical",
+            grid="authors: report alignment in src/spectre/ssl/transforms",
+            resizing=Declared("after clipping", "authors: src/spectre/ssl/transforms"),
+            hu_window=HuWindow(*HU_RANGE, "authors: windowing.py, DEFAULT_HU_RANGE"),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: windowing.py"),
+            padding="authors: windowing.py, 0 after scaling",
+            window="authors: windowing.py, DEFAULT_CROP_SIZE",
+            cells="authors: presets.py, patches",
+            embedding=Declared(self.embedding_text(), "authors: models/vision_transformer.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = HU_RANGE

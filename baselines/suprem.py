@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn.functional import max_pool3d
 
-from tapct.encoders import Encoder, EncoderCard, Features, Precision, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Precision, Weights
 from tapct.errors import EncoderError
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: supervised_pretraining/train.py, a_min and a_max
@@ -113,6 +113,19 @@ class SuPreM(Encoder):
     def wants(self) -> str:
         """Returns what `accepts` accepts, for its error."""
         return "each size must be a multiple of 8, and one of them more than 8"
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: dataset/dataloader_bdmap.py",
+            grid="authors: supervised_pretraining/train.py",
+            hu_window=HuWindow(*CLIP_HU, "authors: supervised_pretraining/train.py, a_min and a_max"),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: supervised_pretraining/train.py"),
+            padding="authors: dataset/dataloader_bdmap.py, 0 after scaling",
+            window="authors: supervised_pretraining/train.py",
+            cells="authors: direct_inference/model/Unet.py",
+            embedding=Declared("mean of the deepest layer", "authors: Universal_model.py, which pools it"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU

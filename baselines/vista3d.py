@@ -15,7 +15,7 @@ spacing, window, weights) and configs/train/hyper_parameters_stage1.yaml (data, 
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 CLIP_HU = (-963.8247715525971, 1053.678477684517)  # to 0..1: configs/infer.yaml
 
@@ -63,6 +63,20 @@ class Vista3D(Encoder):
         from monai.networks.nets.segresnet_ds import SegResEncoder
 
         return SegResEncoder(init_filters=48, blocks_down=(1, 2, 2, 4, 4), norm="instance")
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: configs/infer.yaml",
+            grid="authors: configs/infer.yaml",
+            resizing=Declared("bilinear, after clipping (in training before it)", "authors: configs/infer.yaml"),
+            hu_window=HuWindow(*CLIP_HU, "authors: configs/infer.yaml"),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: configs/infer.yaml"),
+            padding="authors: configs/train/hyper_parameters_stage1.yaml, 0 after scaling",
+            window="authors: configs/infer.yaml",
+            cells="authors: vista3d/build_vista3d.py, padded convolutions",
+            embedding=Declared("mean of the last map", "ours: the authors pool nothing"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU

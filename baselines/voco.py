@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 from tapct.encoders.patch_merging import Merging, set_merging
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: voco_train.py, a_min and a_max
@@ -65,6 +65,21 @@ class VoCoB(Encoder):
     def build(self) -> nn.Module:
         """Returns the encoder, with the old merging."""
         return swin_encoder(self.card.name, "monai-1.4")
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: Self-supervised/utils",
+            grid="authors: Self-supervised/voco_train.py",
+            hu_window=HuWindow(
+                *CLIP_HU, "authors: Self-supervised/voco_train.py, a_min and a_max; chest scans had -1000 to 500"
+            ),
+            normalisation=Declared("the HU window to 0 to 1, linear", "authors: Self-supervised/voco_train.py"),
+            padding="authors: Self-supervised/utils, 0 after scaling",
+            window="authors: Downstream/monai/BTCV/main.py",
+            cells="authors: Self-supervised/models/voco_head.py",
+            embedding=Declared("means of all five stages", "authors: Self-supervised/models/voco_head.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         low, high = CLIP_HU

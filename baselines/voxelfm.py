@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tapct.encoders import Encoder, EncoderCard, Features, Weights
+from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 from tapct.encoders.weights import from_dinov2
 from tapct.errors import WeightsError
 
@@ -64,6 +64,23 @@ class VoxelFM(Encoder):
     def build(self) -> nn.Module:
         """Returns the vision transformer."""
         return RotaryViT()
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="authors: dinov2/inference, stored slices with z ascending",
+            grid="ours: 1 mm; dinov2/inference/processing.py takes each scan's finest spacing",
+            hu_window=HuWindow(
+                *CLIP_HU, "authors: dinov2/configs/ssl_default_config.yaml; their DICOM reader clips at 1000 HU"
+            ),
+            normalisation=Declared(
+                f"after clipping (HU - {MEAN_HU:g}) / {STD_HU:g}", "authors: dinov2/configs/ssl_default_config.yaml"
+            ),
+            padding="ours: air; the authors crop to whole patches",
+            window="authors: dinov2/configs/ssl_default_config.yaml, global crops",
+            cells="authors: dinov2/models/vision_transformer.py, patches",
+            embedding=Declared("after the final norm", "authors: dinov2/models/vision_transformer.py"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         cls, features = self.network((windows_hu.clamp(*CLIP_HU) - MEAN_HU) / STD_HU)

@@ -340,6 +340,7 @@ COMMANDS: Commands = {
     "retrieve": viz_commands.retrieve,
     "overlay": report_commands.overlay,
     "report": report_commands.report,
+    "describe": report_commands.describe,
     "record-schema": record_schema,
 }
 
@@ -347,7 +348,7 @@ SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weight
 """Options with a second name; they are named, not placed, even where they must be given."""
 
 PLACED = ("name",)
-"""Options that may be left out, and are placed, not named."""
+"""Options that are placed, not named, also where they may be left out."""
 
 
 def main() -> None:
@@ -394,7 +395,9 @@ def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int]
     names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
     settings: dict[str, Any] = {"help": texts[option]}
     if option in PLACED:
-        names, settings["nargs"] = [option], "?"
+        names = [option]
+        if default is not inspect.Parameter.empty:
+            settings["nargs"] = "?"
     elif kind == list[str]:
         names, settings["nargs"] = [option], "+"
     elif kind is bool:

@@ -15,12 +15,16 @@ from tapct.encoders.registry import (
 
 if TYPE_CHECKING:
     from tapct.encoders.base import Encoder, Features, Precision
+    from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
     from tapct.encoders.statistics import mean_and_std
 
 __all__ = [
+    "Declared",
     "Encoder",
     "EncoderCard",
     "Features",
+    "HuWindow",
+    "InputSheet",
     "Precision",
     "Weights",
     "encoder_class",
@@ -32,4 +36,7 @@ __all__ = [
     "refused_encoders",
 ]
 
-__getattr__ = lazy.names(__name__, __all__, "tapct.encoders.base", "tapct.encoders.statistics")  # these import torch
+# These import torch.
+__getattr__ = lazy.names(
+    __name__, __all__, "tapct.encoders.base", "tapct.encoders.input_sheet", "tapct.encoders.statistics"
+)

@@ -1,9 +1,7 @@
 """The encoder: a sealed function from Hounsfield units to features."""
 
 import abc
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -17,6 +15,7 @@ from tapct.encoders.axes import from_axes, to_axes, turn_of
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
 from tapct.encoders.identity import identity
+from tapct.encoders.input_sheet import InputSheet
 from tapct.encoders.statistics import problem_with
 from tapct.errors import EncoderError, WeightsError
 
@@ -162,7 +161,8 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         if self.is_built:
             return
         held = self._held()
-        with _seeded(self.seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
             self.network = self.build()
         if self._deferred:
             self._of_build = self._held() - held
@@ -213,6 +213,10 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             By name (B,) float32; compute them in float64, as `tapct.encoders.mean_and_std` does.
         """
         return {}
+
+    def input_sheet(self) -> InputSheet:
+        """Returns what `tapct describe` cannot take from the built encoder; here nothing, as it may be left out."""
+        return InputSheet()
 
     def statistics_of(self, scan_hu: torch.Tensor, *, judged: bool = False) -> dict[str, torch.Tensor]:
         """Returns its `scan_statistics`, checked.
@@ -394,14 +398,3 @@ def not_hu(blocks: torch.Tensor) -> str | None:
             "the encoder normalises it itself"
         )
     return None
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's CPU generator for a while, and puts its state back."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -18,6 +18,7 @@ from torch import nn
 
 from tapct.encoders.base import Encoder, Features, Precision
 from tapct.encoders.eva_cards import DeclaredCard, read_declared
+from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.encoders.patch_merging import set_merging
 from tapct.errors import EncoderError, nearest
 
@@ -69,6 +70,22 @@ class EvaBackbone(Encoder):
             state_dict = state_dict[of.inside]
         kept = re.compile(of.keep or "")
         return {key.removeprefix(of.strip): value for key, value in state_dict.items() if kept.search(key)}
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        declared, source = self.declared, f"ours: the card {self.card.name}, after {self.declared.reference}"
+        low, high = declared.scaled_to
+        embedding = "the backbone's own" if declared.embedding == "backbone" else "mean of the map"
+        return InputSheet(
+            orientation=source,
+            grid=source,
+            hu_window=HuWindow(*declared.clip_hu, source),
+            normalisation=Declared(f"the HU window to {low:g} to {high:g}, linear", source),
+            padding=source,
+            window=source,
+            cells=source,
+            embedding=Declared(embedding, source),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         declared = self.declared

@@ -15,6 +15,7 @@ from torch import nn
 from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, Weights
+from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.errors import EncoderError, WeightsError
 
 CARD_FILE = "card.json"
@@ -68,6 +69,22 @@ class Exported(Encoder):
             return vit.VisionTransformer(**self.architecture)
         except (TypeError, ValueError) as error:
             raise EncoderError(f"{CONFIG_FILE} of {self.card.name}: no such vision transformer ({error})") from error
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        used = Intensities(**self.intensities)
+        return InputSheet(
+            orientation="authors: arrays of pretrain, (z, y, x)",
+            grid="authors: card.json of the folder",
+            hu_window=HuWindow(*used.clip_hu, "authors: config.json of the folder"),
+            normalisation=Declared(
+                f"after clipping (HU - {used.mean_hu:g}) / {used.std_hu:g}", "authors: config.json of the folder"
+            ),
+            padding="authors: card.json of the folder",
+            window="authors: card.json of the folder",
+            cells="authors: config.json of the folder, patches",
+            embedding=Declared("after the final norm", "authors: config.json of the folder"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         return encode(self.network, Intensities(**self.intensities).normalise(windows_hu))

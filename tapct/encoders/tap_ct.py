@@ -21,6 +21,7 @@ from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.exported import Intensities, check_intensities, encode
+from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.encoders.weights import RANDOM, from_dinov2
 
 # Appendix B: foreground statistics of the 104,405 pretraining volumes.
@@ -53,6 +54,20 @@ class TapCT(Encoder):
         """Returns the vision transformer at its pretraining window, four registers (Table 7)."""
         make = {"s": vit.vit_small, "b": vit.vit_base}[self.size]
         return make(window_size=self.native_window, patch_size=self.patch_size, num_register_tokens=4)
+
+    def input_sheet(self) -> InputSheet:
+        """Returns where its input was read."""
+        return InputSheet(
+            orientation="third party: SimpleITK's LPS arrays, (z, y, x)",
+            grid="paper: Appendix C.2",
+            resizing=Declared("linear, not averaged: inferred, not read", "third party: its published configuration"),
+            hu_window=HuWindow(*CLIP_HU, "paper: Appendix B"),
+            normalisation=Declared(f"after clipping (HU - {MEAN_HU:g}) / {STD_HU:g}", "paper: Appendix B"),
+            padding="third party: its published configuration, -1024 HU before clipping",
+            window="paper: sections 3.1 and 3.2",
+            cells="paper: section 3.1, patches",
+            embedding=Declared("after the final norm", "paper: section 4.5"),
+        )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         return encode(self.network, Intensities(CLIP_HU, MEAN_HU, STD_HU).normalise(windows_hu))

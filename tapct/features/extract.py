@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -197,6 +197,39 @@ class _Job:
             feature_grid=self.grid.padded(covered).cells(stride, self.encoder.feature_centre()),
             padding=Size(0, 0, 0) if self.plan is None else self.plan.padding,
         )
+
+
+class Glimpse(NamedTuple):
+    """Some windows of a scan, as `extract` gives them to an encoder.
+
+    Attributes:
+        windows_hu: (N, 1, D, H, W).
+        statistics: Of the scan, (N,) each.
+        spacing_mm: Of their voxels, (z, y, x).
+    """
+
+    windows_hu: torch.Tensor
+    statistics: dict[str, torch.Tensor]
+    spacing_mm: tuple[float, float, float]
+
+
+def glimpse(encoder: Encoder, scan: NamedScan, heights: Sequence[float]) -> Glimpse:
+    """Returns the windows in the middle of a scan's slices, at shares of its height in [0, 1].
+
+    Raises:
+        EncoderError: As `extract`.
+    """
+    job = _Job.of(encoder, scan, overlap=0.0, fit_windows=False)
+
+    def nearest_to(share: float) -> tuple[int, int, int]:
+        places = zip((share, 0.5, 0.5), job.grid.shape, job.window, strict=True)
+        wanted = [at * whole - window / 2 for at, whole, window in places]
+        return min(job.origins, key=lambda origin: [abs(a - b) for a, b in zip(origin, wanted, strict=True)])
+
+    windows = torch.stack([job.window_at(nearest_to(share)) for share in heights])[:, None]
+    return Glimpse(
+        windows, {name: value.expand(len(heights)) for name, value in job.statistics.items()}, job.grid.spacing_mm
+    )
 
 
 def extract(

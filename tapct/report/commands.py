@@ -1,6 +1,7 @@
-"""What `tapct overlay` and `tapct report` do."""
+"""What `tapct overlay`, `tapct report` and `tapct describe` do."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -65,3 +66,30 @@ def report(record: str, out: str | None = None) -> int:
 
     print(write_report(Path(record), None if out is None else Path(out)))
     return 0
+
+
+def describe(name: str, out: str | None = None) -> int:
+    """Says what an encoder is given: axes, spacing, HU window, padding, cells, each with its source.
+
+    Args:
+        name: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
+        out: Write a page instead, HTML, with slices of a shipped scan as the network receives them. Nothing is
+            downloaded: what it receives does not depend on weights.
+
+    Returns:
+        The exit status: 1 if what the network receives contradicts what is declared.
+    """
+    from tapct import terminal
+    from tapct.encoders.options import load_spec
+    from tapct.report import input_sheet
+
+    encoder = load_spec(name, deferred=True)
+    if out is None:
+        terminal.output().print(input_sheet.as_table(encoder))
+        return 0
+    found = input_sheet.write_sheet(encoder, Path(out))
+    print(out)
+    wrong = [finding for finding in found if finding.contradicts]
+    for finding in wrong:
+        print(f"{encoder.card.name}: {finding.name}: {finding.text}", file=sys.stderr)
+    return int(bool(wrong))

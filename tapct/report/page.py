@@ -4,20 +4,18 @@ import base64
 import math
 import statistics
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.leaderboard import Estimate, from_records, summarise_task
-from tapct.leaderboard.text import for_page
 from tapct.records import ClassMetric, SteppedSelection
 from tapct.report import charts
+from tapct.report.html import page
 from tapct.report.predictions import Found
 
 TRAIN_LOSS = "train/AverageLoss"
@@ -69,12 +67,9 @@ def write_report(path: Path, out: Path | None = None) -> Path:
 def render(found: Found) -> str:
     """Returns the page of a record."""
     record = found.record
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=for_page, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    template = environment.from_string((files("tapct.report") / "templates" / "report.html").read_text("utf-8"))
-    return template.render(
+    return page(
+        "report.html",
+        {"number": _number},
         record=record,
         found=found,
         headline=_headline(found),

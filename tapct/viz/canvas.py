@@ -100,7 +100,12 @@ def show_scan(axes: Axes, hu: np.ndarray, grid: Grid, index: int, window: str, v
 
 
 def show_slice(
-    axes: Axes, hu: np.ndarray, spacing_mm: tuple[float, float], window: str, view: View = AXIAL, bar: bool = True
+    axes: Axes,
+    hu: np.ndarray,
+    spacing_mm: tuple[float, float],
+    window: str | tuple[float, float],
+    view: View = AXIAL,
+    bar: bool = True,
 ) -> None:
     """Draws a slice (rows, columns) that is all there is of its scan, as `show_scan` does.
 
@@ -108,11 +113,11 @@ def show_slice(
         axes: Where to draw.
         hu: (rows, columns) values.
         spacing_mm: Distance between rows, and between columns.
-        window: One of `WINDOWS_HU`.
+        window: One of `WINDOWS_HU`, or the values that are black and white.
         view: Which way it is cut.
         bar: Whether it gets a scale bar.
     """
-    low, high = window_hu(window)
+    low, high = window_hu(window) if isinstance(window, str) else window
     aspect = spacing_mm[0] / spacing_mm[1]
     axes.imshow(hu, cmap="gray", vmin=low, vmax=high, aspect=aspect, origin=view.origin)
     axes.autoscale(False)  # what is drawn over it must not widen it
@@ -211,16 +216,21 @@ def png_path(text: str) -> Path:
     return path
 
 
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """Returns a figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def save(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Writes a figure as a PNG, atomically; the same figure gives the same bytes.
+    """Writes a figure as a PNG, atomically; see `png`.
 
     Raises:
         PictureError: If it cannot be written.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     try:
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, png(figure, dpi))
     except OSError as error:
         raise PictureError(f"cannot write {path}: {error.strerror or error}") from error
 
