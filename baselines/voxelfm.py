@@ -74,7 +74,8 @@ class VoxelFM(Encoder):
                 *CLIP_HU, "authors: dinov2/configs/ssl_default_config.yaml; their DICOM reader clips at 1000 HU"
             ),
             normalisation=Declared(
-                f"after clipping (HU - {MEAN_HU:g}) / {STD_HU:g}", "authors: dinov2/configs/ssl_default_config.yaml"
+                f"after clipping, z-score of mean {MEAN_HU} and deviation {STD_HU} HU",
+                "authors: dinov2/configs/ssl_default_config.yaml",
             ),
             padding="ours: air; the authors crop to whole patches",
             window="authors: dinov2/configs/ssl_default_config.yaml, global crops",

@@ -78,7 +78,8 @@ class Exported(Encoder):
             grid="authors: card.json of the folder",
             hu_window=HuWindow(*used.clip_hu, "authors: config.json of the folder"),
             normalisation=Declared(
-                f"after clipping (HU - {used.mean_hu:g}) / {used.std_hu:g}", "authors: config.json of the folder"
+                f"after clipping, z-score of mean {used.mean_hu} and deviation {used.std_hu} HU",
+                "authors: config.json of the folder",
             ),
             padding="authors: card.json of the folder",
             window="authors: card.json of the folder",

@@ -145,7 +145,12 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     yield _declared("HU window", sheet.hu_window)
     yield _declared("Normalisation", sheet.normalisation)
     yield Row("Scan statistics", _statistics(encoder), "ours: scan_statistics of the adapter")
-    yield of_card("Padding", f"{card.pad_hu:g} HU, where a scan is smaller than its windows", sheet.padding, "pad_hu")
+    yield of_card(
+        "Padding",
+        f"{card.pad_hu:g} HU behind the last voxel, where a scan is smaller than its windows",
+        sheet.padding,
+        "pad_hu",
+    )
     two_d = ": one slice" if card.window_size[0] == 1 else ""
     yield of_card("Window", f"{_times(card.window_size)} voxels (z, y, x){two_d}", sheet.window, "window_size")
     yield _said("Stride", f"{_times(card.feature_stride)} voxels (z, y, x){_millimetres(encoder)}", sheet.cells)

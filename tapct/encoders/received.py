@@ -1,6 +1,7 @@
 """What a network receives: caught at its door, with no need of its weights."""
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -105,25 +106,24 @@ def orientation_of(encoder: Encoder, window_hu: torch.Tensor, found: torch.Tenso
     return Orientation(encoder.axes if fits else best, fits)
 
 
-def window_fits(encoder: Encoder, declared: HuWindow, size: tuple[int, int, int] | None = None) -> bool | None:
+def window_fits(encoder: Encoder, declared: HuWindow, size: tuple[int, int, int]) -> bool | None:
     """Returns whether a network can tell apart exactly the HU that are declared, between -2700 and 2700 HU.
 
     Args:
         encoder: The encoder.
         declared: Its window.
-        size: Of the window to try; by default the card's.
+        size: Of the windows to try, (D, H, W); any that the network can take.
 
     Returns:
         None where the network is never called.
     """
-    size = size or encoder.card.window_size
-    count = size[0] * size[1] * size[2]
+    count = math.prod(size)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     ramp = torch.linspace(-BEYOND_HU, BEYOND_HU, count)[order].reshape(1, 1, *size)
     low, high = max(declared.low_hu, -BEYOND_HU), min(declared.high_hu, BEYOND_HU)
-    tried = [ramp, *(ramp.clamp(*ends) for ends in ((low, high), (low + _INSIDE_HU, high), (low, high - _INSIDE_HU)))]
-    found = [one for one in (received(encoder, windows) for windows in tried) if one is not None]
-    if len(found) < len(tried):
+    ends = ((low, high), (low + _INSIDE_HU, high), (low, high - _INSIDE_HU))
+    found = received(encoder, torch.cat([ramp, *(ramp.clamp(*both) for both in ends)]))
+    if found is None:
         return None
     whole, clipped, raised, lowered = found
     return _same(whole, clipped) and not _same(whole, raised) and not _same(whole, lowered)

@@ -62,7 +62,9 @@ class TapCT(Encoder):
             grid="paper: Appendix C.2",
             resizing=Declared("linear, not averaged: inferred, not read", "third party: its published configuration"),
             hu_window=HuWindow(*CLIP_HU, "paper: Appendix B"),
-            normalisation=Declared(f"after clipping (HU - {MEAN_HU:g}) / {STD_HU:g}", "paper: Appendix B"),
+            normalisation=Declared(
+                f"after clipping, z-score of mean {MEAN_HU} and deviation {STD_HU} HU", "paper: Appendix B"
+            ),
             padding="third party: its published configuration, -1024 HU before clipping",
             window="paper: sections 3.1 and 3.2",
             cells="paper: section 3.1, patches",

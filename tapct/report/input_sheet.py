@@ -1,6 +1,7 @@
 """The input sheet of an encoder, as a table and as a page."""
 
 import base64
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
 from tapct.encoders.received import BEYOND_HU, window_fits
 from tapct.errors import EncoderError
+from tapct.features.extract import fitted_window
 from tapct.files import write_atomically
 from tapct.report.html import page
 from tapct.viz.received import Received, draw_received, received_of, shipped_scan, shown_values
+from tapct.volumes import Size
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,12 @@ def _hu_window(encoder: Encoder) -> Finding:
     declared = encoder.input_sheet().hu_window
     if declared is None:
         return Finding("HU window", "none is declared that could be held against what the network receives")
-    fits = window_fits(encoder, declared)
     tried = f"values from {-BEYOND_HU:g} to {BEYOND_HU:g} HU tried"
-    if fits:
-        return Finding("HU window", f"{declared.text}, as declared: what lies beyond changes nothing ({tried})")
-    return Finding("HU window", f"not {declared.text}, as declared ({tried})", True)
+    if not window_fits(encoder, declared, fitted_window(encoder, Size(1, 1, 1))):
+        return Finding("HU window", f"not {declared.text}, as declared ({tried})", True)
+    if math.isinf(declared.low_hu) and math.isinf(declared.high_hu):
+        return Finding("HU window", f"not clipped, as declared: every value counts ({tried})")
+    return Finding("HU window", f"{declared.text}, as declared: what lies beyond changes nothing ({tried})")
 
 
 def _kind(row: Row) -> str:
