@@ -11,14 +11,14 @@ import torch
 import yaml
 from rich.console import Console
 
-from tapct.encoders import Features
-from tapct.features import TensorStore
+from tapct.encoders import Features, load_encoder
+from tapct.features import FeatureBank, TensorStore
 from tapct.sweep import commands
 from tapct.sweep.bill import cost, fit, settings
 from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.count import bill_of
 from tapct.sweep.bill.counted import encodings, windows_of
-from tapct.sweep.bill.encoding import HEADER_BYTES, LABELS_PER_BYTE
+from tapct.sweep.bill.encoding import LABELS_PER_BYTE
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Encoding
@@ -26,6 +26,7 @@ from tapct.sweep.bill.stored import Stored
 from tapct.sweep.bill.table import as_json, table
 from tapct.sweep.bill.weights import weights_check
 from tapct.sweep.cell import SweepError
+from tapct.tasks.quickstart import Quickstart
 from tapct.volumes import Size
 from tests.small import Drifting, known_by_name, small_card
 from tests.sweep.conftest import SWEEP
@@ -93,14 +94,9 @@ def test_windows_and_disk_are_those_that_the_cell_then_took(swept):
     assert (cell["scans"], cell["windows"]) == (2, windows)
     assert cell["typical"] is None
     assert cell["stored_scans"] == 0
-    tensors = {
-        kind: [t for f in entries if f in files[kind] for t in store.load(f.key).tensors.values()] for kind in files
-    }
-    features = sum(tensor.numel() * tensor.element_size() for tensor in tensors["features"])
-    foretold = sum(tensor.numel() for tensor in tensors["labels"]) / LABELS_PER_BYTE  # a guess: how well they compress
-    assert cell["disk_bytes"] == pytest.approx(features + foretold + 4 * HEADER_BYTES, abs=4)
-    labels = sum(file.nbytes for file in entries if file in files["labels"])
-    assert foretold / 3 < labels < 3 * foretold
+    taken = {kind: sum(file.nbytes for file in entries if file in files[kind]) for kind in files}
+    assert cell["disk_bytes"] - cell["guessed_bytes"] == pytest.approx(taken["features"], rel=0.02)
+    assert taken["labels"] / 3 < cell["guessed_bytes"] < 3 * taken["labels"]
     assert bill["folders"][0]["missing_bytes"] == cell["disk_bytes"]
 
 
@@ -111,7 +107,11 @@ def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
     monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
     (cell,) = dry_run(tapct)["cells"]
     assert cell["stored_scans"] == 2
-    assert cell["stored_bytes"] == cell["disk_bytes"]
+    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
+    about = {file: store.about(file.key) for file in store.files()}
+    of_cell = [f for f, of in about.items() if of["card"] == "small-3d" and of["kind"] in ("features", "labels")]
+    assert cell["stored_bytes"] == cell["disk_bytes"] == sum(file.nbytes for file in of_cell)
+    assert cell["guessed_bytes"] == 0
     assert cell["hours"] == 0
 
 
@@ -128,6 +128,24 @@ def test_one_command_shows_matrix_bill_and_checks(swept):
 
 
 # -- Refused ---------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_stored_is_foretold_within_two_percent(tmp_path):
+    """Of an encoder of a true size, features and labels together; then labels that are missing are as those there."""
+    said = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
+    store = TensorStore(tmp_path / "features")
+    parts = [Quickstart(Quickstart.shipped_root, split) for split in ("train", "test")]
+    FeatureBank(load_encoder("tap-t-3d"), store).fill(parts)
+    files = store.files()
+    assert said.disk_bytes == pytest.approx(sum(file.nbytes for file in files), rel=0.02)
+    assert 0 < said.guessed_bytes < 0.05 * said.disk_bytes
+    labels = [file for file in files if store.about(file.key)["kind"] == "labels"]
+    store.remove(labels[0].key)
+    after = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
+    assert (after.stored_scans, after.guessed_bytes) == (said.scans, 0)
+    foretold = after.disk_bytes - after.stored_bytes
+    assert foretold != said.guessed_bytes / 2
+    assert labels[0].nbytes / 4 < foretold < 4 * labels[0].nbytes
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a window costs an encoder: arithmetic counted without a weight or a voxel, and time where it was measured."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,11 @@ class Costs:
         if _model(encoding) not in self._encoders:
             self._encoders[_model(encoding)] = encoding.load(RANDOM)
         return self._encoders[_model(encoding)]
+
+    def described_bytes(self, encoding: Encoding) -> int:
+        """Returns what an entry takes to say whose features it holds: text within text, its quotes escaped."""
+        who = identity(self.encoder(encoding), torch.device("cpu"), weights="any")
+        return len(json.dumps(json.dumps({part: who[part] for part in ("class", "code_sha256", "settings")})))
 
     def count(self, encoding: Encoding, window: Size) -> Count:
         """Returns what one window of a size takes."""

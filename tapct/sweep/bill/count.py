@@ -12,7 +12,7 @@ from tapct.features.nbytes import entry_nbytes
 from tapct.files import features_folder
 from tapct.sweep.bill.cards import UTILISATION, Card
 from tapct.sweep.bill.cost import SHIPPED, Costs
-from tapct.sweep.bill.encoding import HEADER_BYTES, Encoded, Encodings
+from tapct.sweep.bill.encoding import Encoded, Encodings
 from tapct.sweep.bill.folder import Entry, Folder
 from tapct.sweep.bill.memory import head_nbytes
 from tapct.sweep.bill.remembered import Remembered
@@ -39,6 +39,8 @@ class Row:
         disk_bytes: Of their features and labels, stored.
         stored_scans: Scans whose features are stored.
         stored_bytes: What of `disk_bytes` is stored.
+        guessed_bytes: What of `disk_bytes` is a guess: labels, where none of this task is stored. How well they
+            compress is not known before.
         head_bytes: Peak memory of the heads, about.
         typical: Of what size the scans are taken to be, and from where; None where their headers were read.
         why: What is not known, and why.
@@ -53,6 +55,7 @@ class Row:
     disk_bytes: int | None = None
     stored_scans: int = 0
     stored_bytes: int = 0
+    guessed_bytes: int = 0
     head_bytes: int | None = None
     typical: str | None = None
     why: str = ""
@@ -165,7 +168,7 @@ class _Counting:
         anew = asked.mode == "refresh"
         stored = [(0, 0)] * len(scans.scans) if anew else folder.stored.of(asked.encoding, scans.scans)
         jobs = [self._job(asked, scan, bool(there[0])) for scan, there in zip(scans.scans, stored, strict=True)]
-        disk, missing = self._store(number, folder, asked, scans, [job.encoded for job in jobs], stored)
+        disk, missing, guessed = self._store(number, folder, asked, scans, [job.encoded for job in jobs], stored)
         unknown = next((job for job in jobs if job.tflop is None), None) if self._arithmetic else None
         uncounted = "" if unknown is None else self._why(asked, unknown.encoded)
         return Row(
@@ -178,6 +181,7 @@ class _Counting:
             disk_bytes=disk,
             stored_scans=sum(job.is_stored for job in jobs),
             stored_bytes=disk - missing,
+            guessed_bytes=guessed,
             head_bytes=self._head_nbytes(asked, [job.encoded for job in jobs]),
             typical=scans.typical,
             why=uncounted,
@@ -234,28 +238,35 @@ class _Counting:
         scans: Scans,
         encoded: Sequence[Encoded],
         stored: Sequence[tuple[int, int]],
-    ) -> tuple[int, int]:
-        """Notes what would be stored, and returns what a cell takes in the store, and what of it is not there."""
+    ) -> tuple[int, int, int]:
+        """Notes what would be stored; returns what a cell takes in the store, what of it is not there, and is a guess.
+
+        What is there takes what its files take, and labels that are not compress as those that are.
+        """
         if asked.mode == "off":
-            return 0, 0
-        total = missing = 0
+            return 0, 0, 0
+        seen = sum(takes.labels_bytes for takes, there in zip(encoded, stored, strict=True) if there[1])
+        taken = sum(there[1] for there in stored)
+        of_guess = taken / seen if seen else 1.0
+        total = missing = guessed = 0
         group = (asked.encoding, *_place(asked.data))
         folder.last[group] = number
         for scan, takes, there in zip(scans.scans, encoded, stored, strict=True):
-            for key, nbytes, stays, is_there in self._entries(asked, scan, takes, there):
+            for key, nbytes, stays, is_there in self._entries(asked, scan, takes, there, of_guess):
                 total += nbytes
                 if not is_there:
                     missing += nbytes
+                    guessed += nbytes if key[0] == "labels" and not seen else 0
                     folder.entries.setdefault(key, Entry(nbytes, stays, group, number))
         folder.exact &= scans.typical is None
         folder.largest = max(folder.largest, total)
-        return total, missing
+        return total, missing, guessed
 
     def _entries(
-        self, asked: Wanted, scan: Scan, takes: Encoded, there: tuple[int, int]
-    ) -> Iterable[tuple[Hashable, int, int, bool]]:
+        self, asked: Wanted, scan: Scan, takes: Encoded, there: tuple[int, int], of_guess: float
+    ) -> Iterable[tuple[tuple[Hashable, ...], int, int, bool]]:
         """Yields the entries of a scan: what makes it one, its bytes, those that stay, and whether it is there."""
-        place, nbytes = _place(asked.data), takes.features_bytes
+        place, nbytes = _place(asked.data), there[0] or takes.features_bytes
         features = ("features", asked.encoding, *place, scan.case, scan.perturbation)
         yield features, nbytes, self._staying(asked.encoding, takes), bool(there[0])
         if asked.kind == "segmentation":
@@ -263,13 +274,13 @@ class _Counting:
             if changed is not None and not perturbation(changed).changes_labels:
                 changed = None
             grid = (card.spacing_mm, card.in_plane_size)  # encoders of one grid share the labels
-            labels = takes.labels_bytes  # they are small, and stay
+            labels = there[1] or round(takes.labels_bytes * of_guess)  # they are small, and stay
             yield ("labels", grid, *place, scan.case, changed), labels, labels, bool(there[1])
 
     def _staying(self, encoding: Encoding, takes: Encoded) -> int:
         if self._keep == "embeddings":
             shape = (takes.windows, self._costs.encoder(encoding).card.embedding_dim)
-            return entry_nbytes((), shape, encoding.dtype) + HEADER_BYTES
+            return entry_nbytes((), shape, encoding.dtype) + self._encodings.header_bytes(encoding)
         return takes.features_bytes if self._keep == "all" else 0
 
     def _head_nbytes(self, asked: Wanted, encoded: Sequence[Encoded]) -> int | None:

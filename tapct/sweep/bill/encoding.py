@@ -10,8 +10,11 @@ from tapct.sweep.bill.settings import Encoding
 from tapct.sweep.bill.sizes import Scan
 from tapct.volumes import Grid, Size
 
-HEADER_BYTES = 6 * 1024
-"""Of an entry's file beside its tensors: what is said of encoder, grids and tensors. 5 to 7 KiB in the quickstart."""
+HEADER_BYTES = 1290
+"""Of an entry of features beside its tensors and what it says of its encoder: grids, hashes, shapes, to within 50."""
+
+LABELS_HEADER_BYTES = 520
+"""Of an entry of labels beside its tensors."""
 
 LABELS_PER_BYTE = 60
 """Voxels of labels that a byte holds once they are compressed: 40 to 160 in the quickstart, 71 of 61 organs at 1.5 mm.
@@ -51,6 +54,7 @@ class Encodings:
             costs: Of windows.
         """
         self._costs = costs
+        self._headers: dict[Encoding, int] = {}
         self._known: dict[tuple[Encoding, Size, tuple[float, float, float]], Encoded] = {}
 
     def of(self, encoding: Encoding, scan: Scan) -> Encoded:
@@ -65,6 +69,12 @@ class Encodings:
             self._known[key] = self._worked_out(encoding, scan.grid)
         return self._known[key]
 
+    def header_bytes(self, encoding: Encoding) -> int:
+        """Returns what an entry of features takes beside its tensors."""
+        if encoding not in self._headers:
+            self._headers[encoding] = HEADER_BYTES + self._costs.described_bytes(encoding)
+        return self._headers[encoding]
+
     def _worked_out(self, encoding: Encoding, native: Grid) -> Encoded:
         encoder = self._costs.encoder(encoding)
         tiling = Tiling.of(encoder, native, encoding.overlap, encoding.fit_windows)
@@ -74,8 +84,8 @@ class Encodings:
         return Encoded(
             windows=tiling.windows,
             window=tiling.window,
-            features_bytes=entry_nbytes(shape, embeddings, encoding.dtype) + HEADER_BYTES,
-            labels_bytes=(voxels + stored) // LABELS_PER_BYTE + HEADER_BYTES,
+            features_bytes=entry_nbytes(shape, embeddings, encoding.dtype) + self.header_bytes(encoding),
+            labels_bytes=(voxels + stored) // LABELS_PER_BYTE + LABELS_HEADER_BYTES,
             cells=math.prod(cells),
             native=voxels,
             voxels=stored,

@@ -110,6 +110,11 @@ def _folder(folder: Folder, jobs: int) -> str:
 def _reasons(bill: Bill) -> list[RenderableType]:
     typical = {row.task: row.typical for row in bill.rows if row.typical}
     lines = [f"~ {task}: typical sizes, since its scans are not there: {what}" for task, what in typical.items()]
+    if guessed := sum(row.guessed_bytes for row in bill.rows):
+        most = sum(row.disk_bytes or 0 for row in bill.rows)
+        lines.append(
+            f"~ {gb(guessed)} of {gb(most)} are labels by guess: how they compress is known once some are stored"
+        )
     why: dict[str, list[str]] = {}
     for row in bill.rows:
         if row.why:
