@@ -123,8 +123,8 @@ def read(path: Path) -> list[EvaNumber]:
     for split, of_split in (("test", results.metrics.test), ("val", results.metrics.val)):
         for index, of_dataset in enumerate(of_split):
             for name, found in of_dataset.items():
-                metric = name.removeprefix(f"{split}/")
-                if metric == name:
+                metric = name.removeprefix(f"{split}/").removesuffix(_numbered(index))
+                if not name.startswith(f"{split}/"):
                     raise RecordError(f"{path}: metrics.{split}[{index}]: {name} does not begin with {split}/")
                 _check(found, f"{path}: metrics.{split}[{index}].{name}")
                 if "loss" not in metric.lower():
@@ -164,7 +164,7 @@ class _Session:
             mean=found.mean if finite else None,
             stdev=found.stdev if finite and len(found.values) > 1 else None,
             runs=len(found.values),
-            protocol=tuple(self._protocol(split, metric, len(found.values))),
+            protocol=tuple(self._protocol(split, index, metric, len(found.values))),
         )
 
     def _model(self) -> str:
@@ -190,19 +190,19 @@ class _Session:
     def _data(self, split: str, index: int) -> str:
         return _class(self._dataset(split, index))
 
-    def _protocol(self, split: str, metric: str, runs: int) -> Iterator[str]:
+    def _protocol(self, split: str, index: int, metric: str, runs: int) -> Iterator[str]:
         """Yields how a number was made."""
         yield f"eva's {split} list"
         checkpoint = self.trainer.get("checkpoint_type", "best")
         monitors = [monitor for monitor in map(_monitor, self.trainer.get("callbacks") or []) if monitor]
-        if checkpoint == "best" and any(monitor.startswith(f"{split}/") for monitor in monitors):
+        if checkpoint == "best" and any(_is_of(monitor, split, index) for monitor in monitors):
             yield f"the checkpoint was chosen on the same list ({', '.join(monitors)})"
         else:
             yield f"checkpoint: {checkpoint}" + (f" by {', '.join(monitors)}" if monitors else "")
-        yield f"{self.trainer.get('max_steps') or '?'} steps, {runs} run{'s' if runs > 1 else ''}"
+        yield f"{self._length()}, {runs} run{'s' if runs > 1 else ''}"
         if runs > 1 and "decoder" in self.model:
             yield "all runs start from one decoder"
-        if spacing := [s for s in map(_spacing, _transforms(self._dataset(split, 0))) if s]:
+        if spacing := [s for s in map(_spacing, _transforms(self._dataset(split, index))) if s]:
             yield f"scored on voxels of {spacing[0]} mm, the grid of its transforms"
         else:
             yield "scored on the grid that its transforms give"
@@ -210,6 +210,12 @@ class _Session:
             given = _arguments({"": inferer}, "")
             yield f"{_class(inferer)}, window {given.get('roi_size')}, overlap {given.get('overlap')}"
         yield self._of_metric(metric)
+
+    def _length(self) -> str:
+        """Returns how long a run is; -1, as Lightning has it, is no limit."""
+        limits = [(self.trainer.get(f"max_{unit}"), unit) for unit in ("steps", "epochs")]
+        said = [f"{limit} {unit}" for limit, unit in limits if limit not in (None, -1)]
+        return " or ".join(said) or "steps not said"
 
     def _of_metric(self, metric: str) -> str:
         """Returns what a metric is; of one that is not known, that."""
@@ -282,6 +288,16 @@ def _class(section: Any) -> str:
     return path.rpartition(".")[2] if isinstance(path, str) else "not said"
 
 
+def _numbered(index: int) -> str:
+    """Returns what Lightning puts behind the names of metrics where a split has several data sets."""
+    return f"/dataloader_idx_{index}"
+
+
+def _is_of(monitor: str, split: str, index: int) -> bool:
+    """Returns whether a metric is of a data set: without an index, of whichever there is."""
+    return monitor.startswith(f"{split}/") and ("/dataloader_idx_" not in monitor or monitor.endswith(_numbered(index)))
+
+
 def _monitor(callback: Any) -> str | None:
     return _arguments({"": callback}, "").get("monitor") if _class(callback) == "ModelCheckpoint" else None
 
@@ -294,7 +310,7 @@ def _transforms(dataset: Mapping[str, Any]) -> list[Any]:
 
 def _spacing(transform: Any) -> str | None:
     pixdim = _arguments({"": transform}, "").get("pixdim") if _class(transform) == "Spacing" else None
-    return None if pixdim is None else " x ".join(f"{size:g}" for size in pixdim)
+    return None if pixdim is None else " x ".join(map(str, pixdim if isinstance(pixdim, list) else [pixdim]))
 
 
 def _metrics(section: Any) -> Iterator[tuple[str, tuple[str, Mapping[str, Any]]]]:

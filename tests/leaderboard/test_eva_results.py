@@ -145,6 +145,31 @@ def test_a_value_that_is_not_finite_is_no_number(session):
     assert (dice.mean, dice.stdev, dice.runs) == (None, None, 1)
 
 
+def test_of_several_data_sets_each_has_its_own_grid_and_selection(session):
+    config = copy.deepcopy(CONFIG)
+    btcv = config["data"]["init_args"]["datasets"]["val"]
+    other = copy.deepcopy(btcv) | {"class_path": "eva.vision.datasets.WORD"}
+    spacing = other["init_args"]["transforms"]["init_args"]["transforms"][0]
+    spacing["init_args"]["pixdim"] = 2.0
+    config["data"]["init_args"]["datasets"]["val"] = [btcv, other]
+    trainer = config["trainer"]["init_args"]
+    trainer |= {"max_steps": -1, "max_epochs": 10}
+    (monitor,) = [one["init_args"] for one in trainer["callbacks"] if "monitor" in one.get("init_args", {})]
+    monitor["monitor"] = "val/DiceScore/dataloader_idx_0"
+    file = session(config=config)
+    recorder = SessionRecorder(str(file.parent), verbose=False)
+    recorder.update(validation_scores=[{f"val/DiceScore/dataloader_idx_{index}": 0.5} for index in range(2)])
+    recorder.save()
+    first, second = read(file)
+    assert (first.data, first.metric, second.data, second.metric) == ("BTCV", "DiceScore", "WORD", "DiceScore")
+    assert "scored on voxels of 1.5 x 1.5 x 1.5 mm, the grid of its transforms" in first.protocol
+    assert "scored on voxels of 2.0 mm, the grid of its transforms" in second.protocol
+    assert "the checkpoint was chosen on the same list (val/DiceScore/dataloader_idx_0)" in first.protocol
+    assert "checkpoint: best by val/DiceScore/dataloader_idx_0" in second.protocol
+    assert "10 epochs, 1 run" in first.protocol
+    assert first.protocol[-1].startswith("Dice: mean over volumes")
+
+
 def change(content, *path, to):
     *inner, last = path
     for key in inner:
