@@ -73,11 +73,20 @@ class ModelFromRegistry(from_registry.ModelFromRegistry):
 
 
 def register() -> None:
-    """Puts every installed encoder into eva's registry."""
+    """Puts every installed encoder into eva's registry.
+
+    Raises:
+        EncoderError: If something else stands there under the name of one.
+    """
     there = set(backbone_registry.entries())
     for name in list_encoders():
         if PREFIX + name not in there:
             backbone_registry.register(PREFIX + name)(Registered(name))
+        elif not isinstance(other := backbone_registry.get(PREFIX + name), Registered):
+            raise EncoderError(
+                f"eva's registry has another '{PREFIX}{name}', {other!r}: these names are of tapct.eva. Register it "
+                "under a name of its own"
+            )
 
 
 def _settings_of(model: type[FrozenModel]) -> Mapping[str, inspect.Parameter]:

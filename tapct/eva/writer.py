@@ -62,8 +62,13 @@ class EmbeddingsWriter(callbacks.BasePredictionWriter):
         for dataset in datasets:
             if len(dataset) and hasattr(dataset, "load_target"):
                 _check_target(torch.as_tensor(dataset.load_target(0)), type(dataset).__name__)
-        self._names = [_names(dataset) for dataset in datasets]
+        self._names = [
+            [f"{split}/{name}" if split else name for name in _names(dataset)]
+            for split, dataset in ((self.splits.get(place), dataset) for place, dataset in enumerate(datasets))
+        ]
+        _require_distinct(self._names)
         self._layout = EvaLayout(self.output_dir, replace=True)
+        self._layout.begin()
         if self.backbone is not None:
             self.backbone = self.backbone.to(pl_module.device).eval()
 
@@ -86,7 +91,7 @@ class EmbeddingsWriter(callbacks.BasePredictionWriter):
         dataset = _listed(trainer.predict_dataloaders)[dataloader_idx].dataset
         split = self.splits.get(dataloader_idx)
         for place, index in enumerate(batch_indices):
-            name = f"{split}/{self._names[dataloader_idx][index]}" if split else self._names[dataloader_idx][index]
+            name = self._names[dataloader_idx][index]
             if isinstance(found, list):
                 embeddings = self._layout.save(name, [level[place] for level in found])
                 target: str | int = self._layout.save(f"{name}-mask", targets[place])
@@ -132,6 +137,20 @@ def _names(dataset: Any) -> list[str]:
     stems = [_stem(path) for path in paths]
     repeated = {stem for stem, times in Counter(stems).items() if times > 1}
     return [f"{stem}-{index}" if stem in repeated else stem for index, stem in enumerate(stems)]
+
+
+def _require_distinct(names: list[list[str]]) -> None:
+    """Refuses two items whose files would be one, as of two data sets with files alike in one split.
+
+    Raises:
+        FeatureError: If there are such.
+    """
+    repeated = sorted(name for name, times in Counter(name for of in names for name in of).items() if times > 1)
+    if repeated:
+        raise FeatureError(
+            f"{len(repeated)} items would be written into the file of another, such as {repeated[0]}: give each data "
+            "set a split of its own in dataloader_idx_map"
+        )
 
 
 def _stem(path: str) -> str:

@@ -39,6 +39,19 @@ class EvaLayout:
         self._rows: list[tuple[str, ...]] = []
         self.written = 0
 
+    def begin(self) -> None:
+        """Removes a manifest whose files will be replaced: stopped half-way, they would be of two encoders.
+
+        Raises:
+            FeatureError: If it cannot be removed.
+        """
+        path = self.folder / MANIFEST
+        try:
+            if path.exists():
+                path.unlink()
+        except OSError as error:
+            raise FeatureError(f"cannot remove {path}: {error.strerror or error}") from error
+
     def has(self, name: str) -> bool:
         """Returns whether there is a file of this name: never a part of one."""
         return file_in(self.folder, name, ".pt").exists()

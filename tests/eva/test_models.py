@@ -205,6 +205,12 @@ def test_every_encoder_is_in_evas_registry_and_none_is_imported_for_it():
             OfEva("tapct/strangers")
 
 
+def test_another_of_a_name_of_ours_in_evas_registry_is_refused(monkeypatch):
+    monkeypatch.setitem(backbone_registry._registry, "tapct/tap-b-3d", nn.Identity)
+    with pytest.raises(EncoderError, match=r"eva's registry has another 'tapct/tap-b-3d', <class .*Identity"):
+        register()
+
+
 @pytest.mark.parametrize("wrapper", [OfEva, ModelFromRegistry])
 def test_a_registered_encoder_is_asked_for_as_evas_own(scan, wrapper):
     with known_by_name("small-3d", "tests.small:Small3D"):

@@ -112,3 +112,18 @@ def test_every_data_set_has_a_split(tmp_path):
     data = Given(["a.nii.gz"], classes(1))
     with pytest.raises(FeatureError, match="there are 2 data sets"):
         predict(tmp_path, data, data, splits={0: "train"})
+
+
+def test_items_never_share_a_file(tmp_path):
+    data = Given(["a.nii.gz"], classes(1))
+    with pytest.raises(FeatureError, match=r"1 items would be written into the file of another, such as train/a"):
+        predict(tmp_path, data, data, splits={0: "train", 1: "train"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_overwrites_and_ends_half_way_leaves_no_manifest_of_the_embeddings_before(tmp_path):
+    names = [f"{letter}.nii.gz" for letter in "abc"]
+    predict(tmp_path, Given(names, classes(0, 1, 1)))
+    with pytest.raises(FeatureError, match=r"split0/c: the target 0\.5 is no class"):
+        predict(tmp_path, Given(names, classes(0.0, 1.0, 0.5)), overwrite=True)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
