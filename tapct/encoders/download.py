@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from tapct import locks, terminal
 from tapct.encoders import network
 from tapct.encoders.card import EncoderCard, Weights
+from tapct.encoders.eva_names import in_folders
 from tapct.errors import WeightsError
 from tapct.files import cache_folder
 
@@ -48,7 +49,7 @@ def cached(card: EncoderCard) -> Path | None:
 
 
 def _cache_path(card: EncoderCard) -> Path:
-    return cache_folder() / "weights" / card.name / Path(card.weights.file or "").name
+    return cache_folder() / "weights" / in_folders(card.name) / Path(card.weights.file or "").name
 
 
 def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:

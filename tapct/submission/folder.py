@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tapct import flags
+from tapct.encoders.eva_names import in_folders
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
 from tapct.probes.loaded import HEAD_FILE
@@ -124,7 +125,7 @@ def submit(found: Found, out: Path, *, demonstration: bool) -> Path:
         RecordError: If it cannot be submitted, or cannot be written; nothing is left behind.
     """
     record = _fit(found, demonstration=demonstration)
-    place = out / record.task.name / f"{record.encoder.card.name}-{record.fingerprint[:12]}"
+    place = out / record.task.name / f"{in_folders(record.encoder.card.name)}-{record.fingerprint[:12]}"
     if place.exists():
         raise RecordError(f"{place} is there already. Remove it to put it together again")
     try:

@@ -384,6 +384,17 @@ def test_submit_says_what_to_do_next_and_takes_places_of_a_machine_out(tmp_path,
     assert "tapct verify" in capsys.readouterr().out
 
 
+def test_a_submission_of_evas_backbone_has_a_folder_that_every_file_system_takes(tmp_path):
+    path = session(tmp_path / "session", SEGMENTATION)
+    record = read_record(path)
+    path.unlink()
+    card = record.encoder.card.model_copy(update={"name": "eva:radiology/voco_l"})
+    encoder = record.encoder.model_copy(update={"card": card})
+    write_record(record.model_copy(update={"encoder": encoder}), path.parent)
+    place = submit(Found.at(path), tmp_path / "out", demonstration=False)
+    assert place.relative_to(tmp_path / "out" / record.task.name).parts == (f"eva~radiology~voco_l-{place.name[-12:]}",)
+
+
 def test_a_folder_without_submissions_is_an_error(tmp_path):
     with pytest.raises(RecordError, match="no submission"):
         commands.verify([str(tmp_path)])
