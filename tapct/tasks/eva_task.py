@@ -88,13 +88,23 @@ class EvaTask(CTDataset):
             for part in parts:
                 dataset = self.eva_dataset(self.root, part)
                 dataset.validate()
-                lists[part] = {case: self.patient_of(case) for case in map(self.case_of, _filenames(dataset))}
+                lists[part] = self._by_case(_filenames(dataset), part)
         except (OSError, IndexError) as error:
             raise TaskError(
                 f"{self.spec.name}: {self.eva_class} finds {self.root} incomplete ({error}), and counts its lists by "
                 f"place in the folder: they would be others. To obtain the data: {self.spec.source}"
             ) from error
         return split_of(lists, f"{self.spec.name} v{self.spec.version}", f"lists of {self.eva_class}", str(self.root))
+
+    def _by_case(self, filenames: list[str], part: str) -> dict[str, str]:
+        """Returns the cases of files, with their patients."""
+        cases = {self.case_of(filename): self.patient_of(self.case_of(filename)) for filename in filenames}
+        if not cases or len(cases) < len(filenames):
+            raise TaskError(
+                f"{self.spec.name}: the {part} of {self.eva_class} has {len(filenames)} files in {self.root}, of "
+                f"{len(cases)} cases. {type(self).__name__}.case_of must name each file's"
+            )
+        return cases
 
 
 def _filenames(dataset: "VisionDataset") -> list[str]:

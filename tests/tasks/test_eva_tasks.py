@@ -411,6 +411,22 @@ def test_a_task_without_a_table_takes_evas_lists_from_the_folder(tmp_path):
         Mine(tmp_path, "train")
 
 
+class AllAlike(Mine):
+    """A task that takes every file for one case."""
+
+    @classmethod
+    def case_of(cls, filename: str) -> str:
+        return "ct"
+
+
+def test_two_files_are_never_one_case(tmp_path):
+    eva_splits.RELEASES["btcv"].write(tmp_path)
+    with pytest.raises(
+        TaskError, match=r"the train of .*BTCV has 24 files in .*, of 1 cases\. AllAlike\.case_of"
+    ):
+        AllAlike(tmp_path, "train")
+
+
 def test_a_class_that_cannot_be_instantiated_is_refused_by_name(tmp_path):
     with pytest.raises(TaskError, match=r"LUNA25 of the installed eva cannot be instantiated: it lacks filename"):
         Abstract(tmp_path, "train")
