@@ -14,6 +14,7 @@ from rich.live import Live
 from tapct import locks, terminal
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
+from tapct.encoders.options import parse_spec
 from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import Shown
@@ -245,7 +246,8 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
 
 def _labels(encoders: str, known: Collection[str]) -> list[str]:
     """Returns what was asked for, of encoders that there are."""
-    names = [in_folders(encoder_name(name.strip())) for name in encoders.split(",") if name.strip()]
+    specs = [parse_spec(name) for name in encoders.split(",") if name.strip()]
+    names = [spec.behind(in_folders(encoder_name(spec.encoder))) for spec in specs]
     choose("encoder", ",".join(map(encoder_of, names)), dict.fromkeys(known, True))
     return list(dict.fromkeys(names))
 

@@ -1,5 +1,7 @@
 """eva's backbones in sweeps: their cells, and what is refused."""
 
+import json
+
 import pytest
 import yaml
 
@@ -7,6 +9,8 @@ from tapct.encoders import registry
 from tapct.encoders.eva_cards import SHIPPED
 from tapct.sweep.asked import Sweep
 from tapct.sweep.cell import CARD_CONTENT, SweepError
+from tapct.sweep.commands import status
+from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.variants import encoder_of, parts_of
 from tests.small import known_by_name
 
@@ -40,6 +44,18 @@ def test_a_card_of_a_users_is_called_by_its_name_and_its_content_counts(tmp_path
     before = cell.settings()[CARD_CONTENT]
     own(tmp_path / "a+b@c.yaml", clip_hu=[-1000, 1000])
     assert cell.settings()[CARD_CONTENT] != before
+
+
+def test_status_takes_the_path_of_a_card_with_options(tmp_path, capsys):
+    card = own(tmp_path / "own.yaml")
+    for label in ("eva~mine", "eva~mine@random+window_size=64x64x64"):
+        (tmp_path / "results" / "amos22" / label).mkdir(parents=True)
+        (tmp_path / "results" / "amos22" / label / LOCK_FILE).touch()
+    assert (
+        status(str(tmp_path / "results"), f"{card}@random+window_size=64x64x64", None, watch=False, as_json=True) == 0
+    )
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["label"] == "eva~mine@random+window_size=64x64x64"
 
 
 def test_two_cards_of_one_name_never_share_a_folder(tmp_path):
