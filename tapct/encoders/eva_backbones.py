@@ -104,7 +104,7 @@ class EvaBackbone(Encoder):
     def _check(self, chosen: torch.Tensor, embedding: torch.Tensor, size: tuple[int, ...]) -> None:
         """Refuses outputs that are not what the card says: a wrong stride would put every prediction elsewhere."""
         card = self.card
-        stride = [card.feature_stride["SIPALR".index(letter) // 2] for letter in self.axes]
+        stride = self.declared.stride_along_axes
         found = (*chosen.shape[1:], embedding.shape[-1])
         said = (card.feature_dim, *(n // s for n, s in zip(size, stride, strict=True)), card.embedding_dim)
         if found != said:

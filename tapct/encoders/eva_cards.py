@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from yaml import YAMLError
 
 from tapct.encoders.card import EncoderCard, Weights
-from tapct.encoders.eva_names import PREFIX, card_file
+from tapct.encoders.eva_names import CARD_SUFFIXES, PREFIX, card_file
 from tapct.errors import EncoderError, nearest
 
 SHIPPED = Path(__file__).with_name("eva_cards")
@@ -117,6 +117,14 @@ class DeclaredCard(_Model):
             raise ValueError(f"clip_hu {list(self.clip_hu)} must rise")
         if sorted("SIPALR".index(letter) // 2 for letter in self.axes) != [0, 1, 2]:
             raise ValueError(f"axes {self.axes} must name each of S/I, P/A and L/R once")
+        if self.name.endswith(CARD_SUFFIXES):
+            raise ValueError(f"name {self.name} would be taken for the path of a card: leave its ending out")
+        if self.scaled_to[0] == self.scaled_to[1]:
+            raise ValueError(f"scaled_to {list(self.scaled_to)} makes every voxel the same")
+        if self.cell_centre is not None and not all(
+            0 <= voxel <= s - 1 for voxel, s in zip(self.cell_centre, self.stride_along_axes, strict=True)
+        ):
+            raise ValueError(f"cell_centre {list(self.cell_centre)} must lie in a stride of {self.stride_along_axes}")
         if any(m % s for m, s in zip(self.multiple, self.feature_stride, strict=True)):
             raise ValueError(f"window_multiple {list(self.multiple)} must be multiples of feature_stride")
         if any(w % m for w, m in zip(self.window_size, self.multiple, strict=True)):
@@ -126,6 +134,11 @@ class DeclaredCard(_Model):
         except re.error as error:
             raise ValueError(f"weights.keep is no regular expression: {error}") from error
         return self
+
+    @property
+    def stride_along_axes(self) -> list[int]:
+        """Returns the stride along the network's own axes."""
+        return [self.feature_stride["SIPALR".index(letter) // 2] for letter in self.axes]
 
     @property
     def multiple(self) -> Sizes:

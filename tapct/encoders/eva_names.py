@@ -5,6 +5,9 @@ from pathlib import Path
 PREFIX = "eva:"
 """Begins such names, and no others."""
 
+CARD_SUFFIXES = (".yaml", ".yml")
+"""End the path of a card, and the name of none."""
+
 _IN_FOLDERS = "~"
 """Stands for ':' and '/' in the names of folders. No card's name holds it, so that both can be read back."""
 
@@ -19,7 +22,7 @@ def is_eva(name: str) -> bool:
 def card_file(name: str) -> Path | None:
     """Returns the file that a name is the path of, as in `eva:PATH.yaml`; None of any other name."""
     rest = name.removeprefix(PREFIX)
-    return Path(rest).expanduser() if is_eva(name) and rest.endswith((".yaml", ".yml")) else None
+    return Path(rest).expanduser() if is_eva(name) and rest.endswith(CARD_SUFFIXES) else None
 
 
 def encoder_name(name: str) -> str:

@@ -266,6 +266,9 @@ def test_a_card_of_a_users_is_loaded_by_its_path_and_called_by_its_name(own):
         ({"name": "segresnet_encoder"}, "a card that ships is called segresnet_encoder"),
         ({"name": "Mine"}, "name: String should match"),
         ({"name": "a~b"}, "name: String should match"),
+        ({"name": "mine.yaml"}, r"name mine\.yaml would be taken for the path of a card"),
+        ({"scaled_to": [1, 1]}, r"scaled_to \[1\.0, 1\.0\] makes every voxel the same"),
+        ({"cell_centre": [0, 0, 12]}, r"cell_centre \[0\.0, 0\.0, 12\.0\] must lie in a stride of \[8, 8, 8\]"),
     ],
 )
 def test_a_malformed_card_is_refused_with_file_and_key(own, changes, message):

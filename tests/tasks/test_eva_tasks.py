@@ -421,9 +421,7 @@ class AllAlike(Mine):
 
 def test_two_files_are_never_one_case(tmp_path):
     eva_splits.RELEASES["btcv"].write(tmp_path)
-    with pytest.raises(
-        TaskError, match=r"the train of .*BTCV has 24 files in .*, of 1 cases\. AllAlike\.case_of"
-    ):
+    with pytest.raises(TaskError, match=r"the train of .*BTCV has 24 files in .*, of 1 cases\. AllAlike\.case_of"):
         AllAlike(tmp_path, "train")
 
 
