@@ -20,7 +20,7 @@ from tapct.encoders.base import Encoder, Features, Precision
 from tapct.encoders.eva_cards import DeclaredCard, read_declared
 from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.encoders.patch_merging import set_merging
-from tapct.errors import EncoderError, nearest
+from tapct.errors import EncoderError, WeightsError, nearest
 
 
 class EvaBackbone(Encoder):
@@ -69,7 +69,14 @@ class EvaBackbone(Encoder):
         if of.inside is not None:
             state_dict = state_dict[of.inside]
         kept = re.compile(of.keep or "")
-        return {key.removeprefix(of.strip): value for key, value in state_dict.items() if kept.search(key)}
+        chosen = {key: value for key, value in state_dict.items() if kept.search(key)}
+        found = {key.removeprefix(of.strip): value for key, value in chosen.items()}
+        if len(found) < len(chosen):
+            raise WeightsError(
+                f"{self.card.name}: {len(chosen) - len(found)} weights of {self.weights_source} are there with "
+                f"'{of.strip}' in front and without: let weights.keep of its card choose"
+            )
+        return found
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""

@@ -112,6 +112,16 @@ class DeclaredCard(_Model):
     """Paper or page, and where the inputs are declared."""
 
     @model_validator(mode="after")
+    def _checksum(self) -> "DeclaredCard":
+        of = self.weights
+        if of.file is not None and (of.repository or "").startswith("zenodo.org/") and not (of.md5 or of.sha256):
+            raise ValueError(
+                "weights: name the md5 of the file, as zenodo.org shows it: it is kept under the card's name, and "
+                "after a change of the card would pass for another"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranges(self) -> "DeclaredCard":
         if not self.clip_hu[0] < self.clip_hu[1]:
             raise ValueError(f"clip_hu {list(self.clip_hu)} must rise")

@@ -231,6 +231,13 @@ def test_a_checkpoint_without_its_key_is_refused_and_pickles_are_not_run(tmp_pat
         tapct.load_encoder("eva:radiology/suprem_segresnet", tmp_path / "objects.pth")
 
 
+def test_weights_with_and_without_the_prefix_are_refused(own, tmp_path):
+    state = SegResNetEncoder().state_dict()
+    torch.save(state | {f"net.{key}": value + 1 for key, value in state.items()}, tmp_path / "both.pth")
+    with pytest.raises(WeightsError, match=r"with 'net\.' in front and without: let weights\.keep"):
+        tapct.load_encoder(own({"weights": {"strip": "net."}}), tmp_path / "both.pth")
+
+
 # -- A card of a user's --------------------------------------------------------------------------------
 
 
@@ -267,6 +274,10 @@ def test_a_card_of_a_users_is_loaded_by_its_path_and_called_by_its_name(own):
         ({"name": "Mine"}, "name: String should match"),
         ({"name": "a~b"}, "name: String should match"),
         ({"name": "mine.yaml"}, r"name mine\.yaml would be taken for the path of a card"),
+        (
+            {"weights": {"repository": "zenodo.org/records/1", "file": "a.pt"}},
+            "weights: name the md5 of the file",
+        ),
         ({"scaled_to": [1, 1]}, r"scaled_to \[1\.0, 1\.0\] makes every voxel the same"),
         ({"cell_centre": [0, 0, 12]}, r"cell_centre \[0\.0, 0\.0, 12\.0\] must lie in a stride of \[8, 8, 8\]"),
     ],
