@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tapct import lazy
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.registry import (
+    card_of,
     encoder_class,
     is_installed,
     list_declared,
@@ -27,6 +28,7 @@ __all__ = [
     "InputSheet",
     "Precision",
     "Weights",
+    "card_of",
     "encoder_class",
     "is_installed",
     "list_declared",

@@ -25,14 +25,25 @@ def card_file(name: str) -> Path | None:
     return Path(rest).expanduser() if is_eva(name) and rest.endswith(CARD_SUFFIXES) else None
 
 
+def is_named_by_place(name: str) -> bool:
+    """Returns whether an encoder is named by where it is: `package.module:Class`, or an exported folder."""
+    return not is_eva(name) and (":" in name or (Path(name) / "card.json").is_file())
+
+
 def encoder_name(name: str) -> str:
     """Returns the name that an encoder's card has, under which its records stand: of `eva:PATH.yaml`, `eva:NAME`.
+
+    Of `package.module:Class` and of an exported folder it is that of the card.
 
     Raises:
         EncoderError: If there is no such card.
     """
     if card_file(name) is None:
-        return name
+        if not is_named_by_place(name):
+            return name
+        from tapct.encoders.registry import card_of
+
+        return card_of(name).name
     from tapct.encoders.eva_cards import read_declared
 
     return PREFIX + read_declared(name).name

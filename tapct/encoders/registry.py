@@ -6,6 +6,8 @@ than the name.
 """
 
 import functools
+import importlib
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapct.encoders import eva_names
+from tapct.encoders.card import EncoderCard
 from tapct.errors import EncoderError, nearest
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from tapct.encoders.base import Encoder
 
 GROUP = "tapct.encoders"
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names that every file system takes."""
 
 OURS = "tapct-bench"
 """The distribution whose names are taken."""
@@ -64,6 +70,8 @@ def encoder_class(name: str) -> "type[Encoder]":
         from tapct.encoders.eva_backbones import backbone_class
 
         return backbone_class(name)
+    if ":" in name:
+        return _by_class_path(name)
     found, refused = _entry_points()
     if name not in found:
         raise EncoderError(refused.get(name, f"there is no encoder '{name}'. {nearest(name, found)}"))
@@ -88,14 +96,52 @@ def encoder_class(name: str) -> "type[Encoder]":
     return loaded
 
 
+def card_of(name: str) -> EncoderCard:
+    """Returns the card of an encoder, by whatever `load_encoder` takes as its name.
+
+    Raises:
+        EncoderError: If there is no such encoder, or its records would stand under the name of another.
+    """
+    from tapct.encoders.exported import CARD_FILE, read_card
+
+    is_folder = (Path(name) / CARD_FILE).is_file()
+    card = read_card(Path(name)) if is_folder else encoder_class(name).card
+    if is_folder or (":" in name and not eva_names.is_eva(name)):
+        if not _SAFE.fullmatch(card.name):
+            raise EncoderError(
+                f"{name}: its card has the name {card.name!r}, after which folders of results are called: write "
+                "letters, digits, '.', '_' and '-'"
+            )
+        if is_installed(card.name) and (is_folder or encoder_class(card.name) is not encoder_class(name)):
+            raise EncoderError(f"{name}: its card has the name '{card.name}' of another encoder, which is installed")
+    return card
+
+
+def _by_class_path(name: str) -> "type[Encoder]":
+    """Returns the class that `package.module:Class` names."""
+    from tapct.encoders.base import Encoder
+
+    module, _, attribute = name.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise EncoderError(
+            f"the encoder '{name}' cannot be imported ({type(error).__name__}: {error}). Write package.module:Class, "
+            "and have its folder on the Python path: PYTHONPATH=FOLDER"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Encoder) and hasattr(loaded, "card")):
+        raise EncoderError(f"{name} is not a subclass of Encoder with a card")
+    return loaded
+
+
 def load_encoder(
     name: str, weights: str | Path | None = None, device: "str | torch.device" = "cpu", **options: Any
 ) -> "Encoder":
     """Builds an encoder and loads its weights.
 
     Args:
-        name: One of `list_encoders()` or `list_declared()`, `eva:PATH.yaml` for a card of one's own (docs/eva.md), or
-            a folder that `python -m pretrain.export` wrote.
+        name: One of `list_encoders()` or `list_declared()`, `package.module:Class`, `eva:PATH.yaml` for a card of
+            one's own (docs/eva.md), or a folder that `python -m pretrain.export` wrote.
         weights: None for the published file (of a folder, the one in it), a path to a file of the published
             layout, or "random" for seeded random initialisation.
         device: Where to put it.

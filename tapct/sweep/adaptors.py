@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tapct.encoders import encoder_class
+from tapct.encoders import card_of
 from tapct.errors import EncoderError, TaskError
 from tapct.sweep.cell import SweepError
 from tapct.sweep.said import say
@@ -83,7 +83,7 @@ def fits(variant: Variant) -> bool:
     adaptor = Adaptor.parse(variant.variables["ADAPTOR"])
     try:
         if adaptor.is_solved:
-            adaptor.pooling_of(encoder_class(variant.encoder).card)
+            adaptor.pooling_of(card_of(variant.encoder))
     except (TaskError, EncoderError) as error:
         say(f"left out: {variant.label}: {error}")
         return False

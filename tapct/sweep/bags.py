@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapct.encoders import encoder_class
+from tapct.encoders import card_of
 from tapct.errors import EncoderError
 from tapct.sweep import adaptors
 from tapct.sweep.cell import choose
@@ -71,7 +71,7 @@ class Bags:
             reason = f"{adaptor.name} pools features by itself; bags are of abmil"
         else:
             try:
-                card = encoder_class(encoder).card
+                card = card_of(encoder)
             except EncoderError as error:
                 reason = str(error)
             else:

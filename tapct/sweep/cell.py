@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tapct.content_hashes import ContentHashes
-from tapct.encoders.eva_names import card_file
+from tapct.encoders.eva_names import card_file, is_named_by_place
 from tapct.errors import TapctError, nearest
 from tapct.sweep.configs import resolved
 
@@ -30,7 +30,7 @@ WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
 """A setting of a cell beside the keys of its configs: a file of weights may change behind its name."""
 
 CARD_CONTENT = "what the card ENCODER holds (sha256)"
-"""Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`)."""
+"""Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`), or an exported folder."""
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
@@ -94,6 +94,8 @@ class Cell:
         card = card_file(self.encoder)
         if card is not None and card.is_file():
             flat[CARD_CONTENT] = ContentHashes().of_files([card])
+        elif is_named_by_place(self.encoder) and ":" not in self.encoder:
+            flat[CARD_CONTENT] = ContentHashes().of_files(sorted(Path(self.encoder).glob("*.json")))
         weights = Path(self.variables.get("ENCODER_WEIGHTS", ""))
         if weights.is_file():
             flat[WEIGHTS_CONTENT] = ContentHashes().of_files([weights])

@@ -10,8 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tapct.encoders import encoder_class
-from tapct.encoders.eva_names import PREFIX, card_file, encoder_name, from_folders, in_folders, is_eva
+from tapct.encoders import card_of, encoder_class
+from tapct.encoders.eva_names import (
+    PREFIX,
+    card_file,
+    encoder_name,
+    from_folders,
+    in_folders,
+    is_eva,
+    is_named_by_place,
+)
 from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import Cell, SweepError, choose
@@ -217,7 +225,7 @@ def _require_its_own(encoder: str, options: str) -> None:
 
     By its name it may be set all the same.
     """
-    card = encoder_class(encoder).card
+    card = card_of(encoder)
     for name in sorted(names_in(options)):
         if name in card.OPTIONS and getattr(card, name) is None:
             raise EncoderError(f"its card has no {name}; name the encoder itself to set it")
@@ -244,21 +252,22 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
 
 def _known(encoder: str, known: Sequence[str]) -> tuple[str, str]:
     """Returns an encoder as any process finds it, and its name as folders have it."""
-    if not is_eva(encoder):
+    if not is_eva(encoder) and not is_named_by_place(encoder):
         if encoder not in known:
             raise SweepError(f"there is no encoder '{encoder}'. {nearest(encoder, known)}")
         return encoder, encoder
     try:
-        encoder_class(encoder)
-        name = in_folders(encoder_name(encoder))
+        name = in_folders(card_of(encoder).name if card_file(encoder) is None else encoder_name(encoder))
     except EncoderError as error:
         raise SweepError(str(error)) from error
+    if is_named_by_place(encoder) and ":" not in encoder:
+        return str(Path(encoder).absolute()), name
     own = card_file(encoder)
     return encoder if own is None else f"{PREFIX}{own.absolute()}", name
 
 
 def _has_weights(encoder: str) -> bool:
-    return encoder_class(encoder).card.weights.needed
+    return card_of(encoder).weights.needed
 
 
 def _in_a_label(adaptor: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from tapct.encoders.eva_names import encoder_name
 from tapct.records import Record
 from tapct.sweep import commands
 from tapct.sweep.cell import Cell, Order
@@ -120,7 +121,7 @@ class Lab:
 
     def record(self, cell: Cell, **changes) -> Record:
         """Returns the real record under the names of a cell."""
-        card = {**self._record.encoder.card.content(), "name": cell.encoder}
+        card = {**self._record.encoder.card.content(), "name": encoder_name(cell.encoder)}
         named = changed(self._record, encoder={"card": card}, task={"name": cell.task})
         return named.model_copy(update=changes)
 
