@@ -81,7 +81,8 @@ def rm(
     Args:
         folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
         broken: Those that are damaged, and what killed processes left half written.
-        encoder: Those of this encoder; "labels" for the labels, which encoders share.
+        encoder: Those of this encoder, under all its options or under those behind its name; "labels" for the labels,
+            which encoders share.
         task: Those of this task.
         unused_days: Those that no run has used for so many days.
         all: Everything.

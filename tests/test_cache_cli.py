@@ -12,6 +12,7 @@ import pytest
 from tapct.cli import main
 from tapct.features import leases
 from tapct.features.bank import FeatureBank
+from tapct.features.commands import select
 from tapct.features.keeping import save_embeddings
 from tapct.features.store import TensorStore
 from tapct.tasks.quickstart import Quickstart
@@ -20,6 +21,9 @@ from tests.test_cli import tapct
 
 DAY_S = 24 * 3600
 HALF = b"half written"
+
+CUBIC = "cubic@random"
+"""What cells of the encoder are called, and so its features."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def test_ls_counts_cases_and_bytes_by_encoder_and_task(store, cache, monkeypatch
     listed = json.loads(printed)
     assert status == 0
     rows = [(row["encoder"], row["task"], row["cases"], row["maps"], row["in_use"]) for row in listed["rows"]]
-    assert rows == [("cubic", "quickstart", 2, 2, 0), ("labels", "quickstart", 2, 0, 0), ("other", "amos22", 1, 1, 0)]
+    assert rows == [(CUBIC, "quickstart", 2, 2, 0), ("labels", "quickstart", 2, 0, 0), ("other", "amos22", 1, 1, 0)]
     total = sum(file.nbytes for file in store.files())
     assert listed["nbytes"] == sum(row["nbytes"] for row in listed["rows"]) == total
     status, printed = cache("ls")
@@ -135,7 +139,7 @@ def test_rm_broken_removes_what_is_damaged_or_half_written_and_nothing_else(stor
     assert "other, amos22: 1 cases" in printed
     assert "half written: " in printed
     assert f"removed 1 entries, 0.000 GiB, from {store.folder}" in printed
-    assert kinds(store) == [("features", "cubic")] * 2 + [("labels", "cubic")] * 2
+    assert kinds(store) == [("features", CUBIC)] * 2 + [("labels", CUBIC)] * 2
     assert not list(store.folder.glob("??/.*"))
     assert cache("verify")[0] == 0
     assert "removed 0 entries" in cache("rm", "--broken")[1]
@@ -144,11 +148,11 @@ def test_rm_broken_removes_what_is_damaged_or_half_written_and_nothing_else(stor
 @pytest.mark.parametrize(
     ("selectors", "left"),
     [
-        (["--encoder", "cubic"], [("features", "other"), ("labels", "cubic"), ("labels", "cubic")]),
-        (["--encoder", "labels"], [("features", "cubic"), ("features", "cubic"), ("features", "other")]),
+        (["--encoder", "cubic"], [("features", "other"), ("labels", CUBIC), ("labels", CUBIC)]),
+        (["--encoder", "labels"], [("features", CUBIC), ("features", CUBIC), ("features", "other")]),
         (["--task", "quickstart"], [("features", "other")]),
         (["--encoder", "cubic", "--task", "quickstart", "--unused-days", "30"], "everything"),
-        (["--unused-days", "9"], [("features", "cubic")] * 2 + [("labels", "cubic")] * 2),
+        (["--unused-days", "9"], [("features", CUBIC)] * 2 + [("labels", CUBIC)] * 2),
         (["--all"], []),
     ],
 )
@@ -170,7 +174,7 @@ def test_what_a_running_process_needs_is_shown_and_stays(store, cache):
     leases.take(store.folder, [features])
     try:
         rows = json.loads(cache("ls", "--json")[1])["rows"]
-        assert {row["encoder"]: row["in_use"] for row in rows} == {"cubic": 0, "labels": 0, "other": 1}
+        assert {row["encoder"]: row["in_use"] for row in rows} == {CUBIC: 0, "labels": 0, "other": 1}
         status, printed = cache("rm", "--all")
         assert (status, kinds(store)) == (0, [("features", "other")])
         assert "left 1 entries, for running processes need them" in printed
@@ -202,3 +206,12 @@ def test_the_store_is_in_the_cache_folder_unless_a_variable_names_it(store, cach
     monkeypatch.delenv("TAPCT_FEATURES")
     assert f"there is no folder {tmp_path}/cache/features" in cache("ls")[1]
     assert json.loads(cache("ls", "--json", "--folder", str(store.folder))[1])["folder"] == str(store.folder)
+
+
+def test_an_encoder_under_other_options_is_a_row_of_its_own(store, cache):
+    bank = FeatureBank(CubicMillimetres("random", pad_hu=-900.0), store)
+    bank.fill([Quickstart(Quickstart.shipped_root, "test")])
+    rows = json.loads(cache("ls", "--json")[1])["rows"]
+    assert [row["encoder"] for row in rows] == [CUBIC, f"{CUBIC}+pad_hu=-900", "labels", "other"]
+    chosen = {name: select(store, encoder=name) for name in ("cubic", f"{CUBIC}+pad_hu=-900")}
+    assert {name: len(found) for name, found in chosen.items()} == {"cubic": 3, f"{CUBIC}+pad_hu=-900": 1}

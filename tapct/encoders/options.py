@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tapct.encoders.card import EncoderCard
-from tapct.encoders.eva_names import card_file, in_folders
+from tapct.encoders.eva_names import card_file, from_folders, in_folders
 from tapct.encoders.registry import encoder_class, load_encoder
 from tapct.errors import EncoderError, nearest
 
@@ -175,6 +175,11 @@ def label(encoder: str, random: bool, options: Mapping[str, Any]) -> str:
         for name, value in options.items()
     }
     return Spec(encoder, random, spell_options(values)).behind(in_folders(encoder))
+
+
+def encoder_of(label: str) -> str:
+    """Returns the encoder that a cell's label names."""
+    return from_folders(label.partition("@")[0].partition("+")[0])
 
 
 def in_words(options: Mapping[str, Any]) -> list[str]:

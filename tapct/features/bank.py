@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
+from tapct.encoders.options import RANDOM, label
 from tapct.errors import EncoderError, FeatureError
 from tapct.features import leases, values
 from tapct.features.cases import EncodedCase, StoredFeatures, plain
@@ -176,6 +177,12 @@ class FeatureBank:
             self._described = self.encoder.describe()
         return self._described
 
+    def _label(self) -> str:
+        """Returns what `tapct cache` calls the encoder, as the cells of a sweep are called."""
+        encoder = self.encoder
+        is_random = not encoder.awaits_weights and encoder.weights_source == RANDOM
+        return label(encoder.card.name, is_random, encoder.describe_options())
+
     def missing(self, task: CaseTask) -> list[str]:
         """Returns the keys of a case's entries that are to be computed; of a damaged one it is said, once."""
         if self.mode is CacheMode.REFRESH:
@@ -225,7 +232,7 @@ class FeatureBank:
             "kind": "features",
             "task": task.dataset.spec.name,
             "case": task.case,
-            "card": card.name,
+            "card": self._label(),
             "encoder": self._description(),
             "native_grid": plain(features.native_grid),
             "encoder_grid": plain(features.encoder_grid),
@@ -241,9 +248,8 @@ class FeatureBank:
     def labels_entry(self, task: CaseTask, native: torch.Tensor, grid: Grid) -> Unwritten:
         """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
         assert task.labels_key is not None
-        card = self.encoder.card
-        labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, card))
-        about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": card.name}
+        labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, self.encoder.card))
+        about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": self._label()}
         return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about, compress=True)
 
     # -- Reading ---------------------------------------------------------------------------------------
@@ -320,7 +326,7 @@ class FeatureBank:
         tensors = compute()
         if self.mode is not CacheMode.ONLY_CACHED:
             with self.store.lock(key):
-                self.store.save(key, tensors, {**of, "card": self.encoder.card.name})
+                self.store.save(key, tensors, {**of, "card": self._label()})
         return tensors
 
     def has_derived(self, parts: Mapping[str, Any], modules: Sequence[str]) -> bool:

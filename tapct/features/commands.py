@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tapct import terminal
+from tapct.encoders.options import encoder_of
 from tapct.errors import FeatureError, nearest
 from tapct.features.store import TensorStore
 
@@ -25,7 +26,7 @@ class Stored:
 
     Attributes:
         key: Its key.
-        encoder: Name of the encoder, `LABELS` or `UNKNOWN`.
+        encoder: The encoder as a sweep's cells name it, with its options; `LABELS` or `UNKNOWN`.
         task: Name of the task, or `UNKNOWN`.
         case: Case in the split file, or what it is derived from.
         kind: "features" (with their map), "embeddings" (alone), "labels", or "derived": made of those of cases, as
@@ -48,7 +49,7 @@ class Row:
     """What is stored of one encoder for one task.
 
     Attributes:
-        encoder: Name of the encoder, or `LABELS`.
+        encoder: The encoder as a sweep's cells name it, or `LABELS`.
         task: Name of the task.
         cases: Cases of which something is stored.
         maps: Those with their map.
@@ -130,7 +131,7 @@ def select(
     Args:
         store: The store; read in full if only broken ones are wanted.
         only_broken: Those that cannot be read.
-        encoder: Those of this encoder, or `LABELS`.
+        encoder: Those of this encoder, or `LABELS`; the plain name of one means it under all its options.
         task: Those of this task.
         unused_days: Those not used for so many days.
 
@@ -140,14 +141,24 @@ def select(
     if unused_days is not None and not unused_days >= 0:
         raise FeatureError(f"--unused-days must be 0 or more, not {unused_days:g}")
     chosen = list(entries(store))
-    for name, wanted in (("encoder", encoder), ("task", task)):
-        known = {getattr(entry, name) for entry in chosen}
-        if wanted is not None and wanted not in known:
-            raise FeatureError(f"nothing in {store.folder} is of the {name} '{wanted}'. {nearest(wanted, known)}")
-        chosen = [entry for entry in chosen if wanted in (None, getattr(entry, name))]
+    for what, wanted, names_of in (("encoder", encoder, _encoder_names), ("task", task, _task_names)):
+        if wanted is None:
+            continue
+        known = {name for entry in chosen for name in names_of(entry)}
+        if wanted not in known:
+            raise FeatureError(f"nothing in {store.folder} is of the {what} '{wanted}'. {nearest(wanted, known)}")
+        chosen = [entry for entry in chosen if wanted in names_of(entry)]
     if unused_days is not None:
         chosen = [entry for entry in chosen if entry.used_at_s < time.time() - unused_days * DAY_S]
     if only_broken:
         found = broken(store, chosen)
         chosen = [entry for entry in chosen if entry.key in found]
     return chosen
+
+
+def _encoder_names(entry: Stored) -> set[str]:
+    return {entry.encoder, encoder_of(entry.encoder)}
+
+
+def _task_names(entry: Stored) -> set[str]:
+    return {entry.task}

@@ -103,6 +103,9 @@ class Sweep:
             if value is not None:
                 raise SweepError(f"{option}: a suite says itself what stands on the features; leave it out, or --suite")
         suite = suites.read_suite(self.suite)
+        for name in ("ADAPTOR", "BAG", "ENCODER_OPTIONS"):
+            if name in os.environ:
+                said.say(f"the variable {name} is not used: the suite {suite.name} says itself what its cells are")
         if not suite.blocks:
             raise SweepError(f"the suite {suite.name} names no cells: others include it")
         return suite.blocks

@@ -14,7 +14,7 @@ from rich.live import Live
 from tapct import locks, terminal
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
-from tapct.encoders.options import parse_spec
+from tapct.encoders.options import encoder_of, parse_spec
 from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import Shown
@@ -23,7 +23,7 @@ from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, Keep, Order, SweepError, cho
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
-from tapct.sweep.variants import encoder_of, meant, one_spelling
+from tapct.sweep.variants import meant, one_spelling
 
 WATCH_S = 5.0
 

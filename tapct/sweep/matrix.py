@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tapct.encoders.options import encoder_of
 from tapct.sweep.state import State, Status
-from tapct.sweep.variants import encoder_of
 
 COLOURS: dict[Status, str] = {
     "done": "green",

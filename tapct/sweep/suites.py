@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from yaml import YAMLError
 
+from tapct.encoders.options import encoder_of
 from tapct.errors import nearest
 from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, choose
-from tapct.sweep.variants import Variant, encoder_of, meant
+from tapct.sweep.variants import Variant, meant
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^,\s][^,]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]

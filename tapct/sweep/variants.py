@@ -185,11 +185,6 @@ def one_spelling(name: str) -> str:
     return "+".join(filter(None, [encoder + marks, text, *others]))
 
 
-def encoder_of(label: str) -> str:
-    """Returns the encoder that a cell's label names."""
-    return from_folders(label.partition("@")[0].partition("+")[0])
-
-
 def _of_encoders(asked: str, known: Sequence[str], options: str | None) -> list[Variant]:
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if not names:

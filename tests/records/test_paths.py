@@ -66,7 +66,7 @@ def test_a_record_of_a_run_names_files_without_their_folders(tmp_path, monkeypat
 
 
 def test_what_no_record_could_hold_ends_a_run_before_it_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr(ClassificationProbe, "loss", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(ClassificationProbe, "losses", lambda *_: pytest.fail("it trained"))
     describe = SlabData.describe
     monkeypatch.setattr(SlabData, "describe", lambda self: describe(self) | {"colour": "green"})
     with pytest.raises(RecordError, match="a record cannot hold what SlabData says of itself: colour"):

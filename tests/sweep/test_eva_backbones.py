@@ -7,11 +7,12 @@ import yaml
 
 from tapct.encoders import registry
 from tapct.encoders.eva_cards import SHIPPED
+from tapct.encoders.options import encoder_of
 from tapct.sweep.asked import Sweep
 from tapct.sweep.cell import CARD_CONTENT, SweepError
 from tapct.sweep.commands import status
 from tapct.sweep.lock import LOCK_FILE
-from tapct.sweep.variants import encoder_of, parts_of
+from tapct.sweep.variants import parts_of
 from tests.small import known_by_name
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tapct.encoders.options import encoder_of
 from tapct.sweep.cell import SweepError
-from tapct.sweep.variants import encoder_of, meant, one_spelling
+from tapct.sweep.variants import meant, one_spelling
 from tests.sweep.test_variants import cells
 
 LARGE = "tap-b-3d+in_plane_size=512"

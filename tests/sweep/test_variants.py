@@ -2,9 +2,9 @@
 
 import pytest
 
+from tapct.encoders.options import encoder_of
 from tapct.sweep import commands
 from tapct.sweep.cell import SweepError
-from tapct.sweep.variants import encoder_of
 from tapct.volumes.perturb import PERTURBATIONS
 
 
