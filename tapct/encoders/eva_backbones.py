@@ -80,7 +80,7 @@ class EvaBackbone(Encoder):
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""
-        declared, source = self.declared, f"ours: the card {self.card.name}, after {self.declared.reference}"
+        declared, source = self.declared, f"ours: the card {self.card.name}, which cites where"
         low, high = declared.scaled_to
         embedding = "the backbone's own" if declared.embedding == "backbone" else "mean of the map"
         return InputSheet(

@@ -61,7 +61,7 @@ def received(
         return _caught(encoder, windows_hu, statistics)
     try:
         return _of_built(encoder, windows_hu, statistics, "meta")
-    except (RuntimeError, NotImplementedError):  # it asks for values as it is built, as MONAI's Swin transformer does
+    except (RuntimeError, TypeError, ValueError):  # it asks for values as it is built, as MONAI's Swin transformer does
         return _of_built(encoder, windows_hu, statistics, "cpu")
 
 

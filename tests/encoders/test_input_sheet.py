@@ -43,7 +43,10 @@ def scan(*size):
     return 400 * torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", [name for name in list_encoders() if name != "chance"])
+SHIPPED = [*(name for name in list_encoders() if name != "chance"), "eva:segresnet_encoder", "eva:radiology/voco_b"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_encoder_declares_the_hu_that_its_network_can_tell_apart(name):
     encoder = load_spec(name, deferred=True)
     declared = encoder.input_sheet().hu_window
@@ -83,6 +86,16 @@ def test_what_is_received_comes_back_in_spl_whatever_the_axes(cls, size, expecte
 def test_a_built_encoder_receives_what_a_deferred_one_does():
     hu = scan(8, 64, 64)
     torch.testing.assert_close(received(Small3D("random"), hu), received(Small3D("random", deferred=True), hu))
+
+
+def test_a_network_that_asks_for_values_as_it_is_built_is_built_with_them():
+    class Asking(Drifting):
+        def build(self):
+            assert torch.linspace(0, 1, 3).numpy()[1] == 0.5
+            return super().build()
+
+    hu = scan(8, 64, 64)
+    torch.testing.assert_close(received(Asking("random", deferred=True), hu), hu / 1000)
 
 
 def test_an_array_that_does_not_lie_as_declared_is_found():
