@@ -1,7 +1,8 @@
 """Our encoders as models of eva: dense maps for its decoders, embeddings and bags for its heads."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from eva.core.models.wrappers import base
 from typing_extensions import override
 
 from tapct.encoders import Encoder, Precision
-from tapct.errors import EncoderError
+from tapct.errors import EncoderError, nearest
 from tapct.eva.inputs import check_layout, check_size, check_windows, readable_hu
 from tapct.features import CaseFeatures, NamedScan, extract_many
 from tapct.features.extract import WINDOWS_PER_BATCH, are_finite
@@ -165,7 +166,12 @@ class Backbone(FrozenModel[torch.Tensor]):
                 embeddings (class tokens, where the encoder has some). "patches": (B, N, C), the features of all
                 cells that do not lie in the padding.
             settings: As in `FrozenModel`.
+
+        Raises:
+            EncoderError: If there is no such output.
         """
+        if output not in get_args(Output):  # eva's registry checks no types
+            raise EncoderError(f"output is {output!r}. {nearest(str(output), get_args(Output))}")
         super().__init__(encoder, weights, **settings)
         self.output = output
 
@@ -184,8 +190,9 @@ def _spacing(encoder: Encoder, given: Sequence[float] | None) -> tuple[float, fl
         )
     if given is None:
         return 1.0, 1.0, 1.0  # no length enters: the encoder takes voxels as they are
-    if len(given) != 3 or not all(mm > 0 for mm in given):
-        raise EncoderError(f"spacing_mm must be three positive lengths (slices, rows, columns), not {list(given)}")
+    lengths = given if isinstance(given, Sequence) else ()
+    if len(lengths) != 3 or not all(isinstance(mm, int | float) and 0 < mm < math.inf for mm in lengths):
+        raise EncoderError(f"spacing_mm must be three positive lengths (slices, rows, columns), not {given}")
     return float(given[0]), float(given[1]), float(given[2])
 
 

@@ -224,6 +224,10 @@ def test_a_registered_encoder_is_asked_for_as_evas_own(scan, wrapper):
         assert bag(scan).shape == (1, 1, 48)
         with pytest.raises(EncoderError, match=r"no setting 'weigths'\. Did you mean 'weights'"):
             wrapper("tapct/small-3d", model_kwargs={"weigths": "random"})
+        with pytest.raises(EncoderError, match=r"output is 'cls'\. Known: embedding, patches"):
+            wrapper("tapct/small-3d", model_kwargs={"output": "cls", **kwargs})
+        with pytest.raises(EncoderError, match=r"three positive lengths .*, not 1\.5"):
+            wrapper("tapct/small-3d", model_kwargs={"spacing_mm": 1.5, **kwargs})
         with pytest.raises(EncoderError, match=r"set out_indices .* to 1"):
             wrapper("tapct/small-3d", model_kwargs={"out_indices": 6})
 
