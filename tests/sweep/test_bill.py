@@ -87,7 +87,8 @@ def test_windows_and_disk_are_those_that_the_cell_then_took(swept):
     files = {kind: [] for kind in ("features", "labels", "derived")}
     for file in store.files():
         files[store.about(file.key)["kind"]].append(file)
-    entries = [file for file in (*files["features"], *files["labels"]) if store.about(file.key)["card"] == "small-3d"]
+    of_cell = {file.key for file in store.files() if store.about(file.key)["card"] == "small-3d@random"}
+    entries = [file for file in (*files["features"], *files["labels"]) if file.key in of_cell]
     windows = sum(store.load(file.key).tensors["embeddings"].shape[0] for file in files["features"] if file in entries)
     bill = dry_run(tapct)
     (cell,) = bill["cells"]
@@ -109,7 +110,7 @@ def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
     assert cell["stored_scans"] == 2
     store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
     about = {file: store.about(file.key) for file in store.files()}
-    of_cell = [f for f, of in about.items() if of["card"] == "small-3d" and of["kind"] in ("features", "labels")]
+    of_cell = [f for f, of in about.items() if of["card"] == "small-3d@random" and of["kind"] in ("features", "labels")]
     assert cell["stored_bytes"] == cell["disk_bytes"] == sum(file.nbytes for file in of_cell)
     assert cell["guessed_bytes"] == 0
     assert cell["hours"] == 0
