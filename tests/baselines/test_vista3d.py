@@ -4,6 +4,8 @@ The names of the published files come from MONAI's own `vista3d132`, which the p
 come from plain convolutions and instance norms.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,8 @@ def test_a_cell_lies_where_the_adapter_says():
     """The same strides, narrow, with convolutions that only pass their centre on, fed with each voxel's z, y and x."""
 
     class Narrow(Vista3D):
+        card = dataclasses.replace(Vista3D.card, feature_dim=16, embedding_dim=16)
+
         def build(self):
             return SegResEncoder(init_filters=1, blocks_down=(1, 2, 2, 4, 4), norm="instance")
 
