@@ -94,7 +94,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         super().__init__()
         self.root = Path(root)
         self.split = split
-        self.excluded = read_exclusions(_packaged("exclusions", self.spec.name))
+        self.excluded = {**read_exclusions(_packaged("exclusions", self.spec.name)), **self.left_out()}
         self.table = self._table(split_file).without(self.excluded)
         self._patients = self.table.cases[split]
         self._cases = list(self._patients)
@@ -145,7 +145,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         if cls.split_pin is not None:
             return None
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        return SplitTable.read(_packaged("splits", cls.spec.name)).without(excluded)
+        return SplitTable.read(_packaged("splits", cls.spec.folder)).without(excluded)
 
     @classmethod
     def shipped_split_sha256(cls) -> str:
@@ -160,12 +160,12 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def alternative_splits(cls) -> dict[str, SplitTable]:
         """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        paths = {name: _packaged("splits", f"{cls.spec.name}-{name}") for name in SHIPPED_SPLITS}
+        paths = {name: _packaged("splits", f"{cls.spec.folder}-{name}") for name in SHIPPED_SPLITS}
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
     def _alternative(cls, name: str) -> Path:
-        path = _packaged("splits", f"{cls.spec.name}-{name}")
+        path = _packaged("splits", f"{cls.spec.folder}-{name}")
         if not path.is_file():
             raise TaskError(
                 f"{cls.spec.name} ships no split '{name}' beside its own. Leave split_file out "
@@ -176,6 +176,13 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def derive_split(self) -> SplitTable:
         """Returns the split of a release whose list of cases may not be passed on, from its label file."""
         raise TaskError(f"{self.spec.name} ships no split and has no rule for one")
+
+    def left_out(self) -> dict[str, str]:
+        """Returns the cases of the release's label file that cannot be used, with the reason, beside those that ship.
+
+        The record lists them: what is left out silently changes a number as much as what is reported.
+        """
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""
@@ -242,7 +249,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         if split_file is not None:
             named = str(split_file) in SHIPPED_SPLITS
             return SplitTable.read(self._alternative(str(split_file)) if named else Path(split_file))
-        shipped = _packaged("splits", self.spec.name)
+        shipped = _packaged("splits", self.spec.folder)
         if shipped.is_file():
             return SplitTable.read(shipped)
         table = self.derive_split()

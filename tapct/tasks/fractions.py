@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from tapct.errors import TaskError
+from tapct.tasks.splits import uniform
 
 Answers = Mapping[str, frozenset[str]]
 """Patient to what he is an example of, such as {"malignant", "not malignant"}; the same for all in segmentation."""
@@ -58,7 +59,7 @@ def _places(answers: Answers, seed: str) -> dict[str, tuple[float, str]]:
         strata.setdefault(answers[patient], []).append(patient)
     places = {}
     for stratum, patients in strata.items():
-        start = _uniform(f"{seed}:{sorted(stratum)}")
+        start = uniform(f"{seed}:{sorted(stratum)}")
         for rank, patient in enumerate(sorted(patients, key=lambda name: _hash(f"{seed}:{name}"))):
             places[patient] = ((rank + start) / len(patients), _hash(f"{seed}:{patient}"))
     return places
@@ -95,8 +96,3 @@ def patients_of(cases: Mapping[str, str], answers: Mapping[str, Collection[str]]
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _uniform(text: str) -> float:
-    """Returns a number in [0, 1) that depends on the text alone."""
-    return int(_hash(text)[:13], 16) / 16**13

@@ -52,7 +52,7 @@ def task_class(name: str) -> type[CTDataset]:
 
 
 def task_root(name: str, data_root: str | Path | None) -> Path:
-    """Returns the folder of a task: the one of its name under the data root, or what ships with us.
+    """Returns the folder of a task: the one of its release under the data root, or what ships with us.
 
     Raises:
         TaskError: If no data root is given for a task that does not ship, or the folder is not there.
@@ -60,9 +60,11 @@ def task_root(name: str, data_root: str | Path | None) -> Path:
     task = task_class(name)
     if data_root is None:
         if task.shipped_root is None:
-            raise TaskError(f"{name} needs data: set DATA_ROOT to the folder that holds '{name}/'. {task.spec.source}")
+            raise TaskError(
+                f"{name} needs data: set DATA_ROOT to the folder that holds '{task.spec.folder}/'. {task.spec.source}"
+            )
         return task.shipped_root
-    root = Path(data_root).expanduser() / name
+    root = Path(data_root).expanduser() / task.spec.folder
     if not root.is_dir():
         raise TaskError(f"there is no folder {root}. To obtain the data of {name}: {task.spec.source}")
     return root

@@ -9,7 +9,7 @@ class TaskSpec:
     """A downstream task.
 
     Attributes:
-        name: The name in commands and configs, and of the folder under the data root.
+        name: The name in commands and configs.
         display_name: The name in tables.
         kind: What is predicted.
         version: Goes up whenever a number could change: labels, splits, metric.
@@ -21,6 +21,7 @@ class TaskSpec:
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
+        release: The task whose data and split it shares, where several ask something of one release; None of its own.
     """
 
     name: str
@@ -34,3 +35,9 @@ class TaskSpec:
     notice: str | None = None
     adaptor: str | None = None
     mask: str | None = None
+    release: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder under the data root, and of its split."""
+        return self.release or self.name

@@ -2,16 +2,24 @@
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from tapct.errors import TaskError
 
+SEPARATORS = {",": "commas", ";": "semicolons"}
+
 
 def read_table(
-    path: Path, columns: Collection[str], *, what: str = "label file", comments: bool = False
+    path: Path,
+    columns: Collection[str],
+    *,
+    what: str = "label file",
+    comments: bool = False,
+    separator: Literal[",", ";"] = ",",
 ) -> list[dict[str, str]]:
     """Returns the rows of a CSV file.
 
@@ -23,6 +31,7 @@ def read_table(
         what: What it is, for errors.
         comments: Whether lines that start with # may stand before the header, to say where it is from. After the header
             they are refused: a row that someone commented out is none, and a case may not vanish.
+        separator: What the release separates values by.
 
     Raises:
         TaskError: If the file is missing, no CSV text, lacks a column or has it twice, has no rows, or has a row that
@@ -32,13 +41,13 @@ def read_table(
         raise TaskError(f"there is no {what} {path}. Put it there")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header, rows = _read(file, comments)
+            header, rows = _read(file, comments, separator)
     except (UnicodeDecodeError, csv.Error) as error:
         raise TaskError(f"{path} is not CSV text in UTF-8 ({error}). Fetch it again, or save it as such") from error
     if lacking := [name for name in columns if name not in header]:
         raise TaskError(
             f"{path} lacks the columns {', '.join(lacking)}; it has: {', '.join(header) or 'nothing'}. "
-            "Use the release's own file, separated by commas"
+            f"Use the release's own file, separated by {SEPARATORS[separator]}"
         )
     if doubled := [name for name in columns if Counter(header)[name] > 1]:
         raise TaskError(f"{path} has the column {doubled[0]} twice. Leave the one that is meant")
@@ -56,12 +65,12 @@ def read_table(
     return [{name: row[place] for name, place in places.items()} for _, row in rows]
 
 
-def _read(file: TextIO, comments: bool) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _read(file: TextIO, comments: bool, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header, and the rows that are not blank with the numbers of their (last) lines."""
     first, skipped = file.readline(), 0
     while comments and first and (first.startswith("#") or not first.strip()):
         first, skipped = file.readline(), skipped + 1
-    reader = csv.reader(itertools.chain([first] if first else [], file), strict=True)
+    reader = csv.reader(itertools.chain([first] if first else [], file), strict=True, delimiter=separator)
     header = next(reader, [])
     return header, [(reader.line_num + skipped, row) for row in reader if row]
 
@@ -75,3 +84,42 @@ def flag(row: dict[str, str], column: str, where: str) -> int:
     if row[column] not in ("0", "1"):
         raise TaskError(f"{where}: {column} is '{row[column]}', but must be 0 or 1. Use the release's own file")
     return int(row[column])
+
+
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+MISSING = ("", "NA")
+"""What tables write where nothing is known."""
+
+
+def number(row: dict[str, str], column: str, where: str, *, low: float, high: float, unit: str) -> float | None:
+    """Returns a number of a row; None where nothing is known (`MISSING`).
+
+    Args:
+        row: As `read_table` gives it.
+        column: The column.
+        where: Names file and row in the error.
+        low: The lowest value that can be; what lies beyond is most likely in another unit.
+        high: The highest.
+        unit: The unit of both, for the error.
+
+    Raises:
+        TaskError: If it is no number (nan, a decimal comma), or beyond the limits.
+    """
+    text = row[column].strip()
+    if text in MISSING:
+        return None
+    if _PLAIN_NUMBER.fullmatch(text) is None:
+        comma = " with a decimal comma" if _PLAIN_NUMBER.fullmatch(text.replace(",", ".", 1)) else ""
+        raise TaskError(
+            f"{where}: {column} is '{text}', which is no number{comma}. Write it with a point, and leave it empty "
+            "where it is not known"
+        )
+    value = float(text)
+    if not low <= value <= high:
+        raise TaskError(
+            f"{where}: {column} is {text}, and a value in {unit} lies between {low:g} and {high:g}. Is it in another "
+            "unit?"
+        )
+    return value

@@ -1,6 +1,5 @@
 """TotalSegmentator v2: 117 structures, merged to the 48 of the paper's Table 8 (Wasserthal et al., 2023)."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -8,10 +7,10 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split
+from tapct.tasks.totalsegmentator_scans import LICENCE, SOURCE, TotalSegmentatorScans
 from tapct.volumes import LabelMap, Volume, read_labels
 
 S1Side = Literal["vertebrae", "sacrum"]
@@ -85,22 +84,19 @@ SPEC = TaskSpec(
     version=1,
     classes=("background", *STRUCTURES),
     metric="dice_native",
-    licence="CC BY 4.0",
-    source="download Totalsegmentator_dataset_v201.zip (24 GB; v2.0.1, not v1 or v2.0.0) from "
-    "https://zenodo.org/records/10047292 and unpack it in totalsegmentator/",
+    licence=LICENCE,
+    source=SOURCE,
 )
 
 
-class TotalSegmentator(SegmentationDataset):
-    """The 1228 scans of release 2.0.1 in its official split; 117 binary masks a scan, merged as read.
+class TotalSegmentator(TotalSegmentatorScans, SegmentationDataset):
+    """117 binary masks a scan, merged as read.
 
-    The root holds `sNNNN/ct.nii.gz` and `sNNNN/segmentations/`, or holds the folder that does. Masks are laid
-    down in the order of the classes: where two overlap, the later class has the voxel.
+    Masks are laid down in the order of the classes: where two overlap, the later class has the voxel.
     """
 
     spec = SPEC
     described = ("s1",)
-    scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
 
     def __init__(
         self, root: str | Path, split: Split, split_file: str | Path | None = None, s1: S1Side = "vertebrae"
@@ -125,14 +121,6 @@ class TotalSegmentator(SegmentationDataset):
             self._masks["vertebrae"] = STRUCTURES["vertebrae"][1:]
             self._masks["sacrum"] = ("sacrum", "vertebrae_S1")
 
-    @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*"))
-
-    @override
-    def ct_path(self, case: str) -> Path:
-        return self._files.find(*nifti(f"{case}/ct"))
-
     @override
     def label_path(self, case: str) -> Path:
         return self.ct_path(case).parent / "segmentations"
@@ -140,17 +128,14 @@ class TotalSegmentator(SegmentationDataset):
     @override
     def target_paths(self, case: str) -> list[Path]:
         # Each of the 117: a mask that is missing is not the same as a structure that is not there.
-        return [self._mask_path(case, name) for names in self._masks.values() for name in names]
-
-    def _mask_path(self, case: str, name: str) -> Path:
-        return self._files.find(*nifti(f"{case}/segmentations/{name}"))
+        return [self.mask_path(case, name) for names in self._masks.values() for name in names]
 
     @override
     def read_labels(self, case: str, ct: Volume) -> LabelMap:
         merged = np.zeros(ct.shape, dtype=np.uint8)
         for label, names in enumerate(self._masks.values(), start=1):
             for name in names:
-                mask = read_labels(self._mask_path(case, name), reference=ct)
+                mask = read_labels(self.mask_path(case, name), reference=ct)
                 if mask.labels.max() > 1:
                     raise TaskError(f"{mask.source} holds values up to {mask.labels.max()}; a mask has 0 and 1")
                 np.copyto(merged, np.uint8(label), where=mask.labels.view(bool))

@@ -1,0 +1,71 @@
+"""The scans of TotalSegmentator v2 and what stands beside them, for every task that is made of this release."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from typing_extensions import override
+
+from tapct.errors import TaskError
+from tapct.tasks.dataset import CTDataset, Index, nifti
+from tapct.tasks.tables import read_table
+
+RELEASE = "totalsegmentator"
+LICENCE = "CC BY 4.0"
+SOURCE = (
+    "download Totalsegmentator_dataset_v201.zip (24 GB; v2.0.1, not v1 or v2.0.0) from "
+    "https://zenodo.org/records/10047292 and unpack it in totalsegmentator/"
+)
+
+
+class TotalSegmentatorScans(CTDataset):
+    """The 1228 scans of release 2.0.1 in its official split, with their masks and their rows of `meta.csv`.
+
+    The root holds `sNNNN/ct.nii.gz`, `sNNNN/segmentations/` and `meta.csv`, or holds the folder that does.
+    """
+
+    scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
+    files: ClassVar[tuple[str, ...]] = ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*", "meta.csv")
+    """Globs of what is looked for: the masks, 117 a scan, take seconds to list."""
+
+    @cached_property
+    def _files(self) -> Index:
+        return Index(self.root, self.files)
+
+    @override
+    def ct_path(self, case: str) -> Path:
+        return self._files.find(*nifti(f"{case}/ct"))
+
+    def mask_path(self, case: str, structure: str) -> Path:
+        """Returns the mask of a structure, by its name in the release; it need not be there."""
+        return self._files.find(*nifti(f"{case}/segmentations/{structure}"))
+
+    @property
+    def meta_path(self) -> Path:
+        """The table of the release."""
+        return self._files.find("meta.csv")
+
+    @cached_property
+    def meta(self) -> Mapping[str, dict[str, str]]:
+        """Case to its row of `meta.csv`: `age` and `gender`.
+
+        Raises:
+            TaskError: If the table cannot be read, or has a case twice.
+        """
+        rows: dict[str, dict[str, str]] = {}
+        for row in read_table(self.meta_path, ("image_id", "age", "gender"), separator=";"):
+            if row["image_id"] in rows:
+                raise TaskError(f"{self.meta_path} has the case {row['image_id']} twice. Use the release's own file")
+            rows[row["image_id"]] = row
+        return rows
+
+    def meta_row(self, case: str) -> dict[str, str]:
+        """Returns the row of a case.
+
+        Raises:
+            TaskError: If it has none.
+        """
+        if case not in self.meta:
+            raise TaskError(f"{self.meta_path} has no row with the image_id {case}. Use the release's own file")
+        return self.meta[case]
