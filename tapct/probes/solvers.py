@@ -22,6 +22,10 @@ SOLVED = 1e-6
 """It counts as solved up to here: what L-BFGS reaches before differences of the loss drown in rounding."""
 
 
+TABLE_STRENGTH = 1e-3
+"""L2 penalty of columns of a table, of unit deviation: so weak that it moves no coefficient by more than its error, and
+enough that columns which say the same (a missing stage and a missing T stage) have one answer."""
+
 NEWTON_STEPS, DISTANCE = 5, 1e-9
 """Steps of Newton's method after L-BFGS at most, and how far from the minimum, in weights, they are not needed."""
 
@@ -55,23 +59,40 @@ class Design:
 
     A penalised solution lies in the span of the (centred) cases: of 60 crops with 768 features, in 60 dimensions. The
     free intercept takes the centre up again, so that centring changes nothing here.
+
+    Columns of a table (age, stage) stand beside the features and are not turned: their penalty is their own, and weak.
+    Penalised with hundreds of features, the few that are known to count would be drowned by those that are asked about;
+    and where the features are worth nothing, what is left is the head of the table alone.
     """
 
-    def __init__(self, features: np.ndarray) -> None:
+    def __init__(self, features: np.ndarray, table: int = 0) -> None:
         """Decomposes the features.
 
         Args:
             features: (N, P) float64.
+            table: How many of the columns, the last ones, are of a table.
         """
+        own = features.shape[1] - table
         self.centre = features.mean(axis=0)
-        left, singular, right = np.linalg.svd(features - self.centre, full_matrices=False)
+        centred = features - self.centre
+        left, singular, right = np.linalg.svd(centred[:, :own], full_matrices=False)
         kept = singular > singular.max(initial=0) * max(features.shape) * np.finfo(np.float64).eps
-        self.turned = left[:, kept] * singular[kept]
-        self.singular, self._right = singular[kept], right[kept]
+        self.turned = np.concatenate([left[:, kept] * singular[kept], centred[:, own:]], axis=1)
+        self._right = right[kept]
+
+    def penalties(self, strength: float) -> np.ndarray:
+        """Returns the penalty of each turned column: the strength, and `TABLE_STRENGTH` of those of a table."""
+        number = len(self._right)
+        return np.concatenate([np.full(number, strength), np.full(self.turned.shape[1] - number, TABLE_STRENGTH)])
+
+    def weight(self, turned: np.ndarray) -> np.ndarray:
+        """Returns the (..., P) weights of the columns from (..., R) weights of the turned ones."""
+        number = len(self._right)
+        return np.concatenate([turned[..., :number] @ self._right, turned[..., number:]], axis=-1)
 
     def linear(self, turned: np.ndarray, bias: np.ndarray, gradient: float = 0.0) -> Linear:
-        """Returns the head of (K, R) weights on the turned features."""
-        weight = turned @ self._right
+        """Returns the head of (K, R) weights on the turned columns."""
+        weight = self.weight(turned)
         return Linear(weight, bias - weight @ self.centre, gradient)
 
 
@@ -84,8 +105,8 @@ def ridge(design: Design, targets: np.ndarray, strength: float) -> Linear:
         strength: L2 penalty, positive.
     """
     mean = targets.mean(axis=0)
-    shrunk = design.singular**2 + strength * len(targets)
-    return design.linear((design.turned.T @ (targets - mean) / shrunk[:, None]).T, mean)
+    curvature = design.turned.T @ design.turned + np.diag(design.penalties(strength)) * len(targets)
+    return design.linear(cho_solve(cho_factor(curvature), design.turned.T @ (targets - mean)).T, mean)
 
 
 def logistic(design: Design, targets: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> list[Linear]:
@@ -119,61 +140,62 @@ def _path(design: Design, labels: np.ndarray, strengths: Sequence[float]) -> lis
     at[0] = np.log(positives / (count - positives))
     found = []
     for strength in strengths:
-        at = _minimum(design.turned, signs, strength, at)
-        found.append((at, float(np.abs(_objective(at, design.turned, signs, strength)[1]).max())))
+        penalty = design.penalties(strength)
+        at = _minimum(design.turned, signs, penalty, at)
+        found.append((at, float(np.abs(_objective(at, design.turned, signs, penalty)[1]).max())))
     return found
 
 
-def _minimum(turned: np.ndarray, signs: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
+def _minimum(turned: np.ndarray, signs: np.ndarray, penalty: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Returns where the objective is least.
 
     Turned features are orthogonal, so that with every probability at one half the curvature along each is known. In
     units of it L-BFGS needs a tenth of the steps where there are many cases, and comes no less close.
     """
     curvature = np.concatenate([[1.0], (turned**2).sum(axis=0) / len(signs)]) / 4
-    curvature[1:] += strength
+    curvature[1:] += penalty
     unit = 1 / np.sqrt(curvature)
 
     def scaled(at: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, gradient = _objective(at * unit, turned, signs, strength)
+        loss, gradient = _objective(at * unit, turned, signs, penalty)
         return loss, gradient * unit
 
     options = {"maxiter": 20_000, "maxfun": 40_000, "maxcor": 30, "ftol": 0.0, "gtol": GRADIENT}
     at = minimize(scaled, start / unit, method="L-BFGS-B", jac=True, options=options).x * unit
-    return _polished(at, turned, signs, strength)
+    return _polished(at, turned, signs, penalty)
 
 
-def _polished(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> np.ndarray:
+def _polished(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Returns the minimum from close by, by steps of Newton's method, as long as they come closer.
 
     Under a weak penalty the bottom is so flat that a gradient of nearly nothing is still a way off: the distance is up
     to gradient / strength.
     """
-    gradient = _objective(at, turned, signs, strength)[1]
+    gradient = _objective(at, turned, signs, penalty)[1]
     for _ in range(NEWTON_STEPS):
-        if np.abs(gradient).max() <= DISTANCE * strength:
+        if np.abs(gradient).max() <= DISTANCE * penalty.min(initial=np.inf):
             break
         chance = expit(turned @ at[1:] + at[0])
         columns = np.column_stack([np.ones(len(signs)), turned]) * np.sqrt(chance * (1 - chance) / len(signs))[:, None]
         curvature = columns.T @ columns
-        curvature[np.arange(1, len(at)), np.arange(1, len(at))] += strength
+        curvature[np.arange(1, len(at)), np.arange(1, len(at))] += penalty
         try:
             step = cho_solve(cho_factor(curvature), gradient)
         except LinAlgError:  # all probabilities are 0 or 1 as far as floats go: there is no closer
             break
-        closer = _objective(at - step, turned, signs, strength)[1]
+        closer = _objective(at - step, turned, signs, penalty)[1]
         if not np.abs(closer).max() < np.abs(gradient).max():
             break
         at, gradient = at - step, closer
     return at
 
 
-def _objective(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+def _objective(at: np.ndarray, turned: np.ndarray, signs: np.ndarray, penalty: np.ndarray) -> tuple[float, np.ndarray]:
     """Returns the penalised loss and its gradient; `at` is the intercept, then the weights."""
     margins = signs * (turned @ at[1:] + at[0])
     pull = -signs * expit(-margins) / len(signs)
-    loss = float(np.logaddexp(0, -margins).mean()) + strength / 2 * float(at[1:] @ at[1:])
-    return loss, np.concatenate([[pull.sum()], turned.T @ pull + strength * at[1:]])
+    loss = float(np.logaddexp(0, -margins).mean()) + float(penalty @ (at[1:] * at[1:])) / 2
+    return loss, np.concatenate([[pull.sum()], turned.T @ pull + penalty * at[1:]])
 
 
 def prototype(features: np.ndarray, targets: np.ndarray) -> Linear:
