@@ -43,7 +43,12 @@ def scan(*size):
     return 400 * torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
 
 
-SHIPPED = [*(name for name in list_encoders() if name != "chance"), "eva:segresnet_encoder", "eva:radiology/voco_b"]
+NETWORKLESS = ("chance", "body-size")
+SHIPPED = [
+    *(name for name in list_encoders() if name not in NETWORKLESS),
+    "eva:segresnet_encoder",
+    "eva:radiology/voco_b",
+]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

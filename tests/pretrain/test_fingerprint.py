@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from pretrain.errors import PretrainError
-from pretrain.fingerprint import Fingerprint, Histogram, body_mask, foreground
+from pretrain.fingerprint import Fingerprint, Histogram, foreground
 from tapct.volumes import read_ct, read_labels
+from tapct.volumes.body import body_mask
 from tests.conftest import QUICKSTART
 
 
