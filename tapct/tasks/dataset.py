@@ -145,7 +145,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         if cls.split_pin is not None:
             return None
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        return SplitTable.read(_packaged("splits", cls.spec.folder)).without(excluded)
+        return SplitTable.read(cls._split_path()).without(excluded)
 
     @classmethod
     def shipped_split_sha256(cls) -> str:
@@ -160,12 +160,18 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def alternative_splits(cls) -> dict[str, SplitTable]:
         """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
         excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        paths = {name: _packaged("splits", f"{cls.spec.folder}-{name}") for name in SHIPPED_SPLITS}
+        paths = {name: cls._split_path(f"-{name}") for name in SHIPPED_SPLITS}
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
+    def _split_path(cls, which: str = "") -> Path:
+        """Returns where a split of the task would ship: its own, else that of the release that it shares."""
+        own = _packaged("splits", f"{cls.spec.name}{which}")
+        return own if own.is_file() else _packaged("splits", f"{cls.spec.folder}{which}")
+
+    @classmethod
     def _alternative(cls, name: str) -> Path:
-        path = _packaged("splits", f"{cls.spec.folder}-{name}")
+        path = cls._split_path(f"-{name}")
         if not path.is_file():
             raise TaskError(
                 f"{cls.spec.name} ships no split '{name}' beside its own. Leave split_file out "
@@ -249,7 +255,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         if split_file is not None:
             named = str(split_file) in SHIPPED_SPLITS
             return SplitTable.read(self._alternative(str(split_file)) if named else Path(split_file))
-        shipped = _packaged("splits", self.spec.folder)
+        shipped = self._split_path()
         if shipped.is_file():
             return SplitTable.read(shipped)
         table = self.derive_split()

@@ -39,5 +39,5 @@ class TaskSpec:
 
     @property
     def folder(self) -> str:
-        """The name of its folder under the data root, and of its split."""
+        """The name of its folder under the data root, and of its split where it has none of its own."""
         return self.release or self.name
