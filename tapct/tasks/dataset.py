@@ -3,7 +3,7 @@
 import abc
 import copy
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -17,8 +17,9 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError
 from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
+from tapct.tasks.columns import Value
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.splits import Split, SplitTable, read_exclusions
+from tapct.tasks.splits import Split, SplitTable, read_exclusions, read_split
 from tapct.volumes import Grid, Volume, read_ct, read_grid
 from tapct.volumes.perturb import Perturbation
 
@@ -85,8 +86,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         Args:
             root: Folder of the task.
             split: Which cases.
-            split_file: Another split than the task's own: a CSV with the columns case, patient, split, or the name of
-                one that ships beside it (`names.SHIPPED_SPLITS`).
+            split_file: Another split than the task's own: a CSV with the columns case, patient, split (or fold_0,
+                fold_1, ..., to cross-validate), or the name of one that ships beside it (`names.SHIPPED_SPLITS`).
 
         Raises:
             TaskError: If the split cannot be read.
@@ -94,7 +95,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         super().__init__()
         self.root = Path(root)
         self.split = split
-        self.excluded = {**read_exclusions(_packaged("exclusions", self.spec.name)), **self.left_out()}
+        self.excluded = {**self.shipped_exclusions(), **self.left_out()}
         self.table = self._table(split_file).without(self.excluded)
         self._patients = self.table.cases[split]
         self._cases = list(self._patients)
@@ -140,12 +141,16 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return table.counts["train"], table.counts["val"], table.counts["test"]
 
     @classmethod
+    def shipped_exclusions(cls) -> dict[str, str]:
+        """Returns the cases that are left out wherever the release is read, with the reason."""
+        return read_exclusions(_packaged("exclusions", cls.spec.name))
+
+    @classmethod
     def shipped_split(cls) -> SplitTable | None:
         """Returns the task's own split where it ships; None of one that is derived from the release's label file."""
         if cls.split_pin is not None:
             return None
-        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
-        return SplitTable.read(cls._split_path()).without(excluded)
+        return read_split(cls._split_path()).without(cls.shipped_exclusions())
 
     @classmethod
     def shipped_split_sha256(cls) -> str:
@@ -159,15 +164,16 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     @classmethod
     def alternative_splits(cls) -> dict[str, SplitTable]:
         """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
-        excluded = read_exclusions(_packaged("exclusions", cls.spec.name))
+        excluded = cls.shipped_exclusions()
         paths = {name: cls._split_path(f"-{name}") for name in SHIPPED_SPLITS}
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
     def _split_path(cls, which: str = "") -> Path:
-        """Returns where a split of the task would ship: its own, else that of the release that it shares."""
-        own = _packaged("splits", f"{cls.spec.name}{which}")
-        return own if own.is_file() else _packaged("splits", f"{cls.spec.folder}{which}")
+        """Returns where a split of the task would ship: its own, its folds, else that of the release that it shares."""
+        names = (cls.spec.name, f"{cls.spec.name}_folds", cls.spec.folder)
+        paths = [_packaged("splits", name + which) for name in names]
+        return next((path for path in paths if path.is_file()), paths[-1])
 
     @classmethod
     def _alternative(cls, name: str) -> Path:
@@ -193,6 +199,18 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""
         return {name: getattr(self, name) for name in self.described}
+
+    def read_values(self, case: str) -> Mapping[str, Value]:
+        """Returns what `spec.table` holds of a case, by column; None where nothing is known.
+
+        Raises:
+            TapctError: If it cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no table, but its spec says that there is one")
+
+    def value_paths(self, case: str) -> list[Path]:
+        """Returns the files that `read_values` reads, beside those of the target."""
+        return []
 
     def point_mm(self, case: str) -> tuple[float, float, float] | None:
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""
@@ -254,10 +272,10 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def _table(self, split_file: str | Path | None) -> SplitTable:
         if split_file is not None:
             named = str(split_file) in SHIPPED_SPLITS
-            return SplitTable.read(self._alternative(str(split_file)) if named else Path(split_file))
+            return read_split(self._alternative(str(split_file)) if named else Path(split_file))
         shipped = self._split_path()
         if shipped.is_file():
-            return SplitTable.read(shipped)
+            return read_split(shipped)
         table = self.derive_split()
         counts = tuple(table.counts.values())
         if self.split_pin is not None and table.sha256 != self.split_pin.sha256:

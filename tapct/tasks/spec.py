@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tapct.tasks.columns import Column
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -21,20 +23,22 @@ class TaskSpec:
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
+        table: What is known of each case beside its scan (`CTDataset.read_values`); nothing where there is no table.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
     """
 
     name: str
     display_name: str
-    kind: Literal["segmentation", "classification"]
+    kind: Literal["segmentation", "classification", "survival"]
     version: int
     classes: tuple[str, ...]
-    metric: Literal["dice_native", "MicroAUROC", "MicroAP"]
+    metric: Literal["dice_native", "MicroAUROC", "MicroAP", "UnoC"]
     licence: str
     source: str
     notice: str | None = None
     adaptor: str | None = None
     mask: str | None = None
+    table: tuple[Column, ...] = ()
     release: str | None = None
 
     @property

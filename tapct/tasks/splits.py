@@ -3,15 +3,18 @@
 import csv
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from typing_extensions import override
 
 from tapct import names
 from tapct.errors import TaskError
-from tapct.tasks.tables import read_table
+from tapct.tasks.tables import header_of, read_table
 
 Split = Literal["train", "val", "test"]
 """`train` fits the probe, `val` is the part of the training patients that settings are chosen on, `test`
@@ -68,12 +71,7 @@ class SplitTable:
                 raise TaskError(f"{where}: patient {patient} is in {side[patient]} and in {split}")
             seen[case] = None
             cases[known][case] = patient
-        for what, names_of in (("cases", seen), ("patients", side)):
-            if (pair := names.alike(names_of)) is not None:
-                raise TaskError(
-                    f"{where}: the {what} {pair[0]!r} and {pair[1]!r} differ by blanks, case or Unicode form alone. If "
-                    "they are one, write it in one way; if not, rename one"
-                )
+        _refuse_alike(seen, side, where)
         return cls(cases, source)
 
     @cached_property
@@ -101,6 +99,106 @@ class SplitTable:
         rows = ((case, patient, split) for split, cases in self.cases.items() for case, patient in cases.items())
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue().splitlines()
+
+
+@dataclass(frozen=True)
+class FoldTable(SplitTable):
+    """Cases that are cross-validated: in each repeat, every fold is reported by a head that the others trained.
+
+    Every case trains and is reported: both parts hold all of them, and none selects.
+
+    Attributes:
+        folds: By repeat, patient to fold, from 0.
+    """
+
+    folds: tuple[dict[str, int], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "FoldTable":
+        """Reads a CSV with the columns case, patient, fold_0, fold_1, ..., one a repeat; above it, # lines.
+
+        Raises:
+            TaskError: If it is missing or malformed, a name cannot be one, a case is there twice, two names are alike,
+                a fold is no number or empty, or a patient is in two folds of a repeat.
+        """
+        repeats = [name for name in header_of(path) if re.fullmatch(r"fold_\d+", name)]
+        columns = [f"fold_{number}" for number in range(max(1, len(repeats)))]
+        rows = read_table(path, ("case", "patient", *columns), what="file of folds", comments=True)
+        for row in rows:
+            for name in columns:
+                if re.fullmatch(r"\d{1,3}", row[name]) is None:
+                    raise TaskError(f"{path}: {name} of case {row['case']} is '{row[name]}', and must be 0, 1, 2, ...")
+        folds = [(row["case"], row["patient"], *(int(row[name]) for name in columns)) for row in rows]
+        return cls.of_folds(folds, path.name, where=str(path))
+
+    @classmethod
+    def of_folds(cls, rows: Collection[tuple[Any, ...]], source: str, *, where: str) -> "FoldTable":
+        """Returns the table of (case, patient, fold, fold, ...) rows; `where` is named in errors, those of `read`."""
+        cases: dict[str, str] = {}
+        folds: list[dict[str, int]] = []
+        for case, patient, *numbers in rows:
+            _check_names(case, patient, where)
+            if case in cases:
+                raise TaskError(f"{where}: case {case} is there twice")
+            cases[case] = patient
+            folds = folds or [{} for _ in numbers]
+            for repeat, (of_repeat, number) in enumerate(zip(folds, numbers, strict=True)):
+                if of_repeat.setdefault(patient, number) != number:
+                    raise TaskError(f"{where}: patient {patient} is in two folds of repeat {repeat}")
+        _refuse_alike(cases, cases.values(), where)
+        numbers_used = {tuple(sorted(set(of_repeat.values()))) for of_repeat in folds}
+        last = max((number for used in numbers_used for number in used), default=0)
+        if last < 1 or numbers_used != {tuple(range(last + 1))}:
+            raise TaskError(f"{where}: every repeat must have the same folds, two at least, and none without a patient")
+        return cls({"train": cases, "val": {}, "test": dict(cases)}, source, tuple(folds))
+
+    @property
+    def repeats(self) -> int:
+        """How often the patients are dealt out anew."""
+        return len(self.folds)
+
+    @property
+    def number(self) -> int:
+        """Folds of a repeat."""
+        return 1 + max(self.folds[0].values())
+
+    @override
+    def without(self, excluded: Collection[str]) -> "FoldTable":
+        kept = super().without(excluded)
+        patients = set(kept.cases["train"].values())
+        folds = tuple({p: fold for p, fold in of_repeat.items() if p in patients} for of_repeat in self.folds)
+        return FoldTable(kept.cases, kept.source, folds)
+
+    @override
+    def to_csv(self, *comments: str) -> str:
+        header = ",".join(["case", "patient", *(f"fold_{number}" for number in range(self.repeats))])
+        return "\n".join([*(f"# {line}" for line in comments), header, *self._rows(), ""])
+
+    @override
+    def _rows(self) -> list[str]:
+        text = io.StringIO()
+        rows = ((case, p, *(of[p] for of in self.folds)) for case, p in self.cases["train"].items())
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue().splitlines()
+
+
+def read_split(path: Path) -> SplitTable:
+    """Reads a split, or folds where the columns are theirs.
+
+    Raises:
+        TaskError: As `SplitTable.read` and `FoldTable.read`.
+    """
+    return FoldTable.read(path) if "fold_0" in header_of(path) else SplitTable.read(path)
+
+
+def _refuse_alike(cases: Iterable[str], patients: Iterable[str], where: str) -> None:
+    """Refuses names that only a machine can tell apart."""
+    for what, names_of in (("cases", cases), ("patients", dict.fromkeys(patients))):
+        if (pair := names.alike(names_of)) is not None:
+            raise TaskError(
+                f"{where}: the {what} {pair[0]!r} and {pair[1]!r} differ by blanks, case or Unicode form alone. If "
+                "they are one, write it in one way; if not, rename one"
+            )
 
 
 def _check_names(case: str, patient: str, where: str) -> None:

@@ -65,6 +65,18 @@ def read_table(
     return [{name: row[place] for name, place in places.items()} for _, row in rows]
 
 
+def header_of(path: Path) -> list[str]:
+    """Returns the names of the columns of a table above which # lines may stand; nothing where it cannot be read.
+
+    What is wrong with it, `read_table` says.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(line for line in file if line.strip() and not line.startswith("#")), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
 def _read(file: TextIO, comments: bool, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header, and the rows that are not blank with the numbers of their (last) lines."""
     first, skipped = file.readline(), 0
