@@ -29,10 +29,10 @@ class TaskSpec:
 
     name: str
     display_name: str
-    kind: Literal["segmentation", "classification", "survival"]
+    kind: Literal["segmentation", "classification"]
     version: int
     classes: tuple[str, ...]
-    metric: Literal["dice_native", "MicroAUROC", "MicroAP", "UnoC"]
+    metric: Literal["dice_native", "MicroAUROC", "MicroAP"]
     licence: str
     source: str
     notice: str | None = None

@@ -10,7 +10,7 @@ from tapct.features.embed import target_of
 from tapct.names import LONGEST_NAME, alike, file_in
 from tapct.tasks.nodules import NoduleColumns, read_nodules
 from tapct.tasks.quickstart import Quickstart
-from tapct.tasks.splits import SplitTable, read_exclusions
+from tapct.tasks.splits import FoldTable, SplitTable, read_exclusions, read_split
 
 SHIPPED = Path(__file__).parents[2] / "tapct" / "tasks"
 HEAD = "case,patient,split"
@@ -243,3 +243,39 @@ def test_a_malformed_list_of_nodules_is_refused(row, tmp_path):
     path.write_text(f"# here\n{','.join(c for c in columns if c)}\na,s,p,1,2,3,1\n{row}\n", encoding="utf-8")
     with pytest.raises(TaskError, match=r"nodules\.csv: line 4 "):
         read_nodules(path, columns)
+
+
+FOLDS = "case,patient,fold_0,fold_1\na,p,0,1\nb,p,0,1\nc,q,1,0\n"
+
+
+def test_folds_are_read_and_every_case_trains_and_is_reported(tmp_path):
+    path = tmp_path / "folds.csv"
+    path.write_text("# where it is from\n" + FOLDS, encoding="utf-8")
+    table = read_split(path)
+    assert isinstance(table, FoldTable)
+    assert table.counts == {"train": 3, "val": 0, "test": 3}
+    assert (table.repeats, table.number, table.folds[1]) == (2, 2, {"p": 1, "q": 0})
+    path.write_text(table.to_csv("again"), encoding="utf-8")
+    assert read_split(path).sha256 == table.sha256
+    path.write_text(FOLDS.replace("c,q,1,0", "c,q,1,1").replace("p,0,1", "p,0,0"), encoding="utf-8")
+    assert read_split(path).sha256 != table.sha256
+    assert table.without({"a"}).folds[0] == {"p": 0, "q": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FOLDS.replace("b,p,0,1", "b,p,1,1"), "patient p is in two folds of repeat 0"),
+        (FOLDS.replace("c,q,1,0", "c,q,2,0"), "every repeat must have the same folds"),
+        (FOLDS.replace("c,q,1,0", "c,q,0,0"), "every repeat must have the same folds"),
+        (FOLDS.replace("c,q,1,0", "c,q,x,0"), "fold_0 of case c is 'x'"),
+        (FOLDS.replace("b,p", "a,p"), "case a is there twice"),
+        (FOLDS.replace("fold_1", "fold_3"), "lacks the columns fold_1"),
+        (FOLDS.replace("c,q", "c,P"), "differ by blanks, case or Unicode form"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(tmp_path, text, message):
+    path = tmp_path / "folds.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TaskError, match=message):
+        read_split(path)
