@@ -32,8 +32,9 @@ from tapct.probes import attention
 from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import State, finite_loss
+from tapct.probes.label_heads import NeighbourHead, solve
 from tapct.probes.scaling import ChannelScale
-from tapct.probes.solved import LinearHead, NeighbourHead, Solution, solve
+from tapct.probes.solved import LinearHead, Solution
 from tapct.probes.source import needed_parts
 from tapct.records import CaseResult
 

@@ -1,6 +1,5 @@
 """Heads that are solved, not stepped: fitted on pooled features, their strength chosen by cross-validation."""
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +12,12 @@ from torch import nn
 from tapct import numeric
 from tapct.errors import TaskError
 from tapct.probes import solvers
-from tapct.probes.adaptors import Head
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.records import SolvedSelection
 
 FOLDS = 5
 CONSTANT = 1e-9
 """As in `tapct.probes.scaling`; of features that were averaged in float64, with a free intercept."""
-
-NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
-
-Score = Callable[[np.ndarray, np.ndarray], float | None]
-"""The ranked metric of (N, K) logits and targets; None where it is undefined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +28,25 @@ class PooledCases:
         names: (N,) their names.
         patients: (N,) the patient of each.
         features: (N, P) float64.
-        targets: (N, K) of 0 and 1, float64.
+        targets: (N, T) float64, what the target of a case is, flattened.
+        table: How many of the columns of `features`, the last ones, are of a table.
     """
 
     names: Sequence[str]
     patients: Sequence[str]
     features: np.ndarray
     targets: np.ndarray
+    table: int = 0
+
+    @property
+    def design(self) -> solvers.Design:
+        """The features as solvers take them."""
+        return solvers.Design(self.features, self.table)
 
     def some(self, rows: np.ndarray) -> "PooledCases":
         """Returns the cases at these places."""
         names, patients = ([of[i] for i in rows] for of in (self.names, self.patients))
-        return PooledCases(names, patients, self.features[rows], self.targets[rows])
+        return replace(self, names=names, patients=patients, features=self.features[rows], targets=self.targets[rows])
 
 
 class LinearHead(nn.Module):
@@ -60,41 +60,6 @@ class LinearHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Returns the (K,) logits of (P,) features."""
         return self.weight @ pooled.double() + self.bias
-
-
-class NeighbourHead(nn.Module):
-    """The training cases themselves, centred and scaled, and how many of the nearest are asked."""
-
-    centre: torch.Tensor
-    divisor: torch.Tensor
-    cases: torch.Tensor
-    targets: torch.Tensor
-    neighbours: torch.Tensor
-
-    def __init__(self, features: int, outputs: int, cases: int) -> None:
-        super().__init__()
-        shapes = {
-            "centre": (features,),
-            "divisor": (features,),
-            "cases": (cases, features),
-            "targets": (cases, outputs),
-        }
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("neighbours", torch.tensor(1))
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Returns the (K,) logits of (P,) features."""
-        one = ((pooled.double() - self.centre) / self.divisor)[None].cpu().numpy()
-        counts = [int(self.neighbours)]
-        votes = solvers.neighbour_votes(self.cases.cpu().numpy(), self.targets.cpu().numpy(), one, counts)[0, 0]
-        return torch.from_numpy(vote_logits(votes, counts[0])).to(pooled.device)
-
-
-def vote_logits(share: np.ndarray, neighbours: int) -> np.ndarray:
-    """Returns the log odds of a share of positives among neighbours, half a vote added to each side."""
-    positives = share * neighbours
-    return np.log((positives + 0.5) / (neighbours - positives + 0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,108 +77,85 @@ class Solution:
     selection: SolvedSelection
 
 
-def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: Score, *, scale: bool) -> Solution:
-    """Solves a head on training cases.
-
-    What there is to choose (the penalty, the number of neighbours) is chosen on all patients that may decide: training
-    patients as cross-validation predicts them, whole patients at a time, and the selection patients as a head of all
-    training patients does. A handful of selection patients alone would choose by luck. Of equal scores the lower loss
-    decides, of equal losses the stronger penalty, or the more neighbours.
-
-    Args:
-        kind: "linear", "knn" or "prototype".
-        train: The training cases.
-        selection: The selection cases.
-        score: The ranked metric.
-        scale: Whether channels are divided by their deviation over the training cases.
-
-    Raises:
-        TaskError: If the metric is undefined on the cases that decide.
-    """
-    divisor = Moments.over([torch.from_numpy(train.features.T)]).scale(CONSTANT) if scale else None
-    train = _divided(train, divisor)
-    settings, fit = _candidates(kind, train)
-    chosen, about = 0, dict[str, Any]()
-    if len(settings) > 1:
-        chosen, about = _choose(
-            settings, fit, train, None if selection is None else _divided(selection, divisor), score
-        )
-    if kind == "knn":
-        return Solution(_neighbour_head(train, int(settings[chosen]), divisor), divisor, SolvedSelection(**about))
-    solution = fit(train)[chosen]
-    assert isinstance(solution, solvers.Linear)
-    about = {**about, "gradient": solution.gradient, "is_solved": solution.is_solved}
-    return Solution(_linear_head(solution, divisor), divisor, SolvedSelection(**about))
-
-
 Predict = Callable[[np.ndarray], np.ndarray]
-"""From (N, P) features to (N, K) logits."""
+"""From (N, P) features to (N, K) outputs."""
 
 Fit = Callable[[PooledCases], Sequence[Predict]]
 """One head a setting, fitted on cases."""
 
-
-def _candidates(kind: Head, train: PooledCases) -> tuple[Sequence[float], Fit]:
-    """Returns the settings to choose from, the one that ties prefer last, and what fits heads with each."""
-    if kind == "prototype":
-        return (0.0,), lambda cases: [solvers.prototype(cases.features, cases.targets)]
-    if kind == "linear":
-        return solvers.STRENGTHS, lambda cases: solvers.logistic(solvers.Design(cases.features), cases.targets)
-    fewest = min((len(rows) for rows, _ in _folds(train)), default=len(train.features))
-    counts = [count for count in NEIGHBOURS if count <= fewest]
-
-    def fit(cases: PooledCases) -> Sequence[Predict]:
-        centre = cases.features.mean(axis=0)
-
-        def votes(features: np.ndarray, count: int) -> np.ndarray:
-            near = solvers.neighbour_votes(cases.features - centre, cases.targets, features - centre, [count])
-            return vote_logits(near[0], count)
-
-        return [functools.partial(votes, count=count) for count in counts]
-
-    return counts, fit
+Parts = Sequence[tuple[np.ndarray, PooledCases]]
+"""(N, K) outputs of a head on cases that it was not fitted on: one part a fold, and one of the selection cases."""
 
 
-def _choose(
-    settings: Sequence[float], fit: Fit, train: PooledCases, selection: PooledCases | None, score: Score
-) -> tuple[int, dict[str, Any]]:
-    """Returns which setting is best on the cases that may decide, and what the record holds of the choice."""
-    parts: list[tuple[np.ndarray, np.ndarray]] = []  # per part: (settings, N, K) logits and (N, K) targets
-    for rows, held in _folds(train):
-        heads, out = fit(train.some(rows)), train.some(held)
-        parts.append((np.stack([head(out.features) for head in heads]), out.targets))
-    patients = len(set(train.patients)) if parts else 0
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be chosen: a penalty, a number of neighbours.
+
+    Attributes:
+        settings: To choose from; the one that ties prefer comes last.
+        fit: Fits a head with each.
+        score: The ranked metric of the parts; None where it is undefined.
+        loss: Decides between equal scores; lower is better.
+        sign: -1 where a lower score is better.
+        needs: What the cases that decide must have for the metric to be defined, in words.
+    """
+
+    settings: Sequence[float]
+    fit: Fit
+    score: Callable[[Parts], float | None]
+    loss: Callable[[Parts], float]
+    sign: int = 1
+    needs: str = "references that differ"
+
+
+def choose(problem: Problem, train: PooledCases, selection: PooledCases | None) -> tuple[int, dict[str, Any]]:
+    """Returns which setting is best, and what the record holds of the choice (fields of `SolvedSelection`).
+
+    It is chosen on all patients that may decide: training patients as cross-validation predicts them, whole patients
+    at a time, and the selection patients as a head of all training patients does. A handful of selection patients alone
+    would choose by luck. Of equal scores the lower loss decides, of equal losses the later setting.
+
+    Raises:
+        TaskError: If nobody may decide, or the metric is undefined on the cases that do.
+    """
+    folds = deal_folds(train)
+    splits = [(train.some(rows), train.some(held)) for rows, held in folds]
+    patients = len(set(train.patients)) if folds else 0
     if selection is not None:
-        heads = fit(train)
-        parts.append((np.stack([head(selection.features) for head in heads]), selection.targets))
+        splits.append((train, selection))
         patients += len(set(selection.patients))
-    if not parts:
+    if not splits:
         raise TaskError("there is one training patient and no selection patient, so that nothing can be chosen by")
-    logits, targets = np.concatenate([p[0] for p in parts], axis=1), np.concatenate([p[1] for p in parts])
-    scores = [value for of in logits if (value := score(of, targets)) is not None]
-    if len(scores) < len(logits):
-        raise TaskError(
-            f"the ranked metric is undefined on the {len(targets)} cases that decide: they need both answers of a label"
-        )
-    losses = [float(np.logaddexp(0, (1 - 2 * targets) * of).mean()) for of in logits]
-    by_score, by_loss = numeric.levels(scores), numeric.levels(losses)
+    by_split = [[(head(out.features), out) for head in problem.fit(fitted)] for fitted, out in splits]
+    parts = list(zip(*by_split, strict=True))  # by setting
+    scores = [value for of in parts if (value := problem.score(of)) is not None]
+    if len(scores) < len(parts):
+        cases = sum(len(out.names) for _, out in splits)
+        raise TaskError(f"the ranked metric is undefined on the {cases} cases that decide: they need {problem.needs}")
+    losses = [problem.loss(of) for of in parts]
+    by_score, by_loss = problem.sign * numeric.levels(scores), numeric.levels(losses)
+    settings = problem.settings
     best = max(range(len(settings)), key=lambda i: (by_score[i], -by_loss[i], i))
     table = [{"setting": s, "score": v, "loss": loss} for s, v, loss in zip(settings, scores, losses, strict=True)]
-    chosen = {"setting": settings[best], "score": scores[best], "loss": losses[best]}
-    return best, {**chosen, "patients": patients, "folds": len(_folds(train)), "candidates": table}
+    return best, {**table[best], "patients": patients, "folds": len(folds), "candidates": table}
 
 
-def _folds(cases: PooledCases) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (training, held out) rows: whole patients, dealt out so that each fold has its share of every answer.
+def joined(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (N, K) outputs and (N, T) targets of the cases of all parts."""
+    return np.concatenate([outputs for outputs, _ in parts]), np.concatenate([cases.targets for _, cases in parts])
 
-    Empty where there is a single patient.
+
+def deal_folds(cases: PooledCases, number: int = FOLDS) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns (training, held out) rows: whole patients, in the order of their targets dealt out in turn.
+
+    Each fold has its share of every answer, or of small and large numbers. Empty where there is a single patient.
     """
     answers: dict[str, list[tuple[float, ...]]] = {}
     for patient, row in zip(cases.patients, cases.targets.tolist(), strict=True):
         answers.setdefault(patient, []).append(tuple(row))
     # In an order that depends on nothing but names and answers: the same for every encoder and machine.
     order = sorted(answers, key=lambda p: (sorted(answers[p]), hashlib.sha256(p.encode()).hexdigest()))
-    number = min(FOLDS, len(order))
+    number = min(number, len(order))
     if number < 2:
         return []
     fold = {patient: place % number for place, patient in enumerate(order)}
@@ -221,25 +163,20 @@ def _folds(cases: PooledCases) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.flatnonzero(of_row != k), np.flatnonzero(of_row == k)) for k in range(number)]
 
 
-def _divided(cases: PooledCases, scale: ChannelScale | None) -> PooledCases:
+def scale_of(train: PooledCases) -> ChannelScale:
+    """Returns what the features are divided by: their deviations over the training cases."""
+    return Moments.over([torch.from_numpy(train.features.T)]).scale(CONSTANT)
+
+
+def divided(cases: PooledCases, scale: ChannelScale | None) -> PooledCases:
+    """Returns the cases with their features divided."""
     return cases if scale is None else replace(cases, features=cases.features / scale.divisor.numpy())
 
 
-def _linear_head(solution: solvers.Linear, scale: ChannelScale | None) -> LinearHead:
+def linear_head(solution: solvers.Linear, scale: ChannelScale | None) -> LinearHead:
+    """Returns a solution on divided features as a head on features as they are."""
     outputs, features = solution.weight.shape
     head, divisor = LinearHead(features, outputs), 1.0 if scale is None else scale.divisor.numpy()
     head.weight.copy_(torch.from_numpy(solution.weight / divisor))
     head.bias.copy_(torch.from_numpy(solution.bias))
-    return head
-
-
-def _neighbour_head(train: PooledCases, neighbours: int, scale: ChannelScale | None) -> NeighbourHead:
-    (cases, features), outputs = train.features.shape, train.targets.shape[1]
-    head, centre = NeighbourHead(features, outputs, cases), train.features.mean(axis=0)
-    divisor = np.ones(features) if scale is None else scale.divisor.numpy()
-    head.centre.copy_(torch.from_numpy(centre * divisor))
-    head.divisor.copy_(torch.from_numpy(divisor))
-    head.cases.copy_(torch.from_numpy(train.features - centre))
-    head.targets.copy_(torch.from_numpy(train.targets))
-    head.neighbours.fill_(neighbours)
     return head

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from tapct.probes.solved import PooledCases, solve
+from tapct.probes.label_heads import solve
+from tapct.probes.solved import PooledCases
 from tapct.probes.solvers import STRENGTHS, Design, logistic, neighbour_votes, prototype, ridge
 
 
