@@ -1,5 +1,6 @@
 """A tiny TotalSegmentator v2.0.1: 117 masks a scan, meta.csv with a BOM, one direction that is not orthonormal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,26 @@ FIRST = {"s0001": 38, "s0013": 98, "s0029": 90}
 """Case to its first slice; s0001 shows the sacrum and S1, s0029 is sheared."""
 
 
-def write(root: Path) -> dict[str, Block]:
-    """Writes the release's top folder; returns the cases."""
-    blocks = {case: block(first, slices=8) for case, first in FIRST.items()}
+VERTEBRAE = [name for name in NAMES if name.startswith("vertebrae_")]
+
+
+def write(root: Path, slices: int = 8, names: Sequence[str] = NAMES) -> dict[str, Block]:
+    """Writes the release's top folder; returns the cases.
+
+    Args:
+        root: The folder.
+        slices: Of each case, of 3 mm; vertebrae are whole in some dozens.
+        names: Masks to write.
+    """
+    blocks = {case: block(min(first, 112 - slices), slices) for case, first in FIRST.items()}
     for case, slab in blocks.items():
         if case == "s0029":
             slab.affine[0, 1] = 0.05  # 1 degree between x and y: ITK refuses such a file
         form = 0 if case == "s0029" else 1  # a qform cannot hold a shear
         save(root / case / "ct.nii.gz", slab.hu, slab.affine, qform=form)
         for number, name in enumerate(NAMES, start=1):
+            if name not in names:
+                continue
             mask = (slab.organs == number).astype(np.uint8)
             save(root / case / "segmentations" / f"{name}.nii.gz", mask, slab.affine, qform=form)
     rows = [f"{case};50.00;f;I;ct abdomen;train;siemens;sensation 64;120;unclear;unclear" for case in blocks]
