@@ -31,8 +31,8 @@ from tapct.volumes import Grid, WindowPlan
 VOLUME = Grid.of((300, 512, 512), np.diag([1.5, 0.79, 0.79, 1.0]))
 
 
-def seconds(function, device: torch.device, at_least_s: float) -> float:
-    """Mean time of a call, after a warm-up, over at least so many seconds; the device is waited for once."""
+def seconds(function, device: torch.device, at_least_s: float) -> tuple[float, float]:
+    """Mean time of a call, and of it the CPU's, after a warm-up, over at least so many seconds; one wait for four."""
 
     def wait():
         if device.type == "cuda":
@@ -41,20 +41,20 @@ def seconds(function, device: torch.device, at_least_s: float) -> float:
     for _ in range(2):
         function()
     wait()
-    calls, start = 0, time.perf_counter()
+    calls, start, cpu_start = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < at_least_s:
         function()
         calls += 1
         wait() if calls % 4 == 0 else None
     wait()
-    return (time.perf_counter() - start) / calls
+    return (time.perf_counter() - start) / calls, (time.process_time() - cpu_start) / calls
 
 
 def matmul_rate(device: torch.device, at_least_s: float) -> float:
     """Measured FLOP/s of a large matrix product, in the precision that encoders use on this device."""
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / seconds(lambda: a @ b, device, at_least_s)
+    return 2 * size**3 / seconds(lambda: a @ b, device, at_least_s)[0]
 
 
 def measure(name: str, batch: int, compiled: bool, at_least_s: float, peak_rate: float) -> dict:
@@ -67,7 +67,7 @@ def measure(name: str, batch: int, compiled: bool, at_least_s: float, peak_rate:
     windows = torch.empty(batch, 1, *card.window_size, device=device).uniform_(-1000, 1000)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    per_window = seconds(lambda: encoder(windows), device, at_least_s) / batch
+    per_window, cpu_per_window = (s / batch for s in seconds(lambda: encoder(windows), device, at_least_s))
     peak = peak_memory_bytes(device)
     # The counter does not know the CPU's fused attention; as plain matrix products, every FLOP is counted. They would
     # take GiB where a window has thousands of tokens: without content they take nothing.
@@ -82,6 +82,7 @@ def measure(name: str, batch: int, compiled: bool, at_least_s: float, peak_rate:
         "tflop_per_window": flop / 1e12,
         "windows_per_volume": len(plan.origins),
         "windows_per_s": 1 / per_window,
+        "cpu_s_per_window": cpu_per_window,
         "volumes_per_s": 1 / per_window / len(plan.origins),
         "peak_memory_gb": peak.get("device", peak["host"]) / 1e9,
         "share_of_matmul_rate": flop / per_window / peak_rate,

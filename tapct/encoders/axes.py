@@ -4,6 +4,9 @@ import torch
 
 from tapct.errors import EncoderError
 
+OPPOSITE = {"S": "I", "I": "S", "P": "A", "A": "P", "L": "R", "R": "L"}
+"""Of each direction the one that it comes from."""
+
 
 def to_axes(spl: torch.Tensor, axes: str) -> torch.Tensor:
     """Turns an array (..., z, y, x) in SPL order so that its spatial axes grow as `axes` says, such as "RAS"."""

@@ -1,5 +1,6 @@
 """What a network receives: caught at its door, with no need of its weights."""
 
+import copy
 import itertools
 import math
 from typing import NamedTuple
@@ -57,12 +58,15 @@ def received(
     Raises:
         EncoderError: If the encoder refuses the windows.
     """
+    place = next((held.device for held in (*encoder.parameters(), *encoder.buffers())), torch.device("cpu"))
+    windows_hu = windows_hu.to(place)
+    statistics = None if statistics is None else {name: value.to(place) for name, value in statistics.items()}
     if encoder.is_built:
         return _caught(encoder, windows_hu, statistics)
     try:
-        return _of_built(encoder, windows_hu, statistics, "meta")
+        return _of_built(encoder, windows_hu, statistics, torch.device("meta"))
     except (RuntimeError, TypeError, ValueError):  # it asks for values as it is built, as MONAI's Swin transformer does
-        return _of_built(encoder, windows_hu, statistics, "cpu")
+        return _of_built(encoder, windows_hu, statistics, place)
 
 
 def in_spl(encoder: Encoder, found: torch.Tensor) -> torch.Tensor:
@@ -134,15 +138,14 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _of_built(
-    encoder: Encoder, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, device: str
+    encoder: Encoder, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, device: torch.device
 ) -> torch.Tensor | None:
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device(device):
-            encoder.network = encoder.build()
-        return _caught(encoder, windows_hu, statistics)
-    finally:
-        if encoder.is_built:
-            del encoder.network
+    twin = copy.copy(encoder)  # which gets the network, and whatever else building it leaves
+    for held in ("_parameters", "_buffers", "_modules"):
+        vars(twin)[held] = dict(vars(encoder)[held])
+    with torch.random.fork_rng(devices=[]), device:
+        twin.network = twin.build()
+    return _caught(twin, windows_hu, statistics)
 
 
 def _caught(
@@ -152,7 +155,7 @@ def _caught(
     try:
         encoder(windows_hu, judged=True, statistics=statistics)
     except _ReachedError as reached:
-        return reached.found.detach().float()
+        return reached.found.detach().float().cpu()
     finally:
         for hook in hooks:
             hook.remove()

@@ -36,6 +36,7 @@ from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import cell_size_confusion
 from tapct.probes.cells import class_shares, mask_shares
 from tapct.probes.dense import predict_labels
+from tapct.probes.input_sheet import recorded_sheet
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
@@ -348,10 +349,18 @@ class CaseSource:
         return self.bank.derived(case.name, parts, modules, compute)["confusion"]
 
     def description(self, device: torch.device) -> dict[str, Any]:
-        """Returns what the record must hold of the encoder, which runs (or ran, for a pack) on this device."""
+        """Returns what the record must hold of the encoder, which runs (or ran, for a pack) on this device.
+
+        What a pack's encoder was given, nobody saw here.
+        """
         of = self._encoder.describe() if self.bank is None else self.bank.description()
         precision = self._encoder.precision_on(device.type) if self.bank is None else self.bank.precision
-        return of | {"precision_used": precision}
+        sheet = {} if isinstance(self.bank, PackedBank) else {"input_sheet": self._input_sheet}
+        return of | {"precision_used": precision} | sheet
+
+    @functools.cached_property
+    def _input_sheet(self) -> dict[str, Any]:
+        return recorded_sheet(self._encoder)
 
     def _encode(self, scan: ScanBatch) -> CaseFeatures:
         key = (scan.source, scan.name)

@@ -16,7 +16,14 @@ from tapct.records.record import (
     Split,
 )
 from tapct.records.schema import SCHEMA_VERSION
-from tapct.records.sections import CardRecord, EncoderRecord, IdentityRecord, ProbeRecord, TaskRecord
+from tapct.records.sections import (
+    CardRecord,
+    EncoderRecord,
+    IdentityRecord,
+    InputSheetRecord,
+    ProbeRecord,
+    TaskRecord,
+)
 from tapct.records.selection import Looks, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 from tapct.records.stored import StoredRecord, find_records, read_stored
@@ -35,6 +42,7 @@ __all__ = [
     "Flag",
     "GitState",
     "IdentityRecord",
+    "InputSheetRecord",
     "Looks",
     "ProbeRecord",
     "Protocol",

@@ -21,6 +21,7 @@ from tapct.records.types import (
     Switch,
     Text,
     Whole,
+    optional,
 )
 
 RANDOM, NONE = "random", "none"
@@ -83,6 +84,28 @@ class IdentityRecord(Frozen):
     settings: dict[str, Setting]
 
 
+class InputSheetRow(Frozen):
+    """A row of `tapct.encoders.input_sheet`, whose fields it has."""
+
+    name: Name
+    text: Text
+    source: Text
+
+
+class InputSheetRecord(Frozen):
+    """What the network was given: the rows of `tapct describe`, and what arrives of the scan that ships.
+
+    Attributes:
+        rows: Its rows.
+        received_sha256: See `tapct.features.received.sha256_of`; None where nothing arrived.
+        not_received: Why nothing did; None where something did.
+    """
+
+    rows: tuple[InputSheetRow, ...]
+    received_sha256: Sha256 | None = None
+    not_received: Text | None = None
+
+
 class EncoderRecord(Frozen):
     """The encoder, as it was built. An adapter may add settings of its own, by other names.
 
@@ -97,6 +120,7 @@ class EncoderRecord(Frozen):
         options: What was set otherwise than the encoder has it by itself: of its card, `precision`, of its constructor.
             None in records of before it was kept.
         identity: Class, source and settings; None in records of before it was kept.
+        input_sheet: What its network was given; None in records of before it was kept, and of feature packs.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -111,6 +135,7 @@ class EncoderRecord(Frozen):
     feature_centre_voxel: tuple[Number, Number, Number] | None = None
     options: Settings | None = None
     identity: IdentityRecord | None = None
+    input_sheet: InputSheetRecord | None = optional()
 
     @property
     def own_settings(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.leaderboard import Estimate, from_records, summarise_task
-from tapct.records import ClassMetric, SteppedSelection
+from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
 from tapct.report.predictions import Found
@@ -78,10 +78,21 @@ def render(found: Found) -> str:
         curves=list(_curves(found)),
         pictures=_pictures(found),
         notes=_notes(found),
-        settings={name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
-        | {"encoder": {**dict(_flat(record.encoder.content())), "weights": record.encoder.weights_name}},
+        settings=_settings(record),
         execution=dict(_flat(record.execution.content())),
     )
+
+
+def _settings(record: Record) -> dict[str, dict[str, Any]]:
+    """Returns what was set, by part of the record; the input sheet is a part of its own."""
+    flat = {name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
+    encoder, sheet = record.encoder, record.encoder.input_sheet
+    flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith("input_sheet.")}
+    flat["encoder"]["weights"] = encoder.weights_name
+    if sheet is not None:
+        rows = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
+        flat["input"] = rows | {"received, sha256": sheet.received_sha256 or sheet.not_received}
+    return flat
 
 
 def _headline(found: Found) -> tuple[str, Estimate] | None:

@@ -15,7 +15,7 @@ from tapct.errors import TaskError
 from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
-from tapct.volumes import LabelMap, Volume
+from tapct.volumes import LabelMap, Volume, read_ct
 
 # Organs that both scans show, merged as in the paper's Table 8; ids of TotalSegmentator v2's "total" task
 # (totalsegmentator/map_to_binary.py). Everything else counts as background.
@@ -73,3 +73,8 @@ class Quickstart(SegmentationDataset):
         if int(organs.labels.max()) >= len(lookup):
             raise TaskError(f"{organs.source} holds labels over 117, the last id of TotalSegmentator v2")
         return LabelMap(lookup[organs.labels], organs.affine, organs.source)
+
+
+def shipped_scan() -> Volume:
+    """Returns the scan that input sheets show: the abdomen, Apache-2.0."""
+    return read_ct(Quickstart.shipped_root / "abdomen" / "ct.nii.gz")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from tapct.encoders.axes import OPPOSITE
 from tapct.errors import TapctError, nearest
 from tapct.files import write_atomically
 from tapct.volumes import Grid
@@ -59,6 +60,12 @@ class View(NamedTuple):
     def origin(self) -> Literal["lower", "upper"]:
         """Where the first row is drawn, in matplotlib's words."""
         return "lower" if self.upward else "upper"
+
+    def on(self, grows: str) -> "View":
+        """Returns the same cut of a scan whose axes grow otherwise than S, P and L: with the letters that are true."""
+        right, down = grows[self.columns], grows[self.rows]
+        top, bottom = (down, OPPOSITE[down]) if self.upward else (OPPOSITE[down], down)
+        return self._replace(letters=(OPPOSITE[right], right, top, bottom))
 
 
 # Index grows towards superior, posterior, left: the patient's right comes out on the left, anterior at the top.

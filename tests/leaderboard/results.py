@@ -1,5 +1,6 @@
 """Results folders of the true layout, filled with simulated numbers."""
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +10,9 @@ import numpy as np
 from scipy.special import expit
 
 from tapct.encoders import encoder_class
+from tapct.encoders.options import load_spec
 from tapct.leaderboard.official import shipped
+from tapct.probes.input_sheet import recorded_sheet
 from tapct.records import RECORD_FILE, CaseResult, CellSize, Flag, Record, RunRecord
 from tapct.tasks import task_class
 
@@ -41,6 +44,8 @@ def record(
     adaptor: str | None = None,
     more_probe: Mapping | None = None,
     cell_size: CellSize | None = None,
+    sheet: Mapping | None = None,
+    options: Mapping | None = None,
 ) -> Record:
     """A record as `eva fit` under the shipped config writes it, for an encoder as good as `ability` (in logits)."""
     spec = task_class(task).spec
@@ -73,6 +78,7 @@ def record(
             "precision": "auto",
             "feature_centre_voxel": [1.5, 3.5, 3.5],
             "parameters": own["num_params"],
+            **({} if sheet is None else {"input_sheet": sheet, "options": dict(options or {})}),
         },
         task=_task(task, patients) | dict(more_task or {}),
         probe=_probe(task, adaptor) | dict(more_probe or {}),
@@ -87,6 +93,12 @@ def record(
         },
         flags=list(flags),
     )
+
+
+@functools.cache
+def sheet_of(encoder: str) -> dict:
+    """What a record says of the input of an encoder that is installed here."""
+    return recorded_sheet(load_spec(encoder, "random", deferred=True))
 
 
 def _task(task: str, patients: int) -> dict:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from tapct.errors import RecordError
+from tapct.features.received import received_of
 from tapct.records import CaseResult, Record, RunRecord, read_record
 from tapct.report.page import write_report
 from tapct.report.predictions import Found
+from tapct.tasks.quickstart import shipped_scan
 from tests.records.made import card, encoder
+from tests.small import Small3D
 
 
 class Page(HTMLParser):
@@ -69,6 +72,10 @@ def test_a_cell_as_a_page(copies):
         assert word in page.text, word
     for setting in ("card.feature_stride", "split_sha256", "optimizer.lr", "git.commit", "learning_rates"):
         assert setting in page.text
+    sheet = record.encoder.input_sheet
+    assert sheet.received_sha256 == received_of(Small3D("random"), shipped_scan()).sha256
+    for said in (sheet.received_sha256, *(f"{row.text} ({row.source})" for row in sheet.rows)):
+        assert said in page.text, said
     for title in ("Training loss", "Choice of learning rate and step", "Dice by class", "HD95, mm of 4 cases"):
         assert title in page.text, title
     assert page.tags.count("img") == 1

@@ -15,7 +15,9 @@ from tapct.leaderboard.board import FAMILIES, Board, Family
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import by_score, ordered
+from tapct.leaderboard.input_sheets import sheets_of
 from tapct.leaderboard.page import charts, paper, views
+from tapct.leaderboard.page.sheets import Pictures, source_parts
 from tapct.leaderboard.paper import PAPER
 from tapct.leaderboard.reproduction import SPLITS_DIFFER
 from tapct.leaderboard.text import for_page
@@ -33,7 +35,7 @@ def render(board: Board) -> str:
     style, script = (Markup(_asset(name)) for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blobs, costs = _figures(charts.rank_blobs, board), _figures(charts.quality_by_cost, board)
-    kinds = views.overview(board)
+    kinds, sheets = views.overview(board), sheets_of(board)
     return (
         _environment()
         .get_template("index.html.j2")
@@ -53,6 +55,9 @@ def render(board: Board) -> str:
             eva_note=NOT_RANKED,
             beside=_figures(paper.ours_by_theirs, board),
             kinds=kinds,
+            sheets=sheets,
+            pictures=Pictures(sheets),
+            source_parts=source_parts,
             run=board.family("all"),
             crossed=views.crossed(board),
             figures=bool(blobs or costs or kinds.ranked),
