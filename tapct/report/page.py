@@ -90,7 +90,7 @@ def _settings(record: Record) -> dict[str, dict[str, Any]]:
     flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith("input_sheet.")}
     flat["encoder"]["weights"] = encoder.weights_name
     if sheet is not None:
-        rows = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
+        rows: dict[str, Any] = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
         flat["input"] = rows | {"received, sha256": sheet.received_sha256 or sheet.not_received}
     return flat
 
