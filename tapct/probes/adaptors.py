@@ -4,6 +4,7 @@ How features are pooled and what is put on top can move a score more than the en
 the board beside the encoder: the same stored features under each of them.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -17,8 +18,10 @@ from tapct.features.channels import Channels, scan_cells
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
-Head = Literal["abmil", "linear", "knn", "prototype"]
-Pooling = Literal["cls", "mean", "max", "mean+max", "mask"]
+Head = Literal["abmil", "linear", "knn", "prototype", "cox"]
+Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
+"""How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
+
 Bag = Literal["cls", "patch"]
 
 BAGS: dict[Bag, str] = {
@@ -35,22 +38,30 @@ HEADS: dict[Head, str] = {
     "linear": "logistic regression on pooled features, solved",
     "knn": "share of positives among the nearest training cases, by cosine similarity",
     "prototype": "the nearer of the two class means",
+    "cox": "proportional hazards on pooled features, with a ridge penalty, solved",
 }
+
+TABLE, POOLED_HEADS = "table=", ("linear", "cox")
+"""How an adaptor names columns of the task's table, and the heads that take them: those that weigh each column."""
 
 
 @dataclass(frozen=True)
 class Adaptor:
-    """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, or `abmil:BAG`.
+    """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, `abmil:BAG`; with columns of a table.
+
+    A table stands alone as `HEAD:table=COLUMN+COLUMN` and beside features as `HEAD:POOLING&table=COLUMN+COLUMN`.
 
     Attributes:
         head: What stands on the features.
         pooling: How the features of a scan become one vector; None is the encoder's own choice, and that of attention.
         bag: What attention looks at; None is the encoder's own choice, and that of pooled features.
+        table: Columns of the task's table that stand beside the pooled features, or alone.
     """
 
     head: Head
     pooling: Pooling | None = None
     bag: Bag | None = None
+    table: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Adaptor":
@@ -71,14 +82,35 @@ class Adaptor:
                     f"{', '.join(f'abmil:{bag}' for bag in BAGS)}"
                 )
             return cls("abmil", bag=pooling)
-        if pooling not in get_args(Pooling):
-            raise TaskError(f"'{text}': features are pooled by {', '.join(get_args(Pooling))}, not by '{pooling}'")
-        return cls(head, pooling)  # type: ignore[arg-type]
+        pooling, table = cls._with_table(text, head, pooling)
+        poolings = [one for one in get_args(Pooling) if one != "none"]
+        if pooling not in (*poolings, "none" if table else None):
+            raise TaskError(f"'{text}': features are pooled by {', '.join(poolings)}, not by '{pooling}'")
+        return cls(head, pooling, table=table)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _with_table(text: str, head: str, pooling: str) -> tuple[str, tuple[str, ...]]:
+        """Returns how features are pooled, "none" where they are not read, and the columns of the table."""
+        how, ampersand, table = ("none", "&", pooling) if pooling.startswith(TABLE) else pooling.partition("&")
+        if not ampersand:
+            return pooling, ()
+        columns = table.removeprefix(TABLE).split("+")
+        if (
+            not table.startswith(TABLE)
+            or not all(re.fullmatch(r"\w+", name) for name in columns)
+            or len(set(columns)) < len(columns)
+        ):
+            raise TaskError(f"'{text}': columns of a table are named once each, as in {head}:mean&{TABLE}age+sex")
+        if head not in POOLED_HEADS:
+            raise TaskError(f"'{text}': {head} takes no table; heads that do: {', '.join(POOLED_HEADS)}")
+        return how, tuple(columns)
 
     @property
     def name(self) -> str:
         """The name that `parse` reads."""
-        return ":".join(filter(None, (self.head, self.pooling, self.bag)))
+        pooling = None if self.pooling == "none" else self.pooling
+        table = TABLE + "+".join(self.table) if self.table else None
+        return ":".join(filter(None, (self.head, "&".join(filter(None, (pooling, table))), self.bag)))
 
     @property
     def is_solved(self) -> bool:
@@ -148,9 +180,11 @@ def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | N
             in the scan, not in the padding. "mean+max": both, one after the other. "mask": mean over the same cells,
             each weighted by what of the mask is in it, which is the mean over the mask's voxels of their cell. Without
             weights, a lesion smaller than a cell would count for no more than the cells that its rim grazes, and with
-            a threshold it might have no cell at all.
+            a threshold it might have no cell at all. "none": nothing, beside a table.
         mask: For "mask", and not empty.
     """
+    if how == "none":
+        return torch.zeros(0, dtype=torch.float64, device=features.embeddings.device)
     if how == "cls":
         return features.embeddings.double().mean(dim=0)
     cells = scan_cells(features)

@@ -28,13 +28,13 @@ from tapct.metrics import (
 )
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.ranks import auroc, average_precision
-from tapct.probes import attention
+from tapct.probes import attention, tables
 from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import State, finite_loss
 from tapct.probes.label_heads import NeighbourHead, solve
 from tapct.probes.scaling import ChannelScale
-from tapct.probes.solved import LinearHead, Solution
+from tapct.probes.solved import LinearHead, PooledCases, Solution
 from tapct.probes.source import needed_parts
 from tapct.records import CaseResult
 
@@ -69,7 +69,8 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             weights: None for the published weights, the path of a file, or "random".
             adaptor: What stands on the features: "abmil" (the paper's), "linear", "knn" or "prototype", the last three
                 with ":cls", ":mean", ":max", ":mean+max" or, where the task has masks, ":mask" behind them to say how
-                features are pooled; see `tapct.probes.adaptors`. All but abmil are solved, without steps or rates.
+                features are pooled, and columns of a table; see `tapct.probes.adaptors`. All but abmil are solved,
+                without steps or rates.
             bag: What abmil looks at: the class tokens of a scan's windows ("cls"), its patch features ("patch"), or
                 "auto", class tokens where the model has some, else patches. "abmil:patch" says the same.
             settings: As in `tapct.probes.base.Probe`.
@@ -82,6 +83,7 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         card = self.encoder.card
         self.adaptor = Adaptor.parse(adaptor).with_bag(bag).on(card)
         self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
+        self.source.table = self.adaptor.table
         self.bag = self.adaptor.bag_of(card)
 
     @property
@@ -133,16 +135,15 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         for name, vector in zip(train.names, train.features, strict=True):
             if self.session.features.wants(name):
                 self.session.features.add(name, torch.from_numpy(vector[:, None]))
-        return solve(self.adaptor.head, train, selection, self._rank, scale=self.scale_features)
+
+        def head(train: PooledCases, selection: PooledCases | None) -> Solution:
+            return solve(self.adaptor.head, train, selection, self._rank, scale=self.scale_features)
+
+        return tables.solved(head, train, selection)
 
     @override
     def head_of(self, state: State) -> nn.Module:
-        if not self.is_solved:
-            return super().head_of(state)
-        if "cases" in state:
-            cases, features = state["cases"].shape
-            return NeighbourHead(features, state["targets"].shape[1], cases)
-        return LinearHead(*reversed(state["weight"].shape))
+        return tables.head_of(_solved_head, state) if self.is_solved else super().head_of(state)
 
     @override
     def seen_by_heads(self) -> dict[str, Any]:
@@ -226,3 +227,11 @@ class ClassificationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         if not ((target == 0) | (target == 1)).all():
             raise TaskError(f"{case}: targets must be 0 or 1, not {target.tolist()}")
         return target
+
+
+def _solved_head(state: State) -> nn.Module:
+    """Returns a solved head that these weights fit into."""
+    if "cases" in state:
+        cases, features = state["cases"].shape
+        return NeighbourHead(features, state["targets"].shape[1], cases)
+    return LinearHead(*reversed(state["weight"].shape))

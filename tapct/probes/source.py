@@ -61,6 +61,7 @@ class CaseSource:
     Attributes:
         bank: The stored features; None before `fill`, and where nothing is stored.
         seconds: By stage; what extraction takes is added to "extract".
+        table: Columns of the task's table that stand behind the features in a case's vector.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class CaseSource:
             overlap: Share of overlap between windows.
             fit_windows: Whether windows shrink to small scans.
         """
+        self.table: tuple[str, ...] = ()
+        self._columns: dict[Any, list[Any]] = {}
         self._encoder, self._store, self._memory = encoder, store, memory
         self.mode, self._dtype, self._overlap, self._fit_windows = mode, dtype, overlap, fit_windows
         self._said: set[tuple[str, str]] = set()
@@ -127,7 +130,7 @@ class CaseSource:
 
         def unpooled(task: CaseTask) -> bool:
             assert pooling is not None
-            return pooling != "cls" and not bank.has_derived(
+            return pooling not in ("cls", "none") and not bank.has_derived(
                 self._vector_of(task.dataset, task.case, task.features_key, pooling), VECTOR_MODULES
             )
 
@@ -212,10 +215,11 @@ class CaseSource:
         if len({target.numel() for target in targets}) > 1:
             raise TaskError(f"the cases of '{split}' have targets of different lengths")
         features, answers = torch.stack(vectors), torch.stack([target.flatten().double() for target in targets])
-        return PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy())
+        numbers = sum(column.width for column in self.columns(part))
+        return PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy(), numbers)
 
     def vector(self, part: Any, case: EncodedCase, how: Pooling) -> torch.Tensor:
-        """Returns a case as one vector, (P,) float64, stored beside its features.
+        """Returns a case as one vector, (P,) float64: its features, stored beside them, and the numbers of its table.
 
         Args:
             part: The dataset that it is of.
@@ -223,12 +227,35 @@ class CaseSource:
             how: How features are pooled.
 
         Raises:
-            TapctError: If they are pooled over a mask that cannot be read or is empty.
+            TapctError: If they are pooled over a mask that cannot be read or is empty, or a value cannot be read.
         """
         bank = self.bank
-        if bank is None or case.features_key is None or how == "cls":
-            return self._vector(part, case.name, case.features_key, lambda: case.features, how)
-        return self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
+        if bank is None or case.features_key is None or how in ("cls", "none"):
+            pooled = self._vector(part, case.name, case.features_key, lambda: case.features, how)
+        else:
+            pooled = self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
+        return self._with_table(part, case.name, pooled)
+
+    def columns(self, part: Any) -> list[Any]:
+        """Returns the columns of a dataset's table that stand behind the features, once it has what they are read from.
+
+        Raises:
+            TaskError: If the dataset has no such table, or files of it are not there.
+        """
+        if not self.table:
+            return []
+        if part not in self._columns:
+            if not hasattr(part, "table_columns"):
+                raise TaskError(f"{type(part).__name__} has no table. Leave table= out of the adaptor")
+            self._columns[part] = part.table_columns(self.table)
+        return self._columns[part]
+
+    def _with_table(self, part: Any, name: str, pooled: torch.Tensor) -> torch.Tensor:
+        """Returns the vector of a case with the numbers of its table behind it."""
+        columns = self.columns(part)
+        if not columns:
+            return pooled
+        return torch.cat([pooled, torch.tensor(part.values(name, columns), dtype=torch.float64, device=pooled.device)])
 
     def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
@@ -237,9 +264,10 @@ class CaseSource:
         key, _ = bank.keys(part, index)
 
         def features() -> CaseFeatures | StoredFeatures:
-            return bank.case(part, index).features if how == "cls" else bank.whole(part, name)
+            return bank.case(part, index).features if how in ("cls", "none") else bank.whole(part, name)
 
-        return name, part.patient(name), self._vector(part, name, key, features, how), part.target(name)
+        pooled = self._vector(part, name, key, features, how)
+        return name, part.patient(name), self._with_table(part, name, pooled), part.target(name)
 
     def _vector(
         self,
@@ -257,7 +285,7 @@ class CaseSource:
             return pooled(found, how, mask)
 
         bank = self.bank
-        if bank is None or key is None:
+        if bank is None or key is None or how == "none":
             return compute()
         of = self._vector_of(part, name, key, how)
 

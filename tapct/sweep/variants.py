@@ -6,6 +6,7 @@ is varied behind it, in one order and one spelling: `curia`, `curia@random`, `ta
 `eva~radiology~voco_l`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,7 +268,7 @@ def _has_weights(encoder: str) -> bool:
 
 def _in_a_label(adaptor: str) -> str:
     """Returns the name of an adaptor as every file system takes it: `linear-mean-max` for `linear:mean+max`."""
-    return adaptor.replace(":", "-").replace("+", "-")
+    return re.sub(r"[:+&=]", "-", adaptor)
 
 
 def _on(one: Variant, bag: str | None, adaptor: str | None) -> Variant:

@@ -1,11 +1,10 @@
 """Columns of a table beside the scans: age, sex, stage; what a clinician knows without a network."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tapct.errors import TaskError, nearest
+from tapct.errors import TaskError
 
 Value = float | str | None
 """A number, a level, or None where nothing is known."""
@@ -57,27 +56,3 @@ class Column:
             raise TaskError(f"{self.title} is {value!r}, and must be one of {', '.join(self.levels)}")
         place = self.levels.index(value)
         return [float(place)] if self.kind == "ordered" else [float(place == n) for n in range(1, len(self.levels))]
-
-
-def chosen(columns: Sequence[Column], names: Sequence[str], task: str) -> list[Column]:
-    """Returns the columns of a task that have these names.
-
-    Raises:
-        TaskError: If the task has no table, or none of them has such a name.
-    """
-    by_name = {column.name: column for column in columns}
-    for name in names:
-        if not columns:
-            raise TaskError(f"{task} has no table, so '{name}' is no column of it. Leave table= out of the adaptor")
-        if name not in by_name:
-            raise TaskError(f"the table of {task} has no column '{name}'. {nearest(name, by_name)}")
-    return [by_name[name] for name in names]
-
-
-def numbers(columns: Sequence[Column], values: Mapping[str, Value]) -> list[float]:
-    """Returns the values of a case as numbers, column by column, NaN where nothing is known.
-
-    Raises:
-        TaskError: If a value cannot be.
-    """
-    return [number for column in columns for number in column.numbers(values[column.name])]

@@ -3,7 +3,7 @@
 import abc
 import copy
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tapct.errors import TapctError, TaskError
+from tapct.errors import TapctError, TaskError, nearest
 from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
-from tapct.tasks.columns import Value
+from tapct.tasks.columns import Column, Value
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions, read_split
 from tapct.volumes import Grid, Volume, read_ct, read_grid
@@ -200,17 +200,48 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """Returns the options of the dataset, for the record."""
         return {name: getattr(self, name) for name in self.described}
 
-    def read_values(self, case: str) -> Mapping[str, Value]:
-        """Returns what `spec.table` holds of a case, by column; None where nothing is known.
+    def read_value(self, case: str, column: str) -> Value:
+        """Returns what a column of `spec.table` holds of a case; None where nothing is known.
 
         Raises:
             TapctError: If it cannot be read.
         """
         raise NotImplementedError(f"{type(self).__name__} reads no table, but its spec says that there is one")
 
-    def value_paths(self, case: str) -> list[Path]:
-        """Returns the files that `read_values` reads, beside those of the target."""
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        """Returns the files that `read_value` reads of a column; they need not be there."""
         return []
+
+    def table_columns(self, names: Sequence[str]) -> list[Column]:
+        """Returns the columns of `spec.table` that have these names.
+
+        Raises:
+            TaskError: If there is no table, it has none of such a name, or files that it is read from are not there.
+        """
+        by_name = {column.name: column for column in self.spec.table}
+        for name in names:
+            if name not in by_name:
+                has = nearest(name, by_name) if by_name else "Leave table= out of the adaptor"
+                raise TaskError(f"{self.spec.name} has no table with a column '{name}'. {has}")
+            paths = dict.fromkeys(path for case in self.cases for path in self.value_paths(case, name))
+            if missing := [path for path in paths if not path.exists()]:
+                raise TaskError(
+                    f"{self.spec.name}: {len(missing)} files that the column '{name}' is read from are not there, such "
+                    f"as {missing[0]}. To obtain the data: {self.spec.source}"
+                )
+        return [by_name[name] for name in names]
+
+    def values(self, case: str, columns: Sequence[Column]) -> list[float]:
+        """Returns what a table holds of a case as numbers, column by column, NaN where nothing is known.
+
+        Raises:
+            TapctError: If a value cannot be read, or cannot be; the message names task and case.
+        """
+        try:
+            return [number for column in columns for number in column.numbers(self.read_value(case, column.name))]
+        except TapctError as error:
+            where = f"{self.spec.name}, case {case}"
+            raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
 
     def point_mm(self, case: str) -> tuple[float, float, float] | None:
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""

@@ -205,8 +205,8 @@ class LUNG1Survival(SurvivalDataset):
         return [self.tumour_path(case)]
 
     @override
-    def value_paths(self, case: str) -> list[Path]:
-        return [self.label_file, self.tumour_path(case)]
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.tumour_path(case)] if column == "volume" else [self.label_file]
 
     @override
     def read_mask(self, case: str, scan: Grid) -> Mask:
@@ -216,8 +216,8 @@ class LUNG1Survival(SurvivalDataset):
         return read_drawn(path, TUMOUR, scan)
 
     @override
-    def read_values(self, case: str) -> Mapping[str, Value]:
-        return {**self._row(case).values, "volume": math.log10(self.volume_ml(case))}
+    def read_value(self, case: str, column: str) -> Value:
+        return math.log10(self.volume_ml(case)) if column == "volume" else self._row(case).values[column]
 
     def volume_ml(self, case: str) -> float:
         """Returns the volume of the tumour of a case.

@@ -23,7 +23,7 @@ class TaskSpec:
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
-        table: What is known of each case beside its scan (`CTDataset.read_values`); nothing where there is no table.
+        table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
     """
 

@@ -39,12 +39,17 @@ def test_scans_targets_tables_and_masks_are_those_of_the_release(tmp_path):
         assert target.tolist() == [float(patient.time), float(patient.event)]
         mask = part.mask(patient.name, part.scan_grid(patient.name))
         assert np.array_equal(mask.inside, lung1.voxels(patient))
-        values = part.read_values(patient.name)
-        assert values["volume"] == pytest.approx(math.log10(lung1.voxels(patient).sum() * 3 * 6 * 6 / 1000))
-    assert part.read_values("LUNG1-001")["age"] == pytest.approx(float(patients[0].age))
-    assert part.read_values("LUNG1-002")["age"] is None
-    third = part.read_values("LUNG1-003")
-    assert (third["histology"], third["t_stage"], third["n_stage"], third["stage"]) == (None, None, "0", "IIIa")
+        assert part.read_value(patient.name, "volume") == pytest.approx(
+            math.log10(lung1.voxels(patient).sum() * 3 * 6 * 6 / 1000)
+        )
+    assert part.read_value("LUNG1-001", "age") == pytest.approx(float(patients[0].age))
+    assert part.read_value("LUNG1-002", "age") is None
+    third = [part.read_value("LUNG1-003", column) for column in ("histology", "t_stage", "n_stage", "stage")]
+    assert third == [None, None, "0", "IIIa"]
+    numbers = part.values("LUNG1-003", part.spec.table)
+    assert np.isnan(numbers[3]), "the T stage"
+    assert np.isnan(numbers[5:8]).all(), "three numbers of four histologies"
+    assert numbers[1:3] == [1.0, 2.0], "male; the third of four stages"
 
 
 def test_a_segmentation_takes_the_place_of_contours_that_are_not_there(tmp_path):
@@ -100,8 +105,10 @@ def test_a_level_that_the_table_does_not_have_is_refused_when_it_is_asked_for(tm
     lung1.write(tmp_path / "lung1_survival", patients)
     part = dataset(tmp_path / "lung1_survival", patients)
     (stage,) = (column for column in part.spec.table if column.name == "stage")
-    with pytest.raises(TaskError, match="overall stage is 'IV', and must be one of I, II, IIIa, IIIb"):
-        stage.numbers(part.read_values("LUNG1-001")["stage"])
+    with pytest.raises(
+        TaskError, match="lung1_survival, case LUNG1-001: overall stage is 'IV', and must be one of I, II, IIIa, IIIb"
+    ):
+        part.values("LUNG1-001", [stage])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_contours_without_the_tumour_are_an_error_that_names_what_there_is(tmp_p
     lung1.write(tmp_path / "lung1_survival", patients)
     part = dataset(tmp_path / "lung1_survival", patients)
     with pytest.raises(TapctError, match=r"LUNG1-001: .*draws GTV-1 0 times; what it draws: Lung-Left, gtv-pre-op"):
-        part.read_values("LUNG1-001")
+        part.read_value("LUNG1-001", "volume")
 
 
 def test_missing_files_are_named(tmp_path):
