@@ -1,6 +1,6 @@
 """What the records say: intervals over patients, what separates models and what does not, and ranks."""
 
-from tapct.leaderboard.inputs import Metric, TaskInputs, comparison_settings, from_records, model_name, model_names
+from tapct.leaderboard.inputs import TaskInputs, comparison_settings, from_records, model_name, model_names
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import LabelEfficiency, LabelPoint, label_efficiency
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
@@ -24,7 +24,6 @@ __all__ = [
     "Estimate",
     "LabelEfficiency",
     "LabelPoint",
-    "Metric",
     "ModelSummary",
     "OverallModel",
     "PaperRow",

@@ -10,7 +10,7 @@ import numpy as np
 
 from tapct import numeric
 from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import Metric, TaskInputs, from_records
+from tapct.leaderboard.inputs import TaskInputs, from_records
 from tapct.leaderboard.intervals import Estimate, estimate, no_interval
 from tapct.leaderboard.resampling import Resampled, draw_patients, resample
 from tapct.leaderboard.summary import RESAMPLES
@@ -75,7 +75,7 @@ class AdaptorGrid:
     """
 
     task: str
-    metric: Metric
+    metric: str
     ranked: str
     notice: str | None
     num_patients: int
@@ -90,7 +90,7 @@ class AdaptorGrid:
 
 def adaptor_grid(
     records: Mapping[Key, Recorded],
-    metric: Metric,
+    metric: str,
     ranked: str,
     *,
     controls: Collection[str] = (),

@@ -8,7 +8,7 @@ from pathlib import Path
 from tapct import terminal
 from tapct.encoders.options import full_name
 from tapct.errors import RecordError
-from tapct.leaderboard.board import FAMILIES, LONGEST_REASON, Board, Family, Model, Own, Task
+from tapct.leaderboard.board import LONGEST_REASON, Board, Model, Own, Task, families
 from tapct.leaderboard.compared import (
     PROTOCOLS,
     Contest,
@@ -20,7 +20,7 @@ from tapct.leaderboard.compared import (
     usual_adaptor,
     why_no_number,
 )
-from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
+from tapct.leaderboard.inputs import adaptor_of, from_records
 from tapct.leaderboard.models import names_of
 from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.overall import OverallModel, summarise_tasks
@@ -216,20 +216,22 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
             title=spec.display_name if spec else plain(name, LONGEST_NAME),
             family=one.kind,
             metric=metric,
+            target_unit=one.unit,
             licence=spec.licence if spec else None,
             summaries=summaries,
             adaptor=adaptor_of(next(iter(records.values()))) if records else None,
             grid=of_task.grid if of_task else None,
+            crossed=of_task.crossed if of_task else {},
         )
         place = installed.index(name) if spec else len(installed)
-        found.append(((FAMILIES.index(task.family), not records, place, name), task))
+        found.append(((families().index(task.family), not records, place, name), task))
     return tuple(task for _, task in sorted(found, key=lambda pair: pair[0]))
 
 
 def _summaries(records: Mapping[str, Recorded], resamples: int) -> dict[Protocol, TaskSummary]:
     if not records:
         return {}
-    done: dict[Metric, TaskSummary] = {}
+    done: dict[str, TaskSummary] = {}
     for metric in ranked_metrics(next(iter(records.values()))).values():
         if metric not in done:
             inputs = from_records(list(records.values()), metric, names=list(records))
@@ -237,9 +239,9 @@ def _summaries(records: Mapping[str, Recorded], resamples: int) -> dict[Protocol
     return {protocol: done[metric] for protocol, metric in ranked_metrics(next(iter(records.values()))).items()}
 
 
-def _overall(tasks: Sequence[Task], suite: Suite) -> dict[tuple[Family, Protocol], Mapping[str, OverallModel]]:
-    found: dict[tuple[Family, Protocol], Mapping[str, OverallModel]] = {}
-    for family in FAMILIES:
+def _overall(tasks: Sequence[Task], suite: Suite) -> dict[tuple[str, Protocol], Mapping[str, OverallModel]]:
+    found: dict[tuple[str, Protocol], Mapping[str, OverallModel]] = {}
+    for family in families():
         members = [task for task in tasks if task.summaries and family in ("all", task.family)]
         for protocol in PROTOCOLS:
             summaries = [task.summaries[protocol] for task in members if task.name in suite.tasks]

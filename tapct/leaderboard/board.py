@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
 
+from tapct import kinds
+from tapct.errors import TaskError
+from tapct.kinds import Kind, Metric
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.compared import (
@@ -17,30 +19,33 @@ from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.overall import OverallModel
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import AVERAGE, PaperRow
-from tapct.leaderboard.reproduction import Reproduction
+from tapct.leaderboard.reproduction import METRICS, Reproduction
 from tapct.leaderboard.suite import Suite
 from tapct.leaderboard.summary import ModelSummary, TaskSummary
 from tapct.leaderboard.text import plain
-from tapct.records import Protocol
+from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
 from tapct.records.sections import CardRecord
 
-Family = Literal["all", "segmentation", "classification"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
+ALL = "all"
+"""Stands for the kinds of task together."""
+
+
+def families() -> tuple[str, ...]:
+    """Returns `ALL` and the kinds of task, in the order of the page."""
+    return ALL, *kinds.list_kinds()
+
 
 LONGEST_REASON = 600
 """Characters of a reason that the page shows."""
 
-METRICS: dict[str, str] = {
-    "dice_native": "Dice",
-    "dice_paper": "Dice",
-    "MicroAUROC": "AUROC",
-    "MicroAP": "AP",
-    "DSC": "Dice",
-    "AUC": "AUROC",
-    "AP": "AP",
-}
-"""Metrics as a reader calls them, by their names in records and in the paper."""
+
+def metric_title(name: str) -> str:
+    """Returns a metric as a reader calls it, by its name in records or in the paper; eva's own names stay."""
+    try:
+        return kinds.metric(METRICS.get(name, name)).title
+    except TaskError:
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,28 +97,47 @@ class Task:
     Attributes:
         name: The task.
         title: The name in tables.
-        family: Its family.
+        family: Its kind.
         metric: The metric that is ranked; with several protocols, that of the native one.
+        target_unit: The unit of the targets; None where they have none.
         licence: Of the data; None for a task that is not installed here.
         summaries: The statistics under each protocol, which are the same object where it makes no difference; empty
             where no model has a record.
         adaptor: What all its ranked numbers stand on; None where features are not pooled, or nothing was run.
         grid: Its encoders under several adaptors, if there are several.
+        crossed: The records of that, by model and adaptor.
     """
 
     name: str
     title: str
-    family: Family
+    family: str
     metric: str
+    target_unit: str | None = None
     licence: str | None
     summaries: Mapping[Protocol, TaskSummary] = field(default_factory=dict)
     adaptor: str | None = None
     grid: AdaptorGrid | None = None
+    crossed: Mapping[tuple[str, str], Recorded] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """Its kind."""
+        return kinds.kind(self.family)
+
+    @property
+    def of_metric(self) -> Metric:
+        """The metric that is ranked."""
+        return kinds.metric(self.metric)
+
+    @property
+    def heading(self) -> str:
+        """The metric that is ranked as a reader calls it, with its unit."""
+        return self.of_metric.heading(self.target_unit)
 
     @property
     def by_protocol(self) -> bool:
         """Whether the protocols differ."""
-        return self.family == "segmentation"
+        return self.kind.on_paper_grid is not None
 
     def summary(self, model: str, protocol: Protocol) -> ModelSummary | None:
         """Returns what a model has on the task, None without a record."""
@@ -145,8 +169,8 @@ class Board:
         models: The models, by name.
         tasks: The tasks, families together.
         suite: The tasks that mean ranks are over.
-        overall: By family and protocol, the mean rank and mean score of each model that has a number on any task of
-            the family, over the tasks of the family that are in the suite.
+        overall: By family (a kind, or `ALL`) and protocol, the mean rank and mean score of each model that has a
+            number on any task of the family, over the tasks of the family that are in the suite.
         left_out: What is not shown, and why.
         set_aside: Number of records with a part of the training patients or perturbed scans.
         reproduction: The paper's cells, with ours; None of a board of records that are apart.
@@ -157,7 +181,7 @@ class Board:
     models: tuple[Model, ...]
     tasks: tuple[Task, ...]
     suite: Suite
-    overall: Mapping[tuple[Family, Protocol], Mapping[str, OverallModel]]
+    overall: Mapping[tuple[str, Protocol], Mapping[str, OverallModel]]
     left_out: tuple[LeftOut, ...]
     set_aside: int
     reproduction: Reproduction | None = None
@@ -170,11 +194,11 @@ class Board:
         cells = self.reproduction.cells if self.reproduction else ()
         return [cell.row for cell in cells if cell.row.task != AVERAGE]
 
-    def family(self, family: Family) -> list[Task]:
+    def family(self, family: str) -> list[Task]:
         """Returns the tasks of a family that have records."""
-        return [task for task in self.tasks if task.summaries and family in ("all", task.family)]
+        return [task for task in self.tasks if task.summaries and family in (ALL, task.family)]
 
-    def in_suite(self, family: Family) -> list[Task]:
+    def in_suite(self, family: str) -> list[Task]:
         """Returns the tasks of a family that its mean ranks are over."""
         return [task for task in self.family(family) if task.name in self.suite.tasks]
 
@@ -192,7 +216,7 @@ class Board:
         seen = model.overlap(task.name)
         return marks.of_cell(task.summaries["native"], number, entry.record, seen, entry.older_protocol)
 
-    def rank_marks(self, model: Model, family: Family) -> tuple[Marked, ...]:
+    def rank_marks(self, model: Model, family: str) -> tuple[Marked, ...]:
         """Returns what must stand beside a model's mean rank: what its numbers are, and not how sure each is."""
         of_tasks = (self.marks(model, task) for task in self.in_suite(family))
         return marks.ordered([one for found in of_tasks for one in found if one.mark is marks.OLDER])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
+from tapct import kinds
 from tapct.errors import RecordError
 from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
-from tapct.leaderboard.inputs import Metric, adaptor_of, from_records, ranked_by
+from tapct.leaderboard.inputs import adaptor_of, from_records, ranked_by
 from tapct.leaderboard.official import is_whole
 from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
@@ -75,12 +76,14 @@ class Contest:
     Attributes:
         cells: By model, the records that are ranked.
         grid: Its encoders under several adaptors, if there are several.
+        crossed: The records of that, by model and adaptor.
         rest: What does not compare with them, and why.
         left_out: What is shown nowhere.
     """
 
     cells: Mapping[str, Entry]
     grid: AdaptorGrid | None
+    crossed: Mapping[tuple[str, str], Recorded]
     rest: Mapping[str, list[Named]]
     left_out: list[LeftOut]
 
@@ -109,11 +112,11 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
         left_out += copies
         for why, named in others.items():
             rest[why] += named
-    grid = None
+    grid, crossed = None, dict[tuple[str, str], Recorded]()
     if ranked is not None and len(compared) > 1:
-        grid, incomparable = grid_of(ranked, {a or "": of for a, of in compared.items()}, resamples)
+        grid, crossed, incomparable = grid_of(ranked, {a or "": of for a, of in compared.items()}, resamples)
         left_out += incomparable
-    return Contest(cells=compared[ranked], grid=grid, rest=rest, left_out=left_out)
+    return Contest(cells=compared[ranked], grid=grid, crossed=crossed, rest=rest, left_out=left_out)
 
 
 def usual_adaptor(found: Sequence[Named]) -> str | None:
@@ -124,8 +127,8 @@ def usual_adaptor(found: Sequence[Named]) -> str | None:
 
 def grid_of(
     ranked: str, found: Mapping[str, Mapping[str, Entry]], resamples: int
-) -> tuple[AdaptorGrid | None, list[LeftOut]]:
-    """Returns a task's encoders under its adaptors, and the records that do not compare with the ranked ones."""
+) -> tuple[AdaptorGrid | None, dict[tuple[str, str], Recorded], list[LeftOut]]:
+    """Returns a task's encoders under its adaptors, their records, and what does not compare with the ranked."""
     first_name, first = next(iter(found[ranked].items()))
     metric, left_out = ranked_metrics(first.record)["native"], []
     cells: dict[tuple[str, str], Recorded] = {}
@@ -140,9 +143,9 @@ def grid_of(
             else:
                 cells[name, adaptor] = entry.record
     if len({adaptor for _, adaptor in cells}) < 2:
-        return None, left_out
+        return None, {}, left_out
     controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder.card.num_params}
-    return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), left_out
+    return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), cells, left_out
 
 
 def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, Entry], dict[str, list[Named]], list[LeftOut]]:
@@ -209,8 +212,9 @@ def _why_not(first: str, one: Recorded, second: str, other: Recorded) -> str | N
     return None
 
 
-def ranked_metrics(record: Recorded) -> dict[Protocol, Metric]:
+def ranked_metrics(record: Recorded) -> dict[Protocol, str]:
     """Returns the ranked metric under each protocol."""
     if (metric := ranked_by(record)) is None:
         raise RecordError("a record's task has no metric that it is ranked by")
-    return {"native": metric, "paper": "dice_paper" if metric == "dice_native" else metric}
+    on_paper_grid = kinds.kind(record.task.kind).on_paper_grid if record.task.kind else None
+    return {"native": metric, "paper": (on_paper_grid or {}).get(metric, metric)}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard.contributions import Part, of_means, of_pairs
+from tapct.kinds import Mean, PairRank, Statistic
+from tapct.leaderboard.contributions import Part, of_means, of_pairs, of_statistic
 from tapct.leaderboard.inputs import TaskInputs
 
 FEWEST_PATIENTS = 6
@@ -52,12 +53,12 @@ def too_few(inputs: TaskInputs) -> str | None:
     if inputs.num_patients < FEWEST_PATIENTS:
         number, verb = inputs.num_patients, "s are" if inputs.num_patients != 1 else " is"
         return f"{number} patient{verb} too few to compare models: {FEWEST_PATIENTS} are needed"
-    if inputs.targets is not None and min(inputs.class_patients) < FEWEST_OF_A_CLASS:
-        with_, without = inputs.class_patients
-        return (
-            f"{with_} patients with a positive and {without} with a negative are too few to compare models: "
-            f"{FEWEST_OF_A_CLASS} of each are needed"
-        )
+    needed = inputs.needed
+    if needed and min(needed.values()) < FEWEST_OF_A_CLASS:
+        first, *others = (f"{number} patients {what}" for what, number in needed.items())
+        named = " and ".join([first, *(one.replace(" patients", "", 1) for one in others)])
+        of_each = " of each" if others else ""
+        return f"{named} are too few to compare models: {FEWEST_OF_A_CLASS}{of_each} are needed"
     return None
 
 
@@ -80,12 +81,13 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
         value: (M,) numbers of all models of the task, those of `rows` defined.
         swaps: (n, R) from `resampling.draw_swaps`.
     """
-    if inputs.targets is not None:
+    of = inputs.of_metric.of
+    if not isinstance(of, Mean):
         first, second = (rows[of] for of in np.triu_indices(len(rows), 1))
         gap = numeric.difference(value[first], value[second])
-        parts = of_pairs(inputs)
+        parts: Sequence[Part] = of_pairs(inputs) if isinstance(of, PairRank) else (of_statistic(inputs),)
         error, chance = studentised(parts, first, second, swaps)
-        if inputs.metric == "MicroAP" and inputs.targets.size > inputs.num_patients:
+        if isinstance(of, Statistic) or (of == PairRank("average_precision") and _has_several_pairs(inputs)):
             chance = as_of_few(parts, first, second, chance)
         return _pairs(first, second, gap, error, chance, np.full(len(gap), len(inputs.cases)))
     found = [_of_means(inputs, *group, value, swaps) for group in _by_cases(inputs, rows)]
@@ -97,8 +99,13 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
     return Pairs(*(of[order] for of in joined))
 
 
+def _has_several_pairs(inputs: TaskInputs) -> bool:
+    return inputs.targets is not None and inputs.targets.size > inputs.num_patients
+
+
 def _by_cases(inputs: TaskInputs, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields pairs (first, second) that are defined on the same cases, and these (C,) cases."""
+    assert inputs.values is not None
     defined = ~np.isnan(inputs.values).any(axis=1)
     first, second = (rows[of] for of in np.triu_indices(len(rows), 1))
     both = defined[first] & defined[second]
@@ -113,6 +120,7 @@ def _of_means(
     inputs: TaskInputs, first: np.ndarray, second: np.ndarray, cases: np.ndarray, value: np.ndarray, swaps: np.ndarray
 ) -> Pairs:
     """Returns the differences of pairs on the cases that they share."""
+    assert inputs.values is not None
     models, place = np.unique(np.concatenate([first, second]), return_inverse=True)
     scores = inputs.values[models][:, :, cases].mean(axis=1)
     one, other = np.split(place.ravel(), 2)
@@ -181,8 +189,9 @@ def _scaled(parts: Sequence[Part]) -> np.ndarray:
 def as_of_few(parts: Sequence[Part], first: np.ndarray, second: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Returns chance as it is where the error itself is not known well: Student's instead of normal, to first order.
 
-    For average precision of several pairs a patient, where a few patients at the top bring many pairs along: with
-    turned signs alone, equal models were told apart in 10 % of tasks (8 models, 86 or 300 patients of one to five
+    For statistics that are far from linear in patients. It was found for average precision of several pairs a patient,
+    where a few patients at the top bring many pairs along: with turned signs alone, equal models were told apart in
+    10 % of tasks (8 models, 86 or 300 patients of one to five
     cases; 6 models, 120 patients of four labels). The degrees of freedom are 2 over the relative variance of the sum of
     squares that the error is from: n for n normal contributions.
 

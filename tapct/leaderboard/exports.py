@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.leaderboard import marks
-from tapct.leaderboard.board import Board, Family, Model, Task
+from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED, as_rows
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import AVERAGE, PAPER, PaperRow
-from tapct.leaderboard.reproduction import METRICS, SPLITS_DIFFER, Ours, Reproduction
+from tapct.leaderboard.reproduction import METRICS, SPLITS_DIFFER, Ours, Reproduction, family_of
 from tapct.leaderboard.text import as_csv, plain
 from tapct.records import Protocol, Recorded
 
@@ -31,9 +31,11 @@ class Row:
         own_because: Why the record is in a section of its own; empty where it compares with the shipped protocol.
         model: The model.
         task: The task; `(mean rank)` where the number is a mean rank over the tasks of the family.
-        family: segmentation, classification, or all.
+        family: The kind of task, or all.
         protocol: native or paper; empty where it makes no difference.
         metric: The metric, by its name in a record or in the paper.
+        unit: Its unit; empty where it has none.
+        lower_is_better: Whether a lower number is better.
         value: The number: the mean over seeds.
         low: Lower end of its 95 % interval over patients; of a mean rank, of the ranks that are left open.
         high: Upper end.
@@ -64,9 +66,11 @@ class Row:
     own_because: str = ""
     model: str
     task: str
-    family: Family
+    family: str
     protocol: str = ""
     metric: str = ""
+    unit: str = ""
+    lower_is_better: bool | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -132,6 +136,8 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         "family": task.family,
         "protocol": protocol if task.by_protocol else "",
         "metric": summary.metric,
+        "unit": summary.unit or "",
+        "lower_is_better": summary.sign < 0,
         "overlap": "; ".join(model.overlap(task.name)),
         "adaptor": task.adaptor or "",
     }
@@ -184,14 +190,14 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
 
 
 def _reference(row: PaperRow) -> Row:
-    family: Family = "segmentation" if row.metric == "DSC" else "classification"
+    family = family_of(row.metric)
     where = ", ".join(filter(None, (f"Table {row.table}", row.settings, *sorted(row.notes))))
     return Row(
         source="paper",
         model=row.model,
         task=row.task,
         family=family,
-        protocol="paper" if family == "segmentation" else "",
+        protocol="paper" if kinds.kind(family).on_paper_grid else "",
         metric=row.metric,
         value=row.mean,
         seed_spread=row.std,
@@ -338,7 +344,7 @@ def _plain(content: Any) -> Any:
     return content
 
 
-def ordered(board: Board, family: Family, protocol: Protocol = "native") -> list[Model]:
+def ordered(board: Board, family: str, protocol: Protocol = "native") -> list[Model]:
     """Returns the models by their mean rank in a family, those without one last; of a single task by their score."""
     found, tasks = board.overall[family, protocol], board.family(family)
     ranks = [found[model.name].mean_rank.value if model.name in found else None for model in board.models]

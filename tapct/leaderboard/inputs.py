@@ -7,22 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tapct import kinds
 from tapct.errors import RecordError
+from tapct.kinds import STEPPED_HEADS, Cases, Mean, Metric, PairRank, Statistic
 from tapct.leaderboard.models import is_setting, names_of
 from tapct.leaderboard.reported import Reported, reported
-from tapct.records.case import ClassMetric
 from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import Recorded
 from tapct.records.selection import Looks
-
-Metric = Literal[ClassMetric, "MicroAUROC", "MicroAP"]
-"""The metrics that can be compared, by their names in a record."""
-
-LOWER_IS_BETTER: frozenset[Metric] = frozenset({"hd95_mm_native"})
-UNBOUNDED: frozenset[Metric] = frozenset({"hd95_mm_native"})
-"""Metrics that are not between 0 and 1."""
-PAIR_METRICS: frozenset[Metric] = frozenset({"MicroAUROC", "MicroAP"})
-"""Metrics of all (case, label) pairs; every other one is a mean over cases."""
 
 Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor"]
 """What records of one task may be made to differ in, to see what it does."""
@@ -34,9 +26,6 @@ _OF_THE_ADAPTOR = frozenset(
     }
 )
 """What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
-
-STEPPED = "abmil"
-"""The head that is trained by steps, and the adaptor of every record from before adaptors were named."""
 
 _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
 """What these are in records from before they could be set."""
@@ -64,31 +53,36 @@ class TaskInputs:
         patients: The patient of each case, C names.
         values: (M, seeds, C) scores of cases, NaN where undefined; or, for the metrics of pairs,
             (M, seeds, C, labels) scores of pairs, of which only the order within a seed counts: logits; of records
-            of an older protocol, probabilities.
+            of an older protocol, probabilities. None for a statistic of all cases.
+        samples: For a statistic, the cases of each of M models and of each seed; else None.
         targets: (C, labels) 0/1 references of the metrics of pairs; else None.
         probabilities: (M, seeds, C, labels) what was predicted, for the metrics of pairs of records; else None.
         notice: What must stand beside every number, if anything.
+        unit: The unit of the metric; None where it has none.
     """
 
     task: str
     version: str
-    metric: Metric
+    metric: str
     models: tuple[str, ...]
     cases: tuple[str, ...]
     patients: tuple[str, ...]
-    values: np.ndarray
+    values: np.ndarray | None = None
+    samples: tuple[tuple[Cases, ...], ...] | None = None
     targets: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     notice: str | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
-        labels = () if self.targets is None else self.targets.shape[1:]
-        if (self.targets is not None) != (self.metric in PAIR_METRICS):
-            raise ValueError(f"{self.metric} {'needs' if self.metric in PAIR_METRICS else 'takes no'} targets")
-        models, _, *rest = self.values.shape
-        if (models, *rest) != (len(self.models), len(self.cases), *labels):
-            expected = f"{len(self.models)} models, {len(self.cases)} cases, {labels} labels"
-            raise ValueError(f"values are {self.values.shape} for {expected}")
+        is_statistic, is_of_pairs = (isinstance(self.of_metric.of, one) for one in (Statistic, PairRank))
+        for what, given, wanted in (
+            ("values", self.values is not None, not is_statistic),
+            ("samples", self.samples is not None, is_statistic),
+            ("targets", self.targets is not None, is_of_pairs),
+        ):
+            if given != wanted:
+                raise ValueError(f"{self.metric} {'needs' if wanted else 'takes no'} {what}")
         if len(self.patients) != len(self.cases) or (self.targets is not None and len(self.targets) != len(self.cases)):
             raise ValueError("patients and targets must have one entry per case")
         for what, names in (("models", self.models), ("cases", self.cases)):
@@ -96,21 +90,42 @@ class TaskInputs:
                 raise ValueError(
                     f"{what} must have different names: {sorted({n for n in names if names.count(n) > 1})}"
                 )
-        if self.values.size == 0 or np.isinf(self.values).any():
+        if self.samples is not None:
+            self._check_samples(self.samples)
+        if self.values is not None:
+            self._check_values(self.values)
+
+    def _check_samples(self, samples: tuple[tuple[Cases, ...], ...]) -> None:
+        if len(samples) != len(self.models) or not samples or len({len(of_model) for of_model in samples}) > 1:
+            raise ValueError(f"there must be samples of {len(self.models)} models, as many of each")
+        if any(one.names != self.cases for of_model in samples for one in of_model):
+            raise ValueError("samples must be of the cases")
+
+    def _check_values(self, values: np.ndarray) -> None:
+        labels = () if self.targets is None else self.targets.shape[1:]
+        models, _, *rest = values.shape
+        if (models, *rest) != (len(self.models), len(self.cases), *labels):
+            expected = f"{len(self.models)} models, {len(self.cases)} cases, {labels} labels"
+            raise ValueError(f"values are {values.shape} for {expected}")
+        if values.size == 0 or np.isinf(values).any():
             raise ValueError("values must be there, and finite")
-        if self.targets is not None and (np.isnan(self.values).any() or not np.isin(self.targets, (0, 1)).all()):
+        if self.targets is not None and (np.isnan(values).any() or not np.isin(self.targets, (0, 1)).all()):
             raise ValueError("scores of pairs must be defined, and targets 0 or 1")
+
+    @property
+    def of_metric(self) -> Metric:
+        """The metric."""
+        return kinds.metric(self.metric)
 
     @property
     def undefined(self) -> str:
         """Why a number of this task is undefined, where it is."""
-        pairs = self.metric in PAIR_METRICS
-        return "the references have only one class" if pairs else "no case of a seed defines it"
+        return self.of_metric.undefined
 
     @property
     def sign(self) -> int:
         """1 where a higher value is better, else -1."""
-        return -1 if self.metric in LOWER_IS_BETTER else 1
+        return self.of_metric.sign
 
     @cached_property
     def patient_index(self) -> np.ndarray:
@@ -118,12 +133,16 @@ class TaskInputs:
         return np.unique(self.patients, return_inverse=True)[1]
 
     @cached_property
-    def class_patients(self) -> tuple[int, int]:
-        """Number of patients with a positive, and with a negative pair; of the metrics of pairs."""
-        assert self.targets is not None
-        of_cases = ((self.targets == target).any(axis=1) for target in (1, 0))
-        with_positive, with_negative = (len(np.unique(self.patient_index[of])) for of in of_cases)
-        return with_positive, with_negative
+    def needed(self) -> dict[str, int]:
+        """How many patients have what the metric needs, by what that is, such as "with a positive"."""
+        if self.samples is not None:
+            cases = self.samples[0][0]
+        elif self.targets is not None:
+            cases = Cases(self.cases, self.patients, (), {"target": self.targets})
+        else:
+            return {}
+        found = self.of_metric.needs(cases)
+        return {what: len(np.unique(self.patient_index[of_cases])) for what, of_cases in found.items()}
 
     @property
     def key(self) -> str:
@@ -149,18 +168,20 @@ def model_names(records: Sequence[Recorded]) -> list[str]:
 def adaptor_of(record: Recorded) -> str | None:
     """Returns the adaptor of a record; None of a task whose features are not pooled."""
     # Adaptors were not named at first, and tasks of somebody's own need not say what kind they are.
-    return record.probe.adaptor or (STEPPED if record.task.kind == "classification" else None)
+    usual = None if record.task.kind is None else kinds.kind(record.task.kind).usual_head
+    return record.probe.adaptor or usual
 
 
 def is_solved(record: Recorded) -> bool:
     """Returns whether its heads are solved on pooled features: no seed decides anything of them."""
     adaptor = adaptor_of(record)
-    return adaptor is not None and adaptor.partition(":")[0] != STEPPED  # `abmil:patch` is on another bag
+    return adaptor is not None and adaptor.partition(":")[0] not in STEPPED_HEADS  # `abmil:patch` is on another bag
 
 
-def ranked_by(record: Recorded) -> Metric | None:
+def ranked_by(record: Recorded) -> str | None:
     """Returns the metric that a record's task is ranked by, on the native grid; None where the record does not say."""
-    return "dice_native" if record.task.kind == "segmentation" else record.task.metric
+    ranked = () if record.task.kind is None else kinds.kind(record.task.kind).ranked
+    return ranked[0] if len(ranked) == 1 else record.task.metric
 
 
 EXTERNAL = "External validation:"
@@ -203,7 +224,7 @@ def require_one_encoder(models: Sequence[str], records: Sequence[Recorded]) -> N
 
 def from_records(
     records: Sequence[Recorded],
-    metric: Metric,
+    metric: str,
     *,
     split: str = "test",
     names: Sequence[str] | None = None,
@@ -241,10 +262,10 @@ def from_records(
             one = reported(record, split)
         except RecordError as error:
             raise RecordError(f"{name}: {error}") from error
-        found.append(one.ordered(found[0].labels) if found else one)
+        found.append(one.ordered(found[0].classes) if found else one)
         if not found[-1].is_of_the_cases_of(found[0]):
             _require_equal(models[0], found[0].identities, name, found[-1].identities)
-    task, pairs = records[0].task, metric in PAIR_METRICS
+    task = records[0].task
     return TaskInputs(
         task=task.name,
         version=f"{task.version}:{task.split_sha256}:{split}",
@@ -252,14 +273,13 @@ def from_records(
         models=models,
         cases=found[0].cases,
         patients=found[0].patients,
-        values=np.stack([_values(name, one, metric) for name, one in zip(models, found, strict=True)]),
-        targets=found[0].targets if pairs else None,
-        probabilities=np.stack([one.probabilities for one in found]) if pairs else None,
+        **_numbers(models, found, metric),
+        unit=kinds.metric(metric).unit_of(task.unit),
         notice=" ".join(filter(None, [records[0].notice, external(records[0])])) or None,
     )
 
 
-def comparison_settings(record: Recorded, metric: Metric) -> dict[str, Any]:
+def comparison_settings(record: Recorded, metric: str) -> dict[str, Any]:
     """Returns what must be the same in all records for their numbers to compare, by name.
 
     The task and its split; the labels that were trained on; how the head was trained: steps, batch, optimizer,
@@ -275,7 +295,7 @@ def comparison_settings(record: Recorded, metric: Metric) -> dict[str, Any]:
     missing = [key for key in _TASK if key not in task]
     if missing:
         raise RecordError(f"a record's task has no {', '.join(missing)}")
-    settings = {key: task[key] for key in (*_TASK, "batch_size") if key in task}
+    settings = {key: task[key] for key in (*_TASK, "batch_size", "unit", "folds") if key in task}
     settings |= {key: task.get(key, plain) for key, plain in _PLAIN.items()}
     settings["ranked by"] = ranked_by(record)
     if settings["perturbation"] is not None:
@@ -319,12 +339,21 @@ def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[
     raise RecordError(f"{first} and {name} do not compare: {key} is {ours} and {theirs}")
 
 
-def _values(name: str, found: Reported, metric: Metric) -> np.ndarray:
-    """Returns (runs, C) scores of cases, NaN where undefined; of the metrics of pairs (runs, C, labels)."""
-    if metric in PAIR_METRICS:
-        if found.targets is None or np.isnan(found.scores).any():
+def _numbers(models: Sequence[str], found: Sequence[Reported], metric: str) -> dict[str, Any]:
+    """Returns what `TaskInputs` has of a metric."""
+    of = kinds.metric(metric).of
+    for name, one in zip(models, found, strict=True):
+        if isinstance(of, PairRank) and (one.targets is None or np.isnan(one.scores).any()):
             raise RecordError(f"{name} has no probabilities and targets of the same labels for {metric}")
-        return found.scores
-    if metric not in found.means:
-        raise RecordError(f"{name} has no {metric}")
-    return found.means[metric]
+        if not isinstance(of, PairRank) and metric not in one.compared:
+            raise RecordError(f"{name} has no {metric}")
+    if isinstance(of, Mean):
+        return {"values": np.stack([one.mean_of_cases(metric) for one in found])}
+    if isinstance(of, Statistic):
+        return {"samples": tuple(one.runs for one in found)}
+    probabilities = [one.probabilities for one in found if one.probabilities is not None]
+    return {
+        "values": np.stack([one.scores for one in found]),
+        "targets": found[0].targets,
+        "probabilities": np.stack(probabilities),
+    }

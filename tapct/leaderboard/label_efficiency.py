@@ -8,7 +8,7 @@ import numpy as np
 from tapct import numeric
 from tapct.errors import RecordError
 from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
+from tapct.leaderboard.inputs import from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import Resampled, resample
 from tapct.leaderboard.summary import RESAMPLES
@@ -52,7 +52,7 @@ class LabelEfficiency:
     """
 
     task: str
-    metric: Metric
+    metric: str
     notice: str | None
     num_patients: int
     warnings: tuple[str, ...]
@@ -61,7 +61,7 @@ class LabelEfficiency:
 
 def label_efficiency(
     records: Sequence[Recorded],
-    metric: Metric,
+    metric: str,
     *,
     split: str = "test",
     names: Sequence[str] | None = None,

@@ -128,7 +128,7 @@ def _better_on(tasks: Sequence[TaskSummary], names: Sequence[str]) -> dict[str, 
 
 def _mean_scores(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Estimate]:
     """Returns the mean score of each of the models, all of which have every task."""
-    metrics = sorted({task.metric for task in tasks})
+    metrics = sorted({" in ".join(filter(None, (task.metric, task.unit))) for task in tasks})
     if len(metrics) > 1:
         return [Estimate(None, None, None, f"the tasks have different metrics: {', '.join(metrics)}") for _ in names]
     found = []

@@ -2,16 +2,17 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.errors import RecordError
+from tapct.kinds import Cases, Kind, Mean, Number
 from tapct.records import arrow
-from tapct.records.cases import CLASS_METRICS
 from tapct.records.record import Recorded
 from tapct.records.stored import StoredRecord
 
@@ -24,58 +25,103 @@ class Reported:
     """The cases of one split of a record, the same in every run, in the order of their names.
 
     Attributes:
+        kind: The kind of its task.
         cases: C names.
         patients: The patient of each.
-        labels: L labels, in the record's order; empty where cases have no targets.
-        targets: (C, L) 0/1 references; None where there are none.
-        means: By metric that the record has, (runs, C) means over a case's classes, NaN where none is defined.
-        by_class: Likewise, by class its mean over cases in each run, None where no case defines it.
-        scores: (runs, C, L) what cases are ranked by: logits; of older records, probabilities. NaN: there is none.
-        probabilities: (runs, C, L) likewise.
+        classes: K classes, labels or targets, in the record's order.
+        runs: What each run has of the cases, the fields of the kind that the record has.
+        probabilities: (runs, C, K) of classification, NaN where there is none; else None.
     """
 
+    kind: Kind
     cases: tuple[str, ...]
     patients: tuple[str, ...]
-    labels: tuple[str, ...]
-    targets: np.ndarray | None
-    means: dict[str, np.ndarray]
-    by_class: dict[str, dict[str, list[float | None]]]
-    scores: np.ndarray
-    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    runs: tuple[Cases, ...]
+    probabilities: np.ndarray | None = None
+
+    @cached_property
+    def compared(self) -> frozenset[str]:
+        """The metrics that can be computed of its fields, and that models are compared by."""
+        fields = self.runs[0].values
+        names = {metric.name for metric in self.kind.metrics if not isinstance(metric.of, Number)}
+        return frozenset(names if self.kind.outcome else names & fields.keys())
+
+    def mean_of_cases(self, metric: str) -> np.ndarray:
+        """Returns (runs, C) the number of each case, NaN where it is undefined, of a metric that is their mean."""
+        of = self.kind.metric(metric).of
+        assert isinstance(of, Mean)
+        return np.stack([of.of(run) for run in self.runs])
+
+    def by_class(self, field: str) -> dict[str, list[float | None]]:
+        """Returns by class the mean of a field over cases in each run, None where no case defines it."""
+        if field not in self.runs[0].values:
+            return {}
+        means = np.stack([numeric.means(run[field].T) for run in self.runs], axis=1)
+        return dict(zip(self.classes, _or_none(means), strict=True))
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """(C, K) 0/1 references of classification; None where there are none."""
+        target = self.runs[0].values.get("target")
+        return None if target is None else target.astype(np.int64)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(runs, C, K) what cases of classification are ranked by: logits; of older records, probabilities."""
+        return np.stack([run["logit"] for run in self.runs])
+
+    @property
+    def given(self) -> dict[str, np.ndarray]:
+        """By field, (C, K) what is of the reference."""
+        return {name: self.runs[0][name] for name in (field.name for field in self.kind.given)}
 
     @property
     def identities(self) -> dict[str, Any]:
         """What must be the same of each case in every record, by name."""
-        rows = [None] * len(self.cases) if self.targets is None else self.targets.tolist()
-        targets = (None if row is None else dict(zip(self.labels, row, strict=True)) for row in rows)
+        rows = {name: [[_plain(value) for value in row] for row in values] for name, values in self.given.items()}
         return {
-            f"case {case}": (patient, target)
-            for case, patient, target in zip(self.cases, self.patients, targets, strict=True)
+            f"case {case}": (
+                patient,
+                {name: dict(zip(self.classes, of_field[place], strict=True)) for name, of_field in rows.items()},
+            )
+            for place, (case, patient) in enumerate(zip(self.cases, self.patients, strict=True))
         }
 
     def is_of_the_cases_of(self, other: "Reported") -> bool:
-        """Returns whether another record's cases, patients and targets are the same."""
-        if (self.cases, self.patients, self.labels) != (other.cases, other.patients, other.labels):
+        """Returns whether another record's cases, patients and references are the same."""
+        if (self.cases, self.patients) != (other.cases, other.patients) or self.given.keys() != other.given.keys():
             return False
-        if self.targets is None or other.targets is None:
-            return self.targets is other.targets
-        return np.array_equal(self.targets, other.targets)
+        return all(same(values, other.given[name]).all() for name, values in self.given.items())
 
-    def ordered(self, labels: tuple[str, ...]) -> "Reported":
+    def ordered(self, classes: tuple[str, ...]) -> "Reported":
         """Returns the same with its labels in another order; itself where they are not the same ones."""
-        if self.labels == labels or self.targets is None or sorted(self.labels) != sorted(labels):
+        if self.classes == classes or not self.given or sorted(self.classes) != sorted(classes):
             return self
-        order = [self.labels.index(label) for label in labels]
-        return Reported(
-            cases=self.cases,
-            patients=self.patients,
-            labels=labels,
-            targets=self.targets[:, order],
-            means=self.means,
-            by_class=self.by_class,
-            scores=self.scores[:, :, order],
-            probabilities=self.probabilities[:, :, order],
+        order = [self.classes.index(name) for name in classes]
+        runs = (
+            replace(run, classes=classes, values={name: of[:, order] for name, of in run.values.items()})
+            for run in self.runs
         )
+        probabilities = None if self.probabilities is None else self.probabilities[:, :, order]
+        return replace(self, classes=classes, runs=tuple(runs), probabilities=probabilities)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns where numbers, or lists of them, are the same; what is null is the same as what is."""
+    if one.shape != other.shape:
+        return np.zeros(1, dtype=bool)
+    if one.dtype == object:
+        pairs = zip(one.ravel(), other.ravel(), strict=True)
+        return np.array([np.array_equal(a, b) for a, b in pairs], dtype=bool).reshape(one.shape)
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number, or a list of them, as it stands in a message."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if np.isnan(value) else int(value) if value == int(value) else float(value)
 
 
 def reported(record: Recorded, split: str) -> Reported:
@@ -95,36 +141,54 @@ def _reported(record: Recorded, split: str) -> Reported:
     classes, of_class = _coded(table["class"], rows)
     run = arrow.numbers(table["run"])[rows]
     _require_all(record, split, run, cases, case * len(classes) + of_class)
-    _require_its_classes(record, split, classes)
+    kind = _kind_of(record, table, rows)
+    _require_its_classes(record, kind, split, classes)
     shape = (len(record.runs), len(cases), len(classes))
-    order = np.lexsort((of_class, case, run))
-
-    def column(name: str) -> np.ndarray:
-        return arrow.numbers(table[name]).astype(np.float64)[rows][order].reshape(shape)
-
-    names, of_patient = _coded(table["patient"], rows)
-    patient, target = of_patient[order].reshape(shape), column("target")
-    differs = (patient != patient[:1, :, :1]) | ~((target == target[:1]) | np.isnan(target) & np.isnan(target[:1]))
+    order = rows[np.lexsort((of_class, case, run))]
+    names, of_patient = _coded(table["patient"], order)
+    patient = of_patient.reshape(shape)
+    fields = {field.name: _column(table[field.name], order, shape) for field in kind.fields}
+    given = (fields[field.name] for field in kind.given)
+    differ = [~same(of, np.broadcast_to(of[:1], shape)) for of in given]
+    differs = np.any([patient != patient[:1, :, :1], *differ], axis=0)
     if differs.any():
         name = cases[np.flatnonzero(differs.any(axis=(0, 2)))[0]]
         raise RecordError(f"its runs differ in the patient or the target of case {name}")
-    logits, probabilities = column("logit"), column("probability")
-    has_targets = not np.isnan(target).any()
-    numbers = {} if has_targets else {metric: column(metric) for metric in CLASS_METRICS}
-    numbers = {metric: values for metric, values in numbers.items() if _has(metric, values)}
+    probabilities = fields.get("probability")
+    if probabilities is not None and np.isnan(fields["logit"]).all():
+        fields["logit"] = probabilities
+    has_targets = not arrow.is_null(table["target"])[rows].any()
+    fields = {name: values for name, values in fields.items() if _has(kind, name, values, has_targets)}
+    of_cases = tuple(names[code] for code in patient[0, :, 0])
     return Reported(
+        kind=kind,
         cases=tuple(cases),
-        patients=tuple(names[code] for code in patient[0, :, 0]),
-        labels=tuple(classes) if has_targets else (),
-        targets=target[0].astype(np.int64) if has_targets else None,
-        means={metric: _means(values, axis=2) for metric, values in numbers.items()},
-        by_class={
-            metric: dict(zip(classes, _or_none(_means(values, axis=1).T), strict=True))
-            for metric, values in numbers.items()
-        },
-        scores=probabilities if np.isnan(logits).all() else logits,
+        patients=of_cases,
+        classes=tuple(classes),
+        runs=tuple(
+            Cases(tuple(cases), of_cases, tuple(classes), {name: values[place] for name, values in fields.items()})
+            for place in range(len(record.runs))
+        ),
         probabilities=probabilities,
     )
+
+
+def _kind_of(record: Recorded, table: pa.Table, rows: np.ndarray) -> Kind:
+    """Returns the kind of a record's task; older ones that do not say it are of one of the first two."""
+    if record.task.kind is not None:
+        return kinds.kind(record.task.kind)
+    return kinds.kind("segmentation" if arrow.is_null(table["target"])[rows].any() else "classification")
+
+
+def _column(column: pa.ChunkedArray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns rows of a column in this order and shape, float64; of lists, objects that each hold one."""
+    if not pa.types.is_list(column.type):
+        return arrow.numbers(column).astype(np.float64)[order].reshape(shape)
+    lengths, numbers = arrow.lists(column)
+    found = np.empty(len(lengths), dtype=object)
+    for place, one in enumerate(np.split(numbers, np.cumsum(lengths)[:-1])):
+        found[place] = one
+    return found[order].reshape(shape)
 
 
 def _require_all(record: Recorded, split: str, run: np.ndarray, cases: Sequence[str], pair: np.ndarray) -> None:
@@ -149,9 +213,9 @@ def _require_all(record: Recorded, split: str, run: np.ndarray, cases: Sequence[
         raise RecordError(f"there are cases of '{split}' of a run that the record does not have")
 
 
-def _require_its_classes(record: Recorded, split: str, classes: Sequence[str | None]) -> None:
+def _require_its_classes(record: Recorded, kind: Kind, split: str, classes: Sequence[str | None]) -> None:
     """Refuses cases that lack a class of the task or have another: a mean over the easier ones would look right."""
-    wanted = record.task.classes[1:] if record.task.kind == "segmentation" else record.task.classes
+    wanted = record.task.classes if record.task.kind is None else kind.recorded_classes(record.task.classes)
     if odd := sorted({str(name) for name in {*wanted} ^ {*classes}}):
         what = "of the task, and missing in" if odd[0] in wanted else "none of the task, and in"
         raise RecordError(f"the class {odd[0]} is {what} the cases of '{split}'")
@@ -160,15 +224,13 @@ def _require_its_classes(record: Recorded, split: str, classes: Sequence[str | N
 _remembered = functools.lru_cache(_REMEMBERED)(_reported)
 
 
-def _has(metric: str, values: np.ndarray) -> bool:
-    """Returns whether a record has a metric: Dice it always has, if only as undefined."""
-    return metric.startswith("dice_") or not np.isnan(values).all()
-
-
-def _means(values: np.ndarray, axis: int) -> np.ndarray:
-    """Returns the mean of the defined numbers along an axis, NaN where none is."""
-    rows = np.moveaxis(values, axis, -1)
-    return numeric.means(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
+def _has(kind: Kind, field: str, values: np.ndarray, has_targets: bool) -> bool:
+    """Returns whether a record has a field: an outcome it always has; without targets it has Dice, if undefined."""
+    if kind.outcome:
+        return True
+    if field.startswith("dice_"):
+        return not has_targets
+    return has_targets if field == "target" else not np.isnan(values).all()
 
 
 def _or_none(values: np.ndarray) -> list[list[float | None]]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from tapct import kinds
 from tapct.encoders import encoder_class
 from tapct.leaderboard import marks
 from tapct.leaderboard.compared import Entry, Named
-from tapct.leaderboard.inputs import Metric, adaptor_of, from_records
+from tapct.leaderboard.inputs import adaptor_of, from_records
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.official import ranked_adaptor, shipped, why_own
@@ -26,9 +27,15 @@ from tapct.leaderboard.summary import ModelSummary, TaskSummary, summarise_task
 from tapct.records import Recorded
 from tapct.records.paths import base_name
 
-METRICS: Mapping[str, Metric] = {"DSC": "dice_paper", "AUC": "MicroAUROC", "AP": "MicroAP"}
+METRICS: Mapping[str, str] = {"DSC": "dice_paper", "AUC": "MicroAUROC", "AP": "MicroAP"}
 """Our metric of each of the paper's. Dice is on the encoder's own grid. The paper names the AUC of RSNA 2023 and the AP
 of RSNA 2022 micro-averaged; its other tasks have one label, of which all averages are the same."""
+
+
+def family_of(metric: str) -> str:
+    """Returns the kind of the tasks that the paper reports a metric on."""
+    return next(name for name in kinds.KINDS if METRICS[metric] in kinds.kind(name).by_name)
+
 
 SPLITS_DIFFER = (
     "The paper's splits are unpublished: its numbers are of other cases than ours. Intervals are of ours only, over "
@@ -57,7 +64,7 @@ class Ours:
     """
 
     model: str
-    metric: Metric
+    metric: str
     estimate: Estimate
     seed_spread: float | None = None
     seeds: int | None = None
@@ -117,10 +124,10 @@ class Known:
     """
 
     cells: Mapping[str, Mapping[str, Entry]]
-    summaries: Mapping[tuple[str, Metric], TaskSummary]
+    summaries: Mapping[tuple[str, str], TaskSummary]
     resamples: int
 
-    def number(self, name: str, entry: Entry, metric: Metric) -> tuple[TaskSummary, ModelSummary]:
+    def number(self, name: str, entry: Entry, metric: str) -> tuple[TaskSummary, ModelSummary]:
         """Returns the statistics of a record under a metric, and those of its task that they are among."""
         task = entry.record.task.name
         summary = self.summaries.get((task, metric)) if self.cells.get(task, {}).get(name) is entry else None

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from tapct import numeric
+from tapct.kinds import PairRank, Statistic
 from tapct.leaderboard.inputs import TaskInputs
 from tapct.metrics import ranks
 
@@ -97,9 +98,16 @@ def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:
     Returns:
         (models, seeds, R), NaN where undefined.
     """
-    if inputs.targets is None:
+    of = inputs.of_metric.of
+    if isinstance(of, Statistic):
+        assert inputs.samples is not None
+        drawn = counts[inputs.patient_index]
+        return np.array([[of.of(cases, drawn) for cases in model] for model in inputs.samples])
+    assert inputs.values is not None
+    if not isinstance(of, PairRank):
         return mean_over_cases(inputs.values, inputs.patient_index, counts)
-    metric = auroc if inputs.metric == "MicroAUROC" else average_precision
+    assert inputs.targets is not None
+    metric = auroc if of.rank == "auroc" else average_precision
     labels = inputs.targets.shape[1]
     pairs = inputs.values.reshape(*inputs.values.shape[:2], -1)
     targets, patients = inputs.targets.ravel(), np.repeat(inputs.patient_index, labels)

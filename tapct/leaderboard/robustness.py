@@ -8,7 +8,7 @@ import numpy as np
 from tapct import numeric
 from tapct.errors import RecordError
 from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import Metric, from_records, model_names, require_one_encoder
+from tapct.leaderboard.inputs import from_records, model_names, require_one_encoder
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.records.record import Recorded
@@ -58,7 +58,7 @@ class Robustness:
     """
 
     task: str
-    metric: Metric
+    metric: str
     notice: str | None
     num_patients: int
     warnings: tuple[str, ...]
@@ -67,7 +67,7 @@ class Robustness:
 
 def robustness(
     records: Sequence[Recorded],
-    metric: Metric,
+    metric: str,
     *,
     split: str = "test",
     names: Sequence[str] | None = None,

@@ -1,15 +1,14 @@
 """The statistics of one task: every model's number, what separates them, and the ranks that are left open."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.leaderboard import comparison, resampling, thin
 from tapct.leaderboard.differences import Pairs, measure, too_few
-from tapct.leaderboard.inputs import LOWER_IS_BETTER, UNBOUNDED, Metric, TaskInputs
+from tapct.leaderboard.inputs import TaskInputs
 from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate
 from tapct.leaderboard.levels import Levels, levels, no_levels
 
@@ -83,6 +82,7 @@ class TaskSummary:
     Attributes:
         task: Name of the task.
         metric: The metric.
+        unit: Its unit; None where it has none.
         notice: What must stand beside every number, if anything.
         num_cases: Number of cases.
         num_patients: Number of patients.
@@ -96,7 +96,8 @@ class TaskSummary:
     """
 
     task: str
-    metric: Metric
+    metric: str
+    unit: str | None
     notice: str | None
     num_cases: int
     num_patients: int
@@ -111,7 +112,7 @@ class TaskSummary:
     @property
     def sign(self) -> int:
         """1 where a higher value is better, else -1."""
-        return -1 if self.metric in LOWER_IS_BETTER else 1
+        return kinds.metric(self.metric).sign
 
 
 def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummary:
@@ -135,6 +136,7 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
     return TaskSummary(
         task=inputs.task,
         metric=inputs.metric,
+        unit=inputs.unit,
         notice=inputs.notice,
         num_cases=len(inputs.cases),
         num_patients=patients,
@@ -166,7 +168,7 @@ def compare(inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resam
     sizes, count = np.abs(found.chance), len(inputs.models)
     alone, corrected = (of(found.evidence, sizes) for of in (comparison.p_values, comparison.corrected_p_values))
     better = comparison.wins(found, corrected, count, inputs.sign)
-    gaps = comparison.estimates(found, alone, math.inf if inputs.metric in UNBOUNDED else 1.0)
+    gaps = comparison.estimates(found, alone, inputs.of_metric.span)
     differences = [
         Difference(
             first=inputs.models[i],

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.leaderboard import paper_tables
-from tapct.leaderboard.board import FAMILIES, METRICS, Board, Family, Model, Task
+from tapct.leaderboard.board import ALL, Board, Model, Task, families
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.intervals import Estimate
@@ -50,12 +50,12 @@ class Table:
 
 def tables(board: Board) -> list[Table]:
     """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
-    found = [_of_family(board, family) for family in FAMILIES[1:] if board.family(family)]
+    found = [_of_family(board, family) for family in families()[1:] if board.family(family)]
     found += [_of_own(own.task, own.why, own.board) for own in board.own]
     return found + _of_paper(board) + _of_eva(board)
 
 
-def _of_family(board: Board, family: Family) -> Table:
+def _of_family(board: Board, family: str) -> Table:
     tasks, models = board.family(family), ordered(board, family)
     ranks = [_rank(board, family, model) for model in models]
     is_ranked = any(rank != NONE for rank in ranks)
@@ -63,14 +63,14 @@ def _of_family(board: Board, family: Family) -> Table:
         [[model.name], *([[rank]] if is_ranked else []), *(_cell(board, task, model) for task in tasks)]
         for model, rank in zip(models, ranks, strict=True)
     ]
-    columns = [f"{task.title}, {METRICS[task.metric]}" for task in tasks]
+    columns = [f"{task.title}, {task.heading}" for task in tasks]
     heads = ["Model", *(["Mean rank"] if is_ranked else []), *columns]
-    return Table(family.capitalize(), _notices(board, tasks), heads, rows)
+    return Table(kinds.kind(family).title, _notices(board, tasks), heads, rows)
 
 
 def _of_own(task: Task, why: str, board: Board) -> Table:
     rows = [[[model.name], _cell(board, task, model)] for model in ordered(board, task.family)]
-    heads = ["Model", f"{task.title}, {METRICS[task.metric]}"]
+    heads = ["Model", f"{task.title}, {task.heading}"]
     return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
 
 
@@ -141,12 +141,12 @@ def legend(board: Board) -> list[str]:
         for entry in model.entries.values()
     )
     signs = [f"{mark.sign}: {mark.text}." for mark in board.legend]
-    suite = ", ".join(task.title for task in board.in_suite("all"))
+    suite = ", ".join(task.title for task in board.in_suite(ALL))
     over = [f"Mean ranks are over the tasks of the family among {suite}."] if suite else []
     return [" ".join([READ_AS, *over, *([CELLS] if has_cells else [])]), *signs]
 
 
-def _rank(board: Board, family: Family, model: Model) -> str:
+def _rank(board: Board, family: str, model: Model) -> str:
     """Returns a mean rank with its interval, a dash where there is none."""
     found = board.overall[family, "native"].get(model.name)
     if found is None or found.mean_rank.value is None:
@@ -161,7 +161,7 @@ def _cell(board: Board, task: Task, model: Model) -> list[str]:
         return [NONE]
     ranks = task.rank_interval(model.name, "native")
     places = f" [{ranks[0]}–{ranks[1]}] {task.letters(model.name, 'native')}" if ranks else ""
-    number = _marked(_with_interval(one.estimate, 3) + places, board.marks(model, task))
+    number = _marked(_with_interval(one.estimate, task.of_metric.digits) + places, board.marks(model, task))
     size = model.entries[task.name].record.cell_size
     if size is None:
         return [number]

@@ -26,14 +26,12 @@ def of_task(inputs: TaskInputs) -> tuple[str, ...]:
             f"{patients} patient{'s' * (patients > 1)}: under {FEW_PATIENTS}, intervals are often too short, and what "
             f"fails in one patient of {max(patients // 3, 1)} may not be among them"
         )
-    if inputs.targets is not None:
-        names = ("with a positive", "with a negative")
-        found += [
-            f"{number} patient{'s' * (number != 1)} {name}: under {FEW_OF_A_CLASS} of a class, intervals are often too "
-            "short, however many patients there are"
-            for number, name in zip(inputs.class_patients, names, strict=True)
-            if number < FEW_OF_A_CLASS
-        ]
+    found += [
+        f"{number} patient{'s' * (number != 1)} {what}: under {FEW_OF_A_CLASS} of a class, intervals are often too "
+        "short, however many patients there are"
+        for what, number in inputs.needed.items()
+        if number < FEW_OF_A_CLASS
+    ]
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import Metric, adaptor_of, model_names, ranked_by
+from tapct.leaderboard.inputs import adaptor_of, model_names, ranked_by
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.official import why_own
@@ -86,7 +86,7 @@ def _older_protocols(records: Sequence[Recorded]) -> dict[str, str]:
     return {name: record.older_protocol for name, record in named if record.older_protocol}
 
 
-def _ranked_metric(records: Sequence[Recorded]) -> Metric:
+def _ranked_metric(records: Sequence[Recorded]) -> str:
     if (metric := ranked_by(records[0])) is None:
         raise RecordError("a record's task has no metric that it is ranked by")
     return metric

@@ -24,6 +24,13 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.where(is_null(column), np.nan, values) if array.null_count else values
 
 
+def lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (rows,) how many numbers each list of a column holds, and all numbers one after the other."""
+    array = column.combine_chunks()
+    lengths = np.from_dlpack(array.value_lengths()).astype(np.int64)
+    return lengths, numbers(pa.chunked_array([array.flatten()], array.type.value_type))
+
+
 def coded(column: pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
     """Returns the different texts of a column as they first come, None among them, and the place of each row's."""
     packed = column.combine_chunks().dictionary_encode("encode")

@@ -1,9 +1,12 @@
 """What came out for one case."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from tapct.kinds import Cases, Kind
 from tapct.records.reading import first_fault
 from tapct.records.types import (
     CaseName,
@@ -24,6 +27,8 @@ Protocol = Literal["native", "paper"]
 
 ClassMetric = Literal["dice_native", "dice_paper", "nsd_native", "hd95_mm_native"]
 """The numbers that a case has of each class, by the name of their mean in a run's `metrics`."""
+
+OutcomeValue = Finite | tuple[Finite, ...] | None
 
 _NAMES: TypeAdapter[list[str]] = TypeAdapter(list[Name])
 
@@ -56,6 +61,8 @@ class CaseResult(CaseIdentity):
         voxels: Voxels of the scan (segmentation).
         reference_voxels: Per class without background, its voxels in the reference, on the native grid.
         notes: What a user should know of how the scan was read, one sentence each.
+        outcome: By field of the task's kind (`tapct.kinds`) and class, numbers or lists of them; segmentation and
+            classification have the keys above instead.
     """
 
     loss: Finite
@@ -69,6 +76,7 @@ class CaseResult(CaseIdentity):
     voxels: Count | None = optional()
     reference_voxels: dict[str, Count] | None = optional()
     notes: tuple[Text, ...] = Field(default=(), exclude_if=lambda notes: not notes)
+    outcome: dict[str, dict[str, OutcomeValue]] | None = optional()
 
     @model_validator(mode="after")
     def _check(self) -> "CaseResult":
@@ -83,10 +91,19 @@ class CaseResult(CaseIdentity):
     @property
     def classes(self) -> dict[str, list[str]]:
         """The classes or labels, in order, of each number that it has by class."""
-        of = {f"dice.{protocol}": row for protocol, row in (self.dice or {}).items()}
+        of: dict[str, Any] = {f"dice.{protocol}": row for protocol, row in (self.dice or {}).items()}
         names = ("nsd", "hd95_mm", "probabilities", "target", "logits", "reference_voxels")
         rows = {**of, **{name: getattr(self, name) for name in names}}
+        rows |= self.outcome or {}
         return {name: list(row) for name, row in rows.items() if row is not None}
+
+    @property
+    def by_field(self) -> dict[str, dict[str, Any]]:
+        """By column of `cases.parquet`, what it has of each class."""
+        rows: dict[str, Any] = {metric: self.by_class(metric) for metric in get_args(ClassMetric)}
+        rows |= {"logit": self.logits, "probability": self.probabilities, "target": self.target}
+        rows |= {"reference_voxels": self.reference_voxels, **(self.outcome or {})}
+        return {name: row for name, row in rows.items() if row is not None}
 
     @property
     def scores(self) -> dict[str, float] | None:
@@ -99,6 +116,38 @@ class CaseResult(CaseIdentity):
         if metric in surface:
             return surface[metric]
         return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
+
+
+def as_cases(kind: Kind, results: Sequence[CaseResult]) -> Cases:
+    """Returns the cases of a run as arrays, with the fields of a kind that all of them have.
+
+    Where records keep no logits (those of an older protocol), probabilities take their place.
+    """
+    rows = [case.by_field for case in results]
+    rows = [{**({"logit": row["probability"]} if "probability" in row else {}), **row} for row in rows]
+    values: dict[str, np.ndarray] = {}
+    classes: tuple[str, ...] = ()
+    for field in kind.fields:
+        of_field = [row.get(field.name) for row in rows]
+        found = [list(of_case.values()) for of_case in of_field if of_case is not None]
+        if not found or len(found) < len(results):
+            continue
+        classes = tuple(of_field[0] or ())
+        values[field.name] = ragged(found) if field.many else np.array(found, dtype=np.float64)
+    return Cases(
+        names=tuple(case.case for case in results),
+        patients=tuple(case.patient for case in results),
+        classes=classes,
+        values=values,
+    )
+
+
+def ragged(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Returns (C, K) objects, each (n,) float64, of the lists of C cases in K classes."""
+    made = np.empty((len(rows), len(rows[0])), dtype=object)
+    for place in np.ndindex(*made.shape):
+        made[place] = np.array(rows[place[0]][place[1]], dtype=np.float64)
+    return made
 
 
 def check_cases(split: str, cases: list[CaseResult]) -> None:

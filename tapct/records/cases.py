@@ -3,6 +3,7 @@
 The record is the source of truth; the table is made of it, and carries its fingerprint to show of which.
 """
 
+import functools
 import math
 import warnings
 from io import BytesIO
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tapct import kinds
 from tapct.errors import RecordError
-from tapct.records.case import CaseResult, ClassMetric
+from tapct.records.case import ClassMetric
 from tapct.records.models import model_id
 from tapct.records.record import Record, Recorded
 
@@ -47,44 +49,53 @@ COLUMNS = pa.schema(
 )
 """One row per run, split, case and class; the same columns in every file, so that files of several cells join.
 
-What is of the case (`loss`, `voxels`, `padding_*`) stands in each of its rows. `class` is null in the one row of a case
+Kinds of task whose records hold an outcome (`tapct.kinds`) have a column more for each of its fields (`columns`). What
+is of the case (`loss`, `voxels`, `padding_*`) stands in each of its rows. `class` is null in the one row of a case
 without classes. What a task has not, or is undefined, is null. Rows are in the order of the record.
 """
+
+
+@functools.cache
+def columns(kind: str | None) -> pa.Schema:
+    """Returns the columns of the table of a record of a kind: `COLUMNS`, and the fields of its outcome."""
+    if kind is None or not kinds.kind(kind).outcome:
+        return COLUMNS
+    many = pa.list_(pa.float64())
+    own = [
+        pa.field(field.name, many, nullable=False) if field.many else pa.field(field.name, pa.float64())
+        for field in kinds.kind(kind).fields
+    ]
+    return pa.schema([*COLUMNS, *own])
+
 
 FINGERPRINT, SCHEMA = b"tapct.fingerprint", b"tapct.schema_version"
 """Metadata of the file: of which record it is."""
 
 
 def to_table(record: Record) -> pa.Table:
-    """Returns the cases of a record, with the columns of `COLUMNS` and the record's fingerprint in the metadata."""
+    """Returns the cases of a record, with the `columns` of its kind and the record's fingerprint in the metadata."""
+    schema = columns(record.task.kind)
     of_record = {"task": record.task.name, "encoder": record.encoder.card.name, "model": model_id(record)}
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
+    found: dict[str, list[Any]] = {name: [] for name in schema.names}
     for run in record.runs:
         for split, cases in run.cases.items():
             for case in cases:
-                by_class = _by_class(case)
-                names = list(dict.fromkeys(name for row in by_class.values() for name in row)) or [None]
+                by_class = case.by_field
+                names: list[str | None] = list(dict.fromkeys(name for row in by_class.values() for name in row)) or [
+                    None
+                ]
                 padding = dict(zip(("padding_z", "padding_y", "padding_x"), case.padding_voxels, strict=True))
                 of_case = {"case": case.case, "patient": case.patient, "loss": case.loss, "voxels": case.voxels}
                 of_run = {**of_record, "run": run.run, "seed": run.seed, "split": split}
                 for column, value in {**of_run, **of_case, **padding}.items():
-                    columns[column] += [value] * len(names)
-                columns["class"] += names
-                for column, row in by_class.items():
-                    columns[column] += [row.get(name) for name in names]
+                    found[column] += [value] * len(names)
+                found["class"] += names
+                for column in schema.names:
+                    if column not in ("class", *of_run, *of_case, *padding):
+                        row: dict[Any, Any] = by_class.get(column, {})
+                        found[column] += [row.get(name) for name in names]
     metadata = {FINGERPRINT: record.fingerprint.encode(), SCHEMA: str(record.schema_version).encode()}
-    return pa.Table.from_pydict(columns, COLUMNS).replace_schema_metadata(metadata)
-
-
-def _by_class(case: CaseResult) -> dict[str, dict[Any, Any]]:
-    """Returns what a case has by class, by column."""
-    return {
-        **{metric: case.by_class(metric) or {} for metric in CLASS_METRICS},
-        "logit": case.logits or {},
-        "probability": case.probabilities or {},
-        "target": case.target or {},
-        "reference_voxels": case.reference_voxels or {},
-    }
+    return pa.Table.from_pydict(found, schema).replace_schema_metadata(metadata)
 
 
 def to_frame(record: Recorded) -> "pd.DataFrame":
@@ -99,7 +110,8 @@ def to_frame(record: Recorded) -> "pd.DataFrame":
 
     wide = record.table().to_pandas()
     wide.insert(wide.columns.get_loc("loss"), "protocol", None)
-    of_classes = wide["target"].isna() & wide["class"].notna()
+    has_protocols = record.task.kind is None or kinds.kind(record.task.kind).on_paper_grid is not None
+    of_classes = wide["target"].isna() & wide["class"].notna() & has_protocols
     native = wide.assign(dice=wide["dice_native"], nsd=wide["nsd_native"], hd95_mm=wide["hd95_mm_native"])
     native["protocol"] = native["protocol"].astype(object).mask(of_classes, "native")
     paper = wide.assign(dice=wide["dice_paper"], nsd=math.nan, hd95_mm=math.nan, protocol="paper")[of_classes]

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from tapct import kinds
 from tapct.errors import RecordError
 from tapct.records import arrow
-from tapct.records.cases import COLUMNS, FINGERPRINT, MEND
+from tapct.records.cases import FINGERPRINT, MEND, columns
 from tapct.records.reading import first_fault, parsed
 from tapct.records.record import Record
 from tapct.records.types import CaseName, Name
@@ -27,10 +28,7 @@ from tapct.records.types import CaseName, Name
 HEADER, JSON_SHA256, SHA256 = b"tapct.record", b"tapct.json_sha256", b"tapct.sha256"
 """Metadata of `cases.parquet`: the record without its cases, the hash of `record.json`, and that of all the rest."""
 
-_SHARES = ("dice_native", "dice_paper", "nsd_native", "probability", "target")
-_AT_LEAST_0 = ("run", "hd95_mm_native", "voxels", "reference_voxels", "padding_z", "padding_y", "padding_x")
-_RANGES = dict.fromkeys(_SHARES, (0, 1)) | dict.fromkeys(_AT_LEAST_0, (0, math.inf))
-"""The ranges of the types of `tapct.records.record`, for whole columns."""
+_AT_LEAST_0 = ("run", "voxels", "reference_voxels", "padding_z", "padding_y", "padding_x")
 _NAMES: TypeAdapter[list[str]] = TypeAdapter(list[Name])
 _CASES: TypeAdapter[list[str]] = TypeAdapter(list[CaseName])
 
@@ -90,8 +88,13 @@ def read_header(path: Path, json_file: Path) -> tuple[dict[str, Any], str] | Non
         return None
 
 
-def read_table(path: Path, fingerprint: str) -> pa.Table | None:
+def read_table(path: Path, fingerprint: str, kind: str | None) -> pa.Table | None:
     """Returns the table of a record; None where it is not there, is of another one, or says less than the record.
+
+    Args:
+        path: The table.
+        fingerprint: Of the record.
+        kind: Of the record's task, if it says it.
 
     Raises:
         RecordError: If it was changed after it was written, or holds what no record can.
@@ -104,17 +107,24 @@ def read_table(path: Path, fingerprint: str) -> pa.Table | None:
     metadata = table.schema.metadata or {}
     if metadata.get(FINGERPRINT) != fingerprint.encode() or HEADER not in metadata:
         return None
-    if not table.schema.equals(COLUMNS) or metadata.get(SHA256) != _content_sha256(table).encode():
+    if not table.schema.equals(columns(kind)) or metadata.get(SHA256) != _content_sha256(table).encode():
         raise RecordError(f"{path} was changed after it was written. {MEND}")
-    if fault := _first_fault(table):
+    if fault := _first_fault(table, columns(kind)):
         raise RecordError(f"{path} holds what no record can: {fault}. {MEND}")
     return table
 
 
-def _first_fault(table: pa.Table) -> str | None:
+def _ranges() -> dict[str, tuple[float, float]]:
+    """Returns the ranges of the types of records, for whole columns."""
+    fields = [field for name in kinds.list_kinds() for field in kinds.kind(name).fields]
+    return dict.fromkeys(_AT_LEAST_0, (0, math.inf)) | {field.name: (field.low, field.high) for field in fields}
+
+
+def _first_fault(table: pa.Table, schema: pa.Schema) -> str | None:
     """Returns what a record could not hold of a table, in words; None if it could be one's."""
-    for name in COLUMNS.names:
-        field, column = COLUMNS.field(name), table[name]
+    ranges = _ranges()
+    for name in schema.names:
+        field, column = schema.field(name), table[name]
         if not field.nullable and column.null_count:
             return f"{name} is missing"
         if pa.types.is_string(field.type):
@@ -124,8 +134,11 @@ def _first_fault(table: pa.Table) -> str | None:
             except ValidationError as error:
                 return f"{name}: {first_fault(error)}"
             continue
-        values = arrow.numbers(column)[~arrow.is_null(column)]
-        least, most = _RANGES.get(name, (-math.inf, math.inf))
+        if pa.types.is_list(field.type):
+            values = arrow.lists(column)[1]
+        else:
+            values = arrow.numbers(column)[~arrow.is_null(column)]
+        least, most = ranges.get(name, (-math.inf, math.inf))
         fits = np.isfinite(values) & (least <= values) & (values <= most)
         if not fits.all():
             return f"{name} is {values[~fits][0]:g}"
@@ -144,6 +157,9 @@ def _content_sha256(table: pa.Table) -> str:
         if pa.types.is_string(column.type):
             texts, values = arrow.coded(column)
             digest.update(json.dumps(texts).encode())
+        elif pa.types.is_list(column.type):
+            lengths, values = arrow.lists(column)
+            digest.update(lengths.astype("<i8").tobytes())
         else:
             values = arrow.numbers(column)
         digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())

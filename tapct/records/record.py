@@ -4,6 +4,7 @@ One JSON file per cell (encoder x task x protocol settings). Everything that dec
 `execution`; the same settings and seed give the same `fingerprint`, on whatever day it was run.
 """
 
+import functools
 import json
 import math
 from abc import abstractmethod
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.errors import RecordError
+from tapct.kinds import Metric
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
 from tapct.records.case import CaseResult, ClassMetric, check_cases
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Split = Annotated[str, Field(strict=True, pattern="^(train|val|test)$")]
-
-_SHARES = ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy", "CalibrationError")
 
 
 class Flag(Frozen):
@@ -112,13 +112,6 @@ class RunHeader(Frozen):
     selection: Selection | None = None
     metrics: dict[Split, dict[Name, Finite | None]]
 
-    @model_validator(mode="after")
-    def _check_metrics(self) -> "RunHeader":
-        for split, values in self.metrics.items():
-            for name, value in values.items():
-                _check_metric(f"{split}.{name}", name, value)
-        return self
-
 
 class RunRecord(RunHeader):
     """One run with what came out for each case.
@@ -151,14 +144,10 @@ class RunRecord(RunHeader):
         return self
 
 
-def _check_metric(where: str, name: str, value: float | None) -> None:
-    """Refuses a value that a metric of this name cannot have."""
-    if value is None:
-        return
-    least_0 = name.endswith("_one_sided") or name.startswith("hd95_mm_") or name == "UndefinedLabels"
-    share = (name in _SHARES or name.startswith(("dice_", "nsd_"))) and not least_0
-    if (share and not 0 <= value <= 1) or (least_0 and value < 0):
-        raise ValueError(f"{where} is {value:g}, and must be {'from 0 to 1' if share else 'at least 0'}")
+@functools.cache
+def _metrics(kind: str | None) -> dict[str, Metric]:
+    """Returns the metrics of a kind by name; of a record that says none, those of all kinds of ours."""
+    return {name: one for each in ([kind] if kind else kinds.KINDS) for name, one in kinds.kind(each).by_name.items()}
 
 
 class Recorded(Frozen):
@@ -197,7 +186,16 @@ class Recorded(Frozen):
         indices = [run.run for run in self.runs]
         if indices != sorted(set(indices)):
             raise ValueError(f"runs are not in order, or one is there twice: {indices}")
+        self._check_metrics()
         return self
+
+    def _check_metrics(self) -> None:
+        known = _metrics(self.task.kind)
+        for place, run in enumerate(self.runs):
+            for split, values in run.metrics.items():
+                for name, value in values.items():
+                    if name in known and (wrong := known[name].fault(value)):
+                        raise ValueError(f"runs.{place}: {split}.{name} {wrong}")
 
     @property
     def complete(self) -> bool:
@@ -216,7 +214,7 @@ class Recorded(Frozen):
 
     @abstractmethod
     def table(self) -> "pa.Table":
-        """Returns its cases, with the columns of `tapct.records.cases.COLUMNS`.
+        """Returns its cases, with the columns of `tapct.records.cases.columns`.
 
         Raises:
             RecordError: If they cannot be read.
@@ -242,6 +240,18 @@ class Record(Recorded):
 
     runs: list[RunRecord] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _check_outcomes(self) -> "Record":
+        kind = None if self.task.kind is None else kinds.kind(self.task.kind)
+        for place, run in enumerate(self.runs):
+            for split, cases in run.cases.items():
+                for case in cases:
+                    if kind is None and case.outcome is not None:
+                        raise ValueError("its cases have outcomes, and its task does not say of what kind it is")
+                    if kind and (wrong := kind.outcome_fault(case.outcome, self.task.classes)):
+                        raise ValueError(f"runs.{place}: {split} case {case.case}: {wrong}")
+        return self
+
     @property
     def older_protocol(self) -> str | None:
         """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
@@ -256,7 +266,7 @@ class Record(Recorded):
         return fingerprint(self.content())
 
     def table(self) -> "pa.Table":
-        """Returns its cases, with the columns of `tapct.records.cases.COLUMNS`."""
+        """Returns its cases, with the columns of `tapct.records.cases.columns`."""
         from tapct.records.cases import to_table
 
         return to_table(self)

@@ -1,13 +1,15 @@
 """What a record says of the encoder, the task and the probe: taken from the objects that ran."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from tapct import kinds
 from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.options import full_name, label
 from tapct.records.paths import base_name
 from tapct.records.types import (
+    AtLeast1,
     Count,
     Fraction,
     Frozen,
@@ -163,6 +165,22 @@ class EncoderRecord(Frozen):
         return base_name(self.weights)
 
 
+def _kind(name: str) -> str:
+    return kinds.kind(name).name
+
+
+class FoldsRecord(Frozen):
+    """How patients were cross-validated: every case is predicted by a head of the folds that it is not in.
+
+    Attributes:
+        repeats: How often patients were dealt into folds anew; run k is repeat k.
+        folds: Folds of a repeat.
+    """
+
+    repeats: AtLeast1
+    folds: AtLeast1
+
+
 class TaskRecord(Frozen):
     """The task.
 
@@ -185,12 +203,14 @@ class TaskRecord(Frozen):
         train_draw: Which patients these were.
         perturbation: Of the reported scans, by name.
         perturbation_parameters: Its parameters.
+        unit: Of the targets, where they have one.
+        folds: How patients were cross-validated, if they were.
     """
 
     name: Name
     version: Count
-    kind: Literal["segmentation", "classification"] | None = None
-    metric: Literal["dice_native", "MicroAUROC", "MicroAP"] | None = None
+    kind: Annotated[Name, AfterValidator(_kind)] | None = None
+    metric: Name | None = None
     classes: tuple[Name, ...] = ()
     options: Settings = Field(default_factory=dict)
     split: Text | None = None
@@ -205,6 +225,15 @@ class TaskRecord(Frozen):
     train_draw: Count = 0
     perturbation: Name | None = None
     perturbation_parameters: Settings | None = None
+    unit: Name | None = optional()
+    folds: FoldsRecord | None = optional()
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> "TaskRecord":
+        ranked = [name for one in ([self.kind] if self.kind else kinds.KINDS) for name in kinds.kind(one).ranked]
+        if self.metric is not None and self.metric not in ranked:
+            raise ValueError(f"no task of {self.kind or 'any kind'} is ranked by {self.metric}: {', '.join(ranked)}")
+        return self
 
 
 class FeatureScale(Frozen):

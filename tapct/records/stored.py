@@ -60,12 +60,12 @@ class StoredRecord(Recorded):
         return self._older_protocol
 
     def table(self) -> pa.Table:
-        """Returns its cases, with the columns of `tapct.records.cases.COLUMNS`.
+        """Returns its cases, with the columns of `tapct.records.cases.columns`.
 
         Raises:
             RecordError: If they cannot be read, or have changed since the record was found.
         """
-        table = parquet.read_table(self._path.parent / CASES_FILE, self._fingerprint)
+        table = parquet.read_table(self._path.parent / CASES_FILE, self._fingerprint, self.task.kind)
         if table is None:
             record = read_record(self._path)
             if record.fingerprint != self._fingerprint:

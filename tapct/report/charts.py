@@ -9,10 +9,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tapct.leaderboard.page.svg import COLOURS, INK, LINE, MUTED, STYLE, dots, figure, render
+from tapct.leaderboard.page.svg import INK, LINE, MUTED, STYLE, colour, dots, figure, render
 from tapct.viz.canvas import OKABE_ITO
 
-_BAR = COLOURS["segmentation"]
+_BAR = colour("segmentation")
 _WIDTH_IN, _BAR_IN = 7.2, 0.27
 _LINE_STYLES = ("-", "--", ":", "-.")
 

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tapct.leaderboard.page import svg
 from tapct.leaderboard.text import for_page
 
 
@@ -22,7 +23,7 @@ def page(template: str, filters: Mapping[str, Callable[..., Any]] | None = None,
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=for_page, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(filters or {})
-    style = Markup(_text("style.css"))
+    style = Markup("\n".join([_text("style.css"), svg.style([])]))
     return environment.from_string(_text(template)).render(style=style, **values)
 
 

@@ -131,6 +131,7 @@ class TaskData(eva.DataModule):
             "train_draw": self.train_draw,
             "perturbation": self.perturbation,
             "perturbation_parameters": parameters,
+            **({} if self.spec.unit is None else {"unit": self.spec.unit}),
         }
 
     def use_encoded(self, encoded: Callable[[CTDataset], Dataset]) -> None:

@@ -1,8 +1,9 @@
 """What a downstream task is, apart from how its files are read."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from tapct import kinds
+from tapct.errors import TaskError
 from tapct.tasks.columns import Column
 
 
@@ -13,7 +14,7 @@ class TaskSpec:
     Attributes:
         name: The name in commands and configs.
         display_name: The name in tables.
-        kind: What is predicted.
+        kind: What is predicted: a name of `tapct.kinds`.
         version: Goes up whenever a number could change: labels, splits, metric.
         classes: Names by label; background first in segmentation.
         metric: The metric that is ranked, under its name in the record.
@@ -25,14 +26,17 @@ class TaskSpec:
             mask of every case, or none that does not give the answer away.
         table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
+        unit: Of the targets, where they have one: that of every number whose metric is in it.
+        source_data: How names of data begin that hold its scans (regular expressions, whatever the case): models that
+            were pretrained on such data are marked.
     """
 
     name: str
     display_name: str
-    kind: Literal["segmentation", "classification"]
+    kind: str
     version: int
     classes: tuple[str, ...]
-    metric: Literal["dice_native", "MicroAUROC", "MicroAP"]
+    metric: str
     licence: str
     source: str
     notice: str | None = None
@@ -40,6 +44,16 @@ class TaskSpec:
     mask: str | None = None
     table: tuple[Column, ...] = ()
     release: str | None = None
+    unit: str | None = None
+    source_data: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        kind = kinds.kind(self.kind)
+        if self.metric not in kind.ranked:
+            known = ", ".join(kind.ranked)
+            raise TaskError(f"{self.name}: a task of {self.kind} is ranked by {known}, not by {self.metric}")
+        if kind.metric(self.metric).unit == kinds.TARGET and self.unit is None:
+            raise TaskError(f"{self.name} is ranked by {self.metric}, which is in the unit of its targets: give `unit`")
 
     @property
     def folder(self) -> str:

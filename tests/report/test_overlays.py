@@ -127,7 +127,7 @@ def test_records_of_different_tasks_are_not_drawn_together(copies, tmp_path, dat
 
 def test_a_classification_has_nothing_to_overlay(copies, data_root):
     record = read_record(copies[0] / "record.json")
-    other = changed(record, task={"kind": "classification"})
+    other = changed(record, task={"kind": "classification", "metric": "MicroAUROC"})
     (copies[0] / "record.json").write_text(other.to_json())
     with pytest.raises(RecordError, match="there is nothing to draw"):
         predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)

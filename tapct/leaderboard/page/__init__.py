@@ -10,13 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tapct import numeric
+from tapct.kinds import kind
 from tapct.leaderboard import paper_tables
-from tapct.leaderboard.board import FAMILIES, Board, Family
+from tapct.leaderboard.board import Board, families, metric_title
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import by_score, ordered
 from tapct.leaderboard.input_sheets import sheets_of
-from tapct.leaderboard.page import charts, paper, views
+from tapct.leaderboard.page import charts, paper, svg, views
 from tapct.leaderboard.page.sheets import Pictures, source_parts
 from tapct.leaderboard.paper import PAPER
 from tapct.leaderboard.reproduction import SPLITS_DIFFER
@@ -33,9 +34,10 @@ def render(board: Board) -> str:
     loaded.
     """
     style, script = (Markup(_asset(name)) for name in ("page.css", "page.js"))
+    style += Markup("\n" + svg.style([family for family in families()[1:] if board.family(family)]))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blobs, costs = _figures(charts.rank_blobs, board), _figures(charts.quality_by_cost, board)
-    kinds, sheets = views.overview(board), sheets_of(board)
+    overview, sheets = views.overview(board), sheets_of(board)
     return (
         _environment()
         .get_template("index.html.j2")
@@ -44,7 +46,7 @@ def render(board: Board) -> str:
             style=style,
             script=script,
             policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-            families=FAMILIES,
+            families=families(),
             protocols=PROTOCOLS,
             ordered=ordered,
             by_score=by_score,
@@ -54,31 +56,30 @@ def render(board: Board) -> str:
             paper_tables=paper_tables,
             eva_note=NOT_RANKED,
             beside=_figures(paper.ours_by_theirs, board),
-            kinds=kinds,
+            kinds=overview,
             sheets=sheets,
             pictures=Pictures(sheets),
             source_parts=source_parts,
             run=board.family("all"),
             crossed=views.crossed(board),
-            figures=bool(blobs or costs or kinds.ranked),
+            figures=bool(blobs or costs or overview.ranked),
             blobs=blobs,
             costs=costs,
             complete=charts.complete,
-            strips=lambda task, models: _safe(charts.patient_strips(task, models)),
-            reliability=lambda task, models: _safe(charts.reliability(task, models)),
+            safe=_safe,
         )
     )
 
 
-def _figures(draw: Callable[[Board, Family], str | None], board: Board) -> dict[Family, Markup]:
+def _figures(draw: Callable[[Board, str], str | None], board: Board) -> dict[str, Markup]:
     """Returns the figure of each family that has one."""
-    drawn = {family: draw(board, family) for family in FAMILIES[1:]}
-    return {family: _safe(svg) for family, svg in drawn.items() if svg is not None}
+    drawn = {family: draw(board, family) for family in families()[1:]}
+    return {family: _safe(figure) for family, figure in drawn.items() if figure is not None}
 
 
-def _safe(svg: str) -> Markup:
+def _safe(figure: str) -> Markup:
     """Marks a figure as HTML: its texts were escaped by `svg.render`."""
-    return Markup(svg)
+    return Markup(figure)
 
 
 @cache
@@ -94,7 +95,8 @@ def _environment() -> Environment:
     environment.filters["fixed"] = lambda value, digits=3: "–" if value is None else numeric.fixed(value, digits)
     environment.filters["signed"] = paper_tables.signed
     environment.filters["zip"] = zip
-    environment.filters["metric"] = views.metric_title
+    environment.filters["metric"] = metric_title
+    environment.filters["kind"] = lambda name: kind(name).title
     return environment
 
 

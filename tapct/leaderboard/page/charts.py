@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tapct import numeric
-from tapct.leaderboard.board import METRICS, Board, Family, Model, Task
+from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.inputs import TaskInputs, from_records
-from tapct.leaderboard.page.svg import COLOURS, INK, LINE, MUTED, PAPER, STYLE, dots, figure, lines, render
+from tapct.leaderboard.page.svg import INK, LINE, MUTED, PAPER, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.text import plain
 
 ROW_IN = 0.26
@@ -28,14 +28,14 @@ BLOBS = 25
 """Sizes of blobs: shares of resamples are rounded to four in a hundred; what is rarer than one in a hundred is none."""
 
 
-def complete(board: Board, family: Family) -> list[Model]:
+def complete(board: Board, family: str) -> list[Model]:
     """Returns the models that have a number on every task of a family, best mean rank first."""
     found = board.overall[family, "native"]
     return [m for m in ordered(board, family) if m.name in found and found[m.name].mean_rank.value is not None]
 
 
 @matplotlib.rc_context(STYLE)
-def rank_blobs(board: Board, family: Family) -> str | None:
+def rank_blobs(board: Board, family: str) -> str | None:
     """Returns how often each model has each rank when patients are resampled, over the suite's tasks of a family.
 
     After the blob plots of challengeR (Wiesenfarth et al. 2021, doi:10.1038/s41598-021-82017-6).
@@ -51,7 +51,7 @@ def rank_blobs(board: Board, family: Family) -> str | None:
     size = np.where(share < 0.01, 0, np.maximum(np.rint(share * BLOBS), 0.5))
     for step in np.unique(size[size > 0]):
         place, rank = np.nonzero(size == step)
-        dots(axes, rank + 1, place, 17 * np.sqrt(step / BLOBS), COLOURS[family], 0.55)
+        dots(axes, rank + 1, place, 17 * np.sqrt(step / BLOBS), colour(family), 0.55)
     for row, model in enumerate(models):
         mean = board.overall[family, "native"][model.name].mean_rank
         if mean.low is not None and mean.high is not None:
@@ -63,7 +63,7 @@ def rank_blobs(board: Board, family: Family) -> str | None:
     return render(made, f"blobs {family}", f"Ranks of the models over the {family} tasks when patients are resampled")
 
 
-def rank_shares(board: Board, family: Family, models: Sequence[Model]) -> np.ndarray:
+def rank_shares(board: Board, family: str, models: Sequence[Model]) -> np.ndarray:
     """Returns the (models, models) share of resamples and tasks in which a model (row) has a rank (column), from 1."""
     share = np.zeros((len(models), len(models)))
     tasks = board.in_suite(family)
@@ -79,7 +79,7 @@ def rank_shares(board: Board, family: Family, models: Sequence[Model]) -> np.nda
 
 
 @matplotlib.rc_context(STYLE)
-def quality_by_cost(board: Board, family: Family) -> str | None:
+def quality_by_cost(board: Board, family: str) -> str | None:
     """Returns quality against the number of parameters, with the front that no model is both smaller and better than.
 
     Quality is the mean score where the tasks of the family share a metric, else the mean rank.
@@ -89,6 +89,7 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
         return None
     overall = [board.overall[family, "native"][model.name] for model in models]
     by_score = overall[0].mean_score.value is not None
+    is_better_high = by_score and not board.in_suite(family)[0].of_metric.lower_is_better
     chosen = [one.mean_score if by_score else one.mean_rank for one in overall]
     quality = np.array([one.value for one in chosen], dtype=float)
     cost = np.array([model.parameters / 1e6 for model in models])
@@ -99,15 +100,15 @@ def quality_by_cost(board: Board, family: Family) -> str | None:
     axes.spines["left"].set_visible(True)
     for x, one in zip(cost, chosen, strict=True):
         if one.low is not None and one.high is not None:
-            axes.plot([x, x], [one.low, one.high], color=COLOURS[family], linewidth=1, alpha=0.6)
-    dots(axes, cost, quality, 6, COLOURS[family])
-    front = pareto(cost, quality if by_score else -quality)
+            axes.plot([x, x], [one.low, one.high], color=colour(family), linewidth=1, alpha=0.6)
+    dots(axes, cost, quality, 6, colour(family))
+    front = pareto(cost, quality if is_better_high else -quality)
     axes.plot(cost[front], quality[front], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), drawstyle="steps-post")
     axes.margins(0.08)
-    if not by_score:
+    if not is_better_high:
         axes.invert_yaxis()
     axes.set_xlabel("parameters of the frozen encoder (million)")
-    axes.set_ylabel(f"mean {METRICS[board.in_suite(family)[0].metric]}" if by_score else "mean rank")
+    axes.set_ylabel(f"mean {board.in_suite(family)[0].heading}" if by_score else "mean rank")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="y", labelcolor=MUTED)
@@ -139,6 +140,7 @@ def _labels_beside(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str
 def patient_strips(task: Task, models: Sequence[Model]) -> str:
     """Returns every patient's score (mean over seeds and cases) as a dot, and the mean with its interval, per model."""
     inputs = task_inputs(task, models)
+    assert inputs.values is not None
     made, axes = _rows(inputs.models)
     patients = np.bincount(inputs.patient_index, minlength=inputs.num_patients)
     # Dots of neighbouring values lie above each other: spread them, the same patient always at the same height.
@@ -148,7 +150,7 @@ def patient_strips(task: Task, models: Sequence[Model]) -> str:
             by_case = inputs.values[row].mean(axis=0)
         by_patient = np.bincount(inputs.patient_index, weights=by_case, minlength=inputs.num_patients) / patients
         shown = ~np.isnan(by_patient)
-        dots(axes, by_patient[shown], row + height[shown], 2.6, COLOURS[task.family], 0.45)
+        dots(axes, by_patient[shown], row + height[shown], 2.6, colour(task.family), 0.45)
         one = task.summary(name, "native")
         if one is None or one.estimate.value is None:
             continue
@@ -156,9 +158,9 @@ def patient_strips(task: Task, models: Sequence[Model]) -> str:
             axes.plot([one.estimate.low, one.estimate.high], [row, row], color=INK, linewidth=1.4)
         dots(axes, [one.estimate.value], [row], 5.5, PAPER)
         dots(axes, [one.estimate.value], [row], 4, INK)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(f"{METRICS[task.metric]} of a patient")
-    return render(made, f"strips {task.name}", f"{METRICS[task.metric]} of every patient of {task.title}, by model")
+    axes.set_xlim(0, task.of_metric.high if np.isfinite(task.of_metric.high) else None)
+    axes.set_xlabel(f"{task.heading} of a patient")
+    return render(made, f"strips {task.name}", f"{task.heading} of every patient of {task.title}, by model")
 
 
 @matplotlib.rc_context(STYLE)
@@ -183,11 +185,11 @@ def reliability(task: Task, models: Sequence[Model]) -> str:
     square = SIDE_IN * np.array([[0, -1], [0, 0], [1, 0]])
     lines(axes, [np.add(square, origin) for origin in origins], LINE, 0.8)
     lines(axes, [np.add(SIDE_IN * np.array([[0, 0], [1, -1]]), origin) for origin in origins], MUTED, 0.5)
-    lines(axes, curves, COLOURS[task.family], 1)
+    lines(axes, curves, colour(task.family), 1)
     points, pairs = np.concatenate(curves), np.concatenate(counts)
     for chosen, diameter_pt in ((pairs < FEW_PAIRS, 1.8), (pairs >= FEW_PAIRS, 4.5)):
         if chosen.any():
-            dots(axes, points[chosen, 0], points[chosen, 1], diameter_pt, COLOURS[task.family])
+            dots(axes, points[chosen, 0], points[chosen, 1], diameter_pt, colour(task.family))
     for x, y in origins[::COLUMNS]:
         axes.text(x - 0.05, y - SIDE_IN, "1", fontsize=7, color=MUTED, ha="right", va="center")
         axes.text(x - 0.05, y, "0", fontsize=7, color=MUTED, ha="right", va="center")
@@ -199,7 +201,7 @@ def reliability_curve(inputs: TaskInputs, model: int) -> tuple[np.ndarray, np.nd
     assert inputs.targets is not None
     assert inputs.probabilities is not None
     probability = inputs.probabilities[model].ravel()
-    target = np.broadcast_to(inputs.targets, inputs.values[model].shape).ravel()
+    target = np.broadcast_to(inputs.targets, inputs.probabilities[model].shape).ravel()
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
     filled = count > 0

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tapct import numeric
-from tapct.leaderboard.board import METRICS, Board, Family
-from tapct.leaderboard.page.svg import COLOURS, LINE, MUTED, PAPER, STYLE, dots, figure, lines, render
+from tapct.leaderboard.board import Board
+from tapct.leaderboard.page.svg import LINE, MUTED, PAPER, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.paper import AVERAGE
-from tapct.leaderboard.reproduction import Ours
+from tapct.leaderboard.reproduction import Ours, family_of
 
 COLUMNS, PANEL_IN, SIDE_IN = 5, (2.55, 2.46), 1.98
 """Panels of the figure: in a row; height and width of each; side of its square, in inches."""
@@ -44,7 +44,7 @@ class _Point:
 
 
 @matplotlib.rc_context(STYLE)
-def ours_by_theirs(board: Board, family: Family) -> str | None:
+def ours_by_theirs(board: Board, family: str) -> str | None:
     """Returns our number of each cell of the paper against the paper's, a panel a task.
 
     Returns:
@@ -56,7 +56,7 @@ def ours_by_theirs(board: Board, family: Family) -> str | None:
     rows = -(-len(points) // COLUMNS)
     made = figure(min(len(points), COLUMNS) * PANEL_IN[1], rows * PANEL_IN[0] + 0.15)
     width, height = made.get_size_inches()
-    titles = {task.name: f"{task.title}, {METRICS[task.metric]}" for task in board.tasks}
+    titles = {task.name: f"{task.title}, {task.heading}" for task in board.tasks}
     for index, (task, of_task) in enumerate(points.items()):
         row, column = divmod(index, COLUMNS)
         left, bottom = column * PANEL_IN[1] + 0.42, height - row * PANEL_IN[0] - 0.3 - SIDE_IN
@@ -68,13 +68,13 @@ def ours_by_theirs(board: Board, family: Family) -> str | None:
     return render(made, f"paper {family}", label)
 
 
-def _points(board: Board, family: Family) -> dict[str, list[_Point]]:
+def _points(board: Board, family: str) -> dict[str, list[_Point]]:
     """Returns by task the cells that have both numbers; one that two of the paper's tables have, once."""
     assert board.reproduction is not None
     found: dict[str, dict[tuple[str, str], _Point]] = defaultdict(dict)
     for cell in board.reproduction.cells:
         row = cell.row
-        if row.mean is None or row.task == AVERAGE or (row.metric == "DSC") != (family == "segmentation"):
+        if row.mean is None or row.task == AVERAGE or family_of(row.metric) != family:
             continue
         size = row.setup.in_plane_size
         label = f"{row.model} {size}" if row.table == 3 or "star" in row.notes else row.model
@@ -87,7 +87,7 @@ def _points(board: Board, family: Family) -> dict[str, list[_Point]]:
     return {task: list(of.values()) for task, of in found.items()}
 
 
-def _panel(axes: Axes, title: str, points: Sequence[_Point], family: Family) -> None:
+def _panel(axes: Axes, title: str, points: Sequence[_Point], family: str) -> None:
     every = [number for p in points for number in (p.paper - p.std, p.paper + p.std, *p.ends)]
     low, high = min(every), max(every)
     margin = max(0.08 * (high - low), 0.02)
@@ -104,9 +104,9 @@ def _panel(axes: Axes, title: str, points: Sequence[_Point], family: Family) -> 
     crosses += [np.array([[p.paper - p.std, p.value], [p.paper + p.std, p.value]]) for p in points]
     lines(axes, crosses, LINE, 1)
     others = [p for p in points if not p.is_tap]  # rings
-    for of, colour, diameter_pt in ((points, COLOURS[family], 5.2), (others, PAPER, 3.0)):
+    for of, ink, diameter_pt in ((points, colour(family), 5.2), (others, PAPER, 3.0)):
         if of:
-            dots(axes, [p.paper for p in of], [p.value for p in of], diameter_pt, colour)
+            dots(axes, [p.paper for p in of], [p.value for p in of], diameter_pt, ink)
     _names(axes, points, low, high)
 
 

@@ -15,17 +15,39 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import ArrayLike
 
+from tapct.kinds import list_kinds
+
 # Stand-ins: Matplotlib takes no CSS variables, so each is replaced by one when the figure is done.
+PALETTE = (
+    *(("#0072b2", "#5db7ea"), ("#b4480a", "#eda13f"), ("#00755b", "#3fc99e"), ("#a03a78", "#e39bc4")),
+    *(("#6a51a3", "#b5a3e6"), ("#7a5c00", "#d9b93b"), ("#8c2d2d", "#f08a80"), ("#3d5a6c", "#9cc0d4")),
+)
+"""Of the kinds of task in their order: on light paper, and on dark. The first two are those of Okabe and Ito."""
+
 INK, MUTED, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
-COLOURS = {"segmentation": "#010207", "classification": "#010208"}
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    PAPER: "var(--paper)",
-    COLOURS["segmentation"]: "var(--segmentation)",
-    COLOURS["classification"]: "var(--classification)",
-}
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--paper)"}
+_VARIABLES |= {f"#0102{7 + place:02x}": f"var(--kind-{place})" for place in range(len(PALETTE))}
+
+
+def colour(kind: str) -> str:
+    """Returns the colour of a kind of task; there are eight, and the ninth has the first again."""
+    return f"#0102{7 + list_kinds().index(kind) % len(PALETTE):02x}"
+
+
+def style(families: Sequence[str]) -> str:
+    """Returns the style of kinds of task: their colours, and that those not asked for are hidden.
+
+    Args:
+        families: The kinds that are on the page.
+    """
+    light, dark = ("; ".join(f"--kind-{i}: {pair[of]}" for i, pair in enumerate(PALETTE)) for of in (0, 1))
+    rules = [f":root {{ {light} }}", f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"]
+    for name in families:
+        chosen = f"[data-family={name}]"
+        hidden = (f"{chosen} [{key}]:not([{key}={name}])" for key in ("data-f", "data-of"))
+        rules += [f".{name} {{ --at: {_VARIABLES[colour(name)]} }}", f"{', '.join(hidden)} {{ display: none }}"]
+    return "\n".join(rules)
+
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font

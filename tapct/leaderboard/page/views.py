@@ -8,45 +8,15 @@ from typing import Any, Literal
 
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
-from tapct.leaderboard.board import FAMILIES, METRICS, Board, Entry, Family, Model, Task
+from tapct.leaderboard.board import Board, Entry, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
-from tapct.leaderboard.reported import reported
+from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
 from tapct.leaderboard.tables import cell_in_words
-from tapct.records import CardRecord, ClassMetric, GitState, Protocol, Recorded
-
-SPLIT = "test"
+from tapct.records import CardRecord, GitState, Protocol, Recorded
 
 _SHRINKING = {"antialias": "averaged in the plane", "linear": "interpolated in the plane, not averaged"}
 """What an `in_plane_filter` does."""
-
-MANY = 20
-"""Models that the figures and tables by class of a task show at most: the best."""
-
-TASK_METRICS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
-    "segmentation": (
-        ("dice_native_class_mean", "Dice, by class", 3),
-        ("dice_paper", "Dice, encoder's grid", 3),
-        ("nsd_native", "NSD", 3),
-        ("hd95_mm_native", "HD95, mm", 1),
-        ("hd95_mm_native_one_sided", "without HD95", 1),
-    ),
-    "classification": (
-        ("MicroAUROC", "AUROC", 3),
-        ("MicroAP", "AP", 3),
-        ("MacroAUROC", "AUROC, by label", 3),
-        ("MacroAP", "AP, by label", 3),
-        ("BalancedAccuracy", "balanced accuracy", 3),
-        ("CalibrationError", "calibration error", 3),
-    ),
-}
-"""Per family, the metrics of a run that stand beside the ranked one: key, title, decimals."""
-
-CLASS_METRICS: tuple[tuple[ClassMetric, str, int], ...] = (
-    ("dice_native", "Dice", 2),
-    ("nsd_native", "NSD", 2),
-    ("hd95_mm_native", "HD95, mm", 0),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +92,8 @@ class Overview:
         sorted_by: The column that the models are in the order of: "rank", a task, or "model".
     """
 
-    families: tuple[Family, ...]
-    mean_ranks: tuple[Family, ...]
+    families: tuple[str, ...]
+    mean_ranks: tuple[str, ...]
     groups: tuple[tuple[Kind, str, list[Model]], ...]
     ranked: bool
     unranked: str
@@ -136,11 +106,11 @@ class Overview:
 def overview(board: Board) -> Overview:
     """Returns what the main table is made of."""
     run = board.family("all")
-    families = [family for family in FAMILIES[1:] if board.family(family)]
+    present = [family for family in families()[1:] if board.family(family)]
     summaries = [task.summaries["native"] for task in run]
     mean_ranks = [
         family
-        for family in (FAMILIES if len(families) > 1 else FAMILIES[:1])
+        for family in (families() if len(present) > 1 else families()[:1])
         if len(board.models) > 1
         and len(board.in_suite(family)) > 1
         and any(model.mean_rank.value is not None for model in board.overall[family, "native"].values())
@@ -153,7 +123,7 @@ def overview(board: Board) -> Overview:
     )
     reasons = dict.fromkeys(s.comparison.reason for s in summaries if s.comparison.reason)
     return Overview(
-        families=(*(FAMILIES[:1] if len(families) > 1 else ()), *families),
+        families=(*(families()[:1] if len(present) > 1 else ()), *present),
         mean_ranks=tuple(mean_ranks),
         groups=tuple(kind for kind in kinds if kind[2]),
         ranked=any(summary.comparison.rank_intervals for summary in summaries),
@@ -175,7 +145,7 @@ def any_told_apart(table: Sequence[Sequence[tuple[int, int] | None]]) -> bool:
     return any(any(pair) for line in table for pair in line if pair)
 
 
-def pairwise_table(board: Board, family: Family, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
+def pairwise_table(board: Board, family: str, models: Sequence[Model]) -> list[list[tuple[int, int] | None]]:
     """Returns on how many tasks of the suite the model of a row is better, and worse, than that of a column.
 
     None for itself. See `OverallModel.better_on`: no model is counted that has no mean rank.
@@ -249,16 +219,26 @@ def run_metric(entry: Entry, key: str) -> float | None:
     return fmean(defined) if len(defined) == len(values) else None
 
 
-def class_rows(task: Task, models: Sequence[Model], metric: ClassMetric) -> list[tuple[str, list[float | None]]]:
-    """Returns per class the mean over runs of each model's mean over cases; None where a run does not define it."""
-    tables = [reported(model.entries[task.name].record, SPLIT).by_class.get(metric, {}) for model in models]
-    return [
-        (
-            name,
-            [fmean(v for v in t[name] if v is not None) if None not in t.get(name, [None]) else None for t in tables],
-        )
-        for name in (tables[0] if tables else {})
-    ]
+def task_metrics(task: Task) -> list[tuple[str, str, int]]:
+    """Returns the metrics of a run that stand beside the ranked one: name, title with its unit, decimals."""
+    beside = [one for one in task.kind.metrics if one.shown and one.name != task.metric]
+    titles = [", ".join(filter(None, (one.column or one.title, one.unit_of(task.target_unit)))) for one in beside]
+    return [(one.name, title, one.digits) for one, title in zip(beside, titles, strict=True)]
+
+
+def best_at(task: Task) -> str:
+    """Returns in which order the best of a task comes first."""
+    return "ascending" if task.of_metric.lower_is_better else "descending"
+
+
+def section(task: Task, models: Sequence[Model]) -> list[Picture | Table]:
+    """Returns what is drawn of a task: of many models, the best."""
+    return pictures(Shown(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0)))
+
+
+def is_table(one: Picture | Table) -> bool:
+    """Returns whether it is a table."""
+    return isinstance(one, Table)
 
 
 def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
@@ -324,12 +304,7 @@ def snapshot(board: Board) -> dict[str, Any]:
     }
 
 
-def family_spans(tasks: Sequence[Task]) -> list[tuple[Family, int]]:
+def family_spans(tasks: Sequence[Task]) -> list[tuple[str, int]]:
     """Returns the families in the order of the tasks, with the number of tasks of each."""
     edges = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(tasks)) if a.family != b.family), len(tasks)]
     return [(tasks[start].family, stop - start) for start, stop in pairwise(edges) if stop > start]
-
-
-def metric_title(name: str) -> str:
-    """Returns a metric as a reader calls it."""
-    return METRICS.get(name, name)

@@ -1,0 +1,63 @@
+"""Classification: independent 0/1 labels of a scan, compared by how well their logits order the cases."""
+
+import numpy as np
+
+from tapct.kinds.base import Cases, Field, Kind, Metric, Number, PairRank
+from tapct.metrics import classification
+
+_ONE_CLASS = "the references have only one class"
+
+
+def _of_labels(name: str) -> Number:
+    """Returns a metric of `tapct.metrics.classification`."""
+    of = classification.METRICS[name]
+
+    def number(cases: Cases) -> float:
+        return of(cases["logit"], cases["target"].astype(np.int64))
+
+    return Number(number)
+
+
+def _both(cases: Cases) -> dict[str, np.ndarray]:
+    """Returns which cases have a positive, and which a negative."""
+    answers = {"with a positive": 1, "with a negative": 0}
+    return {what: (cases["target"] == answer).any(axis=1) for what, answer in answers.items()}
+
+
+KIND = Kind(
+    name="classification",
+    title="Classification",
+    target="0 or 1 for each label",
+    metrics=(
+        Metric(name="MicroAUROC", title="AUROC", of=PairRank("auroc"), undefined=_ONE_CLASS, needs=_both),
+        Metric(name="MicroAP", title="AP", of=PairRank("average_precision"), undefined=_ONE_CLASS, needs=_both),
+        Metric(name="MacroAUROC", title="AUROC, by label", of=_of_labels("MacroAUROC")),
+        Metric(name="MacroAP", title="AP, by label", of=_of_labels("MacroAP")),
+        Metric(name="BalancedAccuracy", title="balanced accuracy", of=_of_labels("BalancedAccuracy")),
+        Metric(
+            name="CalibrationError", title="calibration error", of=_of_labels("CalibrationError"), lower_is_better=True
+        ),
+        Metric(
+            name="UndefinedLabels",
+            title="undefined labels",
+            of=_of_labels("UndefinedLabels"),
+            high=np.inf,
+            lower_is_better=True,
+            digits=0,
+            shown=False,
+        ),
+    ),
+    ranked=("MicroAUROC", "MicroAP"),
+    fields=(
+        Field(name="logit", title="logit", missing=True),
+        Field(name="probability", title="probability", low=0, high=1),
+        Field(name="target", title="reference, 0 or 1", given=True, low=0, high=1),
+    ),
+    probe="tapct.probes.classification:ClassificationProbe",
+    dataset="tapct.tasks.classification:ClassificationDataset",
+    page="tapct.leaderboard.page.kinds.classification",
+    outcome=False,
+    heads=("abmil", "linear", "knn", "prototype"),
+    usual_head="abmil",
+    beside=("chance", "intensity"),
+)

@@ -1,0 +1,130 @@
+"""What the page and a report draw of a task beside its numbers: asked of the module that its kind names.
+
+Such a module has one function, `pictures(shown: Shown) -> Iterator[Picture | Table]`.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tapct.kinds import Cases, Kind, Metric
+from tapct.leaderboard.board import Model, Task
+from tapct.leaderboard.reported import reported
+from tapct.records import Recorded
+
+SPLIT = "test"
+
+MANY = 20
+"""Models that the figures and tables of a task show at most: the best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        title: What it shows.
+        svg: Drawn with `page.svg`, whose `render` has escaped every text in it.
+        note: How it is read.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        title: What it shows.
+        heads: Its columns.
+        rows: Lines, what they are called first.
+        note: How it is read.
+        open: Whether it is open from the start.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """A task and the models that are drawn.
+
+    Attributes:
+        of: The task, with its statistics.
+        drawn: The models, best first.
+        left_out: How many are not drawn.
+        split: The split that is reported.
+    """
+
+    of: Task
+    drawn: Sequence[Model]
+    left_out: int = 0
+    split: str = SPLIT
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.of.name
+
+    @property
+    def title(self) -> str:
+        """The task as a reader calls it."""
+        return self.of.title
+
+    @property
+    def kind(self) -> Kind:
+        """The task's kind."""
+        return self.of.kind
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that is ranked."""
+        return self.of.of_metric
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of the targets."""
+        return next(iter(self.models.values())).task.unit
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, labels or targets that records hold numbers of."""
+        return self.kind.recorded_classes(next(iter(self.models.values())).task.classes)
+
+    @functools.cached_property
+    def models(self) -> Mapping[str, Recorded]:
+        """The record of each model, best first."""
+        return MappingProxyType({model.name: model.entries[self.task].record for model in self.drawn})
+
+    @property
+    def crossed(self) -> Mapping[tuple[str, str], Recorded]:
+        """The records under every adaptor, by model and adaptor."""
+        return self.of.crossed
+
+    def cases(self, name: str | tuple[str, str]) -> tuple[Cases, ...]:
+        """Returns the reported cases of each run of a model, or of a model under an adaptor."""
+        record = self.models[name] if isinstance(name, str) else self.crossed[name]
+        return reported(record, self.split).runs
+
+    @property
+    def of_many(self) -> str:
+        """What is to be said where not all models are drawn."""
+        number = len(self.drawn)
+        return f" Of {number + self.left_out} models, the {number} best." if self.left_out else ""
+
+
+def pictures(shown: Shown) -> list[Picture | Table]:
+    """Returns what the module of a task's kind draws; nothing where it names none."""
+    if shown.kind.page is None:
+        return []
+    draw: Callable[[Shown], Iterator[Picture | Table]] = importlib.import_module(shown.kind.page).pictures
+    return list(draw(shown))
