@@ -21,10 +21,10 @@ from tapct.volumes import Findings
 SPEC = TaskSpec(
     name="luna16_detection",
     display_name="LUNA16 detection",
-    kind="localisation",  # type: ignore[arg-type]
+    kind="localisation",
     version=1,
     classes=("nodule",),
-    metric="FROC",  # type: ignore[arg-type]
+    metric="FROC",
     release=RELEASE,
     licence=LICENCE,
     source=f"{SOURCE}, with annotations.csv, and annotations_excluded.csv of evaluationScript.zip, beside them",

@@ -37,11 +37,11 @@ for a stage that is not known. Its M is left out: 417 of 422 are 0, and the othe
 SPEC = TaskSpec(
     name="lung1_survival",
     display_name="LUNG1 survival",
-    kind="survival",  # type: ignore[arg-type]
+    kind="survival",
     adaptor="cox:mean",
     version=1,
     classes=("death",),
-    metric="UnoC",  # type: ignore[arg-type]
+    metric="UnoC",
     mask="the primary tumour (GTV-1)",
     table=(
         Column(name="age", title="age", unit="years"),

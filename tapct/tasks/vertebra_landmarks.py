@@ -18,10 +18,10 @@ from tapct.volumes import Findings, Mask, read_labels
 SPEC = TaskSpec(
     name="vertebra_landmarks",
     display_name="Vertebra landmarks",
-    kind="localisation",  # type: ignore[arg-type]
+    kind="localisation",
     version=1,
     classes=("vertebra",),
-    metric="FROC",  # type: ignore[arg-type]
+    metric="FROC",
     release=RELEASE,
     licence=LICENCE,
     source=SOURCE,
