@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ class Curious(Drifting):
         if type(windows_hu) is not torch.Tensor:
             raise ValueError("what is in it?")
         return super()._encode(windows_hu)
+
+
+class Mended(Drifting):
+    """The same encoder, which does not any more."""
+
+    card = Curious.card
 
 
 @pytest.fixture(autouse=True)
@@ -272,11 +279,54 @@ def test_shipped_counts_are_those_of_the_encoders_here():
         for window, one in windows_of(name, costs, options).items()
     }
     keys = {costs.counted_key(one, window): (name, window) for (name, window), one in windows.items()}
-    assert set(keys) == set(shipped), "encoders have changed: run `python -m tapct.sweep.bill.counted`"
+    assert set(keys) == set(shipped), "architectures have changed: run `python -m tapct.sweep.bill.counted`"
     for key, (name, window) in keys.items():
         if name in ("tap-t-3d", "suprem", "fmcib"):
             count = costs.count(windows[name, window], window)
             assert [count.tflop, list(count.map_shape), count.why] == shipped[key]
+
+
+class Rewritten(Drifting):
+    """The same network, written anew."""
+
+    depth_of_nothing = 3
+
+    def build(self):
+        layers = [*super().build().children()]
+        return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "holds"),
+    [
+        ("", {}, True),
+        ("spacing_mm=1x1x1+in_plane_size=128+precision=bf16", {}, True),
+        ("", {"spacing_mm": (2.0, 2.0, 2.0), "reference": "Somebody, 2026"}, True),
+        ("window_size=8x128x128", {}, False),
+        ("", {"num_params": 1_555}, False),
+        ("", {"feature_stride": (4, 16, 16)}, False),
+        ("", {"feature_dim": 7}, False),
+        ("", {"embedding_dim": 7}, False),
+    ],
+)
+def test_a_count_holds_for_an_architecture_however_it_is_written(monkeypatch, options, changes, holds):
+    def key(cls, options=""):
+        with known_by_name("drifting", f"tests.sweep.test_bill:{cls}"):
+            return Costs(Remembered("costs"), CPU).counted_key(encoding("drifting", options=options), Size(8, 64, 64))
+
+    before = key("Drifting")
+    monkeypatch.setattr(Rewritten, "card", replace(Drifting.card, **changes))
+    assert (key("Rewritten", options) == before) is holds
+
+
+def test_a_count_is_of_its_window_and_why_there_is_none_of_its_code(monkeypatch):
+    costs = Costs(Remembered("costs"), CPU)
+    asked = encoding("tap-t-3d")
+    assert costs.counted_key(asked, Size(8, 64, 64)) != costs.counted_key(asked, Size(8, 64, 128))
+    for cls in ("Curious", "Mended"):
+        with known_by_name("curious", f"tests.sweep.test_bill:{cls}"):
+            found = Costs(costs._remembered, CPU).count(encoding("curious"), Size(8, 64, 64))
+            assert (found.tflop is None) is (cls == "Curious")
 
 
 def test_a_first_bill_of_the_paper_counts_nothing_anew(monkeypatch):

@@ -26,12 +26,15 @@ MOST_BATCHES = 20
 """That are measured; more would not make the median better."""
 
 
-_PREPARED = ("spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu")
-"""Of a card: how scans are prepared, which changes how many windows there are and not what one takes."""
+_ARCHITECTURE = ("name", "num_params", "window_size", "feature_stride", "feature_dim", "embedding_dim", "has_cls")
+"""Of a card: what decides the arithmetic of a window. Every batch is held to it."""
+
+_PREPARED = ("spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu", "precision")
+"""Options that change how many windows there are, or in what they are computed, and not what one takes."""
 
 SHIPPED = Path(__file__).with_name("counted.json")
 """What windows of the encoders here take, as `python -m tapct.sweep.bill.counted` counted it: a first bill would else
-trace every network. It holds for the code that it was counted of; of other code it is not found, and is counted."""
+trace every network. It holds for the architectures that it was counted of; others are not found in it, and counted."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +93,28 @@ class Costs:
         """Returns what one window of a size takes."""
         key = self.counted_key(encoding, window)
         if (known := self._remembered.get(key)) is None:
-            count = _count(encoding, window)
-            known = [count.tflop, count.map_shape, count.why]
-            self._remembered.put(key, known)
+            # Why code cannot be counted holds for that code alone.
+            failed = key_of("failed", self._identity(encoding, torch.device("cpu")), list(window))
+            if (known := self._remembered.get(failed)) is None:
+                count = _count(encoding, window)
+                known = [count.tflop, count.map_shape, count.why]
+                self._remembered.put(failed if count.why else key, known)
         tflop, shape, why = known
         return Count(tflop, None if shape is None else (shape[0], shape[1], shape[2], shape[3]), why)
 
     def counted_key(self, encoding: Encoding, window: Size) -> str:
-        """Returns what a count depends on: code and settings of the encoder, not how scans are prepared for it."""
-        if _model(encoding) not in self._networks:
-            who = identity(self.encoder(encoding), torch.device("cpu"), weights="any")
-            card = {name: value for name, value in who["card"].items() if name not in _PREPARED}
-            self._networks[_model(encoding)] = key_of(who["class"], who["code_sha256"], who["settings"], card)
-        return key_of("count", self._networks[_model(encoding)], list(window))
+        """Returns what a count depends on: the architecture by card and options, and the window.
+
+        The source is no part of it: a comment or a helper that moves changes no arithmetic, and what changes it, such as
+        a layer or a patch, changes the parameters or the map of the card.
+        """
+        model = _model(encoding)
+        if model not in self._networks:
+            encoder = self.encoder(encoding)
+            card = {name: getattr(encoder.card, name) for name in _ARCHITECTURE}
+            options = {name: value for name, value in encoder.describe_options().items() if name not in _PREPARED}
+            self._networks[model] = key_of(card, options)
+        return key_of("count", self._networks[model], list(window))
 
     def seconds(self, encoding: Encoding, window: Size) -> float | None:
         """Returns what a window takes on the device at hand; None where that was not measured."""
