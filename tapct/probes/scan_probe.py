@@ -1,0 +1,154 @@
+"""What probes on whole scans share: a head that is solved on one vector a scan, or attention over its instances."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from eva.core.models.modules import head as eva_head
+from eva.vision.models.networks import ABMIL
+from torch import nn
+from typing_extensions import override
+
+from tapct.encoders import Encoder
+from tapct.errors import TaskError
+from tapct.features import EncodedCase, Seen
+from tapct.features.channels import Channels
+from tapct.probes import attention, tables
+from tapct.probes.adaptors import Adaptor, instances
+from tapct.probes.frozen import FrozenEncoderProbe
+from tapct.probes.heads import State
+from tapct.probes.scaling import ChannelScale
+from tapct.probes.solved import LinearHead, PooledCases, Solution
+from tapct.probes.source import needed_parts
+
+
+class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
+    """Trains and evaluates an adaptor in eva.
+
+    For attention the bag of a scan is the class tokens of its windows, or, where a model has none or that is asked for,
+    its patch features (section 4.5 says why class tokens are preferred). Other adaptors see one vector a scan.
+    """
+
+    head_name = "head"
+    feature_weights = (
+        *("gated_attention.attention_a.0.weight", "gated_attention.attention_b.0.weight"),
+        "classifier._network.0.weight",
+    )
+
+    seen_dtype = None
+
+    def __init__(
+        self,
+        encoder: str | Encoder,
+        weights: str | None,
+        adaptor: str,
+        bag: Literal["auto", "cls", "patch"],
+        *,
+        criterion: nn.Module,
+        **settings: Any,
+    ) -> None:
+        """Initializes the probe.
+
+        Args:
+            encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
+            adaptor: What stands on the features; see `tapct.probes.adaptors`.
+            bag: What attention looks at: "cls", "patch", or "auto".
+            criterion: Of a head that is trained by steps.
+            settings: As in `tapct.probes.base.Probe`.
+
+        Raises:
+            TaskError: If there is no such adaptor or bag, or the encoder has no class tokens for it.
+        """
+        super().__init__(encoder, weights, of_eva={"head": nn.Identity(), "criterion": criterion}, **settings)
+        card = self.encoder.card
+        self.adaptor = Adaptor.parse(adaptor).with_bag(bag).on(card)
+        self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
+        self.source.table = self.adaptor.table
+        self.bag = self.adaptor.bag_of(card)
+
+    @property
+    @override
+    def seen(self) -> Seen:  # type: ignore[override]
+        """Where the bag, or what is pooled, is from."""
+        return "embeddings" if "cls" in (self.bag, self.pooling) else "map"
+
+    @override
+    def build_head(self, classes: list[str]) -> nn.Module:
+        # One linear layer on the attention-pooled bag: eva's default MLP would probe more than the features.
+        card = self.encoder.card
+        size = card.embedding_dim if self.bag == "cls" else card.feature_dim
+        return ABMIL(input_size=size, output_size=len(classes), projected_input_size=None, hidden_sizes_mlp=())
+
+    @property
+    @override
+    def is_solved(self) -> bool:  # type: ignore[override]
+        """Whether the adaptor's head is solved."""
+        return self.adaptor.is_solved
+
+    @override
+    def require_data(self) -> None:
+        if self.pooling != "mask":
+            return
+        for part in needed_parts(self.trainer):
+            require = getattr(part, "require_masks", None)
+            if require is None:
+                raise TaskError(
+                    f"{self.adaptor.name} pools over masks, and {type(part).__name__} has none: they come from a "
+                    "`tapct.tasks.masked.MaskedDataset` whose spec names them"
+                )
+            require()
+
+    @override
+    def solve(self) -> Solution:
+        assert self.pooling is not None
+        train, selection = (self.source.pooled_cases(self.trainer, s, self.pooling) for s in ("train", "val"))
+        assert train is not None
+        for name, vector in zip(train.names, train.features, strict=True):
+            if self.session.features.wants(name):
+                self.session.features.add(name, torch.from_numpy(vector[:, None]))
+        return tables.solved(self.solve_head, train, selection)
+
+    @abc.abstractmethod
+    def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
+        """Returns the head of training cases, with what there is to choose chosen on them and on selection cases."""
+
+    def solved_head(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
+        """Returns a solved head that these weights fit into."""
+        return LinearHead(*reversed(state["weight"].shape))
+
+    @override
+    def head_of(self, state: State) -> nn.Module:
+        return tables.head_of(self.solved_head, state) if self.is_solved else super().head_of(state)
+
+    @override
+    def seen_by_heads(self) -> dict[str, Any]:
+        return {**super().seen_by_heads(), "adaptor": self.adaptor.name, "pooling": self.pooling, "bag": self.bag}
+
+    @override
+    def head_input(self, case: EncodedCase) -> Channels:
+        assert self.bag is not None
+        return instances(case.features, self.bag)
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        if self.pooling != "mask":
+            return super().describe()
+        return {**super().describe(), "mask": self.trainer.datamodule.spec.mask}
+
+    def outputs(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+        """Returns the (K,) outputs of a head on a case, float64 of a solved one."""
+        if self.pooling is not None:
+            part = getattr(self.trainer.datamodule.datasets, self._split)
+            return head(self.source.vector(part, case, self.pooling).to(self.device))
+        return self.attended(head, case)
+
+    def attended(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
+        """Returns the (K,) outputs of a head of attention on a case."""
+        return attention.logits([head], [self.in_bag(case)])[0, 0]
+
+    def in_bag(self, case: EncodedCase, scale: ChannelScale | None = None) -> attention.Bag:
+        """Returns what attention sees of a case."""
+        assert self.bag is not None
+        return attention.Bag(instances(case.features, self.bag), scale)
