@@ -24,6 +24,9 @@ RATE_NAMES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 BLOCK = 256
 """Resamples at a time, so that those of thousands of thresholds take some tens of MB."""
 
+LIMIT = 100
+"""Candidates that a scan may have: the best of so many are what LUNA16's evaluation looks at."""
+
 BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, 20.0), (20.0, math.inf))
 """Diameters [from, to) by which sensitivity is told apart: LUNA16's nodules of at least 3 mm, at the sizes at which
 guidelines change what is done (Fleischner Society 2017: 6 mm), and the masses that are hard for crops of nodules."""

@@ -39,25 +39,27 @@ class CellSizes:
     """The feature cells of the cases of a session."""
 
     def __init__(self) -> None:
-        self._cases: dict[str, tuple[tuple[float, float, float], np.ndarray]] = {}
+        self._cases: dict[str, tuple[tuple[float, float, float], np.ndarray | None]] = {}
 
     def __contains__(self, case: str) -> bool:
         return case in self._cases
 
-    def add(self, case: str, size_mm: tuple[float, float, float], confusion: torch.Tensor) -> None:
-        """Adds a case: the distance between its cells along (z, y, x), and the counts of its reference."""
-        self._cases[case] = size_mm, dice_per_class(confusion.cpu().numpy())
+    def add(self, case: str, size_mm: tuple[float, float, float], confusion: torch.Tensor | None = None) -> None:
+        """Adds a case: the distance between its cells along (z, y, x), and the counts of its reference, if any."""
+        self._cases[case] = size_mm, None if confusion is None else dice_per_class(confusion.cpu().numpy())
 
     def summary(self, cases: Sequence[str], classes: Sequence[str]) -> CellSize:
         """Returns what the record holds.
 
         Args:
-            cases: The reported ones, all added.
+            cases: The reported ones, all added, all with a reference or all without.
             classes: Names of the classes with background.
         """
         sizes, dice = zip(*(self._cases[case] for case in cases), strict=True)
-        reference = summarise(np.array(dice))
         z, y, x = np.median(np.array(sizes), axis=0).tolist()
+        if dice[0] is None:
+            return CellSize(size_mm=(z, y, x), dice=None, by_class={}, cases=len(cases))
+        reference = summarise(np.array(dice))
         return CellSize(
             size_mm=(z, y, x),
             dice=_defined(reference.headline),

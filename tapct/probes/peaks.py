@@ -5,10 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from tapct.metrics.froc import LIMIT
 from tapct.volumes import Grid
-
-LIMIT = 100
-"""Candidates that a scan may have, the best: what LUNA16's evaluation takes of a scan."""
 
 APART_MM = 10.0
 """Candidates nearer to each other than this are one. Neighbouring vertebrae are at least 15 mm apart."""

@@ -26,6 +26,7 @@ SPEC = TaskSpec(
     classes=("nodule",),
     metric="FROC",
     release=RELEASE,
+    source_data=("luna16", "lidc-idri"),
     licence=LICENCE,
     source=f"{SOURCE}, with annotations.csv, and annotations_excluded.csv of evaluationScript.zip, beside them",
 )

@@ -23,6 +23,7 @@ SPEC = TaskSpec(
     classes=("vertebra",),
     metric="FROC",
     release=RELEASE,
+    source_data=("totalsegmentator",),
     licence=LICENCE,
     source=SOURCE,
 )

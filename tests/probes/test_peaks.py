@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tapct.probes.peaks import LIMIT, candidates
+from tapct.metrics.froc import LIMIT
+from tapct.probes.peaks import candidates
 from tapct.volumes import Grid
 
 TURNED = np.array([[0.2, -0.3, 0.93], [0.1, 0.95, 0.28], [-0.97, 0.04, 0.22]])
