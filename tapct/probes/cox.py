@@ -69,11 +69,16 @@ class RiskSets:
 
     def loss(self, risk: np.ndarray) -> float:
         """Returns the negative partial log-likelihood of (N,) log hazards."""
-        return float(self.log_totals(risk).sum() - risk[self.event].sum())
+        return self.loss_and_shares(risk)[0]
 
-    def shares(self, risk: np.ndarray) -> np.ndarray:
-        """Returns (M, N): the probability that each of the deaths would have been that of each patient."""
-        return np.exp(self.log_share + risk - self.log_totals(risk)[:, None])
+    def loss_and_shares(self, risk: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns it with (M, N) the probability that each of the deaths would have been that of each patient."""
+        terms = self.log_share + risk
+        largest = terms.max(axis=1, keepdims=True)
+        shares = np.exp(terms - largest)
+        totals = shares.sum(axis=1, keepdims=True)
+        shares /= totals
+        return float((np.log(totals) + largest).sum() - risk[self.event].sum()), shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,22 +143,22 @@ def _minimum(turned: np.ndarray, sets: RiskSets, penalty: np.ndarray, at: np.nda
     """Returns where the objective is least, by Newton's method with halved steps, and what is left of the gradient."""
     deaths = len(sets.days)
 
-    def objective(where: np.ndarray) -> float:
-        return sets.loss(turned @ where) / deaths + float(penalty @ (where * where)) / 2
+    def objective(where: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, shares = sets.loss_and_shares(turned @ where)
+        return loss / deaths + float(penalty @ (where * where)) / 2, shares
 
-    value = objective(at)
+    value, shares = objective(at)
     for _ in range(NEWTON_STEPS):
-        shares = sets.shares(turned @ at)
-        expected = shares.sum(axis=0)
+        expected, means = shares.sum(axis=0), shares @ turned
         gradient = turned.T @ (expected - sets.event) / deaths + penalty * at
-        means = shares @ turned
         curvature = ((turned.T * expected) @ turned - means.T @ means) / deaths + np.diag(penalty)
         step = cho_solve(cho_factor(curvature), gradient) if len(at) else gradient
         if gradient @ step <= CLOSE:
             break
         for halving in range(HALVINGS):
             closer = at - step / 2**halving
-            if (lower := objective(closer)) <= value:
+            lower, shares = objective(closer)
+            if lower <= value:
                 break
         else:
             break  # as low as floats can tell
