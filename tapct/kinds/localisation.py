@@ -41,7 +41,7 @@ def _sensitivity(place: int) -> Metric:
     return Metric(
         name=f"sensitivity@{rate}",
         title=f"sensitivity at {rate} false positives a scan",
-        column=f"at {rate}",
+        column=f"sensitivity at {rate}",
         of=_statistic(lambda found, counts: found.sensitivities(counts)[place]),
         shown=rate in ("1/8", "1", "8"),
         undefined=_NOTHING,

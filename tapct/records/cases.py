@@ -60,7 +60,7 @@ def columns(kind: str | None) -> pa.Schema:
     """Returns the columns of the table of a record of a kind: `COLUMNS`, and the fields of its outcome."""
     if kind is None or not kinds.kind(kind).outcome:
         return COLUMNS
-    many = pa.list_(pa.float64())
+    many = pa.list_(pa.field("element", pa.float64()))  # the name that Parquet gives it, in whose type it comes back
     own = [
         pa.field(field.name, many, nullable=False) if field.many else pa.field(field.name, pa.float64())
         for field in kinds.kind(kind).fields

@@ -45,7 +45,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         "What is found lies within its radius. In a cube, the mean place is half an edge away from the middle: cells "
         f"of N mm leave an error of about N / 2, but for what the scores of their neighbours tell.{shown.of_many}",
     )
-    rows = list(_by_diameter(runs))
+    rows = list(by_diameter(runs))
     if len(rows) > 1:
         yield Table(
             title="Sensitivity by diameter",
@@ -135,7 +135,7 @@ def _panels(
     return render(made, f"{name} {task}", f"{label} of {task}, one panel per model")
 
 
-def _by_diameter(runs: Runs) -> Iterator[list[str]]:
+def by_diameter(runs: Runs) -> Iterator[list[str]]:
     """Yields the bands that have findings, with the FROC of each model, mean over its runs."""
     for low, high in BANDS_MM:
         parts = {name: [one.within(low, high) for one in found] for name, found in runs.items()}
