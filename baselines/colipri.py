@@ -38,6 +38,7 @@ class Colipri(Encoder):
     """COLIPRI's image encoder."""
 
     axes = "RAS"
+    authors = "baselines.authors.colipri:ColipriAuthors"
     card = EncoderCard(
         name="colipri",
         display_name="COLIPRI-CRM",

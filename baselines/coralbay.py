@@ -34,6 +34,7 @@ class CoralBay(Encoder):
 
     axes = "RAS"
     least_cells = 2  # instance norm on the last map
+    authors = "baselines.authors.coralbay:CoralBayAuthors"
     card = EncoderCard(
         name="coralbay",
         display_name="CoralBay",

@@ -50,6 +50,7 @@ class CTCLIP(Encoder):
     in_plane: ClassVar[int] = 480
     """Voxels of a window along x and y: what the projection of the embedding has weights for."""
 
+    authors = "baselines.authors.ct_clip:CTCLIPAuthors"
     card = EncoderCard(
         name="ct-clip",
         display_name="CT-CLIP",

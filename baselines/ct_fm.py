@@ -36,6 +36,7 @@ class CTFM(Encoder):
 
     axes = "SPL"
     cell_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: cell i is on voxel 16 i
+    authors = "baselines.authors.ct_fm:CTFMAuthors"
     card = EncoderCard(
         name="ct-fm",
         display_name="CT-FM",

@@ -41,6 +41,7 @@ FUSED = ".mlp.weights_in."  # gate and up projection in one matrix, the gate (un
 class Curia(Encoder):
     """Curia-B."""
 
+    authors = "baselines.authors.curia:CuriaAuthors"
     card: EncoderCard = EncoderCard(
         name="curia",
         display_name="Curia",

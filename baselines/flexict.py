@@ -48,6 +48,7 @@ class FlexiCT3D(RotaryViTEncoder):
     """FlexiCT-3D."""
 
     axes = "SPL"
+    authors = "baselines.authors.flexict:FlexiCTAuthors"
     card = EncoderCard(
         name="flexict-3d",
         display_name="FlexiCT-3D",

@@ -34,6 +34,7 @@ class FMCIB(Encoder):
 
     axes = "SPL"
     cell_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: cell i is on voxel 32 i
+    authors = "baselines.authors.fmcib:FMCIBAuthors"
     card = EncoderCard(
         name="fmcib",
         display_name="FMCiB",

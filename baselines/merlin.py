@@ -31,6 +31,7 @@ class Merlin(Encoder):
     """merlin/data/monai_transforms.py: a_min, a_max."""
 
     cell_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: cell i is on voxel 16 i, 32 i, 32 i
+    authors = "baselines.authors.merlin:MerlinAuthors"
     card = EncoderCard(
         name="merlin",
         display_name="Merlin",

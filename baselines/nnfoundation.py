@@ -36,6 +36,7 @@ class NNFoundationViT(Encoder):
     """nnFoundation's vision transformer."""
 
     axes = "SPL"  # SimpleITK's arrays, not reoriented
+    authors = "baselines.authors.nnfoundation:NNFoundationAuthors"
     card = EncoderCard(
         name="nnfoundation-vit",
         display_name="nnFoundation ViT",

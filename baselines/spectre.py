@@ -36,6 +36,7 @@ class Spectre(RotaryViTEncoder):
     """SPECTRE-Large's backbone (ViT-Local, the file after report alignment)."""
 
     axes = "RAS"  # io.py: as_closest_canonical
+    authors = "baselines.authors.spectre:SpectreAuthors"
     card = EncoderCard(
         name="spectre",
         display_name="SPECTRE-Large",

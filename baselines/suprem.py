@@ -46,6 +46,7 @@ class SuPreM(Encoder):
     """The encoder of SuPreM's U-Net, or with its decoder."""
 
     axes = "RAS"
+    authors = "baselines.authors.suprem:SuPreMAuthors"
     card = EncoderCard(
         name="suprem",
         display_name="SuPreM U-Net",

@@ -36,6 +36,7 @@ class Vista3D(Encoder):
     axes = "RAS"
     cell_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: cell i is on voxel 16 i
     least_cells = 2  # instance norm on the last map
+    authors = "baselines.authors.vista3d:Vista3DAuthors"
     card = EncoderCard(
         name="vista3d",
         display_name="VISTA3D",

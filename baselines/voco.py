@@ -38,6 +38,7 @@ class VoCoB(Encoder):
 
     axes = "RAS"
     least_cells = 2  # instance norm on the last map
+    authors = "baselines.authors.voco:VoCoAuthors"
     card = EncoderCard(
         name="voco-b",
         display_name="VoCo-B",

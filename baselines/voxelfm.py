@@ -39,6 +39,7 @@ class VoxelFM(Encoder):
     """VoxelFM."""
 
     axes = "SPL"  # stored DICOM slices, z ascending; pretraining permutes and flips its crops at random
+    authors = "baselines.authors.voxelfm:VoxelFMAuthors"
     card = EncoderCard(
         name="voxelfm",
         display_name="VoxelFM",

@@ -20,6 +20,7 @@ from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.submission import commands as submission_commands
+from tapct.verification import commands as verification_commands
 from tapct.viz import commands as viz_commands
 
 
@@ -341,6 +342,7 @@ COMMANDS: Commands = {
     "overlay": report_commands.overlay,
     "report": report_commands.report,
     "describe": report_commands.describe,
+    "verify-encoder": verification_commands.verify_encoder,
     "record-schema": record_schema,
 }
 

@@ -15,11 +15,13 @@ from tapct.encoders.registry import (
 )
 
 if TYPE_CHECKING:
+    from tapct.encoders.authors import Authors
     from tapct.encoders.base import Encoder, Features, Precision
     from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
     from tapct.encoders.statistics import mean_and_std
 
 __all__ = [
+    "Authors",
     "Declared",
     "Encoder",
     "EncoderCard",
@@ -40,5 +42,7 @@ __all__ = [
 
 # These import torch.
 __getattr__ = lazy.names(
-    __name__, __all__, "tapct.encoders.base", "tapct.encoders.input_sheet", "tapct.encoders.statistics"
+    __name__,
+    __all__,
+    *("tapct.encoders.authors", "tapct.encoders.base", "tapct.encoders.input_sheet", "tapct.encoders.statistics"),
 )

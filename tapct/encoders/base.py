@@ -75,6 +75,10 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
 
+    authors: ClassVar[str | None] = None
+    """What runs its authors' own code, `package.module:Class` of a `tapct.encoders.Authors`, for
+    `tapct verify-encoder`. It decides no feature, and no setting is it."""
+
     def __init__(
         self,
         weights: str | Path | None = None,

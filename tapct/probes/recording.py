@@ -34,6 +34,7 @@ from tapct.records.execution import FeaturesSeen, RunExecution, Training
 from tapct.records.paths import base_name, without_folders
 from tapct.records.reading import checked
 from tapct.records.types import shown
+from tapct.verification.stored import verification_of
 
 
 class RunRecorder:
@@ -180,6 +181,7 @@ def encoder_record(encoder: Encoder, description: dict[str, Any]) -> EncoderReco
     about = without_folders(description) | {"weights": base_name(description["weights"])}
     # Features may be of an earlier run, which asked for the same in other words.
     asked = {"precision": encoder.precision, "options": without_folders(encoder.describe_options())}
+    asked["verification"] = verification_of(encoder, description.get("weights_sha256")).content()
     return checked(EncoderRecord, {"card": asdict(encoder.card), **about, **asked}, encoder.card.name)
 
 

@@ -23,6 +23,7 @@ from tapct.records.sections import (
     InputSheetRecord,
     ProbeRecord,
     TaskRecord,
+    VerificationRecord,
 )
 from tapct.records.selection import Looks, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
@@ -57,6 +58,7 @@ __all__ = [
     "SteppedSelection",
     "StoredRecord",
     "TaskRecord",
+    "VerificationRecord",
     "environment",
     "find_records",
     "git_state",

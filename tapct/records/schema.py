@@ -13,6 +13,9 @@ OlderSchema = Literal[1, 2]
 UNSIGNED = ("fingerprint", "complete", "execution", "flags", "older_schema")
 """The keys of a record's file that its fingerprint does not cover."""
 
+UNSIGNED_OF_ENCODER = ("verification",)
+"""Those of its `encoder`."""
+
 _SIGNED_AS = {1: 1, 2: 1, 3: 3}
 """The number that goes into the fingerprint for each schema: an earlier one's where nothing signed has changed since.
 One result then has one fingerprint, whichever of them it was written under."""
@@ -21,10 +24,13 @@ One result then has one fingerprint, whichever of them it was written under."""
 def fingerprint(content: dict[str, Any]) -> str:
     """Returns the hash of what is signed of a record's JSON content, of whichever schema.
 
-    An older record that is written again is signed as it was, and the mark that it is one cannot be taken off.
+    An older record that is written again is signed as it was, and the mark that it is one cannot be taken off. Where an
+    encoder was compared with its authors' code is told beside a result, and is none of it.
     """
     version = _SIGNED_AS[content.get("older_schema") or content["schema_version"]]
     signed = {key: value for key, value in content.items() if key not in UNSIGNED} | {"schema_version": version}
+    if isinstance(encoder := signed.get("encoder"), dict):
+        signed["encoder"] = {key: value for key, value in encoder.items() if key not in UNSIGNED_OF_ENCODER}
     return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()
 
 

@@ -25,6 +25,7 @@ from tapct.records.types import (
     Whole,
     optional,
 )
+from tapct.verification.stored import Status, in_words
 
 RANDOM, NONE = "random", "none"
 """What stands for the name of a file of weights: drawn at random, or an encoder without parameters."""
@@ -108,6 +109,35 @@ class InputSheetRecord(Frozen):
     not_received: Text | None = None
 
 
+class VerificationRecord(Frozen):
+    """What was known, where a cell ran, of its encoder beside the authors' own code (`tapct verify-encoder`).
+
+    Attributes:
+        status: "verified" with these weights, "randomised" with random ones alone, or "none".
+        why: Why it is no better than that.
+        date: When the two were compared.
+        source: What was run of the authors.
+        versions: Of that, of torch and of tapct, by name.
+        differences: The largest difference by stage (voxels, map, embedding), relative to the stage's largest value.
+        tolerance: The largest that rounding explains.
+        left_out: What of the authors' preparation was not compared.
+    """
+
+    status: Status
+    why: Text | None = optional()
+    date: Text | None = optional()
+    source: Text | None = optional()
+    versions: dict[Name, Text] = Field(default_factory=dict)
+    differences: dict[Name, NotNegative] = Field(default_factory=dict)
+    tolerance: Positive | None = optional()
+    left_out: Text | None = optional()
+
+    @property
+    def text(self) -> str:
+        """In words, for people."""
+        return in_words(self.status, self.source, self.date, list(self.differences.values()), self.why)
+
+
 class EncoderRecord(Frozen):
     """The encoder, as it was built. An adapter may add settings of its own, by other names.
 
@@ -123,6 +153,8 @@ class EncoderRecord(Frozen):
             None in records of before it was kept.
         identity: Class, source and settings; None in records of before it was kept.
         input_sheet: What its network was given; None in records of before it was kept, and of feature packs.
+        verification: Beside its authors' own code; None in records of before it was kept. It is no part of what the
+            model is, and outside the fingerprint, as `execution` is.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -138,6 +170,11 @@ class EncoderRecord(Frozen):
     options: Settings | None = None
     identity: IdentityRecord | None = None
     input_sheet: InputSheetRecord | None = optional()
+    verification: VerificationRecord | None = optional()
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the features, and so the result: its content without `verification`."""
+        return {key: value for key, value in self.content().items() if key != "verification"}
 
     @property
     def own_settings(self) -> dict[str, Any]:

@@ -169,4 +169,4 @@ def _with_all_runs(earlier: Execution, latest: Execution) -> Execution:
 
 
 def _settings(record: Record) -> dict[str, object]:
-    return {"encoder": record.encoder.content(), "task": record.task.content(), "probe": record.probe.content()}
+    return {"encoder": record.encoder.settings(), "task": record.task.content(), "probe": record.probe.content()}

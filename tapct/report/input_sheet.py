@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tapct.errors import EncoderError
 from tapct.features.extract import fitted_window
 from tapct.files import write_atomically
 from tapct.report.html import page
+from tapct.verification.stored import verification_of
 from tapct.viz.received import Received, draw_received, received_of, shipped_scan, shown_values
 from tapct.volumes import Size
 
@@ -41,9 +43,15 @@ def as_table(encoder: Encoder) -> Table:
     table.add_column("")
     table.add_column("what", overflow="fold")
     table.add_column("source", overflow="fold", style="dim")
-    for row in rows(encoder):
+    for row in _rows(encoder):
         table.add_row(*row)
     return table
+
+
+def _rows(encoder: Encoder) -> Iterator[Row]:
+    """Yields the sheet, and what is known here of the adapter beside its authors' code."""
+    yield from rows(encoder)
+    yield Row("Beside its authors' code", verification_of(encoder).text, "ours: tapct verify-encoder")
 
 
 def write_sheet(encoder: Encoder, path: Path) -> list[Finding]:
@@ -61,7 +69,7 @@ def write_sheet(encoder: Encoder, path: Path) -> list[Finding]:
         "input_sheet.html",
         name=encoder.full_name,
         reference=encoder.card.reference,
-        rows=[(row, _kind(row)) for row in rows(encoder)],
+        rows=[(row, _kind(row)) for row in _rows(encoder)],
         findings=said,
         picture=None if found is None else Markup(base64.b64encode(draw_received(found)).decode()),
         values="" if found is None else shown_values(found),

@@ -87,8 +87,10 @@ def _settings(record: Record) -> dict[str, dict[str, Any]]:
     """Returns what was set, by part of the record; the input sheet is a part of its own."""
     flat = {name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
     encoder, sheet = record.encoder, record.encoder.input_sheet
-    flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith("input_sheet.")}
+    flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith(("input_sheet.", "verification."))}
     flat["encoder"]["weights"] = encoder.weights_name
+    known = encoder.verification
+    flat["encoder"]["beside its authors' code"] = "not recorded" if known is None else known.text
     if sheet is not None:
         rows: dict[str, Any] = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
         flat["input"] = rows | {"received, sha256": sheet.received_sha256 or sheet.not_received}

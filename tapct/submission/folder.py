@@ -198,6 +198,7 @@ def readme(record: Record) -> str:
         "channels": f"{card.feature_dim}, embedding {card.embedding_dim}, class token: {_yes(card.has_cls)}",
         "pretraining data": ", ".join(card.pretraining_data),
         "precision": f"{encoder.precision_used}, features stored as {record.probe.feature_dtype}",
+        "beside its authors' code": None if encoder.verification is None else encoder.verification.text,
         "features from a pack": None if record.feature_pack is None else _short(record.feature_pack.sha256),
         "task": f"{task.name}, version {task.version}, split {_short(task.split_sha256)}",
         "adaptor": record.probe.adaptor,

@@ -62,6 +62,9 @@ def verify(submission: Submission) -> Iterator[Check]:
     for rule in RULES:
         yield rule.check(submission)
     yield from built.checks(submission.record)
+    known = submission.record.encoder.verification
+    if known is not None and known.status != "none":
+        yield Check("ok", "authors' code", f"by the word of who ran it: {known.text}")
 
 
 # -- The folder --------------------------------------------------------------------------------------------

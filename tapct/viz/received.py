@@ -54,8 +54,13 @@ def pictures(found: Received) -> list[Picture]:
     return made
 
 
-def draw_received(found: Received) -> bytes:
-    """Returns three slices as a PNG: three planes of a window, or three axial slices; in true proportions."""
+def draw_received(found: Received, whose: str = "") -> bytes:
+    """Returns three slices as a PNG: three planes of a window, or three axial slices; in true proportions.
+
+    Args:
+        found: What was received.
+        whose: What the title of each slice begins with.
+    """
     planes, window = _planes(found), _window(found)
     sizes = [(s.shape[1] * mm[1], s.shape[0] * mm[0]) for _, s, mm, _ in planes]
     room = _WIDTH - _MARGIN * (len(planes) + 1)
@@ -68,7 +73,7 @@ def draw_received(found: Received) -> bytes:
         bottom = _MARGIN + (tallest - tall * scale) / 2
         axes = figure.add_axes((left / _WIDTH, bottom / height, wide * scale / _WIDTH, tall * scale / height))
         canvas.show_slice(axes, image, spacing, window, view, bar=view.across == AXIAL.across)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(f"{whose}{title}", fontsize=9)
         left += wide * scale + _MARGIN
     return canvas.png(figure)
 
