@@ -1,0 +1,76 @@
+"""Survival on the board: what encoders add to tables, Kaplan-Meier curves, ranks by Uno's C."""
+
+import re
+
+import numpy as np
+import pytest
+from sksurv.metrics import concordance_index_ipcw
+from sksurv.util import Surv
+
+from tapct.leaderboard import site
+from tapct.leaderboard.gains import gains, split
+from tapct.leaderboard.page.kinds import survival as section
+from tapct.metrics.survival import Outcomes, at_risk_of
+from tests.leaderboard import survival_results
+from tests.leaderboard.survival_results import CELLS, PATIENTS, patients, record
+
+
+@pytest.fixture(scope="module")
+def records():
+    return {key: record(*key, weights) for key, weights in CELLS.items()}
+
+
+def test_the_gain_is_that_of_the_same_patients_with_its_interval(records):
+    found = {one.model: one for one in gains(records, "UnoC")}
+    assert found.keys() == {"curia", "merlin"}
+    curia, merlin = found["curia"], found["merlin"]
+    assert (curia.table, curia.adaptor) == ("age", "cox:mean&table=age")
+    true = patients()
+    y = Surv.from_arrays(true["event"], true["days"])
+    assert curia.alone.value == pytest.approx(concordance_index_ipcw(y, y, 0.8 * true["age"], tau=1095.75)[0])
+    assert curia.gain.value == pytest.approx(curia.together.value - curia.alone.value)
+    assert curia.gain.low > 0, "the scan tells something that the age does not"
+    assert merlin.gain.low <= 0 <= merlin.gain.high or merlin.gain.value == pytest.approx(0, abs=0.01)
+    width = curia.gain.high - curia.gain.low
+    assert width < 1.2 * (curia.alone.high - curia.alone.low), "paired: what is hard for both cancels"
+
+
+def test_a_table_that_was_not_run_alone_has_no_gain(records):
+    without = {key: of for key, of in records.items() if key[1] != "cox:table=age"}
+    assert gains(without, "UnoC") == []
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "parts"),
+    [
+        ("cox:mean&table=age+stage", ("cox", "mean", "age+stage")),
+        ("cox:table=age", ("cox", "", "age")),
+        ("cox:mean+max", ("cox", "mean+max", "")),
+        ("linear", ("linear", "", "")),
+    ],
+)
+def test_adaptors_are_taken_apart(adaptor, parts):
+    assert split(adaptor) == parts
+
+
+def test_thirds_hold_a_third_each_and_equal_risks_are_in_one():
+    risk = np.random.default_rng(0).normal(size=90)
+    assert np.bincount(section.thirds(risk)).tolist() == [30, 30, 30]
+    assert np.array_equal(section.thirds(risk), section.thirds(np.exp(risk)))
+    assert len(np.unique(section.thirds(np.zeros(90)))) == 1
+
+
+def test_numbers_at_risk_are_those_still_under_observation():
+    outcomes = Outcomes(np.array([100.0, 100.0, 400.0, 800.0]), np.array([True, False, True, True]))
+    assert at_risk_of(outcomes, np.ones((4, 1)))[:, 0].tolist() == [4.0, 2.0, 1.0]
+
+
+def test_the_board_ranks_draws_and_says_what_is_gained(tmp_path):
+    survival_results.write(tmp_path / "results")
+    assert site.build([tmp_path / "results"], tmp_path / "site", resamples=300) == 0
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "Kaplan-Meier" in page
+    assert "What encoders add to tables" in page
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"age\s+Curia, mean\s+0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\s+0\.\d{3} \[.*?\]\s+\+0\.\d{3}", text)
+    assert str(PATIENTS) in text
