@@ -7,8 +7,9 @@ from tapct import numeric
 from tapct.flags.messages import Found, listed, reported
 from tapct.flags.numbers import numbers
 from tapct.leaderboard.inputs import is_solved
-from tapct.records import ClassMetric, Record, RunRecord, SolvedSelection, SteppedSelection
+from tapct.records import ClassMetric, Record, RunRecord, SteppedSelection
 from tapct.records.cases import CLASS_METRICS
+from tapct.records.selection import solved_selections
 
 DEAD_SHARE = 0.1
 """Share of constant channels from which on they are flagged; a few are dead in any network with ReLU."""
@@ -109,7 +110,7 @@ def _still_falls(losses: Sequence[float | None]) -> bool:
 
 
 def _solved(record: Record) -> Found:
-    chosen = [run.selection for run in record.runs if isinstance(run.selection, SolvedSelection)]
+    chosen = [one for run in record.runs for one in solved_selections(run.selection)]
     if any(one.is_solved is False for one in chosen):
         yield "not-converged", f"a gradient of {max(one.gradient or 0 for one in chosen):.1g} is left"
     if not chosen or any(one.gradient is None or one.setting is None for one in chosen):  # nothing was penalised

@@ -1,9 +1,12 @@
 """What every probe has and says: an encoder, cases as features, how a head is built, trained and scored."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
+from eva.core.metrics import AverageLoss
+from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules import module
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from loguru import logger
@@ -17,13 +20,15 @@ from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorSt
 from tapct.features.channels import Channels, map_of
 from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
+from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
-from tapct.probes.heads import Session, State
+from tapct.probes.heads import Session, State, finite_loss
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.recording import RunRecorder
-from tapct.probes.solved import Solution
+from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import CaseSource
 from tapct.records import CaseResult, CellSize
+from tapct.records.case import as_cases
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
 """What to do with stored features; see `tapct.features.CacheMode`."""
@@ -34,6 +39,9 @@ class Probe(module.ModelModule):
 
     Nothing here knows when eva calls what; that is `FrozenEncoderProbe`.
     """
+
+    kind: ClassVar[str]
+    """The kind of task that it is for (`tapct.kinds`)."""
 
     encoder: Encoder
     head_name: str
@@ -143,8 +151,13 @@ class Probe(module.ModelModule):
     is_solved = False
     """Whether heads are solved at once instead of trained by steps."""
 
-    def solve(self) -> Solution:
-        """Returns the head of the training cases, where `is_solved`."""
+    def solve(self, train: PooledCases, selection: PooledCases | None) -> Solution:
+        """Returns the head of training cases, where `is_solved`.
+
+        Args:
+            train: The cases that it is fitted on; of a cross-validated task those of all folds but one.
+            selection: The selection cases, if there are any.
+        """
         raise NotImplementedError
 
     def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
@@ -188,7 +201,40 @@ class Probe(module.ModelModule):
 
     def score(self, results: list[CaseResult]) -> float | None:
         """Returns the task's ranked metric over cases; None where it is undefined."""
-        raise NotImplementedError
+        value = self.ranked.value(as_cases(kind(self.kind), results))
+        return None if math.isnan(value) else value
+
+    @property
+    def ranked(self) -> Metric:
+        """The metric that the task is ranked by; the usual one of its kind where the datamodule names none."""
+        datamodule = self.trainer.datamodule
+        said = datamodule.describe().get("metric") if hasattr(datamodule, "describe") else None
+        return kind(self.kind).metric(said or kind(self.kind).ranked[0])
+
+    @property
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        """What eva computes step by step: the loss. The metrics of the kind come from the results of the cases."""
+        return metrics_lib.MetricsSchema(common=[AverageLoss()])
+
+    def result(self, case: EncodedCase, loss: torch.Tensor, outcome: Mapping[str, Mapping[str, Any]]) -> CaseResult:
+        """Returns the result of a case.
+
+        Args:
+            case: The case.
+            loss: Of the head on it.
+            outcome: By field of the kind and class, numbers or lists of them.
+
+        Raises:
+            DivergedError: If the loss is not finite.
+        """
+        return CaseResult(
+            case=case.name,
+            patient=case.patient,
+            loss=finite_loss(loss, case.name),
+            padding_voxels=case.features.padding,
+            notes=case.notes,
+            outcome={field: dict(by_class) for field, by_class in outcome.items()},
+        )
 
     def cell_size(self) -> CellSize | None:
         """Returns the size of feature cells and what it costs; None where no map is used."""

@@ -36,6 +36,8 @@ from tapct.records import CaseResult
 class ClassificationProbe(ScanProbe):
     """Trains and evaluates an adaptor in eva, one independent 0/1 output per class of the dataset."""
 
+    kind = "classification"
+
     def __init__(
         self,
         encoder: str | Encoder,

@@ -1,4 +1,4 @@
-"""What both probes share: a frozen encoder, stored features, heads trained side by side, records."""
+"""What all probes share: a frozen encoder, stored features, heads trained side by side, records."""
 
 import functools
 import math
@@ -22,11 +22,14 @@ from tapct import flags
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.files import write_atomically
+from tapct.kinds import kind
 from tapct.probes.base import Probe
+from tapct.probes.folds import folds_of, head_for, heads_of, is_of_folds, require_repeat, solve_folds
 from tapct.probes.heads import Candidates, Chosen, DivergedError, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
-from tapct.records import CaseResult, EncoderRecord, print_summary, read_record, write_record
+from tapct.records import CaseResult, EncoderRecord, Selection, print_summary, read_record, write_record
+from tapct.records.case import as_cases
 
 
 class FrozenEncoderProbe(Probe):
@@ -63,6 +66,8 @@ class FrozenEncoderProbe(Probe):
         """Begins a run: all that is noted from here on is of this one."""
         self.require_data()
         self.run = self._begun = _run_index(self.trainer)
+        if (folds := folds_of(self.trainer.datamodule)) is not None:
+            require_repeat(folds, max(self.run, getattr(self.trainer, "n_runs", 1) - 1))
         self.recorder = RunRecorder()
         pl.seed_everything(self.seed, workers=True)
         self.source.seconds = self.recorder.seconds
@@ -82,6 +87,7 @@ class FrozenEncoderProbe(Probe):
         loaded = LoadedHead.find(self.head_path, _run_index(self.trainer), runs)
         self._begin()
         loaded.check(self.seen_by_heads(), self._encoder_for_record())
+        loaded.check_folds(folds_of(self.trainer.datamodule))
         self.loaded = loaded
         self.session.by_run[self.run] = loaded.chosen
         self._take_head()
@@ -104,19 +110,40 @@ class FrozenEncoderProbe(Probe):
         self._check_selection()
         self.prepare()
         self.candidates = Candidates(
-            runs, self.learning_rates, lambda: self.build_head(self.classes), self.seed, self.folded, self._deciding()
+            runs,
+            self.learning_rates,
+            lambda: self.build_head(self.classes),
+            self.seed,
+            self.folded,
+            self._deciding(),
+            self.ranked.sign,
         )
         self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
         setattr(self, self.head_name, self.candidates.modules)
         probe_record(self.describe())
 
     def _solve(self, runs: Iterable[int]) -> None:
-        """Solves the head of these runs: no seed decides anything of it, so they share it."""
+        """Solves the heads of these runs: no seed decides anything of them, so they share one.
+
+        Of a cross-validated task each run is another repeat of the folds, and has a head for each of them.
+        """
         start = time.perf_counter()
-        solution = self.solve()
-        self.session.scale = solution.scale
-        for run in runs:
-            self.session.by_run[run] = Chosen(run, dict(solution.head.state_dict()), solution.selection)
+        assert self.pooling is not None
+        train, selection = (self.source.pooled_cases(self.trainer, split, self.pooling) for split in ("train", "val"))
+        assert train is not None
+        for name, vector in zip(train.names, train.features, strict=True):
+            if self.session.features.wants(name):
+                self.session.features.add(name, torch.from_numpy(vector[:, None]))
+        table = folds_of(self.trainer.datamodule)
+        solved: dict[int, tuple[nn.Module, Selection]]
+        if table is None:
+            solution = self.solve(train, selection)
+            self.session.scale = solution.scale
+            solved = dict.fromkeys(runs, (solution.head, solution.selection))
+        else:
+            solved = {run: solve_folds(self.solve, train, table.folds[run]) for run in runs}
+        for run, (head, of_run) in solved.items():
+            self.session.by_run[run] = Chosen(run, dict(head.state_dict()), of_run)
         self.recorder.seconds["fit"] = time.perf_counter() - start
         self.trainer.limit_train_batches = 0
         self.candidates = None
@@ -131,6 +158,11 @@ class FrozenEncoderProbe(Probe):
         return self.select == "best" and self.trainer.datamodule.datasets.val is not None
 
     def _check_selection(self) -> None:
+        if folds_of(self.trainer.datamodule) is not None:
+            raise TaskError(
+                "a cross-validated task takes heads that are solved, and this one is trained by steps: name another "
+                "adaptor, or give a split_file without folds"
+            )
         if len(self.learning_rates or []) > 1 and not self._selects:
             raise TaskError(
                 "several learning_rates need selection cases to choose by (a task with a `val` split, and select: "
@@ -178,6 +210,10 @@ class FrozenEncoderProbe(Probe):
         folder = Path(str(self.trainer.log_dir))
         write_atomically(folder / HEAD_FILE, safetensors.torch.save(self.session.by_run[self.run].state))
 
+    def _head_for(self, patient: str) -> nn.Module:
+        """Returns the head that reports a patient's cases: of a cross-validated task one that has not seen him."""
+        return head_for(self.trained_head, folds_of(self.trainer.datamodule), self.run, patient)
+
     def _take_head(self) -> None:
         """Puts the head that this run reports in place."""
         setattr(self, self.head_name, nn.ModuleList([self._head(self.session.by_run[self.run].state)]))
@@ -188,7 +224,7 @@ class FrozenEncoderProbe(Probe):
         Raises:
             TaskError: If they are not those of a head for this encoder and task.
         """
-        head = self.head_of(state)
+        head = heads_of(self.head_of, state) if is_of_folds(state) else self.head_of(state)
         expected = {name: tuple(p.shape) for name, p in head.state_dict().items()}
         found = {name: tuple(p.shape) for name, p in state.items()}
         if found != expected:
@@ -236,7 +272,7 @@ class FrozenEncoderProbe(Probe):
         with self.full_precision():
             case = self.source.case_of(batch)
             if self.trainer.state.fn != TrainerFn.FITTING:
-                outputs, result = self.evaluate(self.trained_head, case, reported=True)
+                outputs, result = self.evaluate(self._head_for(case.patient), case, reported=True)
                 self.recorder.cases[self._split].append(result)
                 return outputs
             assert self.candidates is not None
@@ -258,13 +294,28 @@ class FrozenEncoderProbe(Probe):
             return None
 
     @override
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self._log_metrics()
+
+    @override
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._log_metrics()
         if self.trainer.state.fn == TrainerFn.FITTING and self.candidates is not None:
             scores = [self._score(results) for results in self._seen]
             losses = [_mean_loss(results) for results in self._seen]
             self.candidates.observe(scores, losses, self.trainer.global_step)
             self._seen = [[] for _ in self.candidates.all]
+
+    def _log_metrics(self) -> None:
+        """Logs the metrics of the reported cases, where eva does not compute them."""
+        of = kind(self.kind)
+        if of.outcome:
+            found = of.numbers(as_cases(of, self.recorder.cases[self._split]))
+            for name, value in found.items():  # in float64: what is logged is what is recorded
+                self.log(f"{self._split}/{name}", torch.tensor(value, dtype=torch.float64))
 
     def _score(self, results: list[CaseResult | None]) -> float | None:
         sound = [result for result in results if result is not None]

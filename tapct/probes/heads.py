@@ -58,16 +58,21 @@ class Snapshot:
     state: dict[str, torch.Tensor]
 
 
-def is_better(one: Snapshot, other: Snapshot) -> bool:
+def is_better(one: Snapshot, other: Snapshot, sign: int = 1) -> bool:
     """Returns whether a head takes the place of another one that came before it.
 
-    A higher score does, and of equal scores a lower loss; else the one before stays. What is equal is decided by
+    A better score does, and of equal scores a lower loss; else the one before stays. What is equal is decided by
     `tapct.numeric`, so never by rounding.
+
+    Args:
+        one: The head.
+        other: The one before.
+        sign: -1 where a lower score is better.
     """
     assert one.score is not None
     assert other.score is not None
     if not numeric.equal(one.score, other.score):
-        return one.score > other.score
+        return sign * one.score > sign * other.score
     return one.loss < other.loss and not numeric.equal(one.loss, other.loss)
 
 
@@ -107,6 +112,7 @@ class Candidates:
         seed: int,
         folded: Callable[[State], dict[str, torch.Tensor]] = dict,
         patients: int = 0,
+        sign: int = 1,
     ) -> None:
         """Builds the heads.
 
@@ -117,8 +123,9 @@ class Candidates:
             seed: The heads of run k start from seed + k, all rates from the same numbers.
             folded: Makes of a head's weights, which see scaled features, those for features as they are.
             patients: How many selection patients decide, for the record.
+            sign: -1 where a lower score is better.
         """
-        self._folded = folded
+        self._folded, self._sign = folded, sign
         self.all: list[Candidate] = []
         for run in runs:
             with torch.random.fork_rng(devices=[]):
@@ -162,7 +169,7 @@ class Candidates:
             if score is None:
                 continue
             now = Snapshot(step, score, loss, self._state(candidate.head))
-            if candidate.best is None or is_better(now, candidate.best):
+            if candidate.best is None or is_better(now, candidate.best, self._sign):
                 candidate.best = now
 
     def choose(self, run: int, step: int, *, by_score: bool) -> "Chosen":
@@ -188,7 +195,8 @@ class Candidates:
                 "must be at most max_steps x accumulate_grad_batches), the metric is undefined on them, or all heads "
                 "diverged (lower model.learning_rates). With select: last, the last head is reported"
             )
-        return self._chosen(*functools.reduce(lambda a, b: b if is_better(b[1], a[1]) else a, scored), looks)
+        best = functools.reduce(lambda a, b: b if is_better(b[1], a[1], self._sign) else a, scored)
+        return self._chosen(*best, looks)
 
     def _state(self, head: nn.Module) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self._folded(head.state_dict()).items()}

@@ -10,8 +10,10 @@ from safetensors import SafetensorError
 
 from tapct.encoders.weights import content_sha256
 from tapct.errors import TaskError
+from tapct.probes.folds import is_of_folds
 from tapct.probes.heads import Chosen
 from tapct.records import RECORD_FILE, EncoderRecord, Record, read_record
+from tapct.tasks.splits import FoldTable
 
 HEAD_FILE = "head.safetensors"
 
@@ -118,6 +120,23 @@ class LoadedHead:
                     f"the head was trained with another {name}: {trained}, and now it is {today}. Give the same "
                     "adaptor and windows, the encoder with its weights and options, and a task of the same classes"
                 )
+
+    def check_folds(self, table: FoldTable | None) -> None:
+        """Makes sure that heads of a cross-validated task report no patient that they have seen.
+
+        Raises:
+            TaskError: If not, or if that cannot be known.
+        """
+        if not is_of_folds(self.state):
+            if table is not None:
+                raise TaskError("a cross-validated task is reported by a head of each fold, and the file has one head")
+            return
+        trained = None if self.record is None else self.record.task.split_sha256
+        if table is None or trained != table.sha256:
+            raise TaskError(
+                "the heads are of a cross-validated task, each for the patients of one fold: they can be reported on "
+                "the same folds alone, with their session's record beside them"
+            )
 
 
 def _before(adaptor: str | None, has_cls: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase, Seen
 from tapct.features.channels import Channels
+from tapct.kinds import kind
 from tapct.probes import attention, tables
 from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
@@ -59,11 +60,13 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             settings: As in `tapct.probes.base.Probe`.
 
         Raises:
-            TaskError: If there is no such adaptor or bag, or the encoder has no class tokens for it.
+            TaskError: If there is no such adaptor or bag for this kind of task, or the encoder has no class tokens for it.
         """
         super().__init__(encoder, weights, of_eva={"head": nn.Identity(), "criterion": criterion}, **settings)
         card = self.encoder.card
         self.adaptor = Adaptor.parse(adaptor).with_bag(bag).on(card)
+        if self.adaptor.head not in (heads := kind(self.kind).heads):
+            raise TaskError(f"a task of {self.kind} takes the adaptors {', '.join(heads)}, not {self.adaptor.name}")
         self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
         self.source.table = self.adaptor.table
         self.bag = self.adaptor.bag_of(card)
@@ -101,13 +104,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             require()
 
     @override
-    def solve(self) -> Solution:
-        assert self.pooling is not None
-        train, selection = (self.source.pooled_cases(self.trainer, s, self.pooling) for s in ("train", "val"))
-        assert train is not None
-        for name, vector in zip(train.names, train.features, strict=True):
-            if self.session.features.wants(name):
-                self.session.features.add(name, torch.from_numpy(vector[:, None]))
+    def solve(self, train: PooledCases, selection: PooledCases | None) -> Solution:
         return tables.solved(self.solve_head, train, selection)
 
     @abc.abstractmethod

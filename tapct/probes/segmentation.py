@@ -59,6 +59,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
     scan's own voxels and compared with the untouched labels.
     """
 
+    kind = "segmentation"
     head_name = "decoder"
     seen = "map"
     feature_weights = ("weight",)

@@ -25,7 +25,7 @@ from tapct.records.sections import (
     TaskRecord,
     VerificationRecord,
 )
-from tapct.records.selection import Looks, Selection, SolvedSelection, SteppedSelection
+from tapct.records.selection import FoldedSelection, Looks, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 from tapct.records.stored import StoredRecord, find_records, read_stored
 
@@ -41,6 +41,7 @@ __all__ = [
     "Execution",
     "FeaturePack",
     "Flag",
+    "FoldedSelection",
     "GitState",
     "IdentityRecord",
     "InputSheetRecord",

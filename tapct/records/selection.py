@@ -71,11 +71,38 @@ class SolvedSelection(Frozen):
     is_solved: Switch | None = None
 
 
-def _kind(selection: Any) -> str:
+class FoldedSelection(Frozen):
+    """What the solved heads of a repeat were chosen from, each by cross-validation within its own training patients.
+
+    Attributes:
+        by_fold: Of each fold, in order.
+    """
+
+    by_fold: tuple[SolvedSelection, ...]
+
+    @property
+    def candidates(self) -> tuple[Solved, ...]:
+        """The candidates of all folds."""
+        return tuple(one for selection in self.by_fold for one in selection.candidates)
+
+
+def solved_selections(selection: SteppedSelection | SolvedSelection | FoldedSelection | None) -> list[SolvedSelection]:
+    """Returns what solved heads were chosen from: of each fold, of the one head, or nothing of a stepped one."""
+    if isinstance(selection, FoldedSelection):
+        return list(selection.by_fold)
+    return [selection] if isinstance(selection, SolvedSelection) else []
+
+
+def _how(selection: Any) -> str:
     keys = selection if isinstance(selection, dict) else getattr(type(selection), "model_fields", {})
+    if "by_fold" in keys:
+        return "folded"
     return "stepped" if "learning_rate" in keys else "solved"
 
 
 Selection = Annotated[
-    Annotated[SteppedSelection, Tag("stepped")] | Annotated[SolvedSelection, Tag("solved")], Discriminator(_kind)
+    Annotated[SteppedSelection, Tag("stepped")]
+    | Annotated[SolvedSelection, Tag("solved")]
+    | Annotated[FoldedSelection, Tag("folded")],
+    Discriminator(_how),
 ]

@@ -127,8 +127,9 @@ class _Reader(Dataset):
 
 
 def cases_of(datasets: Sequence[CTDataset]) -> list[CaseOf]:
-    """Returns the cases of the parts of a task."""
-    return [CaseOf(dataset, case) for dataset in datasets for case in dataset.cases]
+    """Returns the cases of the parts of a task, each once: of a cross-validated one they train and are reported."""
+    found = {case: CaseOf(dataset, case) for dataset in reversed(datasets) for case in reversed(dataset.cases)}
+    return list(found.values())[::-1]
 
 
 def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[CaseOf] = ()) -> Iterator[CaseCheck]:

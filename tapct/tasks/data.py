@@ -17,7 +17,7 @@ from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.registry import task_datasets, task_root
-from tapct.tasks.splits import SPLITS
+from tapct.tasks.splits import SPLITS, FoldTable
 from tapct.tasks.varied import varied
 from tapct.volumes import Volume
 from tapct.volumes.perturb import perturbation as perturbation_named
@@ -103,6 +103,12 @@ class TaskData(eva.DataModule):
         return packed_datasets(self.pack, task, data_root, split_file, options)
 
     @property
+    def folds(self) -> FoldTable | None:
+        """The folds of a task that is cross-validated, None of one that is not."""
+        table = self.parts[0].table
+        return table if isinstance(table, FoldTable) else None
+
+    @property
     def notice(self) -> str | None:
         """What must stand beside every number of this task."""
         return self.spec.notice
@@ -132,6 +138,7 @@ class TaskData(eva.DataModule):
             "perturbation": self.perturbation,
             "perturbation_parameters": parameters,
             **({} if self.spec.unit is None else {"unit": self.spec.unit}),
+            **({} if self.folds is None else {"folds": {"repeats": self.folds.repeats, "folds": self.folds.number}}),
         }
 
     def use_encoded(self, encoded: Callable[[CTDataset], Dataset]) -> None:
