@@ -60,7 +60,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             settings: As in `tapct.probes.base.Probe`.
 
         Raises:
-            TaskError: If there is no such adaptor or bag for this kind of task, or the encoder has no class tokens for it.
+            TaskError: If there is no such adaptor or bag for this kind, or the encoder has no class tokens for it.
         """
         super().__init__(encoder, weights, of_eva={"head": nn.Identity(), "criterion": criterion}, **settings)
         card = self.encoder.card
