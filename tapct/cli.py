@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from tapct import cache, checks, telemetry, terminal
-from tapct.encoders import EncoderCard, encoder_class, list_declared, list_encoders, refused_encoders
+from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
 from tapct.errors import EncoderError, TapctError
 from tapct.packs import commands as pack_commands
@@ -271,8 +271,8 @@ def record_schema() -> int:
 
 def _encoders() -> tuple[Table, list[str]]:
     """Returns the encoders that can be used, and why each other one cannot."""
-    table, unusable = Table(box=box.SIMPLE), refused_encoders()
-    for column in ("encoder", "params", "window", "grid", "stride", "features"):
+    table, unusable = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False), refused_encoders()
+    for column in ("encoder", "params", "window", "grid", "stride", "features", "licence"):
         table.add_column(column, no_wrap=True)
     for name in [*list_encoders(), *list_declared()]:
         try:
@@ -287,7 +287,13 @@ def _encoders() -> tuple[Table, list[str]]:
             _grid(card),
             _sizes(card.feature_stride),
             str(card.feature_dim),
+            licence.brief(card.weights),
         )
+    table.caption = (
+        f"{licence.NON_COMMERCIAL}: {licence.NC_MEANS}. gated: an account or an agreement is needed. "
+        "?: none is stated. In full: tapct download -e NAME --dry-run"
+    )
+    table.caption_justify = "left"
     return table, unusable
 
 

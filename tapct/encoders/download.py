@@ -22,6 +22,7 @@ from tapct import locks, terminal
 from tapct.encoders import network
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.eva_names import in_folders
+from tapct.encoders.licence import terms
 from tapct.errors import WeightsError
 from tapct.files import cache_folder
 
@@ -73,12 +74,20 @@ def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float 
         path = _from_hub(card, rest, name_s, answer_s)
     else:
         path = _cache_path(card)
+        if not path.is_file():
+            _tell_terms(card)
         try:
             download(f"{_zenodo()}/{rest}/files/{weights.file}?download=1", path, name_s=name_s, answer_s=answer_s)
         except WeightsError as error:
             raise type(error)(_sentences(f"{card.name}: {error}", _by_hand(card))) from error
     check_sums(path, weights)
     return path
+
+
+def _tell_terms(card: EncoderCard) -> None:
+    """Says, before anything is downloaded, from where and under which terms."""
+    words = f"{card.name}: {published_at(card)}, {terms(card.weights)}"
+    terminal.notices().print(words, markup=False, soft_wrap=True, highlight=False)
 
 
 def published_at(card: EncoderCard) -> str:
@@ -141,6 +150,8 @@ def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float
         why = f"you have set {variable}, so {page} is not asked for {weights.file}, which was not fetched before"
         unset = f"Unset {variable} to fetch it"
         raise network.UnreachableError(_sentences(f"{card.name}: {why}", gated, unset, _by_hand(card)))
+    if here is None:
+        _tell_terms(card)
     try:
         return _asked_hub(repository, weights, name_s, answer_s)
     except (EntryNotFoundError, RevisionNotFoundError) as error:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tapct import terminal
 from tapct.checks import Check
-from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import cached, check_sums, offline, published_at, unknown
+from tapct.encoders.licence import terms
 from tapct.encoders.network import UnreachableError
 from tapct.encoders.options import load_spec
 from tapct.errors import TapctError
@@ -62,12 +61,12 @@ def known(names: Sequence[str], folder: Path | None) -> Iterator[Check]:
         if folder is not None and card.file_in(folder).is_file():
             here = card.file_in(folder)
         if here is not None:
-            yield Check("ok", name, f"{here}; {_licence(card)}")
+            yield Check("ok", name, f"{here}; {terms(card.weights)}")
         elif (why := unknown(card)) is not None and not encoder.fetches_itself:
             yield Check("warn", name, why, "get its file by hand, and name it: -w ENCODER=PATH (ENCODER_WEIGHTS)")
         else:
             how = "would be fetched" if variable is None else f"would not be fetched: you have set {variable}"
-            yield Check("warn", name, f"{published_at(card)}: {how}; {_licence(card)}")
+            yield Check("warn", name, f"{published_at(card)}: {how}; {terms(card.weights)}")
 
 
 def fetched(names: Sequence[str], folder: Path | None, *, named: Sequence[str]) -> Iterator[Check]:
@@ -91,13 +90,10 @@ def fetched(names: Sequence[str], folder: Path | None, *, named: Sequence[str]) 
                 continue
             target = None if folder is None else card.file_in(folder)
             if target is None or not target.is_file():
-                if encoder.awaits_weights:
-                    words = f"{name}: {published_at(card)}, {_licence(card)}"
-                    terminal.notices().print(words, markup=False, soft_wrap=True, highlight=False)
                 source = Path(fetching.source(encoder))
                 target = source if target is None else _copied(source, target)
             check_sums(target, card.weights)
-            yield Check("ok", name, f"{target}; {_licence(card)}")
+            yield Check("ok", name, f"{target}; {terms(card.weights)}")
         except TapctError as error:
             yield Check("fail", name, str(error).removeprefix(f"{name}: "), "see the message")
         except OSError as error:
@@ -110,8 +106,3 @@ def _copied(source: Path, target: Path) -> Path:
         shutil.copyfile(source, Path(folder) / "copy")
         (Path(folder) / "copy").replace(target)  # at once: a reader sees no file, or all of it
     return target
-
-
-def _licence(card: EncoderCard) -> str:
-    licence = f"licence {card.weights.licence}" if card.weights.licence else "no licence is stated"
-    return f"{licence}, gated" if card.weights.gated else licence

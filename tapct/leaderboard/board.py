@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from tapct import kinds
+from tapct.encoders.licence import is_non_commercial
 from tapct.errors import TaskError
 from tapct.kinds import Kind, Metric
 from tapct.leaderboard import marks
@@ -84,6 +85,11 @@ class Model:
         """Parameters of the frozen encoder, counted."""
         encoder = next(iter(self.entries.values())).record.encoder
         return encoder.parameters or self.card.num_params
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the weights are not for commercial use; random ones are nobody's."""
+        return not self.random and is_non_commercial(self.card.weights.licence)
 
     def overlap(self, task: str) -> tuple[str, ...]:
         """Returns its pretraining data that hold scans of a task; none of random weights."""

@@ -59,6 +59,8 @@ class Row:
         share_reached: The number as a share of it.
         flags: Ids of the record's red flags.
         weights_sha256: Hash of the weights.
+        weights_licence: Their licence, as the card states it; empty where it does not, and of random weights.
+        non_commercial: Whether it is not for commercial use; None of what has no licence.
         record: Fingerprint of the record.
     """
 
@@ -94,6 +96,8 @@ class Row:
     share_reached: float | None = None
     flags: str = ""
     weights_sha256: str = ""
+    weights_licence: str = ""
+    non_commercial: bool | None = None
     record: str = ""
 
 
@@ -116,6 +120,7 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                     protocol=protocol,
                     metric="mean_rank",
                     **_warnings(board.rank_marks(model, family)),
+                    **_licence(model),
                     **_numbers(rank),
                 )
 
@@ -159,6 +164,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         **(_cell_size(record, one.estimate.value) if protocol == "native" else {}),
         flags=" ".join(flag.id for flag in record.flags),
         weights_sha256=record.encoder.weights_sha256 or "",
+        **_licence(model),
         record=record.fingerprint,
     )
 
@@ -169,6 +175,11 @@ def _warnings(found: Sequence[Marked]) -> dict[str, Any]:
     notice = " ".join(words[mark] for mark in (marks.DEMONSTRATION, marks.EXTERNALLY_TRAINED) if mark in words)
     older = words.get(marks.OLDER, "").removeprefix("older protocol: ")
     return {"marks": " ".join(one.mark.id for one in found), "notice": notice, "older_protocol": older}
+
+
+def _licence(model: Model) -> dict[str, Any]:
+    licence = None if model.random else model.card.weights.licence
+    return {"weights_licence": licence or "", "non_commercial": model.non_commercial if licence else None}
 
 
 def _cell_size(record: Recorded, value: float | None) -> dict[str, Any]:

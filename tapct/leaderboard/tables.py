@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tapct import kinds, numeric
+from tapct.encoders.licence import NC_MEANS, NON_COMMERCIAL
 from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import ALL, Board, Model, Task, families
 from tapct.leaderboard.eva_results import NOT_RANKED
@@ -60,7 +61,7 @@ def _of_family(board: Board, family: str) -> Table:
     ranks = [_rank(board, family, model) for model in models]
     is_ranked = any(rank != NONE for rank in ranks)
     rows = [
-        [[model.name], *([[rank]] if is_ranked else []), *(_cell(board, task, model) for task in tasks)]
+        [[_named(model)], *([[rank]] if is_ranked else []), *(_cell(board, task, model) for task in tasks)]
         for model, rank in zip(models, ranks, strict=True)
     ]
     columns = [f"{task.title}, {task.heading}" for task in tasks]
@@ -69,7 +70,7 @@ def _of_family(board: Board, family: str) -> Table:
 
 
 def _of_own(task: Task, why: str, board: Board) -> Table:
-    rows = [[[model.name], _cell(board, task, model)] for model in ordered(board, task.family)]
+    rows = [[[_named(model)], _cell(board, task, model)] for model in ordered(board, task.family)]
     heads = ["Model", f"{task.title}, {task.heading}"]
     return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
 
@@ -143,7 +144,14 @@ def legend(board: Board) -> list[str]:
     signs = [f"{mark.sign}: {mark.text}." for mark in board.legend]
     suite = ", ".join(task.title for task in board.in_suite(ALL))
     over = [f"Mean ranks are over the tasks of the family among {suite}."] if suite else []
-    return [" ".join([READ_AS, *over, *([CELLS] if has_cells else [])]), *signs]
+    boards = [board, *(own.board for own in board.own)]
+    restricted = any(model.non_commercial for each in boards for model in each.models)
+    licences = [f"({NON_COMMERCIAL}): {NC_MEANS}."] if restricted else []
+    return [" ".join([READ_AS, *over, *([CELLS] if has_cells else [])]), *licences, *signs]
+
+
+def _named(model: Model) -> str:
+    return f"{model.name} ({NON_COMMERCIAL})" if model.non_commercial else model.name
 
 
 def _rank(board: Board, family: str, model: Model) -> str:

@@ -114,3 +114,13 @@ def test_a_server_without_an_answer_is_not_asked_for_each_encoder(tapct, monkeyp
     assert (status, asked) == (1, ["zenodo.org"])
     assert "was not asked again, see on-zenodo" in found["on-zenodo+precision=fp32"]["message"]
     assert "there is no encoder 'no-such'" in found["no-such"]["message"]
+
+
+def test_terms_are_told_before_a_download_and_not_of_what_is_here(tapct, server, capsys):  # noqa: F811
+    def asked() -> str:
+        load_encoder("on-zenodo")
+        return capsys.readouterr().err
+
+    assert asked().count(f"on-zenodo: https://{ZENODO}, w.safetensors, licence CC-BY-4.0") == 1
+    assert "licence" not in asked()
+    assert server.downloads() == 1

@@ -617,3 +617,20 @@ def test_tables_of_records_that_are_gone_do_not_stay(tmp_path):
     site.build([tmp_path / "results"], tmp_path / "site", resamples=200)
     found = {path.name for path in (tmp_path / "site").iterdir()}
     assert found == {"index.html", *(f"leaderboard.{suffix}" for suffix in ("csv", "json", "md", "tex"))}
+
+
+def test_models_that_are_not_for_commercial_use_are_marked_everywhere(built, board):
+    restricted = {model.name for model in board.models if model.non_commercial}
+    assert restricted == {"TAP-B-3D", "Curia", "SuPreM U-Net"}  # not Curia's random weights, and not VoCo-B
+    html = (built / "index.html").read_text(encoding="utf-8")
+    assert html.count('<abbr class="nc"') == 1 + 2 * len(restricted)  # the legend, the table, the models' sections
+    assert {row["model"] for row in rows(built, source="record") if row["non_commercial"] == "True"} == restricted
+    (voco,) = rows(built, source="record", model="VoCo-B", task="luna16")
+    assert (voco["weights_licence"], voco["non_commercial"]) == ("Apache-2.0", "False")
+    (random,) = rows(built, model="Curia (random weights)", task="lits17", protocol="native")
+    assert (random["weights_licence"], random["non_commercial"]) == ("", "")
+    for suffix in ("md", "tex"):
+        text = (built / f"leaderboard.{suffix}").read_text(encoding="utf-8")
+        assert "Curia (NC)" in text
+        assert "VoCo-B (NC)" not in text
+        assert "(NC): the stated licence" in text

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tapct import numeric
+from tapct.encoders.licence import NC_MEANS
 from tapct.kinds import kind
 from tapct.leaderboard import paper_tables
 from tapct.leaderboard.board import Board, families, metric_title
@@ -58,6 +59,7 @@ def render(board: Board) -> str:
             beside=_figures(paper.ours_by_theirs, board),
             kinds=overview,
             sheets=sheets,
+            nc_means=NC_MEANS,
             pictures=Pictures(sheets),
             source_parts=source_parts,
             run=board.family("all"),

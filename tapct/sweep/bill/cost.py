@@ -105,8 +105,8 @@ class Costs:
     def counted_key(self, encoding: Encoding, window: Size) -> str:
         """Returns what a count depends on: the architecture by card and options, and the window.
 
-        The source is no part of it: a comment or a helper that moves changes no arithmetic, and what changes it, such as
-        a layer or a patch, changes the parameters or the map of the card.
+        The source is no part of it: a comment or a helper that moves changes no arithmetic, and what changes it, such
+        as a layer or a patch, changes the parameters or the map of the card.
         """
         model = _model(encoding)
         if model not in self._networks:

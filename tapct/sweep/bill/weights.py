@@ -3,6 +3,7 @@
 from tapct.checks import Check
 from tapct.encoders import Encoder
 from tapct.encoders.download import HUB, TERMS, cached, offline, unknown
+from tapct.encoders.licence import terms
 from tapct.errors import TapctError
 from tapct.sweep.bill.settings import Encoding
 
@@ -37,10 +38,10 @@ def weights_check(encoding: Encoding) -> Check:
     if (why := unknown(card)) is not None:
         return Check("fail", name, why, by_hand.removeprefix("or "))
     page = f"https://{card.weights.repository}"
-    gated = f"; {page} is gated: {TERMS}" if card.weights.gated else ""
+    under = f" ({terms(card.weights)})" + (f"; {page} is gated: {TERMS}" if card.weights.gated else "")
     if (variable := offline()) is not None and page.startswith(HUB):
-        found = f"are not here, and you have set {variable}{gated}"
+        found = f"are not here, and you have set {variable}{under}"
         return Check("fail", name, found, f"unset {variable}, and {fetch}; {by_hand}")
     return Check(
-        "warn", name, f"are not here yet: they are fetched before the first cell runs{gated}", f"{fetch}; {by_hand}"
+        "warn", name, f"are not here yet: they are fetched before the first cell runs{under}", f"{fetch}; {by_hand}"
     )
