@@ -314,7 +314,7 @@ def _tasks() -> Table:
     table = Table("task", "kind", "classes", "train", "val", "test", "licence", box=box.SIMPLE)
     for name in list_tasks():
         task = task_class(name)
-        counts = [str(n) for n in task.split_counts()]
+        counts = [str(n) for n in task.split_counts() or ("?",) * 3]
         row = name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence
         table.add_row(*row, end_section=name in ("quickstart", last))  # between them is what "all" means
     return table

@@ -39,7 +39,7 @@ __all__ = [
     "metric",
 ]
 
-KINDS = ("segmentation", "classification", "survival", "localisation")
+KINDS = ("segmentation", "classification", "regression", "survival", "localisation")
 """Ours, in the order of the page, each in the module of its name here."""
 
 GROUP = "tapct.kinds"

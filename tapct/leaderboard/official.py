@@ -56,9 +56,10 @@ class Shipped:
         metric: What it is ranked by.
         notice: What stands beside every number of it, if anything.
         classes: Its classes or labels.
-        split_sha256: Hash of its split.
+        split_rule: What its split is called, where only the data tell which cases it has.
+        split_sha256: Hash of its split; None where only the data tell.
         alternatives: Hash of each split that ships beside it, to its name.
-        counts: Cases in (train, val, test).
+        counts: Cases in (train, val, test); None where only the data tell.
         adaptor: What it is ranked on; None where features are not pooled.
         settings: What its config says, and where it says nothing what holds then.
         described: Names of the options that its records hold.
@@ -69,9 +70,10 @@ class Shipped:
     metric: str
     notice: str | None
     classes: tuple[str, ...]
-    split_sha256: str
+    split_rule: str | None
+    split_sha256: str | None
     alternatives: Mapping[str, str]
-    counts: tuple[int, int, int]
+    counts: tuple[int, int, int] | None
     adaptor: str | None
     settings: Mapping[str, Any]
     described: frozenset[str]
@@ -107,7 +109,7 @@ def shipped(task: str) -> Shipped | None:
             "class": said["optimizer"]["class_path"].rsplit(".", 1)[-1],
             **asked,
         }
-    if not counts[1]:  # nothing to select on
+    if counts is not None and not counts[1]:  # nothing to select on
         found["select"] = "last"
     return Shipped(
         version=dataset.spec.version,
@@ -115,6 +117,7 @@ def shipped(task: str) -> Shipped | None:
         metric=dataset.spec.metric,
         notice=dataset.spec.notice,
         classes=dataset.spec.classes,
+        split_rule=dataset.split_rule,
         split_sha256=dataset.shipped_split_sha256(),
         alternatives={table.sha256: name for name, table in dataset.alternative_splits().items()},
         counts=counts,
@@ -160,7 +163,8 @@ def is_whole(record: Recorded) -> bool:
     """Returns whether a record has as many reported cases as the shipped split."""
     task = shipped(record.task.name)
     try:
-        return task is not None and len(reported(record, "test").cases) == task.counts[2]
+        cases = len(reported(record, "test").cases)
+        return task is not None and cases == (record.task.cases.get("test") if task.counts is None else task.counts[2])
     except RecordError:  # it has none, or not the same in every run: what is left out says so
         return False
 
@@ -171,7 +175,8 @@ Named = tuple[str, Any]
 def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
     """Yields what is compared, as it ships and as the record has it."""
     task, probe, ours = record.task.content(), record.probe.content(), shipped.settings
-    of_task = {"version": shipped.version, "classes": [*shipped.classes], "split_sha256": shipped.split_sha256}
+    of_task = {"version": shipped.version, "classes": [*shipped.classes]}
+    of_task |= {"split_sha256": shipped.split_sha256} if shipped.split_rule is None else {"split": shipped.split_rule}
     for key, value in {"kind": shipped.kind, **of_task, "batch_size": ours["batch_size"]}.items():
         found = task.get(key, "not said")
         yield (key, value), (key, [*found] if key == "classes" else found)

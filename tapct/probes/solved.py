@@ -48,6 +48,10 @@ class PooledCases:
         names, patients = ([of[i] for i in rows] for of in (self.names, self.patients))
         return replace(self, names=names, patients=patients, features=self.features[rows], targets=self.targets[rows])
 
+    def of_targets(self, columns: Sequence[int]) -> "PooledCases":
+        """Returns the cases with these columns of their targets alone."""
+        return replace(self, targets=self.targets[:, columns])
+
 
 class LinearHead(nn.Module):
     """A linear head in float64 on pooled features as they are."""

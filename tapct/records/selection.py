@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
-from tapct.records.types import Count, Finite, Frozen, NotNegative, Number, Switch
+from tapct.records.types import Count, Finite, Frozen, Name, NotNegative, Number, Switch
 
 
 class Looks(Frozen):
@@ -59,6 +59,7 @@ class SolvedSelection(Frozen):
         candidates: All settings.
         gradient: What is left of it at the solution.
         is_solved: Whether that is little enough.
+        targets: Where each target has a setting of its own: what that was chosen from, by target.
     """
 
     setting: Number | None = None
@@ -69,6 +70,7 @@ class SolvedSelection(Frozen):
     candidates: tuple[Solved, ...] = ()
     gradient: NotNegative | None = None
     is_solved: Switch | None = None
+    targets: dict[Name, "SolvedSelection"] = Field(default_factory=dict, exclude_if=lambda targets: not targets)
 
 
 class FoldedSelection(Frozen):

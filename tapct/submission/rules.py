@@ -254,13 +254,16 @@ def _task(submission: Submission) -> Iterator[str]:
         "kind": (of.kind, spec.kind),
         "metric": (of.metric, spec.metric),
         "classes": (tuple(of.classes), tuple(spec.classes)),
-        "split": (of.split_sha256, dataset.shipped_split_sha256()),
+        "split": (of.split, dataset.split_rule)
+        if dataset.split_rule is not None
+        else (of.split_sha256, dataset.shipped_split_sha256()),
         "notice": (submission.record.notice, spec.notice),
     }
     for what, (found, wanted) in pairs.items():
         if found != wanted:
             yield f"its {what} is {_shown(found)}, and that of {of.name} {_shown(wanted)}"
-    counts: dict[str, int] = dict(zip(SPLITS, dataset.split_counts(), strict=True))
+    known = dataset.split_counts()
+    counts: dict[str, int] = {**of.cases} if known is None else dict(zip(SPLITS, known, strict=True))
     cases_of: dict[str, dict[str, str]] = {split: dict(cases) for split, cases in table.cases.items()} if table else {}
     for run in submission.record.runs:
         for split, cases in run.cases.items():

@@ -69,6 +69,9 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     split_pin: ClassVar[SplitPin | None] = None
     """What `derive_split` must give on the release's own label file."""
 
+    split_rule: ClassVar[str | None] = None
+    """What the table of `derive_split` is called, where only the data tell which cases it has: a rule of each name."""
+
     perturbation: Perturbation | None = None
     """What is done to the scans after they are read; see `perturbed`."""
 
@@ -132,13 +135,12 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return self.read_scan(case).grid
 
     @classmethod
-    def split_counts(cls) -> tuple[int, int, int]:
-        """Returns the number of cases in (train, val, test), known without the data."""
+    def split_counts(cls) -> tuple[int, int, int] | None:
+        """Returns the number of cases in (train, val, test); None where only the data tell."""
         if cls.split_pin is not None:
             return cls.split_pin.counts
         table = cls.shipped_split()
-        assert table is not None
-        return table.counts["train"], table.counts["val"], table.counts["test"]
+        return None if table is None else (table.counts["train"], table.counts["val"], table.counts["test"])
 
     @classmethod
     def shipped_exclusions(cls) -> dict[str, str]:
@@ -148,18 +150,17 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     @classmethod
     def shipped_split(cls) -> SplitTable | None:
         """Returns the task's own split where it ships; None of one that is derived from the release's label file."""
-        if cls.split_pin is not None:
+        if cls.split_pin is not None or cls.split_rule is not None:
             return None
         return read_split(cls._split_path()).without(cls.shipped_exclusions())
 
     @classmethod
-    def shipped_split_sha256(cls) -> str:
-        """Returns the hash of the task's own split, as records hold it, known without the data."""
+    def shipped_split_sha256(cls) -> str | None:
+        """Returns the hash of the task's own split, as records hold it; None where only the data tell."""
+        if cls.split_pin is not None:
+            return cls.split_pin.sha256
         table = cls.shipped_split()
-        if table is not None:
-            return table.sha256
-        assert cls.split_pin is not None
-        return cls.split_pin.sha256
+        return None if table is None else table.sha256
 
     @classmethod
     def alternative_splits(cls) -> dict[str, SplitTable]:

@@ -266,7 +266,12 @@ def hashed(patients: Mapping[str, str], seed: str, where: str) -> SplitTable:
         return "train" if place < 0.7 else "val" if place < 0.8 else "test"
 
     rows = [(case, patient, side(patient)) for case, patient in patients.items()]
-    return SplitTable.of(rows, f"ours: by hash of the patient, seed '{seed}'", where=where)
+    return SplitTable.of(rows, hash_rule(seed), where=where)
+
+
+def hash_rule(seed: str) -> str:
+    """Returns what the table of `hashed` is called."""
+    return f"ours: by hash of the patient, seed '{seed}'"
 
 
 def uniform(text: str) -> float:

@@ -1,6 +1,6 @@
 """A tiny TotalSegmentator v2.0.1: 117 masks a scan, meta.csv with a BOM, one direction that is not orthonormal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,53 @@ def write(root: Path, slices: int = 8, names: Sequence[str] = NAMES) -> dict[str
                 continue
             mask = (slab.organs == number).astype(np.uint8)
             save(root / case / "segmentations" / f"{name}.nii.gz", mask, slab.affine, qform=form)
-    rows = [f"{case};50.00;f;I;ct abdomen;train;siemens;sensation 64;120;unclear;unclear" for case in blocks]
-    head = "image_id;age;gender;institute;study_type;split;manufacturer;scanner_model;kvp;pathology;pathology_location"
-    (root / "meta.csv").write_text("\n".join([head, *rows, ""]), encoding="utf-8-sig")
+    write_meta(root, dict.fromkeys(blocks, ("50.00", "f")))
     return blocks
+
+
+HEAD = "image_id;age;gender;institute;study_type;split;manufacturer;scanner_model;kvp;pathology;pathology_location"
+
+
+def write_meta(root: Path, patients: Mapping[str, tuple[str, str]]) -> None:
+    """Writes meta.csv as the release has it, of these cases with age and gender."""
+    rows = [
+        f"{case};{age};{gender};I;ct abdomen;train;siemens;sensation 64;120;unclear;unclear"
+        for case, (age, gender) in patients.items()
+    ]
+    (root / "meta.csv").write_text("\n".join([HEAD, *rows, ""]), encoding="utf-8-sig")
+
+
+PATIENTS = {
+    "s0001": ("50.00", "f", 0),
+    "s0002": ("60.00", "m", 1),
+    "s0004": ("70.00", "f", 2),
+    "s0011": ("40.00", "m", 3),
+    "s0013": ("55.00", "f", 4),
+    "s0029": ("65.00", "m", 5),
+    "s0235": ("45.00", "f", 6),
+}
+"""Age and gender of patients, and by how many voxels their organs are longer than those of the first."""
+
+ORGANS = ("liver", "spleen", "kidney_left", "kidney_right", "pancreas", "heart")
+
+
+def write_patients(root: Path) -> None:
+    """Writes `PATIENTS`, each with a slab, a row of meta.csv and masks of six organs: boxes within the scan.
+
+    The spleen of s0002 is empty, and the heart of s0011 touches the border.
+    """
+    for case, (_, _, longer) in PATIENTS.items():
+        slab = block(8 * longer, slices=12)
+        save(root / case / "ct.nii.gz", slab.hu, slab.affine)
+        for number, name in enumerate(ORGANS):
+            mask = np.zeros(slab.hu.shape, dtype=np.uint8)
+            first = 0 if (case, name) == ("s0011", "heart") else 1
+            if (case, name) != ("s0002", "spleen"):
+                mask[10 * number + 2 : 10 * number + 8, 30 : 35 + longer, first : first + 4] = 1
+            save(root / case / "segmentations" / f"{name}.nii.gz", mask, slab.affine)
+    write_meta(root, {case: (age, gender) for case, (age, gender, _) in PATIENTS.items()})
+
+
+def volume_ml(case: str) -> float:
+    """Returns the volume of an organ of a patient: of 3 mm cubes."""
+    return 6 * (5 + PATIENTS[case][2]) * 4 * 27 / 1000

@@ -163,6 +163,29 @@ def patient_strips(task: Task, models: Sequence[Model]) -> str:
     return render(made, f"strips {task.name}", f"{task.heading} of every patient of {task.title}, by model")
 
 
+def panels(names: Sequence[str]) -> tuple[Figure, Axes, list[tuple[float, float]]]:
+    """Returns a figure with a square frame and a name for each model, and room for ticks below.
+
+    Args:
+        names: Of the models.
+
+    Returns:
+        The figure, its axes in inches (down and to the right), and where the lower left corner of each frame is.
+    """
+    rows = -(-len(names) // COLUMNS)
+    made = figure(7.4, rows * (PANEL_IN[0] + 0.2) + 0.1)
+    axes = made.add_axes((0, 0, 1, 1))  # in inches, for all panels: one path for all frames
+    axes.set(xlim=(0, 7.4), ylim=(made.get_figheight(), 0))
+    axes.axis("off")
+    places = (divmod(index, COLUMNS) for index in range(len(names)))
+    origins = [(column * PANEL_IN[1] + 0.1, (row + 1) * (PANEL_IN[0] + 0.2) - 0.25) for row, column in places]
+    square = SIDE_IN * np.array([[0, -1], [0, 0], [1, 0]])
+    lines(axes, [np.add(square, origin) for origin in origins], LINE, 0.8)
+    for name, (x, y) in zip(names, origins, strict=True):
+        axes.text(x, y - SIDE_IN - 0.09, plain(name, 22), fontsize=7.5, color=INK)
+    return made, axes, origins
+
+
 @matplotlib.rc_context(STYLE)
 def reliability(task: Task, models: Sequence[Model]) -> str:
     """Returns, per model, the share of positives among pairs of about the same predicted probability."""

@@ -173,7 +173,9 @@ def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
     """Yields as many scans as the split has, under numbers; draws of patients take others of them in turn."""
     task, spacing_mm = task_class(data.task), grid.spacing_mm
     if data.split_file is None:
-        counts = dict(zip(SPLITS, task.split_counts(), strict=True))
+        found = task.split_counts()
+        assert found is not None  # else there would be no typical size
+        counts = dict(zip(SPLITS, found, strict=True))
     else:
         counts = SplitTable.read(Path(data.split_file)).counts
     for split in SPLITS:

@@ -1,0 +1,187 @@
+"""Age, sex and organ volumes of TotalSegmentator: the real table, and a tiny tree of the release."""
+
+import csv
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tapct.errors import TapctError, TaskError
+from tapct.tasks import SPLITS, SplitTable
+from tapct.tasks.totalsegmentator_age import TotalSegmentatorAge
+from tapct.tasks.totalsegmentator_organ_volume import TotalSegmentatorOrganVolume
+from tapct.tasks.totalsegmentator_sex import TotalSegmentatorSex
+from tests.data import totalsegmentator as release
+from tests.data.slabs import edited
+from tests.tasks.end_to_end import write_split
+from tests.tasks.shipped import SPLITS as SHIPPED
+from tests.tasks.shipped import reference
+
+Age, Sex, Volume = TotalSegmentatorAge, TotalSegmentatorSex, TotalSegmentatorOrganVolume
+
+
+@pytest.fixture
+def root(tmp_path):
+    release.write_patients(tmp_path / "totalsegmentator")
+    return tmp_path / "totalsegmentator"
+
+
+@pytest.fixture
+def split(tmp_path):
+    return write_split(
+        tmp_path / "split.csv", train=["s0001", "s0002", "s0004"], val=["s0011"], test=["s0013", "s0029", "s0235"]
+    )
+
+
+def real_rows():
+    path = reference() / "labels" / "totalsegmentator_v201_meta.csv"
+    return path, list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter=";"))
+
+
+@pytest.mark.parametrize(("task", "column", "counts"), [(Age, "age", (1082, 57, 88)), (Sex, "gender", (1081, 57, 88))])
+def test_every_row_of_the_real_table_has_an_answer_or_is_left_out_by_name(tmp_path, task, column, counts):
+    path, rows = real_rows()
+    (tmp_path / "meta.csv").write_bytes(path.read_bytes())
+    without = {row["image_id"] for row in rows if not row[column]}
+    assert task.split_counts() == counts
+    expected = {"f": 1, "m": 0}
+    for part in SPLITS:
+        dataset = task(tmp_path, part)
+        assert set(dataset.excluded) == without
+        for row in rows:
+            if row["split"] == part and row[column]:
+                answer = expected[row[column]] if column == "gender" else float(row[column])
+                assert dataset.target(row["image_id"]).tolist() == [answer]
+        assert {*dataset.cases} == {row["image_id"] for row in rows if row["split"] == part} - without
+
+
+def test_the_tasks_share_the_folder_and_the_official_split():
+    table = SplitTable.read(SHIPPED / "totalsegmentator.csv")
+    for task in (Age, Sex, Volume):
+        assert task.spec.folder == "totalsegmentator"
+        assert task.shipped_split().cases["val"] == table.cases["val"]
+    assert Volume.split_counts() == (1082, 57, 89)
+
+
+@pytest.mark.parametrize("top", ["", "Totalsegmentator_dataset_v201"])
+def test_age_and_sex_need_the_scans_and_the_table_alone(tmp_path, split, top):
+    release.write_patients(tmp_path / "tree" / top)
+    for folder in (tmp_path / "tree" / top).glob("s*/segmentations"):
+        for mask in folder.iterdir():
+            mask.unlink()
+    for task, column in ((Age, 0), (Sex, 1)):
+        dataset = task(tmp_path / "tree", "test", split)
+        dataset.validate()
+        for index, case in enumerate(dataset.cases):
+            given = release.PATIENTS[case][column]
+            assert dataset[index][1].tolist() == [float(given) if task is Age else int(given == "f")]
+
+
+BAD = {
+    "no row": (lambda text: text.replace("s0013", "s9999"), "no row with the image_id s0013"),
+    "no age": (lambda text: text.replace("s0013;55.00", "s0013;"), "there is no age"),
+    "nan": (lambda text: text.replace("s0013;55.00", "s0013;nan"), "age is 'nan', which is no number"),
+    "a comma": (lambda text: text.replace("s0013;55.00", "s0013;55,00"), "decimal comma"),
+    "negative": (lambda text: text.replace("s0013;55.00", "s0013;-55.00"), "between 0 and 120"),
+    "months": (lambda text: text.replace("s0013;55.00", "s0013;660"), "another unit"),
+    "twice": (lambda text: text + "s0013;56.00;f;I;ct;train;s;s;120;u;u\n", "s0013 twice"),
+    "commas": (lambda text: text.replace(";", ","), "separated by semicolons"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_age_is_refused_by_name(root, split, bad):
+    change, message = BAD[bad]
+    edited(root / "meta.csv", change)
+    with pytest.raises(TapctError, match=f"{message}"):
+        Age(root, "test", split).read("s0013")
+
+
+def test_a_sex_that_is_neither_f_nor_m_is_refused(root, split):
+    edited(root / "meta.csv", lambda text: text.replace("s0013;55.00;f", "s0013;55.00;female"))
+    with pytest.raises(TaskError, match="gender is 'female'"):
+        Sex(root, "test", split).target("s0013")
+
+
+def test_volumes_are_voxels_times_their_size(root, split):
+    for part in SPLITS:
+        dataset = Volume(root, part, split)
+        dataset.validate()
+        for index, case in enumerate(dataset.cases):
+            _, target, _ = dataset[index]
+            ml = release.volume_ml(case)
+            expected = np.array([ml, ml, 2 * ml, ml, ml])
+            expected[{"s0002": [1], "s0011": [4]}.get(case, [])] = math.nan
+            assert target.numpy() == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_is_not_whole_in_the_scan_has_no_volume_and_a_reason(root, split):
+    assert Volume(root, "train", split).missing("s0002") == (
+        "spleen (ml) is missing: the mask of spleen is empty: it is outside of the scan, or was removed.",
+    )
+    (cut,) = Volume(root, "val", split).missing("s0011")
+    assert cut.startswith("heart (ml) is missing: the mask of heart touches the border of the scan")
+    assert Volume(root, "test", split).missing("s0013") == ()
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("end", [0, -1])
+def test_each_of_the_six_faces_cuts(root, split, axis, end):
+    path = root / "s0013" / "segmentations" / "liver.nii.gz"
+    image = nib.load(path)
+    mask = np.asanyarray(image.dataobj).copy()
+    mask[tuple(end if axis == a else slice(5, 8) for a in range(3))] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), path)
+    assert np.isnan(Volume(root, "test", split).target("s0013")[0])
+
+
+def test_one_kidney_that_is_missing_leaves_no_volume_of_both(root, split):
+    path = root / "s0013" / "segmentations" / "kidney_left.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, dtype=np.uint8), image.affine), path)
+    assert np.isnan(Volume(root, "test", split).target("s0013")[2])
+
+
+def test_a_sheared_scan_has_the_volume_of_its_voxels(root, split):
+    folder = root / "s0013"
+    for path in [folder / "ct.nii.gz", *(folder / "segmentations").iterdir()]:
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[0, 1], affine[1, 2] = 1.0, 0.5
+        turned = nib.Nifti1Image(np.asanyarray(image.dataobj), affine)
+        turned.set_qform(None, 0)
+        nib.save(turned, path)
+    assert Volume(root, "test", split).target("s0013")[0] == pytest.approx(release.volume_ml("s0013"), rel=1e-6)
+
+
+def test_an_organ_that_a_perturbed_scan_no_longer_holds_has_no_volume(root, split):
+    from tapct.volumes.perturb import perturbation
+
+    dataset = Volume(root, "test", split)
+    whole, noisy, cut = (
+        dataset.perturbed(perturbation(name) if name else None).target("s0013").numpy()
+        for name in (None, "noise-30hu", "fov-plane-0.7")
+    )
+    assert not np.isnan(whole).any()
+    assert np.array_equal(noisy, whole)
+    assert np.isnan(cut[0])  # the liver lies outermost
+    assert not np.isnan(cut[2])
+    assert "does not hold all of liver" in dataset.perturbed(perturbation("fov-plane-0.7")).missing("s0013")[0]
+
+
+def test_a_mask_of_another_scan_is_refused(root, split):
+    path = root / "s0013" / "segmentations" / "liver.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj)[:-1], image.affine), path)
+    with pytest.raises(TapctError, match=r"liver\.nii\.gz does not lie on the grid"):
+        Volume(root, "test", split).read("s0013")
+
+
+def test_few_patients_are_drawn_evenly_by_age(root, split):
+    dataset = Age(root, "train", split)
+    assert [dataset.answers(case) for case in dataset.cases] == [
+        {"age, fifth 0"},
+        {"age, fifth 2"},
+        {"age, fifth 4"},
+    ]
