@@ -1,0 +1,125 @@
+"""A board of predicted numbers from simulated records: ranks, units, intervals, and the section of the page."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from tapct.leaderboard import site
+from tapct.leaderboard.assembly import assemble
+from tapct.records import CaseResult, Record, read_records, write_record
+from tests.leaderboard.test_inputs import record
+
+SPREAD = {"age": 15.0, "liver (ml)": 400.0, "spleen (ml)": 90.0}
+MEAN = {"age": 60.0, "liver (ml)": 1500.0, "spleen (ml)": 220.0}
+CASES = 60
+
+
+def task(*classes: str) -> dict:
+    several = len(classes) > 1
+    return {
+        "name": "volumes" if several else "ages",
+        "version": 1,
+        "kind": "regression",
+        "metric": "MAE",
+        "classes": list(classes),
+        "unit": "SD" if several else "years",
+        "options": {},
+        "split_sha256": "0" * 64,
+    }
+
+
+def case(number: int, ability: float, classes: tuple[str, ...]) -> CaseResult:
+    """A case whose numbers are always the same, and what a model of some ability (0 to 1) makes of them."""
+    truth, own = np.random.default_rng(number), np.random.default_rng([number, int(1000 * ability)])
+    rows: dict[str, dict] = {name: {} for name in ("predicted", "observed", "baseline", "scale")}
+    for name in classes:
+        observed = MEAN[name] + SPREAD[name] * truth.normal()
+        guess = MEAN[name] + ability * (observed - MEAN[name]) + SPREAD[name] * (1 - ability) * ability * own.normal()
+        missing = name.startswith("spleen") and number % 5 == 0
+        rows["predicted"][name] = float(guess)
+        rows["observed"][name] = None if missing else float(observed)
+        rows["baseline"][name] = MEAN[name]
+        rows["scale"][name] = SPREAD[name] if len(classes) > 1 else 1.0
+    return CaseResult(case=str(number), patient=str(number), loss=0.5, padding_voxels=(0, 0, 0), outcome=rows)
+
+
+def model(name: str, ability: float, *classes: str) -> Record:
+    runs = [[case(number, ability, classes) for number in range(CASES)]] * 2
+    return record(name, *runs, task=task(*classes), probe={})
+
+
+ABILITIES = {"good": 0.9, "fair": 0.5, "mean": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    for name, ability in ABILITIES.items():
+        write_record(model(name, ability, "age"), root / "ages" / name)
+        write_record(model(name, ability, "liver (ml)", "spleen (ml)"), root / "volumes" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def board(folder):
+    """By task, its board: these records are of splits of their own."""
+    own = assemble({folder: read_records(folder)}, resamples=200).own
+    return {task.name: (one.board, task) for one in own for task in one.board.tasks}
+
+
+def test_models_are_ranked_by_their_error_in_years_the_least_first(board):
+    models, ages = board["ages"]
+    found = {one.name: ages.summary(one.name, "native").estimate for one in models.models}
+    for name, ability in ABILITIES.items():
+        cases = [case(number, ability, ("age",)).outcome for number in range(CASES)]
+        errors = [abs(one["predicted"]["age"] - one["observed"]["age"]) for one in cases]
+        estimate = found[name.capitalize()]
+        assert estimate.value == pytest.approx(np.mean(errors))
+        assert estimate.low < estimate.value < estimate.high
+    assert found["Good"].high < found["Fair"].low < found["Mean"].low
+
+
+def test_volumes_are_compared_in_deviations_over_the_targets_that_a_case_has(board):
+    _, volumes = board["volumes"]
+    classes = ("liver (ml)", "spleen (ml)")
+    errors = []
+    for number in range(CASES):
+        rows = case(number, 0.9, classes).outcome
+        own = [
+            abs(rows["predicted"][name] - rows["observed"][name]) / SPREAD[name]
+            for name in classes
+            if rows["observed"][name] is not None
+        ]
+        errors.append(np.mean(own))
+    assert volumes.summary("Good", "native").estimate.value == pytest.approx(np.mean(errors))
+
+
+def test_the_page_shows_predicted_against_true_and_the_errors_in_the_unit(folder, tmp_path):
+    assert site.build([folder], tmp_path, resamples=200) == 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for text in (
+        "age, years: predicted against true",
+        "age, years: errors",
+        "liver (ml): predicted against true",
+        "spleen (ml): errors",
+        "MAE of each target, in its unit",
+        "spleen (ml), 48 cases",
+        "the training mean",
+        "MAE, years",
+        "MAE, SD",
+    ):
+        assert text in page, text
+    with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    units = {(row["task"], row["metric"], row["unit"], row["lower_is_better"]) for row in rows}
+    assert {("ages", "MAE", "years", "True"), ("volumes", "MAE", "SD", "True")} <= units
+    ranks = {row["model"]: row["rank_low"] for row in rows if (row["task"], row["metric"]) == ("ages", "MAE")}
+    assert ranks == {"Good": "1", "Fair": "2", "Mean": "3"}
+
+
+def test_a_record_with_a_scale_of_nothing_is_none():
+    rows = case(1, 0.5, ("age",)).outcome
+    bad = case(1, 0.5, ("age",)).model_copy(update={"outcome": {**rows, "scale": {"age": 0.0}}})
+    with pytest.raises(ValueError, match="scale of age is 0"):
+        record("bad", [bad], task=task("age"), probe={})
