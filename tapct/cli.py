@@ -115,6 +115,7 @@ def run(
     fractions: str | None = None,
     draws: int = 3,
     perturbations: str | None = None,
+    mistakes: str | None = None,
     keep_features: Literal["all", "embeddings", "none"] = "all",
     jobs: int | None = None,
     detach: bool = False,
@@ -152,6 +153,7 @@ def run(
         fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": robustness, beside the unperturbed scans.
+        mistakes: Usual mistakes with the encoders' input, by comma, or "all": what each costs, beside the right input.
         keep_features: What stays of a cell's stored features once no cell needs them: "embeddings" of windows without
             the maps, or "none".
         jobs: Processes at once on this machine; by default one a GPU.
@@ -189,6 +191,7 @@ def run(
         fractions=commands.shares(fractions),
         draws=draws,
         perturbations=perturbations,
+        mistakes=mistakes,
     )
     if (card or measure or json) and not dry_run:
         raise TapctError("--card, --measure and --json say how a dry run shows its bill: add --dry-run")

@@ -14,8 +14,11 @@ from tapct.encoders import weights as weights_lib
 from tapct.encoders.axes import from_axes, to_axes, turn_of
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.download import fetch
+from tapct.encoders.hounsfield import not_hu
 from tapct.encoders.identity import identity
 from tapct.encoders.input_sheet import InputSheet
+from tapct.encoders.mistake_names import MistakeName
+from tapct.encoders.mistakes import Way, require_it_can_be_made, way_of
 from tapct.encoders.statistics import problem_with
 from tapct.errors import EncoderError, WeightsError
 
@@ -42,6 +45,7 @@ class _NotesArguments(abc.ABCMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         encoder = super().__call__(*args, **kwargs)
         object.__setattr__(encoder, "_given", options_lib.arguments_of(encoder, args, kwargs))
+        require_it_can_be_made(encoder)
         return encoder
 
 
@@ -84,6 +88,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         weights: str | Path | None = None,
         *,
         precision: Precision = "auto",
+        mistake: MistakeName | None = None,
         deferred: bool = False,
         **options: Any,
     ) -> None:
@@ -93,15 +98,18 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             weights: None for the published file, a path to a file of the published layout, or "random"
                 for seeded random initialisation. Of an encoder without parameters, None and "random" are the same.
             precision: "bf16" or "fp32"; "auto" is bf16 autocast on a GPU and fp32 elsewhere.
+            mistake: One that is made with its input on purpose, to see what it costs (see `mistakes`); None for none.
             deferred: Whether to wait with the network until the first windows come, and with a download until the file
                 is asked for: with stored features no windows come, with a feature pack nothing asks for the file.
             options: The card's preprocessing settings to change, such as `in_plane_size=512`.
 
         Raises:
-            EncoderError: If an option or the precision is unknown.
+            EncoderError: If an option, the precision or the mistake is unknown, or the mistake cannot be made with it.
             WeightsError: If the weights cannot be had or do not fit.
         """
         super().__init__()
+        way_of(mistake)
+        self.mistake = mistake
         if precision not in ("auto", "fp32", "bf16"):
             raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
         self.card = self.card.with_options(**options)
@@ -119,6 +127,11 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     def options(self) -> dict[str, Any]:
         """What it was set to otherwise than its class is, by name: the card's, `precision`, its constructor's own."""
         return options_lib.set_options(self, self._given)
+
+    @property
+    def way(self) -> Way:
+        """How a scan gets to its network: the right way, or its mistake's."""
+        return way_of(self.mistake)
 
     @property
     def full_name(self) -> str:
@@ -282,6 +295,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         *,
         judged: bool = False,
         statistics: dict[str, torch.Tensor] | None = None,
+        handed_over: bool = False,
     ) -> Features:
         """Encodes a batch of windows.
 
@@ -291,6 +305,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             judged: Whether the values were judged already, as extraction judges a whole scan: one window of it may
                 hold anything (a fill of 0 and 1, say), and what it gives must not depend on those beside it.
             statistics: What `statistics_of` says of the scan of each window, (B,) each; None takes each window's own.
+            handed_over: Whether a mistake was made already, as extraction makes it with the whole scan.
 
         Returns:
             Their features, float32.
@@ -301,6 +316,8 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         self._check_shape(windows_hu)
         if not judged and (problem := not_hu(windows_hu)):
             raise EncoderError(f"{self.card.name}: {problem}")
+        if self.mistake is not None and not handed_over:
+            return self.way.encoded(self, windows_hu, statistics)
         if not self.is_built:
             self.materialise()
             self.to(windows_hu.device)
@@ -382,23 +399,3 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         odd = [key for key, value in options.items() if not options_lib.is_spellable(value)]
         settings = self._recorded_identity()["settings"] if odd else {}
         return options | {key: settings.get(key, "cannot be told") for key in odd}
-
-
-def not_hu(blocks: torch.Tensor) -> str | None:
-    """Returns why values cannot be Hounsfield units, None where they can.
-
-    All of them within [0, 1] are normalised ones, unless each block is of one value: plain 0 is what resampling tools
-    fill with, and water.
-
-    Args:
-        blocks: (B, ...) windows, or one scan as (1, ...).
-    """
-    low, high = torch.stack(blocks.flatten(1).aminmax(dim=1)).cpu()
-    if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):  # the extremes carry both NaN and infinity
-        return "the values are NaN or infinite in some voxels. Find the step that made them (often a resampling)"
-    if low.min() >= 0 and high.max() <= 1 and bool((low < high).any()):
-        return (
-            f"all values lie in [{low.min():g}, {high.max():g}]. That is not Hounsfield units; give the scan as it is, "
-            "the encoder normalises it itself"
-        )
-    return None

@@ -39,7 +39,7 @@ _INTERNALS = frozenset(vars(nn.Module()))
 _ELSEWHERE = frozenset(
     {
         *("card", "precision", "weights_source", "_weights_source", "awaits_weights", "_deferred", "_of_build"),
-        *("_given", "authors"),
+        *("_given", "authors", "mistake"),
     }
 )
 """Attributes of an encoder that stand elsewhere in its identity, or are none of its settings."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from tapct.encoders.mistakes import in_words
 from tapct.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     def of_card(name: str, text: str, source: str | None, option: str) -> Row:
         return _said(name, text, f"ours: the option {option}" if option in options else source)
 
+    if encoder.mistake is not None:
+        yield Row("Mistake", f"{encoder.mistake}: {in_words(encoder)}", "ours: the option mistake, over all rows below")
     yield _said("Axis order", ", ".join(map(_axis, axes)), sheet.orientation)
     yield _said("Orientation", f"axes grow towards {', '.join(axes)}", sheet.orientation)
     spacing = "the scan's own" if card.spacing_mm is None else f"{_times(card.spacing_mm)} mm (z, y, x)"

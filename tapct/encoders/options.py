@@ -334,9 +334,9 @@ def _candidates(value: Any) -> list[Any]:
 
 
 def _wants(option: Option, value: Any) -> str:
-    if get_origin(option.kind) is Literal:
-        return nearest(str(value), map(str, get_args(option.kind)))
     kinds = get_args(option.kind) if type(None) in get_args(option.kind) else (option.kind,)
+    if words := next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None):
+        return nearest(str(value), map(str, words))
     several = next((kind for kind in kinds if get_origin(kind) is tuple), None)
     if several is not None:
         count = len(get_args(several))

@@ -27,6 +27,12 @@ class _ReachedError(Exception):
         self.found = found
 
 
+class _Call(NamedTuple):
+    windows_hu: torch.Tensor
+    statistics: dict[str, torch.Tensor] | None
+    handed_over: bool
+
+
 class Orientation(NamedTuple):
     """How the array lies that a network received, found by likeness to the scan.
 
@@ -40,7 +46,11 @@ class Orientation(NamedTuple):
 
 
 def received(
-    encoder: Encoder, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None = None
+    encoder: Encoder,
+    windows_hu: torch.Tensor,
+    statistics: dict[str, torch.Tensor] | None = None,
+    *,
+    handed_over: bool = False,
 ) -> torch.Tensor | None:
     """Returns what the encoder gives its network: the first tensor that the network, or a part of it, is called with.
 
@@ -51,6 +61,7 @@ def received(
         encoder: The encoder.
         windows_hu: (B, 1, D, H, W) float32 HU, as for a call of the encoder.
         statistics: As there.
+        handed_over: As there: whether the encoder's mistake, if it has one, was made already.
 
     Returns:
         The tensor, its axes as the network has them; None where the network is never called.
@@ -59,14 +70,14 @@ def received(
         EncoderError: If the encoder refuses the windows.
     """
     place = next((held.device for held in (*encoder.parameters(), *encoder.buffers())), torch.device("cpu"))
-    windows_hu = windows_hu.to(place)
     statistics = None if statistics is None else {name: value.to(place) for name, value in statistics.items()}
+    call = _Call(windows_hu.to(place), statistics, handed_over)
     if encoder.is_built:
-        return _caught(encoder, windows_hu, statistics)
+        return _caught(encoder, call)
     try:
-        return _of_built(encoder, windows_hu, statistics, torch.device("meta"))
+        return _of_built(encoder, call, torch.device("meta"))
     except (RuntimeError, TypeError, ValueError):  # it asks for values as it is built, as MONAI's Swin transformer does
-        return _of_built(encoder, windows_hu, statistics, place)
+        return _of_built(encoder, call, place)
 
 
 def in_spl(encoder: Encoder, found: torch.Tensor) -> torch.Tensor:
@@ -126,7 +137,8 @@ def window_fits(encoder: Encoder, declared: HuWindow, size: tuple[int, int, int]
     ramp = torch.linspace(-BEYOND_HU, BEYOND_HU, count)[order].reshape(1, 1, *size)
     low, high = max(declared.low_hu, -BEYOND_HU), min(declared.high_hu, BEYOND_HU)
     ends = ((low, high), (low + _INSIDE_HU, high), (low, high - _INSIDE_HU))
-    found = received(encoder, torch.cat([ramp, *(ramp.clamp(*both) for both in ends)]))
+    windows = torch.cat([ramp, *(ramp.clamp(*both) for both in ends)])
+    found = received(encoder, encoder.way.values(encoder, windows), handed_over=True)
     if found is None:
         return None
     whole, clipped, raised, lowered = found
@@ -137,23 +149,19 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).abs().max() <= _SAME * one.abs().max())
 
 
-def _of_built(
-    encoder: Encoder, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, device: torch.device
-) -> torch.Tensor | None:
+def _of_built(encoder: Encoder, call: _Call, device: torch.device) -> torch.Tensor | None:
     twin = copy.copy(encoder)  # which gets the network, and whatever else building it leaves
     for held in ("_parameters", "_buffers", "_modules"):
         vars(twin)[held] = dict(vars(encoder)[held])
     with torch.random.fork_rng(devices=[]), device:
         twin.network = twin.build()
-    return _caught(twin, windows_hu, statistics)
+    return _caught(twin, call)
 
 
-def _caught(
-    encoder: Encoder, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None
-) -> torch.Tensor | None:
+def _caught(encoder: Encoder, call: _Call) -> torch.Tensor | None:
     hooks = [part.register_forward_pre_hook(_stop, with_kwargs=True) for part in encoder.network.modules()]
     try:
-        encoder(windows_hu, judged=True, statistics=statistics)
+        encoder(call.windows_hu, judged=True, statistics=call.statistics, handed_over=call.handed_over)
     except _ReachedError as reached:
         return reached.found.detach().float().cpu()
     finally:

@@ -3,7 +3,7 @@
 import torch
 
 from tapct.encoders import EncoderCard
-from tapct.encoders.base import not_hu
+from tapct.encoders.hounsfield import not_hu
 from tapct.errors import EncoderError
 from tapct.volumes import Size
 from tapct.volumes.plausibility import implausible_hu, raise_padding

@@ -142,7 +142,9 @@ class FeatureBank:
         features_key = key_of({"scan": scan, "task": part.scan_reading(case), **own})
         if not target:
             return CaseTask(part, index, content, features_key, None)
-        grid = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
+        grid: list[Any] = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
+        if self.encoder.way.regrids:
+            grid.append(self.encoder.mistake)
         labels_key = key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid})
         return CaseTask(part, index, content, features_key, labels_key)
 
@@ -238,7 +240,7 @@ class FeatureBank:
             "encoder_grid": plain(features.encoder_grid),
             "feature_grid": plain(features.feature_grid),
             "padding": list(features.padding),
-            "notes": list(notes),
+            "notes": [*notes, *features.notes],
         }
         whole, alone = Unwritten(task.features_key, tensors, about), embeddings_key(task.features_key)
         if self.with_maps and alone not in self.store:
@@ -248,7 +250,7 @@ class FeatureBank:
     def labels_entry(self, task: CaseTask, native: torch.Tensor, grid: Grid) -> Unwritten:
         """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
         assert task.labels_key is not None
-        labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, self.encoder.card))
+        labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, self.encoder.card, self.encoder.way))
         about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": self._label()}
         return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about, compress=True)
 

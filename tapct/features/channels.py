@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tapct.features.cases import StoredFeatures
@@ -71,14 +72,19 @@ def map_of(features: CaseFeatures | StoredFeatures) -> Channels:
 
 
 def scan_cells(features: CaseFeatures | StoredFeatures) -> Channels:
-    """Returns the (C, d, h, w) cells whose centre lies in the scan; the first one along an axis always counts.
+    """Returns the (C, d, h, w) cells whose centre lies in the scan; one along an axis always counts.
 
     Those in the padding say nothing of it, and how many there are depends on the encoder's window.
     """
     where = features.feature_grid.coordinates_in(features.encoder_grid)
-    z, y, x = (
-        slice(0, max(1, int((at <= size - 0.5).sum())))
-        for at, size in zip(where, features.encoder_grid.shape, strict=True)
-    )
+    z, y, x = (_within(at, size) for at, size in zip(where, features.encoder_grid.shape, strict=True))
     found = map_of(features)
     return Channels(found.stored[:, z, y, x], found.step)
+
+
+def _within(where: np.ndarray, size: int) -> slice:
+    """Returns which of the cells along an axis lie within so many voxels, the nearest to the middle if none does."""
+    inside = np.flatnonzero((where >= -0.5) & (where <= size - 0.5))
+    if not len(inside):
+        inside = np.argmin(np.abs(where - (size - 1) / 2), keepdims=True)
+    return slice(int(inside[0]), int(inside[-1]) + 1)

@@ -73,6 +73,7 @@ def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, 
         encoder_grid=found.encoder_grid,
         feature_grid=found.feature_grid,
         padding=found.padding,
+        notes=found.notes,
     )
 
 
@@ -219,8 +220,13 @@ def _write(
 
 
 def _plan(encoder: Encoder, grid: Grid, overlap: float) -> WindowPlan:
-    card = encoder.card
-    return WindowPlan.of(encoder_grid(grid, card).shape, card.window_size, card.feature_stride, overlap)
+    card, way = encoder.card, encoder.way
+    if way.axes != "SPL":
+        raise EncoderError(
+            f"{card.name}: places of windows are written as they lie in the scan, and with the mistake "
+            f"'{encoder.mistake}' they lie otherwise. `tapct run --mistakes` runs it on a task"
+        )
+    return WindowPlan.of(encoder_grid(grid, card, way).shape, card.window_size, card.feature_stride, overlap)
 
 
 def _plain(grid: Grid) -> dict[str, Any]:

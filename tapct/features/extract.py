@@ -10,9 +10,13 @@ from typing import NamedTuple
 import torch
 
 from tapct.encoders import Encoder, EncoderCard
-from tapct.encoders.base import not_hu
+from tapct.encoders.axes import grid_from_axes, sizes_from_axes, to_axes
+from tapct.encoders.hounsfield import not_hu
+from tapct.encoders.mistake_names import NO_EFFECT
+from tapct.encoders.mistakes import RIGHT, Way
 from tapct.errors import EncoderError, TapctError
-from tapct.volumes import Grid, Size, Stitcher, WindowPlan, resample_image
+from tapct.volumes import Grid, Size, Stitcher, WindowPlan
+from tapct.volumes.resample import LinearMap
 
 WINDOWS_PER_BATCH = {"cuda": 8, "cpu": 1}
 """Windows encoded at once, by type of device. Results do not depend on it beyond rounding; on a CPU, more windows only
@@ -44,6 +48,7 @@ class CaseFeatures:
         encoder_grid: The scan as the encoder saw it, without padding.
         feature_grid: The cells of `map`; they reach into the padding where there is some.
         padding: Voxels of air that were added along (z, y, x) to fill the last window and cell.
+        notes: What a user should know of how the scan was given to the encoder, one sentence each.
     """
 
     map: torch.Tensor
@@ -52,6 +57,7 @@ class CaseFeatures:
     encoder_grid: Grid
     feature_grid: Grid
     padding: Size
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -65,12 +71,15 @@ def are_finite(*tensors: torch.Tensor) -> bool:
     return all(bool(torch.isfinite(torch.stack(tensor.aminmax())).all()) for tensor in tensors)
 
 
-def encoder_grid(native: Grid, card: EncoderCard) -> Grid:
-    """Returns the grid that an encoder wants a scan on: its spacing, then its in-plane size."""
-    grid = native if card.spacing_mm is None else native.respaced(card.spacing_mm)
-    if card.in_plane_size is not None:
-        grid = grid.resized((grid.shape.z, card.in_plane_size, card.in_plane_size))
-    return grid
+def encoder_grid(native: Grid, card: EncoderCard, way: Way = RIGHT) -> Grid:
+    """Returns the grid that an encoder wants a scan on: its spacing, then its in-plane size.
+
+    Args:
+        native: The scan's own.
+        card: The encoder's card.
+        way: Of an encoder with a mistake, its own.
+    """
+    return grid_from_axes(way.grid(native, card), way.axes)
 
 
 def fitted_window(encoder: Encoder, shape: Size) -> tuple[int, int, int]:
@@ -100,7 +109,7 @@ class Tiling(NamedTuple):
     """How a scan is encoded.
 
     Attributes:
-        grid: The scan as the encoder sees it, without padding.
+        grid: The scan as the encoder sees it, without padding; its axes are those of the array that it is handed.
         plan: Its windows; None where the whole image is one.
     """
 
@@ -118,7 +127,7 @@ class Tiling(NamedTuple):
             fit_windows: As in `extract`.
         """
         card = encoder.card
-        grid = encoder_grid(native, card)
+        grid = encoder.way.grid(native, card)
         window = fitted_window(encoder, grid.shape) if fit_windows else card.window_size
         if window == grid.shape:  # the image is the window: nothing to tile
             return cls(grid, None)
@@ -145,6 +154,7 @@ class _Job:
     image: torch.Tensor
     plan: WindowPlan | None
     statistics: dict[str, torch.Tensor]
+    notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
         self.stitcher = None if self.plan is None else Stitcher(self.plan)
@@ -154,13 +164,20 @@ class _Job:
     @classmethod
     def of(cls, encoder: Encoder, scan: NamedScan, overlap: float, fit_windows: bool) -> "_Job":
         """Judges a scan as a whole, before resampling and padding change its values, and plans its windows."""
-        card, native = encoder.card, scan.grid
+        card, native, way = encoder.card, scan.grid, encoder.way
         if problem := not_hu(scan.hu[None]):
             raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
         grid, plan = Tiling.of(encoder, native, overlap, fit_windows)
-        image = resample_image(scan.hu, native, grid, antialias_in_plane=card.in_plane_filter == "antialias")
-        statistics = encoder.statistics_of(image[None, None])  # of the scan, before there is padding in it
-        return cls(encoder, native, grid, image if plan is None else plan.pad(image, card.pad_hu), plan, statistics)
+        straight = grid_from_axes(grid, way.axes)
+        image = LinearMap.between(native, straight, antialias=way.averaged(card))(scan.hu)
+        given = way.values(encoder, to_axes(image, way.axes))
+        statistics = encoder.statistics_of(given[None, None])  # of the scan, before there is padding in it
+        padding = Size(0, 0, 0) if plan is None else plan.padding
+        why = way.no_effect(native, straight, padding, image, given)
+        notes = () if why is None else (f"{NO_EFFECT}{why}",)
+        if plan is not None:
+            given = plan.pad(given, way.pad_hu(encoder, statistics))
+        return cls(encoder, native, grid, given, plan, statistics, notes)
 
     @property
     def origins(self) -> list[tuple[int, int, int]]:
@@ -187,15 +204,19 @@ class _Job:
     def result(self) -> CaseFeatures:
         feature_map = self.whole if self.stitcher is None else self.stitcher.result()
         assert feature_map is not None
-        stride = self.encoder.card.feature_stride
+        stride, way = self.encoder.card.feature_stride, self.encoder.way
         covered = Size(*(n * s for n, s in zip(feature_map.shape[1:], stride, strict=True)))
+        padding = Size(0, 0, 0) if self.plan is None else self.plan.padding
         return CaseFeatures(
-            map=feature_map,
+            map=way.on_labels(feature_map),
             embeddings=torch.stack(self.embeddings),
             native_grid=self.native,
-            encoder_grid=self.grid,
-            feature_grid=self.grid.padded(covered).cells(stride, self.encoder.feature_centre()),
-            padding=Size(0, 0, 0) if self.plan is None else self.plan.padding,
+            encoder_grid=grid_from_axes(self.grid, way.axes),
+            feature_grid=way.cells_on_labels(
+                self.grid, lambda grid: grid.padded(covered).cells(stride, self.encoder.feature_centre())
+            ),
+            padding=Size(*sizes_from_axes(padding, way.axes)),
+            notes=self.notes,
         )
 
 
@@ -291,7 +312,7 @@ def extract_many(
         windows = torch.stack([job.window_at(origin) for job, origin in waiting])[:, None]
         of_scans = [job.statistics for job, _ in waiting]
         statistics = {name: torch.cat([of[name] for of in of_scans]) for name in of_scans[0]}
-        features = encoder(windows, judged=True, statistics=statistics)
+        features = encoder(windows, judged=True, statistics=statistics, handed_over=True)
         for (job, origin), feature_map, embedding in zip(waiting, features.map, features.embedding, strict=True):
             job.add(origin, feature_map, embedding)
         waiting.clear()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tapct.encoders import Encoder
-from tapct.encoders.axes import OPPOSITE, turn_of
+from tapct.encoders.axes import OPPOSITE, from_axes, turn_of
 from tapct.encoders.received import Orientation, in_spl, orientation_of, received
 from tapct.errors import EncoderError
 from tapct.features.extract import NamedScan, encoder_grid, glimpse
@@ -35,7 +35,8 @@ class Received:
         same_channels: Whether all its channels are the same.
         spacing_mm: Between voxels, (z, y, x).
         orientation: As it was found, None where it cannot be.
-        grows: Directions in which the axes of `images` truly grow: "SPL" unless the encoder's `axes` are wrong.
+        grows: Directions in which the axes of `images` truly grow: "SPL" unless the encoder's `axes` are wrong, or a
+            mistake is made with it.
         sha256: See `sha256_of`.
     """
 
@@ -58,10 +59,11 @@ def received_of(encoder: Encoder, ct: Volume) -> Received | None:
     _require_room(encoder, ct)
     heights = HEIGHTS if encoder.card.window_size[0] == 1 else (0.5,)
     seen = glimpse(encoder, NamedScan(ct.source, torch.from_numpy(ct.hu), ct.grid), heights)
-    found = received(encoder, seen.windows_hu, seen.statistics)
+    found = received(encoder, seen.windows_hu, seen.statistics, handed_over=True)
     if found is None:
         return None
-    orientation = orientation_of(encoder, seen.windows_hu[:1], found[:1])
+    window = from_axes(seen.windows_hu[:1], encoder.way.axes)  # as it lies in the scan
+    orientation = orientation_of(encoder, window, found[:1])
     return Received(
         images=in_spl(encoder, found).numpy(),
         shape=tuple(found.shape),
@@ -75,7 +77,7 @@ def received_of(encoder: Encoder, ct: Volume) -> Received | None:
 
 def _require_room(encoder: Encoder, ct: Volume) -> None:
     card = encoder.card
-    shape = [max(pair) for pair in zip(encoder_grid(ct.grid, card).shape, card.window_size, strict=True)]
+    shape = [max(pair) for pair in zip(encoder_grid(ct.grid, card, encoder.way).shape, card.window_size, strict=True)]
     if math.prod(shape) > MOST_VOXELS:
         raise EncoderError(
             f"{card.name}: {' x '.join(map(str, shape))} voxels of its grid and window are more than the "

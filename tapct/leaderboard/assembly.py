@@ -50,7 +50,8 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
     if not main:
         raise RecordError(
             f"there is no finished record to show in {', '.join(map(str, found))}, where TASK/CELL/record.json was "
-            f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency or robustness alone)"
+            f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency, robustness or mistakes "
+            "alone)"
         )
     by_task: dict[str, list[Named]] = defaultdict(list)
     named = zip(_names([entry.record for entry in main]), main, strict=True)
@@ -153,8 +154,9 @@ def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int)
 
 
 def _is_side_cell(record: Recorded) -> bool:
-    """Returns whether a record is of label efficiency or robustness, which the main table does not mix in."""
-    return record.task.train_fraction != 1 or bool(record.task.perturbation)
+    """Returns whether a record is of label efficiency, robustness or a mistake, which no ranking mixes in."""
+    of_mistake = record.encoder.mistake is not None
+    return record.task.train_fraction != 1 or bool(record.task.perturbation) or of_mistake
 
 
 # -- Models --------------------------------------------------------------------------------------------

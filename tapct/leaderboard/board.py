@@ -17,6 +17,7 @@ from tapct.leaderboard.compared import (
 )
 from tapct.leaderboard.eva_results import EvaNumber
 from tapct.leaderboard.marks import Mark, Marked
+from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.overall import OverallModel
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import AVERAGE, PaperRow
@@ -178,10 +179,11 @@ class Board:
         overall: By family (a kind, or `ALL`) and protocol, the mean rank and mean score of each model that has a
             number on any task of the family, over the tasks of the family that are in the suite.
         left_out: What is not shown, and why.
-        set_aside: Number of records with a part of the training patients or perturbed scans.
+        set_aside: Number of records with a part of the training patients, perturbed scans or a wrong input.
         reproduction: The paper's cells, with ours; None of a board of records that are apart.
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
         eva: What stock runs of eva's reported: references, never ranked.
+        mistakes: What usual mistakes with the input cost the models, by task; never ranked.
     """
 
     models: tuple[Model, ...]
@@ -193,6 +195,7 @@ class Board:
     reproduction: Reproduction | None = None
     own: tuple["Own", ...] = ()
     eva: tuple[EvaNumber, ...] = ()
+    mistakes: tuple[MistakeTable, ...] = ()
 
     @property
     def references(self) -> list[PaperRow]:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import eva_results, exports, tables, variations
+from tapct.leaderboard import eva_results, exports, mistakes, tables, variations
 from tapct.leaderboard.assembly import assemble
+from tapct.leaderboard.board import Board
 from tapct.leaderboard.page import render
 from tapct.leaderboard.summary import RESAMPLES
+from tapct.leaderboard.text import as_csv
 from tapct.records import find_records
 
 
@@ -26,8 +28,8 @@ def build(
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`; of stock runs of eva's,
-    `eva_results.csv`.
+    and `adaptors.csv`; where some are of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the
+    paper, `paper_and_this_run.csv`; of stock runs of eva's, `eva_results.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -46,15 +48,17 @@ def build(
     references = eva_results.read_all(eva)
     found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
     board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
-    varied, unvaried = variations.tables(
-        [record for of_folder in found.values() for record in of_folder.sound.values()], resamples=resamples
-    )
+    records = [record for of_folder in found.values() for record in of_folder.sound.values()]
+    varied, unvaried = variations.tables(records, resamples=resamples)
+    board = replace(board, mistakes=mistakes.tables(records, names_on(board), resamples=resamples))
     formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
     if (adaptors := exports.adaptors_to_csv(board)) is not None:
         contents[exports.ADAPTORS_FILE] = adaptors
     if (reproduction := exports.reproduction_to_csv(board)) is not None:
         contents[exports.REPRODUCTION_FILE] = reproduction
+    if board.mistakes:
+        contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
     if board.eva:
         contents[exports.EVA_FILE] = exports.eva_to_csv(board)
     contents["index.html"] = render(board)  # last: a page that is there has its tables
@@ -68,6 +72,13 @@ def build(
     shown = sum(len(model.entries) for each in boards for model in each.models)
     print(f"{shown} records, {len(board.models)} models that compare: {(site / 'index.html').resolve()}")
     return int(strict and bool(left_out))
+
+
+def names_on(board: Board) -> dict[str, str]:
+    """Returns what models are called on a board, by what tells them apart (`mistakes.model_of`)."""
+    boards = [*(own.board for own in board.own), board]
+    models = [model for each in boards for model in each.models]
+    return {mistakes.model_of(entry.record): model.name for model in models for entry in model.entries.values()}
 
 
 def _each_once(folders: Sequence[Path]) -> list[Path]:
@@ -86,7 +97,6 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
             files.write_atomically(site / name, content)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
-    for stale in {*variations.FILES, exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE} - set(
-        contents
-    ):
+    optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE, mistakes.FILE}
+    for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

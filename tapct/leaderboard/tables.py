@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from tapct import kinds, numeric
 from tapct.encoders.licence import NC_MEANS, NON_COMMERCIAL
-from tapct.leaderboard import paper_tables
+from tapct.leaderboard import mistakes, paper_tables
 from tapct.leaderboard.board import ALL, Board, Model, Task, families
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
+from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.paper import AVERAGE, PAPER
 from tapct.leaderboard.reproduction import SPLITS_DIFFER, Cell
 from tapct.leaderboard.text import for_latex, for_markdown
@@ -53,7 +54,7 @@ def tables(board: Board) -> list[Table]:
     """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
     found = [_of_family(board, family) for family in families()[1:] if board.family(family)]
     found += [_of_own(own.task, own.why, own.board) for own in board.own]
-    return found + _of_paper(board) + _of_eva(board)
+    return found + [_of_mistakes(table) for table in board.mistakes] + _of_paper(board) + _of_eva(board)
 
 
 def _of_family(board: Board, family: str) -> Table:
@@ -73,6 +74,20 @@ def _of_own(task: Task, why: str, board: Board) -> Table:
     rows = [[[_named(model)], _cell(board, task, model)] for model in ordered(board, task.family)]
     heads = ["Model", f"{task.title}, {task.heading}"]
     return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
+
+
+def _of_mistakes(table: MistakeTable) -> Table:
+    """Returns what mistakes cost on a task."""
+    rows = [
+        [
+            [f"{cost.model}, {cost.mistake}"],
+            *([NONE if of.value is None else _with_interval(of, 3)] for of in (cost.right, cost.wrong, cost.lost)),
+            [cost.changed_in_words],
+        ]
+        for cost in table.costs
+    ]
+    heads = ["Model, mistake", "Right input", "Wrong input", "Lost", "Scans that it changes"]
+    return Table(f"{mistakes.TITLE}: {table.title}", [*table.notices, mistakes.READ_AS], heads, rows)
 
 
 def _of_paper(board: Board) -> list[Table]:

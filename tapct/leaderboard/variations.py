@@ -35,6 +35,8 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[
     left_out = []
     groups: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
     for record in {record.fingerprint: record for record in records}.values():  # of copies one
+        if record.encoder.mistake is not None:  # what those cost is in a table of its own
+            continue
         groups[record.task.name, adaptor_of(record) or "", why_own(record) or ""].append(record)
     for (task, adaptor, why), of_group in sorted(groups.items(), key=lambda pair: pair[0]):
         unperturbed = [record for record in of_group if record.task.perturbation is None]

@@ -12,6 +12,7 @@ from loguru import logger
 from torch.utils.data import SequentialSampler
 
 from tapct.encoders import Encoder
+from tapct.encoders.axes import grid_to_axes
 from tapct.errors import EncoderError, FeatureError, TaskError
 from tapct.features import (
     CacheMode,
@@ -171,11 +172,12 @@ class CaseSource:
             return batch
         scan = scan_of(batch)
         features = self._encode(scan)
-        self._report(scan.name, features, scan.notes)
+        notes = (*scan.notes, *features.notes)
+        self._report(scan.name, features, notes)
         labels = None
         if scan.target.ndim == 3:
             labels = resample_labels(scan.target, features.native_grid, features.encoder_grid)
-        return EncodedCase(scan.name, scan.patient, features, scan.target, labels, notes=scan.notes)
+        return EncodedCase(scan.name, scan.patient, features, scan.target, labels, notes=notes)
 
     def training_cases(self, trainer: pl.Trainer, seen: Sequence[Seen] = ()) -> Iterator[EncodedCase]:
         """Yields each training case once, in order, on the trainer's device; of its features, as stored, what is seen.
@@ -410,7 +412,8 @@ class CaseSource:
         """Says once of a case how it was read, and that it is smaller than a window: the encoder saw air around it."""
         for note in notes:
             self._say(case, note)
-        size, window = features.encoder_grid.shape, self._encoder.card.window_size
+        given = grid_to_axes(features.encoder_grid, self._encoder.way.axes)
+        size, window = given.shape, self._encoder.card.window_size
         if not self._fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
             voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
             self._say(case, f"{voxels} voxels are fewer than a window of {wanted}; padded with air")

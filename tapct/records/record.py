@@ -220,6 +220,14 @@ class Recorded(Frozen):
             RecordError: If they cannot be read.
         """
 
+    @abstractmethod
+    def notes(self, split: str) -> list[tuple[str, ...]]:
+        """Returns the notes of each case of a split, of the first run that has it; none where no run does.
+
+        Raises:
+            RecordError: If they cannot be read.
+        """
+
     def to_frame(self) -> "pd.DataFrame":
         """Returns its cases as a table for pandas, one row a case, class, seed and protocol.
 
@@ -270,6 +278,10 @@ class Record(Recorded):
         from tapct.records.cases import to_table
 
         return to_table(self)
+
+    def notes(self, split: str) -> list[tuple[str, ...]]:
+        """Returns the notes of each case of a split, of the first run that has it; none where no run does."""
+        return next(([case.notes for case in run.cases[split]] for run in self.runs if split in run.cases), [])
 
     def to_json(self) -> str:
         """Returns the record as JSON, with its fingerprint and whether it is complete."""

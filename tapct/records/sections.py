@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from tapct import kinds
 from tapct.encoders.card import InPlaneFilter
+from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import full_name, label
 from tapct.records.paths import base_name
 from tapct.records.types import (
@@ -185,6 +186,12 @@ class EncoderRecord(Frozen):
     def is_random(self) -> bool:
         """Whether it has random weights."""
         return self.weights == RANDOM
+
+    @property
+    def mistake(self) -> str | None:
+        """The mistake that was made with its input on purpose, None for the right input."""
+        settings = self.identity.settings if self.identity else {}  # where it stands too: its absence is no proof
+        return (self.options or {}).get(MISTAKE) or settings.get(MISTAKE)
 
     @property
     def full_name(self) -> str:

@@ -11,7 +11,7 @@ from tapct.errors import RecordError
 from tapct.records import parquet
 from tapct.records.cases import CASES_FILE
 from tapct.records.reading import first_fault
-from tapct.records.record import Recorded
+from tapct.records.record import Record, Recorded
 from tapct.records.store import RecordsFound, paths_of, read_record
 
 
@@ -66,12 +66,21 @@ class StoredRecord(Recorded):
             RecordError: If they cannot be read, or have changed since the record was found.
         """
         table = parquet.read_table(self._path.parent / CASES_FILE, self._fingerprint, self.task.kind)
-        if table is None:
-            record = read_record(self._path)
-            if record.fingerprint != self._fingerprint:
-                raise RecordError(f"{self._path} has changed while it was read; start again")
-            table = record.table()
-        return table
+        return self._whole().table() if table is None else table
+
+    def notes(self, split: str) -> list[tuple[str, ...]]:
+        """Returns the notes of each case of a split, which the table does not hold: all of the record is read.
+
+        Raises:
+            RecordError: As `table`.
+        """
+        return self._whole().notes(split)
+
+    def _whole(self) -> Record:
+        record = read_record(self._path)
+        if record.fingerprint != self._fingerprint:
+            raise RecordError(f"{self._path} has changed while it was read; start again")
+        return record
 
 
 def find_records(results: str | Path, task: str = "*", *, bar: bool = False) -> RecordsFound[StoredRecord]:

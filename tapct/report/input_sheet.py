@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
+from tapct.encoders.mistakes import in_words
 from tapct.encoders.received import BEYOND_HU, window_fits
 from tapct.errors import EncoderError
 from tapct.features.extract import fitted_window
@@ -71,6 +72,7 @@ def write_sheet(encoder: Encoder, path: Path) -> list[Finding]:
         reference=encoder.card.reference,
         rows=[(row, _kind(row)) for row in _rows(encoder)],
         findings=said,
+        wrong=encoder.mistake is not None,
         picture=None if found is None else Markup(base64.b64encode(draw_received(found)).decode()),
         values="" if found is None else shown_values(found),
     )
@@ -87,7 +89,11 @@ def findings(encoder: Encoder, found: Received | None) -> list[Finding]:
         return [Finding("Network", "is never called: there is nothing that it receives")]
     channels = "" if found.same_channels else "; the channels differ, the picture shows the first"
     shape = Finding("Array", f"{' x '.join(map(str, found.shape))} (batch, channels, ...){channels}")
-    return [shape, _orientation(encoder, found), _hu_window(encoder)]
+    said = [shape, _orientation(encoder, found), _hu_window(encoder)]
+    if encoder.mistake is None:
+        return said
+    # It was asked for, and is no fault of the adapter.
+    return [Finding("Mistake", in_words(encoder)), *(replace(one, contradicts=False) for one in said)]
 
 
 def _orientation(encoder: Encoder, found: Received) -> Finding:

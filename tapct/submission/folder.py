@@ -152,6 +152,11 @@ def _fit(found: Found, *, demonstration: bool) -> Record:
         )
     if record.older_protocol is not None:
         raise RecordError(f"{found.path} is of an older protocol ({record.older_protocol}). Run the cell again")
+    if record.encoder.mistake is not None:
+        raise RecordError(
+            f"{found.path} is of a wrong input on purpose (mistake={record.encoder.mistake}), and no result of the "
+            "encoder. Submit the cell without --mistakes"
+        )
     if record.notice is not None and not demonstration:
         raise RecordError(
             f"{found.path} is not a result for a board: {record.notice} With --demonstration it is put together "

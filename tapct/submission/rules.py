@@ -9,6 +9,7 @@ import torch
 
 from tapct import flags, numeric
 from tapct.checks import Check, Status
+from tapct.encoders.mistake_names import OPTION
 from tapct.errors import RecordError, TapctError
 from tapct.leaderboard.official import why_own
 from tapct.metrics.classification import of_labels
@@ -95,6 +96,11 @@ def _standing(submission: Submission) -> Iterator[str]:
     record = submission.record
     if (why := why_own(record)) is not None:
         yield f"it is not comparable with the shipped protocol: {why}"
+
+
+def _input(submission: Submission) -> Iterator[str]:
+    if (mistake := submission.record.encoder.mistake) is not None:
+        yield f"its encoder was given a wrong input on purpose ({OPTION}={mistake}), which is never ranked"
 
 
 def _notice(submission: Submission) -> Iterator[str]:
@@ -307,6 +313,7 @@ RULES = (
     Rule("files", _files, "record, table, heads and page, nothing else", _AGAIN),
     Rule("runs", _runs, "every planned run is there, with its seed", _CELL),
     Rule("protocol", _standing, "comparable with the shipped protocol", _CELL),
+    Rule("input", _input, "no mistake was made with the input on purpose", "run the cell without --mistakes"),
     Rule("notice", _notice, "no demonstration, own features", "it is never ranked among others", "warn"),
     Rule("table", _table, "the cases are those of the record", _AGAIN),
     Rule("metrics", _metrics, "every metric is that of its cases", _CELL),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tapct.encoders import list_encoders
 from tapct.names import SHIPPED_SPLITS
-from tapct.sweep import adaptors, bags, said, suites
+from tapct.sweep import adaptors, bags, mistakes, said, suites
 from tapct.sweep.cell import (
     SHIPPED_CONFIGS,
     VARIABLES,
@@ -44,6 +44,7 @@ class Sweep:
         fractions: Shares of the training patients, each a cell of its own; empty is all patients.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all": each a cell beside the unperturbed one.
+        mistakes: With the encoders' input, by comma, or "all": each a cell beside the right one.
     """
 
     encoders: str | None = None
@@ -61,6 +62,7 @@ class Sweep:
     fractions: Sequence[float] = ()
     draws: int = 1
     perturbations: str | None = None
+    mistakes: str | None = None
 
     def cells(self) -> list[Cell]:
         """Returns the cells, task by task: scans that were just read need no disk.
@@ -120,6 +122,7 @@ class Sweep:
             fractions=self.fractions,
             draws=self.draws,
             perturbations=self.perturbations,
+            mistakes=mistakes.of_task(of, self.mistakes),
             options=block.options,
         )
         require_options(of.config, of.overrides, varied)

@@ -1,9 +1,9 @@
-"""What a sweep varies beside encoder and task: random weights, options, bag, adaptor, training patients, perturbation.
+"""What a sweep varies beside encoder and task: weights, options, mistakes, bag, adaptor, patients, perturbation.
 
 Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
 is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
-`curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`; `eva:radiology/voco_l` is
-`eva~radiology~voco_l`.
+`curia+mistake=mirrored`, `curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`;
+`eva:radiology/voco_l` is `eva~radiology~voco_l`.
 """
 
 import re
@@ -21,6 +21,7 @@ from tapct.encoders.eva_names import (
     is_eva,
     is_named_by_place,
 )
+from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
 from tapct.sweep.cell import Cell, SweepError, choose
@@ -63,11 +64,13 @@ def variants(
     fractions: Sequence[float] = (),
     draws: int = 1,
     perturbations: str | None = None,
+    mistakes: Mapping[str, bool] | None = None,
     options: str | None = None,
 ) -> list[Variant]:
     """Returns what was asked for, each once, the plain ones first.
 
-    Encoders, bags and adaptors cross; shares and perturbations are each of every such pair, but not of one another.
+    Encoders, bags and adaptors cross, with mistakes as without; shares and perturbations are each of every such pair
+    without, but not of one another.
 
     Args:
         encoders: Names by comma, each with `@random` behind it for random weights, and options of the encoder
@@ -78,17 +81,19 @@ def variants(
         fractions: Shares of the training patients; 1 is all of them. Empty is 1.
         draws: How often patients are drawn for each share below 1.
         perturbations: Of the test scans, by comma, or "all"; each beside the unperturbed cell.
+        mistakes: With the encoders' input, each beside the right cell: names, and whether each must be possible with
+            one of the encoders (see `tapct.sweep.mistakes`).
         options: Those of the encoders that name none.
 
     Raises:
         SweepError: If a name or an option does not exist, a value cannot be, or a label is too long for a folder.
     """
-    base = [
-        _on(one, bag, adaptor)
-        for one in _of_encoders(encoders, known, options)
-        for adaptor in adaptors
-        for bag in bags(one.encoder, adaptor)
-    ]
+
+    def crossed(of: Sequence[Variant]) -> list[Variant]:
+        return [_on(one, bag, adaptor) for one in of for adaptor in adaptors for bag in bags(one.encoder, adaptor)]
+
+    plain = _of_encoders(encoders, known, options)
+    base = crossed(plain)
     wrong = [share for share in fractions if not 0 < share <= 1]
     if wrong or draws < 1:
         raise SweepError(
@@ -101,6 +106,8 @@ def variants(
             asked += [_with(one, f"+fraction={share:g}+draw={draw}", varied) for one in base]
     for name in _perturbations(perturbations):
         asked += [_with(one, f"+perturbation={name}", {"PERTURBATION": name}) for one in base]
+    for mistake, is_needed in (mistakes or {}).items():
+        asked += crossed(_mistaken(plain, mistake, known, is_needed=is_needed))
     for one in asked:
         if (length := len(one.label.encode())) > LONGEST_LABEL:
             raise SweepError(
@@ -244,6 +251,26 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
     if dropped := sorted(names_in(spec.options) - options.keys()):
         say(f"{encoder}: {', '.join(dropped)} is what it has by itself, and left out of the name")
     return _with(one, f"+{text}", {"ENCODER_OPTIONS": text}) if text else one
+
+
+def _mistaken(plain: Sequence[Variant], mistake: str, known: Sequence[str], *, is_needed: bool) -> list[Variant]:
+    """Returns encoders with a mistake; those with which it cannot be made are left out, and said.
+
+    Raises:
+        SweepError: If it is needed, and can be made with none of them.
+    """
+    found, refused = [], []
+    for one in plain:
+        options = "+".join(filter(None, [one.variables.get("ENCODER_OPTIONS"), f"{MISTAKE}={mistake}"]))
+        try:
+            found.append(_of_encoder(Spec(one.encoder, one.variables.get("ENCODER_WEIGHTS") == RANDOM, options), known))
+        except SweepError as error:
+            refused.append(str(error))
+    if is_needed and not found:
+        raise SweepError(f"no encoder can be run with the mistake '{mistake}': {'; '.join(refused)}")
+    for why in refused:
+        say(f"left out: {why}")
+    return found
 
 
 def _known(encoder: str, known: Sequence[str]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -73,6 +74,14 @@ def test_a_submission_goes_round(made, capsys):
     assert list(read_records(results).sound) == [made / RECORD_FILE], "a board is made of it as it is"
     assert commands.verify([str(results), str(made)]) == 0
     assert "1 of 1 submissions hold" in capsys.readouterr().out
+
+
+def test_a_wrong_input_is_not_submitted(made, tmp_path):
+    found = Found.at(made.parents[2] / "session" / RECORD_FILE)
+    encoder = found.record.encoder.model_copy(update={"options": {"mistake": "mirrored"}})
+    wrong = replace(found, record=found.record.model_copy(update={"encoder": encoder}))
+    with pytest.raises(RecordError, match="wrong input on purpose"):
+        submit(wrong, tmp_path, demonstration=True)
 
 
 def test_what_is_submitted_is_what_was_recorded(made):
@@ -171,7 +180,17 @@ def _pack(content):
     content["feature_pack"] = {"sha256": "0" * 64, "made_with": "1", "has_targets": True}
 
 
+def _mistake(content):
+    content["encoder"]["options"] = {"mistake": "mirrored"}
+
+
+def _hidden_mistake(content):
+    content["encoder"]["identity"]["settings"]["mistake"] = "mirrored"
+
+
 LIES = {
+    "a wrong input": (_mistake, "input"),
+    "a wrong input that its options hide": (_hidden_mistake, "input"),
     "a number of a case": (_number, "metrics"),
     "a metric": (_metric, "metrics"),
     "a metric that is left out": (_metric_that_is_gone, "metrics"),

@@ -18,7 +18,7 @@ from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import by_score, ordered
 from tapct.leaderboard.input_sheets import sheets_of
-from tapct.leaderboard.page import charts, paper, svg, views
+from tapct.leaderboard.page import charts, mistakes, paper, svg, views
 from tapct.leaderboard.page.sheets import Pictures, source_parts
 from tapct.leaderboard.paper import PAPER
 from tapct.leaderboard.reproduction import SPLITS_DIFFER
@@ -56,6 +56,7 @@ def render(board: Board) -> str:
             splits_differ=SPLITS_DIFFER,
             paper_tables=paper_tables,
             eva_note=NOT_RANKED,
+            mistakes=mistakes,
             beside=_figures(paper.ours_by_theirs, board),
             kinds=overview,
             sheets=sheets,

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
+from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.weights import RANDOM
 from tapct.features.extract import WINDOWS_PER_BATCH
 from tapct.sweep.bill.remembered import Remembered, key_of
@@ -29,7 +30,7 @@ MOST_BATCHES = 20
 _ARCHITECTURE = ("name", "num_params", "window_size", "feature_stride", "feature_dim", "embedding_dim", "has_cls")
 """Of a card: what decides the arithmetic of a window. Every batch is held to it."""
 
-_PREPARED = ("spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu", "precision")
+_PREPARED = ("spacing_mm", "in_plane_size", "in_plane_filter", "pad_hu", "precision", MISTAKE)
 """Options that change how many windows there are, or in what they are computed, and not what one takes."""
 
 SHIPPED = Path(__file__).with_name("counted.json")
@@ -155,7 +156,7 @@ def _model(encoding: Encoding) -> tuple[str, str, str]:
 
 def _timed(encoder: Encoder, batch: torch.Tensor) -> float:
     start = time.perf_counter()
-    encoder(batch, judged=True).embedding.cpu()  # waits for the device
+    encoder(batch, judged=True, handed_over=True).embedding.cpu()  # waits for the device
     return time.perf_counter() - start
 
 
@@ -171,7 +172,7 @@ def _count(encoding: Encoding, window: Size) -> Count:
             encoder = encoding.load(RANDOM, deferred=False)
         # Attention written out: the counter does not know the fused one of every device.
         with without_content, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            found = encoder(torch.empty((1, 1, *window)), judged=True).map.shape
+            found = encoder(torch.empty((1, 1, *window)), judged=True, handed_over=True).map.shape
     except Exception as error:  # noqa: BLE001 likewise; that its arithmetic is not known keeps nobody from running it
         return Count(None, None, f"{type(error).__name__}: {error}".splitlines()[0])
     return Count(counter.get_total_flops() / 1e12, (found[1], found[2], found[3], found[4]))

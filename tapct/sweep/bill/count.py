@@ -270,10 +270,11 @@ class _Counting:
         features = ("features", asked.encoding, *place, scan.case, scan.perturbation)
         yield features, nbytes, self._staying(asked.encoding, takes), bool(there[0])
         if asked.kind == "segmentation":
-            card, changed = self._costs.encoder(asked.encoding).card, scan.perturbation
+            encoder, changed = self._costs.encoder(asked.encoding), scan.perturbation
             if changed is not None and not perturbation(changed).changes_labels:
                 changed = None
-            grid = (card.spacing_mm, card.in_plane_size)  # encoders of one grid share the labels
+            # Encoders of one grid share the labels.
+            grid = (encoder.card.spacing_mm, encoder.card.in_plane_size, encoder.way.regrids and encoder.mistake)
             labels = there[1] or round(takes.labels_bytes * of_guess)  # they are small, and stay
             yield ("labels", grid, *place, scan.case, changed), labels, labels, bool(there[1])
 
