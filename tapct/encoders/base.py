@@ -108,7 +108,6 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             WeightsError: If the weights cannot be had or do not fit.
         """
         super().__init__()
-        way_of(mistake)
         self.mistake = mistake
         if precision not in ("auto", "fp32", "bf16"):
             raise EncoderError(f"precision must be 'auto', 'fp32' or 'bf16', not {precision!r}")
