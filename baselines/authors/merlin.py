@@ -10,6 +10,9 @@ from baselines.authors.monai_steps import MONAI, prepared
 from tapct.encoders import Authors, Features
 from tapct.encoders.authors import bare_package, module_at
 
+_HEADS = ("classifier.", "contrastive_head.")
+"""Of Merlin's network, which Astra's file has not."""
+
 
 class MerlinAuthors(Authors):
     """merlin/models/i3res.py on torchvision's ResNet-152, and merlin/data/monai_transforms.py."""
@@ -78,6 +81,11 @@ class AstraAuthors(MerlinAuthors):
     left_out = "resampling, padding, and of a chest the crop and the stretching"
     prefix = "visual_encoder.model.encode_image.i3_resnet."
 
+    def published(self, network: nn.Module) -> dict[str, Any]:
+        """Returns what is published of their checkpoint, which is without heads."""
+        heads = tuple(f"{self.prefix}{head}" for head in _HEADS)
+        return {key: value for key, value in super().published(network).items() if not key.startswith(heads)}
+
     def load(self, network: nn.Module, published: dict[str, Any]) -> None:
         """Loads the shards of the package, which have no heads: those of the network are left as they are."""
         state = published.get("state_dict", published)
@@ -89,6 +97,3 @@ class AstraAuthors(MerlinAuthors):
         """Returns the scan towards R, A, S, the HU range of the region as 0 to 1 (sft/dataset/data_helper.py)."""
         high_hu = 1000 if self.encoder.options.get("region") == "abdomen" else 200
         return prepared(scan, "RAS", None, -1000, high_hu)
-
-
-_HEADS = ("classifier.", "contrastive_head.")

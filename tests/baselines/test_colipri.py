@@ -1,6 +1,5 @@
 import math
 
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -193,45 +192,3 @@ def test_loading_is_strict_beside_the_encoder_of_reports(change, message, state,
     torch.save(file, tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=message):
         Colipri(tmp_path / "model.pt")
-
-
-def authors_package():
-    primus.authors_primus()
-    return pytest.importorskip("colipri", reason="the extra `parity` is not installed")
-
-
-@pytest.fixture(scope="module")
-def theirs(state):
-    package = authors_package()
-    with pytest.MonkeyPatch.context() as patch:  # its defaults have no override for the depth
-        load = package.model.multimodal.load_model_config
-
-        def shallow(**kwargs):
-            config = load(**kwargs)
-            config.image_encoder.backbone.eva_depth = DEPTH
-            return config
-
-        patch.setattr(package.model.multimodal, "load_model_config", shallow)
-        model = package.get_model(pretrained=False, image_only=True, input_size=24)
-    assert set(model.state_dict()) == {*state, "softmax_temperature"}
-    model.load_state_dict(state | {"softmax_temperature": torch.tensor(0.07)})
-    return package, model
-
-
-@pytest.mark.parametrize("orientation", ["RAS", "SAR"])
-def test_the_authors_package_gives_the_same_from_scan_to_features(orientation, theirs, tmp_path):
-    package, model = theirs
-    hu = windows(24, 24, 24)
-    affine = np.array([[0, 0, 2.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]) * [[-1], [-1], [1], [1]]
-    nibabel.save(nibabel.Nifti1Image(hu.numpy(), affine), tmp_path / "ct.nii")  # indices towards S, P, L
-    processor = package.get_processor(image_only=True, input_size=24, orientation=orientation)
-    batch = processor.to_images_batch(processor.process_images(tmp_path / "ct.nii"))
-    model.save_weights(tmp_path / "model.safetensors")
-
-    for features, project, normalise in (("tokens", False, False), ("aligned", True, False), ("aligned", True, True)):
-        ours = Colipri(tmp_path, orientation=orientation, features=features, normalise=normalise)(hu[None, None])
-        with torch.no_grad():
-            expected = back(model.encode_image(batch, project=project, normalize=normalise), orientation)
-            pooled = model.encode_image(batch, pool=True, project=True, normalize=normalise)
-        assert (ours.map - expected).abs().max() < 1e-5 * expected.abs().max()
-        assert (ours.embedding - pooled).abs().max() < 1e-5 * pooled.abs().max()

@@ -128,28 +128,3 @@ def test_loading_is_strict_beside_the_decoder_of_pretraining(change, message, st
     torch.save(file, tmp_path / "checkpoint_final.pth")
     with pytest.raises(WeightsError, match=message):
         NNFoundationViT(tmp_path / "checkpoint_final.pth")
-
-
-def test_the_authors_network_gives_the_same(state, encoder):
-    """On a canvas of its own, for which the table is interpolated as nnU-Net does on loading."""
-    theirs = primus.authors_primus()(
-        input_channels=1,
-        embed_dim=DIM,
-        patch_embed_size=(8, 8, 8),
-        num_classes=1,
-        eva_depth=DEPTH,
-        eva_numheads=HEADS,
-        input_shape=(16, 24, 32),
-        init_values=0.1,
-        scale_attn_inner=True,
-    ).eval()
-    table = state["eva.pos_embed"].reshape(1, *TABLE, DIM).permute(0, 4, 1, 2, 3)
-    table = torch.nn.functional.interpolate(table, (2, 3, 4), mode="trilinear", align_corners=False)
-    theirs.load_state_dict(state | {"eva.pos_embed": table.permute(0, 2, 3, 4, 1).reshape(1, 24, DIM)}, strict=False)
-    x = windows(2, 1, 16, 24, 32)
-    z = np.stack([(each - each.mean()) / max(each.std(), 1e-8) for each in x[:, 0].double().numpy()])
-    with torch.no_grad():
-        cells = theirs.down_projection(torch.from_numpy(z).float()[:, None])
-        tokens, _ = theirs.eva(cells.flatten(2).transpose(1, 2))
-    expected = tokens.transpose(1, 2).unflatten(2, (2, 3, 4))
-    assert (encoder(x).map - expected).abs().max() < 1e-5 * expected.abs().max()
