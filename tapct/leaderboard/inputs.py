@@ -33,7 +33,7 @@ _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation"
 _TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
 _PROBE = (
     *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
-    *("lr_scheduler", "scale_features", "start_bias", "adaptor"),
+    *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "adaptor"),
 )
 _RATES = frozenset({"lr", "initial_lr", "base_lrs", "_last_lr"})
 _HOW_COMPUTED = frozenset({"foreach", "fused", "capturable", "differentiable"})

@@ -24,6 +24,7 @@ UNSAID: Mapping[str, Any] = {
     "scale_features": True,
     "start_bias": "prior",
     "nsd_tolerance_mm": 2.0,
+    "apart_mm": 10.0,
     "select": "best",
     "optimizer": {"class": "AdamW", "weight_decay": 0.01},
     "lr_scheduler": ["CosineAnnealingLR"],
@@ -38,7 +39,7 @@ UNSAID: Mapping[str, Any] = {
 OF_ADAMW: Mapping[str, Any] = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False, "maximize": False}
 """What no config sets of the optimizer, and holds where a record says it: PyTorch's defaults."""
 
-_OF_SEGMENTATION = ("start_bias", "nsd_tolerance_mm")
+_OF_KIND = {"segmentation": ("start_bias", "nsd_tolerance_mm"), "localisation": ("apart_mm",)}
 _OF_STEPS = (
     *("select", "optimizer", "lr_scheduler", "max_steps", "accumulate_grad_batches", "learning_rates"),
     "gradient_clip_val",
@@ -188,7 +189,7 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
     for key in sorted(said.keys() - options.keys() - shipped.described):
         yield (f"option {key}", "not an option"), (f"option {key}", said[key])
     yield ("runs", ours["n_runs"]), ("runs", len(record.runs))
-    keys = (*_OF_ALL, *(_OF_SEGMENTATION if task.get("kind") == "segmentation" else ()))
+    keys = (*_OF_ALL, *_OF_KIND.get(task.get("kind", ""), ()))
     yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
     if not is_solved(record):
         yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)

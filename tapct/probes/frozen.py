@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import safetensors.torch
@@ -23,6 +23,7 @@ from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.files import write_atomically
 from tapct.kinds import kind
+from tapct.names import file_in
 from tapct.probes.base import Probe
 from tapct.probes.folds import folds_of, head_for, heads_of, is_of_folds, require_repeat, solve_folds
 from tapct.probes.heads import Candidates, Chosen, DivergedError, State
@@ -30,6 +31,22 @@ from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
 from tapct.records import CaseResult, EncoderRecord, Selection, print_summary, read_record, write_record
 from tapct.records.case import as_cases
+from tapct.records.paths import base_name
+from tapct.volumes import Volume
+
+
+class PictureOf(NamedTuple):
+    """What a picture of a case needs.
+
+    Attributes:
+        path: Where it belongs, in the folder of the run.
+        scan: The scan, as encoders get it.
+        title: The case, and what saw it.
+    """
+
+    path: Path
+    scan: Volume
+    title: str
 
 
 class FrozenEncoderProbe(Probe):
@@ -320,6 +337,24 @@ class FrozenEncoderProbe(Probe):
     def _score(self, results: list[CaseResult | None]) -> float | None:
         sound = [result for result in results if result is not None]
         return self.score(sound) if len(sound) == len(results) else None
+
+    # -- Pictures --------------------------------------------------------------------------------------
+
+    def picture_of(self, case: EncodedCase, wanted: int) -> PictureOf | None:
+        """Returns what a picture of a reported case needs; None where there is to be none.
+
+        Args:
+            case: The case.
+            wanted: How many of the reported cases are drawn, in the first run.
+        """
+        if self._split != "test" or self.run != 0 or len(self.recorder.cases["test"]) >= wanted:
+            return None
+        if getattr(self.trainer.datamodule, "pack", None) is not None:
+            logger.info(f"{case.name}: no overlay, for the features come from a pack and there is no scan")
+            return None
+        path = file_in(Path(str(self.trainer.log_dir)) / "overlays", case.name, ".png")
+        title = f"{case.name}: {self.encoder.full_name} ({base_name(str(self.encoder.weights_source))})"
+        return PictureOf(path, self.trainer.datamodule.scan(case.name), title)
 
     # -- The record ------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.vision.models.modules import semantic_segmentation
-from loguru import logger
 from torch import nn
 from typing_extensions import override
 
@@ -28,13 +26,11 @@ from tapct.metrics import (
     summarise,
     surface_metrics,
 )
-from tapct.names import file_in
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
-from tapct.probes.frozen import FrozenEncoderProbe
+from tapct.probes.frozen import FrozenEncoderProbe, PictureOf
 from tapct.probes.heads import finite_loss
 from tapct.probes.scaling import log_prior
 from tapct.records import CaseResult, CellSize, Protocol
-from tapct.records.paths import base_name
 from tapct.viz.overlay import draw_overlay
 from tapct.volumes import LinearMap
 
@@ -161,8 +157,8 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             self.session.cells.add(case.name, features.feature_grid.spacing_mm, confusion)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None
-        if reported and self._split == "test" and self.run == 0 and len(self.recorder.cases["test"]) < self.overlays:
-            self._draw(case, predicted)
+        if reported and (picture := self.picture_of(case, self.overlays)) is not None:
+            self._draw(picture, case, predicted)
         outputs = {
             "loss": loss,
             **{f"confusion_{name}": c for name, c in confusions.items()},
@@ -217,13 +213,8 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             reference_voxels=dict(zip(self.classes[1:], reference[1:], strict=True)),
         )
 
-    def _draw(self, case: EncodedCase, prediction: torch.Tensor) -> None:
-        if getattr(self.trainer.datamodule, "pack", None) is not None:
-            logger.info(f"{case.name}: no overlay, for the features come from a pack and there is no scan")
-            return
-        path = file_in(Path(str(self.trainer.log_dir)) / "overlays", case.name, ".png")
-        scan = self.trainer.datamodule.scan(case.name)
+    def _draw(self, picture: PictureOf, case: EncodedCase, prediction: torch.Tensor) -> None:
+        path, scan, title = picture
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
-        title = f"{case.name}: {self.encoder.full_name} ({base_name(str(self.encoder.weights_source))})"
         columns = {"prediction": predicted}
         draw_overlay(path, scan.hu, scan.grid, truth, columns, self.classes, title, notice=self._notice)

@@ -337,6 +337,7 @@ class ProbeRecord(Frozen):
         nsd_tolerance_mm: Of the normalised surface Dice.
         fused_loss: Whether the loss ran as one kernel.
         start_bias: What the head's bias started from.
+        apart_mm: Least distance between two candidates of a scan (localisation).
         head_from: Of a head that was trained before.
         cell_size_reference: Of older records: the version of the cell-size reference.
     """
@@ -365,5 +366,6 @@ class ProbeRecord(Frozen):
     nsd_tolerance_mm: NotNegative | None = None
     fused_loss: Switch | None = None
     start_bias: Name | None = None
+    apart_mm: NotNegative | None = optional()
     head_from: HeadFrom | None = None
     cell_size_reference: Setting = None
