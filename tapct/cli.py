@@ -16,7 +16,7 @@ from rich.table import Table
 from tapct import cache, checks, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
-from tapct.errors import EncoderError, TapctError
+from tapct.errors import EncoderError, TapctError, TaskError
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.submission import commands as submission_commands
@@ -41,10 +41,7 @@ def list_(what: Literal["encoders", "tasks", "suites"], name: str | None = None)
 
         terminal.output().print(suite_tables.all_suites() if name is None else suite_tables.one_suite(name))
         return 0
-    if what == "tasks":
-        terminal.output().print(_tasks())
-        return 0
-    table, unusable = _encoders()
+    table, unusable = _tasks() if what == "tasks" else _encoders()
     terminal.output().print(table)
     for why in unusable:
         terminal.notices().print(f"left out: {why}", style="yellow", markup=False, soft_wrap=True)
@@ -310,17 +307,23 @@ def _grid(card: EncoderCard) -> str:
     return " ".join(filter(None, (spacing, slices))) or "native"
 
 
-def _tasks() -> Table:
+def _tasks() -> tuple[Table, list[str]]:
+    """Returns the tasks that can be used, and why each other one cannot."""
     from tapct.tasks import core_tasks, list_tasks, task_class
+    from tapct.tasks.registry import refused_tasks
 
-    last = core_tasks()[-1]
+    last, unusable = core_tasks()[-1], refused_tasks()
     table = Table("task", "kind", "classes", "train", "val", "test", "licence", box=box.SIMPLE)
     for name in list_tasks():
-        task = task_class(name)
-        counts = [str(n) for n in task.split_counts() or ("?",) * 3]
+        try:
+            task = task_class(name)
+            counts = [str(n) for n in task.split_counts() or ("?",) * 3]
+        except TaskError as error:
+            unusable.append(str(error))
+            continue
         row = name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence
         table.add_row(*row, end_section=name in ("quickstart", last))  # between them is what "all" means
-    return table
+    return table, unusable
 
 
 class Group(NamedTuple):

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from tapct import telemetry
 from tapct.checks import Check, locks_check
-from tapct.errors import EncoderError, TapctError, WeightsError
+from tapct.errors import TapctError, WeightsError
 from tapct.files import features_folder, innermost_existing
 from tapct.sweep.asked import results_folder
 
@@ -128,19 +128,25 @@ def _output() -> Check:
 
 
 def _plugins() -> Iterator[Check]:
-    """Imports every encoder that is installed, a stranger's above all."""
+    """Imports every encoder and task that is installed, a stranger's above all."""
     from tapct.encoders import encoder_class, list_encoders, refused_encoders
+    from tapct.tasks import list_tasks, task_class
+    from tapct.tasks.registry import refused_tasks
 
-    broken = refused_encoders()
-    for name in list_encoders():
+    yield from _importable("encoders", list_encoders(), encoder_class, refused_encoders())
+    yield from _importable("tasks", list_tasks(), task_class, refused_tasks())
+
+
+def _importable(what: str, names: list[str], load: Callable[[str], Any], broken: list[str]) -> Iterator[Check]:
+    for name in names:
         try:
-            encoder_class(name)
-        except EncoderError as error:
+            load(name)
+        except TapctError as error:
             broken.append(str(error))
     for why in broken:
-        yield Check("warn", "encoders", why, "mend, rename or uninstall it; the others work")
+        yield Check("warn", what, why, "mend, rename or uninstall it; the others work")
     if not broken:
-        yield Check("ok", "encoders", f"{len(list_encoders())} are installed")
+        yield Check("ok", what, f"{len(names)} are installed")
 
 
 def _task(name: str, root: str | None, look: Path | None, **settings: Any) -> Iterator[Check]:

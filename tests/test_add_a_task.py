@@ -1,11 +1,11 @@
-"""docs/add-a-task.md, followed in a copy of the package."""
+"""docs/add-a-task.md, followed: a package of somebody's own, installed beside ours."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ import json, sys
 from pathlib import Path
 from tapct.tasks import TaskData, list_tasks, task_class
 from tapct.tasks.findings import findings
+from tapct.leaderboard.overlap import known_overlap
 from tests.tasks.end_to_end import run
 
 data, config, out = map(Path, sys.argv[1:])
-report = {"tasks": list_tasks()}
+report = {"tasks": list_tasks(), "imported": "our_tasks" in sys.modules}
+report["overlap"] = known_overlap("spleen", ["Our archive, 2024", "AbdomenAtlas 1.1", "Spleens", "LIDC-IDRI"])
 for task in ("spleen", "spleen_injury"):
     cls = task_class(task)
     parts = {split: cls(data / task, split) for split in ("train", "val", "test")}
@@ -63,16 +65,16 @@ def slabs() -> dict[str, Block]:
 def report(tmp_path_factory, slabs) -> dict:
     """What the two tasks of the guide are in a copy of the package, to which only the guide's steps were done."""
     checkout = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(REPOSITORY / "tapct", checkout / "tapct", ignore=shutil.ignore_patterns("__pycache__"))
-    tasks = checkout / "tapct" / "tasks"
+    project = tomllib.loads(blocks("toml")[0])["project"]
+    package, info = checkout / "our_tasks", checkout / "our_tasks-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["tapct.tasks"].items())
+    (info / "entry_points.txt").write_text(f"[tapct.tasks]\n{points}")
+    (package / "splits").mkdir(parents=True)
     for name, module in zip(("spleen", "spleen_injury"), blocks("python"), strict=True):
-        (tasks / f"{name}.py").write_text(module)
-        (tasks / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
-    entries = blocks("text")[0] + '    "spleen_injury": "SpleenInjury",\n'
-    registry = (tasks / "registry.py").read_text(encoding="utf-8")
-    last = '    "fdg_pet_ct": "FDGPETCT",\n'
-    assert last in registry
-    (tasks / "registry.py").write_text(registry.replace(last, last + entries))
+        (package / f"{name}.py").write_text(module)
+        (package / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
     copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text(encoding="utf-8")
     (checkout / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
     for case, slab in slabs.items():
@@ -92,7 +94,7 @@ def report(tmp_path_factory, slabs) -> dict:
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["spleen"]["file"] == str(tasks / "spleen.py")
+    assert found["spleen"]["file"] == str(package / "spleen.py")
     return found
 
 
@@ -101,7 +103,8 @@ def test_the_files_have_at_most_40_lines():
 
 
 def test_the_tasks_are_listed_with_their_counts(report):
-    assert report["tasks"][10:13] == ["fdg_pet_ct", "spleen", "spleen_injury"]
+    assert report["tasks"][-2:] == ["spleen", "spleen_injury"]
+    assert not report["imported"]
     for task in ("spleen", "spleen_injury"):
         assert report[task]["counts"] == [2, 1, 1]
         assert report[task]["patients"] == {"train": ["p1", "p1"], "val": ["p2"], "test": ["p3"]}
@@ -117,6 +120,10 @@ def test_their_cases_are_read_and_the_doctor_is_content(report, slabs):
         assert (x, y, z) == slabs["p3_2021"].hu.shape
         assert {status for status, _ in report[task]["doctor"]} == {"ok"}
         assert "all 4 cases can be read, scan and target" in [message for _, message in report[task]["doctor"]]
+
+
+def test_models_that_were_pretrained_on_data_with_its_scans_are_marked(report):
+    assert report["overlap"] == ["Our archive, 2024", "AbdomenAtlas 1.1", "Spleens"]
 
 
 def test_the_copied_config_runs_in_eva(report):

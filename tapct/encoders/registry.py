@@ -1,15 +1,13 @@
 """Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`.
 
-Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`).
-A name that ships is ours alone, and one that two strangers give is nobody's: a record says little more of its encoder
-than the name.
+Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`). `tapct.installed` says
+which names are taken.
 """
 
 import functools
 import importlib
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tapct.encoders import eva_names
 from tapct.encoders.card import EncoderCard
 from tapct.errors import EncoderError, nearest
+from tapct.installed import Found, distribution, sorted_out
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +27,6 @@ GROUP = "tapct.encoders"
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names that every file system takes."""
-
-OURS = "tapct-bench"
-"""The distribution whose names are taken."""
 
 FIRST = ("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d", "tap-t-3d")
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
@@ -80,17 +76,17 @@ def encoder_class(name: str) -> "type[Encoder]":
         loaded = point.load()
     except (Exception, SystemExit) as error:
         raise EncoderError(
-            f"the encoder '{name}' of {_distribution(point)} cannot be imported ({point.value}): "
+            f"the encoder '{name}' of {distribution(point)} cannot be imported ({point.value}): "
             f"{type(error).__name__}: {error}. Mend or uninstall it"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Encoder) and hasattr(loaded, "card")):
         raise EncoderError(
-            f"the entry point '{name}' = {point.value} of {_distribution(point)} is not a subclass of "
+            f"the entry point '{name}' = {point.value} of {distribution(point)} is not a subclass of "
             "Encoder with a card"
         )
     if loaded.card.name != name:
         raise EncoderError(
-            f"the entry point '{name}' = {point.value} of {_distribution(point)} has a card of another name, "
+            f"the entry point '{name}' = {point.value} of {distribution(point)} has a card of another name, "
             f"'{loaded.card.name}', under which its records would stand. Give both one name"
         )
     return loaded
@@ -158,9 +154,6 @@ def load_encoder(
     return encoder_class(name)(weights, **options).to(device)
 
 
-Found = tuple[dict[str, EntryPoint], dict[str, str]]
-
-
 def _entry_points() -> Found:
     """Returns the entry points by name, and by name what is refused and why."""
     return _read(entry_points, tuple(sys.path))
@@ -169,32 +162,13 @@ def _entry_points() -> Found:
 @functools.lru_cache(maxsize=4)
 def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
     """Returns the same of a search path, looked through once: a sweep asks hundreds of times."""
-    by_name: dict[str, list[EntryPoint]] = defaultdict(list)
+    of_eva: list[EntryPoint] = []
+    others: list[EntryPoint] = []
     for point in listed(group=GROUP):
-        by_name[point.name].append(point)
-    found, refused = {}, {}
-    for name, points in sorted(by_name.items()):
-        strangers = [point for point in points if not _is_ours(point)]
-        if name.startswith((eva_names.PREFIX, eva_names.FOLDER_PREFIX)):
-            who = " and ".join(map(_distribution, points))
-            refused[name] = f"the encoder '{name}' of {who} is refused: names of eva's backbones begin so. Rename it"
-            continue
-        if len(strangers) == len(points) == 1 or not strangers:
-            found[name] = points[0]
-            continue
-        who = " and ".join(_distribution(point) for point in strangers)
-        if len(strangers) == len(points):
-            refused[name] = f"two encoders have the name '{name}', of {who}: uninstall one, or rename it"
-        else:
-            found[name] = next(point for point in points if _is_ours(point))
-            refused[name] = f"the encoder '{name}' of {who} is refused: the name ships with {OURS}. Give it another"
+        (of_eva if point.name.startswith((eva_names.PREFIX, eva_names.FOLDER_PREFIX)) else others).append(point)
+    found, refused = sorted_out(others, "encoder")
+    for name in {point.name for point in of_eva}:
+        who = " and ".join(distribution(point) for point in of_eva if point.name == name)
+        refused[name] = f"the encoder '{name}' of {who} is refused: names of eva's backbones begin so. Rename it"
     first = {name: found.pop(name) for name in FIRST if name in found}
-    return first | found, refused
-
-
-def _is_ours(point: EntryPoint) -> bool:
-    return point.dist is not None and point.dist.name == OURS
-
-
-def _distribution(point: EntryPoint) -> str:
-    return "an unknown distribution" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+    return first | found, dict(sorted(refused.items()))

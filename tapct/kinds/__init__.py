@@ -8,6 +8,7 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 
 from tapct.errors import TaskError, nearest
+from tapct.installed import sorted_out
 from tapct.kinds.base import (
     STEPPED_HEADS,
     TARGET,
@@ -88,4 +89,5 @@ def metric(name: str) -> Metric:
 @functools.cache
 def _others() -> dict[str, EntryPoint]:
     """Returns the entry points of strangers; a name of ours is ours alone."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in KINDS}
+    found, _ = sorted_out(entry_points(group=GROUP), "kind of task")
+    return {name: point for name, point in found.items() if name not in KINDS}

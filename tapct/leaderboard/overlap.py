@@ -1,7 +1,7 @@
 """Which tasks' scans were among what a model was pretrained on, as far as its card tells.
 
 A card names datasets (`EncoderCard.pretraining_data`). A name counts if it is the task's own dataset, or a collection
-that is known to hold its scans:
+that is known to hold its scans (`TaskSpec.source_data`). Of the tasks that ship:
 
 * LUNA16 is a part of LIDC-IDRI (its own data page); LUNA25's scans are NLST's; C4KC-KiTS is KiTS on TCIA.
 * The Medical Segmentation Decathlon has LiTS as Task03 and the pancreas task as Task07.
@@ -18,26 +18,19 @@ that there is no overlap, only that none is known.
 import re
 from collections.abc import Iterable
 
-SOURCES: dict[str, tuple[str, ...]] = {
-    "amos22": ("amos", "abdomenatlas"),
-    "lits17": ("lits", "medical segmentation decathlon", "msd task03", "abdomenct-1k", "ct-org", "abdomenatlas"),
-    "kits23": ("(c4kc-)?kits", "abdomenct-1k", "abdomenatlas"),
-    "msd_pancreas": ("medical segmentation decathlon", "msd task07", "abdomenct-1k", "flare22", "abdomenatlas"),
-    "totalsegmentator": ("totalsegmentator",),
-    "luna16": ("luna16", "lidc-idri"),
-    "luna25": ("luna25", "nlst"),
-    "rsna2022": ("rsna ?2022",),
-    "rsna2023": ("rsna ?2023",),
-    "fdg_pet_ct": ("fdg-pet-ct", "autopet"),
-    "btcv": ("btcv(?!-cervix)", "multi-organ abdominal ct", "abdomenatlas"),
-    "flare22": ("flare2[23]", "abdomenct-1k", "medical segmentation decathlon", "msd task07", "abdomenatlas"),
-    "word": ("word", "abdomenatlas"),
-    "cc_ccii": ("cc-ccii",),
-}
-"""By task, how names of data begin that hold its scans (regular expressions, whatever the case)."""
+from tapct.tasks import list_tasks, task_class
 
 
 def known_overlap(task: str, pretraining_data: Iterable[str]) -> tuple[str, ...]:
-    """Returns the pretraining data, as a card names them, that hold scans of a task; empty if none is known."""
-    patterns = [re.compile(pattern, re.IGNORECASE) for pattern in SOURCES.get(task, ())]
+    """Returns the pretraining data, as a card names them, that hold scans of a task; empty if none is known.
+
+    Args:
+        task: Name of the task. It says what counts in `TaskSpec.source_data`; its own names always do.
+        pretraining_data: Names of data.
+    """
+    if task not in list_tasks():
+        return ()
+    spec = task_class(task).spec
+    own = (re.escape(name) for name in (spec.name, spec.display_name))
+    patterns = [re.compile(pattern, re.IGNORECASE) for pattern in (*spec.source_data, *own)]
     return tuple(name for name in pretraining_data if any(pattern.match(name) for pattern in patterns))

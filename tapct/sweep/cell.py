@@ -186,8 +186,8 @@ def choose(what: str, asked: str, known: Mapping[str, bool]) -> list[str]:
 def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[str]:
     """Returns the tasks of a comma-separated list.
 
-    "all" means neither the quickstart, whose config lies in no folder of a kind, nor what eva's data sets add to the
-    tasks of the benchmark.
+    "all" means neither the quickstart, whose config lies in no folder of a kind, nor what ships beside the tasks of the
+    benchmark.
 
     Args:
         asked: Names, or "all".
@@ -199,9 +199,10 @@ def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[
     """
     if asked != "all":
         return choose("task", asked, dict.fromkeys(configs, False))
-    from tapct.tasks.registry import EVA_TASKS  # imports torch
+    from tapct.tasks.registry import further_tasks  # imports torch
 
-    return [task for task, path in configs.items() if path.parent != folder and task not in EVA_TASKS]
+    further = further_tasks()
+    return [task for task, path in configs.items() if path.parent != folder and task not in further]
 
 
 def weights_by_encoder(asked: str | None, encoders: list[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ SPEC = TaskSpec(
         "prostate/uterus",
     ),
     metric="dice_native",
+    source_data=("amos", "abdomenatlas"),
     licence="CC BY 4.0 by its Zenodo page, CC BY-SA 4.0 by its dataset.json: treat it as BY-SA",
     source="download amos22.zip (24 GB) from https://zenodo.org/records/7262581 and unpack it in amos22/",
 )

@@ -32,6 +32,7 @@ SPEC = TaskSpec(
         "left adrenal gland",
     ),
     metric="dice_native",
+    source_data=("btcv(?!-cervix)", "multi-organ abdominal ct", "abdomenatlas"),
     licence="the terms of Synapse syn3193805, which are accepted there on registration",
     source="register at https://www.synapse.org/Synapse:syn3193805 and unpack Abdomen's RawData.zip in btcv/, or take "
     "BTCV.zip of the Hugging Face dataset Luffy503/VoCo_Downstream, as eva does",

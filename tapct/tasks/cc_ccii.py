@@ -28,6 +28,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("normal", "common pneumonia", "COVID-19"),  # by `target` in the lists: Normal, CP, NCP
     metric="MicroAUROC",
+    source_data=("cc-ccii",),
     licence="none stated; its page (ncov-ai.big.ac.cn/download) offers it to clinicians and researchers",
     source="take CC-CCII_public.zip of the Hugging Face dataset Luffy503/VoCo_Downstream, and CC_CCII_fold0_train.csv "
     "and CC_CCII_fold0_valid.csv of Downstream/monai/CC-CCII/csv in https://github.com/Luffy03/Large-Scale-Medical, "

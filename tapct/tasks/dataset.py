@@ -3,10 +3,10 @@
 import abc
 import copy
 import itertools
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -145,7 +145,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     @classmethod
     def shipped_exclusions(cls) -> dict[str, str]:
         """Returns the cases that are left out wherever the release is read, with the reason."""
-        return read_exclusions(_packaged("exclusions", cls.spec.name))
+        return read_exclusions(cls._shipped("exclusions", cls.spec.name))
 
     @classmethod
     def shipped_split(cls) -> SplitTable | None:
@@ -170,10 +170,18 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
+    def _shipped(cls, folder: str, name: str) -> Path:
+        """Returns where a table ships: in a folder beside the module of the class, or of one that it derives from."""
+        modules = dict.fromkeys(each.__module__ for each in cls.__mro__ if issubclass(each, CTDataset))
+        files = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
+        paths = [Path(file).parent / folder / f"{name}.csv" for file in files if file is not None]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    @classmethod
     def _split_path(cls, which: str = "") -> Path:
         """Returns where a split of the task would ship: its own, its folds, else that of the release that it shares."""
         names = (cls.spec.name, f"{cls.spec.name}_folds", cls.spec.folder)
-        paths = [_packaged("splits", name + which) for name in names]
+        paths = [cls._shipped("splits", name + which) for name in names]
         return next((path for path in paths if path.is_file()), paths[-1])
 
     @classmethod
@@ -467,7 +475,3 @@ class Index:
 def nifti(*stems: str) -> tuple[str, ...]:
     """Returns the names that a NIfTI file may have, packed or not."""
     return tuple(stem + end for stem in stems for end in (".nii.gz", ".nii"))
-
-
-def _packaged(folder: str, task: str) -> Path:
-    return Path(str(files("tapct.tasks"))) / folder / f"{task}.csv"

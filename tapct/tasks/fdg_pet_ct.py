@@ -32,6 +32,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("tumour",),
     metric="MicroAUROC",
+    source_data=("fdg-pet-ct", "autopet"),
     licence="TCIA's terms for FDG-PET-CT-Lesions (listed as CC BY 4.0; faces are visible, so ask TCIA before "
     "passing anything on)",
     source=f"TCIA collection {RELEASE} (doi:10.7937/gkr0-xv29): its DICOM files, converted to NIfTI by "

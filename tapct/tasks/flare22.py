@@ -33,6 +33,7 @@ SPEC = TaskSpec(
         "left kidney",
     ),
     metric="dice_native",
+    source_data=("flare2[23]", "abdomenct-1k", "medical segmentation decathlon", "msd task07", "abdomenatlas"),
     licence="CC BY-NC-SA 4.0, as eva has it; its Zenodo page asks to cite the Decathlon and AbdomenCT-1K",
     source="download FLARE22Train.zip from https://zenodo.org/records/7860267 and unpack it in flare22/",
 )

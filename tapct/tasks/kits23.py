@@ -16,6 +16,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("background", "kidney", "tumor", "cyst"),
     metric="dice_native",
+    source_data=("(c4kc-)?kits", "abdomenct-1k", "abdomenatlas"),
     licence="CC BY-NC-SA 4.0",
     source="clone https://github.com/neheller/kits23 as kits23/ and run its kits23_download_data, or put the folder "
     "images/ of the Hugging Face dataset neheller/KiTS-Challenge-Imaging beside its dataset/",

@@ -16,6 +16,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("background", "liver", "lesion"),
     metric="dice_native",
+    source_data=("lits", "medical segmentation decathlon", "msd task03", "abdomenct-1k", "ct-org", "abdomenatlas"),
     licence="CC BY-NC-ND 4.0 (LiTS), or CC BY-SA 4.0 as Task03_Liver of the Medical Segmentation Decathlon",
     source="download Training_Batch1 and 2 of https://competitions.codalab.org/competitions/17094, or "
     "Task03_Liver.tar of http://medicaldecathlon.com (the same scans), and unpack them in lits17/",

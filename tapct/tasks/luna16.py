@@ -18,6 +18,7 @@ SPEC = TaskSpec(
     classes=("malignant",),
     metric="MicroAUROC",
     mask="a sphere round the nodule, of the mean diameter of its readers' outlines; that alone has an AUROC of 0.96",
+    source_data=("luna16", "lidc-idri"),
     licence=LICENCE,
     source=SOURCE,
 )

@@ -22,6 +22,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("malignant",),
     metric="MicroAUROC",
+    source_data=("luna25", "nlst"),
     licence="CC BY 4.0",
     source="download LUNA25_Public_Training_Development_Data.csv of https://zenodo.org/records/14673658 and "
     "luna25_nodule_blocks.zip.001 and .002 (6 GB) of https://zenodo.org/records/14223624 (or, for whole scans, the "

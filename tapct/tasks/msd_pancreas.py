@@ -16,6 +16,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("background", "pancreas", "cancer"),
     metric="dice_native",
+    source_data=("medical segmentation decathlon", "msd task07", "abdomenct-1k", "flare22", "abdomenatlas"),
     licence="CC BY-SA 4.0",
     source="download Task07_Pancreas.tar (12 GB) from http://medicaldecathlon.com and unpack it in msd_pancreas/",
 )

@@ -1,54 +1,100 @@
-"""Finding tasks by name."""
+"""Finding tasks by name: ours and a stranger's the same way, through the entry points `tapct.tasks`.
 
-import importlib
+A task is imported when it is asked for by its name, and not to be listed.
+"""
+
+import functools
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from tapct.errors import TaskError, nearest
+from tapct.installed import Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.splits import SPLITS
 
-TASKS: dict[str, str] = {
-    "amos22": "AMOS22",
-    "lits17": "LiTS17",
-    "kits23": "KiTS23",
-    "totalsegmentator": "TotalSegmentator",
-    "msd_pancreas": "MSDPancreas",
-    "luna16": "LUNA16",
-    "luna25": "LUNA25",
-    "rsna2022": "RSNA2022",
-    "rsna2023": "RSNA2023",
-    "fdg_pet_ct": "FDGPETCT",
-}
-"""The tasks of the benchmark, in the paper's order, to their classes, each in the module of its name here."""
+GROUP = "tapct.tasks"
 
-EVA_TASKS: dict[str, str] = {"btcv": "BTCV", "flare22": "FLARE22", "word": "WORD", "cc_ccii": "CCCCII"}
-"""Further tasks, of data sets that eva has classes for: they are run by name, and enter no default mean rank."""
+CORE = (
+    *("amos22", "lits17", "kits23", "totalsegmentator", "msd_pancreas"),
+    *("luna16", "luna25", "rsna2022", "rsna2023", "fdg_pet_ct"),
+)
+"""The tasks of the benchmark, in the paper's order."""
 
-_CLASSES = {"quickstart": "Quickstart", **TASKS, **EVA_TASKS}
+FIRST = (
+    *("quickstart", *CORE, "btcv", "flare22", "word", "cc_ccii"),
+    *("totalsegmentator_age", "totalsegmentator_sex", "totalsegmentator_organ_volume", "osic_fvc", "ictcf_lab"),
+    *("lung1_survival", "luna16_detection", "vertebra_landmarks"),
+)
+"""Names that head the list; package metadata keeps entry points in alphabetical order."""
 
 
 def list_tasks() -> list[str]:
-    """Returns the names of all tasks: the quickstart, those of the benchmark, and eva's."""
-    return list(_CLASSES)
+    """Returns the names of all tasks: the quickstart, those of the benchmark, further ones, then strangers'."""
+    return list(_entry_points()[0])
 
 
 def core_tasks() -> list[str]:
     """Returns the names of the tasks of the benchmark, which "all" means."""
-    return list(TASKS)
+    return list(CORE)
+
+
+def further_tasks() -> list[str]:
+    """Returns the names of our other tasks: they are run by name, and enter no default mean rank."""
+    return [name for name, point in _entry_points()[0].items() if is_ours(point) and name not in CORE]
+
+
+def refused_tasks() -> list[str]:
+    """Returns, a sentence each, the tasks that are installed and not listed, with the distribution and why."""
+    return list(_entry_points()[1].values())
 
 
 def task_class(name: str) -> type[CTDataset]:
     """Returns the dataset class of the task `name`.
 
     Raises:
-        TaskError: If there is none of that name.
+        TaskError: If there is none of that name, or its entry point cannot be imported or is none of that name.
     """
-    if name not in _CLASSES:
-        raise TaskError(f"there is no task '{name}'. {nearest(name, _CLASSES)}")
-    return getattr(importlib.import_module(f"tapct.tasks.{name}"), _CLASSES[name])
+    found, refused = _entry_points()
+    if name not in found:
+        raise TaskError(refused.get(name, f"there is no task '{name}'. {nearest(name, found)}"))
+    return _loaded(found[name])
+
+
+@functools.lru_cache(maxsize=256)
+def _loaded(point: EntryPoint) -> type[CTDataset]:
+    what = f"the task '{point.name}' of {distribution(point)}"
+    try:
+        task = point.load()
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Mend or uninstall it"
+        ) from error
+    if not (isinstance(task, type) and issubclass(task, CTDataset) and hasattr(task, "spec")):
+        raise TaskError(f"{what} ({point.value}) is not a subclass of `tapct.tasks.CTDataset` with a spec")
+    if task.spec.name != point.name:
+        raise TaskError(
+            f"{what} ({point.value}) has a spec of another name, '{task.spec.name}', under which its records would "
+            "stand. Give both one name"
+        )
+    return task
+
+
+def _entry_points() -> Found:
+    """Returns the entry points by name, and by name what is refused and why."""
+    return _read(entry_points, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
+    """Returns the same of a search path, looked through once."""
+    found, refused = sorted_out(listed(group=GROUP), "task")
+    first = {name: found.pop(name) for name in FIRST if name in found}
+    ours = {name: point for name, point in found.items() if is_ours(point)}
+    return first | ours | found, refused
 
 
 def task_root(name: str, data_root: str | Path | None) -> Path:

@@ -26,6 +26,7 @@ SPEC = TaskSpec(
     version=1,
     classes=LABELS,
     metric="MicroAP",
+    source_data=("rsna ?2022",),
     licence="RSNA AI challenge licence: non-commercial use only, with citation; the label file may not be passed on",
     source=f"the Kaggle competition '{RELEASE}', after its rules are accepted (about 343 GB); unpacked, so that "
     "rsna2022/train.csv and rsna2022/train_images/<StudyInstanceUID>/<n>.dcm are there",

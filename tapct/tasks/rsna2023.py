@@ -29,6 +29,7 @@ SPEC = TaskSpec(
     version=1,
     classes=ORGANS,
     metric="MicroAUROC",
+    source_data=("rsna ?2023",),
     licence="RSNA AI challenge licence: non-commercial use only, with citation; no attempt to identify anyone",
     source=f"the Kaggle competition '{RELEASE}', after its rules are accepted (about 460 GB); unpacked, so that "
     "rsna2023/train.csv, train_series_meta.csv and train_images/<patient_id>/<series_id>/<n>.dcm are there",

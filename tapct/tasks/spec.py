@@ -27,6 +27,7 @@ class TaskSpec:
         table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
         unit: Of the targets, where they have one: that of every number whose metric is in it.
+        citation: BibTeX of what is to be cited; None where it is not stated.
         source_data: How names of data begin that hold its scans (regular expressions, whatever the case): models that
             were pretrained on such data are marked.
     """
@@ -45,6 +46,7 @@ class TaskSpec:
     table: tuple[Column, ...] = ()
     release: str | None = None
     unit: str | None = None
+    citation: str | None = None
     source_data: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

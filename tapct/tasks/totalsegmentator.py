@@ -84,6 +84,7 @@ SPEC = TaskSpec(
     version=1,
     classes=("background", *STRUCTURES),
     metric="dice_native",
+    source_data=("totalsegmentator",),
     licence=LICENCE,
     source=SOURCE,
 )

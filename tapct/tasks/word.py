@@ -36,6 +36,7 @@ SPEC = TaskSpec(
         "right femoral head",
     ),
     metric="dice_native",
+    source_data=("word", "abdomenatlas"),
     licence="GPL-3.0 by its dataset.json, which adds 'just for research use'; its authors approve each request",
     source="ask for WORD-V0.1.0.zip as https://github.com/HiLab-git/WORD says, and unpack it in word/",
 )
