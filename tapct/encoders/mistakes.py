@@ -7,8 +7,8 @@ what a faulty harness does with its labels:
   if it lay right, and on the harness's own array it does: no score falls to nothing, which is why nobody notices. The
   network alone sees a body that does not exist. Here the labels stay where they are, and the map of the turned scan is
   turned back onto them: the same features meet the same labels.
-* Where the scan alone goes through the faulty path (a processor of its own, labels read by another library), the map
-  lies wrong on the labels as well. That is `mirrored-alone`, the one mistake that shows by itself.
+* Where the scan alone goes through the faulty path (a processor of its own, labels read by another library), its map
+  is read as if it lay right, and lies mirrored on the labels. That is `mirrored-alone`, for comparison.
 
 Scans are turned whole, and then resized in the plane, padded and tiled as they lie, so that windows and padding lie as
 in the faulty harness. Windows that are given to an encoder alone are scans of their own.

@@ -144,6 +144,10 @@ def compare(
     Raises:
         EncoderError: If either of the two cannot be run.
     """
+    if encoder.mistake is not None:
+        raise EncoderError(
+            f"{encoder.card.name} with the mistake '{encoder.mistake}' is wrong on purpose: compare it without"
+        )
     versions = require(kind, encoder.card.name)
     authors = kind(encoder, code)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -159,6 +159,8 @@ def verification_of(encoder: "Encoder", weights_sha256: str | None = None) -> Ve
     """
     from tapct.encoders.options import RANDOM, label
 
+    if encoder.mistake is not None:
+        return Verification(status="none", why=f"its input is wrong on purpose (mistake={encoder.mistake})")
     if encoder.authors is None:
         return Verification(status="none", why="its adapter names no code of its authors")
     name = label(encoder.card.name, False, encoder.describe_options())

@@ -11,12 +11,15 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from tapct.encoders import HuWindow, InputSheet, load_encoder
 from tapct.encoders.identity import identity
+from tapct.encoders.input_sheet import rows
 from tapct.encoders.mistake_names import MISTAKE_NAMES, MISTAKE_WORDS, NO_EFFECT
 from tapct.encoders.mistakes import BROAD_HU, MISTAKES, SOFT_TISSUE_HU
 from tapct.encoders.options import load_spec, parse_options
 from tapct.encoders.received import received
 from tapct.errors import EncoderError
 from tapct.features import encoder_grid, extract
+from tapct.report.input_sheet import write_sheet
+from tapct.verification.stored import verification_of
 from tapct.volumes import Grid, LinearMap, read_ct
 from tests.small import CubicMillimetres, Small3D, Standardised, small_card
 
@@ -358,3 +361,21 @@ def test_a_mistake_is_a_setting_of_keys_and_the_right_input_is_none():
 
 def test_every_mistake_has_its_words():
     assert set(MISTAKES) == set(MISTAKE_NAMES) == set(MISTAKE_WORDS)
+
+
+def test_a_wrong_input_is_never_verified():
+    found = verification_of(load_spec("colipri+mistake=mirrored", deferred=True))
+    assert found.status == "none"
+    assert "wrong on purpose (mistake=mirrored)" in found.why
+
+
+def test_the_sheet_says_the_mistake_and_what_is_received_is_no_fault_of_the_adapter(tmp_path):
+    encoder = load_spec("tap-t-3d+mistake=mirrored", "random", deferred=True)
+    (row,) = [row for row in rows(encoder) if row.name == "Mistake"]
+    assert row.text == "mirrored: left and right changed over, in scan and labels alike"
+    found = {finding.name: finding for finding in write_sheet(encoder, tmp_path / "sheet.html")}
+    assert found["Orientation"].text == "the array is likest to SPR, not to SPL as declared"
+    assert not any(finding.contradicts for finding in found.values())
+    assert "The input is wrong on purpose" in (tmp_path / "sheet.html").read_text()
+    window = load_spec("tap-t-3d+mistake=hu-window", "random", deferred=True)
+    assert any("not -1008 to 822 HU" in one.text for one in write_sheet(window, tmp_path / "window.html"))
