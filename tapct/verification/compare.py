@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tapct import terminal
 from tapct.encoders import Encoder, Features
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.authors import Authors, NotComparableError, require
@@ -26,6 +27,7 @@ from tapct.encoders.options import label
 from tapct.encoders.received import received
 from tapct.errors import EncoderError
 from tapct.features.extract import encoder_grid
+from tapct.features.received import HEIGHTS
 from tapct.source_code import version_of
 from tapct.verification.stored import Comparison, Stage, who
 from tapct.volumes import Volume, resample_image
@@ -36,7 +38,6 @@ BEYOND_HU = 2700.0
 
 _SMALL = 0.02
 """Weights of the second draw, as a share: activations so small that the epsilon of each norm shows."""
-_SLICES = 3
 _AIR_HU = -1000.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -157,7 +158,8 @@ def compare(
         )
         found = defaultdict(list, voxels=[_stage("voxels", scan.ours, scan.theirs) for scan in (shown, *few)])
         network = _built(authors)
-        for state in _draws(authors, network, published):
+        draws = _draws(authors, network, published)
+        for state in terminal.track(draws, encoder.card.name, total=2 + (published is not None)):
             ours = encoder._converted(state)
             weights_lib.load_strict(encoder.network, ours, where=f"{encoder.card.name}, as its authors save it")
             for scan in few:
@@ -188,9 +190,12 @@ def _scans(authors: Authors, ct: Volume) -> Iterator[tuple[torch.Tensor, tuple[f
     grid = encoder_grid(ct.grid, card)
     antialias = card.in_plane_filter == "antialias"
     image = resample_image(torch.from_numpy(ct.hu), ct.grid, grid, antialias_in_plane=antialias)
-    whole = card.window_size if card.window_size[0] > 1 else (_SLICES, *card.window_size[1:])
-    for each in (whole, size):
-        yield _middle(image, each), grid.spacing_mm
+    if card.window_size[0] == 1:
+        slices = image[[int(share * (grid.shape.z - 1)) for share in HEIGHTS]]
+        yield _middle(slices, (len(HEIGHTS), *card.window_size[1:])), grid.spacing_mm
+    else:
+        yield _middle(image, card.window_size), grid.spacing_mm
+    yield _middle(image, size), grid.spacing_mm
     noise = torch.empty(size).uniform_(-BEYOND_HU, BEYOND_HU, generator=torch.Generator().manual_seed(0))
     yield noise, grid.spacing_mm
 
