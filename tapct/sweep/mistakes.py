@@ -5,6 +5,9 @@ from tapct.sweep.cell import choose
 from tapct.sweep.said import say
 from tapct.sweep.varied import TaskConfig
 
+_OF_EMBEDDINGS = ("ClassificationProbe", "RegressionProbe", "SurvivalProbe")
+"""Probes to which it makes no difference where a map lies."""
+
 
 def of_task(config: TaskConfig, asked: str | None) -> dict[str, bool]:
     """Returns the mistakes to make on a task, and whether each was asked for by its name.
@@ -22,8 +25,9 @@ def of_task(config: TaskConfig, asked: str | None) -> dict[str, bool]:
     if asked is None:
         return {}
     found = dict.fromkeys(choose("mistake", asked, dict.fromkeys(MISTAKE_NAMES, True)), asked != "all")
+    reads_embeddings = config.settings().get("model.class_path", "").endswith(_OF_EMBEDDINGS)
     for mistake, same in SHOWS_IN_MAPS.items():
-        if mistake in found and config.classifies:
+        if mistake in found and reads_embeddings:
             del found[mistake]
             say(f"left out: {mistake} on {config.task}: where its map lies is not read there; {same} is the same")
     return found

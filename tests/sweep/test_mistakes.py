@@ -59,6 +59,15 @@ def test_mistakes_cross_with_adaptors_and_not_with_shares_and_perturbations(caps
 
 
 @pytest.mark.parametrize(
+    ("task", "has"), [("amos22", True), ("luna16_detection", True), ("rsna2023", False), ("lung1_survival", False)]
+)
+def test_where_a_map_lies_is_asked_where_maps_are_read(task, has):
+    found = cells(tasks=task, mistakes="mirrored,mirrored-alone")
+    assert ("curia+mistake=mirrored-alone" in found) == has
+    assert "curia+mistake=mirrored" in found
+
+
+@pytest.mark.parametrize(
     ("asked", "words"),
     [
         ({"mistakes": "miror"}, "there is no mistake 'miror'. Did you mean 'mirrored'"),
