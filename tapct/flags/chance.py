@@ -3,21 +3,26 @@
 Of classification the same scores are dealt out to the cases again, in two ways: at random, and by somebody who knows
 `WEAK` of each label. A record that no random deal in forty reaches is better than chance. Any other is *at chance* if
 nineteen weak deals in twenty are above it, so that a model which knows that much is rarely called so; else its patients
-are *too few to tell*. Of voxels chance is the one class, given to all of them, that has the best mean Dice.
+are *too few to tell*. Of voxels chance is the one class, given to all of them, that has the best mean Dice; other kinds
+say themselves how somebody would answer who knows nothing (`Kind.chance`). A record whose interval does not exclude
+that it is no better is *at chance* where it stays under half the way to perfect.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
 from tapct import numeric
 from tapct.flags.messages import Found, reported
+from tapct.kinds import Kind, kind
 from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import OfCounts, draw_patients, evaluate
 from tapct.metrics.ranks import auroc_of_counts, average_precision_of_counts
 from tapct.records import CaseResult, Record
+from tapct.records.case import as_cases
 
 DEALS = 400
 """How often scores are dealt out, each way."""
@@ -45,6 +50,8 @@ def against_chance(record: Record) -> Found:
         yield from _dealt(record.task.metric or "MicroAUROC", runs)
     elif all(case.dice and case.voxels and case.reference_voxels for run in runs for case in run):
         yield from _against_one_class(record, runs)
+    elif record.task.kind is not None and (of := kind(record.task.kind)).chance is not None:
+        yield from _against_nothing(record, runs, of)
 
 
 # -- Scores --------------------------------------------------------------------------------------------
@@ -121,17 +128,41 @@ def _places(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return found
 
 
+# -- Answers of somebody who knows nothing --------------------------------------------------------------
+
+
+def _against_nothing(record: Record, runs: list[list[CaseResult]], of: Kind) -> Found:
+    assert of.chance is not None
+    metric = of.metric(record.task.metric or of.ranked[0])
+    own = tuple(as_cases(of, run) for run in runs)
+    nothing = tuple(of.chance(cases) for cases in own)
+    gap = _gap(record, runs, metric.name, samples=(own, nothing))
+    best = metric.low if metric.lower_is_better else metric.high
+    half_way = abs(best - float(np.mean([metric.value(cases) for cases in nothing]))) / 2
+    yield from _judged(gap, half_way, f"{metric.name} better than that of somebody who knows nothing")
+
+
 # -- Voxels --------------------------------------------------------------------------------------------
 
 
 def _against_one_class(record: Record, runs: list[list[CaseResult]]) -> Found:
     dice = np.array([[numeric.mean((case.by_class("dice_native") or {}).values()) for case in run] for run in runs])
     constant = _constant_dice(runs[0])
-    gap = _gap(record, runs, np.stack([dice, np.broadcast_to(constant, dice.shape)]))
+    gap = _gap(record, runs, "dice_native", values=np.stack([dice, np.broadcast_to(constant, dice.shape)]))
+    yield from _judged(gap, (1 - numeric.mean(constant)) / 2, "dice_native above the best single class")
+
+
+def _judged(gap: Estimate, half_way: float, what: str) -> Found:
+    """Judges by how much a record is above what knows nothing, in `what` words.
+
+    Args:
+        gap: By how much, the higher the better.
+        half_way: Half of what the best possible one is above.
+        what: In words.
+    """
     if gap.value is None or not numeric.at_least(0, gap.value if gap.low is None else gap.low):
         return
-    half_way = (1 - numeric.mean(constant)) / 2
-    detail = f"dice_native above the best single class by {gap.value:.3f}"
+    detail = f"{what} by {gap.value:.3f}"
     if gap.low is None or gap.high is None:
         yield "too-few-to-tell", f"{detail} ({gap.reason})"
         return
@@ -152,20 +183,27 @@ def _constant_dice(cases: list[CaseResult]) -> np.ndarray:
     return by_class[numeric.best_first([numeric.mean(of) for of in by_class])[0]]
 
 
-def _gap(record: Record, runs: list[list[CaseResult]], values: np.ndarray) -> Estimate:
-    """Returns the Dice of the record minus that of the single class, with its interval over patients."""
+def _gap(record: Record, runs: list[list[CaseResult]], metric: str, **results: Any) -> Estimate:
+    """Returns by how much a metric of the record is better than that of what knows nothing, with its interval.
+
+    Args:
+        record: The record.
+        runs: Its reported cases.
+        metric: The metric.
+        results: The `values` or `samples` of both, as `TaskInputs` takes them.
+    """
     inputs = TaskInputs(
         task=record.task.name,
         version=f"{record.task.version}:{record.task.split_sha256}",
-        metric="dice_native",
-        models=("this", "one class"),
+        metric=metric,
+        models=("this", "nothing"),
         cases=tuple(case.case for case in runs[0]),
         patients=tuple(case.patient for case in runs[0]),
-        values=values,
+        **results,
     )
     patients = inputs.num_patients
     drawn = draw_patients(patients, RESAMPLES, inputs.key)
     counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
-    this, one_class = evaluate(inputs, counts).mean(axis=1)
-    value, draws, jackknife = np.split(numeric.difference(this, one_class), [1, 1 + RESAMPLES])
+    this, nothing = evaluate(inputs, counts).mean(axis=1)
+    value, draws, jackknife = np.split(inputs.sign * numeric.difference(this, nothing), [1, 1 + RESAMPLES])
     return estimate(float(value[0]), draws, jackknife, patients, "it is undefined")

@@ -223,6 +223,7 @@ class Kind:
         background: Whether the first class is background, of which nothing is recorded.
         dense: Whether the target is a label map on the grid of the scan.
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
+        chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
         beside: Rows to beat.
     """
@@ -244,6 +245,7 @@ class Kind:
     background: bool = False
     dense: bool = False
     deals: bool = False
+    chance: Callable[[Cases], Cases] | None = None
     on_paper_grid: Mapping[str, str] | None = None
     beside: tuple[str, ...] = ()
 

@@ -1,6 +1,7 @@
 """Localisation: points in whole scans, compared by how many are found at so many false positives a scan."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,14 @@ def _sensitivity(place: int) -> Metric:
 def _with_findings(cases: Cases) -> Mapping[str, np.ndarray]:
     has = [any((excluded == 0).any() for excluded in of_case) for of_case in cases["excluded"]]
     return {"with a finding": np.array(has, dtype=bool)}
+
+
+def _one_score(cases: Cases) -> Cases:
+    """Returns the same candidates, none of them surer than another: what of a FROC is no merit of the scores."""
+    scores = cases["score"].copy()
+    for place in np.ndindex(*scores.shape):
+        scores[place] = np.zeros_like(scores[place])
+    return replace(cases, values={**cases.values, "score": scores})
 
 
 def _fault(outcome: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -106,5 +115,6 @@ KIND = Kind(
     dataset="tapct.tasks.localisation:LocalisationDataset",
     page="tapct.leaderboard.page.kinds.localisation",
     fault=_fault,
+    chance=_one_score,
     beside=("chance", "intensity", "organ-centre"),
 )

@@ -1,6 +1,7 @@
 """Localisation: FROC curves, how far what was found lies from where it is, and what is found of each size."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 import matplotlib
@@ -8,25 +9,18 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds.localisation import detections
+from tapct.leaderboard.page.charts import SIDE_IN, panels
 from tapct.leaderboard.page.sections import Picture, Shown, Table
-from tapct.leaderboard.page.svg import LINE, MUTED, STYLE, colour, figure, lines, render
-from tapct.leaderboard.text import plain
+from tapct.leaderboard.page.svg import LINE, MUTED, STYLE, colour, lines, render
 from tapct.metrics.froc import BANDS_MM, RATE_NAMES, RATES, Detections
-
-COLUMNS, WIDTH_IN, HEIGHT_IN = 5, 1.46, 1.6
-"""Panels in a row, and the room of each."""
-
-PANEL_IN = (1.16, 1.0)
-"""Width and height of a panel's axes."""
 
 POINTS = 97
 """Of a curve: sixteen between a rate and the next."""
-
 BINS = 12
 """Of the histogram of errors."""
 
 Runs = Mapping[str, Sequence[Detections]]
-"""What the candidates of each run of a model come to."""
+"""By model, what the candidates of each run come to."""
 
 
 def pictures(shown: Shown) -> Iterator[Picture | Table]:
@@ -34,13 +28,14 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     runs = {name: [detections(cases) for cases in shown.cases(name)] for name in shown.models}
     yield Picture(
         title="FROC",
-        svg=froc_curves(shown.task, runs),
-        note="FROC: share of the findings that are found, against false positives a scan, a line for each seed. "
-        f"Upright: {RATE_NAMES[0]} to {RATE_NAMES[-1]}, the rates over which sensitivity is averaged.{shown.of_many}",
+        svg=_curves(shown, runs),
+        note="FROC: share of the findings that are found, up from 0 to 1, against false positives a scan, a line for "
+        f"each seed. Upright: {RATE_NAMES[0]} to {RATE_NAMES[-1]}, the rates over which sensitivity is averaged."
+        f"{shown.of_many}",
     )
     yield Picture(
         title="errors",
-        svg=errors(shown.task, runs),
+        svg=_errors(shown, runs),
         note="How far candidates lie from the centres of the findings that they find, in shares of them, all seeds. "
         "What is found lies within its radius. In a cube, the mean place is half an edge away from the middle: cells "
         f"of N mm leave an error of about N / 2, but for what the scores of their neighbours tell.{shown.of_many}",
@@ -57,93 +52,57 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         )
 
 
-def froc_curves(task: str, runs: Runs) -> str:
-    """Returns the curves of each model, a panel each."""
-    rates = np.geomspace(RATES[0], RATES[-1], POINTS)
-
-    def curves(found: Sequence[Detections]) -> list[np.ndarray]:
-        across = np.linspace(0, 1, POINTS)
-        return [np.column_stack([across, np.interp(rates, *one.curve())]) for one in found]
-
-    ticks = {name: place / (len(RATES) - 1) for place, name in enumerate(RATE_NAMES)}
-    return _panels(task, "froc", "FROC curves", runs, curves, ticks, "false positives a scan", ("0", "1"))
-
-
-def errors(task: str, runs: Runs) -> str:
-    """Returns a histogram of each model's errors, a panel each, all to one scale."""
-    each = {name: np.concatenate([one.errors_mm for one in found]) for name, found in runs.items()}
-    each = {name: found[~np.isnan(found)] for name, found in each.items()}
-    most = max((float(found.max(initial=0)) for found in each.values()), default=0.0) or 1.0
-    edges = np.linspace(0, np.ceil(most), BINS + 1)
-    shares = {name: np.histogram(found, edges)[0] / max(1, len(found)) for name, found in each.items()}
-    top = max(float(share.max()) for share in shares.values()) or 1.0
-    steps = np.repeat(edges / edges[-1], 2)
-    outlines = {
-        name: np.column_stack([steps, np.repeat([0, *share / top, 0], 2)[1:-1]]) for name, share in shares.items()
-    }
-    by_runs = {id(found): outlines[name] for name, found in runs.items()}
-    ticks = {"0": 0.0, numeric.fixed(float(edges[-1]), 0): 1.0}
-    heads = ("0", f"{numeric.fixed(100 * top, 0)} %")
-    return _panels(task, "errors", "Errors in mm", runs, lambda found: [by_runs[id(found)]], ticks, "mm", heads)
+@matplotlib.rc_context(STYLE)
+def _curves(shown: Shown, runs: Runs) -> str:
+    """Returns the curves of each model, a panel each; the rates are an octave apart."""
+    rates, right = np.geomspace(RATES[0], RATES[-1], POINTS), np.linspace(0, SIDE_IN, POINTS)
+    ticks = np.linspace(0, SIDE_IN, len(RATES))
+    made, axes, origins = panels(list(runs))
+    lines(axes, [np.add([[at, 0], [at, -SIDE_IN]], origin) for origin in origins for at in ticks], LINE, 0.4)
+    drawn = [
+        np.add(np.column_stack([right, -SIDE_IN * np.interp(rates, *one.curve())]), origin)
+        for found, origin in zip(runs.values(), origins, strict=True)
+        for one in found
+    ]
+    lines(axes, drawn, colour(shown.kind.name), 1)
+    for x, y in origins:
+        for at, name in zip(ticks, RATE_NAMES, strict=True):
+            axes.text(x + at, y + 0.02, name, fontsize=6.5, color=MUTED, ha="center", va="top")
+    return render(made, f"froc {shown.task}", f"FROC curves of {shown.title}, one panel per model")
 
 
 @matplotlib.rc_context(STYLE)
-def _panels(
-    task: str,
-    name: str,
-    label: str,
-    runs: Runs,
-    curves: Callable[[Sequence[Detections]], list[np.ndarray]],
-    ticks: Mapping[str, float],
-    title: str,
-    heads: tuple[str, str],
-) -> str:
-    """Draws a panel for each model.
-
-    Args:
-        task: Name of the task.
-        name: Of the figure.
-        label: What it shows.
-        runs: The models.
-        curves: Gives the lines of a model, (n, 2) in [0, 1] to the right and up.
-        ticks: Of the horizontal axis, by their texts.
-        title: Of the horizontal axis.
-        heads: Lowest and highest number of the vertical one.
-    """
-    rows = -(-len(runs) // COLUMNS)
-    made = figure(7.4, rows * HEIGHT_IN + 0.1)
-    axes = made.add_axes((0, 0, 1, 1))  # in inches, for all panels: one path for all frames, one for all curves
-    axes.set(xlim=(0, 7.4), ylim=(0, made.get_figheight()))
-    axes.axis("off")
-    size, drawn, frames, upright = np.array(PANEL_IN), [], [], []
-    for index, (model, found) in enumerate(runs.items()):
-        row, column = divmod(index, COLUMNS)
-        origin = np.array([column * WIDTH_IN + 0.27, (rows - row - 1) * HEIGHT_IN + 0.4])
-        drawn += [origin + size * curve for curve in curves(found)]
-        frames.append(origin + size * np.array([[0, 1], [0, 0], [1, 0]]))
-        upright += [origin + size * np.array([[at, 0], [at, 1]]) for at in ticks.values()]
-        axes.text(origin[0], origin[1] + size[1] + 0.07, plain(model, 22), fontsize=7.5)
-        for text, at in ticks.items():
-            axes.text(origin[0] + size[0] * at, origin[1] - 0.12, text, fontsize=6.5, color=MUTED, ha="center")
-        axes.text(origin[0] + size[0] / 2, origin[1] - 0.25, title, fontsize=6.5, color=MUTED, ha="center")
-        if column == 0:
-            for text, at in zip(heads, (0, size[1]), strict=True):
-                axes.text(origin[0] - 0.04, origin[1] + at, text, fontsize=6.5, color=MUTED, ha="right", va="center")
-    lines(axes, upright, LINE, 0.4)
-    lines(axes, frames, LINE, 0.8)
-    lines(axes, drawn, colour("localisation"), 1)
-    return render(made, f"{name} {task}", f"{label} of {task}, one panel per model")
+def _errors(shown: Shown, runs: Runs) -> str:
+    """Returns a histogram of each model's errors in mm, a panel each, all on one scale."""
+    errors = [np.concatenate([one.errors_mm for one in found]) for found in runs.values()]
+    errors = [found[~np.isnan(found)] for found in errors]
+    reach = math.ceil(max((float(found.max(initial=0)) for found in errors), default=0.0)) or 1
+    shares = [np.histogram(found, BINS, (0, reach))[0] / max(1, len(found)) for found in errors]
+    tallest = max(float(share.max()) for share in shares) or 1.0
+    made, axes, origins = panels(list(runs))
+    right = np.repeat(np.linspace(0, SIDE_IN, BINS + 1), 2)
+    drawn = [
+        np.add(np.column_stack([right, -SIDE_IN / tallest * np.concatenate([[0], np.repeat(share, 2), [0]])]), origin)
+        for share, origin in zip(shares, origins, strict=True)
+    ]
+    lines(axes, drawn, colour(shown.kind.name), 1)
+    for x, y in origins:
+        axes.text(x, y + 0.02, "0", fontsize=7, color=MUTED, va="top")
+        axes.text(x + SIDE_IN, y + 0.02, f"{reach} mm", fontsize=7, color=MUTED, ha="right", va="top")
+    return render(made, f"errors {shown.task}", f"Errors in mm of {shown.title}, one panel per model")
 
 
 def by_diameter(runs: Runs) -> Iterator[list[str]]:
     """Yields the bands that have findings, with the FROC of each model, mean over its runs."""
     for low, high in BANDS_MM:
-        parts = {name: [one.within(low, high) for one in found] for name, found in runs.items()}
-        number = len(next(iter(parts.values()))[0].scores)
-        if not number:
-            continue
-        means = [fmean(float(one.froc(np.ones((one.scans, 1)))[0]) for one in found) for found in parts.values()]
-        band = (
-            f"under {high:g} mm" if low == 0 else f"{low:g} to {high:g} mm" if np.isfinite(high) else f"from {low:g} mm"
-        )
-        yield [f"{band} ({number})", *(numeric.fixed(mean, 3) for mean in means)]
+        parts = [[one.within(low, high) for one in found] for found in runs.values()]
+        number = len(parts[0][0].scores) if parts else 0
+        if number:
+            means = [fmean(float(one.froc(np.ones((one.scans, 1)))[0]) for one in found) for found in parts]
+            yield [f"{_in_words(low, high)} ({number})", *(numeric.fixed(mean, 3) for mean in means)]
+
+
+def _in_words(low_mm: float, high_mm: float) -> str:
+    if low_mm == 0:
+        return f"under {high_mm:g} mm"
+    return f"{low_mm:g} to {high_mm:g} mm" if math.isfinite(high_mm) else f"from {low_mm:g} mm"
