@@ -30,7 +30,7 @@ def _over_targets(metric: regression.Metric) -> Statistic:
     return Statistic(lambda cases, counts: regression.mean_over_targets(metric, *_scaled(cases), counts))
 
 
-def _squared_error(outcome: Mapping[str, Mapping[str, Any]]) -> float:
+def squared_error(outcome: Mapping[str, Mapping[str, Any]]) -> float:
     """Returns the mean squared error over the targets that a case has; 0 of one that has none."""
     rows = zip(*(outcome[name].values() for name in ("predicted", "observed", "scale")), strict=True)
     squares = [((predicted - observed) / scale) ** 2 for predicted, observed, scale in rows if observed is not None]
@@ -97,7 +97,7 @@ KIND = Kind(
     probe="tapct.probes.regression:RegressionProbe",
     dataset="tapct.tasks.regression:RegressionDataset",
     page="tapct.leaderboard.page.kinds.regression",
-    loss=_squared_error,
+    loss=squared_error,
     heads=("ridge", "attention"),
     deals=True,
     beside=("chance", "intensity", "body-size"),

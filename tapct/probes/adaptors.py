@@ -15,10 +15,11 @@ from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
 from tapct.features.channels import Channels, scan_cells
+from tapct.kinds import STEPPED_HEADS
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
-Head = Literal["abmil", "linear", "knn", "prototype", "cox"]
+Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox"]
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
 """How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
 
@@ -38,16 +39,18 @@ HEADS: dict[Head, str] = {
     "linear": "logistic regression on pooled features, solved",
     "knn": "share of positives among the nearest training cases, by cosine similarity",
     "prototype": "the nearer of the two class means",
+    "ridge": "ridge regression on pooled features, solved",
+    "attention": "gated attention as of abmil, on numbers; trained by steps",
     "cox": "proportional hazards on pooled features, with a ridge penalty, solved",
 }
 
-TABLE, POOLED_HEADS = "table=", ("linear", "cox")
+TABLE, POOLED_HEADS = "table=", ("linear", "ridge", "cox")
 """How an adaptor names columns of the task's table, and the heads that take them: those that weigh each column."""
 
 
 @dataclass(frozen=True)
 class Adaptor:
-    """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, `abmil:BAG`; with columns of a table.
+    """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, `abmil:BAG`, `attention:BAG`; with columns of a table.
 
     A table stands alone as `HEAD:table=COLUMN+COLUMN` and beside features as `HEAD:POOLING&table=COLUMN+COLUMN`.
 
@@ -75,13 +78,13 @@ class Adaptor:
             raise TaskError(f"there is no adaptor '{text}'. {nearest(head, HEADS)}")
         if not colon:
             return cls(head)
-        if head == "abmil":
+        if head in STEPPED_HEADS:
             if pooling not in BAGS:
                 raise TaskError(
-                    f"'{text}': attention pools by itself; write abmil, or name its bag: "
-                    f"{', '.join(f'abmil:{bag}' for bag in BAGS)}"
+                    f"'{text}': attention pools by itself; write {head}, or name its bag: "
+                    f"{', '.join(f'{head}:{bag}' for bag in BAGS)}"
                 )
-            return cls("abmil", bag=pooling)
+            return cls(head, bag=pooling)
         pooling, table = cls._with_table(text, head, pooling)
         poolings = [one for one in get_args(Pooling) if one != "none"]
         if pooling not in (*poolings, "none" if table else None):
@@ -115,7 +118,7 @@ class Adaptor:
     @property
     def is_solved(self) -> bool:
         """Whether the head is solved on pooled features, not trained by steps."""
-        return self.head != "abmil"
+        return self.head not in STEPPED_HEADS
 
     def pooling_of(self, card: EncoderCard) -> Pooling:
         """Returns how the features of an encoder are pooled: its class tokens where it has some, else the mean.
@@ -138,7 +141,10 @@ class Adaptor:
         if bag not in BAGS:
             raise TaskError(f"there is no bag '{bag}'. {nearest(bag, ['auto', *BAGS])}")
         if self.is_solved:
-            raise TaskError(f"{self.name} has no bag: it pools features by itself. Leave bag={bag} out, or use abmil")
+            raise TaskError(
+                f"{self.name} has no bag: it pools features by itself. Leave bag={bag} out, or use "
+                f"{' or '.join(STEPPED_HEADS)}"
+            )
         if self.bag not in (None, bag):
             raise TaskError(f"the adaptor is {self.name}, and the bag {bag}: name the bag in one place")
         return replace(self, bag=bag)

@@ -6,9 +6,11 @@ The closed form is the same whatever unit a target is in, so that nothing needs 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from tapct.probes import solvers
 from tapct.probes.solved import (
+    LinearHead,
     Parts,
     PooledCases,
     Predict,
@@ -26,6 +28,20 @@ from tapct.records import SolvedSelection
 STRENGTHS = tuple(10.0**power for power in range(-6, 7))
 """L2 penalties on the mean squared error that are chosen from, for features of unit deviation: from one that costs no
 digit of a volume to one that leaves nothing but the mean, even where a thousand channels all say the same."""
+
+
+BASELINE = "baseline"
+"""Name of the buffer of a head that holds the mean of each target over the cases that trained it."""
+
+
+class RidgeHead(LinearHead):
+    """A linear head that knows the constant answer which it is compared with."""
+
+    baseline: torch.Tensor
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__(features, outputs)
+        self.register_buffer(BASELINE, torch.zeros(outputs, dtype=torch.float64))
 
 
 def solve(train: PooledCases, selection: PooledCases | None, names: Sequence[str], *, scale: bool) -> Solution:
@@ -51,7 +67,10 @@ def solve(train: PooledCases, selection: PooledCases | None, names: Sequence[str
         heads.append(head)
     weight, bias = np.concatenate([head.weight for head in heads]), np.concatenate([head.bias for head in heads])
     about = chosen[names[0]] if len(names) == 1 else SolvedSelection(targets=chosen)
-    return Solution(linear_head(solvers.Linear(weight, bias), divisor), divisor, about)
+    linear = linear_head(solvers.Linear(weight, bias), divisor)
+    solved = RidgeHead(weight.shape[1], len(names))
+    solved.load_state_dict({**linear.state_dict(), BASELINE: torch.from_numpy(targets.mean)})
+    return Solution(solved, divisor, about)
 
 
 def _with_target(cases: PooledCases, k: int) -> PooledCases | None:

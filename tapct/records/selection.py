@@ -89,10 +89,12 @@ class FoldedSelection(Frozen):
 
 
 def solved_selections(selection: SteppedSelection | SolvedSelection | FoldedSelection | None) -> list[SolvedSelection]:
-    """Returns what solved heads were chosen from: of each fold, of the one head, or nothing of a stepped one."""
+    """Returns what solved heads were chosen from: by fold, by target or of the one head; of a stepped one nothing."""
     if isinstance(selection, FoldedSelection):
         return list(selection.by_fold)
-    return [selection] if isinstance(selection, SolvedSelection) else []
+    if not isinstance(selection, SolvedSelection):
+        return []
+    return list(selection.targets.values()) or [selection]
 
 
 def _how(selection: Any) -> str:
