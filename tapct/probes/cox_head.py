@@ -1,6 +1,8 @@
 """Cox's model as a head: a risk, and with it the probabilities to outlive the times of the record."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,21 +63,24 @@ def solve(train: PooledCases, selection: PooledCases | None, *, scale: bool) -> 
         )
     divisor = scale_of(train) if scale else None
     train = divided(train, divisor)
+    settings = cox.STRENGTHS if train.features.shape[1] > train.table else cox.STRENGTHS[:1]  # a table has its own
     problem = Problem(
-        settings=cox.STRENGTHS,
-        fit=_fit,
+        settings=settings,
+        fit=functools.partial(_fit, strengths=settings),
         score=_partial_likelihood,
         loss=lambda parts: -(_partial_likelihood(parts) or 0.0),
         needs="a death",
     )
-    chosen, about = choose(problem, train, None if selection is None else divided(selection, divisor))
-    (model,) = cox.cox(train.design, outcomes_of(train), [cox.STRENGTHS[chosen]])
+    chosen, about = 0, dict[str, Any]()
+    if len(settings) > 1:
+        chosen, about = choose(problem, train, None if selection is None else divided(selection, divisor))
+    (model,) = cox.cox(train.design, outcomes_of(train), [settings[chosen]])
     about = {**about, "gradient": model.gradient, "is_solved": model.is_solved}
     return Solution(_head(model, divisor), divisor, SolvedSelection(**about))
 
 
-def _fit(cases: PooledCases) -> Sequence[Predict]:
-    models = cox.cox(cases.design, outcomes_of(cases), cox.STRENGTHS)
+def _fit(cases: PooledCases, strengths: Sequence[float]) -> Sequence[Predict]:
+    models = cox.cox(cases.design, outcomes_of(cases), strengths)
     return [lambda features, model=model: model.risk(features)[:, None] for model in models]  # type: ignore[misc]
 
 
