@@ -9,13 +9,24 @@ if TYPE_CHECKING:
     from tapct.probes.localisation import LocalisationProbe
     from tapct.probes.regression import RegressionProbe
     from tapct.probes.segmentation import SegmentationProbe
+    from tapct.probes.survival import SurvivalProbe
     from tapct.probes.trainer import Trainer
 
-__all__ = ["ClassificationProbe", "LocalisationProbe", "RegressionProbe", "SegmentationProbe", "Trainer"]
+__all__ = [
+    "ClassificationProbe",
+    "LocalisationProbe",
+    "RegressionProbe",
+    "SegmentationProbe",
+    "SurvivalProbe",
+    "Trainer",
+]
 
 # They import eva, which takes seconds; adaptors are named without.
 __getattr__ = lazy.names(
     __name__,
     __all__,
-    *(f"{__name__}.{module}" for module in ("classification", "localisation", "regression", "segmentation", "trainer")),
+    *(
+        f"{__name__}.{module}"
+        for module in ("classification", "localisation", "regression", "segmentation", "survival", "trainer")
+    ),
 )

@@ -148,8 +148,8 @@ class FrozenEncoderProbe(Probe):
         assert self.pooling is not None
         train, selection = (self.source.pooled_cases(self.trainer, split, self.pooling) for split in ("train", "val"))
         assert train is not None
-        for name, vector in zip(train.names, train.features, strict=True):
-            if self.session.features.wants(name):
+        for name, vector in zip(train.names, train.encoded, strict=True):
+            if len(vector) and self.session.features.wants(name):
                 self.session.features.add(name, torch.from_numpy(vector[:, None]))
         table = folds_of(self.trainer.datamodule)
         solved: dict[int, tuple[nn.Module, Selection]]

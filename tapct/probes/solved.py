@@ -39,6 +39,11 @@ class PooledCases:
     table: int = 0
 
     @property
+    def encoded(self) -> np.ndarray:
+        """The features without the columns of a table."""
+        return self.features[:, : self.features.shape[1] - self.table]
+
+    @property
     def design(self) -> solvers.Design:
         """The features as solvers take them."""
         return solvers.Design(self.features, self.table)

@@ -22,10 +22,11 @@ def run(
     kind: str,
     *,
     max_steps: int = 1,
-    encoder: dict[str, Any] = SMALL,
+    encoder: dict[str, Any] | str = SMALL,
+    runs: int = 1,
     **options: Any,
 ) -> Record:
-    """Runs `eva fit --config CONFIG` with a small encoder on CPU, for one run.
+    """Runs `eva fit --config CONFIG` with a small encoder on CPU.
 
     Args:
         config: Path of a shipped config under `eva_configs/`, such as "segmentation/amos22.yaml".
@@ -34,7 +35,8 @@ def run(
         tmp_path: Where the logs go.
         kind: What the record must say the task is.
         max_steps: Optimizer steps, of two cases each.
-        encoder: Of `tests.small`, by class_path.
+        encoder: Of `tests.small`, by class_path, or the name of one of ours.
+        runs: Runs of the session.
         options: Options of the task's dataset.
 
     Returns:
@@ -50,7 +52,7 @@ def run(
     variables = {
         "DATA_ROOT": data_root,
         "MAX_STEPS": max_steps,
-        "N_RUNS": 1,
+        "N_RUNS": runs,
         "ACCELERATOR": "cpu",
         "OUTPUT_ROOT": tmp_path / "logs",
         **({"SPLIT_FILE": split_file} if split_file else {}),
