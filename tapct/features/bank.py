@@ -399,7 +399,7 @@ class EncodedCases(Dataset):
 def _read_of(part: "CTDataset", case: str) -> list[list[Path]]:
     """Returns what the entries of a case are made of: what its scan is read from, and in segmentation its target."""
     paths = [part.scan_paths(case)]
-    if part.spec.kind == "segmentation":
+    if part.spec.of_kind.dense:
         paths.append(part.target_paths(case))
     return paths
 

@@ -5,7 +5,8 @@ Of classification the same scores are dealt out to the cases again, in two ways:
 nineteen weak deals in twenty are above it, so that a model which knows that much is rarely called so; else its patients
 are *too few to tell*. Of voxels chance is the one class, given to all of them, that has the best mean Dice; other kinds
 say themselves how somebody would answer who knows nothing (`Kind.chance`). A record whose interval does not exclude
-that it is no better is *at chance* where it stays under half the way to perfect.
+that it is no better is *at chance* where it stays under half the way to perfect. Of kinds whose predictions may be
+dealt out (`Kind.deals`), `tapct.flags.dealt` has it.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from tapct import numeric
+from tapct.flags import dealt
 from tapct.flags.messages import Found, reported
 from tapct.kinds import Kind, kind
 from tapct.leaderboard import TaskInputs
@@ -50,6 +52,8 @@ def against_chance(record: Record) -> Found:
         yield from _dealt(record.task.metric or "MicroAUROC", runs)
     elif all(case.dice and case.voxels and case.reference_voxels for run in runs for case in run):
         yield from _against_one_class(record, runs)
+    elif record.task.kind is not None and (of := kind(record.task.kind)).deals:
+        yield from dealt.against_chance(of, record.task.metric, runs)
     elif record.task.kind is not None and (of := kind(record.task.kind)).chance is not None:
         yield from _against_nothing(record, runs, of)
 

@@ -1,8 +1,9 @@
 """What a kind of task is: what a record holds of each case, and the numbers that are made of it."""
 
+import importlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -141,6 +142,7 @@ class Metric:
         digits: Decimals on the page.
         shown: Whether the page has it beside the ranked one.
         undefined: Why it is undefined, where it is.
+        fields: Those that it is of, where not every record of the kind has them.
         needs: Of cases, by what they have in words ("with an event"), (C,) which of them do: where few patients have
             one, nothing is compared, and intervals are marked.
     """
@@ -156,6 +158,7 @@ class Metric:
     digits: int = 3
     shown: bool = True
     undefined: str = "no case of a seed defines it"
+    fields: tuple[str, ...] = ()
     needs: Callable[[Cases], Mapping[str, np.ndarray]] = no_needs
 
     @property
@@ -200,6 +203,16 @@ def no_fault(outcome: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None
 
 
+def no_doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
+    """Yields nothing: that a record can hold a case says enough."""
+    return iter(())
+
+
+def no_head_fault(shapes: Mapping[str, tuple[int, ...]], classes: int, channels: int) -> str | None:
+    """Returns that heads may have any weights."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """A kind of task: everything that tells it from others, in one place.
@@ -217,7 +230,11 @@ class Kind:
         outcome: Whether records hold the fields in `CaseResult.outcome`, and the engine computes the metrics of it.
             The first two kinds are older than that, and have keys and metrics of their own.
         fault: What is wrong with the outcome of a case beyond fields and ranges, in a sentence; None if nothing is.
-        loss: The loss of a case by its outcome, where that is known.
+        loss: The loss of a case by what a record holds of it by field and class, where that is known.
+        doubts: What cannot be of a case (a `CaseResult`) in a submission, given the task's classes, beyond all that.
+        head_fault: What is wrong with the weights of a head in a submission (name to shape), given the numbers of
+            classes and channels; None if nothing is.
+        settings: Settings of its probe that must be the shipped ones for numbers to compare.
         heads: Heads of adaptors that its probe takes; none where the head stands on the map of features.
         usual_head: The adaptor of records that name none.
         background: Whether the first class is background, of which nothing is recorded.
@@ -240,6 +257,9 @@ class Kind:
     outcome: bool = True
     fault: Callable[[Mapping[str, Mapping[str, Any]]], str | None] = no_fault
     loss: Callable[[Mapping[str, Mapping[str, Any]]], float] | None = None
+    doubts: Callable[[Any, Sequence[str]], Iterator[str]] = no_doubts
+    head_fault: Callable[[Mapping[str, tuple[int, ...]], int, int], str | None] = no_head_fault
+    settings: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     usual_head: str | None = None
     background: bool = False
@@ -278,13 +298,19 @@ class Kind:
         """The fields that are of the reference."""
         return tuple(field for field in self.fields if field.given)
 
+    def probe_class(self) -> Any:
+        """Returns the class of its probe; it imports eva."""
+        module, _, name = self.probe.partition(":")
+        return getattr(importlib.import_module(module), name)
+
     def recorded_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Returns the classes of a task that a record holds numbers of."""
         return tuple(classes[1:] if self.background else classes)
 
     def numbers(self, cases: Cases) -> dict[str, float]:
         """Returns the metrics of a run that are defined, by name."""
-        found = {metric.name: metric.value(cases) for metric in self.metrics}
+        there = [metric for metric in self.metrics if set(metric.fields) <= cases.values.keys()]
+        found = {metric.name: metric.value(cases) for metric in there}
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def outcome_fault(self, outcome: Mapping[str, Mapping[str, Any]] | None, classes: Sequence[str]) -> str | None:

@@ -1,5 +1,8 @@
 """Classification: independent 0/1 labels of a scan, compared by how well their logits order the cases."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from tapct.kinds.base import Cases, Field, Kind, Metric, Number, PairRank
@@ -22,6 +25,20 @@ def _both(cases: Cases) -> dict[str, np.ndarray]:
     """Returns which cases have a positive, and which a negative."""
     answers = {"with a positive": 1, "with a negative": 0}
     return {what: (cases["target"] == answer).any(axis=1) for what, answer in answers.items()}
+
+
+def _doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
+    """Yields what cannot be of the logits and targets of a case."""
+    if case.logits is None or case.target is None:
+        yield "it has no logits or targets"
+    elif not list(case.logits) == list(case.target) == list(classes):
+        yield "its logits or targets are not of the task's classes"
+
+
+def _cross_entropy(fields: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns the mean binary cross-entropy of a case's logits."""
+    z, t = (np.array(list(fields[name].values()), dtype=np.float64) for name in ("logit", "target"))
+    return float(np.mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))))
 
 
 KIND = Kind(
@@ -57,6 +74,8 @@ KIND = Kind(
     dataset="tapct.tasks.classification:ClassificationDataset",
     page="tapct.leaderboard.page.kinds.classification",
     outcome=False,
+    doubts=_doubts,
+    loss=_cross_entropy,
     heads=("abmil", "linear", "knn", "prototype"),
     usual_head="abmil",
     beside=("chance", "intensity"),

@@ -116,5 +116,6 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.localisation",
     fault=_fault,
     chance=_one_score,
+    settings=("apart_mm",),
     beside=("chance", "intensity", "organ-centre"),
 )

@@ -1,5 +1,8 @@
 """Segmentation: a label map on the grid of each scan, compared class by class."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from tapct import numeric
@@ -29,7 +32,47 @@ def _one_sided(cases: Cases) -> float:
 
 
 def _hd95(name: str, title: str, of: Mean | Number, *, shown: bool = True) -> Metric:
-    return Metric(name=name, title=title, of=of, high=np.inf, lower_is_better=True, unit="mm", digits=1, shown=shown)
+    return Metric(
+        name=name,
+        title=title,
+        of=of,
+        high=np.inf,
+        lower_is_better=True,
+        unit="mm",
+        digits=1,
+        shown=shown,
+        fields=("hd95_mm_native",),
+    )
+
+
+def _doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
+    """Yields what cannot be of the Dice, surfaces and voxels of a case."""
+    if case.dice is None or case.nsd is None or case.hd95_mm is None or case.reference_voxels is None:
+        yield "it has no Dice, NSD, HD95 or voxels of the reference"
+        return
+    if any(list(row) != list(classes[1:]) for row in case.dice.values()):
+        yield "its Dice is not of the task's classes"
+    for name, dice in case.dice["native"].items():
+        voxels, nsd, hd95 = case.reference_voxels.get(name), case.nsd.get(name), case.hd95_mm.get(name)
+        if dice is None and voxels:
+            yield f"{name} has {voxels:,} voxels in the reference, and no Dice"
+        if dice and not voxels:
+            yield f"{name} has Dice {dice:.3g}, and no voxel in the reference"
+        if (dice is None) != (nsd is None):
+            yield f"{name} has one of Dice and NSD without the other"
+        if hd95 is not None and (dice is None or not voxels):
+            yield f"{name} has HD95 {hd95:.3g}, and is in only one of prediction and reference"
+        if dice and hd95 is None:
+            yield f"{name} has Dice {dice:.3g} and no HD95"
+    if case.voxels is not None and sum(case.reference_voxels.values()) > case.voxels:
+        yield "its reference has more voxels than its scan"
+
+
+def _head_fault(shapes: Mapping[str, tuple[int, ...]], classes: int, channels: int) -> str | None:
+    wanted = classes, channels
+    if set(shapes) != {"weight", "bias"} or shapes["weight"][:2] != wanted:
+        return f"is not a linear head of {channels} channels and {classes} classes"
+    return None
 
 
 KIND = Kind(
@@ -37,23 +80,42 @@ KIND = Kind(
     title="Segmentation",
     target="a label map on the grid of the scan",
     metrics=(
-        Metric(name="dice_native", title="Dice", of=_mean_over_classes("dice_native")),
-        Metric(name="dice_native_class_mean", title="Dice, by class", of=_class_mean("dice_native")),
-        Metric(name="dice_paper", title="Dice", column="Dice, encoder's grid", of=_mean_over_classes("dice_paper")),
+        Metric(name="dice_native", title="Dice", of=_mean_over_classes("dice_native"), fields=("dice_native",)),
+        Metric(
+            name="dice_native_class_mean",
+            title="Dice, by class",
+            of=_class_mean("dice_native"),
+            fields=("dice_native",),
+        ),
+        Metric(
+            name="dice_paper",
+            title="Dice",
+            column="Dice, encoder's grid",
+            of=_mean_over_classes("dice_paper"),
+            fields=("dice_paper",),
+        ),
         Metric(
             name="dice_paper_class_mean",
             title="Dice, encoder's grid, by class",
             of=_class_mean("dice_paper"),
+            fields=("dice_paper",),
             shown=False,
         ),
-        Metric(name="nsd_native", title="NSD", of=_mean_over_classes("nsd_native")),
-        Metric(name="nsd_native_class_mean", title="NSD, by class", of=_class_mean("nsd_native"), shown=False),
+        Metric(name="nsd_native", title="NSD", of=_mean_over_classes("nsd_native"), fields=("nsd_native",)),
+        Metric(
+            name="nsd_native_class_mean",
+            title="NSD, by class",
+            of=_class_mean("nsd_native"),
+            fields=("nsd_native",),
+            shown=False,
+        ),
         _hd95("hd95_mm_native", "HD95", _mean_over_classes("hd95_mm_native")),
         _hd95("hd95_mm_native_class_mean", "HD95, by class", _class_mean("hd95_mm_native"), shown=False),
         Metric(
             name="hd95_mm_native_one_sided",
             title="without HD95",
             of=Number(_one_sided),
+            fields=("hd95_mm_native", "nsd_native"),
             high=np.inf,
             lower_is_better=True,
             digits=1,
@@ -70,6 +132,9 @@ KIND = Kind(
     dataset="tapct.tasks.segmentation:SegmentationDataset",
     page="tapct.leaderboard.page.kinds.segmentation",
     outcome=False,
+    doubts=_doubts,
+    head_fault=_head_fault,
+    settings=("start_bias", "nsd_tolerance_mm"),
     background=True,
     dense=True,
     on_paper_grid={"dice_native": "dice_paper"},

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tapct import kinds
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import external, is_solved, ranked_by
 from tapct.leaderboard.reported import reported
@@ -39,7 +40,6 @@ UNSAID: Mapping[str, Any] = {
 OF_ADAMW: Mapping[str, Any] = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False, "maximize": False}
 """What no config sets of the optimizer, and holds where a record says it: PyTorch's defaults."""
 
-_OF_KIND = {"segmentation": ("start_bias", "nsd_tolerance_mm"), "localisation": ("apart_mm",)}
 _OF_STEPS = (
     *("select", "optimizer", "lr_scheduler", "max_steps", "accumulate_grad_batches", "learning_rates"),
     "gradient_clip_val",
@@ -64,6 +64,7 @@ class Shipped:
         adaptor: What it is ranked on; None where features are not pooled.
         settings: What its config says, and where it says nothing what holds then.
         described: Names of the options that its records hold.
+        unit: Of its targets.
     """
 
     version: int
@@ -78,6 +79,7 @@ class Shipped:
     adaptor: str | None
     settings: Mapping[str, Any]
     described: frozenset[str]
+    unit: str | None = None
 
 
 @cache
@@ -125,6 +127,7 @@ def shipped(task: str) -> Shipped | None:
         adaptor=dataset.spec.adaptor,
         settings=found,
         described=frozenset(dataset.described),
+        unit=dataset.spec.unit,
     )
 
 
@@ -182,6 +185,7 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
         found = task.get(key, "not said")
         yield (key, value), (key, [*found] if key == "classes" else found)
     yield ("metric", shipped.metric), ("metric", ranked_by(record))
+    yield ("unit", shipped.unit), ("unit", record.task.unit)
     yield ("notice", shipped.notice), ("notice", record.notice)
     options, said = ours.get("options") or {}, task.get("options") or {}
     for key, value in options.items():
@@ -189,7 +193,7 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
     for key in sorted(said.keys() - options.keys() - shipped.described):
         yield (f"option {key}", "not an option"), (f"option {key}", said[key])
     yield ("runs", ours["n_runs"]), ("runs", len(record.runs))
-    keys = (*_OF_ALL, *_OF_KIND.get(task.get("kind", ""), ()))
+    keys = (*_OF_ALL, *kinds.kind(shipped.kind).settings)
     yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
     if not is_solved(record):
         yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)

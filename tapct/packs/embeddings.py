@@ -98,7 +98,9 @@ class _Planned:
 
 
 def _checked(data: TaskData, what: What | None) -> What:
-    dense = data.spec.kind == "segmentation"
+    dense = data.spec.of_kind.dense
+    if not dense and data.spec.kind != "classification":
+        raise FeatureError(f"{data.spec.name} is a task of {data.spec.kind}, and eva's data sets hold masks or a class")
     if what is None:
         return "map" if dense else "embedding"
     if (what == "map") != dense:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,11 +18,17 @@ from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
 from tapct.records.types import CaseName, Name
 
+if TYPE_CHECKING:
+    import torch
+
 MANIFEST_FILE = "pack.json"
 MOST_BYTES = 2**28
 """Of a manifest: one of 100,000 cases has about 50 MB."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+PackedNumber = int | float | None
 
 
 class _Model(BaseModel):
@@ -49,7 +56,7 @@ class PackedCase(_Model):
         split: Its side.
         features: Key of its features.
         labels: Key of its label maps; None where the pack holds none.
-        targets: 0 or 1 for each class; None where the pack holds none.
+        targets: What the target of its kind of task is, null where it is missing; None where the pack holds none.
     """
 
     case: CaseName
@@ -57,7 +64,7 @@ class PackedCase(_Model):
     split: Literal["train", "val", "test"]
     features: Hash
     labels: Hash | None
-    targets: tuple[Literal[0, 1], ...] | None
+    targets: tuple[PackedNumber | tuple[PackedNumber, ...], ...] | None
 
 
 class Manifest(_Model):
@@ -165,6 +172,17 @@ class Pack:
     def name(self) -> str:
         """Its name: task, encoder and the start of its hash."""
         return f"{self.manifest.task['name']}-{self.manifest.identity['card']['name']}-{self.sha256[:12]}"
+
+
+def as_packed(target: "torch.Tensor") -> tuple[Any, ...]:
+    """Returns a target as a manifest holds it: NaN, which JSON has not, is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(map(plain, value))
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return plain(target.tolist())
 
 
 def packs_folder(features: Path) -> Path:

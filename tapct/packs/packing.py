@@ -14,11 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tapct import terminal
 from tapct.encoders import Encoder, load_encoder
 from tapct.encoders.options import is_spellable, parse_options, spell_options, with_precision
-from tapct.errors import FeatureError
+from tapct.errors import FeatureError, TaskError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.store import Entry
-from tapct.packs.manifest import MANIFEST_FILE, Manifest, PackedCase, PackedEntry
-from tapct.tasks import ClassificationDataset, CTDataset, TaskData
+from tapct.packs.manifest import MANIFEST_FILE, Manifest, PackedCase, PackedEntry, as_packed
+from tapct.tasks import CTDataset, TaskData
 
 NOTICE = (
     "These features are derived from the scans of {task} ({data}) by the weights of {encoder} ({weights}). A licence "
@@ -91,6 +91,10 @@ def pack(bank: FeatureBank, data: TaskData, path: Path, *, targets: bool) -> Man
         FeatureError: If features are missing, or the file cannot be written.
         TaskError: If a case cannot be used.
     """
+    if data.folds is not None:
+        raise TaskError(
+            f"{data.spec.name} is cross-validated: every case trains and is reported, and a pack has it once"
+        )
     data.setup("fit")  # reads what was not found sound before
     bank.fill(data.parts)
     cases = [_case(bank, part, index, targets) for part in data.parts for index in range(len(part))]
@@ -112,14 +116,14 @@ def pack(bank: FeatureBank, data: TaskData, path: Path, *, targets: bool) -> Man
 def _case(bank: FeatureBank, part: CTDataset, index: int, targets: bool) -> PackedCase:
     case = part.cases[index]
     features, labels = bank.keys(part, index)
-    classes = targets and isinstance(part, ClassificationDataset)
+    has_targets = targets and not part.spec.of_kind.dense
     return PackedCase(
         case=case,
         patient=part.patient(case),
         split=part.split,
         features=features,
         labels=labels if targets else None,
-        targets=tuple(part.targets(case)) if classes else None,  # type: ignore[attr-defined]
+        targets=as_packed(part.target(case)) if has_targets else None,  # type: ignore[attr-defined]
     )
 
 

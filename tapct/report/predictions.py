@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from tapct import kinds
 from tapct.encoders import Encoder, EncoderCard, encoder_class, is_installed, load_encoder
 from tapct.encoders.eva_names import is_eva
 from tapct.encoders.options import parse_options
@@ -139,7 +140,7 @@ def predict(
         TaskError: If the data is not there.
     """
     record, run = found.record, found.record.runs[0]
-    if record.task.kind != "segmentation":
+    if record.task.kind is None or not kinds.kind(record.task.kind).dense:
         raise RecordError(f"{found.path} is of {record.task.name}, a {record.task.kind}: there is nothing to draw")
     head = _head(found, run).to(device)
     bank, data = _bank(record, device, weights), chosen_cases(record, cases, data_root)

@@ -5,25 +5,30 @@ by its fingerprint, which whoever writes the record cannot choose freely, and by
 """
 
 import hashlib
+import itertools
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import nn
 
+from tapct import kinds
 from tapct.checks import Check
-from tapct.errors import TapctError
+from tapct.errors import RecordError, TapctError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
+from tapct.kinds import Kind
 from tapct.metrics import confusion_matrix, dice_per_class, surface_metrics
-from tapct.probes import ClassificationProbe, SegmentationProbe
-from tapct.probes.adaptors import pooled
 from tapct.probes.dense import predict_labels
+from tapct.probes.folds import head_for, heads_of, is_of_folds
+from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.records import CaseResult, Record, RunRecord
 from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_encoder
 from tapct.submission.folder import Submission
-from tapct.tasks import ClassificationDataset, CTDataset
+from tapct.tasks import TaskData
 from tapct.volumes import LinearMap
 
 
@@ -67,8 +72,8 @@ def recompute(
     tolerance = TOLERANCES.get(precision, TOLERANCES["bf16"])
     try:
         heads = {run.run: _head(submission, run) for run in record.runs}
-        for part, case in _encoded(record, names, data_root, weights, device):
-            yield _compared(record, heads, part, case, tolerance)
+        for data, case in _encoded(record, names, data_root, weights, device):
+            yield _compared(record, heads, data, case, tolerance)
     except TapctError as error:
         yield Check("fail", "recompute", str(error), _MEND)
     except Exception as error:  # noqa: BLE001 whatever a stranger's settings or heads make of a network
@@ -84,8 +89,8 @@ def chosen(record: Record, count: int, salt: str) -> list[str]:
 
 def _encoded(
     record: Record, names: list[str], data_root: str | None, weights: str | None, device: torch.device
-) -> Iterator[tuple[CTDataset, EncodedCase]]:
-    """Yields cases with their dataset, encoded now: what is stored here is not asked."""
+) -> Iterator[tuple[TaskData, EncodedCase]]:
+    """Yields cases with the data of their task, encoded now: what is stored here is not asked."""
     encoder, probe = rebuilt_encoder(record, weights, precision=record.encoder.precision_used), _probe(record)
     data = chosen_cases(record, names, data_root)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,36 +104,48 @@ def _encoded(
         )
         bank.fill(data.parts)
         require_encoder(record, bank.description())
+        whole = TaskData(
+            record.task.name, data_root, options=record.task.options, perturbation=record.task.perturbation
+        )
         for index in range(len(data.parts[0])):
-            yield data.parts[0], probe.on_device(bank.case(data.parts[0], index), device)
+            yield whole, probe.on_device(bank.case(data.parts[0], index), device)
 
 
 def _head(submission: Submission, run: RunRecord) -> nn.Module:
     record, state = submission.record, submission.head(run)
     probe = _probe(record)
-    head = probe.head_of(state) if probe.is_solved else probe.build_head(list(record.task.classes))
+    classes = list(record.task.classes)
+    build = probe.head_of if probe.is_solved else lambda state: probe.build_head(classes)
+    head = heads_of(build, state) if is_of_folds(state) else build(state)
     head.load_state_dict(state)
     return head.eval()
 
 
-def _probe(record: Record) -> SegmentationProbe | ClassificationProbe:
-    encoder = rebuilt_encoder(record, "random")
-    if record.task.kind == "segmentation":
-        return SegmentationProbe(encoder)
-    return ClassificationProbe(encoder, adaptor=record.probe.adaptor or "abmil")
+def _probe(record: Record) -> FrozenEncoderProbe:
+    kind = _kind(record)
+    adaptor = {"adaptor": record.probe.adaptor or kind.usual_head} if kind.heads else {}
+    said = {name: value for name in kind.settings if (value := getattr(record.probe, name, None)) is not None}
+    return kind.probe_class()(rebuilt_encoder(record, "random"), **adaptor, **said)
+
+
+def _kind(record: Record) -> Kind:
+    if record.task.kind is None:
+        raise RecordError("the record does not say of what kind its task is")
+    return kinds.kind(record.task.kind)
 
 
 def _compared(
-    record: Record, heads: Mapping[int, nn.Module], part: CTDataset, case: EncodedCase, tolerance: Tolerance
+    record: Record, heads: Mapping[int, nn.Module], data: TaskData, case: EncodedCase, tolerance: Tolerance
 ) -> Check:
     """Compares what every head gives a case with what its run says of it."""
-    segments = record.task.kind == "segmentation"
-    limit, again = (tolerance.dice, _dice) if segments else (tolerance.logit, _logits)
+    dense = _kind(record).dense
+    limit, again = (tolerance.dice, _dice) if dense else (tolerance.logit, _fields)
     found: list[tuple[float, str]] = []
     for run in record.runs:
         said = next(one for one in run.cases["test"] if one.case == case.name)
-        for name, (now, then) in again(record, heads[run.run].to(case.target.device), part, case, said).items():
-            allowed = limit if segments else limit * max(1.0, abs(then or 0.0))
+        head = head_for(heads[run.run].to(case.target.device), data.folds, run.run, case.patient)
+        for name, (now, then) in again(record, head, data, case, said).items():
+            allowed = limit if dense else limit * max(1.0, abs(then or 0.0))
             words = f"{name} of run {run.run} is {_number(now)}, and the record says {_number(then)}"
             found.append((_apart(now, then) / allowed, f"{words} (allowed: {allowed:.2g} apart)"))
     worst, words = max(found)
@@ -153,7 +170,7 @@ Pairs = dict[str, tuple[float | None, float | None]]
 """What came out and what the record says, by name."""
 
 
-def _dice(record: Record, head: nn.Module, part: CTDataset, case: EncodedCase, said: CaseResult) -> Pairs:
+def _dice(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult) -> Pairs:
     features, classes = case.features, list(record.task.classes)
     assert case.labels is not None
     pairs: Pairs = {}
@@ -181,18 +198,25 @@ def _pairs(what: str, classes: list[str], found: object, said: Mapping[str, floa
     }
 
 
-def _logits(record: Record, head: nn.Module, part: CTDataset, case: EncodedCase, said: CaseResult) -> Pairs:
-    probe = _probe(record)
-    assert isinstance(probe, ClassificationProbe)
-    with torch.inference_mode():
-        if probe.pooling is None:
-            logits = probe.attended(head, case).tolist()
-        else:
-            assert isinstance(part, ClassificationDataset)
-            mask = part.mask(case.name, case.features.native_grid) if probe.pooling == "mask" else None
-            logits = head(pooled(case.features, probe.pooling, mask)).float().tolist()
+class _Reporting(NamedTuple):
+    """What a probe asks of its trainer to evaluate a case."""
+
+    datamodule: TaskData
+    state: TrainerState = TrainerState(fn=TrainerFn.TESTING)
+    log_dir: str = ""
+
+
+def _fields(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult) -> Pairs:
+    """Returns every number by field and class that the probe of the record's kind gives a case."""
+    probe = _probe(record).to(case.target.device)
+    probe.trainer = _Reporting(data)
+    with torch.inference_mode(), probe.full_precision():
+        _, result = probe.evaluate(head, case, reported=False)
     pairs: Pairs = {}
-    for place, (name, value) in enumerate(zip(record.task.classes, logits, strict=True)):
-        pairs[f"logit of {name}"] = value, (said.logits or {}).get(name)
-        pairs[f"target of {name}"] = float(case.target.flatten()[place]), (said.target or {}).get(name)
+    for field in _kind(record).fields:
+        now, then = (one.by_field.get(field.name, {}) for one in (result, said))
+        for name in dict.fromkeys([*now, *then]):
+            numbers = [of.get(name) if field.many else [of.get(name)] for of in (now, then)]
+            for place, pair in enumerate(itertools.zip_longest(*(of or () for of in numbers))):
+                pairs[f"{field.title} of {name}{f', number {place}' if field.many else ''}"] = pair
     return pairs

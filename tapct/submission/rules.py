@@ -4,18 +4,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from tapct import flags, numeric
+from tapct import flags, kinds, numeric
 from tapct.checks import Check, Status
 from tapct.encoders.mistake_names import OPTION
 from tapct.errors import RecordError, TapctError
+from tapct.kinds import Kind
 from tapct.leaderboard.official import why_own
-from tapct.metrics.classification import of_labels
-from tapct.metrics.dice import summarise
 from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, Record, parquet, read_cases, to_table
-from tapct.records.cases import CLASS_METRICS
+from tapct.records.case import as_cases
 from tapct.records.paths import without_folders
 from tapct.submission import built
 from tapct.submission.folder import README_FILE, Submission, files_of, head_name, plain_files, readme
@@ -144,9 +142,10 @@ def _places(submission: Submission) -> Iterator[str]:
 
 
 def _metrics(submission: Submission) -> Iterator[str]:
+    kind = _kind(submission.record)
     for run in submission.record.runs:
         for split, cases in run.cases.items():
-            there, made = run.metrics.get(split, {}), expected_metrics(cases)
+            there, made = run.metrics.get(split, {}), expected_metrics(kind, cases)
             for name in [*made, *(name for name in there if name not in made)]:
                 found, wanted = there.get(name), made.get(name)
                 where = f"run {run.run}, {split}/{name}"
@@ -165,35 +164,20 @@ def _agree(name: str, found: float, wanted: float) -> bool:
     return bool(numeric.equal(found, wanted))
 
 
-def expected_metrics(cases: Sequence[CaseResult]) -> dict[str, float]:
-    """Returns the metrics of a split by its cases, as eva logs them: those that are defined."""
-    means = {LOSS: math.fsum(case.loss for case in cases) / len(cases)}
-    if any(case.dice is None for case in cases):
-        logits, targets = (
-            np.array([list((of or {}).values()) for of in rows])
-            for rows in ([case.scores for case in cases], [case.target for case in cases])
-        )
-        return _defined(means | of_labels(logits, targets))
-    undefined = {}
-    for metric in CLASS_METRICS:
-        rows = [row for case in cases if (row := case.by_class(metric)) is not None]
-        if rows:
-            values = [[math.nan, *(math.nan if v is None else v for v in row.values())] for row in rows]
-            summary = summarise(np.array(values))
-            means |= summary.means(metric)
-            undefined[metric] = summary.undefined_cells
-    if "nsd_native" in undefined and "hd95_mm_native" in undefined:
-        means["hd95_mm_native_one_sided"] = float(undefined["hd95_mm_native"] - undefined["nsd_native"])
-    return _defined(means)
+def expected_metrics(kind: Kind, cases: Sequence[CaseResult]) -> dict[str, float]:
+    """Returns the metrics of a split by its cases, as a run logs them: those that are defined."""
+    return {LOSS: math.fsum(case.loss for case in cases) / len(cases), **kind.numbers(as_cases(kind, cases))}
 
 
-def _defined(means: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in means.items() if not math.isnan(value)}
+def _kind(record: Record) -> Kind:
+    if record.task.kind is None:
+        raise RecordError("the record does not say of what kind its task is")
+    return kinds.kind(record.task.kind)
 
 
 def _cases(submission: Submission) -> Iterator[str]:
     """Yields what cannot be of a case by itself, and what differs between runs though no seed decides it."""
-    record = submission.record
+    record, kind = submission.record, _kind(submission.record)
     first = {(split, case.case): case for split, cases in record.runs[0].cases.items() for case in cases}
     for run in record.runs:
         seen = {(split, case.case): case for split, cases in run.cases.items() for case in cases}
@@ -201,50 +185,23 @@ def _cases(submission: Submission) -> Iterator[str]:
             yield f"runs 0 and {run.run} are of other cases, or in another order"
         for (split, name), case in seen.items():
             where = f"run {run.run}, {split} case {name}"
-            yield from (f"{where}: {wrong}" for wrong in _wrong_with(case, record))
-            if (other := first.get((split, name))) is not None and _given(case) != _given(other):
+            yield from (f"{where}: {wrong}" for wrong in _wrong_with(case, kind, record.task.classes))
+            if (other := first.get((split, name))) is not None and _given(case, kind) != _given(other, kind):
                 yield f"{where} has another patient, reference or size than in run 0"
 
 
-def _given(case: CaseResult) -> tuple[object, ...]:
-    return case.patient, case.target, case.reference_voxels, case.voxels, case.padding_voxels
+def _given(case: CaseResult, kind: Kind) -> tuple[object, ...]:
+    given = tuple((case.outcome or {}).get(field.name) for field in kind.given)
+    return case.patient, case.target, case.reference_voxels, case.voxels, case.padding_voxels, given
 
 
-def _wrong_with(case: CaseResult, record: Record) -> Iterator[str]:
-    kind = record.task.kind
-    if kind == "classification":
-        if case.logits is None or case.target is None:
-            yield "it has no logits or targets"
-        elif not list(case.logits) == list(case.target) == list(record.task.classes):
-            yield "its logits or targets are not of the task's classes"
-        elif abs(case.loss - _cross_entropy(case)) > LOSS_TOLERANCE * max(1, case.loss):
-            yield f"its loss is {case.loss:.6g}, and {_cross_entropy(case):.6g} by its logits"
-        return
-    if case.dice is None or case.nsd is None or case.hd95_mm is None or case.reference_voxels is None:
-        yield "it has no Dice, NSD, HD95 or voxels of the reference"
-        return
-    if any(list(row) != list(record.task.classes[1:]) for row in case.dice.values()):
-        yield "its Dice is not of the task's classes"
-    for name, dice in case.dice["native"].items():
-        voxels, nsd, hd95 = case.reference_voxels.get(name), case.nsd.get(name), case.hd95_mm.get(name)
-        if dice is None and voxels:
-            yield f"{name} has {voxels:,} voxels in the reference, and no Dice"
-        if dice and not voxels:
-            yield f"{name} has Dice {dice:.3g}, and no voxel in the reference"
-        if (dice is None) != (nsd is None):
-            yield f"{name} has one of Dice and NSD without the other"
-        if hd95 is not None and (dice is None or not voxels):
-            yield f"{name} has HD95 {hd95:.3g}, and is in only one of prediction and reference"
-        if dice and hd95 is None:
-            yield f"{name} has Dice {dice:.3g} and no HD95"
-    if case.voxels is not None and sum(case.reference_voxels.values()) > case.voxels:
-        yield "its reference has more voxels than its scan"
-
-
-def _cross_entropy(case: CaseResult) -> float:
-    """Returns the mean binary cross-entropy of a case's logits."""
-    z, t = (np.array(list((of or {}).values()), dtype=np.float64) for of in (case.logits, case.target))
-    return float(np.mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))))
+def _wrong_with(case: CaseResult, kind: Kind, classes: Sequence[str]) -> Iterator[str]:
+    doubts = list(kind.doubts(case, classes))
+    yield from doubts
+    if not doubts and kind.loss is not None:
+        loss = kind.loss(case.by_field)
+        if abs(case.loss - loss) > LOSS_TOLERANCE * max(1, case.loss):
+            yield f"its loss is {case.loss:.6g}, and {loss:.6g} by its {'outcome' if kind.outcome else 'logits'}"
 
 
 def _task(submission: Submission) -> Iterator[str]:
@@ -258,6 +215,7 @@ def _task(submission: Submission) -> Iterator[str]:
     pairs = {
         "version": (of.version, spec.version),
         "kind": (of.kind, spec.kind),
+        "unit": (of.unit, spec.unit),
         "metric": (of.metric, spec.metric),
         "classes": (tuple(of.classes), tuple(spec.classes)),
         "split": (of.split, dataset.split_rule)
@@ -294,10 +252,9 @@ def _heads(submission: Submission) -> Iterator[str]:
             continue
         if not all(bool(torch.isfinite(tensor.double()).all()) for tensor in state.values()):
             yield f"{head_name(run)} holds values that are not finite"
-        if record.task.kind == "segmentation":
-            wanted = (len(record.task.classes), record.encoder.card.feature_dim)
-            if set(state) != {"weight", "bias"} or tuple(state["weight"].shape[:2]) != wanted:
-                yield f"{head_name(run)} is not a linear head of {wanted[1]} channels and {wanted[0]} classes"
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if wrong := _kind(record).head_fault(shapes, len(record.task.classes), record.encoder.card.feature_dim):
+            yield f"{head_name(run)} {wrong}"
 
 
 def _flags(submission: Submission) -> Iterator[str]:

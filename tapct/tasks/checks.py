@@ -119,7 +119,7 @@ class _Reader(Dataset):
 
     def _read(self, dataset: CTDataset, case: str, chosen: bool) -> _Found:
         ct, target = dataset.read(case)
-        labels = target.numpy() if dataset.spec.kind == "segmentation" else None
+        labels = target.numpy() if dataset.spec.of_kind.dense else None
         orientation = Orientation() if labels is None else anatomy.judge(ct, labels, dataset.classes)
         wanted = chosen or (self._looks and orientation.wrong)
         look = look_at(ct, labels, dataset.point_mm(case)) if wanted else None
@@ -239,7 +239,7 @@ def _key(dataset: CTDataset, case: str) -> str | None:
         return None
     paths = dict.fromkeys([*dataset.scan_paths(case), *dataset.target_paths(case)])
     stamps = [(str(file.absolute()), stamp_of(file)) for path in paths for file in files_of(path)]
-    judged = _judge_sha256() if dataset.spec.kind == "segmentation" else None
+    judged = _judge_sha256() if dataset.spec.of_kind.dense else None
     return hashlib.sha256(json.dumps([reading, case, stamps, judged], sort_keys=True).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.masked import MaskedDataset
+from tapct.tasks.spec import TaskSpec
 from tapct.volumes import Volume
 
 
@@ -29,7 +30,12 @@ class ClassificationDataset(MaskedDataset):
 
     @override
     def answers(self, case: str) -> frozenset[str]:
-        targets = zip(self.spec.classes, self.target(case).tolist(), strict=True)
+        return self.answers_of(self.spec, self.target(case))
+
+    @classmethod
+    @override
+    def answers_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
+        targets = zip(spec.classes, target.tolist(), strict=True)
         return frozenset(name if positive else f"not {name}" for name, positive in targets)
 
     def target(self, case: str) -> torch.Tensor:

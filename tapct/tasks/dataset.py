@@ -260,6 +260,15 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """Returns what a case is an example of, to draw few patients evenly by; nothing where all are alike."""
         return frozenset()
 
+    @classmethod
+    def answers_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
+        """Returns what a case with a target is an example of, where the target alone tells it (of a feature pack).
+
+        Raises:
+            TaskError: If it takes the task's label file.
+        """
+        raise TaskError(f"few patients of {spec.name} are drawn by its label file: give DATA_ROOT")
+
     # -- What every task does --------------------------------------------------------------------------
 
     def only(self, patients: Collection[str]) -> Self:

@@ -69,7 +69,7 @@ def findings(
             shown += check.of not in looks
         checks.append(replace(check, look=None))
     yield from _reading(checks, is_whole=not absent)
-    if spec.kind == "segmentation":
+    if spec.of_kind.dense:
         yield from _orientation([check for check in checks if not check.broken], accepted)
 
 

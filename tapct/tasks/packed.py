@@ -1,5 +1,6 @@
 """A task of which only stored features are here: the cases of a feature pack."""
 
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,8 +9,8 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.packs.manifest import Pack
-from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.masked import MaskedDataset
 from tapct.tasks.registry import task_class, task_datasets, task_root
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS, Split, SplitTable
@@ -73,7 +74,7 @@ class PackedDataset(CTDataset):
         )
 
 
-class PackedClassification(PackedDataset, ClassificationDataset):
+class PackedTargets(PackedDataset, MaskedDataset):
     """Cases of a pack, and their targets: those in the pack, or those of the label file here."""
 
     def __init__(self, pack: Pack, split: Split, labels: CTDataset | None) -> None:
@@ -85,21 +86,29 @@ class PackedClassification(PackedDataset, ClassificationDataset):
             labels: The same part of the task on disk, of which the label file alone is read; None: the pack has some.
         """
         super().__init__(pack, split)
-        self._labels = labels
+        self._labels: Any = labels
         self._targets = {case.case: case.targets for case in pack.manifest.cases}
 
-    @override
-    def targets(self, case: str) -> tuple[int, ...]:
+    def target(self, case: str) -> torch.Tensor:
+        """Returns the target of a case."""
         packed = self._targets[case]
         if packed is None:
-            assert isinstance(self._labels, ClassificationDataset)
-            return tuple(self._labels.targets(case))
-        return packed
+            return self._labels.target(case)
+        is_whole = all(isinstance(one, int) for one in packed)
+        rows = [[math.nan if v is None else v for v in one] if isinstance(one, tuple) else one for one in packed]
+        dtype = torch.int64 if is_whole else torch.float64
+        return torch.tensor([math.nan if one is None else one for one in rows], dtype=dtype)
+
+    @override
+    def answers(self, case: str) -> frozenset[str]:
+        if self._labels is not None:
+            return self._labels.answers(case)
+        return task_class(self.spec.name).answers_of(self.spec, self.target(case))
 
     @override
     def require_masks(self) -> None:
         raise TaskError(
-            f"the pack {self.pack.name} has no masks to pool features over. Pool them otherwise (linear, linear:mean), "
+            f"the pack {self.pack.name} has no masks to pool features over. Pool them otherwise (HEAD:mean, HEAD:max), "
             "or leave the pack out (data.init_args.pack, or the variable PACK) and give DATA_ROOT"
         )
 
@@ -112,7 +121,7 @@ def packed_datasets(
     Args:
         pack: The pack.
         task: The task that was asked for.
-        data_root: Folder with the task's label file, for a classification pack that has no targets.
+        data_root: Folder with the task's label file, for a pack that has no targets.
         split_file: Another split that was asked for.
         options: Settings of the task that were asked for; None for those of the pack.
 
@@ -126,20 +135,20 @@ def packed_datasets(
         raise TaskError(f"the pack {pack.name} has its own split ({of['split']}): leave split_file out")
     if options and options != of["options"]:
         raise TaskError(f"the pack {pack.name} was made with the options {of['options']} of {task}, not {options}")
-    kind = task_class(task).spec.kind
+    dense = task_class(task).spec.of_kind.dense
     if pack.manifest.has_targets:
         labels: dict[str, CTDataset | None] = dict.fromkeys(SPLITS)
-    elif kind == "classification" and data_root is not None:
+    elif not dense and data_root is not None:
         labels = task_datasets(task, task_root(task, data_root), None, of["options"])
     else:
-        labels_of = "label file, under DATA_ROOT" if kind == "classification" else "label maps: it needs DATA_ROOT, all"
+        labels_of = "label maps: it needs DATA_ROOT, all" if dense else "label file, under DATA_ROOT"
         raise TaskError(
             f"the pack {pack.name} holds features alone, and a probe needs targets. Ask its maker for one with them "
             f"(`tapct pack --targets`; the licence of the data decides), or use the task's own {labels_of}"
         )
     parts: dict[str, CTDataset | None] = {}
     for split in SPLITS:
-        one = PackedDataset(pack, split) if kind == "segmentation" else PackedClassification(pack, split, labels[split])
+        one = PackedDataset(pack, split) if dense else PackedTargets(pack, split, labels[split])
         local = labels[split]
         if local is not None and local.table.sha256 != one.table.sha256:
             raise TaskError(f"the pack {pack.name} is of another split of {task} than the label file here gives")

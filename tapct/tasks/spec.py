@@ -50,12 +50,17 @@ class TaskSpec:
     source_data: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        kind = kinds.kind(self.kind)
+        kind = self.of_kind
         if self.metric not in kind.ranked:
             known = ", ".join(kind.ranked)
             raise TaskError(f"{self.name}: a task of {self.kind} is ranked by {known}, not by {self.metric}")
         if kind.metric(self.metric).unit == kinds.TARGET and self.unit is None:
             raise TaskError(f"{self.name} is ranked by {self.metric}, which is in the unit of its targets: give `unit`")
+
+    @property
+    def of_kind(self) -> kinds.Kind:
+        """The kind of task that it is."""
+        return kinds.kind(self.kind)
 
     @property
     def folder(self) -> str:

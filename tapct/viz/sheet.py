@@ -88,12 +88,12 @@ def draw_checks(path: Path, checks: Sequence[CaseCheck]) -> None:
         checks: Cases of one task that were looked at.
     """
     first = checks[0].of.dataset
-    is_segmentation = first.spec.kind == "segmentation"
+    is_dense = first.spec.of_kind.dense
     title = f"{first.spec.display_name}: {len(checks)} cases as their headers place them"
     draw_sheet(
         path,
         [_row(check) for check in checks if check.look is not None],
-        first.classes if is_segmentation else ["background"],
+        first.classes if is_dense else ["background"],
         f"{title}, {first.window} window",
         first.window,
     )
@@ -104,7 +104,7 @@ def _row(check: CaseCheck) -> Row:
     assert check.look is not None
     voxels = " x ".join(str(n) for n in reversed(check.look.shape))
     mm = " x ".join(f"{edge:.3g}" for edge in reversed(check.look.spacing_mm))
-    answers = f"   {', '.join(sorted(dataset.answers(case)))}" if dataset.spec.kind != "segmentation" else ""
+    answers = f"   {', '.join(sorted(dataset.answers(case)))}" if not dataset.spec.of_kind.dense else ""
     name = f"{case}   {dataset.split}   {voxels} voxels of {mm} mm{answers}"
     return Row(name, check.look, check.orientation.wrong, check.orientation.odd)
 

@@ -16,6 +16,7 @@ from tapct.checks import Check
 from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.features import CaseFeatures, EncodedCase
+from tapct.kinds import kind
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.records import RECORD_FILE, read_record
 from tapct.report.predictions import Found
@@ -86,7 +87,7 @@ def test_scans_weights_and_heads_give_what_the_record_says_and_a_consistent_lie_
                     row |= {name: value if value is None else min(1.0, value + 0.3) for name, value in row.items()}
             record = Submission.read(submission).record
             cases = [type(record.runs[0].cases["test"][0]).model_validate(case) for case in run["cases"]["test"]]
-            run["metrics"]["test"] |= expected_metrics(cases)
+            run["metrics"]["test"] |= expected_metrics(kind(content["task"]["kind"]), cases)
 
     lie(submission, better)
     assert {check.status for check in again(submission, root)} == {"fail"}

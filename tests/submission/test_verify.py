@@ -18,6 +18,7 @@ from tapct.checks import Check
 from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
+from tapct.kinds import kind
 from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, parquet, read_record, read_records, write_record
 from tapct.report.predictions import Found
 from tapct.submission import built, commands, rules
@@ -339,7 +340,7 @@ def test_a_consistent_lie_about_cases_holds_until_scans_are_encoded_again(submis
                     for row in (*case["dice"].values(), case["nsd"]):
                         row |= {name: value and value**0.5 for name, value in row.items()}
             cases = [CaseResult.model_validate(case) for case in run["cases"]["test"]]
-            run["metrics"]["test"] |= expected_metrics(cases)
+            run["metrics"]["test"] |= expected_metrics(kind(content["task"]["kind"]), cases)
 
     before = read_record(submission / RECORD_FILE).runs[0].metrics["test"]
     lie(submission, better)

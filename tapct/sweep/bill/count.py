@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tapct import kinds
 from tapct.errors import TapctError
 from tapct.features.nbytes import entry_nbytes
 from tapct.files import features_folder
@@ -269,7 +270,7 @@ class _Counting:
         place, nbytes = _place(asked.data), there[0] or takes.features_bytes
         features = ("features", asked.encoding, *place, scan.case, scan.perturbation)
         yield features, nbytes, self._staying(asked.encoding, takes), bool(there[0])
-        if asked.kind == "segmentation":
+        if kinds.kind(asked.kind).dense:
             encoder, changed = self._costs.encoder(asked.encoding), scan.perturbation
             if changed is not None and not perturbation(changed).changes_labels:
                 changed = None

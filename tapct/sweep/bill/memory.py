@@ -7,6 +7,7 @@ side keep what their gradients need. It is no promise: `benchmarks/bill.py` comp
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tapct import kinds
 from tapct.encoders import EncoderCard
 from tapct.probes.adaptors import Adaptor, Bag
 from tapct.probes.attention import INSTANCES, PADDED_VALUES
@@ -60,7 +61,7 @@ def head_nbytes(wanted: Wanted, card: EncoderCard, scans: Sequence[Encoded], cla
         device_type: "cuda" or "cpu".
     """
     largest = _Largest(*(max(getattr(s, n) for s in scans) for n in ("cells", "windows", "native", "voxels")))
-    if wanted.kind == "segmentation":
+    if not kinds.kind(wanted.kind).heads:
         return ELSE_BYTES + _dense(wanted, card, largest, classes, device_type)
     adaptor = Adaptor.parse(wanted.adaptor)
     if adaptor.is_solved:

@@ -4,19 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from tapct import kinds
 from tapct.encoders import Encoder, load_encoder
 from tapct.encoders.options import parse_options, spell_options, with_precision
 from tapct.sweep.cell import Cell, SweepError
 
 MODEL, DATA, TRAINER = "model.init_args.", "data.init_args.", "trainer.init_args."
-
-PROBES: dict[str, Literal["segmentation", "classification"]] = {
-    "SegmentationProbe": "segmentation",
-    "ClassificationProbe": "classification",
-}
-"""What stands on the features, by the last part of the config's class_path."""
 
 DEFAULTS: dict[str, Any] = {
     **{"weights": None, "precision": "auto", "encoder_options": None, "window_overlap": 0.0, "fit_windows": False},
@@ -96,8 +91,8 @@ class Wanted:
     Attributes:
         encoding: What is encoded.
         data: From what.
-        kind: What stands on the features.
-        adaptor: Of classification.
+        kind: The kind of task, which says what stands on the features.
+        adaptor: Of heads that do not stand on the map.
         bag: Of its attention.
         heads: Heads that train side by side.
         batch_size: Cases that they see at once.
@@ -108,7 +103,7 @@ class Wanted:
 
     encoding: Encoding
     data: Data
-    kind: Literal["segmentation", "classification"]
+    kind: str
     adaptor: str
     bag: str
     heads: int
@@ -128,7 +123,8 @@ def wanted(cell: Cell) -> Wanted:
     """
     settings = cell.settings()
     probe = settings.get("model.class_path", "").rpartition(".")[2]
-    if probe not in PROBES:
+    by_probe = {kinds.kind(name).probe.rpartition(":")[2]: kinds.kind(name) for name in kinds.list_kinds()}
+    if probe not in by_probe:
         raise SweepError(f"its config has the model {settings.get('model.class_path')}, whose needs are not known")
     if MODEL + "encoder" not in settings:
         raise SweepError(
@@ -147,12 +143,12 @@ def wanted(cell: Cell) -> Wanted:
         fit_windows=bool(model["fit_windows"]),
         dtype=model["feature_dtype"],
     )
-    rates = model["learning_rates"] or [None]
+    rates, kind = model["learning_rates"] or [None], by_probe[probe]
     return Wanted(
         encoding=encoding,
         data=_data(cell, settings, data),
-        kind=PROBES[probe],
-        adaptor=model["adaptor"],
+        kind=kind.name,
+        adaptor=model["adaptor"] if MODEL + "adaptor" in settings else kind.usual_head or "".join(kind.heads[:1]),
         bag=model["bag"],
         heads=len(rates) * (int(trainer["n_runs"]) if model["runs_together"] else 1),
         batch_size=int(data["batch_size"]),

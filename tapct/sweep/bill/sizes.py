@@ -18,9 +18,9 @@ from tapct.files import stamp_of
 from tapct.packs.manifest import Pack
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Data
-from tapct.tasks import CTDataset, SplitTable, task_class, task_datasets, task_root
+from tapct.tasks import CTDataset, task_class, task_datasets, task_root
 from tapct.tasks.nodules import SIZE_MM, NoduleDataset
-from tapct.tasks.splits import SPLITS
+from tapct.tasks.splits import SPLITS, FoldTable, read_split
 from tapct.tasks.varied import varied
 from tapct.volumes import Grid, crop_grid, files_of
 
@@ -101,11 +101,14 @@ def _of_headers(data: Data, root: Path, remembered: Remembered) -> Scans:
     places = [(part, index) for part in parts.values() for index in range(len(part))]
     grids = _grids(places, remembered)
     names = {split: data.perturbation if split == "test" else None for split in SPLITS}
-    scans = [
-        Scan(part.cases[index], grid, grid.spacing_mm, names[part.split], (part, index))
+    # Cases of a cross-validated task train and are reported: each is encoded once.
+    scans = {
+        (part.cases[index], names[part.split]): Scan(
+            part.cases[index], grid, grid.spacing_mm, names[part.split], (part, index)
+        )
         for (part, index), grid in zip(places, grids, strict=True)
-    ]
-    return Scans(scans, None, parts)
+    }
+    return Scans(list(scans.values()), None, parts)
 
 
 def _grids(places: Sequence[tuple[CTDataset, int]], remembered: Remembered) -> list[Grid]:
@@ -177,8 +180,9 @@ def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
         assert found is not None  # else there would be no typical size
         counts = dict(zip(SPLITS, found, strict=True))
     else:
-        counts = SplitTable.read(Path(data.split_file)).counts
-    for split in SPLITS:
+        counts = read_split(Path(data.split_file)).counts
+    is_folded = data.split_file is None and isinstance(task.shipped_split(), FoldTable) and data.perturbation is None
+    for split in SPLITS[1:] if is_folded else SPLITS:
         share = data.fraction if split == "train" else 1.0
         number, first = max(1, round(share * counts[split])) if counts[split] else 0, 0
         if share < 1:
