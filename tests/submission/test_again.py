@@ -3,6 +3,7 @@
 import functools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,7 +139,8 @@ def test_logits_of_each_kind_of_head_come_out_again(adaptor, tmp_path, monkeypat
 
     case = EncodedCase(name, "p", features, torch.tensor([1]), None)
     part = task_class(CLASSIFICATION)(tmp_path, "test")
-    monkeypatch.setattr(again_module, "_encoded", lambda *asked: iter([(part, case)]))
+    data = SimpleNamespace(datasets=SimpleNamespace(train=None, val=None, test=part), folds=None)
+    monkeypatch.setattr(again_module, "_encoded", lambda *asked: iter([(data, case)]))
     lie(folder, made)
     assert [check.status for check in again(folder, tmp_path, count=1)] == ["ok"]
     lie(folder, functools.partial(made, more=0.5))
