@@ -1,17 +1,20 @@
-"""All ten tasks in small, in their releases' layouts: real CT of a few slices, a few cases, splits of their own."""
+"""Tasks in small, in their releases' layouts: real CT of a few slices, a few cases, splits of their own."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tapct.tasks import task_class
 from tapct.tasks.nodules import read_nodules
 from tests.data import (
     amos22,
     fdg_pet_ct,
+    ictcf,
     kits23,
     lits17,
     luna16,
     luna25,
     msd_pancreas,
+    osic,
     rsna2022,
     rsna2023,
     totalsegmentator,
@@ -33,7 +36,7 @@ def write(root: Path, tasks: Sequence[str]) -> Path:
     for task in tasks:
         split = root / "splits" / f"{task}.csv"
         split.parent.mkdir(parents=True, exist_ok=True)
-        rows = TASKS[task](root / task)
+        rows = EVERY[task](root / task_class(task).spec.folder)
         split.write_text("\n".join(["case,patient,split", *map(",".join, rows), ""]), encoding="utf-8")
         (shipped,) = CONFIGS.glob(f"*/{task}.yaml")
         text = shipped.read_text(encoding="utf-8")
@@ -120,6 +123,22 @@ def _fdg_pet_ct(root: Path) -> Rows:
     return [(case, case.split("/")[0], side) for case, side in zip(studies, sides, strict=True)]
 
 
+def _patients(root: Path) -> Rows:
+    """TotalSegmentator's tasks of a number a scan."""
+    totalsegmentator.write_patients(root)
+    return _sides("s0001 s0002 s0004 s0011", "s0013", "s0029 s0235")
+
+
+def _osic(root: Path) -> Rows:
+    cases = osic.write(root)
+    return _sides(" ".join(cases[:3]), cases[3], " ".join(cases[4:]))
+
+
+def _ictcf(root: Path) -> Rows:
+    cases = ictcf.write(root)
+    return _sides(" ".join(cases[:3]), cases[3], " ".join(cases[4:]))
+
+
 SEGMENTATION: dict[str, Callable[[Path], Rows]] = {
     "amos22": _amos22,
     "lits17": _lits17,
@@ -136,4 +155,14 @@ CLASSIFICATION: dict[str, Callable[[Path], Rows]] = {
     "fdg_pet_ct": _fdg_pet_ct,
 }
 
+REGRESSION: dict[str, Callable[[Path], Rows]] = {
+    "totalsegmentator_age": _patients,
+    "totalsegmentator_organ_volume": _patients,
+    "osic_fvc": _osic,
+    "ictcf_lab": _ictcf,
+}
+
 TASKS = SEGMENTATION | CLASSIFICATION
+"""The ten tasks of the benchmark."""
+
+EVERY = TASKS | REGRESSION | {"totalsegmentator_sex": _patients}
