@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from tapct import numeric
 from tapct.flags.messages import Found, listed, reported
 from tapct.flags.numbers import numbers
+from tapct.kinds import kind
 from tapct.leaderboard.inputs import is_solved
 from tapct.records import ClassMetric, Record, RunRecord, SteppedSelection
 from tapct.records.cases import CLASS_METRICS
@@ -62,6 +64,22 @@ def _fewest_defined(record: Record, metric: ClassMetric) -> str | None:
     counts = [(sum(any(v is not None for v in row.values()) for row in of_run), len(of_run)) for of_run in rows]
     defined, cases = min(counts, default=(0, 0))
     return f"{metric} on {defined} of {cases} cases" if defined < cases else None
+
+
+def _constant(record: Record) -> Found:
+    if record.task.kind is None or len(runs := [reported(run) for run in record.runs]) == 0:
+        return
+    for field in kind(record.task.kind).fields:
+        rows = [[(case.outcome or {}).get(field.name, {}) for case in run] for run in runs]
+        if not field.answer or any(len(run) < 2 or not run[0] for run in rows):
+            continue
+        same = [name for name in rows[0][0] if all(_are_equal([row[name] for row in run]) for run in rows)]
+        if same:
+            yield "constant-predictions", f"{field.title} of {listed(same)}"
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+    return len(set(values)) == 1 or bool(numeric.equal(min(values), max(values)))
 
 
 def _seeds(record: Record) -> Found:
@@ -135,5 +153,5 @@ def _selection(record: Record) -> Found:
         yield "learning-rate-at-edge", f"{rates.pop():g} of {grid[0]:g} to {grid[-1]:g} in every run"
 
 
-CHECKS = (_pack, _features, _cases, _undefined, _seeds, _training, _solved, _selection)
+CHECKS = (_pack, _features, _cases, _undefined, _constant, _seeds, _training, _solved, _selection)
 """The checks of a record by itself, but for chance."""

@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from tapct import numeric
 from tapct.flags import dealt
 from tapct.flags.messages import Found, reported
-from tapct.kinds import Kind, kind
+from tapct.kinds import Kind, Mean, kind
 from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import OfCounts, draw_patients, evaluate
@@ -140,7 +140,10 @@ def _against_nothing(record: Record, runs: list[list[CaseResult]], of: Kind) -> 
     metric = of.metric(record.task.metric or of.ranked[0])
     own = tuple(as_cases(of, run) for run in runs)
     nothing = tuple(of.chance(cases) for cases in own)
-    gap = _gap(record, runs, metric.name, samples=(own, nothing))
+    results: dict[str, Any] = {"samples": (own, nothing)}
+    if isinstance(metric.of, Mean):
+        results = {"values": np.array([[metric.of.of(cases) for cases in both] for both in (own, nothing)])}
+    gap = _gap(record, runs, metric.name, **results)
     best = metric.low if metric.lower_is_better else metric.high
     half_way = abs(best - float(np.mean([metric.value(cases) for cases in nothing]))) / 2
     yield from _judged(gap, half_way, f"{metric.name} better than that of somebody who knows nothing")
@@ -168,7 +171,8 @@ def _judged(gap: Estimate, half_way: float, what: str) -> Found:
         return
     detail = f"{what} by {gap.value:.3f}"
     if gap.low is None or gap.high is None:
-        yield "too-few-to-tell", f"{detail} ({gap.reason})"
+        same = bool(numeric.equal(gap.value, 0))  # it answers as who knows nothing, which no patient more would change
+        yield "chance-level" if same else "too-few-to-tell", f"{detail} ({gap.reason})"
         return
     told = numeric.at_least(half_way, gap.high)
     yield "chance-level" if told else "too-few-to-tell", f"{detail} (95 % interval {gap.low:.3f} to {gap.high:.3f})"

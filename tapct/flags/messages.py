@@ -20,6 +20,8 @@ MESSAGES = {
     "the number of cases beside it",
     "undefined-labels": "Labels without both a positive and a negative case are left out of the means over labels. "
     "Check the split",
+    "constant-predictions": "The same is predicted of every case. Check the features, and that the penalty or the "
+    "training leaves anything of them",
     "seeds-without-effect": "Runs of different seeds gave the same numbers, to the bit. Check that the seed reaches "
     "the head, and that the head trains",
     "loss-never-fell": "The training loss ended no lower than it began. Check the learning rates and the features",

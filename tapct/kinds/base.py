@@ -33,6 +33,7 @@ class Field:
         low: The least that a number may be.
         high: The most.
         missing: Whether it may be null.
+        answer: Whether it is what a model says of a case: one that says the same of every case is flagged.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Field:
     low: float = -math.inf
     high: float = math.inf
     missing: bool = False
+    answer: bool = False
 
     def fault(self, value: Any) -> str | None:
         """Returns what is wrong with a value, to follow the field's name; None if nothing is."""

@@ -7,6 +7,7 @@ the deviation of each over all training cases of the split, whoever of them trai
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ def squared_error(outcome: Mapping[str, Mapping[str, Any]]) -> float:
     rows = zip(*(outcome[name].values() for name in ("predicted", "observed", "scale")), strict=True)
     squares = [((predicted - observed) / scale) ** 2 for predicted, observed, scale in rows if observed is not None]
     return math.fsum(squares) / len(squares) if squares else 0.0
+
+
+def _training_mean(cases: Cases) -> Cases:
+    return replace(cases, values={**cases.values, "predicted": cases["baseline"]})
 
 
 _EQUAL = "all predictions, or all references, are equal"
@@ -89,7 +94,7 @@ KIND = Kind(
     ),
     ranked=("MAE", "RMSE", "R2", "Spearman"),
     fields=(
-        Field(name="predicted", title="prediction"),
+        Field(name="predicted", title="prediction", answer=True),
         Field(name="observed", title="reference", given=True, missing=True),
         Field(name="baseline", title="mean of the cases that trained"),
         Field(name="scale", title="what errors are divided by", given=True, low=np.finfo(np.float64).tiny),
@@ -99,6 +104,6 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.regression",
     loss=squared_error,
     heads=("ridge", "attention"),
-    deals=True,
+    chance=_training_mean,
     beside=("chance", "intensity", "body-size"),
 )

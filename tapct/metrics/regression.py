@@ -68,7 +68,7 @@ def spearman(predictions: np.ndarray, targets: np.ndarray, _: np.ndarray, counts
     # About its mean, each rank is a multiple of 1/2: every sum below is exact.
     one, other = (_ranks(values, counts) for values in (predictions, targets))
     products = [(counts * a * b).sum(axis=0) for a, b in ((one, other), (one, one), (other, other))]
-    scale = np.sqrt(products[1]) * np.sqrt(products[2])
+    scale = np.sqrt(products[1] * products[2])  # of one order the root of a square, which is exact: 1 is 1
     return np.divide(products[0], scale, out=np.full(counts.shape[1], np.nan), where=scale > 0)
 
 
