@@ -124,7 +124,8 @@ def counterpart_of(encoder: type["Encoder"]) -> type[Authors]:
         NotComparableError: If it names none, or what it names needs what is not installed.
         EncoderError: If what it names is no counterpart.
     """
-    name = encoder.card.name
+    # The card of an exported encoder lies in its folder.
+    name = encoder.card.name if hasattr(encoder, "card") else encoder.__name__
     if encoder.authors is None:
         raise NotComparableError(
             f"{name} cannot be compared with its authors' code: its adapter names none (docs/encoders.md, "

@@ -11,6 +11,7 @@ from tapct.encoders.download import cached, check_sums, offline, published_at, u
 from tapct.encoders.licence import terms
 from tapct.encoders.network import UnreachableError
 from tapct.encoders.options import load_spec
+from tapct.encoders.weights import RANDOM
 from tapct.errors import TapctError
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def known(names: Sequence[str], folder: Path | None) -> Iterator[Check]:
             yield Check("fail", name, str(error), "see the message")
             continue
         card, variable = encoder.card, offline()
-        if not card.weights.needed:
-            yield Check("ok", name, "has no parameters")
+        if (nothing := _nothing_to_fetch(encoder)) is not None:
+            yield Check("ok", name, nothing)
             continue
         here = cached(card) if encoder.awaits_weights else Path(encoder.weights_source)
         if folder is not None and card.file_in(folder).is_file():
@@ -82,8 +83,8 @@ def fetched(names: Sequence[str], folder: Path | None, *, named: Sequence[str]) 
         try:
             encoder = load_spec(name, deferred=True)
             card = encoder.card
-            if not card.weights.needed:
-                yield Check("ok", name, "has no parameters")
+            if (nothing := _nothing_to_fetch(encoder)) is not None:
+                yield Check("ok", name, nothing)
                 continue
             if name not in named and encoder.awaits_weights and unknown(card) and not encoder.fetches_itself:
                 yield Check("warn", name, f"{unknown(card)}", "get its file by hand, and name it (ENCODER_WEIGHTS)")
@@ -98,6 +99,13 @@ def fetched(names: Sequence[str], folder: Path | None, *, named: Sequence[str]) 
             yield Check("fail", name, str(error).removeprefix(f"{name}: "), "see the message")
         except OSError as error:
             yield Check("fail", name, f"{error.filename or folder}: {error.strerror or error}", "see the message")
+
+
+def _nothing_to_fetch(encoder: "Encoder") -> str | None:
+    """Returns why an encoder has no weights that could be fetched; None of one that has some."""
+    if not encoder.card.weights.needed:
+        return "has no parameters"
+    return "has random weights" if not encoder.awaits_weights and encoder.weights_source == RANDOM else None
 
 
 def _copied(source: Path, target: Path) -> Path:

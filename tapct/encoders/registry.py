@@ -113,6 +113,21 @@ def card_of(name: str) -> EncoderCard:
     return card
 
 
+def places_of(names: str | None) -> dict[str, str]:
+    """Returns where encoders are, by the names of their cards: a record names its encoder by its card alone.
+
+    Nothing that a record says is imported: whoever reads it names the code that it trusts.
+
+    Args:
+        names: `package.module:Class`, or folders of exported encoders, by comma.
+
+    Raises:
+        EncoderError: If there is no such encoder, or it has the name of another.
+    """
+    places = [name.strip() for name in (names or "").split(",") if name.strip()]
+    return {card_of(place).name: place for place in places}
+
+
 def _by_class_path(name: str) -> "type[Encoder]":
     """Returns the class that `package.module:Class` names."""
     from tapct.encoders.base import Encoder

@@ -16,6 +16,7 @@ def overlay(
     slices: int = 3,
     device: str = "auto",
     weights: str | None = None,
+    encoders: str | None = None,
 ) -> int:
     """Draws truth and predictions of several models side by side, on cases that a rule picks.
 
@@ -29,10 +30,13 @@ def overlay(
         slices: Slices of each case.
         device: Such as cpu or cuda; by default a GPU if there is one.
         weights: Files of weights that are not the published ones, by comma: ENCODER=PATH.
+        encoders: Encoders of the records that are not installed, by comma: package.module:Class, or the folder of an
+            exported one.
 
     Returns:
         The exit status.
     """
+    from tapct.encoders.registry import places_of
     from tapct.features.embed import device_of
     from tapct.report.overlays import draw_overlays
 
@@ -46,6 +50,7 @@ def overlay(
         slices=slices,
         device=device_of(device),
         weights=dict(part.strip().split("=", 1) for part in (weights or "").split(",") if "=" in part),
+        places=places_of(encoders),
     )
     for path in pictures:
         print(path, flush=True)

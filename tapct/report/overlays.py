@@ -28,6 +28,7 @@ def draw_overlays(
     slices: int = 3,
     device: str = "cpu",
     weights: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Draws a picture a case: the scan, the truth, and the prediction of each record's first run.
 
@@ -41,6 +42,7 @@ def draw_overlays(
         slices: Slices of each case.
         device: Where to compute.
         weights: Files of weights that are not the published ones, by encoder.
+        places: Where encoders are that are not installed, by encoder.
 
     Yields:
         The files, as they are written.
@@ -54,7 +56,12 @@ def draw_overlays(
     names = _names(found)
     predicted = {
         name: predict(
-            one, list(chosen), data_root, torch.device(device), (weights or {}).get(one.record.encoder.card.name)
+            one,
+            list(chosen),
+            data_root,
+            torch.device(device),
+            (weights or {}).get(one.record.encoder.card.name),
+            places,
         )
         for name, one in zip(names, found, strict=True)
     }

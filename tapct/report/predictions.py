@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,12 @@ class Prediction:
 
 
 def predict(
-    found: Found, cases: Sequence[str], data_root: str | None, device: torch.device, weights: str | None = None
+    found: Found,
+    cases: Sequence[str],
+    data_root: str | None,
+    device: torch.device,
+    weights: str | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> dict[str, Prediction]:
     """Predicts cases of a segmentation record with the head of its first run.
 
@@ -134,6 +139,7 @@ def predict(
         data_root: Folder that holds one folder per task; None for a task that ships with its data.
         device: Where to compute.
         weights: As in `rebuilt_encoder`.
+        places: As there.
 
     Raises:
         RecordError: If the record is of no segmentation, its head is gone or another, or the numbers do not come out.
@@ -143,7 +149,8 @@ def predict(
     if record.task.kind is None or not kinds.kind(record.task.kind).dense:
         raise RecordError(f"{found.path} is of {record.task.name}, a {record.task.kind}: there is nothing to draw")
     head = _head(found, run).to(device)
-    bank, data = _bank(record, device, weights), chosen_cases(record, cases, data_root)
+    encoder = rebuilt_encoder(record, weights, places=places)
+    bank, data = _bank(record, encoder, device), chosen_cases(record, cases, data_root)
     bank.fill(data.parts)
     require_encoder(record, bank.description())
     part = data.parts[0]
@@ -204,10 +211,10 @@ def chosen_cases(record: Record, cases: Sequence[str], data_root: str | None) ->
         return TaskData(task.name, data_root, split_file=str(split), **settings)
 
 
-def _bank(record: Record, device: torch.device, weights: str | None) -> FeatureBank:
+def _bank(record: Record, encoder: Encoder, device: torch.device) -> FeatureBank:
     probe = record.probe
     return FeatureBank(
-        rebuilt_encoder(record, weights),
+        encoder,
         TensorStore(features_folder()),
         dtype=probe.feature_dtype or "bf16",
         overlap=probe.window_overlap,
@@ -216,7 +223,12 @@ def _bank(record: Record, device: torch.device, weights: str | None) -> FeatureB
     )
 
 
-def rebuilt_encoder(record: Record, weights: str | None = None, precision: str | None = None) -> Encoder:
+def rebuilt_encoder(
+    record: Record,
+    weights: str | None = None,
+    precision: str | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Encoder:
     """Returns the encoder of a record with its options, without building its network yet.
 
     Args:
@@ -224,6 +236,11 @@ def rebuilt_encoder(record: Record, weights: str | None = None, precision: str |
         weights: The file of its weights, which a record names without its folder, or "random"; by default the
             published ones (an older record may say where they were).
         precision: By default as the record asked for it.
+        places: Where encoders are that are not installed, by the names of their cards: see `places_of`.
+
+    Raises:
+        RecordError: If the encoder is not installed, and its place is not named.
+        EncoderError: If it cannot be made with the record's options.
     """
     about = record.encoder
     name, options = about.card.name, dict[str, Any](deferred=True, precision=precision or about.precision or "auto")
@@ -231,7 +248,14 @@ def rebuilt_encoder(record: Record, weights: str | None = None, precision: str |
         weights = RANDOM
     elif weights is None and Path(about.weights).is_absolute() and Path(about.weights).is_file():
         weights = about.weights
-    if not (is_installed(name) or is_eva(name)) and weights is not None:
+    if name in (places or {}):
+        name = (places or {})[name]
+    elif not (is_installed(name) or is_eva(name)):
+        if weights in (None, RANDOM):  # what a record names may be anything that can be imported here
+            raise RecordError(
+                f"the record's encoder, {name}, is not installed here: install it, or name its code that you trust: "
+                "--encoders package.module:Class, or the folder of an exported one"
+            )
         # Written by `pretrain.export`: it is named by its folder.
         name, weights = str(Path(weights).parent), None
     elif about.options is None:

@@ -4,6 +4,7 @@ Scans, weights and heads are what the record names; what comes out is compared w
 by its fingerprint, which whoever writes the record cannot choose freely, and by a word that whoever verifies may add.
 """
 
+import functools
 import hashlib
 import itertools
 import math
@@ -18,6 +19,7 @@ from torch import nn
 
 from tapct import kinds
 from tapct.checks import Check
+from tapct.encoders import Encoder
 from tapct.errors import RecordError, TapctError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.kinds import Kind
@@ -30,6 +32,9 @@ from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_enco
 from tapct.submission.folder import Submission
 from tapct.tasks import TaskData
 from tapct.volumes import LinearMap
+
+Places = Mapping[str, str]
+"""Where encoders are that are not installed, by the names of their cards."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,14 @@ _MEND = "ask who submitted it for a run on the published weights and the release
 
 
 def recompute(
-    submission: Submission, count: int, *, data_root: str | None, weights: str | None, salt: str, device: torch.device
+    submission: Submission,
+    count: int,
+    *,
+    data_root: str | None,
+    weights: str | None,
+    salt: str,
+    device: torch.device,
+    places: Places | None = None,
 ) -> Iterator[Check]:
     """Yields a check for each case that is encoded again.
 
@@ -65,15 +77,18 @@ def recompute(
         weights: The file of the encoder's weights; None for the published ones.
         salt: Chooses the cases together with the fingerprint.
         device: Where to compute.
+        places: Where encoders are that are not installed, by the names of their cards.
     """
-    record = submission.record
+    record, places = submission.record, places or {}
     names = chosen(record, count, salt)
     precision = record.encoder.precision_used or "fp32"
     tolerance = TOLERANCES.get(precision, TOLERANCES["bf16"])
     try:
-        heads = {run.run: _head(submission, run) for run in record.runs}
-        for data, case in _encoded(record, names, data_root, weights, device):
-            yield _compared(record, heads, data, case, tolerance)
+        heads = {run.run: _head(submission, run, places) for run in record.runs}
+        encoder = rebuilt_encoder(record, weights, record.encoder.precision_used, places)
+        for data, case in _encoded(record, names, data_root, encoder, device):
+            on_device = _probe(record, places).on_device(case, device)
+            yield _compared(record, places, heads, data, on_device, tolerance)
     except TapctError as error:
         yield Check("fail", "recompute", str(error), _MEND)
     except Exception as error:  # noqa: BLE001 whatever a stranger's settings or heads make of a network
@@ -88,10 +103,9 @@ def chosen(record: Record, count: int, salt: str) -> list[str]:
 
 
 def _encoded(
-    record: Record, names: list[str], data_root: str | None, weights: str | None, device: torch.device
+    record: Record, names: list[str], data_root: str | None, encoder: Encoder, device: torch.device
 ) -> Iterator[tuple[TaskData, EncodedCase]]:
     """Yields cases with the data of their task, encoded now: what is stored here is not asked."""
-    encoder, probe = rebuilt_encoder(record, weights, precision=record.encoder.precision_used), _probe(record)
     data = chosen_cases(record, names, data_root)
     with tempfile.TemporaryDirectory() as folder:
         bank = FeatureBank(
@@ -108,12 +122,12 @@ def _encoded(
             record.task.name, data_root, options=record.task.options, perturbation=record.task.perturbation
         )
         for index in range(len(data.parts[0])):
-            yield whole, probe.on_device(bank.case(data.parts[0], index), device)
+            yield whole, bank.case(data.parts[0], index)
 
 
-def _head(submission: Submission, run: RunRecord) -> nn.Module:
+def _head(submission: Submission, run: RunRecord, places: Places) -> nn.Module:
     record, state = submission.record, submission.head(run)
-    probe = _probe(record)
+    probe = _probe(record, places)
     classes = list(record.task.classes)
     build = probe.head_of if probe.is_solved else lambda state: probe.build_head(classes)
     head = heads_of(build, state) if is_of_folds(state) else build(state)
@@ -121,11 +135,11 @@ def _head(submission: Submission, run: RunRecord) -> nn.Module:
     return head.eval()
 
 
-def _probe(record: Record) -> FrozenEncoderProbe:
+def _probe(record: Record, places: Places) -> FrozenEncoderProbe:
     kind = _kind(record)
     adaptor = {"adaptor": record.probe.adaptor or kind.usual_head} if kind.heads else {}
     said = {name: value for name in kind.settings if (value := getattr(record.probe, name, None)) is not None}
-    return kind.probe_class()(rebuilt_encoder(record, "random"), **adaptor, **said)
+    return kind.probe_class()(rebuilt_encoder(record, "random", places=places), **adaptor, **said)
 
 
 def _kind(record: Record) -> Kind:
@@ -135,11 +149,16 @@ def _kind(record: Record) -> Kind:
 
 
 def _compared(
-    record: Record, heads: Mapping[int, nn.Module], data: TaskData, case: EncodedCase, tolerance: Tolerance
+    record: Record,
+    places: Places,
+    heads: Mapping[int, nn.Module],
+    data: TaskData,
+    case: EncodedCase,
+    tolerance: Tolerance,
 ) -> Check:
     """Compares what every head gives a case with what its run says of it."""
     dense = _kind(record).dense
-    limit, again = (tolerance.dice, _dice) if dense else (tolerance.logit, _fields)
+    limit, again = (tolerance.dice, _dice) if dense else (tolerance.logit, functools.partial(_fields, places))
     found: list[tuple[float, str]] = []
     for run in record.runs:
         said = next(one for one in run.cases["test"] if one.case == case.name)
@@ -206,9 +225,11 @@ class _Reporting(NamedTuple):
     log_dir: str = ""
 
 
-def _fields(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult) -> Pairs:
+def _fields(
+    places: Places, record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult
+) -> Pairs:
     """Returns every number by field and class that the probe of the record's kind gives a case."""
-    probe = _probe(record).to(case.target.device)
+    probe = _probe(record, places).to(case.target.device)
     probe.trainer = _Reporting(data)
     with torch.inference_mode(), probe.full_precision():
         _, result = probe.evaluate(head, case, reported=False)

@@ -1,14 +1,14 @@
 """The encoder of a record against the one that its name builds here: a card's lie shows in the network."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from tapct.checks import Check
-from tapct.encoders import Encoder, encoder_class, is_installed, list_encoders
+from tapct.encoders import Encoder, encoder_class, is_installed, list_encoders, load_encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.options import options_of
 from tapct.errors import TapctError
@@ -27,20 +27,29 @@ TEXTS = ("pretraining_data", "reference", "weights")
 _MEND = "say what the encoder is: the record of a run of the installed encoder does"
 
 
-def checks(record: Record) -> Iterator[Check]:
-    """Yields the checks of a record's encoder, built with random weights, on one window of air."""
+def checks(record: Record, places: Mapping[str, str] | None = None) -> Iterator[Check]:
+    """Yields the checks of a record's encoder, built with random weights, on one window of air.
+
+    Args:
+        record: The record.
+        places: Where encoders are that are not installed, by the names of their cards.
+    """
     name = record.encoder.card.name
     if not is_installed(name):
-        yield from _unknown(record)
-        return
+        if (other := _under_another_name(record)) is not None:
+            yield Check("fail", "encoder", other, _MEND)
+            return
+        if name not in (places or {}):
+            yield _unknown(record)
+            return
     try:
-        encoder_class(name)("random", deferred=True)
+        load_encoder((places or {}).get(name, name), "random", deferred=True)
     except (TapctError, ImportError) as error:
         yield Check("warn", "encoder", f"not checked: {name} cannot be built here ({error})", "install what it needs")
         return
     newer = None
     try:
-        encoder = rebuilt_encoder(record, "random")
+        encoder = rebuilt_encoder(record, "random", places=places)
         encoder.materialise()
         wrong = [*_of_card(record, encoder), *_of_options(record, encoder), *_of_network(record, encoder)]
         newer = _of_identity(record, encoder)
@@ -55,7 +64,8 @@ def checks(record: Record) -> Iterator[Check]:
         yield Check("warn", "encoder code", newer, "compare with the release that the record names, or --recompute")
 
 
-def _unknown(record: Record) -> Iterator[Check]:
+def _under_another_name(record: Record) -> str | None:
+    """Returns which installed encoder a record of another name shows or is of; None where it is none."""
     card, about = record.encoder.card, record.encoder.identity
     for name in list_encoders():
         try:
@@ -63,16 +73,18 @@ def _unknown(record: Record) -> Iterator[Check]:
         except TapctError:
             continue
         if about is not None and about.cls == f"{cls.__module__}.{cls.__qualname__}" and not _is_exported(cls):
-            yield Check("fail", "encoder", f"'{card.name}' is {name} under another name, by its class", _MEND)
-            return
+            return f"'{card.name}' is {name} under another name, by its class"
         if card.display_name == cls.card.display_name:
-            yield Check("fail", "encoder", f"'{card.name}' is shown as {card.display_name}, which is {name}", _MEND)
-            return
-    yield Check(
+            return f"'{card.name}' is shown as {card.display_name}, which is {name}"
+    return None
+
+
+def _unknown(record: Record) -> Check:
+    return Check(
         "warn",
         "encoder",
-        f"not checked: {card.name} is not installed here",
-        "install its package, which registers it as an entry point, and verify again",
+        f"not checked: {record.encoder.card.name} is not installed here",
+        "install its package, or name its code: --encoders package.module:Class, or the folder of an exported one",
     )
 
 

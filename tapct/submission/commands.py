@@ -14,22 +14,25 @@ if TYPE_CHECKING:
     import torch
 
 
-def submit(record: str, out: str, demonstration: bool = False) -> int:
+def submit(record: str, out: str, demonstration: bool = False, encoders: str | None = None) -> int:
     """Puts a result together as one folder that a pull request can carry.
 
     Args:
         record: The record.json of a finished cell, with its runs beside it; or the folder that it is in.
         out: Folder of submissions; the result goes into OUT/TASK/ENCODER-FINGERPRINT.
         demonstration: Also a demonstration, such as the quickstart, to try this out.
+        encoders: The encoder, where it is not installed: package.module:Class, or the folder of an exported one.
 
     Returns:
         The exit status: 1 if a maintainer's check would refuse it; nothing is left then.
     """
+    from tapct.encoders.registry import places_of
     from tapct.report.predictions import Found
     from tapct.submission import folder
 
+    places = places_of(encoders)
     place = folder.submit(Found.at(Path(record)), Path(out), demonstration=demonstration)
-    found = list(_checks(place))
+    found = list(_checks(place, places))
     checks.print_table(found)
     if checks.exit_status(found):
         shutil.rmtree(place)
@@ -50,6 +53,7 @@ def verify(
     data_root: str | None = None,
     weights: str | None = None,
     salt: str = "",
+    encoders: str | None = None,
     json: bool = False,
 ) -> int:
     """Checks submitted results: what each says of itself, and with --recompute what comes out of the scans again.
@@ -60,19 +64,23 @@ def verify(
         data_root: Folder that holds one folder per task, for --recompute; not for a task that ships with its data.
         weights: File of the encoder's weights, for --recompute; by default the published ones.
         salt: A word that chooses which cases are encoded again, together with the record's fingerprint.
+        encoders: Encoders that are not installed, by comma: package.module:Class, or the folder of an exported one. No
+            code is run that a record names.
         json: Print JSON instead of tables.
 
     Returns:
         The exit status: 1 if a check fails.
     """
+    from tapct.encoders.registry import places_of
     from tapct.submission.folder import submissions_below
 
+    known = places_of(encoders)
     if recompute < 0:
         raise RecordError(f"--recompute takes a number of cases, not {recompute}")
     places = [place for folder in folders for place in submissions_below(Path(folder))]
     found: dict[str, list[Check]] = {}
     for place in dict.fromkeys(places):
-        found[str(place)] = list(_checks(place, recompute, data_root, weights, salt))
+        found[str(place)] = list(_checks(place, known, recompute, data_root, weights, salt))
         if not json:
             checks.print_table(found[str(place)], title=str(place))
     if json:
@@ -84,7 +92,12 @@ def verify(
 
 
 def _checks(
-    place: Path, count: int = 0, data_root: str | None = None, weights: str | None = None, salt: str = ""
+    place: Path,
+    known: dict[str, str],
+    count: int = 0,
+    data_root: str | None = None,
+    weights: str | None = None,
+    salt: str = "",
 ) -> Iterator[Check]:
     from tapct.submission import again, rules
     from tapct.submission.folder import Submission
@@ -96,9 +109,11 @@ def _checks(
         return
     record = submission.record
     yield Check("ok", "record", f"valid, fingerprint {record.fingerprint[:12]}, {len(record.runs)} runs")
-    yield from rules.verify(submission)
+    yield from rules.verify(submission, known)
     if count:
-        yield from again.recompute(submission, count, data_root=data_root, weights=weights, salt=salt, device=_device())
+        yield from again.recompute(
+            submission, count, data_root=data_root, weights=weights, salt=salt, device=_device(), places=known
+        )
 
 
 def _device() -> "torch.device":

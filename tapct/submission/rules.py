@@ -1,7 +1,7 @@
 """What a submission must hold: each rule looks at one thing, and yields what is wrong with it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,11 +56,16 @@ class Rule:
         return Check(self.otherwise, self.name, f"{wrong[0]}{more}", self.mend)
 
 
-def verify(submission: Submission) -> Iterator[Check]:
-    """Yields the checks of a submission whose record could be read."""
+def verify(submission: Submission, places: Mapping[str, str] | None = None) -> Iterator[Check]:
+    """Yields the checks of a submission whose record could be read.
+
+    Args:
+        submission: The submission.
+        places: Where encoders are that are not installed, by the names of their cards.
+    """
     for rule in RULES:
         yield rule.check(submission)
-    yield from built.checks(submission.record)
+    yield from built.checks(submission.record, places)
     known = submission.record.encoder.verification
     if known is not None and known.status != "none":
         yield Check("ok", "authors' code", f"by the word of who ran it: {known.text}")

@@ -124,3 +124,9 @@ def test_terms_are_told_before_a_download_and_not_of_what_is_here(tapct, server,
     assert asked().count(f"on-zenodo: https://{ZENODO}, w.safetensors, licence CC-BY-4.0") == 1
     assert "licence" not in asked()
     assert server.downloads() == 1
+
+
+def test_random_weights_are_nothing_to_fetch(tapct, tmp_path):
+    for arguments in (["--dry-run"], ["--to", str(tmp_path)]):
+        status, found, _ = tapct("-e", "gated@random", *arguments)
+        assert (status, found["gated@random"]["message"]) == (0, "has random weights")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from tapct.encoders import registry
+from tapct.encoders.registry import places_of
 from tapct.errors import RecordError
 from tapct.features.bank import FeatureBank
 from tapct.records import read_record
@@ -131,3 +133,13 @@ def test_a_classification_has_nothing_to_overlay(copies, data_root):
     (copies[0] / "record.json").write_text(other.to_json())
     with pytest.raises(RecordError, match="there is nothing to draw"):
         predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)
+
+
+def test_an_encoder_that_is_not_installed_is_named_on_the_command_line(copies, data_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    with pytest.raises(RecordError, match=r"small-3d, is not installed here: .* --encoders package\.module:Class"):
+        predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)
+    drawn = draw_overlays(
+        [copies[0]], tmp_path, ["c2"], data_root=str(data_root), places=places_of("tests.small:Small3D")
+    )
+    assert [path.name for path in drawn] == ["c2.png", "cases.csv"]

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from scipy.special import expit
 
 from tapct.checks import Check
 from tapct.encoders import registry
+from tapct.encoders.registry import places_of
 from tapct.encoders.weights import content_sha256
 from tapct.features import CaseFeatures, EncodedCase
 from tapct.kinds import kind
@@ -22,6 +24,7 @@ from tapct.probes import SegmentationProbe, Trainer
 from tapct.records import RECORD_FILE, read_record
 from tapct.report.predictions import Found
 from tapct.submission import again as again_module
+from tapct.submission import built
 from tapct.submission.again import chosen, recompute
 from tapct.submission.folder import Submission, submit
 from tapct.submission.rules import RULES, expected_metrics
@@ -92,6 +95,26 @@ def test_scans_weights_and_heads_give_what_the_record_says_and_a_consistent_lie_
 
     lie(submission, better)
     assert {check.status for check in again(submission, root)} == {"fail"}
+
+
+def test_an_encoder_that_is_not_installed_is_named_by_who_verifies_and_never_by_the_record(
+    submission, root, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    settings = {"data_root": str(root), "weights": None, "salt": "", "device": torch.device("cpu")}
+
+    def found(**places) -> list[Check]:
+        one = Submission.read(submission)
+        return [*built.checks(one.record, places), *recompute(one, 1, **settings, places=places)]
+
+    assert [check.status for check in found(**places_of("tests.small:Small3D"))] == ["ok", "ok"]
+    warned, failed = found()
+    assert (warned.status, failed.status) == ("warn", "fail")
+    assert "--encoders package.module:Class" in warned.mend
+    assert "--encoders package.module:Class" in failed.message
+    lie(submission, lambda content: content["encoder"]["card"].update(name="antigravity:Encoder"))
+    assert "antigravity:Encoder, is not installed here" in found()[-1].message
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["files", "runs", "table", "metrics", "cases", "heads", "flags", "paths", "page"])
