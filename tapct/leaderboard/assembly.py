@@ -93,6 +93,18 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
     )
 
 
+def alone(record: Recorded, resamples: int = RESAMPLES) -> tuple[Task, Model]:
+    """Returns the task and the model of one record, whatever it would compare with: for a report of it.
+
+    Raises:
+        RecordError: If it has no number.
+    """
+    name = record.task.name
+    found = contest(name, [(_names([record])[0], Entry(name, record))], adaptor_of(record), resamples)
+    (task,), (model,) = _tasks({name: found}, resamples), _models({name: found}, set())
+    return task, model
+
+
 def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[Entry], list[LeftOut]]:
     """Returns the records of all folders in the order of their names, and what cannot be used."""
     entries, left_out = [], []

@@ -12,7 +12,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from tapct.errors import RecordError
 from tapct.files import write_atomically
+from tapct.kinds import kind
 from tapct.leaderboard import Estimate, from_records, summarise_task
+from tapct.leaderboard.assembly import alone
+from tapct.leaderboard.page import sections
+from tapct.leaderboard.page.sections import SPLIT, Shown, Table
 from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
@@ -23,6 +27,9 @@ TRAIN_LOSS = "train/AverageLoss"
 
 PICTURES = 6
 """Overlays that are put into a page at most; each is about half a megabyte."""
+
+RESAMPLES = 2
+"""Of what is drawn of a kind, which shows no interval."""
 
 CLASS_METRICS: dict[ClassMetric, tuple[str, float | None]] = {
     "dice_native": ("Dice", 1.0),
@@ -75,6 +82,7 @@ def render(found: Found) -> str:
         headline=_headline(found),
         metrics=_metrics(found),
         results=list(_results(found)),
+        of_kind=_of_kind(found),
         curves=list(_curves(found)),
         pictures=_pictures(found),
         notes=_notes(found),
@@ -132,6 +140,16 @@ def _results(found: Found) -> Iterator[Chart]:
         yield Chart("Calibration", charts.reliability("reliability", pairs), "All runs, cases and classes together.")
         losses = {case: [found.cases(run)[case].loss for run in record.runs] for case in found.cases()}
         yield Chart("Loss of each case", charts.case_strip("cases loss", losses, "loss"))
+
+
+def _of_kind(found: Found) -> list[tuple[str, Any]]:
+    """Returns what the page of a leaderboard draws of the task's kind, each with what it is: a picture or a table."""
+    task = found.record.task
+    if not found.record.complete or found.split != SPLIT or task.kind is None or not kind(task.kind).outcome:
+        return []
+    of_task, model = alone(found.record, RESAMPLES)
+    drawn = sections.pictures(Shown(of=of_task, drawn=[model]))
+    return [("table" if isinstance(one, Table) else "picture", one) for one in drawn]
 
 
 def _by_case(found: Found, metric: ClassMetric) -> dict[str, list[float]]:

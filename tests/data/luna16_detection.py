@@ -11,8 +11,14 @@ from tests.data import luna16
 Nodule = tuple[float, float, float, float]
 """x, y, z in mm, LPS, and diameter."""
 
-NODULES: Sequence[Nodule] = ((60.0, -40.0, -210.0, 12.0), (-45.5, 30.0, -150.0, 9.5))
+NODULES: Sequence[Nodule] = ((60.0, -40.0, -210.0, 18.0), (-45.5, 30.0, -150.0, 14.5))
 EXCLUDED: Sequence[Nodule] = ((10.0, -60.0, -180.0, -1.0),)
+
+
+def moved(number: int) -> Sequence[Nodule]:
+    """The nodules of another scan: elsewhere, and elsewhere from each other."""
+    (x, y, z, diameter), other = NODULES
+    return ((x + 4.5 * number, y - 3 * number, z + 7.5 * number, diameter), other)
 
 
 def series(split: str) -> list[str]:

@@ -66,7 +66,7 @@ def test_nodules_lie_where_itk_has_them(tmp_path, flipped):
         )
     index = np.rint(found.index_in(ct.grid)[~found.excluded]).astype(int)
     assert ct.hu[tuple(index.T)].tolist() == [CUBE_HU, CUBE_HU]
-    assert found.diameters_mm.tolist() == [12.0, 9.5, 10.0]
+    assert found.diameters_mm.tolist() == [18.0, 14.5, 10.0]
     assert found.excluded.tolist() == [False, False, True]
 
 
