@@ -80,8 +80,8 @@ def _sheet(model: Model, drawing: "_Drawing") -> Sheet:
 
 
 def _verification(model: Model) -> str | None:
-    said = (getattr(entry.record.encoder, "verification", None) for entry in model.entries.values())
-    return next((text for one in said if isinstance(text := getattr(one, "text", None), str)), None)
+    said = (entry.record.encoder.verification for entry in model.entries.values())
+    return next((one.text for one in said if one is not None), None)
 
 
 class _Drawing:

@@ -128,3 +128,14 @@ def test_a_contradiction_is_said_and_its_letters_are_true(tmp_path, monkeypatch)
     html = page(tmp_path)
     assert "The array lies otherwise than declared: its axes grow towards R, A, S" in html
     assert "<i>L</i><i>R</i><i>A</i><i>P</i>" in html
+
+
+def test_what_was_compared_with_the_authors_code_is_said(tmp_path):
+    one = results.record("tap-t-3d", "lits17")
+    known = {"status": "randomised", "date": "2026-11-29", "source": "theirs 1.0", "differences": {"map": 1e-6}}
+    encoder = type(one.encoder).model_validate(one.encoder.content() | {"verification": known})
+    results.write(tmp_path, "a", one.model_copy(update={"encoder": encoder}))
+    sheet = sheet_of(tmp_path)
+    assert sheet.said is None
+    assert sheet.verification.startswith("tested on randomised weights only")
+    assert sheet.verification in page(tmp_path).replace("&#39;", "'")

@@ -238,3 +238,19 @@ def test_fifty_models_are_filtered_grouped_and_under_a_megabyte(browser, tmp_pat
 def test_it_prints(page, tmp_path):
     page.print_pdf(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_input_sheets_fit_and_their_pictures_are_seen(browser, tmp_path, width, dark):
+    for encoder in ("tap-t-3d", "curia"):
+        one = results.record(encoder, "lits17", sheet=results.sheet_of(encoder), patients=5)
+        results.write(tmp_path / "r", encoder, one)
+    site.build([tmp_path / "r"], tmp_path, resamples=20)
+    browser.open((tmp_path / "index.html").as_uri(), width=width, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert browser.run(WIDTH) == width
+    assert browser.complaints() == []
+    boxes = browser.run("[...document.querySelectorAll('.slice use')].map((u) => u.getBoundingClientRect().width)")
+    assert len(boxes) == 6
+    assert min(boxes) > 70
