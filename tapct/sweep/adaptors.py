@@ -9,34 +9,33 @@ from tapct.sweep.said import say
 from tapct.sweep.variants import Variant
 from tapct.sweep.varied import TaskConfig
 
-ALL = ("linear", "knn", "prototype", "abmil")
-"""What "all" means; how features are pooled is then each encoder's own."""
+ALL = "all"
+"""The heads of a task's kind, in its order; how features are pooled is then each encoder's own."""
 
 SETTING = "model.init_args.adaptor"
 """Where a config names its adaptor."""
 
 
 def parse(asked: str | None) -> list[str]:
-    """Returns the names of a comma-separated list, each once; none where nothing is asked for.
+    """Returns the names of a comma-separated list, each once, "all" among them; none where nothing is asked for.
 
     Raises:
         SweepError: If a name does not exist.
     """
     if asked is None:
         return []
-    from tapct.probes.adaptors import Adaptor  # torch and eva, only where adaptors are asked for
+    from tapct.probes.adaptors import HEADS, Adaptor  # torch and eva, only where adaptors are asked for
 
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if not names:
-        raise SweepError(f"name at least one adaptor ({', '.join(ALL)}), or all")
-    found = [one for name in names for one in (ALL if name == "all" else [name])]
+        raise SweepError(f"name at least one adaptor ({', '.join(HEADS)}), or all")
     try:
-        adaptors = [Adaptor.parse(name) for name in found]
+        adaptors = {name: Adaptor.parse(name) for name in names if name != ALL}
     except TaskError as error:
         raise SweepError(str(error)) from error
-    if with_bag := next((one for one in adaptors if one.bag), None):
+    if with_bag := next((one for one in adaptors.values() if one.bag), None):
         raise SweepError(f"'{with_bag.name}': bags are asked for by themselves: --adaptors abmil --bags {with_bag.bag}")
-    return list(dict.fromkeys(one.name for one in adaptors))
+    return list(dict.fromkeys(name if name == ALL else adaptors[name].name for name in names))
 
 
 def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
@@ -51,15 +50,27 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
     """
     if not asked:
         return [None]
-    plain = config.settings()
+    plain, heads = config.settings(), config.heads
     own = plain.get(SETTING)
-    if own is None and not config.classifies:
+    if own is None and not heads:
         say(f"{config.task} has no adaptors: only its plain cells run")
         return [None]
-    asked = [one for one in asked if _has_masks(config.task, plain, one)]
-    probed = next(one for one in (*asked, *ALL) if one != own)
-    config.require_variable("ADAPTOR", SETTING, probed, own or "abmil")
+    asked = list(dict.fromkeys(one for name in asked for one in (heads if name == ALL else [name])))
+    asked = [one for one in asked if _is_taken(config.task, heads, one) and _has_masks(config.task, plain, one)]
+    if not asked:
+        return []
+    default = own or heads[0]
+    config.require_variable("ADAPTOR", SETTING, next((one for one in asked if one != own), f"{default}:max"), default)
     return [None if one == own else one for one in asked]
+
+
+def _is_taken(task: str, heads: Sequence[str], adaptor: str) -> bool:
+    """Returns whether the probe of a task takes the head of an adaptor, and says so where it does not."""
+    head = adaptor.partition(":")[0]
+    if not heads or head in heads:
+        return True
+    say(f"left out: {adaptor} on {task}: its probe takes {', '.join(heads)}")
+    return False
 
 
 def _has_masks(task: str, settings: Mapping[str, str], adaptor: str) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tapct.kinds import kind, list_kinds
 from tapct.sweep.cell import Cell, SweepError
 
 
@@ -27,9 +28,10 @@ class TaskConfig:
         return Cell(**own, config=self.config, overrides=self.overrides, variables=variables).settings()  # type: ignore[arg-type]
 
     @property
-    def classifies(self) -> bool:
-        """Whether its probe is one of classification."""
-        return self.settings().get("model.class_path", "").endswith("ClassificationProbe")
+    def heads(self) -> tuple[str, ...]:
+        """The heads of adaptors that its probe takes (`tapct.kinds`): none where it is on maps, or a stranger's."""
+        probe = self.settings().get("model.class_path", "").rpartition(".")[2]
+        return next((of.heads for of in map(kind, list_kinds()) if of.probe.partition(":")[2] == probe), ())
 
     def require_variable(self, variable: str, setting: str, other: str, default: str) -> None:
         """Makes sure that a setting follows a variable.

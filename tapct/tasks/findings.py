@@ -174,11 +174,12 @@ def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
 
 
 def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[Finding]:
-    """Scans that no split names: another release, or files that do not belong here."""
-    wanted = {part.ct_path(case).resolve() for part in parts for case in part.cases}
-    excluded = {parts[0].ct_path(case).resolve() for case in parts[0].excluded}
+    """Scans that no split names, or folders of patients with none: another release, or what does not belong here."""
+    named = [part.ct_path(case) for part in parts for case in part.cases]
+    named += [parts[0].ct_path(case) for case in parts[0].excluded]
+    known = {folder for path in named for folder in (path.resolve(), *path.resolve().parents)}
     there = {p.resolve(): p for pattern in parts[0].scan_patterns for p in root.glob(pattern) if p.name[:2] != "._"}
-    if extra := sorted(str(there[p].relative_to(root)) for p in there.keys() - wanted - excluded):
+    if extra := sorted(str(there[p].relative_to(root)) for p in there.keys() - known):
         message = f"{len(extra)} scans are in no split of the task: {_some(extra)}"
         yield "warn", message, "they are not used; check that this is the release that the task is made for"
 
