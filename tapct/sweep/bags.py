@@ -69,7 +69,7 @@ class Bags:
         if adaptor.is_solved:
             if asked == "auto":
                 return [None]
-            reason = f"{adaptor.name} pools features by itself; bags are of abmil"
+            reason = f"{adaptor.name} pools features by itself; bags are of attention"
         else:
             try:
                 card = card_of(encoder)

@@ -150,7 +150,8 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
     found = {"wall_s": about["wall_s"] if ours else None, "settings": settings, "older": header.older_protocol}
     if difference is not None:
         return {"status": "other", "detail": difference, **found}
-    words = f"{header.runs} runs, weights {header.encoder.weights_name}, {header.probe.steps} steps"
+    steps = "solved" if header.probe.steps is None else f"{header.probe.steps} steps"
+    words = f"{header.runs} runs, weights {header.encoder.weights_name}, {steps}"
     return {"status": "done", "detail": words, **found}
 
 

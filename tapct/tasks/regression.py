@@ -65,7 +65,7 @@ class RegressionDataset(MaskedDataset):
         for name, value, edges in zip(self.spec.classes, self.target(case).tolist(), self._edges.T, strict=True):
             if not np.isnan(value):
                 fifths[name] = int(np.searchsorted(edges, value, side="right"))
-        return frozenset(f"{name}, fifth {fifth}" for name, fifth in fifths.items())
+        return frozenset(f"{name}, part {fifth + 1} of {FIFTHS} by size" for name, fifth in fifths.items())
 
     @cached_property
     def _edges(self) -> np.ndarray:

@@ -181,7 +181,7 @@ def test_a_mask_of_another_scan_is_refused(root, split):
 def test_few_patients_are_drawn_evenly_by_age(root, split):
     dataset = Age(root, "train", split)
     assert [dataset.answers(case) for case in dataset.cases] == [
-        {"age, fifth 0"},
-        {"age, fifth 2"},
-        {"age, fifth 4"},
+        {"age, part 1 of 5 by size"},
+        {"age, part 3 of 5 by size"},
+        {"age, part 5 of 5 by size"},
     ]
