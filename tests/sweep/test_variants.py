@@ -116,7 +116,7 @@ def test_all_adaptors_are_the_heads_and_cross_with_encoders_and_shares():
 def test_each_kind_of_task_takes_its_own_heads(capsys):
     found = cells(tasks="totalsegmentator_age", adaptors="all,ridge:max,knn")  # its own is ridge
     assert list(found) == ["curia", "curia+adaptor=attention", "curia+adaptor=ridge-max"]
-    assert "left out: knn on totalsegmentator_age, which takes ridge, attention" in capsys.readouterr().err
+    assert "left out: knn on totalsegmentator_age: its probe takes ridge, attention" in capsys.readouterr().err
     assert found["curia+adaptor=ridge-max"].environment["ADAPTOR"] == "ridge:max"
 
 
