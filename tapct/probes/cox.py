@@ -28,6 +28,9 @@ NEWTON_STEPS, HALVINGS = 100, 30
 CLOSE = 1e-20
 """Newton's decrement, squared, at which its steps end: the loss is then right to the last digit."""
 
+ROUNDING = 1e-12
+"""Share of the loss by which a step may raise it: near the minimum its differences drown in rounding."""
+
 
 class RiskSets:
     """Who was at risk when somebody died: of M deaths and N patients.
@@ -158,7 +161,7 @@ def _minimum(turned: np.ndarray, sets: RiskSets, penalty: np.ndarray, at: np.nda
         for halving in range(HALVINGS):
             closer = at - step / 2**halving
             lower, shares = objective(closer)
-            if lower <= value:
+            if lower <= value + ROUNDING * abs(value):
                 break
         else:
             break  # as low as floats can tell

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from eva.core.models.modules import head as eva_head
 from eva.vision.models.networks import ABMIL
+from loguru import logger
 from torch import nn
 from typing_extensions import override
 
@@ -69,6 +70,11 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             raise TaskError(f"a task of {self.kind} takes the adaptors {', '.join(heads)}, not {self.adaptor.name}")
         self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
         self.source.table = self.adaptor.table
+        if self.pooling == "none" and card.num_params:
+            logger.warning(
+                f"{self.adaptor.name} reads the table alone: {card.name} is run for nothing. The encoder chance gives the "
+                "same numbers at no cost"
+            )
         self.bag = self.adaptor.bag_of(card)
 
     @property

@@ -43,6 +43,9 @@ SPEC = TaskSpec(
     classes=("death",),
     metric="UnoC",
     mask="the primary tumour (GTV-1)",
+    source_data=("nsclc-radiomics(?!-genomics)", "lung1"),
+    citation="@misc{aerts2014nsclcradiomics, title = {Data From NSCLC-Radiomics}, author = {Aerts, Hugo J. W. L. and "
+    "others}, year = {2014}, publisher = {The Cancer Imaging Archive}, doi = {10.7937/K9/TCIA.2015.PF0M9REI}}",
     table=(
         Column(name="age", title="age", unit="years"),
         Column(name="sex", title="sex", kind="categorical", levels=("female", "male")),

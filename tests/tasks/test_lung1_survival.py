@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import TapctError, TaskError
+from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks.lung1_survival import CLINICAL_FILE, RELEASE, LUNG1Survival
 from tapct.tasks.sources import lung1_folds
 from tapct.tasks.splits import FoldTable, read_split
@@ -185,3 +186,8 @@ def test_the_folder_may_hold_nifti_files(tmp_path):
     scan = part.read_scan(patient.name)
     assert np.array_equal(scan.hu, ct.hu)
     assert np.array_equal(part.mask(patient.name, scan.grid).inside, lung1.voxels(patient))
+
+
+def test_models_that_have_seen_the_collection_are_marked():
+    assert known_overlap("lung1_survival", ["NSCLC-Radiomics", "LUNG1", "NLST"]) == ("NSCLC-Radiomics", "LUNG1")
+    assert known_overlap("lung1_survival", ["NSCLC-Radiomics-Genomics", "NSCLC-Radiogenomics"]) == ()
