@@ -72,8 +72,8 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         self.source.table = self.adaptor.table
         if self.pooling == "none" and card.num_params:
             logger.warning(
-                f"{self.adaptor.name} reads the table alone: {card.name} is run for nothing. The encoder chance gives the "
-                "same numbers at no cost"
+                f"{self.adaptor.name} reads the table alone: {card.name} is run for nothing. The encoder chance gives "
+                "the same numbers at no cost"
             )
         self.bag = self.adaptor.bag_of(card)
 
