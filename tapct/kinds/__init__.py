@@ -38,6 +38,7 @@ __all__ = [
     "kind",
     "list_kinds",
     "metric",
+    "of_probe",
 ]
 
 KINDS = ("segmentation", "classification", "regression", "survival", "localisation")
@@ -71,6 +72,12 @@ def kind(name: str) -> Kind:
     if not isinstance(found, Kind) or found.name != name:
         raise TaskError(f"the entry point '{name}' = {point.value} is no `tapct.kinds.Kind` of that name")
     return found
+
+
+def of_probe(class_path: str) -> Kind | None:
+    """Returns the kind whose probe a config names, by the last part of its path; None if it is none of a kind."""
+    by_probe = {kind(name).probe.rpartition(":")[2]: kind(name) for name in list_kinds()}
+    return by_probe.get(class_path.rpartition(".")[2])
 
 
 @functools.cache

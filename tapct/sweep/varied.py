@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tapct.kinds import kind, list_kinds
+from tapct import kinds
 from tapct.sweep.cell import Cell, SweepError
 
 
@@ -29,9 +29,9 @@ class TaskConfig:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads of adaptors that its probe takes (`tapct.kinds`): none where it is on maps, or a stranger's."""
-        probe = self.settings().get("model.class_path", "").rpartition(".")[2]
-        return next((of.heads for of in map(kind, list_kinds()) if of.probe.partition(":")[2] == probe), ())
+        """Heads of adaptors that its probe takes; none where its head stands on the map, or it is none of a kind."""
+        of = kinds.of_probe(self.settings().get("model.class_path", ""))
+        return () if of is None else of.heads
 
     def require_variable(self, variable: str, setting: str, other: str, default: str) -> None:
         """Makes sure that a setting follows a variable.

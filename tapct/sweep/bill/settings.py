@@ -122,9 +122,8 @@ def wanted(cell: Cell) -> Wanted:
         EncoderError: If the encoder or an option is unknown.
     """
     settings = cell.settings()
-    probe = settings.get("model.class_path", "").rpartition(".")[2]
-    by_probe = {kinds.kind(name).probe.rpartition(":")[2]: kinds.kind(name) for name in kinds.list_kinds()}
-    if probe not in by_probe:
+    kind = kinds.of_probe(settings.get("model.class_path", ""))
+    if kind is None:
         raise SweepError(f"its config has the model {settings.get('model.class_path')}, whose needs are not known")
     if MODEL + "encoder" not in settings:
         raise SweepError(
@@ -143,7 +142,7 @@ def wanted(cell: Cell) -> Wanted:
         fit_windows=bool(model["fit_windows"]),
         dtype=model["feature_dtype"],
     )
-    rates, kind = model["learning_rates"] or [None], by_probe[probe]
+    rates = model["learning_rates"] or [None]
     return Wanted(
         encoding=encoding,
         data=_data(cell, settings, data),
