@@ -6,7 +6,7 @@ import pytest
 
 from tapct.cli import main
 from tapct.errors import TaskError
-from tapct.tasks import core_tasks, list_tasks, task_class
+from tapct.tasks import core_tasks, list_tasks, registry, task_class
 from tapct.tasks.registry import FIRST, refused_tasks
 
 GOOD = """
@@ -49,6 +49,7 @@ def _strangers(tmp_path, monkeypatch):
     for name, code in MODULES.items():
         (tmp_path / f"{name}.py").write_text(code)
         monkeypatch.delitem(sys.modules, name, raising=False)
+    registry._loaded.cache_clear()  # the modules are made anew for each test
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("COLUMNS", "250")
 
