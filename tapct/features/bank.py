@@ -232,7 +232,7 @@ class FeatureBank:
             )
         about: dict[str, Any] = {
             "kind": "features",
-            "task": task.dataset.spec.name,
+            "task": task.dataset.spec.folder,
             "case": task.case,
             "card": self._label(),
             "encoder": self._description(),
@@ -251,7 +251,7 @@ class FeatureBank:
         """Returns the entry of a case's labels: as they are on the scan's grid, and on the encoder's."""
         assert task.labels_key is not None
         labels = resample_labels(native.to(self.device), grid, encoder_grid(grid, self.encoder.card, self.encoder.way))
-        about = {"kind": "labels", "task": task.dataset.spec.name, "case": task.case, "card": self._label()}
+        about = {"kind": "labels", "task": task.dataset.spec.folder, "case": task.case, "card": self._label()}
         return Unwritten(task.labels_key, {"native": native, "encoder": labels}, about, compress=True)
 
     # -- Reading ---------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class FeatureBank:
 
     @property
     def _task_name(self) -> str:
-        return next(task.dataset.spec.name for task in self._tasks.values())
+        return next(task.dataset.spec.folder for task in self._tasks.values())
 
     def _stored(self, key: str, of: str) -> Entry | None:
         """Returns an entry; None where it is not there or damaged, which is said once."""
@@ -370,7 +370,7 @@ class FeatureBank:
         entry = self.store.load(key)
         if entry is None:
             raise FeatureError(f"the features of {task.case} are no longer in {self.store.folder}; run again")
-        return self._require(entry, {"kind": kind, "task": task.dataset.spec.name, "case": task.case}, key)
+        return self._require(entry, {"kind": kind, "task": task.dataset.spec.folder, "case": task.case}, key)
 
     def _require(self, entry: Entry, wanted: Mapping[str, str], key: str) -> Entry:
         """Returns an entry that says of itself that it is what is wanted."""

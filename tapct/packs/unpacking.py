@@ -124,7 +124,7 @@ def _write_entries(
 def _problem(entry: Entry, key: str, case: PackedCase, manifest: Manifest) -> str | None:
     """Returns what is wrong with an entry that is as its maker stored it; None where nothing is."""
     kind = "features" if key == case.features else "labels"
-    wanted = {"kind": kind, "task": manifest.task["name"], "case": case.case}
+    wanted = {"kind": kind, "task": task_class(manifest.task["name"]).spec.folder, "case": case.case}
     if (found := {name: entry.about.get(name) for name in wanted}) != wanted:
         return f"its {kind} say that they are {found}"
     shapes = {name: tuple(tensor.shape) for name, tensor in entry.tensors.items()}

@@ -290,7 +290,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return self._perturbed(case, self.read_scan(case))
 
     def _perturbed(self, case: str, ct: Volume) -> Volume:
-        return ct if self.perturbation is None else self.perturbation(ct, f"{self.spec.name}:{case}")
+        return ct if self.perturbation is None else self.perturbation(ct, f"{self.spec.folder}:{case}")
 
     def scan_reading(self, case: str) -> list[Any]:
         """Returns everything beside the files that decides what the scan of a case is: stored features hang on it."""

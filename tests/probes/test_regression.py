@@ -11,6 +11,7 @@ from tapct.probes.regression import LAST_LAYER
 from tapct.records import Record
 from tests.data import ictcf, osic
 from tests.data import totalsegmentator as release
+from tests.small import Small3D
 from tests.tasks.end_to_end import SMALL, run, write_split
 
 AGES = {case: float(age) for case, (age, _, _) in release.PATIENTS.items()}
@@ -60,6 +61,22 @@ def test_ages_are_predicted_in_years_and_every_number_is_that_of_the_cases(fit):
     assert found["R2"] == pytest.approx(1 - (errors**2).mean() / np.mean(about))
     assert [case.loss for case in record.runs[0].cases["test"]] == pytest.approx(errors**2)
     assert record.runs[0].selection.patients == 5, "four that train, by cross-validation, and the one that selects"
+
+
+def test_the_tasks_of_a_release_share_one_encoding(fit, monkeypatch):
+    """Their features have one key: the second task encodes no case (a window shows what the network receives)."""
+    encoded, encode = [], Small3D._encode
+
+    def counted(self, windows_hu):
+        encoded.append(len(windows_hu))
+        return encode(self, windows_hu)
+
+    monkeypatch.setattr(Small3D, "_encode", counted)
+    fit("totalsegmentator_age")
+    first = sum(encoded)
+    assert first >= len(AGES)
+    fit("totalsegmentator_organ_volume")
+    assert sum(encoded) - first <= 1
 
 
 def test_chance_predicts_the_training_mean_exactly(fit):
