@@ -109,6 +109,7 @@ KIND = Kind(
             name="IBS",
             title="integrated Brier score",
             of=Statistic(_brier),
+            high=math.inf,  # few who are left under observation may weigh more than all who were
             lower_is_better=True,
             undefined="nobody is under observation at the last horizon",
         ),
