@@ -136,6 +136,6 @@ KIND = Kind(
     deals=True,
     beside=(
         *("chance", "intensity", "body-size", "cox:table=age", "cox:table=age+stage", "cox:table=volume"),
-        "cox:table=age+sex+stage+histology",
+        "cox:table=age+sex+stage+t_stage+n_stage+histology",
     ),
 )
