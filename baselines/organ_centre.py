@@ -102,7 +102,7 @@ class OrganCentre(Encoder):
         size, window = tuple(scan_hu.shape[2:]), self.card.window_size
         if any(n > w for n, w in zip(size, window, strict=True)):
             raise EncoderError(f"{self.card.name}: a scan of {size} voxels is larger than a window of {window}")
-        scans = scan_hu.as_subclass(torch.Tensor).cpu().numpy()[:, 0]
+        scans = scan_hu.cpu().numpy()[:, 0]
         centres = np.array([centre_of(scan, ORGANS_HU[self.organ]) for scan in scans])
         return {
             axis: torch.tensor(centres[:, i], dtype=torch.float32, device=scan_hu.device)

@@ -19,9 +19,11 @@ from tapct.volumes import LabelMap, Volume
 
 @contextlib.contextmanager
 def known_by_name(name: str, path: str) -> Iterator[None]:
-    """Makes an encoder, and no other, known by a name for a while, as a stranger's package would."""
+    """Makes an encoder known by a name for a while, beside those that are installed, as a stranger's package would."""
+    installed = registry.entry_points
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", lambda group: [EntryPoint(name, path, registry.GROUP)])
+        point = EntryPoint(name, path, registry.GROUP)
+        patch.setattr(registry, "entry_points", lambda group: [*installed(group=group), point])
         yield
 
 

@@ -117,8 +117,11 @@ class Authors(abc.ABC):
         load_strict(network, published, where=f"the authors' network of {self.encoder.card.name}")
 
 
-def counterpart_of(encoder: type["Encoder"]) -> type[Authors]:
+def counterpart_of(encoder: "Encoder | type[Encoder]") -> type[Authors]:
     """Returns the counterpart that an adapter names.
+
+    Args:
+        encoder: The adapter, or its class where that has a card: of an exported folder and of a card of eva's none has.
 
     Raises:
         NotComparableError: If it names none, or what it names needs what is not installed.

@@ -66,7 +66,7 @@ def _compared(
 
     spec = parse_spec(name)
     asked = load_spec(spec._replace(random=False).behind(spec.encoder), spec.weights(weights), deferred=True)
-    kind = counterpart_of(type(asked))
+    kind = counterpart_of(asked)
     require(kind, asked.card.name)
     published = _published(asked)
     with checked_out(kind, name, None if code is None else Path(code), revision, trusted=trusted) as folder:

@@ -286,6 +286,14 @@ def test_shipped_counts_are_those_of_the_encoders_here():
             assert [count.tflop, list(count.map_shape), count.why] == shipped[key]
 
 
+@pytest.mark.parametrize(("name", "map_shape"), [("body-size", (1, 8, 8, 8)), ("organ-centre", (1, 64, 32, 32))])
+def test_what_is_known_of_whole_scans_by_other_means_than_tensors_costs_no_operations(name, map_shape):
+    asked = encoding(name)
+    window = Size(*Costs(Remembered("costs"), CPU).encoder(asked).card.window_size)
+    for costs in (Costs(Remembered("costs"), CPU), Costs(Remembered("costs", cost.SHIPPED), CPU)):
+        assert costs.count(asked, window) == cost.Count(0.0, map_shape)
+
+
 class Rewritten(Drifting):
     """The same network, written anew."""
 

@@ -73,5 +73,5 @@ def test_unknown_names_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["eva:mine", "eva~mine"])
 def test_a_strangers_encoder_cannot_have_a_name_of_evas(name):
     with known_by_name(name, "tests.small:Small3D"):
-        assert registry.list_encoders() == []
+        assert name not in registry.list_encoders()
         assert any("names of eva's backbones begin so" in why for why in registry.refused_encoders())

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from tapct.cli import main
+from tapct.encoders import tap_t
 from tapct.encoders.weights import content_sha256
+from tapct.errors import EncoderError
 from tapct.probes.recording import encoder_record
 from tapct.records import EncoderRecord, Record, write_record
 from tapct.verification import stored
@@ -159,9 +161,20 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
     assert "pip install 'no-such-package==1.2' 'torch<1'" in said
 
 
-def test_an_encoder_without_such_code_says_so(capsys):
-    assert verify_encoder("chance") == NOT_COMPARED
-    assert "chance cannot be compared with its authors' code" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("chance", "chance"), (str(tap_t.FOLDER), "tap-t-3d"), ("eva:radiology/voco_b", "eva:radiology/voco_b")],
+    ids=["installed", "exported folder", "eva's"],
+)
+def test_an_encoder_without_such_code_says_so(name, called, capsys):
+    assert verify_encoder(name) == NOT_COMPARED
+    assert f"{called} cannot be compared with its authors' code" in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_wrong_on_purpose_is_not_compared():
+    with pytest.raises(EncoderError, match="with the mistake 'mirrored' is wrong on purpose: compare it without"):
+        verify_encoder(f"{ADAPTER}+mistake=mirrored")
+    assert known().why.startswith("not compared on this machine")
 
 
 MODULE = """

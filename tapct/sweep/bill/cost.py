@@ -27,6 +27,8 @@ MOST_BATCHES = 20
 """That are measured; more would not make the median better."""
 
 
+_AIR_HU = -1000.0
+
 _ARCHITECTURE = ("name", "num_params", "window_size", "feature_stride", "feature_dim", "embedding_dim", "has_cls")
 """Of a card: what decides the arithmetic of a window. Every batch is held to it."""
 
@@ -131,7 +133,7 @@ class Costs:
             return
         encoder = encoding.load(RANDOM, deferred=False).to(self._device)
         per_batch = WINDOWS_PER_BATCH[self._device.type]
-        batch = torch.full((per_batch, 1, *window), -1000.0, device=self._device)
+        batch = torch.full((per_batch, 1, *window), _AIR_HU, device=self._device)
         begun = time.perf_counter()
         took = [_timed(encoder, batch)]
         while time.perf_counter() - begun + took[-1] < MEASURE_S and len(took) < MOST_BATCHES:
@@ -161,7 +163,11 @@ def _timed(encoder: Encoder, batch: torch.Tensor) -> float:
 
 
 def _count(encoding: Encoding, window: Size) -> Count:
-    """Runs a window through a network of tensors without content; where it cannot be built of them, it is built."""
+    """Runs a window through a network of tensors without content; where it cannot be built of them, it is built.
+
+    What an encoder knows of whole scans is not of its network, and may be found by other means than tensors: it is that
+    of a window of air.
+    """
     without_content = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         encoder = encoding.load(RANDOM)
@@ -170,9 +176,11 @@ def _count(encoding: Encoding, window: Size) -> Count:
                 encoder.materialise()
         except Exception:  # noqa: BLE001 whatever a stranger's network asks of a tensor that has no content
             encoder = encoding.load(RANDOM, deferred=False)
+        statistics = encoder.statistics_of(torch.full((1, 1, *window), _AIR_HU), judged=True)
         # Attention written out: the counter does not know the fused one of every device.
         with without_content, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            found = encoder(torch.empty((1, 1, *window)), judged=True, handed_over=True).map.shape
+            empty = torch.empty((1, 1, *window))
+            found = encoder(empty, judged=True, statistics=statistics, handed_over=True).map.shape
     except Exception as error:  # noqa: BLE001 likewise; that its arithmetic is not known keeps nobody from running it
         return Count(None, None, f"{type(error).__name__}: {error}".splitlines()[0])
     return Count(counter.get_total_flops() / 1e12, (found[1], found[2], found[3], found[4]))
