@@ -61,7 +61,8 @@ def metric_table(record: Record, split: str) -> Table:
         name for run in record.runs for name in run.metrics.get(split, {})
     )  # one may be undefined in a run
     for name in names:
-        table.add_row(name, _spread([run.metrics.get(split, {}).get(name) for run in record.runs]))
+        values = [run.metrics.get(split, {}).get(name) for run in record.runs]
+        table.add_row(record.task.with_unit(name), _spread(values))
     return table
 
 

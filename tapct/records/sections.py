@@ -279,6 +279,11 @@ class TaskRecord(Frozen):
             raise ValueError(f"no task of {self.kind or 'any kind'} is ranked by {self.metric}: {', '.join(ranked)}")
         return self
 
+    def with_unit(self, metric: str) -> str:
+        """Returns the name of a metric with its unit, where it has one; of what is no metric of the kind its name."""
+        of = None if self.kind is None else kinds.kind(self.kind).by_name.get(metric)
+        return ", ".join(filter(None, (metric, None if of is None else of.unit_of(self.unit))))
+
 
 class FeatureScale(Frozen):
     """What the channels of features were divided by (`tapct.probes.scaling`)."""

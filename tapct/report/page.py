@@ -111,14 +111,14 @@ def _headline(found: Found) -> tuple[str, Estimate] | None:
         return None
     metric = found.record.task.metric
     (model,) = summarise_task(from_records([found.record], metric, split=found.split)).models
-    return metric, model.estimate
+    return found.record.task.with_unit(metric), model.estimate
 
 
 def _metrics(found: Found) -> dict[str, list[float | None]]:
     """Returns what eva logged of the reported split: by metric, the number of each run."""
     runs = [run.metrics.get(found.split, {}) for run in found.record.runs]
     names = sorted({name for run in runs for name in run})
-    return {name: [run.get(name) for run in runs] for name in names}
+    return {found.record.task.with_unit(name): [run.get(name) for run in runs] for name in names}
 
 
 def _results(found: Found) -> Iterator[Chart]:
@@ -185,7 +185,7 @@ def _curves(found: Found) -> Iterator[Chart]:
             if points:
                 looks[f"run {run.run}{'' if rate is None else f', rate {rate:g}'}"] = points
     if looks:
-        label = f"{record.task.metric or 'score'}, selection cases"
+        label = f"{record.task.with_unit(record.task.metric or 'score')}, selection cases"
         note = "Large dots: the heads that are reported. Nothing is chosen on the reported cases."
         yield Chart("Choice of learning rate and step", charts.curves("selection", looks, label, chosen), note)
 

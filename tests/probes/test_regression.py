@@ -9,6 +9,7 @@ import safetensors.torch
 from tapct.errors import TaskError
 from tapct.probes.regression import LAST_LAYER
 from tapct.records import Record
+from tapct.report.page import write_report
 from tests.data import ictcf, osic
 from tests.data import totalsegmentator as release
 from tests.small import Small3D
@@ -77,6 +78,15 @@ def test_the_tasks_of_a_release_share_one_encoding(fit, monkeypatch):
     assert first >= len(AGES)
     fit("totalsegmentator_organ_volume")
     assert sum(encoded) - first <= 1
+
+
+def test_the_unit_stands_beside_the_number_on_the_screen_and_in_the_report(fit, capsys, tmp_path):
+    fit("totalsegmentator_age")
+    assert "MAE, years" in capsys.readouterr().out
+    (path,) = tmp_path.glob("logs/*/*/record.json")
+    page = write_report(path).read_text(encoding="utf-8")
+    for text in ("MAE, years", "RMSE, years", "age, years: predicted against true", "age, years: errors"):
+        assert text in page
 
 
 def test_chance_predicts_the_training_mean_exactly(fit):
