@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
+from tapct import kinds
 from tapct.encoders import encoder_class
 from tapct.encoders.options import load_spec
 from tapct.leaderboard.official import shipped
 from tapct.probes.input_sheet import recorded_sheet
 from tapct.records import RECORD_FILE, CaseResult, CellSize, Flag, Record, RunRecord
+from tapct.records.case import as_cases
 from tapct.tasks import task_class
 
 SEGMENTATION = ("amos22", "lits17", "kits23", "totalsegmentator", "msd_pancreas")
@@ -54,7 +56,7 @@ def record(
     easy = np.random.default_rng(_seed(task)).normal(size=patients)
     key = f"{task} {encoder} {random} {ability}" + (f" {adaptor}" if adaptor != spec.adaptor else "")
     solved = (adaptor or "abmil").partition(":")[0] != "abmil"
-    simulate = _segmented if spec.kind == "segmentation" else _classified
+    simulate = {"segmentation": _segmented, "classification": _classified, "regression": _regressed}[spec.kind]
     runs = []
     for run in range(seeds):
         rng = np.random.default_rng(_seed(f"{key} {0 if solved else run}"))
@@ -65,7 +67,7 @@ def record(
                 seed=run,
                 probe_sha256=_sha256(f"probe {key} {run}"),
                 selection=SOLVED if solved else {"learning_rate": 0.001, "step": 100, "score": 0.5, "candidates": []},
-                metrics={"test": _metrics(cases)},
+                metrics={"test": _metrics(spec.kind, cases)},
                 cases={"test": cases},
             )
         )
@@ -118,6 +120,7 @@ def _task(task: str, patients: int) -> dict:
         "excluded": {},
         "batch_size": config["batch_size"],
         "order_seed": 0,
+        **({"unit": spec.unit} if spec.unit else {}),
     }
 
 
@@ -267,7 +270,34 @@ def _classified(spec, easy, key, ability, rng) -> list[CaseResult]:
     ]
 
 
-def _metrics(cases: list[CaseResult]) -> dict[str, float | None]:
+def _regressed(spec, easy, key, ability, rng) -> list[CaseResult]:
+    """Ages about 60, which a model of ability 1 knows to 5 years, and one of ability 0 to 15."""
+    truth = 60 + 12 * np.random.default_rng(_seed(spec.name + "truth")).normal(size=(len(easy), len(spec.classes)))
+    taste = np.random.default_rng(_seed(f"{spec.name} {key}")).normal(size=truth.shape)
+    predicted = truth + (15 - 10 * ability) * taste + rng.normal(0, 0.5, truth.shape)
+    rows = zip(predicted.tolist(), truth.tolist(), strict=True)
+    return [
+        CaseResult(
+            case=f"case {index}",
+            patient=f"patient {index}",
+            loss=1.0,
+            padding_voxels=(0, 0, 0),
+            outcome={
+                name: dict(zip(spec.classes, row, strict=True))
+                for name, row in (
+                    *(("predicted", ours), ("observed", theirs)),
+                    *(("baseline", [60.0] * len(theirs)), ("scale", [1.0] * len(theirs))),
+                )
+            },
+        )
+        for index, (ours, theirs) in enumerate(rows)
+    ]
+
+
+def _metrics(kind: str, cases: list[CaseResult]) -> dict[str, float | None]:
+    if cases[0].outcome is not None:
+        of = kinds.kind(kind)
+        return of.numbers(as_cases(of, cases))
     if cases[0].dice is None:
         ranking = {"MicroAUROC": 0.7, "MicroAP": 0.6, "MacroAUROC": 0.7, "MacroAP": 0.6}
         return {**ranking, "BalancedAccuracy": 0.65, "CalibrationError": 0.05}
