@@ -47,6 +47,13 @@ class LocalisationDataset(CTDataset):
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 
     @override
+    def point_mm(self, case: str) -> tuple[float, float, float] | None:
+        """Returns the first place of a case that counts: what is looked at."""
+        found = self.findings(case)
+        places = found.places_mm[~found.excluded]
+        return tuple(places[0].tolist()) if len(places) else None
+
+    @override
     def answers(self, case: str) -> frozenset[str]:
         found = self.findings(case)
         names = {self.spec.classes[label] for label in found.classes[~found.excluded]}
