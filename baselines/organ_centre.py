@@ -49,7 +49,10 @@ def centre_of(hu: np.ndarray, values_hu: tuple[float, float]) -> np.ndarray:
 
 
 class OrganCentre(Encoder):
-    """One feature: less the squared distance from the organ's centre, in dm2. Its embedding is where that centre is."""
+    """One feature: less the squared distance from the organ's centre in dm2, up to 1. Its embedding is where that is.
+
+    Farther than a decimetre all places are alike, so that a head says one place whichever way it turns.
+    """
 
     card = EncoderCard(
         name="organ-centre",
@@ -135,4 +138,4 @@ class OrganCentre(Encoder):
             shape = [len(windows_hu), 1, 1, 1, 1]
             shape[2 + axis] = -1
             squared = squared + ((cells - centre[:, axis, None]) * dm).square().view(shape)
-        return Features(-squared, centre * dm, None)
+        return Features(-squared.clamp(max=1), centre * dm, None)

@@ -215,6 +215,13 @@ def no_head_fault(shapes: Mapping[str, tuple[int, ...]], classes: int, channels:
     return None
 
 
+def linear_head_fault(shapes: Mapping[str, tuple[int, ...]], classes: int, channels: int) -> str | None:
+    """Returns what keeps weights from being those of one linear layer on the channels of features."""
+    if set(shapes) != {"weight", "bias"} or shapes["weight"][:2] != (classes, channels):
+        return f"is not a linear head of {channels} channels and {classes} classes"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """A kind of task: everything that tells it from others, in one place.

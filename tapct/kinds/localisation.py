@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapct.kinds.base import Cases, Field, Kind, Metric, Statistic
+from tapct.kinds.base import Cases, Field, Kind, Metric, Statistic, linear_head_fault
 from tapct.metrics.froc import LIMIT, RATE_NAMES, Detections, mark
 
 POINT = ("point_x_mm", "point_y_mm", "point_z_mm")
@@ -116,6 +116,7 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.localisation",
     fault=_fault,
     chance=_one_score,
+    head_fault=linear_head_fault,
     settings=("apart_mm",),
     beside=("chance", "intensity", "organ-centre"),
 )

@@ -1,12 +1,12 @@
 """Segmentation: a label map on the grid of each scan, compared class by class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tapct import numeric
-from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number
+from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number, linear_head_fault
 from tapct.metrics.dice import Summary, summarise
 
 
@@ -68,13 +68,6 @@ def _doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
         yield "its reference has more voxels than its scan"
 
 
-def _head_fault(shapes: Mapping[str, tuple[int, ...]], classes: int, channels: int) -> str | None:
-    wanted = classes, channels
-    if set(shapes) != {"weight", "bias"} or shapes["weight"][:2] != wanted:
-        return f"is not a linear head of {channels} channels and {classes} classes"
-    return None
-
-
 KIND = Kind(
     name="segmentation",
     title="Segmentation",
@@ -133,7 +126,7 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.segmentation",
     outcome=False,
     doubts=_doubts,
-    head_fault=_head_fault,
+    head_fault=linear_head_fault,
     settings=("start_bias", "nsd_tolerance_mm"),
     background=True,
     dense=True,

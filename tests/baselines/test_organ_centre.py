@@ -36,7 +36,7 @@ def found_by(encoder, hu: np.ndarray, grid: Grid) -> np.ndarray:
     ]
     scores = features.map[0, : depth[0], : depth[1], : depth[2]].bfloat16().double().numpy()
     found = candidates(scores, features.feature_grid)
-    assert len(found.scores) == 1
+    assert len(found.scores) == len(candidates(-scores, features.feature_grid).scores) == 1
     return np.linalg.solve(grid.affine[:3, :3], found.places_mm[0] - grid.affine[:3, 3])
 
 

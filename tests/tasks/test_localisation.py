@@ -65,6 +65,17 @@ def test_the_report_shows_findings_and_candidates(nodules):
     assert results["test/FROC"]["mean"] == pytest.approx(record.runs[0].metrics["test"]["FROC"])
 
 
+def test_a_row_to_beat_says_one_place_a_scan(nodules, tmp_path):
+    _, root = nodules
+    centre = {"class_path": "baselines.organ_centre.OrganCentre"}
+    config = "localisation/luna16_detection.yaml"
+    record = run(config, root, root / "split.csv", tmp_path, "localisation", max_steps=10, encoder=centre)
+    for case in record.runs[0].cases["test"]:
+        assert len(case.outcome["score"]["nodule"]) == 1
+    (found,) = {flag.id for flag in record.flags} & {"chance-level", "too-few-to-tell"}
+    assert found
+
+
 def test_a_table_in_voxels_ends_the_run_before_it_starts(tmp_path):
     cases = {split: luna16_detection.series(split)[0] for split in ("train", "val", "test")}
     luna16_detection.write(tmp_path / "luna16", dict.fromkeys(cases.values(), luna16_detection.NODULES))
