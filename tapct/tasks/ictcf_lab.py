@@ -41,7 +41,6 @@ SPEC = TaskSpec(
     source="take the clinical table as clinical.csv and the CT of each patient, as a folder of DICOM slices "
     "ct/<ID, blanks as underscores>/, from https://ngdc.cncb.ac.cn/ictcf, and put them into ictcf_lab/",
     source_data=("ictcf", "hust-19"),
-    notice="The table names no units, and PCT may be procalcitonin or plateletcrit. The split is by hash of the ID.",
 )
 
 

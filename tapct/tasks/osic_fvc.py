@@ -31,7 +31,6 @@ SPEC = TaskSpec(
     source="ask for access at osicild.org/dr.html; put baselines.csv, and the first CT of each patient as "
     "ct/<PATIENT ID>_0.nii.gz, into osic_fvc/",
     source_data=("osic",),
-    notice="The column FVC PREDICTED is taken for per cent of the predicted value. The split is by hash of the ID.",
 )
 
 

@@ -35,8 +35,6 @@ SPEC = TaskSpec(
     source=SOURCE,
     source_data=(RELEASE,),
     release=RELEASE,
-    notice="The masks are TotalSegmentator's own, made with a model in the loop. An organ that the scan does not show "
-    "whole has no volume, and counts neither way.",
 )
 
 ABSENT = "the mask of {} is empty: it is outside of the scan, or was removed"
