@@ -38,6 +38,12 @@ def squared_error(outcome: Mapping[str, Mapping[str, Any]]) -> float:
     return math.fsum(squares) / len(squares) if squares else 0.0
 
 
+def _fault(outcome: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Returns what is wrong with the scale of a single target, which is measured in its unit."""
+    (first, *others) = outcome["scale"].values()
+    return f"the scale of a single target is {first:g}, and must be 1" if not others and first != 1 else None
+
+
 def _training_mean(cases: Cases) -> Cases:
     return replace(cases, values={**cases.values, "predicted": cases["baseline"]})
 
@@ -102,6 +108,7 @@ KIND = Kind(
     probe="tapct.probes.regression:RegressionProbe",
     dataset="tapct.tasks.regression:RegressionDataset",
     page="tapct.leaderboard.page.kinds.regression",
+    fault=_fault,
     loss=squared_error,
     heads=("ridge", "attention"),
     chance=_training_mean,

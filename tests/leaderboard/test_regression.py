@@ -118,8 +118,9 @@ def test_the_page_shows_predicted_against_true_and_the_errors_in_the_unit(folder
     assert ranks == {"Good": "1", "Fair": "2", "Mean": "3"}
 
 
-def test_a_record_with_a_scale_of_nothing_is_none():
+@pytest.mark.parametrize(("scale", "words"), [(0.0, "scale of age is 0"), (15.0, "single target is 15, and must be 1")])
+def test_a_record_with_an_impossible_scale_is_none(scale, words):
     rows = case(1, 0.5, ("age",)).outcome
-    bad = case(1, 0.5, ("age",)).model_copy(update={"outcome": {**rows, "scale": {"age": 0.0}}})
-    with pytest.raises(ValueError, match="scale of age is 0"):
+    bad = case(1, 0.5, ("age",)).model_copy(update={"outcome": {**rows, "scale": {"age": scale}}})
+    with pytest.raises(ValueError, match=words):
         record("bad", [bad], task=task("age"), probe={})

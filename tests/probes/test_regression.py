@@ -1,5 +1,6 @@
 """Regression through `eva fit`, on tiny trees of the releases, down to the record."""
 
+import itertools
 import math
 
 import numpy as np
@@ -101,6 +102,20 @@ def test_chance_predicts_the_training_mean_exactly(fit):
 def test_body_size_is_an_ordinary_cell(fit):
     record = fit("totalsegmentator_organ_volume", encoder={"class_path": "baselines.body_size.BodySize"})
     assert record.encoder.card.name == "body-size"
+
+
+def test_the_training_mean_is_of_the_patients_who_train(fit, monkeypatch):
+    monkeypatch.setenv("TRAIN_FRACTION", "0.75")
+    record = fit("totalsegmentator_age", encoder=CHANCE)
+    (mean,) = {row["age"] for row in outcome(record, "predicted").values()}
+    assert mean in [np.mean(some) for some in itertools.combinations([AGES[case] for case in SIDES["train"]], 3)]
+    assert {row["age"] for row in outcome(record, "baseline").values()} == {mean}
+
+
+def test_sex_is_an_ordinary_classification_of_the_same_scans(data, split, tmp_path):
+    record = run("classification/totalsegmentator_sex.yaml", data, split, tmp_path, "classification")
+    assert (record.task.classes, record.probe.adaptor) == (("female",), "linear")
+    assert {case.case: case.target["female"] for case in record.runs[0].cases["test"]} == {"s0029": 0, "s0235": 1}
 
 
 def test_volumes_are_in_ml_their_error_in_deviations_and_what_is_missing_has_a_reason(fit):
