@@ -45,6 +45,7 @@ class Colipri(Encoder):
         window_size=(192, 192, 192),
         spacing_mm=(2.0, 2.0, 2.0),
         in_plane_size=None,
+        in_plane_filter="linear",  # configs/processor: antialias is false
         pad_hu=CLIP_HU[0],  # or the scan's smallest value: see `scan_statistics`
         feature_stride=(PATCH, PATCH, PATCH),
         feature_dim=DIM,
@@ -105,6 +106,7 @@ class Colipri(Encoder):
         return InputSheet(
             orientation=in_release,
             grid="authors: configs/config.yaml",
+            resizing=Declared("linear (TorchIO), without averaging", "authors: configs/processor"),
             hu_window=HuWindow(*CLIP_HU, "authors: configs/processor"),
             normalisation=Declared("the HU window to -1 to 1, linear", "authors: configs/processor"),
             padding="authors: configs/processor, the clipped scan's smallest value",

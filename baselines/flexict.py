@@ -55,6 +55,7 @@ class FlexiCT3D(RotaryViTEncoder):
         window_size=(160, 160, 160),
         spacing_mm=(2.0, 2.0, 2.0),
         in_plane_size=None,
+        in_plane_filter="linear",  # dataset.py, resample_to_isotropic: SimpleITK's, which averages nothing
         pad_hu=CLIP_HU[0],  # or the scan's least value: see `scan_statistics`
         feature_stride=(PATCH, PATCH, PATCH),
         feature_dim=DIM,
@@ -85,6 +86,7 @@ class FlexiCT3D(RotaryViTEncoder):
         return InputSheet(
             orientation="authors: dinov3/data/datasets/ct_dataset.py, (z, y, x)",
             grid="authors: dinov3/data/datasets/ct_dataset.py",
+            resizing=Declared("linear (SimpleITK), without averaging", "authors: downstream/vlm/dataset.py"),
             hu_window=HuWindow(*CLIP_HU, "authors: downstream/vlm/dataset.py"),
             normalisation=Declared(
                 "z-score of the whole scan after clipping, unbiased deviation", "authors: downstream/vlm/dataset.py"

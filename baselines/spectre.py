@@ -21,6 +21,7 @@ from torch import nn
 
 from baselines.rotary_vit import RotaryViT, RotaryViTEncoder
 from tapct.encoders import Declared, EncoderCard, Features, HuWindow, InputSheet, Weights
+from tapct.encoders.weights import joined
 
 HU_RANGE = (-1000.0, 1000.0)  # to 0..1: windowing.py, DEFAULT_HU_RANGE
 DIM, DEPTH, HEADS = 1080, 24, 12
@@ -43,6 +44,7 @@ class Spectre(RotaryViTEncoder):
         window_size=WINDOW,
         spacing_mm=(1.5, 0.75, 0.75),
         in_plane_size=None,
+        in_plane_filter="linear",  # io.py and siglip_transform.py: MONAI's bilinear, which averages nothing
         pad_hu=HU_RANGE[0],  # windowing.py pads with 0 after scaling
         feature_stride=(8, 16, 16),
         feature_dim=DIM,
@@ -85,7 +87,9 @@ class Spectre(RotaryViTEncoder):
         return InputSheet(
             orientation="authors: io.py, as_closest_canonical",
             grid="authors: report alignment in src/spectre/ssl/transforms",
-            resizing=Declared("after clipping", "authors: src/spectre/ssl/transforms"),
+            resizing=Declared(
+                "bilinear, in MONAI without averaging, after clipping", "authors: src/spectre/ssl/transforms"
+            ),
             hu_window=HuWindow(*HU_RANGE, "authors: windowing.py, DEFAULT_HU_RANGE"),
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: windowing.py"),
             padding="authors: windowing.py, 0 after scaling",
@@ -101,13 +105,13 @@ class Spectre(RotaryViTEncoder):
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Joins the matrices of queries and of keys and values; nothing is dropped."""
         self._check_periods(state_dict, "rope.periods", _periods())
-        joined = dict(state_dict)
+        ours = dict(state_dict)
         for query in [key for key in state_dict if ".attn.q." in key]:
             rest = query.replace(".attn.q.", ".attn.kv.")
-            if rest in joined:
-                both = torch.cat([joined.pop(query), joined.pop(rest)])
-                joined[query.replace(".attn.q.", ".attn.qkv.")] = both
-        return joined
+            if rest in ours:
+                ours[query.replace(".attn.q.", ".attn.qkv.")] = joined(ours, query, rest)
+                del ours[query], ours[rest]
+        return ours
 
 
 def _periods() -> torch.Tensor:

@@ -257,7 +257,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     def _converted(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
         try:
             return self._convert(state_dict)
-        except (AttributeError, TypeError, LookupError) as error:  # values or names of a kind that no weights have
+        except (AttributeError, TypeError, LookupError, RuntimeError) as error:  # names, values, shapes of no weights
             raise WeightsError(
                 f"{self.card.name} finds no weights in {self.weights_source} ({type(error).__name__}: {error}). It "
                 f"holds {', '.join(list(state_dict)[:4])} ...: is it the checkpoint that the card names, and whole?"

@@ -187,6 +187,21 @@ _TRANSFORMERS_NAMES = (
 """Names of `transformers`' Dinov2WithRegisters in published files, and ours; q, k and v are joined apart."""
 
 
+def joined(state_dict: dict[str, torch.Tensor], *keys: str) -> torch.Tensor:
+    """Returns matrices of a file as one, below each other.
+
+    Raises:
+        WeightsError: If one is stored as whole numbers, which beside fractions would be taken for such.
+    """
+    for key in keys:
+        if not state_dict[key].is_floating_point():
+            raise WeightsError(
+                f"{key} is stored as {state_dict[key].dtype}. It was quantised, and what would scale it back is not in "
+                "the file"
+            )
+    return torch.cat([state_dict[key] for key in keys])
+
+
 def _from_transformers(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     renamed = {}
     for key, value in state_dict.items():
@@ -197,8 +212,9 @@ def _from_transformers(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
     for query in [name for name in renamed if ".attention.attention.query." in name]:
         parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         if all(part in renamed for part in parts):
-            joined = query.replace(".attention.attention.query.", ".attn.qkv.")
-            renamed[joined] = torch.cat([renamed.pop(part) for part in parts])
+            renamed[query.replace(".attention.attention.query.", ".attn.qkv.")] = joined(renamed, *parts)
+            for part in parts:
+                del renamed[part]
     return renamed
 
 

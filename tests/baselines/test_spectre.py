@@ -156,6 +156,11 @@ def test_windows_of_another_size_than_the_authors_are_refused(encoder, size):
         (lambda s: s.pop("rope.periods"), r"1 missing: rope\.periods"),
         (lambda s: s.update({"head.weight": torch.zeros(1)}), r"1 unexpected: head\.weight"),
         (lambda s: s.update({"cls_token": torch.zeros(1, 1, 768)}), "1 of another shape: cls_token"),
+        (
+            lambda s: s.update({"blocks.1.attn.q.weight": s["blocks.1.attn.q.weight"].to(torch.int8)}),
+            r"blocks\.1\.attn\.q\.weight is stored as torch\.int8",
+        ),
+        (lambda s: s.update({"blocks.1.attn.kv.weight": torch.zeros(4)}), "finds no weights in .*RuntimeError"),
         (lambda s: s.update({"rope.periods": 100 ** (torch.arange(15) / 15)}), r"rope\.periods is \[1\.0, 1\.35"),
     ],
 )
