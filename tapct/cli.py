@@ -310,10 +310,11 @@ def _grid(card: EncoderCard) -> str:
 
 def _tasks() -> tuple[Table, list[str]]:
     """Returns the tasks that can be used, and why each other one cannot."""
+    from tapct.kinds import refused_kinds
     from tapct.tasks import core_tasks, list_tasks, task_class
     from tapct.tasks.registry import refused_tasks
 
-    last, unusable = core_tasks()[-1], refused_tasks()
+    last, unusable = core_tasks()[-1], [*refused_kinds(), *refused_tasks()]
     table = Table("task", "kind", "classes", "train", "val", "test", "licence", box=box.SIMPLE)
     for name in list_tasks():
         try:

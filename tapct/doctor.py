@@ -128,12 +128,14 @@ def _output() -> Check:
 
 
 def _plugins() -> Iterator[Check]:
-    """Imports every encoder and task that is installed, a stranger's above all."""
+    """Imports every encoder, kind of task and task that is installed, a stranger's above all."""
+    from tapct import kinds
     from tapct.encoders import encoder_class, list_encoders, refused_encoders
     from tapct.tasks import list_tasks, task_class
     from tapct.tasks.registry import refused_tasks
 
     yield from _importable("encoders", list_encoders(), encoder_class, refused_encoders())
+    yield from _importable("kinds", kinds.list_kinds(), kinds.kind, kinds.refused_kinds())
     yield from _importable("tasks", list_tasks(), task_class, refused_tasks())
 
 

@@ -3,12 +3,14 @@
 Everything else (split, features, seeds, selection, record, bootstrap, page) is written once, and asks the kind.
 """
 
+import contextlib
 import functools
 import importlib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from tapct.errors import TaskError, nearest
-from tapct.installed import sorted_out
+from tapct.installed import OURS, Found, distribution, sorted_out
 from tapct.kinds.base import (
     STEPPED_HEADS,
     TARGET,
@@ -39,6 +41,7 @@ __all__ = [
     "list_kinds",
     "metric",
     "of_probe",
+    "refused_kinds",
 ]
 
 KINDS = ("segmentation", "classification", "regression", "survival", "localisation")
@@ -50,7 +53,7 @@ GROUP = "tapct.kinds"
 
 def list_kinds() -> list[str]:
     """Returns the names of all kinds: ours, then those of other packages in alphabetical order."""
-    return [*KINDS, *sorted(_others())]
+    return [*KINDS, *_strangers()[0]]
 
 
 @functools.cache
@@ -58,26 +61,41 @@ def kind(name: str) -> Kind:
     """Returns a kind.
 
     Raises:
-        TaskError: If there is none of that name, or its entry point gives none of that name.
+        TaskError: If there is none of that name, two packages give one, its entry point cannot be imported or gives
+            none of that name, or a metric of it has the name of one of ours.
     """
     if name in KINDS:
         return importlib.import_module(f"{__name__}.{name}").KIND
-    if name not in _others():
-        raise TaskError(f"there is no kind of task '{name}'. {nearest(name, list_kinds())}")
-    point = _others()[name]
+    found, refused = _strangers()
+    if name not in found:
+        raise TaskError(refused.get(name, f"there is no kind of task '{name}'. {nearest(name, list_kinds())}"))
+    return _loaded(found[name])
+
+
+def _loaded(point: EntryPoint) -> Kind:
+    what = f"the kind of task '{point.name}' of {distribution(point)}"
     try:
         found = point.load()
-    except (ImportError, AttributeError) as error:
-        raise TaskError(f"the kind of task '{name}' cannot be imported ({point.value}): {error}") from error
-    if not isinstance(found, Kind) or found.name != name:
-        raise TaskError(f"the entry point '{name}' = {point.value} is no `tapct.kinds.Kind` of that name")
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Mend or uninstall it"
+        ) from error
+    if not isinstance(found, Kind) or found.name != point.name:
+        raise TaskError(f"{what} ({point.value}) is no `tapct.kinds.Kind` of that name")
+    for ours in map(kind, KINDS):
+        if taken := sorted(found.by_name.keys() & ours.by_name.keys()):
+            raise TaskError(
+                f"{what} has the metric '{taken[0]}', which is one of {ours.name}: numbers of both would stand under "
+                "one name. Give it another"
+            )
     return found
 
 
 def of_probe(class_path: str) -> Kind | None:
-    """Returns the kind whose probe a config names, by the last part of its path; None if it is none of a kind."""
-    by_probe = {kind(name).probe.rpartition(":")[2]: kind(name) for name in list_kinds()}
-    return by_probe.get(class_path.rpartition(".")[2])
+    """Returns the kind whose probe a config names, by its package and class; None if it is none of a kind."""
+    package, name = class_path.partition(".")[0], class_path.rpartition(".")[2]
+    probes = ((each, *each.probe.partition(":")[::2]) for each in _usable())
+    return next((each for each, module, cls in probes if (module.partition(".")[0], cls) == (package, name)), None)
 
 
 @functools.cache
@@ -85,16 +103,42 @@ def metric(name: str) -> Metric:
     """Returns a metric by its name in records.
 
     Raises:
-        TaskError: If no kind has it.
+        TaskError: If no kind has it, or two of other packages do.
     """
-    for each in map(kind, list_kinds()):
+    having = []
+    for each in _usable():
         if name in each.by_name:
-            return each.by_name[name]
-    raise TaskError(f"no kind of task has the metric '{name}'")
+            if each.name in KINDS:
+                return each.by_name[name]
+            having.append(each)
+    if not having:
+        raise TaskError(f"no kind of task that can be used has the metric '{name}' (`tapct doctor` says which cannot)")
+    if len(having) > 1:
+        who = " and ".join(f"'{each.name}'" for each in having)
+        raise TaskError(f"the kinds of task {who} have a metric '{name}' each: uninstall one, or rename it")
+    return having[0].by_name[name]
+
+
+def refused_kinds() -> list[str]:
+    """Returns, a sentence each, the kinds that are installed and not listed, with the distribution and why."""
+    return list(_strangers()[1].values())
+
+
+def _usable() -> Iterator[Kind]:
+    """Yields the kinds: ours, then those of others; what cannot be used harms nobody who does not ask for it."""
+    yield from map(kind, KINDS)
+    for name in _strangers()[0]:
+        with contextlib.suppress(TaskError):
+            yield kind(name)
 
 
 @functools.cache
-def _others() -> dict[str, EntryPoint]:
-    """Returns the entry points of strangers; a name of ours is ours alone."""
-    found, _ = sorted_out(entry_points(group=GROUP), "kind of task")
-    return {name: point for name, point in found.items() if name not in KINDS}
+def _strangers() -> Found:
+    """Returns the entry points of strangers by name, and by name what is refused and why; a name of ours is ours."""
+    found, refused = sorted_out(entry_points(group=GROUP), "kind of task")
+    for name in found.keys() & set(KINDS):
+        refused[name] = (
+            f"the kind of task '{name}' of {distribution(found.pop(name))} is refused: the name ships with {OURS}. "
+            "Give it another"
+        )
+    return found, refused

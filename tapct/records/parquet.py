@@ -109,20 +109,21 @@ def read_table(path: Path, fingerprint: str, kind: str | None) -> pa.Table | Non
         return None
     if not table.schema.equals(columns(kind)) or metadata.get(SHA256) != _content_sha256(table).encode():
         raise RecordError(f"{path} was changed after it was written. {MEND}")
-    if fault := _first_fault(table, columns(kind)):
+    if fault := _first_fault(table, kind):
         raise RecordError(f"{path} holds what no record can: {fault}. {MEND}")
     return table
 
 
-def _ranges() -> dict[str, tuple[float, float]]:
-    """Returns the ranges of the types of records, for whole columns."""
-    fields = [field for name in kinds.list_kinds() for field in kinds.kind(name).fields]
+def _ranges(kind: str | None) -> dict[str, tuple[float, float]]:
+    """Returns the ranges of the types of records of a kind, for whole columns; two kinds may name a field alike."""
+    names = ("segmentation", "classification") if kind is None else (kind,)  # older records do not say which
+    fields = [field for name in names for field in kinds.kind(name).fields]
     return dict.fromkeys(_AT_LEAST_0, (0, math.inf)) | {field.name: (field.low, field.high) for field in fields}
 
 
-def _first_fault(table: pa.Table, schema: pa.Schema) -> str | None:
+def _first_fault(table: pa.Table, kind: str | None) -> str | None:
     """Returns what a record could not hold of a table, in words; None if it could be one's."""
-    ranges = _ranges()
+    schema, ranges = columns(kind), _ranges(kind)
     for name in schema.names:
         field, column = schema.field(name), table[name]
         if not field.nullable and column.null_count:

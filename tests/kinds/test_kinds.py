@@ -1,6 +1,10 @@
 """What a kind of task says, and what records, tables and statistics make of it."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -212,3 +216,69 @@ def test_an_outcome_of_a_kind_that_has_none_and_a_kind_that_is_not_there_are_ref
     text = found.to_json().replace('"kind": "localisation"', '"kind": "grading"')
     with pytest.raises(RecordError, match="no kind of task 'grading'"):
         Record.from_json(text, where="here")
+
+
+STRANGERS = """
+from tapct.kinds import Field, Kind, Mean, Metric
+
+def made(name, metric, low):
+    of = Mean(lambda cases: cases["predicted"].mean(axis=1))
+    return Kind(
+        name=name, title=name, target="a size", metrics=(Metric(name=metric, title=metric, of=of),), ranked=(metric,),
+        fields=(Field(name="predicted", title="size", low=low),), probe="strange:RegressionProbe", dataset="strange:D",
+    )
+
+taken, one, other = made("taken", "MAE", 0), made("one", "Size", 1e6), made("other", "Size", 1e6)
+"""
+
+
+def test_strangers_kinds_harm_nobody_who_does_not_ask_for_them(tmp_path):
+    """One that cannot be imported, one with a metric of ours, two with one metric, fields and a probe of our names."""
+    info = tmp_path / "strange-1.dist-info"
+    info.mkdir()
+    (tmp_path / "strange.py").write_text(STRANGERS)
+    (tmp_path / "strange_broken.py").write_text("raise SystemExit('no licence')")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    points = ["broken = strange_broken:KIND", *(f"{name} = strange:{name}" for name in ("taken", "one", "other"))]
+    (info / "entry_points.txt").write_text("\n".join(["[tapct.kinds]", *points, ""]))
+    script = """
+import contextlib, io
+from pathlib import Path
+from tapct import kinds
+from tapct.doctor import _plugins
+from tapct.errors import TaskError
+from tapct.records import find_records, write_record
+from tests.leaderboard.test_regression import model
+
+assert kinds.metric("MAE").lower_is_better
+assert kinds.of_probe("tapct.probes.RegressionProbe").name == "regression"
+assert kinds.of_probe("strange.RegressionProbe").name == "one"
+assert kinds.of_probe("nobody.RegressionProbe") is None
+for ask, why in (
+    (lambda: kinds.kind("broken"), "of strange 1 cannot be imported (strange_broken:KIND): SystemExit: no licence"),
+    (lambda: kinds.kind("taken"), "has the metric 'MAE', which is one of regression"),
+    (lambda: kinds.metric("Size"), "'one' and 'other' have a metric 'Size' each"),
+):
+    try:
+        ask()
+    except TaskError as error:
+        assert why in str(error), error
+    else:
+        raise AssertionError(why)
+write_record(model("good", 0.5, "age"), Path("results/ages/good"))
+found = find_records(Path("results"))
+assert [record.table()["predicted"][0].as_py() for record in found.sound.values()], found.unsound
+print([check.message for check in _plugins() if check.status == "warn"])
+"""
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "no licence" in run.stdout, "the doctor names it"
+    assert "has the metric 'MAE'" in run.stdout
