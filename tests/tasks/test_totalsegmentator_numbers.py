@@ -125,6 +125,24 @@ def test_what_is_not_whole_in_the_scan_has_no_volume_and_a_reason(root, split):
     assert Volume(root, "test", split).missing("s0013") == ()
 
 
+def test_real_masks_are_counted_as_nibabel_counts_them(tmp_path):
+    root = reference().parent / "data" / "totalsegmentator"
+    if not root.is_dir():
+        pytest.skip("../shared/data is not here")
+    dataset = Volume(root, "train", write_split(tmp_path / "split.csv", train=["s9001", "s9004"]))
+
+    def counted(case: str, *names: str) -> float:
+        images = [nib.load(root / case / "segmentations" / f"{name}.nii.gz") for name in names]
+        voxels = [np.count_nonzero(image.dataobj) * abs(np.linalg.det(image.affine[:3, :3])) for image in images]
+        return sum(voxels) / 1000
+
+    none = math.nan  # cut, or not in the scan
+    abdomen = [none, none, counted("s9001", "kidney_left", "kidney_right"), counted("s9001", "pancreas"), none]
+    assert dataset.target("s9001").numpy() == pytest.approx(abdomen, nan_ok=True)
+    thorax = [none, none, none, none, counted("s9004", "heart")]
+    assert dataset.target("s9004").numpy() == pytest.approx(thorax, nan_ok=True)
+
+
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("end", [0, -1])
 def test_each_of_the_six_faces_cuts(root, split, axis, end):
