@@ -205,6 +205,15 @@ def no_fault(outcome: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None
 
 
+ByField = Mapping[str, Mapping[str, Any]]
+"""What came out for a case: by field and class, numbers or lists of them."""
+
+
+def as_they_are(now: ByField, then: ByField) -> tuple[ByField, ByField]:
+    """Returns what came out twice, as it is: number stands beside number."""
+    return now, then
+
+
 def no_doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
     """Yields nothing: that a record can hold a case says enough."""
     return iter(())
@@ -243,6 +252,8 @@ class Kind:
         doubts: What cannot be of a case (a `CaseResult`) in a submission, given the task's classes, beyond all that.
         head_fault: What is wrong with the weights of a head in a submission (name to shape), given the numbers of
             classes and channels; None if nothing is.
+        matched: Gives what came out again of a case, and what a record says of it, with their lists in an order in
+            which number stands beside number.
         settings: Settings of its probe that must be the shipped ones for numbers to compare.
         heads: Heads of adaptors that its probe takes; none where the head stands on the map of features.
         usual_head: The adaptor of records that name none.
@@ -268,6 +279,7 @@ class Kind:
     loss: Callable[[Mapping[str, Mapping[str, Any]]], float] | None = None
     doubts: Callable[[Any, Sequence[str]], Iterator[str]] = no_doubts
     head_fault: Callable[[Mapping[str, tuple[int, ...]], int, int], str | None] = no_head_fault
+    matched: Callable[[ByField, ByField], tuple[ByField, ByField]] = as_they_are
     settings: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     usual_head: str | None = None

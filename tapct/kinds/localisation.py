@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tapct.kinds.base import Cases, Field, Kind, Metric, Statistic, linear_head_fault
+from tapct.kinds.base import ByField, Cases, Field, Kind, Metric, Statistic, linear_head_fault
 from tapct.metrics.froc import LIMIT, RATE_NAMES, Detections, mark
 
 POINT = ("point_x_mm", "point_y_mm", "point_z_mm")
 CANDIDATE = ("candidate_x_mm", "candidate_y_mm", "candidate_z_mm")
 OF_POINTS, OF_CANDIDATES = (*POINT, "diameter_mm", "excluded"), (*CANDIDATE, "score")
+
+BEST = 20
+"""Candidates of a scan that are compared where they are computed again."""
 
 _NOTHING = "no reported case has a finding that counts"
 
@@ -61,6 +64,22 @@ def _one_score(cases: Cases) -> Cases:
     for place in np.ndindex(*scores.shape):
         scores[place] = np.zeros_like(scores[place])
     return replace(cases, values={**cases.values, "score": scores})
+
+
+def _matched(now: ByField, then: ByField) -> tuple[ByField, ByField]:
+    """Returns the best candidates of a record beside the nearest ones of what came out again.
+
+    Scores that are nearly equal change their order by a rounding, and the last of a hundred candidates come and go.
+    """
+    both: tuple[dict[str, dict[str, Any]], ...] = tuple({field: dict(of[field]) for field in of} for of in (now, then))
+    for name in then["score"]:
+        places, wanted = (np.array([of[field][name] for field in CANDIDATE]).T.reshape(-1, 3) for of in (now, then))
+        best = range(min(BEST, len(wanted)))
+        nearest = [int(np.linalg.norm(places - wanted[one], axis=1).argmin()) for one in best if len(places)]
+        for field in OF_CANDIDATES:
+            both[0][field][name] = [now[field][name][one] for one in nearest]
+            both[1][field][name] = [then[field][name][one] for one in best]
+    return both[0], both[1]
 
 
 def _fault(outcome: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -117,6 +136,7 @@ KIND = Kind(
     fault=_fault,
     chance=_one_score,
     head_fault=linear_head_fault,
+    matched=_matched,
     settings=("apart_mm",),
     beside=("chance", "intensity", "organ-centre"),
 )

@@ -1,5 +1,7 @@
 """What a localisation head is trained on: a score for every cell, 1 in the middle of each finding, and a focal loss."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,34 +35,58 @@ class Heatmap(NamedTuple):
         return Heatmap(self.target.to(device), self.counted.to(device), self.findings)
 
 
-def heatmap(findings: Findings, cells: Grid, classes: int) -> Heatmap:
-    """Returns the targets of a scan's cells.
+class Stamp(NamedTuple):
+    """What one finding says of the cells round it.
+
+    Attributes:
+        label: Its class.
+        excluded: Whether it counts neither way.
+        box: The cells that it reaches.
+        values: Of these, 1 in the nearest.
+    """
+
+    label: int
+    excluded: bool
+    box: tuple[slice, ...]
+    values: torch.Tensor
+
+
+def stamps(findings: Findings, cells: Grid) -> list[Stamp]:
+    """Returns what the findings of a scan say of its cells.
 
     A finding is a Gaussian in mm round its centre, with a standard deviation of half its radius, seen by cells: blurred
     by half a cell along each axis, so that a nodule smaller than a cell is seen by that cell and, by their distances,
-    by the next ones. Each is scaled so that the nearest cell has 1, however it lies between cells. Where several
-    overlap, the highest counts. Cells within the radius of an excluded finding, blurred likewise, are not counted.
+    by the next ones. Each is scaled so that the nearest cell has 1, however it lies between cells.
 
     Args:
         findings: Of the scan.
         cells: Where its cells lie; the affine may be oblique, sheared or flipped.
+    """
+    of = zip(findings.classes, findings.excluded, findings.index_in(cells), findings.diameters_mm, strict=True)
+    return [Stamp(int(label), bool(excluded), *_gaussian(at, mm, cells)) for label, excluded, at, mm in of]
+
+
+def heatmap(found: Sequence[Stamp], shape: Sequence[int], classes: int) -> Heatmap:
+    """Returns the targets of a scan's cells.
+
+    Where several findings overlap, the highest counts. Cells within the radius of an excluded finding, blurred
+    likewise, are not counted, but for those within one that is not excluded.
+
+    Args:
+        found: What its findings say.
+        shape: Of the cells, (d, h, w).
         classes: Number of classes.
     """
-    target = torch.zeros((classes, *cells.shape))
-    counted = torch.ones((classes, *cells.shape), dtype=torch.bool)
-    places = findings.index_in(cells)
-    order = np.argsort(~findings.excluded, kind="stable")  # what counts comes last: its cells count
-    for label, place, diameter, excluded in zip(
-        findings.classes[order], places[order], findings.diameters_mm[order], findings.excluded[order], strict=True
-    ):
-        box, values = _gaussian(place, diameter, cells)
-        within = values > np.exp(-2)  # two standard deviations: the radius
+    target = torch.zeros((classes, *shape))
+    counted = torch.ones((classes, *shape), dtype=torch.bool)
+    for label, excluded, box, values in sorted(found, key=lambda one: not one.excluded):  # what counts comes last
+        within = values > math.exp(-2)  # two standard deviations: the radius
         if excluded:
             counted[label][box] &= ~within
         else:
             counted[label][box] |= within
             target[label][box] = torch.maximum(target[label][box], values)
-    return Heatmap(target, counted, int((~findings.excluded).sum()))
+    return Heatmap(target, counted, sum(not one.excluded for one in found))
 
 
 def focal_loss(logits: torch.Tensor, of: Heatmap) -> torch.Tensor:

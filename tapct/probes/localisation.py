@@ -16,7 +16,7 @@ from tapct.features import EncodedCase
 from tapct.features.channels import Channels, scan_cells
 from tapct.kinds.localisation import CANDIDATE, POINT
 from tapct.probes.frozen import FrozenEncoderProbe, PictureOf
-from tapct.probes.heatmap import Heatmap, focal_loss, heatmap
+from tapct.probes.heatmap import Heatmap, Stamp, focal_loss, heatmap, stamps
 from tapct.probes.peaks import APART_MM, Candidates, candidates
 from tapct.records import CaseResult, CellSize
 from tapct.viz.marks import draw_marks
@@ -66,6 +66,7 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         super().__init__(encoder, weights, of_eva=of_eva, fit_windows=False, **settings)
         self.overlays, self.apart_mm = overlays, apart_mm
         self._prior: torch.Tensor | None = None
+        self._stamps: dict[str, list[Stamp]] = {}
 
     @override
     def build_head(self, classes: list[str]) -> nn.Module:
@@ -151,8 +152,10 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     def _heatmap(self, case: EncodedCase) -> Heatmap:
         shape = scan_cells(case.features).stored.shape[1:]
-        cells = Grid.of(shape, case.features.feature_grid.affine)
-        return heatmap(self._findings(case), cells, len(self.classes))
+        if case.name not in self._stamps:
+            cells = Grid.of(shape, case.features.feature_grid.affine)
+            self._stamps[case.name] = stamps(self._findings(case), cells)
+        return heatmap(self._stamps[case.name], shape, len(self.classes))
 
     def _findings(self, case: EncodedCase) -> Findings:
         """Returns what is to be found in a case.

@@ -234,8 +234,9 @@ def _fields(
     with torch.inference_mode(), probe.full_precision():
         _, result = probe.evaluate(head, case, reported=False)
     pairs: Pairs = {}
+    both = _kind(record).matched(result.by_field, said.by_field)
     for field in _kind(record).fields:
-        now, then = (one.by_field.get(field.name, {}) for one in (result, said))
+        now, then = (of.get(field.name, {}) for of in both)
         for name in dict.fromkeys([*now, *then]):
             numbers = [of.get(name) if field.many else [of.get(name)] for of in (now, then)]
             for place, pair in enumerate(itertools.zip_longest(*(of or () for of in numbers))):

@@ -90,3 +90,19 @@ def test_what_cannot_be_is_refused(change, message):
 
 def test_more_candidates_than_a_scan_may_have_are_refused():
     assert f"a scan may have {LIMIT}" in KIND.outcome_fault(case("a", 0, 3, LIMIT + 1).outcome, CLASSES)
+
+
+def test_what_came_out_again_stands_beside_the_nearest_candidate_of_the_record():
+    then = case("a", 0, 3, 40).by_field
+    order = np.random.default_rng(0).permutation(40)[:35]  # in another order, and the last ones not there
+    kept = [*order, *(one for one in range(20) if one not in order)]
+    now = {
+        field: {name: [of[one] for one in kept] if len(of) == 40 else of for name, of in by.items()}
+        for field, by in then.items()
+    }
+    found, said = KIND.matched(now, then)
+    assert found == said
+    assert {len(found["score"][name]) for name in CLASSES} == {20}
+    nothing = {name: [] for name in CLASSES}
+    lost, _ = KIND.matched({**now, **dict.fromkeys([*CANDIDATE, "score"], nothing)}, then)
+    assert lost["score"] == nothing

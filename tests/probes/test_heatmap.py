@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tapct.probes.heatmap import focal_loss, heatmap
+from tapct.probes.heatmap import Heatmap, focal_loss, heatmap, stamps
 from tapct.probes.peaks import candidates
 from tapct.volumes import Findings, Grid
 from tests.probes.test_peaks import AFFINES, centres_mm, grid
@@ -17,11 +17,15 @@ def findings(cells: Grid, *rows) -> Findings:
     )
 
 
+def of_cells(found: Findings, cells: Grid, classes: int) -> Heatmap:
+    return heatmap(stamps(found, cells), cells.shape, classes)
+
+
 @pytest.mark.parametrize("kind", AFFINES)
 @pytest.mark.parametrize("diameter_mm", [3.0, 40.0])
 def test_is_the_gaussian_of_each_cells_place_in_the_world(kind, diameter_mm):
     cells = grid(kind)
-    found = heatmap(findings(cells, (0, (8.3, 6.6, 7.9), diameter_mm, 0)), cells, 1)
+    found = of_cells(findings(cells, (0, (8.3, 6.6, 7.9), diameter_mm, 0)), cells, 1)
     step = cells.affine[:3, :3]
     spread = (diameter_mm / 4) ** 2 * np.eye(3) + step @ step.T / 4
     apart = centres_mm(cells) - (step @ [8.3, 6.6, 7.9] + cells.affine[:3, 3])
@@ -39,7 +43,7 @@ def test_what_a_perfect_head_says_is_found_where_it_is(kind):
     cells = grid(kind)
     at = (7.3, 5.6, 8.45)
     wanted = findings(cells, (0, at, 6.0, 0))
-    found = candidates(np.log(heatmap(wanted, cells, 1).target[0].numpy() + 1e-30), cells)
+    found = candidates(np.log(of_cells(wanted, cells, 1).target[0].numpy() + 1e-30), cells)
     step = np.linalg.norm(cells.affine[:3, :3], axis=0)
     assert np.linalg.norm(found.places_mm[0] - wanted.places_mm[0]) < 0.02 * step.max()
 
@@ -47,23 +51,23 @@ def test_what_a_perfect_head_says_is_found_where_it_is(kind):
 def test_overlapping_findings_have_the_higher_value_and_classes_their_own_map():
     cells = grid("straight")
     one, other = (0, (8, 6, 7), 12.0, 0), (0, (8, 6, 9), 12.0, 0)
-    both = heatmap(findings(cells, one, other), cells, 2).target
-    alone = [heatmap(findings(cells, of), cells, 2).target for of in (one, other)]
+    both = of_cells(findings(cells, one, other), cells, 2).target
+    alone = [of_cells(findings(cells, of), cells, 2).target for of in (one, other)]
     assert torch.equal(both, torch.maximum(*alone))
     assert not both[1].any()
-    assert torch.equal(heatmap(findings(cells, (1, *one[1:])), cells, 2).target[1], alone[0][0])
+    assert torch.equal(of_cells(findings(cells, (1, *one[1:])), cells, 2).target[1], alone[0][0])
 
 
 def test_cells_of_an_excluded_finding_are_not_counted_unless_a_finding_lies_there():
     cells = grid("straight")
     excluded, finding = (0, (8, 6, 7), 16.0, 1), (0, (8, 6, 8), 16.0, 0)
-    alone = heatmap(findings(cells, excluded), cells, 1)
+    alone = of_cells(findings(cells, excluded), cells, 1)
     apart = np.linalg.norm(centres_mm(cells) - (cells.affine[:3, :3] @ [8, 6, 7] + cells.affine[:3, 3]), axis=-1)
     assert not alone.target.any()
     assert alone.findings == 0
     assert not alone.counted[0][torch.from_numpy(apart < 8)].any()
     assert alone.counted[0][torch.from_numpy(apart > 13)].all()
-    both = heatmap(findings(cells, finding, excluded), cells, 1)
+    both = of_cells(findings(cells, finding, excluded), cells, 1)
     assert both.counted[0, 8, 6, 8]
     assert not both.counted[0, 8, 6, 5]
     assert both.findings == 1
@@ -72,7 +76,7 @@ def test_cells_of_an_excluded_finding_are_not_counted_unless_a_finding_lies_ther
 def test_the_loss_is_its_formula_over_the_cells_that_count():
     generator = torch.Generator().manual_seed(0)
     cells = grid("anisotropic")
-    of = heatmap(findings(cells, (0, (8, 6, 7), 16.0, 0), (0, (2, 2, 2), 5.0, 0), (0, (14, 9, 9), 9.0, 1)), cells, 1)
+    of = of_cells(findings(cells, (0, (8, 6, 7), 16.0, 0), (0, (2, 2, 2), 5.0, 0), (0, (14, 9, 9), 9.0, 1)), cells, 1)
     logits = torch.randn((1, *cells.shape), generator=generator, dtype=torch.float64) * 3
     p, y = 1 / (1 + np.exp(-logits.numpy())), of.target.numpy()
     each = -(np.abs(y - p) ** 2) * ((1 - y) * np.log(1 - p) + y * np.log(p))
@@ -82,14 +86,14 @@ def test_the_loss_is_its_formula_over_the_cells_that_count():
 
 def test_the_loss_of_a_scan_without_findings_is_that_of_its_false_alarms():
     cells = grid("straight")
-    of = heatmap(Findings.of([]), cells, 1)
+    of = of_cells(Findings.of([]), cells, 1)
     quiet, loud = (focal_loss(torch.full((1, *cells.shape), value), of) for value in (-6.0, 0.0))
     assert 0 < float(quiet) < 0.1 < float(loud)
 
 
 def test_the_loss_is_least_where_scores_are_the_targets():
     cells = grid("straight")
-    of = heatmap(findings(cells, (0, (8.4, 6.2, 7.7), 16.0, 0)), cells, 1)
+    of = of_cells(findings(cells, (0, (8.4, 6.2, 7.7), 16.0, 0)), cells, 1)
     logits = torch.logit(of.target.clamp(1e-6, 1 - 1e-6)).requires_grad_()
     loss = focal_loss(logits, of)
     (slope,) = torch.autograd.grad(loss, logits)
