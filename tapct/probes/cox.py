@@ -118,8 +118,9 @@ class Cox:
 
 def survival(risk: np.ndarray, baseline: np.ndarray) -> np.ndarray:
     """Returns the (N, T) probabilities to outlive times, from (N,) log hazard ratios and (T,) cumulative hazards."""
-    with np.errstate(over="ignore"):  # a hazard without end is a survival of 0
-        return np.exp(-np.multiply.outer(np.exp(risk), baseline))
+    # A hazard without end is a survival of 0, but before the first death, where there is none: 0 times infinity.
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.exp(-np.exp(np.add.outer(risk, np.log(baseline))))
 
 
 def cox(design: Design, outcomes: Outcomes, strengths: Sequence[float] = STRENGTHS) -> list[Cox]:

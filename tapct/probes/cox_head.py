@@ -33,7 +33,8 @@ class CoxHead(nn.Module):
         in common.
         """
         risk = self.weight @ pooled.double() + self.bias
-        return torch.cat([risk[None], torch.exp(-torch.exp(risk) * self.hazard)])
+        # In logarithms: before the first death the hazard is 0, also of a risk whose exponential is infinite.
+        return torch.cat([risk[None], torch.exp(-torch.exp(risk + torch.log(self.hazard)))])
 
 
 def outcomes_of(cases: PooledCases) -> Outcomes:

@@ -87,6 +87,7 @@ def _files(
     elif not doubled:
         counts = ", ".join(f"{len(part)} {part.split}" for part in parts)
         yield "ok", f"all {total} cases are there ({counts})", ""
+        yield from _hints(parts)
     for case, reason in parts[0].excluded.items():
         yield "warn", f"{case} is left out: {reason}", ""
     if doubled:
@@ -163,7 +164,7 @@ def _absent(parts: list[CTDataset]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
-    """What a task itself says of missing files, where it knows more than that they are."""
+    """What a task itself says of its files: more than that some are missing, or that nothing can be learnt of them."""
     for part in parts:
         if type(part).validate is not CTDataset.validate:
             try:

@@ -33,6 +33,9 @@ SPEC = TaskSpec(
 
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 
+LEAST_MM = 3.0
+"""Diameter from which on the release calls a finding a nodule. Of a table in cm all are below it."""
+
 UNMEASURED_MM = 10.0
 """Diameter of an excluded finding that nobody measured, -1 in the list: what LUNA16's evaluation takes it for."""
 
@@ -159,5 +162,10 @@ def _read(path: Path, unmeasured_mm: float | None) -> Iterator[tuple[str, tuple[
             raise TaskError(
                 f"{path}: a finding of {row['seriesuid']} is at ({x}, {y}, {z}) mm with a diameter of {diameter} mm. "
                 "Places are finite and diameters positive: use the release's own file"
+            )
+        if unmeasured_mm is None and diameter < LEAST_MM:
+            raise TaskError(
+                f"{path}: a nodule of {row['seriesuid']} has a diameter of {diameter} mm, and the release has none "
+                f"under {LEAST_MM:g} mm. Are the diameters in cm, or radii? Use the release's own file"
             )
         yield row["seriesuid"], (0.0, *lps_to_ras_point(x, y, z), diameter)

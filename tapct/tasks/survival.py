@@ -58,7 +58,8 @@ class SurvivalDataset(MaskedDataset):
         """Checks that the files are there, and that there is something to predict.
 
         Raises:
-            TaskError: If a file is not there, or no patient dies before the last horizon.
+            TaskError: If a file is not there, no patient dies before the last horizon, or none is followed beyond the
+                first one.
         """
         super().validate()
         outcomes = [self.outcome(case) for case in self.cases]
@@ -72,4 +73,10 @@ class SurvivalDataset(MaskedDataset):
             raise TaskError(
                 f"{self.spec.name}: the first death of '{self.split}' is after {first:g} days, and what is reported "
                 f"ends at {HORIZONS_DAYS[-1]:g} ({len(HORIZONS_DAYS)} years). Are the times in another unit than days?"
+            )
+        last = max(days for days, _ in outcomes)
+        if last <= HORIZONS_DAYS[0]:
+            raise TaskError(
+                f"{self.spec.name}: nobody of '{self.split}' is followed for more than {last:g} days, and what is "
+                f"reported begins at {HORIZONS_DAYS[0]:g} (a year). Are the times in months or years? They must be days"
             )

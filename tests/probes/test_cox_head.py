@@ -55,6 +55,15 @@ def test_a_head_says_what_the_model_says():
     assert torch.equal(again(torch.ones(5)), head(torch.ones(5)))
 
 
+def test_a_risk_beyond_all_bounds_is_certain_death_from_the_first_death_on():
+    head = CoxHead(1)
+    head.weight[:] = 1
+    head.hazard[1:] = torch.linspace(0.1, 1, len(GRID_DAYS) - 1)  # nobody died in the first quarter of a year
+    for risk, then in ((1e4, 0.0), (-1e4, 1.0)):
+        assert head(torch.tensor([risk])).tolist() == [risk, 1.0, *[then] * (len(GRID_DAYS) - 1)]
+        assert cox.survival(np.array([risk]), head.hazard.numpy()).tolist() == [[1.0, *[then] * (len(GRID_DAYS) - 1)]]
+
+
 @pytest.mark.parametrize("features", [6, 200])
 def test_a_planted_signal_is_found_out_of_fold(features):
     of = simulated(150, features, 1.0)

@@ -115,6 +115,7 @@ WRONG = {
     "voxel units": (("X", 61.0, 40.0, 55.0, 8.0), "As voxel indices it would lie inside"),
     "diameter of 0": (("X", 60.0, -40.0, -210.0, 0.0), "diameters positive"),
     "negative diameter": (("X", 60.0, -40.0, -210.0, -1.0), "diameters positive"),
+    "a diameter in cm": (("X", 60.0, -40.0, -210.0, 1.8), "Are the diameters in cm"),
     "no diameter": (("X", 60.0, -40.0, -210.0, float("nan")), "diameters positive"),
     "no place": (("X", 60.0, float("inf"), -210.0, 5.0), "Places are finite"),
     "a scan that is not there": (("1.2.3.4", 60.0, -40.0, -210.0, 5.0), "which is none of LUNA16's 888"),

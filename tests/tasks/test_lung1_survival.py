@@ -10,6 +10,7 @@ import pytest
 
 from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.overlap import known_overlap
+from tapct.tasks.findings import findings
 from tapct.tasks.lung1_survival import CLINICAL_FILE, RELEASE, LUNG1Survival
 from tapct.tasks.sources import lung1_folds
 from tapct.tasks.splits import FoldTable, read_split
@@ -117,12 +118,16 @@ def test_a_level_that_the_table_does_not_have_is_refused_when_it_is_asked_for(tm
     [
         ([Patient(1, event="0"), Patient(2, event="0")], "all 2 patients of 'test' are censored"),
         ([Patient(1, time="1200"), Patient(2, time="2000")], "the first death of 'test' is after 1200 days"),
+        ([Patient(1, time="13"), Patient(2, time="98")], "nobody of 'test' is followed for more than 98 days"),
     ],
 )
 def test_a_cohort_in_which_nothing_can_be_predicted_is_refused(tmp_path, patients, message):
     lung1.write(tmp_path / "lung1_survival", patients)
     with pytest.raises(TaskError, match=message):
         dataset(tmp_path / "lung1_survival", patients).validate()
+    split = folds(tmp_path / "folds.csv", patients)
+    found = findings("lung1_survival", str(tmp_path), split_file=str(split))
+    assert any(message.replace("'test'", "'train'") in said for status, said, _ in found if status == "fail")
 
 
 def test_contours_without_the_tumour_are_an_error_that_names_what_there_is(tmp_path):
