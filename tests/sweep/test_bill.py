@@ -237,6 +237,13 @@ def test_typical_sizes_stand_in_for_scans_that_are_not_there():
     assert not bill.folders[0].exact
 
 
+def test_tasks_of_one_release_have_scans_of_one_size():
+    (age,) = bill_of(cells("body-size", "totalsegmentator_age"), accelerator="cpu").rows
+    (organs,) = bill_of(cells("body-size", "totalsegmentator"), accelerator="cpu").rows
+    assert age.typical == organs.typical
+    assert (age.scans, organs.scans) == (1227, 1228)
+
+
 def test_crops_are_counted_as_crops():
     (row,) = bill_of(cells("fmcib", "luna16"), accelerator="cpu").rows
     assert (row.scans, row.windows) == (677, 677)

@@ -18,7 +18,7 @@ from tapct.files import stamp_of
 from tapct.packs.manifest import Pack
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Data
-from tapct.tasks import CTDataset, task_class, task_datasets, task_root
+from tapct.tasks import CTDataset, list_tasks, task_class, task_datasets, task_root
 from tapct.tasks.nodules import SIZE_MM, NoduleDataset
 from tapct.tasks.splits import SPLITS, FoldTable, read_split
 from tapct.tasks.varied import varied
@@ -160,7 +160,7 @@ class _Headers(Dataset):
 
 
 def _typical(data: Data) -> Scans:
-    row = _rows().get(data.task)
+    row = _rows().get(task_class(data.task).spec.folder) if data.task in list_tasks() else None
     if row is None:
         raise TaskError(f"the scans of {data.task} are not there, and no typical size of them is known")
     grid = Grid.of([int(row[n]) for n in ("slices", "rows", "columns")], np.diag([*_spacing(row), 1.0]))
