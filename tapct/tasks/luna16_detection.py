@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index
+from tapct.source_code import code_of
+from tapct.tasks.dataset import CTDataset, Index
 from tapct.tasks.localisation import LocalisationDataset
 from tapct.tasks.luna16_scans import LICENCE, RELEASE, SOURCE, LUNA16Scans
 from tapct.tasks.nodules import lps_to_ras_point
@@ -105,6 +106,16 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
     @override
     def ct_path(self, case: str) -> Path:
         return self.series_path(case)
+
+    @override
+    def scan_reading(self, case: str) -> list[Any]:
+        """Returns what decides a scan: whether excluded findings count decides nothing of it."""
+        return [RELEASE, *self._scan_code, case, *self._perturbing]
+
+    @cached_property
+    def _scan_code(self) -> list[Any]:
+        code = code_of(LUNA16Scans.__module__, CTDataset.__module__)
+        return [code.sha256, code.libraries]
 
     @override
     def target_paths(self, case: str) -> list[Path]:

@@ -110,6 +110,15 @@ def test_excluded_findings_are_used_where_they_are_there_and_the_record_says_so(
         LUNA16Detection(tmp_path / "luna16", "test", tmp_path / "split.csv", excluded_findings=True)
 
 
+def test_whether_excluded_findings_count_is_no_part_of_what_a_scan_is(tmp_path):
+    one = dataset(tmp_path)
+    other = LUNA16Detection(tmp_path / "luna16", "test", tmp_path / "split.csv", excluded_findings=False)
+    case = one.cases[0]
+    assert one.scan_reading(case) == other.scan_reading(case)
+    assert one.target_reading(case) != other.target_reading(case)
+    assert one.scan_reading(case) != one.perturbed(perturbation("noise-30hu")).scan_reading(case)
+
+
 WRONG = {
     "outside the scan": (("X", 900.0, 0.0, 0.0, 8.0), "lies outside the scan"),
     "voxel units": (("X", 61.0, 40.0, 55.0, 8.0), "As voxel indices it would lie inside"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import TapctError
+from tapct.tasks import task_class
 from tapct.tasks.vertebra_landmarks import LEAST_ML, VertebraLandmarks
 from tapct.volumes import Findings
 from tests.data import totalsegmentator
@@ -56,6 +57,12 @@ def test_the_tolerance_is_an_option_that_the_record_names(release, dataset):
     assert wide.target(case)[:, 1:4].tolist() == dataset.target(case)[:, 1:4].tolist()
     with pytest.raises(TapctError, match="tolerance_mm must be a distance"):
         VertebraLandmarks(release / "totalsegmentator", "test", release / "split.csv", tolerance_mm=0)
+
+
+def test_its_scans_are_those_of_the_other_tasks_of_the_release(release, dataset):
+    case = dataset.cases[0]
+    segmented = task_class("totalsegmentator")(release / "totalsegmentator", "test", release / "split.csv")
+    assert dataset.scan_reading(case) == segmented.scan_reading(case)
 
 
 def test_masks_are_read_once(dataset, monkeypatch):
