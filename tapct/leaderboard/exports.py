@@ -247,7 +247,8 @@ def _adaptor_rows(task: Task) -> Iterator[dict[str, Any]]:
         one = grid.cells.get((model, adaptor))
         number = one.estimate if one else Estimate(None, None, None, "not run")
         yield {
-            **{"task": task.name, "metric": grid.metric, "model": model, "adaptor": adaptor},
+            **{"task": task.name, "metric": grid.metric, "unit": task.of_metric.unit_of(task.target_unit) or ""},
+            **{"model": model, "adaptor": adaptor},
             **{"ranked": adaptor == grid.ranked, **_numbers(number)},
             **{"seed_spread": one.seed_spread if one else None, "patients": grid.num_patients},
             "notice": " ".join(filter(None, [grid.notice, *grid.warnings])),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.encoders.mistake_names import MISTAKE_NAMES, NO_EFFECT, OPTION
 from tapct.encoders.options import label as label_of
 from tapct.errors import RecordError
@@ -57,6 +57,11 @@ class Cost:
     unchanged: int
 
     @property
+    def numbers(self) -> tuple[Estimate, Estimate, Estimate]:
+        """What the right input gives, the wrong one, and what is lost."""
+        return self.right, self.wrong, self.lost
+
+    @property
     def changed_in_words(self) -> str:
         """How many of the reported scans it changes."""
         return f"{self.scans - self.unchanged} of {self.scans}"
@@ -69,6 +74,7 @@ class MistakeTable:
     Attributes:
         task: Name of the task.
         metric: The metric that it is ranked by.
+        unit: Its unit; None where it has none.
         adaptor: What stands on the features; None where they are not pooled.
         own_because: Why its records do not compare with the shipped protocol; None where they do.
         notices: What must stand beside every number.
@@ -78,11 +84,22 @@ class MistakeTable:
 
     task: str
     metric: str
+    unit: str | None
     adaptor: str | None
     own_because: str | None
     notices: tuple[str, ...]
     num_patients: int
     costs: tuple[Cost, ...]
+
+    @property
+    def heading(self) -> str:
+        """The metric as a reader calls it, with its unit."""
+        return kinds.metric(self.metric).heading(self.unit)
+
+    @property
+    def digits(self) -> int:
+        """Decimals of its numbers."""
+        return kinds.metric(self.metric).digits
 
     @property
     def title(self) -> str:
@@ -134,6 +151,7 @@ def _table(
     return MistakeTable(
         task=pairs[0].wrong.task.name,
         metric=metric,
+        unit=kinds.metric(metric).unit_of(pairs[0].wrong.task.unit),
         adaptor=adaptor,
         own_because=why,
         notices=() if inputs is None else (*filter(None, [inputs.notice]), *thin.of_task(inputs)),
@@ -214,7 +232,7 @@ def as_rows(found: Sequence[MistakeTable]) -> list[dict[str, Any]]:
     """Returns a row for each model, mistake and task."""
     return [
         {
-            **{"task": table.task, "metric": table.metric, "adaptor": table.adaptor or ""},
+            **{"task": table.task, "metric": table.metric, "unit": table.unit or "", "adaptor": table.adaptor or ""},
             **{"own_because": table.own_because or "", "model": cost.model, "mistake": cost.mistake},
             **_numbers("right", cost.right),
             **_numbers("wrong", cost.wrong),

@@ -81,13 +81,13 @@ def _of_mistakes(table: MistakeTable) -> Table:
     rows = [
         [
             [f"{cost.model}, {cost.mistake}"],
-            *([NONE if of.value is None else _with_interval(of, 3)] for of in (cost.right, cost.wrong, cost.lost)),
+            *([NONE if of.value is None else _with_interval(of, table.digits)] for of in cost.numbers),
             [cost.changed_in_words],
         ]
         for cost in table.costs
     ]
     heads = ["Model, mistake", "Right input", "Wrong input", "Lost", "Scans that it changes"]
-    return Table(f"{mistakes.TITLE}: {table.title}", [*table.notices, mistakes.READ_AS], heads, rows)
+    return Table(f"{mistakes.TITLE}: {table.title}, {table.heading}", [*table.notices, mistakes.READ_AS], heads, rows)
 
 
 def _of_paper(board: Board) -> list[Table]:

@@ -9,6 +9,7 @@ from tapct.leaderboard import site
 from tapct.leaderboard.assembly import assemble
 from tapct.records import CaseResult, Record, read_records, write_record
 from tests.leaderboard.test_inputs import record
+from tests.leaderboard.test_mistakes import mistaken
 
 SPREAD = {"age": 15.0, "liver (ml)": 400.0, "spleen (ml)": 90.0}
 MEAN = {"age": 60.0, "liver (ml)": 1500.0, "spleen (ml)": 220.0}
@@ -124,3 +125,21 @@ def test_a_record_with_an_impossible_scale_is_none(scale, words):
     bad = case(1, 0.5, ("age",)).model_copy(update={"outcome": {**rows, "scale": {"age": scale}}})
     with pytest.raises(ValueError, match=words):
         record("bad", [bad], task=task("age"), probe={})
+
+
+def test_the_unit_stands_beside_what_adaptors_and_mistakes_make_of_a_number(folder, tmp_path):
+    results = tmp_path / "results"
+    for name, ability in ABILITIES.items():
+        for adaptor in ("ridge", "attention"):
+            one = model(name, ability, "age")
+            changed = one.model_copy(update={"probe": one.probe.model_copy(update={"adaptor": adaptor})})
+            write_record(changed, results / "ages" / f"{name}+adaptor={adaptor}")
+    write_record(mistaken(model("good", 0.5, "age")), results / "ages" / "good+mistake=mirrored")
+    write_record(model("good", 0.9, "age"), results / "ages" / "good")
+    assert site.build([results], tmp_path / "site", resamples=200) == 0
+    for name in ("adaptors.csv", "mistakes.csv"):
+        with (tmp_path / "site" / name).open(encoding="utf-8", newline="") as file:
+            assert {(row["metric"], row["unit"]) for row in csv.DictReader(file)} == {("MAE", "years")}, name
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<th scope="row">ages<small>MAE, years</small></th>') >= len(ABILITIES), "in each model's section"
+    assert '<span class="small">MAE, years, 60 patients</span>' in page[page.index('id="mistakes"') :]
