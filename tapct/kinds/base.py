@@ -94,6 +94,8 @@ class Mean:
 class PairRank:
     """A rank metric over all pairs of case and label, from the fields `logit` and `target`: counted exactly.
 
+    Pairs whose target is missing are none.
+
     Attributes:
         rank: Which.
     """
@@ -193,7 +195,7 @@ class Metric:
             case Mean(of):
                 return numeric.mean(None if math.isnan(one) else one for one in of(cases).tolist())
             case PairRank(rank):
-                return float(getattr(ranks, rank)(cases["logit"].ravel(), cases["target"].ravel()))
+                return float(getattr(ranks, rank)(*ranks.stated(cases["logit"], cases["target"])))
             case Statistic(of_counts):
                 return float(of_counts(cases, np.ones((len(cases), 1)))[0])
             case Number(of_run):
