@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tapct.errors import TaskError, nearest
-from tapct.installed import Found, distribution, is_ours, sorted_out
+from tapct.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.splits import SPLITS
 
@@ -90,8 +90,18 @@ def _entry_points() -> Found:
 
 @functools.lru_cache(maxsize=4)
 def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
-    """Returns the same of a search path, looked through once."""
+    """Returns the same of a search path, looked through once.
+
+    Raises:
+        TaskError: If tasks of ours are not there: the code is newer than what was installed of it.
+    """
     found, refused = sorted_out(listed(group=GROUP), "task")
+    lacking = [name for name in FIRST if name not in found or not is_ours(found[name])]
+    if lacking:
+        raise TaskError(
+            f"{len(lacking)} tasks of {OURS}, such as {lacking[0]}, are in its code and not in its installation, which "
+            "is older. Install the checkout again: pip install --no-deps -e ."
+        )
     first = {name: found.pop(name) for name in FIRST if name in found}
     ours = {name: point for name, point in found.items() if is_ours(point)}
     return first | ours | found, refused

@@ -1,6 +1,7 @@
 """Tasks that strangers install: found by name, imported only when asked for, and refused with their package's name."""
 
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
@@ -82,3 +83,11 @@ def test_the_list_shows_the_others_and_says_what_is_left_out(monkeypatch, capsys
     assert "mine" in out
     for name in ("raises", "wrong", "odd", "twin", "amos22"):
         assert f"left out: the task '{name}'" in said or f"name '{name}'" in said
+
+
+def test_an_installation_that_is_older_than_the_code_is_named(monkeypatch):
+    """As after `git pull`: else every task would be unknown, and a stranger's could take a name of ours."""
+    older = [point for point in entry_points(group="tapct.tasks") if point.name != "lung1_survival"]
+    monkeypatch.setattr(registry, "entry_points", lambda group: older)
+    with pytest.raises(TaskError, match=r"1 tasks of tapct-bench, such as lung1_survival.*pip install --no-deps -e \."):
+        list_tasks()
