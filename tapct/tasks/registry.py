@@ -47,6 +47,11 @@ def further_tasks() -> list[str]:
     return [name for name, point in _entry_points()[0].items() if is_ours(point) and name not in CORE]
 
 
+def third_party_tasks() -> list[str]:
+    """Returns the names of the tasks that other packages install: they are run by name, and rank by themselves."""
+    return [name for name, point in _entry_points()[0].items() if not is_ours(point)]
+
+
 def refused_tasks() -> list[str]:
     """Returns, a sentence each, the tasks that are installed and not listed, with the distribution and why."""
     return list(_entry_points()[1].values())
