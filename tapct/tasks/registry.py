@@ -14,6 +14,7 @@ from typing import Any
 from tapct.errors import TaskError, nearest
 from tapct.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS
 
 GROUP = "tapct.tasks"
@@ -67,6 +68,20 @@ def task_class(name: str) -> type[CTDataset]:
     if name not in found:
         raise TaskError(refused.get(name, f"there is no task '{name}'. {nearest(name, found)}"))
     return _loaded(found[name])
+
+
+def spec_of(name: str) -> TaskSpec | None:
+    """Returns what a task is; None where none of that name can be used here (`why_unusable`)."""
+    return None if name not in list_tasks() or why_unusable(name) else task_class(name).spec
+
+
+def why_unusable(name: str) -> str | None:
+    """Returns why an installed task cannot be used; None where it can, or there is none of that name."""
+    try:
+        _ = task_class(name) if name in list_tasks() else None
+    except TaskError as error:
+        return str(error)
+    return None
 
 
 @functools.lru_cache(maxsize=256)
