@@ -4,11 +4,11 @@ import abc
 import copy
 import itertools
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch.utils.data import Dataset
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
+
+Finding = tuple[Literal["ok", "warn", "fail"], str, str]
+"""What the doctor found: status ("warn": a run continues), message, how to mend it."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
@@ -210,6 +213,14 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         The record lists them: what is left out silently changes a number as much as what is reported.
         """
         return {}
+
+    def release_findings(self) -> Iterator[Finding]:
+        """Yields what a task's tables say against its release, for the doctor; it is asked once, of any split.
+
+        Raises:
+            TapctError: If a table cannot be read.
+        """
+        return iter(())
 
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""
