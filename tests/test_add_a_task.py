@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tapct.tasks import core_tasks
 from tests.data.abdomen import Block, block, save
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,7 +25,15 @@ from pathlib import Path
 from tapct.tasks import TaskData, list_tasks, task_class
 from tapct.tasks.findings import findings
 from tapct.leaderboard.overlap import known_overlap
+from tapct.sweep.asked import Sweep
+from tapct.sweep.cell import SweepError
 from tests.tasks.end_to_end import run
+
+def cells(tasks):
+    try:
+        return {cell.task: str(cell.config) for cell in Sweep(encoders="chance", tasks=tasks).cells()}
+    except SweepError as error:
+        return str(error)
 
 data, config, out = map(Path, sys.argv[1:])
 report = {"tasks": list_tasks(), "imported": "our_tasks" in sys.modules}
@@ -42,6 +51,7 @@ for task in ("spleen", "spleen_injury"):
     }
 TaskData("spleen_injury", str(data)).setup("fit")
 (case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
+report["cells"] = {asked: cells(asked) for asked in ("spleen", "spleen_injury", "all")}
 report["dice"] = case.dice["native"]["spleen"]
 labels = data / "spleen_injury" / "labels.csv"
 whole = labels.read_text(encoding="utf-8")
@@ -76,7 +86,8 @@ def report(tmp_path_factory, slabs) -> dict:
         (package / f"{name}.py").write_text(module)
         (package / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
     copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text(encoding="utf-8")
-    (checkout / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
+    (package / "configs").mkdir()
+    (package / "configs" / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
     for case, slab in slabs.items():
         for task in ("spleen", "spleen_injury"):
             save(checkout / "data" / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
@@ -84,7 +95,7 @@ def report(tmp_path_factory, slabs) -> dict:
     rows = [f"{case},{int(case.startswith('p2'))}" for case in slabs]
     (checkout / "data" / "spleen_injury" / "labels.csv").write_text("\n".join(["case,injured", *rows, ""]))
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *(str(checkout / name) for name in ("data", "spleen.yaml", "."))],
+        [sys.executable, "-c", SCRIPT, *map(str, (checkout / "data", package / "configs" / "spleen.yaml", checkout))],
         env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{REPOSITORY}", "TAPCT_CACHE": str(checkout / "cache")},
         cwd=checkout,
         capture_output=True,
@@ -129,6 +140,12 @@ def test_models_that_were_pretrained_on_data_with_its_scans_are_marked(report):
 def test_the_copied_config_runs_in_eva(report):
     assert report["dice"] is not None
     assert np.isfinite(report["dice"])
+
+
+def test_tapct_run_finds_the_config_beside_the_module(report):
+    assert report["cells"]["spleen"]["spleen"].endswith("our_tasks/configs/spleen.yaml")
+    assert "our_tasks.spleen_injury, as configs/spleen_injury.yaml" in report["cells"]["spleen_injury"]
+    assert sorted(report["cells"]["all"]) == sorted(core_tasks())
 
 
 def test_a_case_without_a_row_or_with_two_is_named(report):

@@ -63,8 +63,8 @@ def against_chance(record: Record) -> Found:
 
 def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
     scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
-    targets = np.array([list((case.target or {}).values()) for case in runs[0]])
-    if targets.min() == targets.max():
+    targets = np.array([list((case.target or {}).values()) for case in runs[0]], dtype=np.float64)  # NaN: missing
+    if not (targets == 0).any() or not (targets == 1).any():
         return  # the metric is undefined
     patients = np.unique([case.patient for case in runs[0]], return_inverse=True)[1]
     # Dealt out again they are the same numbers: of each run only the order counts, and that is known once for all.
@@ -107,7 +107,7 @@ def deals(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, knowing
 
     Args:
         scores: (runs, cases, labels).
-        targets: (cases, labels) 0/1.
+        targets: (cases, labels) 0/1; NaN where it is missing, of which whoever deals knows nothing.
         patients: (cases,) numbers of the patients, from 0.
         knowing: AUROC of each label that is known to who deals; 0.5 for nothing.
     """
@@ -121,7 +121,8 @@ def deals(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, knowing
         dealt[:, :, places] = np.moveaxis(scores[:, np.stack(orders)], 1, 0)
         if shift:
             noise = ndtri((_places(dealt, rng) + 0.5) / scores.shape[1])
-            dealt = np.take_along_axis(ordered[None], _places(noise + shift * targets, rng), axis=2)
+            known = np.where(np.isnan(targets), 0.5, targets)
+            dealt = np.take_along_axis(ordered[None], _places(noise + shift * known, rng), axis=2)
         yield dealt
 
 

@@ -94,6 +94,8 @@ class Mean:
 class PairRank:
     """A rank metric over all pairs of case and label, from the fields `logit` and `target`: counted exactly.
 
+    Pairs whose target is missing are none.
+
     Attributes:
         rank: Which.
     """
@@ -193,7 +195,7 @@ class Metric:
             case Mean(of):
                 return numeric.mean(None if math.isnan(one) else one for one in of(cases).tolist())
             case PairRank(rank):
-                return float(getattr(ranks, rank)(cases["logit"].ravel(), cases["target"].ravel()))
+                return float(getattr(ranks, rank)(*ranks.stated(cases["logit"], cases["target"])))
             case Statistic(of_counts):
                 return float(of_counts(cases, np.ones((len(cases), 1)))[0])
             case Number(of_run):
@@ -259,7 +261,6 @@ class Kind:
         usual_head: The adaptor of records that name none.
         background: Whether the first class is background, of which nothing is recorded.
         dense: Whether the target is a label map on the grid of the scan.
-        trains: Whether heads are made of training cases; else of the reported ones, and nothing is trained.
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
@@ -286,7 +287,6 @@ class Kind:
     usual_head: str | None = None
     background: bool = False
     dense: bool = False
-    trains: bool = True
     deals: bool = False
     chance: Callable[[Cases], Cases] | None = None
     on_paper_grid: Mapping[str, str] | None = None

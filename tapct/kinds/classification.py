@@ -1,4 +1,7 @@
-"""Classification: independent 0/1 labels of a scan, compared by how well their logits order the cases."""
+"""Classification: independent 0/1 labels of a scan, compared by how well their logits order the cases.
+
+Any label of a case may be missing. Its pair of case and label then counts in nothing.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapct.kinds.base import Cases, Field, Kind, Metric, Number, PairRank
-from tapct.metrics import classification
+from tapct.metrics import classification, ranks
 
 _ONE_CLASS = "the references have only one class"
 
@@ -16,7 +19,7 @@ def _of_labels(name: str) -> Number:
     of = classification.METRICS[name]
 
     def number(cases: Cases) -> float:
-        return of(cases["logit"], cases["target"].astype(np.int64))
+        return of(cases["logit"], cases["target"])
 
     return Number(number)
 
@@ -36,15 +39,17 @@ def _doubts(case: Any, classes: Sequence[str]) -> Iterator[str]:
 
 
 def _cross_entropy(fields: Mapping[str, Mapping[str, Any]]) -> float:
-    """Returns the mean binary cross-entropy of a case's logits."""
-    z, t = (np.array(list(fields[name].values()), dtype=np.float64) for name in ("logit", "target"))
+    """Returns the mean binary cross-entropy of a case's logits over the labels that are stated; 0 of none."""
+    z, t = ranks.stated(*(np.array(list(fields[name].values()), dtype=np.float64) for name in ("logit", "target")))
+    if not len(t):
+        return 0.0
     return float(np.mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))))
 
 
 KIND = Kind(
     name="classification",
     title="Classification",
-    target="0 or 1 for each label",
+    target="0 or 1 for each label; any may be missing",
     metrics=(
         Metric(name="MicroAUROC", title="AUROC", of=PairRank("auroc"), undefined=_ONE_CLASS, needs=_both),
         Metric(name="MicroAP", title="AP", of=PairRank("average_precision"), undefined=_ONE_CLASS, needs=_both),
@@ -68,7 +73,7 @@ KIND = Kind(
     fields=(
         Field(name="logit", title="logit", missing=True),
         Field(name="probability", title="probability", low=0, high=1),
-        Field(name="target", title="reference, 0 or 1", given=True, low=0, high=1),
+        Field(name="target", title="reference, 0 or 1", given=True, low=0, high=1, missing=True),
     ),
     probe="tapct.probes.classification:ClassificationProbe",
     dataset="tapct.tasks.classification:ClassificationDataset",

@@ -30,7 +30,8 @@ from tapct.leaderboard.suite import Suite, core, declared
 from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
-from tapct.tasks import core_tasks, list_tasks, task_class
+from tapct.tasks import core_tasks, list_tasks
+from tapct.tasks.registry import spec_of
 
 
 def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), resamples: int = RESAMPLES) -> Board:
@@ -218,7 +219,7 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
     for name in terminal.track(names, "statistics of tasks", len(names)):
         of_task = contests.get(name)
         records = {model: entry.record for model, entry in of_task.cells.items()} if of_task else {}
-        spec = task_class(name).spec if name in installed else None
+        spec = spec_of(name)
         one = next(iter(records.values())).task if records else spec
         assert one is not None  # it has records, or is in the paper
         summaries = _summaries(records, resamples)

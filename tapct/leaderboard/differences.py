@@ -100,7 +100,7 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
 
 
 def _has_several_pairs(inputs: TaskInputs) -> bool:
-    return inputs.targets is not None and inputs.targets.size > inputs.num_patients
+    return inputs.targets is not None and inputs.stated.sum() > inputs.num_patients
 
 
 def _by_cases(inputs: TaskInputs, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -55,7 +55,7 @@ class TaskInputs:
             (M, seeds, C, labels) scores of pairs, of which only the order within a seed counts: logits; of records
             of an older protocol, probabilities. None for a statistic of all cases.
         samples: For a statistic, the cases of each of M models and of each seed; else None.
-        targets: (C, labels) 0/1 references of the metrics of pairs; else None.
+        targets: (C, labels) 0/1 references of the metrics of pairs, NaN where they are missing; else None.
         probabilities: (M, seeds, C, labels) what was predicted, for the metrics of pairs of records; else None.
         notice: What must stand beside every number, if anything.
         unit: The unit of the metric; None where it has none.
@@ -109,8 +109,10 @@ class TaskInputs:
             raise ValueError(f"values are {values.shape} for {expected}")
         if values.size == 0 or np.isinf(values).any():
             raise ValueError("values must be there, and finite")
-        if self.targets is not None and (np.isnan(values).any() or not np.isin(self.targets, (0, 1)).all()):
-            raise ValueError("scores of pairs must be defined, and targets 0 or 1")
+        if self.targets is None:
+            return
+        if np.isnan(values).any() or not (np.isin(self.targets, (0, 1)) | ~self.stated).all():
+            raise ValueError("scores of pairs must be defined, and targets 0, 1 or NaN")
 
     @property
     def of_metric(self) -> Metric:
@@ -131,6 +133,20 @@ class TaskInputs:
     def patient_index(self) -> np.ndarray:
         """(C,) number of each case's patient, in [0, patients)."""
         return np.unique(self.patients, return_inverse=True)[1]
+
+    @property
+    def stated(self) -> np.ndarray:
+        """(C, labels) which pairs have a reference: the metrics of pairs are of these alone."""
+        assert self.targets is not None
+        return ~np.isnan(self.targets)
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The P pairs that have a reference: (M, seeds, P) scores, (P,) 0/1 references, (P,) number of the patient."""
+        assert self.values is not None
+        assert self.targets is not None
+        patients = np.broadcast_to(self.patient_index[:, None], self.stated.shape)
+        return self.values[:, :, self.stated], self.targets[self.stated], patients[self.stated]
 
     @cached_property
     def needed(self) -> dict[str, int]:

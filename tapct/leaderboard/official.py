@@ -18,6 +18,7 @@ from tapct.leaderboard.reported import reported
 from tapct.records import Recorded
 from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
 from tapct.tasks import list_tasks, task_class
+from tapct.tasks.registry import why_unusable
 
 UNSAID: Mapping[str, Any] = {
     "window_overlap": 0.0,
@@ -147,7 +148,7 @@ def why_own(record: Recorded) -> str | None:
         return notice
     task = shipped(record.task.name)
     if task is None:
-        return "no task of ours"
+        return why_unusable(record.task.name) or "no task of ours"
     expected, found = zip(*_compared(record, task), strict=True)
     for (what, ours), (_, theirs) in zip(expected, found, strict=True):
         if ours != theirs and what == "split_sha256" and theirs in task.alternatives:

@@ -18,7 +18,7 @@ that there is no overlap, only that none is known.
 import re
 from collections.abc import Iterable
 
-from tapct.tasks import list_tasks, task_class
+from tapct.tasks.registry import spec_of
 
 
 def known_overlap(task: str, pretraining_data: Iterable[str]) -> tuple[str, ...]:
@@ -28,9 +28,8 @@ def known_overlap(task: str, pretraining_data: Iterable[str]) -> tuple[str, ...]
         task: Name of the task. It says what counts in `TaskSpec.source_data`; its own names always do.
         pretraining_data: Names of data.
     """
-    if task not in list_tasks():
+    if (spec := spec_of(task)) is None:
         return ()
-    spec = task_class(task).spec
     own = (re.escape(name) for name in (spec.name, spec.display_name))
     patterns = [re.compile(pattern, re.IGNORECASE) for pattern in (*spec.source_data, *own)]
     return tuple(name for name in pretraining_data if any(pattern.match(name) for pattern in patterns))

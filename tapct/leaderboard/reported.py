@@ -62,9 +62,8 @@ class Reported:
 
     @property
     def targets(self) -> np.ndarray | None:
-        """(C, K) 0/1 references of classification; None where there are none."""
-        target = self.runs[0].values.get("target")
-        return None if target is None else target.astype(np.int64)
+        """(C, K) 0/1 references of classification, NaN where they are missing; None where there are none."""
+        return self.runs[0].values.get("target")
 
     @property
     def scores(self) -> np.ndarray:
@@ -157,7 +156,7 @@ def _reported(record: Recorded, split: str) -> Reported:
     probabilities = fields.get("probability")
     if probabilities is not None and np.isnan(fields["logit"]).all():
         fields["logit"] = probabilities
-    has_targets = not arrow.is_null(table["target"])[rows].any()
+    has_targets = not arrow.is_null(table["target"])[rows].all()
     fields = {name: values for name, values in fields.items() if _has(kind, name, values, has_targets)}
     of_cases = tuple(names[code] for code in patient[0, :, 0])
     return Reported(
@@ -177,7 +176,7 @@ def _kind_of(record: Recorded, table: pa.Table, rows: np.ndarray) -> Kind:
     """Returns the kind of a record's task; older ones that do not say it are of one of the first two."""
     if record.task.kind is not None:
         return kinds.kind(record.task.kind)
-    return kinds.kind("segmentation" if arrow.is_null(table["target"])[rows].any() else "classification")
+    return kinds.kind("segmentation" if arrow.is_null(table["target"])[rows].all() else "classification")
 
 
 def _column(column: pa.ChunkedArray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

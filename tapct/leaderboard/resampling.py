@@ -106,11 +106,8 @@ def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:
     assert inputs.values is not None
     if not isinstance(of, PairRank):
         return mean_over_cases(inputs.values, inputs.patient_index, counts)
-    assert inputs.targets is not None
     metric = auroc if of.rank == "auroc" else average_precision
-    labels = inputs.targets.shape[1]
-    pairs = inputs.values.reshape(*inputs.values.shape[:2], -1)
-    targets, patients = inputs.targets.ravel(), np.repeat(inputs.patient_index, labels)
+    pairs, targets, patients = inputs.pairs
     return np.array([[metric(seed, targets, patients, counts) for seed in model] for model in pairs])
 
 

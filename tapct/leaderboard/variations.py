@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tapct import kinds
 from tapct.errors import RecordError
 from tapct.leaderboard.inputs import adaptor_of, model_names, ranked_by
 from tapct.leaderboard.intervals import Estimate
@@ -56,7 +57,7 @@ def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: 
     for model, points in found.curves.items():
         for point in points:
             yield {
-                **{"task": found.task, "metric": found.metric, "model": model, "adaptor": adaptor, "own_because": why},
+                **_whose(records, model, adaptor, why),
                 **{"fraction": point.fraction},
                 **{"train_patients": point.patients, **_numbers("", point.estimate)},
                 **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
@@ -69,7 +70,7 @@ def _drop_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: i
     found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for drop in found.drops:
         yield {
-            **{"task": found.task, "metric": found.metric, "model": drop.model, "adaptor": adaptor, "own_because": why},
+            **_whose(records, drop.model, adaptor, why),
             **{"perturbation": drop.perturbation},
             **_numbers("clean", drop.clean),
             **_numbers("perturbed", drop.perturbed),
@@ -80,6 +81,16 @@ def _drop_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: i
             **{"reported_patients": found.num_patients, "reason": drop.drop.reason},
             **{"notice": _notice(found.notice, found.warnings), "older_protocol": older.get(drop.model, "")},
         }
+
+
+def _whose(records: Sequence[Recorded], model: str, adaptor: str, why: str) -> Row:
+    """Returns what a number is of."""
+    task, metric = records[0].task, _ranked_metric(records)
+    unit = kinds.metric(metric).unit_of(task.unit) or ""
+    return {
+        **{"task": task.name, "metric": metric, "unit": unit},
+        **{"model": model, "adaptor": adaptor, "own_because": why},
+    }
 
 
 def _older_protocols(records: Sequence[Recorded]) -> dict[str, str]:

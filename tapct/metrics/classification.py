@@ -1,5 +1,7 @@
 """Metrics of independent 0/1 labels, from logits: AUROC and average precision (`tapct.metrics.ranks`) and what follows.
 
+A target that is NaN is not stated: its pair of case and label counts in nothing here.
+
 Balanced accuracy is undefined (NaN), as they are, without both a positive and a negative. A mean over labels leaves
 such labels out; how many there are is reported.
 """
@@ -51,17 +53,20 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> float:
     pairs, of the distance in their bin between the mean probability and the share of positives.
 
     Args:
-        probabilities: (N,) probabilities, N > 0. Bin k holds [k / BINS, (k + 1) / BINS), the last 1 as well.
+        probabilities: (N,) probabilities; of none it is undefined (NaN). Bin k holds [k / BINS, (k + 1) / BINS),
+            the last 1 as well.
         targets: (N,) 0/1 targets.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
+    if not len(probabilities):
+        return math.nan
     bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
     excess = np.bincount(bins, weights=probabilities - np.asarray(targets), minlength=BINS)
     return float(np.abs(excess).sum() / len(probabilities))
 
 
 def of_labels(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Returns every metric of (N, labels) logits and 0/1 targets, by its name in records; NaN where undefined."""
+    """Returns every metric of (N, labels) logits and 0/1/NaN targets, by its name in records; NaN where undefined."""
     return {name: metric(np.asarray(logits, dtype=np.float64), targets) for name, metric in METRICS.items()}
 
 
@@ -73,20 +78,20 @@ def mean_over_labels(
     Args:
         metric: Of (N,) logits and (N,) targets.
         logits: (N, labels) logits.
-        targets: (N, labels) 0/1 targets.
+        targets: (N, labels) 0/1 targets, NaN where they are not stated.
     """
-    values = [metric(z, t) for z, t in zip(logits.T, targets.T, strict=True)]
+    values = [metric(*ranks.stated(z, t)) for z, t in zip(logits.T, targets.T, strict=True)]
     defined = [v for v in values if not math.isnan(v)]
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "MicroAUROC": lambda logits, targets: ranks.auroc(logits.ravel(), targets.ravel()),
-    "MicroAP": lambda logits, targets: ranks.average_precision(logits.ravel(), targets.ravel()),
+    "MicroAUROC": lambda logits, targets: ranks.auroc(*ranks.stated(logits, targets)),
+    "MicroAP": lambda logits, targets: ranks.average_precision(*ranks.stated(logits, targets)),
     "MacroAUROC": lambda logits, targets: mean_over_labels(ranks.auroc, logits, targets),
     "MacroAP": lambda logits, targets: mean_over_labels(ranks.average_precision, logits, targets),
     "BalancedAccuracy": lambda logits, targets: mean_over_labels(balanced_accuracy, logits, targets),
-    "CalibrationError": lambda logits, targets: calibration_error(sigmoid(logits).ravel(), targets.ravel()),
+    "CalibrationError": lambda logits, targets: calibration_error(*ranks.stated(sigmoid(logits), targets)),
     "UndefinedLabels": lambda logits, targets: float(sum(not is_defined(of_label) for of_label in targets.T)),
 }
-"""By the name that records have, each metric of (N, labels) logits and 0/1 targets; NaN where it is undefined."""
+"""By the name that records have, each metric of (N, labels) logits and 0/1/NaN targets; NaN where it is undefined."""

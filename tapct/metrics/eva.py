@@ -127,7 +127,7 @@ class LabelMetric(torchmetrics.Metric):
 
     @override
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds logits (B, labels) and 0/1 targets of any dtype (the loss wants floats)."""
+        """Adds logits (B, labels) and 0/1 targets of any dtype (the loss wants floats), NaN where they are missing."""
         self.logits.append(preds.detach())
         self.targets.append(target)
 

@@ -33,6 +33,18 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
     return float(average_precision_of_counts(*_counts(scores, targets))[0])
 
 
+def stated(scores: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the (N,) scores and targets of the pairs of case and label whose target is stated, and is not NaN.
+
+    Args:
+        scores: Scores of any shape.
+        targets: Of the same shape, 0, 1 or NaN.
+    """
+    scores, targets = np.asarray(scores).ravel(), np.asarray(targets).ravel()
+    known = ~np.isnan(targets)
+    return scores[known], targets[known]
+
+
 def thresholds(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Returns which threshold each pair is at, numbered from the highest score on.
 

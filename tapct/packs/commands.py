@@ -139,9 +139,9 @@ def _stored(
 ) -> "tuple[FeatureBank, TaskData]":
     """Returns the bank and the task of a run of a config, as the command line names them."""
     from tapct.packs import packing
-    from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task, environment
+    from tapct.sweep.cell import environment, runnable
 
-    configs = configs_by_task(SHIPPED_CONFIGS) if config is None else {task: Path(config)}
+    configs = runnable() if config is None else {task: Path(config)}
     if task not in configs:
         raise FeatureError(f"there is no config of a task '{task}'. {nearest(task, configs)}")
     spec = options.parse_spec(encoder)

@@ -39,6 +39,8 @@ def export(
 ) -> Export:
     """Writes the stored features of a task's cases for eva. What is there already is not written again.
 
+    Cases that do not state the label are left out: eva's data sets have no missing class.
+
     Args:
         bank: Whose store has them.
         data: The task; all its files are there.
@@ -56,7 +58,8 @@ def export(
     data.setup("fit")  # reads what was not found sound before
     bank.fill(data.parts)
     layout = EvaLayout(folder, replace=replace, more=("patient",))
-    planned = [_Planned.of(bank, part, at, what, index) for part in data.parts for at in range(len(part))]
+    every = [(part, at) for part in data.parts for at in range(len(part)) if _is_stated(part, at, index)]
+    planned = [_Planned.of(bank, part, at, what, index) for part, at in every]
     for one in planned:
         name, patient = one.part.cases[one.at], one.part.patient(one.part.cases[one.at])
         layout.add(name, f"{one.file}.pt", one.target, one.part.split, f"{one.part.split}/{name}", patient)
@@ -90,11 +93,19 @@ class _Planned:
             mask = f"{part.split}/{case}-mask-{_short(labels)}"
             return cls(part, at, file, mask, f"{mask}.pt")
         assert isinstance(part, ClassificationDataset)
-        return cls(part, at, file, None, part.targets(case)[label])
+        return cls(part, at, file, None, int(part.target(case)[label]))
 
     @property
     def files(self) -> list[str]:
         return [self.file, *([] if self.mask is None else [self.mask])]
+
+
+def _is_stated(part: CTDataset, at: int, label: int | None) -> bool:
+    """Returns whether a case has the class that is exported; a mask it always has."""
+    if label is None:
+        return True
+    assert isinstance(part, ClassificationDataset)
+    return not bool(part.target(part.cases[at])[label].isnan())
 
 
 def _checked(data: TaskData, what: What | None) -> What:

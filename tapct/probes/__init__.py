@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from tapct.probes.classification import ClassificationProbe
     from tapct.probes.localisation import LocalisationProbe
     from tapct.probes.regression import RegressionProbe
-    from tapct.probes.retrieval import RetrievalProbe
     from tapct.probes.segmentation import SegmentationProbe
     from tapct.probes.survival import SurvivalProbe
     from tapct.probes.trainer import Trainer
@@ -17,7 +16,6 @@ __all__ = [
     "ClassificationProbe",
     "LocalisationProbe",
     "RegressionProbe",
-    "RetrievalProbe",
     "SegmentationProbe",
     "SurvivalProbe",
     "Trainer",
@@ -29,8 +27,6 @@ __getattr__ = lazy.names(
     __all__,
     *(
         f"{__name__}.{module}"
-        for module in (
-            *("classification", "localisation", "regression", "retrieval", "segmentation", "survival", "trainer"),
-        )
+        for module in ("classification", "localisation", "regression", "segmentation", "survival", "trainer")
     ),
 )

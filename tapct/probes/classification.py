@@ -24,7 +24,7 @@ from tapct.metrics import (
     UndefinedLabels,
 )
 from tapct.metrics.classification import sigmoid
-from tapct.metrics.ranks import auroc, average_precision
+from tapct.metrics.ranks import auroc, average_precision, stated
 from tapct.probes import attention
 from tapct.probes.heads import finite_loss
 from tapct.probes.label_heads import NeighbourHead, solve
@@ -34,7 +34,10 @@ from tapct.records import CaseResult
 
 
 class ClassificationProbe(ScanProbe):
-    """Trains and evaluates an adaptor in eva, one independent 0/1 output per class of the dataset."""
+    """Trains and evaluates an adaptor in eva, one independent 0/1 output per class of the dataset.
+
+    Where a case does not state a label, the loss and every metric leave the pair out.
+    """
 
     kind = "classification"
 
@@ -88,19 +91,26 @@ class ClassificationProbe(ScanProbe):
     def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
         targets = torch.stack([self._target(case) for case in cases])
         logits = attention.logits(heads, [self.in_bag(case, self.session.scale) for case in cases])
-        return torch.stack([self.criterion(of_head, targets) for of_head in logits])
+        return torch.stack([self._loss(of_head, targets) for of_head in logits])
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean loss of logits over the pairs that are stated; 0, without a gradient, where none is."""
+        known = ~targets.isnan()
+        if known.all():
+            return self.criterion(logits, targets)
+        return self.criterion(logits[known], targets[known]) if known.any() else 0 * logits.sum()
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
         logits, target, classes = self.outputs(head, case).float(), self._target(case), self.classes
-        loss, values = self.criterion(logits, target), logits.tolist()
+        loss, values = self._loss(logits, target), logits.tolist()
         result = CaseResult(
             case=case.name,
             patient=case.patient,
             loss=finite_loss(loss, case.name),
             logits=dict(zip(classes, values, strict=True)),
             probabilities=dict(zip(classes, sigmoid(values).tolist(), strict=True)),
-            target={n: int(t) for n, t in zip(classes, target, strict=True)},
+            target={n: None if t.isnan() else int(t) for n, t in zip(classes, target, strict=True)},
             padding_voxels=case.features.padding,
             notes=case.notes,
         )
@@ -113,9 +123,9 @@ class ClassificationProbe(ScanProbe):
         return self._rank(pairs[..., 0], pairs[..., 1])
 
     def _rank(self, scores: np.ndarray, targets: np.ndarray) -> float | None:
-        """Returns the ranked metric of (N, K) scores, over all pairs of case and label; None where it is undefined."""
+        """Returns the ranked metric of (N, K) scores, over all pairs that are stated; None where it is undefined."""
         rank = average_precision if self.ranked_metric == "MicroAP" else auroc
-        value = rank(scores.ravel(), targets.ravel())
+        value = rank(*stated(scores, targets))
         return None if math.isnan(value) else value
 
     @property
@@ -127,13 +137,13 @@ class ClassificationProbe(ScanProbe):
         return self._checked(case.name, case.target.flatten()).float()
 
     def _checked(self, case: str, target: torch.Tensor) -> torch.Tensor:
-        """Returns the target of a case.
+        """Returns the target of a case, NaN where a label is missing.
 
         Raises:
-            TaskError: If it has not one number a class, or one is neither 0 nor 1.
+            TaskError: If it has not one number a class, or one is neither 0 nor 1 nor missing.
         """
         if target.numel() != len(self.classes):
             raise TaskError(f"{case}: {target.numel()} targets for {len(self.classes)} classes")
-        if not ((target == 0) | (target == 1)).all():
-            raise TaskError(f"{case}: targets must be 0 or 1, not {target.tolist()}")
+        if not ((target == 0) | (target == 1) | target.isnan()).all():
+            raise TaskError(f"{case}: targets must be 0 or 1, not {target.tolist()}; NaN where missing")
         return target

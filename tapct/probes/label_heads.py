@@ -1,4 +1,7 @@
-"""Heads for 0/1 labels on pooled features: logistic regression, nearest neighbours, class means."""
+"""Heads for 0/1 labels on pooled features: logistic regression, nearest neighbours, class means.
+
+Each label is solved on the cases that state it: those whose target is not NaN.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tapct.metrics.ranks import stated
 from tapct.probes import solvers
 from tapct.probes.adaptors import Head
 from tapct.probes.scaling import ChannelScale
@@ -57,12 +61,22 @@ class NeighbourHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Returns the (K,) logits of (P,) features."""
         one = ((pooled.double() - self.centre) / self.divisor)[None].cpu().numpy()
-        counts = [int(self.neighbours)]
-        votes = solvers.neighbour_votes(self.cases.cpu().numpy(), self.targets.cpu().numpy(), one, counts)[0, 0]
-        return torch.from_numpy(vote_logits(votes, counts[0])).to(pooled.device)
+        count, targets = int(self.neighbours), self.targets.cpu().numpy()
+        votes = solvers.neighbour_votes(self.cases.cpu().numpy(), targets, one, [count])[0, 0]
+        return torch.from_numpy(vote_logits(votes, asked(targets, count))).to(pooled.device)
 
 
-def vote_logits(share: np.ndarray, neighbours: int) -> np.ndarray:
+def asked(targets: np.ndarray, neighbours: int) -> np.ndarray:
+    """Returns (K,) how many neighbours are asked for each label: no more than training cases state it.
+
+    Args:
+        targets: (M, K) of the training cases.
+        neighbours: How many are to be asked.
+    """
+    return np.minimum(neighbours, (~np.isnan(targets)).sum(axis=0))
+
+
+def vote_logits(share: np.ndarray, neighbours: int | np.ndarray) -> np.ndarray:
     """Returns the log odds of a share of positives among neighbours, half a vote added to each side."""
     positives = share * neighbours
     return np.log((positives + 0.5) / (neighbours - positives + 0.5))
@@ -100,7 +114,7 @@ def _problem(kind: Head, train: PooledCases, score: Score) -> Problem:
     settings, fit = _candidates(kind, train)
 
     def cross_entropy(parts: Parts) -> float:
-        logits, targets = joined(parts)
+        logits, targets = stated(*joined(parts))
         return float(np.logaddexp(0, (1 - 2 * targets) * logits).mean())
 
     return Problem(
@@ -128,7 +142,7 @@ def _candidates(kind: Head, train: PooledCases) -> tuple[Sequence[float], Fit]:
 
         def votes(features: np.ndarray, count: int) -> np.ndarray:
             near = solvers.neighbour_votes(cases.features - centre, cases.targets, features - centre, [count])
-            return vote_logits(near[0], count)
+            return vote_logits(near[0], asked(cases.targets, count))
 
         return [functools.partial(votes, count=count) for count in counts]
 

@@ -28,7 +28,7 @@ class PooledCases:
         names: (N,) their names.
         patients: (N,) the patient of each.
         features: (N, P) float64.
-        targets: (N, T) float64, what the target of a case is, flattened.
+        targets: (N, T) float64, what the target of a case is, flattened; NaN where it is missing.
         table: How many of the columns of `features`, the last ones, are of a table.
     """
 
@@ -160,7 +160,8 @@ def deal_folds(cases: PooledCases, number: int = FOLDS) -> list[tuple[np.ndarray
     Each fold has its share of every answer, or of small and large numbers. Empty where there is a single patient.
     """
     answers: dict[str, list[tuple[float, ...]]] = {}
-    for patient, row in zip(cases.patients, cases.targets.tolist(), strict=True):
+    ordered = np.where(np.isnan(cases.targets), -np.inf, cases.targets)  # NaN has no place in an order
+    for patient, row in zip(cases.patients, ordered.tolist(), strict=True):
         answers.setdefault(patient, []).append(tuple(row))
     # In an order that depends on nothing but names and answers: the same for every encoder and machine.
     order = sorted(answers, key=lambda p: (sorted(answers[p]), hashlib.sha256(p.encode()).hexdigest()))

@@ -114,7 +114,8 @@ def logistic(design: Design, targets: np.ndarray, strengths: Sequence[float] = S
 
     Args:
         design: The training features.
-        targets: (N, K) of 0 and 1; a label with one value alone gets no weights, and the logit of its rate.
+        targets: (N, K) of 0 and 1, NaN where a case does not count for a label; a label with one value alone gets no
+            weights, and the logit of its rate.
         strengths: L2 penalties, positive; the answers come in their order.
     """
     order = np.argsort(strengths)[::-1]  # from the strongest on, each starts where the last one ended
@@ -129,6 +130,8 @@ def logistic(design: Design, targets: np.ndarray, strengths: Sequence[float] = S
 
 def _path(design: Design, labels: np.ndarray, strengths: Sequence[float]) -> list[tuple[np.ndarray, float]]:
     """Returns, for each strength, intercept and weights, and the largest component of the gradient there."""
+    stated = ~np.isnan(labels)
+    turned, labels = design.turned[stated], labels[stated]
     count, positives = len(labels), float(labels.sum())
     if positives in (0, count):
         rate = (positives + 0.5) / (count + 1)
@@ -141,8 +144,8 @@ def _path(design: Design, labels: np.ndarray, strengths: Sequence[float]) -> lis
     found = []
     for strength in strengths:
         penalty = design.penalties(strength)
-        at = _minimum(design.turned, signs, penalty, at)
-        found.append((at, float(np.abs(_objective(at, design.turned, signs, penalty)[1]).max())))
+        at = _minimum(turned, signs, penalty, at)
+        found.append((at, float(np.abs(_objective(at, turned, signs, penalty)[1]).max())))
     return found
 
 
@@ -206,11 +209,11 @@ def prototype(features: np.ndarray, targets: np.ndarray) -> Linear:
 
     Args:
         features: (N, P) float64.
-        targets: (N, K) of 0 and 1; a label with one value alone gets no weights.
+        targets: (N, K) of 0 and 1, NaN where a case does not count; a label with one value alone gets no weights.
     """
     weights, biases = [], []
     for labels in targets.T:
-        if 0 < labels.sum() < len(labels):
+        if (labels == 0).any() and (labels == 1).any():
             means = [features[labels == value].mean(axis=0) for value in (0, 1)]
             weights.append(means[1] - means[0])
             biases.append((means[0] @ means[0] - means[1] @ means[1]) / 2)
@@ -223,18 +226,26 @@ def prototype(features: np.ndarray, targets: np.ndarray) -> Linear:
 def neighbour_votes(train: np.ndarray, targets: np.ndarray, features: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """Returns (len(counts), N, K): the share of positives among the nearest training cases by cosine similarity.
 
-    Of equally near cases those that come first in the training split count, as in scikit-learn.
+    Of equally near cases those that come first in the training split count, as in scikit-learn. A label asks the
+    nearest cases that state it: all of them where they are fewer, and where there are none the share is 0.
 
     Args:
         train: (M, P) features.
-        targets: (M, K) of 0 and 1.
+        targets: (M, K) of 0 and 1, NaN where a case does not state a label.
         features: (N, P) features to judge.
         counts: Numbers of neighbours, each at most M.
     """
     similar = _unit(features) @ _unit(train).T
-    nearest = np.argsort(-similar, axis=1, kind="stable")[:, : max(counts)]
-    votes = np.cumsum(targets[nearest], axis=1)  # (N, neighbours, K)
-    return np.stack([votes[:, count - 1] / count for count in counts])
+    order, found = np.argsort(-similar, axis=1, kind="stable"), np.zeros((len(counts), len(features), targets.shape[1]))
+    for k, labels in enumerate(targets.T):
+        stated = ~np.isnan(labels)
+        number = int(stated.sum())
+        if number:
+            nearest = order[stated[order]].reshape(len(features), number)[:, : max(counts)]
+            votes = np.cumsum(labels[nearest], axis=1)  # (N, neighbours)
+            for place, count in enumerate(min(count, number) for count in counts):
+                found[place, :, k] = votes[:, count - 1] / count
+    return found
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

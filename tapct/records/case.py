@@ -55,7 +55,7 @@ class CaseResult(CaseIdentity):
         hd95_mm: 95th percentile of the Hausdorff distance of each class, on the native grid; None as well
             where the class is in only one of prediction and reference.
         probabilities: Per class, the predicted probability (classification): the sigmoid of the logit, in float64.
-        target: Per class, the reference (classification).
+        target: Per class, the reference (classification); None where it is not stated.
         padding_voxels: Voxels of air (z, y, x) added because the scan was not a whole number of windows.
         logits: Per class, the float32 output of the head (classification), which JSON's numbers hold as it is.
         voxels: Voxels of the scan (segmentation).
@@ -70,7 +70,7 @@ class CaseResult(CaseIdentity):
     nsd: dict[str, Share | None] | None = None
     hd95_mm: dict[str, Millimetres | None] | None = None
     probabilities: dict[str, Share] | None = None
-    target: dict[str, Target] | None = None
+    target: dict[str, Target | None] | None = None
     padding_voxels: tuple[Index, Index, Index]
     logits: dict[str, Finite] | None = optional()
     voxels: Count | None = optional()

@@ -131,10 +131,11 @@ def _results(found: Found) -> Iterator[Chart]:
             title = f"{label} of {len(cases)} cases"
             yield Chart(title, charts.case_strip(f"cases {metric}", cases, label), "Each case: its mean over classes.")
     pairs = [
-        (probability, (case.target or {})[name])
+        (probability, target)
         for run in record.runs
         for case in run.cases[found.split]
         for name, probability in (case.probabilities or {}).items()
+        if (target := (case.target or {})[name]) is not None
     ]
     if pairs:
         yield Chart("Calibration", charts.reliability("reliability", pairs), "All runs, cases and classes together.")

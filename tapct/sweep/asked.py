@@ -15,7 +15,7 @@ from tapct.sweep.cell import (
     SweepError,
     absolute,
     choose_tasks,
-    configs_by_task,
+    runnable,
     weights_by_encoder,
 )
 from tapct.sweep.variants import Variant, require_options, variants
@@ -71,7 +71,7 @@ class Sweep:
             SweepError: If an encoder, a task, a suite, a config or an override does not exist.
         """
         folder = Path(absolute(self.configs)) if self.configs else SHIPPED_CONFIGS
-        configs = configs_by_task(folder)
+        configs = runnable(folder if self.configs else None)
         overrides = tuple(Path(absolute(path)) for path in self.overrides)
         for path in overrides:
             if not path.is_file():

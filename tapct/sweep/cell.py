@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from yaml import YAMLError
 
 from tapct.content_hashes import ContentHashes
 from tapct.encoders.eva_names import card_file, is_named_by_place
-from tapct.errors import TapctError, nearest
+from tapct.errors import TapctError, TaskError, nearest
+from tapct.installed import is_ours
 from tapct.sweep.configs import resolved
 
 VARIABLES = (
@@ -161,6 +163,32 @@ def configs_by_task(folder: Path) -> dict[str, Path]:
     return found
 
 
+def runnable(folder: Path | None = None) -> dict[str, Path]:
+    """Returns the config of each task that runs by its name.
+
+    Args:
+        folder: Where they are; None for those that ship, and those of tasks that other packages install.
+
+    Raises:
+        SweepError: If there are none, or two of one name.
+    """
+    return configs_by_task(folder) if folder is not None else {**configs_by_task(SHIPPED_CONFIGS), **_installed()}
+
+
+def _installed() -> dict[str, Path]:
+    """Returns the configs that third-party tasks bring, of those that can be imported."""
+    if all(is_ours(point) for point in entry_points(group="tapct.tasks")):
+        return {}  # the rule, in which nothing that imports torch is needed
+    from tapct.tasks.registry import task_class, third_party_tasks
+
+    found = {}
+    for task in third_party_tasks():
+        with contextlib.suppress(TaskError):
+            if (path := task_class(task).shipped_config()) is not None:
+                found[task] = path
+    return found
+
+
 def choose(what: str, asked: str, known: Mapping[str, bool]) -> list[str]:
     """Returns the names of a comma-separated list.
 
@@ -197,12 +225,29 @@ def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[
     Raises:
         SweepError: If a name does not exist.
     """
-    if asked != "all":
-        return choose("task", asked, dict.fromkeys(configs, False))
-    from tapct.tasks.registry import further_tasks  # imports torch
+    from tapct.tasks.registry import further_tasks, third_party_tasks  # imports torch
 
-    further = further_tasks()
-    return [task for task, path in configs.items() if path.parent != folder and task not in further]
+    if asked != "all":
+        for task in third_party_tasks():
+            if task not in configs and task in map(str.strip, asked.split(",")):
+                raise SweepError(_without_config(task))
+        return choose("task", asked, dict.fromkeys(configs, False))
+    beside = {*further_tasks(), *third_party_tasks()}
+    return [task for task, path in configs.items() if path.parent != folder and task not in beside]
+
+
+def _without_config(task: str) -> str:
+    """Returns why a third-party task does not run by its name."""
+    from tapct.tasks.registry import task_class
+
+    try:
+        module = task_class(task).__module__
+    except TaskError as error:
+        return str(error)
+    return (
+        f"the task {task} brings no config: put it beside its module, {module}, as configs/{task}.yaml, or name the "
+        "folder that holds it with --configs"
+    )
 
 
 def weights_by_encoder(asked: str | None, encoders: list[str]) -> dict[str, str]:

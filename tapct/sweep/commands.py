@@ -19,7 +19,7 @@ from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import card_named
-from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, Keep, Order, SweepError, choose, configs_by_task
+from tapct.sweep.cell import Cell, Keep, Order, SweepError, choose, runnable
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
@@ -232,7 +232,7 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     there = list(dict.fromkeys(path.parent for paths in found for path in paths))
     labels = list(dict.fromkeys(path.name for path in there))
     found_tasks = list(dict.fromkeys(path.parent.name for path in there))
-    known_tasks = dict.fromkeys(configs_by_task(SHIPPED_CONFIGS), False) | dict.fromkeys(found_tasks, True)
+    known_tasks = dict.fromkeys(runnable(), False) | dict.fromkeys(found_tasks, True)
     known = dict.fromkeys([*list_encoders(), *list_declared(), *map(encoder_of, labels)])
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
     # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.

@@ -4,11 +4,11 @@ import abc
 import copy
 import itertools
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch.utils.data import Dataset
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MIN_SLICES = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
+
+Finding = tuple[Literal["ok", "warn", "fail"], str, str]
+"""What the doctor found: status ("warn": a run continues), message, how to mend it."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
@@ -145,7 +148,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     @classmethod
     def shipped_exclusions(cls) -> dict[str, str]:
         """Returns the cases that are left out wherever the release is read, with the reason."""
-        return read_exclusions(cls._shipped("exclusions", cls.spec.name))
+        return read_exclusions(cls._shipped("exclusions", f"{cls.spec.name}.csv"))
 
     @classmethod
     def shipped_split(cls) -> SplitTable | None:
@@ -170,18 +173,24 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
+    def shipped_config(cls) -> Path | None:
+        """Returns the config that ships beside the module as `configs/TASK.yaml`; ours are in `eva_configs/`."""
+        path = cls._shipped("configs", f"{cls.spec.name}.yaml")
+        return path if path.is_file() else None
+
+    @classmethod
     def _shipped(cls, folder: str, name: str) -> Path:
-        """Returns where a table ships: in a folder beside the module of the class, or of one that it derives from."""
+        """Returns where a file ships: in a folder beside the module of the class, or of one that it derives from."""
         modules = dict.fromkeys(each.__module__ for each in cls.__mro__ if issubclass(each, CTDataset))
         files = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
-        paths = [Path(file).parent / folder / f"{name}.csv" for file in files if file is not None]
+        paths = [Path(file).parent / folder / name for file in files if file is not None]
         return next((path for path in paths if path.is_file()), paths[0])
 
     @classmethod
     def _split_path(cls, which: str = "") -> Path:
         """Returns where a split of the task would ship: its own, its folds, else that of the release that it shares."""
         names = (cls.spec.name, f"{cls.spec.name}_folds", cls.spec.folder)
-        paths = [cls._shipped("splits", name + which) for name in names]
+        paths = [cls._shipped("splits", f"{name}{which}.csv") for name in names]
         return next((path for path in paths if path.is_file()), paths[-1])
 
     @classmethod
@@ -204,6 +213,14 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         The record lists them: what is left out silently changes a number as much as what is reported.
         """
         return {}
+
+    def release_findings(self) -> Iterator[Finding]:
+        """Yields what a task's tables say against its release, for the doctor; it is asked once, of any split.
+
+        Raises:
+            TapctError: If a table cannot be read.
+        """
+        return iter(())
 
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.anatomy import AXES
 from tapct.tasks.checks import WRONG_MEND, Accepted, CaseCheck, CaseOf, cases_of, examine
-from tapct.tasks.dataset import ARCHIVES, CTDataset
+from tapct.tasks.dataset import ARCHIVES, CTDataset, Finding
 from tapct.tasks.registry import task_class, task_datasets, task_root
 
 SHOWN = 5
@@ -17,9 +17,6 @@ SHOWN = 5
 
 LOOKS = 4
 """Cases that are looked at, beside those that lie wrongly."""
-
-Finding = tuple[Literal["ok", "warn", "fail"], str, str]
-"""Status ("warn": a run continues), message, how to mend it."""
 
 
 def findings(
@@ -58,6 +55,7 @@ def findings(
     yield "ok", f"{root}, licence of the data: {spec.licence}", ""
     if spec.notice is not None:
         yield "ok", f"beside every number will stand: {spec.notice}", ""
+    yield from parts[0].release_findings()
     yield from _files(root, parts, missing, doubled, obtain)
     absent = missing | doubled
     there = [of for of in cases_of(parts) if of.case not in absent]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tapct.errors import TaskError, nearest
-from tapct.installed import Found, distribution, is_ours, sorted_out
+from tapct.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS
 
 GROUP = "tapct.tasks"
@@ -27,8 +28,7 @@ CORE = (
 FIRST = (
     *("quickstart", *CORE, "btcv", "flare22", "word", "cc_ccii"),
     *("totalsegmentator_age", "totalsegmentator_sex", "totalsegmentator_organ_volume", "osic_fvc", "ictcf_lab"),
-    *("lung1_survival", "luna16_detection", "vertebra_landmarks"),
-    *("totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
+    *("lung1_survival", "luna16_detection", "vertebra_landmarks", "ct_rate"),
 )
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 
@@ -48,6 +48,11 @@ def further_tasks() -> list[str]:
     return [name for name, point in _entry_points()[0].items() if is_ours(point) and name not in CORE]
 
 
+def third_party_tasks() -> list[str]:
+    """Returns the names of the tasks that other packages install: they are run by name, and rank by themselves."""
+    return [name for name, point in _entry_points()[0].items() if not is_ours(point)]
+
+
 def refused_tasks() -> list[str]:
     """Returns, a sentence each, the tasks that are installed and not listed, with the distribution and why."""
     return list(_entry_points()[1].values())
@@ -63,6 +68,20 @@ def task_class(name: str) -> type[CTDataset]:
     if name not in found:
         raise TaskError(refused.get(name, f"there is no task '{name}'. {nearest(name, found)}"))
     return _loaded(found[name])
+
+
+def spec_of(name: str) -> TaskSpec | None:
+    """Returns what a task is; None where none of that name can be used here (`why_unusable`)."""
+    return None if name not in list_tasks() or why_unusable(name) else task_class(name).spec
+
+
+def why_unusable(name: str) -> str | None:
+    """Returns why an installed task cannot be used; None where it can, or there is none of that name."""
+    try:
+        _ = task_class(name) if name in list_tasks() else None
+    except TaskError as error:
+        return str(error)
+    return None
 
 
 @functools.lru_cache(maxsize=256)
@@ -91,8 +110,18 @@ def _entry_points() -> Found:
 
 @functools.lru_cache(maxsize=4)
 def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
-    """Returns the same of a search path, looked through once."""
+    """Returns the same of a search path, looked through once.
+
+    Raises:
+        TaskError: If tasks of ours are not there: the code is newer than what was installed of it.
+    """
     found, refused = sorted_out(listed(group=GROUP), "task")
+    lacking = [name for name in FIRST if name not in found or not is_ours(found[name])]
+    if lacking:
+        raise TaskError(
+            f"{len(lacking)} tasks of {OURS}, such as {lacking[0]}, are in its code and not in its installation, which "
+            "is older. Install the checkout again: pip install --no-deps -e ."
+        )
     first = {name: found.pop(name) for name in FIRST if name in found}
     ours = {name: point for name, point in found.items() if is_ours(point)}
     return first | ours | found, refused

@@ -127,7 +127,12 @@ def test_a_record_with_an_impossible_scale_is_none(scale, words):
         record("bad", [bad], task=task("age"), probe={})
 
 
-def test_the_unit_stands_beside_what_adaptors_and_mistakes_make_of_a_number(folder, tmp_path):
+def varied(name: str, ability: float, **changes) -> Record:
+    one = model(name, ability, "age")
+    return one.model_copy(update={"task": one.task.model_copy(update=changes)})
+
+
+def test_the_unit_stands_beside_whatever_is_made_of_a_number(tmp_path):
     results = tmp_path / "results"
     for name, ability in ABILITIES.items():
         for adaptor in ("ridge", "attention"):
@@ -136,10 +141,17 @@ def test_the_unit_stands_beside_what_adaptors_and_mistakes_make_of_a_number(fold
             write_record(changed, results / "ages" / f"{name}+adaptor={adaptor}")
     write_record(mistaken(model("good", 0.5, "age")), results / "ages" / "good+mistake=mirrored")
     write_record(model("good", 0.9, "age"), results / "ages" / "good")
+    write_record(varied("good", 0.5, train_fraction=0.1), results / "ages" / "good+fraction=0.1")
+    noise = {"perturbation": "noise-30hu", "perturbation_parameters": {"kind": "noise", "std_hu": 30.0}}
+    write_record(varied("good", 0.5, **noise), results / "ages" / "good+perturbation=noise-30hu")
     assert site.build([results], tmp_path / "site", resamples=200) == 0
-    for name in ("adaptors.csv", "mistakes.csv"):
+    for name in ("adaptors.csv", "mistakes.csv", "label_efficiency.csv", "robustness.csv"):
         with (tmp_path / "site" / name).open(encoding="utf-8", newline="") as file:
             assert {(row["metric"], row["unit"]) for row in csv.DictReader(file)} == {("MAE", "years")}, name
+            if name == "robustness.csv":
+                file.seek(0)
+                (drop,) = (float(row["drop"]) for row in csv.DictReader(file))
+                assert drop > 0, "more years of error are a loss"
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert page.count('<th scope="row">ages<small>MAE, years</small></th>') >= len(ABILITIES), "in each model's section"
     assert '<span class="small">MAE, years, 60 patients</span>' in page[page.index('id="mistakes"') :]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tapct.leaderboard import resampling
+from tapct.leaderboard import contributions, resampling
 from tapct.metrics import ranks
 from tests.leaderboard.simulated import clusters, task
 
@@ -102,3 +102,46 @@ def test_the_order_of_cases_and_patients_is_of_no_consequence():
     counts = resampling.draw_patients(12, 30, "any")
     one, other = task(values, patients), task(values[:, shuffled], patients[shuffled])
     np.testing.assert_allclose(resampling.evaluate(one, counts), resampling.evaluate(other, counts), rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_pairs_without_a_reference_are_drawn_and_count_in_nothing(metric):
+    rng = np.random.default_rng(5)
+    patients = clusters(20, rng)
+    cases = len(patients)
+    targets = (rng.random((cases, 3)) < 0.3).astype(float)
+    values = (0.3 * targets + 0.7 * rng.random((2, 2, cases, 3))).round(2)
+    targets[rng.random(targets.shape) < 0.4] = np.nan
+    inputs = task(values, patients, targets, metric=metric)
+    counts = resampling.draw_patients(20, 30, "any")
+    found = resampling.evaluate(inputs, counts)
+    for r in range(30):
+        again = np.repeat(np.arange(cases), counts[inputs.patient_index, r].astype(int))
+        references = targets[again].ravel()
+        known = ~np.isnan(references)
+        for model, seed in np.ndindex(2, 2):
+            scores = values[model, seed][again].ravel()[known]
+            assert found[model, seed, r] == pytest.approx(METRICS[metric](references[known], scores), rel=1e-12)
+            assert found[model, seed, r] == EXACT[metric](scores, references[known]), "to the bit"
+    parts, one = contributions.of_pairs(inputs), inputs.pairs[1] == 1
+    for part, of in zip(parts, (one, ~one), strict=True):
+        pairs = np.bincount(inputs.pairs[2][of], minlength=20)
+        assert part.share == pytest.approx(pairs / pairs.sum())
+        assert part.added.sum(axis=1) == pytest.approx(0, abs=1e-15)
+    assert inputs.needed == {
+        "with a positive": len({p for p, row in zip(patients, targets, strict=True) if (row == 1).any()}),
+        "with a negative": len({p for p, row in zip(patients, targets, strict=True) if (row == 0).any()}),
+    }
+
+
+def test_without_a_patient_the_metric_is_that_of_the_others_whatever_they_leave_out():
+    rng = np.random.default_rng(3)
+    targets = (rng.random((15, 2)) < 0.5).astype(float)
+    targets[rng.random(targets.shape) < 0.3] = np.nan
+    values = rng.random((1, 1, 15, 2))
+    found = resampling.resample(task(values, None, targets), 10).jackknife[0, 0]
+    index = task(values, None, targets).patient_index
+    for case in range(15):
+        rest = np.arange(15) != case
+        known = ~np.isnan(targets[rest])
+        assert found[index[case]] == ranks.auroc(values[0, 0, rest][known], targets[rest][known])

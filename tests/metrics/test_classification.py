@@ -125,3 +125,35 @@ def test_certainty_belongs_to_the_last_bin():
     assert calibration_error(torch.tensor([1.0, 0.96]), torch.tensor([0, 1])) == pytest.approx((1.96 - 1) / 2)
     assert calibration_error(torch.tensor([1.0, 0.9]), torch.tensor([0, 1])) == pytest.approx((1.0 + 0.1) / 2)
     assert calibration_error(torch.tensor([0.0, 0.05]), torch.tensor([0, 0])) == pytest.approx(0.025)
+
+
+def test_pairs_that_are_not_stated_count_in_nothing():
+    """Two labels of four cases, by hand: of the first, case 3 is not stated; of the second, cases 0 and 1 are not."""
+    nan = float("nan")
+    logits = torch.tensor([[2.0, 9.0], [1.0, -9.0], [-1.0, 0.5], [5.0, -0.5]])
+    targets = torch.tensor([[1.0, nan], [0.0, nan], [1.0, 1.0], [nan, 0.0]])
+    # Stated, highest first: 2.0 (1), 1.0 (0), 0.5 (1), -0.5 (0), -1.0 (1). Of 3 x 2 pairs 2 + 1 + 0 are in order.
+    probabilities = 1 / (1 + np.exp(-np.array([2.0, 1.0, 0.5, -0.5, -1.0])))
+    assert len(set((probabilities * 15).astype(int))) == 5, "each in a bin of its own"
+    assert values(logits, targets) == pytest.approx(
+        {
+            "MicroAUROC": 3 / 6,
+            "MicroAP": (1 / 1 + 2 / 3 + 3 / 5) / 3,
+            "MacroAUROC": (1 / 2 + 1) / 2,  # of the first label: (2.0, 1.0) is in order, (-1.0, 1.0) is not
+            "MacroAP": ((1 / 1 + 2 / 3) / 2 + 1) / 2,
+            "BalancedAccuracy": (1 / 4 + 1) / 2,  # of the first: one of two positives, no negative is right
+            "CalibrationError": np.abs(probabilities - [1, 0, 1, 0, 1]).mean(),
+            "UndefinedLabels": 0,
+        },
+        rel=1e-12,
+    )
+    assert values(logits, targets[:, 1:].expand(4, 2).masked_fill(targets == 0, nan))["UndefinedLabels"] == 1
+
+
+def test_a_label_that_nobody_states_is_undefined():
+    logits, targets = predictions()
+    found = values(logits, targets.masked_fill(torch.tensor([True, False, False, False]), float("nan")))
+    rest = values(logits[:, 1:], targets[:, 1:])
+    assert found == pytest.approx({**rest, "UndefinedLabels": 1}, rel=1e-14)
+    nothing = values(logits, torch.full_like(targets, float("nan")))
+    assert nothing == {"UndefinedLabels": 4}

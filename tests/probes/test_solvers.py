@@ -133,3 +133,44 @@ def test_whole_patients_are_held_out():
     targets = np.repeat((random.random((30, 1)) < 0.5) * 1.0, 2, axis=0)  # noise, but the same for both crops
     about = solve("knn", pooled_cases(values, targets, 2), None, auroc, scale=True).selection
     assert about.score < 0.8  # 1 with crops held out one by one
+
+
+def test_a_label_is_solved_on_the_cases_that_state_it():
+    values, targets = planted(90, 12)
+    stated = np.random.default_rng(2).random(targets.shape) < 0.6
+    known = np.where(stated, targets, np.nan)
+    heads, (others, _) = logistic(Design(values), known), planted(40, 12, seed=1)
+    votes, logits = neighbour_votes(values, known, others, (1, 5, 80)), prototype(values, known)(others)
+    for label in range(2):
+        rows = stated[:, label]
+        own, answers = values[rows], targets[rows, label]
+        assert 5 < rows.sum() < 80
+        for strength, head in zip(STRENGTHS, heads, strict=True):
+            theirs = LogisticRegression(C=1 / (strength * rows.sum()), solver="newton-cholesky", tol=1e-12)
+            theirs.set_params(max_iter=1000).fit(own, answers)
+            assert head(others)[:, label] == pytest.approx(theirs.decision_function(others), rel=1e-5, abs=1e-5)
+        for count, found in zip((1, 5, rows.sum()), votes, strict=True):
+            near = KNeighborsClassifier(int(count), metric="cosine", algorithm="brute").fit(own, answers)
+            assert found[:, label] == pytest.approx(near.predict_proba(others)[:, 1], abs=1e-12)
+        nearest = NearestCentroid().fit(own, answers).predict(others)
+        assert np.array_equal(logits[:, label] > 0, nearest == 1)
+
+
+@pytest.mark.parametrize("kind", ["linear", "knn", "prototype"])
+def test_a_label_that_nobody_states_says_nothing_and_moves_no_other(kind):
+    values, targets = planted(60, 6)
+    names = [f"c{i:02}" for i in range(60)]
+    targets[np.random.default_rng(4).random(60) < 0.3, 0] = np.nan
+    unstated = np.column_stack([targets[:, 0], np.full(60, np.nan)])
+
+    def rank(scores, references):
+        known = ~np.isnan(references)
+        return float(roc_auc_score(references[known], scores[known]))
+
+    heads = [
+        solve(kind, PooledCases(names, names, values, of), None, rank, scale=True).head
+        for of in (unstated, targets[:, :1])
+    ]
+    both, alone = (head(torch.from_numpy(values[3]) + 0.1).numpy() for head in heads)
+    assert both[1] == 0
+    assert both[0] == pytest.approx(alone[0], abs=1e-9)

@@ -36,7 +36,7 @@ def test_the_schema_names_every_key_that_a_record_has_and_no_range_is_lost():
     assert parts["CaseResult"]["properties"]["case"]["maxLength"] == 100
     dice = parts["CaseResult"]["properties"]["nsd"]["anyOf"][0]["additionalProperties"]["anyOf"][0]
     assert (dice["minimum"], dice["maximum"]) == (0, 1)
-    target = parts["CaseResult"]["properties"]["target"]["anyOf"][0]["additionalProperties"]
+    target = parts["CaseResult"]["properties"]["target"]["anyOf"][0]["additionalProperties"]["anyOf"][0]
     assert (target["minimum"], target["maximum"]) == (0, 1)
     assert parts["TaskRecord"]["additionalProperties"] is False
 

@@ -1,13 +1,18 @@
 """Tasks that strangers install: found by name, imported only when asked for, and refused with their package's name."""
 
+import re
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
 from tapct.cli import main
 from tapct.errors import TaskError
+from tapct.leaderboard import site
+from tapct.records import Record, write_record
 from tapct.tasks import core_tasks, list_tasks, registry, task_class
 from tapct.tasks.registry import FIRST, refused_tasks
+from tests.leaderboard import test_regression as regression
 
 GOOD = """
 from tapct.tasks.quickstart import SPEC, Quickstart
@@ -82,3 +87,22 @@ def test_the_list_shows_the_others_and_says_what_is_left_out(monkeypatch, capsys
     assert "mine" in out
     for name in ("raises", "wrong", "odd", "twin", "amos22"):
         assert f"left out: the task '{name}'" in said or f"name '{name}'" in said
+
+
+def test_an_installation_that_is_older_than_the_code_is_named(monkeypatch):
+    """As after `git pull`: else every task would be unknown, and a stranger's could take a name of ours."""
+    older = [point for point in entry_points(group="tapct.tasks") if point.name != "lung1_survival"]
+    monkeypatch.setattr(registry, "entry_points", lambda group: older)
+    with pytest.raises(TaskError, match=r"1 tasks of tapct-bench, such as lung1_survival.*pip install --no-deps -e \."):
+        list_tasks()
+
+
+def test_a_broken_task_does_not_take_the_page_of_the_others(tmp_path, capsys):
+    of_task = {**regression.task("age"), "name": "raises"}
+    for name, one in (("ages", regression.task("age")), ("raises", of_task)):
+        made = regression.model("good", 0.5, "age").content() | {"task": one}
+        write_record(Record.model_validate(made), tmp_path / "results" / name / "good")
+    assert site.build([tmp_path / "results"], tmp_path / "site", resamples=200) == 0
+    assert re.search(rf"section of its own: raises: the task {WHY['raises']}", capsys.readouterr().err)
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert page.count("age, years: predicted against true") >= 2

@@ -13,6 +13,7 @@ from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.inputs import TaskInputs, from_records
 from tapct.leaderboard.page.svg import INK, LINE, MUTED, PAPER, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.text import plain
+from tapct.metrics import ranks
 
 ROW_IN = 0.26
 """Height of a row, in inches."""
@@ -223,8 +224,9 @@ def reliability_curve(inputs: TaskInputs, model: int) -> tuple[np.ndarray, np.nd
     """Returns mean probability, share of positives and number of pairs of each bin that has any, all seeds together."""
     assert inputs.targets is not None
     assert inputs.probabilities is not None
-    probability = inputs.probabilities[model].ravel()
-    target = np.broadcast_to(inputs.targets, inputs.probabilities[model].shape).ravel()
+    probability, target = ranks.stated(
+        inputs.probabilities[model], np.broadcast_to(inputs.targets, inputs.probabilities[model].shape)
+    )
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
     filled = count > 0

@@ -1,0 +1,211 @@
+"""The release of CT-RATE (Hamamci et al. 2024, arXiv:2403.17834): which volumes it lists, of whom, and in which files.
+
+Names of volumes say everything: `valid_12_b_2.nii.gz` is the second reconstruction of scan b of patient valid_12. There
+is one report a scan, so all reconstructions of a scan are one case here: that with the lowest number that is a chest.
+
+The first upload (`train/`, `valid/`) has headers without spacing and rescale: its voxels are no HU. The second
+(`train_fixed/`, `valid_fixed/`) has both (discussion 58 of the data page).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from tapct.errors import TaskError
+from tapct.tasks.dataset import Index
+from tapct.tasks.tables import flag, read_table
+
+FINDINGS = (
+    *("Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion"),
+    *("Coronary artery wall calcification", "Hiatal hernia", "Lymphadenopathy", "Emphysema", "Atelectasis"),
+    *("Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela", "Pleural effusion", "Mosaic attenuation pattern"),
+    *("Peribronchial thickening", "Consolidation", "Bronchiectasis", "Interlobular septal thickening"),
+)
+"""Columns of the label files, in their order."""
+
+Part = Literal["train", "valid"]
+
+PARTS: tuple[Part, ...] = ("train", "valid")
+
+REPORTS: dict[Part, str] = {"train": "train_reports.csv", "valid": "validation_reports.csv"}
+
+VOLUMES: dict[Part, int] = {"train": 47_149, "valid": 3_039}
+"""Rows of the label files, and `NO_CHEST` of the lists, as the data page and its discussion 75 have them."""
+
+NO_CHEST: dict[Part, int] = {"train": 752, "valid": 37}
+
+_NAME = re.compile(r"(train|valid)_([1-9]\d*)_([a-z]+)_([1-9]\d*)(\.nii\.gz)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Name:
+    """What the name of a volume says.
+
+    Attributes:
+        part: "train" or "valid".
+        patient: Such as valid_12.
+        scan: Such as valid_12_b.
+        reconstruction: From 1.
+    """
+
+    part: Part
+    patient: str
+    scan: str
+    reconstruction: int
+
+    @classmethod
+    def parse(cls, name: str, where: str) -> "Name":
+        """Reads a name, with or without .nii.gz and folders before it.
+
+        Raises:
+            TaskError: If it is none of a volume of CT-RATE.
+        """
+        found = _NAME.fullmatch(name.strip().rpartition("/")[2])
+        if found is None:
+            raise TaskError(
+                f"{where}: '{name}' is no volume of CT-RATE, such as train_1_a_1.nii.gz. Use the release's own file"
+            )
+        number, letter, reconstruction = found.groups()[1:4]
+        part: Part = "train" if found[1] == "train" else "valid"
+        return cls(part, f"{part}_{number}", f"{part}_{number}_{letter}", int(reconstruction))
+
+    @property
+    def volume(self) -> str:
+        """The volume without .nii.gz."""
+        return f"{self.scan}_{self.reconstruction}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan of the release.
+
+    Attributes:
+        name: Of the volume that stands for it: its lowest reconstruction that is a chest, else its lowest.
+        findings: 0 or 1 for each of `FINDINGS`.
+        left_out: Why it cannot be a case; None of one that can.
+    """
+
+    name: Name
+    findings: tuple[int, ...]
+    left_out: str | None
+
+
+class Release:
+    """The files of CT-RATE under a folder: the repository of the data page, or its `dataset/`."""
+
+    def __init__(self, root: Path) -> None:
+        """Initializes the release; nothing is read yet."""
+        self.root = root
+        tables = ("multi_abnormality_labels/*.csv", "metadata/*.txt", "radiology_text_reports/*.csv")
+        self._tables = Index(root, tables, ("", "dataset/"))
+        volumes = ("train_fixed/*/*/*.nii.gz", "valid_fixed/*/*/*.nii.gz")
+        self._volumes = Index(root, volumes, ("", "dataset/"))
+
+    def labels(self, part: Part) -> Path:
+        """Returns the label file of a part; it need not be there."""
+        return self._tables.find(f"multi_abnormality_labels/{part}_predicted_labels.csv")
+
+    def no_chest(self, part: Part) -> Path:
+        """Returns the list of the volumes of a part that are heads; it need not be there."""
+        return self._tables.find(f"metadata/no_chest_{part}.txt")
+
+    def reports(self, part: Part) -> Path:
+        """Returns the reports of a part; they need not be there."""
+        return self._tables.find(f"radiology_text_reports/{REPORTS[part]}")
+
+    def volume(self, name: Name) -> Path:
+        """Returns the file of a volume, of the second upload; it need not be there."""
+        return self._volumes.find(f"{name.part}_fixed/{name.patient}/{name.scan}/{name.volume}.nii.gz")
+
+    def first_upload(self, name: Name) -> Path | None:
+        """Returns the file of a volume in the first upload, whose voxels are no HU; None where it is not there."""
+        below = f"{name.part}/{name.patient}/{name.scan}/{name.volume}.nii.gz"
+        return next((path for top in ("", "dataset/") if (path := self.root / (top + below)).exists()), None)
+
+    @cached_property
+    def heads(self) -> frozenset[str]:
+        """The volumes that are listed as no chest.
+
+        Raises:
+            TaskError: If a list is missing or names what is no volume: a head would train and be reported as a chest.
+        """
+        return frozenset(name.volume for part in PARTS for name in self.listed_heads(part))
+
+    def listed_heads(self, part: Part) -> list[Name]:
+        """Returns the volumes of a part that are listed as no chest.
+
+        Raises:
+            TaskError: As `heads`.
+        """
+        path = self.no_chest(part)
+        if not path.is_file():
+            raise TaskError(f"there is no list {path}. Put it there: it names the volumes of CT-RATE that are heads")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise TaskError(f"{path} is not text in UTF-8 ({error}). Fetch it again") from error
+        return [_of_part(line, part, str(path)) for line in lines if line.strip()]
+
+    def rows(self, part: Part) -> dict[str, tuple[Name, tuple[int, ...]]]:
+        """Returns the volumes of a part in the order of its label file: by name, with the findings.
+
+        Raises:
+            TaskError: If the file cannot be read, a volume is there twice or of the other part, or a value is neither
+                0 nor 1.
+        """
+        path, rows = self.labels(part), dict[str, tuple[Name, tuple[int, ...]]]()
+        for row in read_table(path, ("VolumeName", *FINDINGS)):
+            name = _of_part(row["VolumeName"], part, str(path))
+            where = f"{path}, {name.volume}"
+            if name.volume in rows:
+                raise TaskError(f"{where}: it is there twice. Use the release's own file")
+            rows[name.volume] = name, tuple(flag(_whole(row), finding, where) for finding in FINDINGS)
+        return rows
+
+    @cached_property
+    def scans(self) -> Mapping[str, Scan]:
+        """The scans of both parts by name, in the order of the label files.
+
+        Raises:
+            TaskError: As `rows` and `heads`.
+        """
+        volumes: dict[str, list[tuple[Name, tuple[int, ...]]]] = {}
+        for part in PARTS:
+            for name, findings in self.rows(part).values():
+                volumes.setdefault(name.scan, []).append((name, findings))
+        return {scan: self._scan(of_scan) for scan, of_scan in volumes.items()}
+
+    def _scan(self, volumes: list[tuple[Name, tuple[int, ...]]]) -> Scan:
+        ordered = sorted(volumes, key=lambda one: one[0].reconstruction)
+        chests = [one for one in ordered if one[0].volume not in self.heads]
+        name, findings = (chests or ordered)[0]
+        if not chests:
+            return Scan(name, findings, f"no_chest_{name.part}.txt lists it: it is a head, not a chest")
+        differ = len({found for _, found in ordered}) > 1
+        return Scan(name, findings, "its reconstructions have different labels, and one report" if differ else None)
+
+    def reported(self, part: Part) -> Iterator[Name]:
+        """Yields the volumes of a part that have a report: its text may hold quotes, commas and line ends.
+
+        Raises:
+            TaskError: If the file cannot be read, or names what is no volume of the part.
+        """
+        path = self.reports(part)
+        for row in read_table(path, ("VolumeName", "Findings_EN"), what="file of reports"):
+            yield _of_part(row["VolumeName"], part, str(path))
+
+
+def _of_part(text: str, part: Part, where: str) -> Name:
+    """Reads the name of a volume of a part: a patient of the other one would train and be reported."""
+    name = Name.parse(text, where)
+    if name.part != part:
+        raise TaskError(f"{where}: {name.volume} is of the other part, '{name.part}'. Use the release's own file")
+    return name
+
+
+def _whole(row: dict[str, str]) -> dict[str, str]:
+    """Returns a row in which 1.0 is 1: pandas writes a column so, once a value in it was missing."""
+    return {column: value.removesuffix(".0") for column, value in row.items()}

@@ -1,0 +1,82 @@
+"""A tiny CT-RATE: the layout, names and headers of the release, real slices, invented labels and reports."""
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from tapct.tasks.ct_rate import side
+from tapct.tasks.ct_rate_release import FINDINGS, Name
+from tests.data.abdomen import block, save
+
+HEADS = ("valid_2_a_1", "valid_2_b_1")
+"""Of scan b of patient valid_2 the second reconstruction is a chest."""
+
+VALID = ("valid_1_a_1", "valid_1_a_2", *HEADS, "valid_2_b_2", "valid_3_a_1", "valid_3_b_1")
+
+REPORTED = {"valid_1_a": "valid_1", "valid_2_b": "valid_2", "valid_3_a": "valid_3", "valid_3_b": "valid_3"}
+"""Case to patient."""
+
+REPORT = 'Trachea is "open".\n\nLungs: nodule, 4 mm; no effusion.\n'
+
+
+def train() -> tuple[str, ...]:
+    """Volumes of six training patients, the last two of which select; the first has two scans, one of two volumes."""
+    sides = {n: side(Name.parse(f"train_{n}_a_1", "")) for n in range(1, 200)}
+    trains, selects = ([n for n, of in sides.items() if of == one] for one in ("train", "val"))
+    first, *others = [*trains[:4], *selects[:2]]
+    own = (f"train_{first}_a_1", f"train_{first}_a_2", f"train_{first}_b_1")
+    return (*own, *(f"train_{n}_a_1" for n in others))
+
+
+def findings(volume: str) -> list[int]:
+    """Invented labels, the same of each reconstruction of a scan; of every label both answers are there."""
+    scan = Name.parse(volume, "").scan
+    number = sum(map(ord, scan))
+    return [(number + k) % 3 % 2 for k in range(len(FINDINGS))]
+
+
+def write(root: Path) -> Path:
+    """Writes the second upload with its tables under `dataset/`, as the data page has them; returns the root."""
+    top = root / "dataset"
+    for number, volume in enumerate((*train(), *VALID)):
+        write_volume(top, volume, number)
+    for part, volumes, reports in (("train", train(), "train_reports"), ("valid", VALID, "validation_reports")):
+        rows = [[f"{volume}.nii.gz", *findings(volume)] for volume in volumes]
+        _write(top / f"multi_abnormality_labels/{part}_predicted_labels.csv", ["VolumeName", *FINDINGS], rows)
+        heads = "".join(f"{head}.nii.gz\n" for head in HEADS if head.startswith(part))
+        (top / "metadata").mkdir(exist_ok=True)
+        (top / f"metadata/no_chest_{part}.txt").write_text(heads)
+        header = ["VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"]
+        _write(
+            top / f"radiology_text_reports/{reports}.csv",
+            header,
+            [[f"{volume}.nii.gz", "", 'Axial, "1.5" mm', REPORT, "Nodule, left\nupper lobe"] for volume in volumes],
+        )
+    return root
+
+
+def path_of(top: Path, volume: str, upload: str = "_fixed") -> Path:
+    """The file of a volume, of the second upload or (with "") of the first."""
+    name = Name.parse(volume, "")
+    return top / f"{name.part}{upload}" / name.patient / name.scan / f"{volume}.nii.gz"
+
+
+def write_volume(top: Path, volume: str, number: int) -> None:
+    """Writes slices of the abdomen as HU with their geometry."""
+    slab = block(6 * number, slices=8)
+    save(path_of(top, volume), slab.hu, slab.affine)
+
+
+def as_first_upload(path: Path, into: Path) -> None:
+    """Writes a volume as the first upload has it: voxels as the scanner stored them, no spacing, no rescale."""
+    stored = np.asanyarray(nib.load(path).dataobj).astype(np.int16) + 1024
+    into.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(stored, np.eye(4)), into)
+
+
+def _write(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
