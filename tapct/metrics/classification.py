@@ -17,6 +17,9 @@ from tapct.metrics import ranks
 BINS = 15
 """Bins of the calibration error, of equal width."""
 
+FEW_POSITIVES = 20
+"""Labels with fewer positives stand apart from means over labels: their numbers hang on a few patients."""
+
 
 def sigmoid(logits: ArrayLike) -> np.ndarray:
     """Returns the probabilities of logits, in float64; they are 1 from a logit of 37 on, and never overflow."""
@@ -43,6 +46,23 @@ def balanced_accuracy(logits: ArrayLike, targets: ArrayLike) -> float:
         return math.nan
     right = (logits > 0) == (targets == 1)
     return float((right[targets == 1].mean() + right[targets == 0].mean()) / 2)
+
+
+def average_precision_skill(scores: ArrayLike, targets: ArrayLike) -> float:
+    """Returns the average precision between that of chance, 0, and that of a perfect order, 1; NaN where undefined.
+
+    A score that knows nothing has an average precision of the share of positives, which differs from label to label and
+    data set to data set: (AP - share) / (1 - share) does not.
+
+    Args:
+        scores: (N,) scores.
+        targets: (N,) 0/1 targets.
+    """
+    value = ranks.average_precision(scores, targets)
+    if math.isnan(value):
+        return math.nan
+    share = float(np.mean(np.asarray(targets) == 1))
+    return (value - share) / (1 - share)
 
 
 def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> float:
