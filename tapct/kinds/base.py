@@ -261,6 +261,7 @@ class Kind:
         usual_head: The adaptor of records that name none.
         background: Whether the first class is background, of which nothing is recorded.
         dense: Whether the target is a label map on the grid of the scan.
+        trains: Whether heads are made of training cases; else of the reported ones, and nothing is trained.
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
@@ -287,6 +288,7 @@ class Kind:
     usual_head: str | None = None
     background: bool = False
     dense: bool = False
+    trains: bool = True
     deals: bool = False
     chance: Callable[[Cases], Cases] | None = None
     on_paper_grid: Mapping[str, str] | None = None

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tapct.probes.classification import ClassificationProbe
     from tapct.probes.localisation import LocalisationProbe
     from tapct.probes.regression import RegressionProbe
+    from tapct.probes.retrieval import RetrievalProbe
     from tapct.probes.segmentation import SegmentationProbe
     from tapct.probes.survival import SurvivalProbe
     from tapct.probes.trainer import Trainer
@@ -16,6 +17,7 @@ __all__ = [
     "ClassificationProbe",
     "LocalisationProbe",
     "RegressionProbe",
+    "RetrievalProbe",
     "SegmentationProbe",
     "SurvivalProbe",
     "Trainer",
@@ -27,6 +29,8 @@ __getattr__ = lazy.names(
     __all__,
     *(
         f"{__name__}.{module}"
-        for module in ("classification", "localisation", "regression", "segmentation", "survival", "trainer")
+        for module in (
+            *("classification", "localisation", "regression", "retrieval", "segmentation", "survival", "trainer"),
+        )
     ),
 )

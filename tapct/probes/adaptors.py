@@ -19,7 +19,7 @@ from tapct.kinds import STEPPED_HEADS
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
-Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox"]
+Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox", "cosine"]
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
 """How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
 
@@ -42,6 +42,7 @@ HEADS: dict[Head, str] = {
     "ridge": "ridge regression on pooled features, solved",
     "attention": "gated attention as of abmil, on numbers; trained by steps",
     "cox": "proportional hazards on pooled features, with a ridge penalty, solved",
+    "cosine": "the cosine of pooled features as they are, between scans; nothing is trained",
 }
 
 TABLE, POOLED_HEADS = "table=", ("linear", "ridge", "cox")

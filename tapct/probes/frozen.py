@@ -146,7 +146,9 @@ class FrozenEncoderProbe(Probe):
         """
         start = time.perf_counter()
         assert self.pooling is not None
-        train, selection = (self.source.pooled_cases(self.trainer, split, self.pooling) for split in ("train", "val"))
+        trains = kind(self.kind).trains
+        train = self.source.pooled_cases(self.trainer, "train" if trains else "test", self.pooling)
+        selection = self.source.pooled_cases(self.trainer, "val", self.pooling) if trains else None
         assert train is not None
         for name, vector in zip(train.names, train.encoded, strict=True):
             if len(vector) and self.session.features.wants(name):

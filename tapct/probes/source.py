@@ -193,7 +193,9 @@ class CaseSource:
             return
         yield from (self.case_of(batch).to(device, seen, None) for batch in self._batches(trainer, part))
 
-    def pooled_cases(self, trainer: pl.Trainer, split: Literal["train", "val"], how: Pooling) -> PooledCases | None:
+    def pooled_cases(
+        self, trainer: pl.Trainer, split: Literal["train", "val", "test"], how: Pooling
+    ) -> PooledCases | None:
         """Returns the cases of a split as one vector each, stored beside their features; None if it has no such cases.
 
         Args:

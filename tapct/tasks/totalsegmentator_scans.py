@@ -29,6 +29,8 @@ class TotalSegmentatorScans(CTDataset):
     scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
     files: ClassVar[tuple[str, ...]] = ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*", "meta.csv")
     """Globs of what is looked for: the masks, 117 a scan, take seconds to list."""
+    meta_columns: ClassVar[tuple[str, ...]] = ("age", "gender")
+    """Columns of `meta.csv` that the task reads."""
 
     @cached_property
     def _files(self) -> Index:
@@ -60,13 +62,13 @@ class TotalSegmentatorScans(CTDataset):
 
     @cached_property
     def meta(self) -> Mapping[str, dict[str, str]]:
-        """Case to its row of `meta.csv`: `age` and `gender`.
+        """Case to its row of `meta.csv`: its `meta_columns`.
 
         Raises:
             TaskError: If the table cannot be read, or has a case twice.
         """
         rows: dict[str, dict[str, str]] = {}
-        for row in read_table(self.meta_path, ("image_id", "age", "gender"), separator=";"):
+        for row in read_table(self.meta_path, ("image_id", *self.meta_columns), separator=";"):
             if row["image_id"] in rows:
                 raise TaskError(f"{self.meta_path} has the case {row['image_id']} twice. Use the release's own file")
             rows[row["image_id"]] = row

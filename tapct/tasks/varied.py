@@ -20,9 +20,11 @@ def varied(
         perturbation: Of the reported scans, by its name in `tapct.volumes.perturb.PERTURBATIONS`; None for none.
 
     Raises:
-        TaskError: If there is no such perturbation, or nothing to perturb.
+        TaskError: If there is no such perturbation, or nothing to perturb or to take a part of.
     """
     changed, train, test = dict(parts), parts["train"], parts["test"]
+    if train is None and train_fraction < 1:
+        raise TaskError(f"train_fraction is {train_fraction}, but there are no training cases of which to take a part")
     if train is not None and train_fraction < 1:
         cases = {case: train.patient(case) for case in train.cases}
         answers = patients_of(cases, {case: train.answers(case) for case in cases})

@@ -99,6 +99,27 @@ def write_patients(root: Path) -> None:
     write_meta(root, {case: (age, gender) for case, (age, gender, _) in PATIENTS.items()})
 
 
+ABOUT = {
+    "s0001": ("I", "ct abdomen ", "siemens", "120", "tumor"),
+    "s0002": ("I", "ct abdomen", "siemens", "120", "tumor"),
+    "s0004": ("B", "ct abdomen", "ge", "100", "trauma"),
+    "s0011": ("B", "ct  intervention ", "ge", "100", "no_pathology"),
+    "s0013": ("I", "ct head", "siemens", "100", "unclear"),
+    "s0029": ("", "", "", "", ""),
+    "s0235": ("I", "ct pelvis", "siemens", "120", "tumor"),
+}
+"""Institute, study type, manufacturer, kVp and pathology of patients, spelt as the release does."""
+
+
+def write_about(root: Path) -> None:
+    """Writes meta.csv of `PATIENTS` with what it says beside age and gender (`ABOUT`)."""
+    rows = []
+    for case, (age, gender, _) in PATIENTS.items():
+        institute, study, maker, kvp, pathology = ABOUT[case]
+        rows.append(f"{case};{age};{gender};{institute};{study};train;{maker};a scanner;{kvp};{pathology};thorax")
+    (root / "meta.csv").write_text("\n".join([HEAD, *rows, ""]), encoding="utf-8-sig")
+
+
 def volume_ml(case: str) -> float:
     """Returns the volume of an organ of a patient: of 3 mm cubes."""
     return 6 * (5 + PATIENTS[case][2]) * 4 * 27 / 1000

@@ -1,0 +1,139 @@
+"""The retrieval probe: every reported scan asks for those like it, and the features as they are answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from typing_extensions import override
+
+from tapct.encoders import Encoder
+from tapct.errors import FeatureError, TaskError
+from tapct.features import EncodedCase
+from tapct.kinds.retrieval import case_loss, outcome
+from tapct.metrics.retrieval import similarities, unit
+from tapct.probes.scan_probe import ScanProbe
+from tapct.probes.solved import PooledCases, Solution
+from tapct.records import CaseResult, SolvedSelection
+
+
+class GalleryHead(nn.Module):
+    """The scans that are searched, as (N, P) unit vectors in float64, in the order of the reported cases."""
+
+    gallery: torch.Tensor
+
+    def __init__(self, scans: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("gallery", torch.zeros(scans, features, dtype=torch.float64))
+
+
+@dataclass(eq=False)
+class Queries:
+    """The reported cases, and how similar each is to those of a gallery, some at a time.
+
+    Attributes:
+        row: Case to its place.
+        patients: (N,) of each, as a number.
+        targets: (N, K) 0, 1, or NaN.
+        vectors: (N, P) unit vectors.
+        gallery: (N, P) unit vectors, of the same cases.
+    """
+
+    row: Mapping[str, int]
+    patients: np.ndarray
+    targets: np.ndarray
+    vectors: np.ndarray
+    gallery: np.ndarray
+    _next: int = field(default=0, init=False)
+    _rest: Any = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, cases: PooledCases, gallery: np.ndarray) -> "Queries":
+        """Returns reported cases as queries.
+
+        Raises:
+            TaskError: If the gallery is not of as many.
+        """
+        if len(gallery) != len(cases.names):
+            raise TaskError(
+                f"the head holds {len(gallery)} scans, and {len(cases.names)} are reported: it is of another split"
+            )
+        patients = np.unique(cases.patients, return_inverse=True)[1]
+        row = {name: place for place, name in enumerate(cases.names)}
+        return cls(row, patients, np.asfortranarray(cases.targets), _unit(cases), gallery)  # read by class
+
+    def similarity(self, row: int) -> np.ndarray:
+        """Returns (N,) the cosines of a case with the gallery, which are computed in blocks, in the cases' order."""
+        if self._rest is None or row != self._next:
+            self._rest = similarities(self.vectors[row:], self.gallery)
+        self._next = row + 1
+        return next(self._rest)
+
+
+class RetrievalProbe(ScanProbe):
+    """Evaluates in eva how well scans find their like; nothing is trained, and no seed decides anything."""
+
+    kind = "retrieval"
+
+    _queries: Queries | None = None
+
+    def __init__(
+        self, encoder: str | Encoder, weights: str | None = None, adaptor: str = "cosine", **settings: Any
+    ) -> None:
+        """Initializes the probe.
+
+        Args:
+            encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
+            weights: None for the published weights, the path of a file, or "random".
+            adaptor: How features are pooled: "cosine:cls", "cosine:mean", "cosine:max", "cosine:mean+max" or, where the
+                task has masks, "cosine:mask". "cosine" pools class tokens where the model has some, else all cells.
+            settings: As in `tapct.probes.base.Probe`.
+
+        Raises:
+            TaskError: If there is no such adaptor, or it is of another kind of task.
+        """
+        super().__init__(encoder, weights, adaptor, "auto", criterion=nn.Identity(), **settings)
+
+    @override
+    def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
+        head = GalleryHead(*train.features.shape)
+        head.gallery.copy_(torch.from_numpy(_unit(train)))
+        return Solution(head, None, SolvedSelection())
+
+    @override
+    def solved_head(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
+        return GalleryHead(*state["gallery"].shape)
+
+    @override
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        assert self.pooling is not None
+        cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
+        assert cases is not None
+        self._queries = Queries.of(cases, self.trained_head.state_dict()["gallery"].cpu().numpy())
+
+    @override
+    def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
+        queries = self._queries
+        assert queries is not None
+        row = queries.row[case.name]
+        others = np.flatnonzero(queries.patients != queries.patients[row])
+        if not len(others):
+            raise TaskError(f"{case.name}: all reported scans are of its patient, so that there is nothing to find")
+        found = outcome(queries.targets[row], queries.targets, queries.similarity(row), self.classes, others)
+        loss = torch.tensor(case_loss(found), dtype=torch.float64)
+        return {"loss": loss}, self.result(case, loss, found)
+
+
+def _unit(cases: PooledCases) -> np.ndarray:
+    """Returns the (N, P) features of cases as unit vectors.
+
+    Raises:
+        FeatureError: If one is not finite.
+    """
+    odd = np.flatnonzero(~np.isfinite(cases.features).all(axis=1))
+    if len(odd):
+        raise FeatureError(f"{cases.names[odd[0]]}: its features are not finite, and have no cosine")
+    return unit(cases.features)
