@@ -109,6 +109,8 @@ def test_the_page_shows_predicted_against_true_and_the_errors_in_the_unit(folder
         "the training mean",
         "MAE, years",
         "MAE, SD",
+        "<strong>Spleen (ml): errors.</strong>",
+        "<strong>Age, years: predicted against true.</strong>",
     ):
         assert text in page, text
     with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:

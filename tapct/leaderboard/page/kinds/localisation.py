@@ -29,7 +29,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     yield Picture(
         title="FROC",
         svg=_curves(shown, runs),
-        note="FROC: share of the findings that are found, up from 0 to 1, against false positives a scan, a line for "
+        note="Share of the findings that are found, up from 0 to 1, against false positives a scan, a line for "
         f"each seed. Upright: {RATE_NAMES[0]} to {RATE_NAMES[-1]}, the rates over which sensitivity is averaged."
         f"{shown.of_many}",
     )
