@@ -376,6 +376,6 @@ def test_the_sheet_says_the_mistake_and_what_is_received_is_no_fault_of_the_adap
     found = {finding.name: finding for finding in write_sheet(encoder, tmp_path / "sheet.html")}
     assert found["Orientation"].text == "the array is likest to SPR, not to SPL as declared"
     assert not any(finding.contradicts for finding in found.values())
-    assert "The input is wrong on purpose" in (tmp_path / "sheet.html").read_text()
+    assert "The input is wrong on purpose" in (tmp_path / "sheet.html").read_text(encoding="utf-8")
     window = load_spec("tap-t-3d+mistake=hu-window", "random", deferred=True)
     assert any("not -1008 to 822 HU" in one.text for one in write_sheet(window, tmp_path / "window.html"))

@@ -138,9 +138,9 @@ def built(folders, tmp_path_factory):
 def test_models_with_a_mistake_change_no_rank_mean_rank_or_grid(built):
     without, beside = built
     for name in ("leaderboard.csv", "adaptors.csv"):
-        assert (without / name).read_text() == (beside / name).read_text()
+        assert (without / name).read_text(encoding="utf-8") == (beside / name).read_text(encoding="utf-8")
     assert not (without / FILE).exists()
-    html = (beside / "index.html").read_text()
+    html = (beside / "index.html").read_text(encoding="utf-8")
     main = html[html.index('<table class="board">') : html.index("</table>")]
     assert "mirrored" not in main
 
@@ -158,16 +158,16 @@ def test_the_table_is_on_the_page_and_in_every_export(built, folders):
     assert all(float(row["lost_low"]) <= float(row["lost"]) <= float(row["lost_high"]) for row in rows)
     first = rows[0]
     assert float(first["lost"]) == pytest.approx(float(first["right"]) - float(first["wrong"]))
-    data = json.loads((beside / "leaderboard.json").read_text())
+    data = json.loads((beside / "leaderboard.json").read_text(encoding="utf-8"))
     assert [(row["task"], row["mistake"]) for row in data["mistakes"]] == [(key[0], key[3]) for key in keys]
-    html = (beside / "index.html").read_text()
+    html = (beside / "index.html").read_text(encoding="utf-8")
     section = html[html.index('id="mistakes"') : html.index('id="models"')]
     cells = re.findall(r'<th scope="row">([\w-]+)<small>', section)
     assert cells == [key[3] for key in keys]
     assert f"<b>{float(first['lost']):.3f}</b>" in section
     assert "mistakes.csv" in html
     for name in ("leaderboard.md", "leaderboard.tex"):
-        text = (beside / name).read_text()
+        text = (beside / name).read_text(encoding="utf-8")
         assert "What each mistake costs" in text
         assert f"{float(first['lost']):.3f}" in text
 
@@ -178,4 +178,4 @@ def test_without_mistakes_a_table_of_earlier_ones_goes(folders, built, tmp_path)
     assert (tmp_path / FILE).exists()
     site.build([plain], tmp_path, resamples=300)
     assert not (tmp_path / FILE).exists()
-    assert 'id="mistakes"' not in (tmp_path / "index.html").read_text()
+    assert 'id="mistakes"' not in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def test_what_is_not_stated_is_null_in_the_record_and_counts_in_no_number(tmp_pa
     session, record = slabs.run(tmp_path, small_encoder(Drifting), max_steps=4, **settings)
     assert record.complete
     assert read_record(session / "record.json").fingerprint == record.fingerprint
-    text = json.loads((session / "record.json").read_text())["runs"][0]["cases"]["test"]
+    text = json.loads((session / "record.json").read_text(encoding="utf-8"))["runs"][0]["cases"]["test"]
     assert [list(case["target"].values()) for case in text][1] == [None, None, None]
     for run in record.runs:
         cases = run.cases["test"]

