@@ -21,6 +21,7 @@ from tapct.packs.commands import export_embeddings
 from tapct.packs.embeddings import export
 from tapct.probes.adaptors import instances
 from tapct.tasks import TaskData
+from tapct.tasks.fdg_pet_ct import FDGPETCT
 from tapct.tasks.rsna2023 import SPEC as RSNA2023
 from tests.data import fdg_pet_ct
 from tests.data.abdomen import write_slabs
@@ -168,3 +169,18 @@ def test_several_labels_a_case_need_a_choice(tmp_path):
     data = SimpleNamespace(spec=RSNA2023)
     with pytest.raises(FeatureError, match=f"has {len(RSNA2023.classes)}: .*Choose one with --label"):
         export(None, data, tmp_path, what=None, label=None, replace=False)
+
+
+def test_a_case_that_does_not_state_the_label_is_left_out(root, tmp_path, monkeypatch):
+    unstated, stated = list(fdg_pet_ct.STUDIES)[1], FDGPETCT.targets
+
+    def targets(self, case):
+        return (None,) if case == unstated else stated(self, case)
+
+    monkeypatch.setattr(FDGPETCT, "targets", targets)
+    made(root, studies(root), tmp_path / "a")
+    with (tmp_path / "a" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert not [row for row in rows if unstated in "".join(row.values())]
+    assert {row["target"] for row in rows} <= {"0", "1"}
