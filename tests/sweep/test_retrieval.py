@@ -1,0 +1,71 @@
+"""Retrieval through the commands: cells of adaptors and of perturbed scans, the page, and `eva test` on a gallery."""
+
+import os
+import sys
+from unittest import mock
+
+import pytest
+import yaml
+from eva.__main__ import main
+
+from tapct.leaderboard import site as leaderboard
+from tapct.records import read_record
+from tapct.sweep import commands
+from tests.data import totalsegmentator
+from tests.sweep.fakes import Here
+from tests.tasks.end_to_end import CONFIGS, write_split
+
+TASK = "totalsegmentator_retrieval"
+
+
+@pytest.fixture
+def variables(tmp_path):
+    root = tmp_path / "totalsegmentator"
+    totalsegmentator.write_patients(root)
+    totalsegmentator.write_about(root)
+    split = write_split(tmp_path / "split.csv", test=[*totalsegmentator.PATIENTS])
+    return {"DATA_ROOT": str(tmp_path), "SPLIT_FILE": str(split), "NUM_WORKERS": "0"}
+
+
+def test_from_scans_to_the_page(variables, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results"
+    monkeypatch.setattr("sys.argv", ["tapct"])
+    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    asked = commands.Sweep(
+        encoders="intensity",
+        tasks=TASK,
+        results=str(results),
+        accelerator="cpu",
+        adaptors="cosine,cosine:max,knn",
+        perturbations="noise-30hu",
+    )
+    with mock.patch.dict(os.environ, variables):
+        assert commands.run(asked, **options, start=Here) == 0
+        cells = asked.cells()
+    assert f"left out: knn on {TASK}: its probe takes cosine" in capsys.readouterr().err
+    records = {cell.label: read_record(cell.folder / "record.json") for cell in cells}
+    assert {record.probe.pooling for record in records.values()} == {"mean", "max"}
+    assert {record.task.perturbation for record in records.values()} == {None, "noise-30hu"}
+    assert all(len(record.runs) == 1 for record in records.values())
+    assert leaderboard.build([results], tmp_path / "site", resamples=200) == 0
+    assert "What the nearest scan shares" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_gallery_is_reported_again_as_it_was_and_refused_for_other_scans(variables, tmp_path, monkeypatch):
+    config, own = CONFIGS / "retrieval" / f"{TASK}.yaml", tmp_path / "own.yaml"
+
+    def eva(command: str, **model: str) -> None:
+        own.write_text(yaml.safe_dump({"model": {"init_args": {"encoder": "intensity", **model}}}))
+        logs = {"OUTPUT_ROOT": str(tmp_path / command), "ACCELERATOR": "cpu"}
+        with mock.patch.dict(os.environ, {**variables, **logs}):
+            monkeypatch.setattr(sys, "argv", ["eva", command, "--config", str(config), "--config", str(own)])
+            main()
+
+    eva("fit")
+    (fitted,) = (tmp_path / "fit").rglob("record.json")
+    eva("test", head=str(fitted.parent))
+    (tested,) = (tmp_path / "test").rglob("record.json")
+    assert read_record(tested).runs[0].cases == read_record(fitted).runs[0].cases
+    write_split(tmp_path / "split.csv", test=[*totalsegmentator.PATIENTS][:5])
+    with pytest.raises(Exception, match="the head holds 7 scans, and 5 are reported"):
+        eva("test", head=str(fitted.parent))
