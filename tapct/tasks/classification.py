@@ -51,10 +51,7 @@ class ClassificationDataset(MaskedDataset):
         """
         values = list(self.targets(case))
         if len(values) != len(self.spec.classes) or not set(values) <= {0, 1, None}:
-            raise TaskError(
-                f"the targets {values} are not one 0 or 1 (None where it is not stated) for each of "
-                f"{len(self.spec.classes)} classes"
-            )
+            raise TaskError(f"the targets {values} are not one 0 or 1 for each of {len(self.spec.classes)} classes")
         if None not in values:
             return torch.tensor(values, dtype=torch.int64)
         return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
