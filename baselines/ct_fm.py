@@ -43,6 +43,7 @@ class CTFM(Encoder):
         window_size=(32, 128, 128),
         spacing_mm=(3.0, 1.0, 1.0),
         in_plane_size=None,
+        in_plane_filter="linear",  # feature_extractor.py: MONAI's bilinear, which averages nothing
         pad_hu=-1024.0,
         feature_stride=(16, 16, 16),
         feature_dim=512,
@@ -86,6 +87,7 @@ class CTFM(Encoder):
         return InputSheet(
             orientation="authors: scripts/feature_extractor.py",
             grid="authors: scripts/feature_extractor.py",
+            resizing=Declared("bilinear, in MONAI without averaging", "authors: scripts/feature_extractor.py"),
             hu_window=HuWindow(*HU_RANGE, "authors: intrasample_simclr.yaml, scripts/feature_extractor.py"),
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: intrasample_simclr.yaml"),
             padding="authors: intrasample_simclr.yaml",

@@ -41,6 +41,7 @@ class FMCIB(Encoder):
         window_size=(64, 64, 64),
         spacing_mm=(1.0, 1.0, 1.0),
         in_plane_size=None,
+        in_plane_filter="linear",  # preprocessing/__init__.py: MONAI's bilinear, which averages nothing
         pad_hu=-SHIFT_HU,  # zero after scaling
         feature_stride=(32, 32, 32),
         feature_dim=4096,
@@ -75,7 +76,9 @@ class FMCIB(Encoder):
         return InputSheet(
             orientation="authors: preprocessing/__init__.py, LPS turned to (z, y, x)",
             grid="authors: preprocessing/__init__.py",
-            resizing=Declared("linear, corners aligned", "authors: preprocessing/__init__.py"),
+            resizing=Declared(
+                "bilinear, in MONAI without averaging, corners aligned", "authors: preprocessing/__init__.py"
+            ),
             hu_window=HuWindow(
                 -math.inf, math.inf, "authors: preprocessing/__init__.py; pretraining cut below -1024 HU"
             ),

@@ -38,6 +38,7 @@ class Merlin(Encoder):
         window_size=(160, 224, 224),
         spacing_mm=(3.0, 1.5, 1.5),
         in_plane_size=None,
+        in_plane_filter="linear",  # monai_transforms.py: MONAI's bilinear, which averages nothing
         pad_hu=-1000.0,  # SpatialPadd fills with 0, after scaling
         feature_stride=(16, 32, 32),
         feature_dim=2048,
@@ -63,6 +64,7 @@ class Merlin(Encoder):
         return InputSheet(
             orientation="authors: merlin/data/monai_transforms.py, RAS, and merlin/models/i3res.py, (z, x, y)",
             grid="authors: merlin/data/monai_transforms.py",
+            resizing=Declared("bilinear, in MONAI without averaging", "authors: merlin/data/monai_transforms.py"),
             hu_window=HuWindow(*self.clip_hu, "authors: merlin/data/monai_transforms.py, a_min and a_max"),
             normalisation=Declared(
                 "the HU window to 0 to 1, linear; one channel three times", "authors: merlin/data/monai_transforms.py"

@@ -53,6 +53,7 @@ class SuPreM(Encoder):
         window_size=(96, 96, 96),
         spacing_mm=(1.5, 1.5, 1.5),
         in_plane_size=None,
+        in_plane_filter="linear",  # dataloader_bdmap.py: MONAI's bilinear, which averages nothing
         pad_hu=CLIP_HU[0],  # SpatialPadd fills with 0, after scaling
         feature_stride=(8, 8, 8),
         feature_dim=512,
@@ -120,6 +121,7 @@ class SuPreM(Encoder):
         return InputSheet(
             orientation="authors: dataset/dataloader_bdmap.py",
             grid="authors: supervised_pretraining/train.py",
+            resizing=Declared("bilinear, in MONAI without averaging", "authors: dataset/dataloader_bdmap.py"),
             hu_window=HuWindow(*CLIP_HU, "authors: supervised_pretraining/train.py, a_min and a_max"),
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: supervised_pretraining/train.py"),
             padding="authors: dataset/dataloader_bdmap.py, 0 after scaling",

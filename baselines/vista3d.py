@@ -43,6 +43,7 @@ class Vista3D(Encoder):
         window_size=(128, 128, 128),
         spacing_mm=(1.5, 1.5, 1.5),
         in_plane_size=None,
+        in_plane_filter="linear",  # infer.yaml: MONAI's bilinear, which averages nothing
         pad_hu=CLIP_HU[0],  # SpatialPadd fills with 0, after scaling
         feature_stride=(16, 16, 16),
         feature_dim=768,
@@ -70,7 +71,10 @@ class Vista3D(Encoder):
         return InputSheet(
             orientation="authors: configs/infer.yaml",
             grid="authors: configs/infer.yaml",
-            resizing=Declared("bilinear, after clipping (in training before it)", "authors: configs/infer.yaml"),
+            resizing=Declared(
+                "bilinear, in MONAI without averaging, after clipping (in training before it)",
+                "authors: configs/infer.yaml",
+            ),
             hu_window=HuWindow(*CLIP_HU, "authors: configs/infer.yaml"),
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: configs/infer.yaml"),
             padding="authors: configs/train/hyper_parameters_stage1.yaml, 0 after scaling",

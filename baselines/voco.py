@@ -45,6 +45,7 @@ class VoCoB(Encoder):
         window_size=(96, 96, 96),  # downstream; pretraining had crops of 64
         spacing_mm=(1.5, 1.5, 1.5),
         in_plane_size=None,
+        in_plane_filter="linear",  # data_trans.py: MONAI's bilinear, which averages nothing
         pad_hu=CLIP_HU[0],  # SpatialPadd fills with 0, after scaling
         feature_stride=(32, 32, 32),
         feature_dim=768,
@@ -72,6 +73,7 @@ class VoCoB(Encoder):
         return InputSheet(
             orientation="authors: Self-supervised/utils",
             grid="authors: Self-supervised/voco_train.py",
+            resizing=Declared("bilinear, in MONAI without averaging", "authors: Self-supervised/utils/data_trans.py"),
             hu_window=HuWindow(
                 *CLIP_HU, "authors: Self-supervised/voco_train.py, a_min and a_max; chest scans had -1000 to 500"
             ),

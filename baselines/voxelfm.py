@@ -46,6 +46,7 @@ class VoxelFM(Encoder):
         window_size=(112, 112, 112),  # global_crops_size
         spacing_mm=(1.0, 1.0, 1.0),
         in_plane_size=None,
+        in_plane_filter="linear",  # processing.py, resize_isotropic: torch's trilinear, which averages nothing
         pad_hu=CLIP_HU[0],
         feature_stride=(PATCH, PATCH, PATCH),
         feature_dim=DIM,
@@ -71,6 +72,7 @@ class VoxelFM(Encoder):
         return InputSheet(
             orientation="authors: dinov2/inference, stored slices with z ascending",
             grid="ours: 1 mm; dinov2/inference/processing.py takes each scan's finest spacing",
+            resizing=Declared("trilinear (torch), without averaging", "authors: dinov2/inference/processing.py"),
             hu_window=HuWindow(
                 *CLIP_HU, "authors: dinov2/configs/ssl_default_config.yaml; their DICOM reader clips at 1000 HU"
             ),

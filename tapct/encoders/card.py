@@ -10,7 +10,7 @@ from tapct.encoders.eva_names import in_folders
 from tapct.errors import EncoderError, nearest
 
 InPlaneFilter = Literal["linear", "antialias"]
-"""How slices shrink: interpolated between their nearest pixels, or averaged over the pixels that become one."""
+"""How scans shrink: interpolated between their nearest voxels, or averaged over the voxels that become one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class EncoderCard:
         window_size: Voxels (D, H, W) of one window; 2D encoders have D = 1.
         spacing_mm: Voxel spacing (z, y, x) that scans are resampled to; None keeps the scan's own.
         in_plane_size: Pixels (square) that slices are resized to; None keeps the scan's own.
-        in_plane_filter: How slices are resampled in the plane where they shrink, to a size or a spacing. "antialias" is
-            what resampling here does along every axis; "linear" what `torch.nn.functional.interpolate` does by itself.
+        in_plane_filter: How a scan is resampled along every axis that shrinks, of which z does to a spacing alone.
+            "antialias" averages; "linear" interpolates, as `torch.nn.functional.interpolate` and MONAI's `Spacing` do.
         pad_hu: HU of the padding where a scan is smaller than a window.
         feature_stride: Voxels (z, y, x) between neighbouring features.
         feature_dim: Channels of the feature map.

@@ -82,10 +82,12 @@ class EvaBackbone(Encoder):
         """Returns where its input was read."""
         declared, source = self.declared, f"ours: the card {self.card.name}, which cites where"
         low, high = declared.scaled_to
+        shrunk = {"linear": "linear, without averaging", "antialias": "linear, averaged"}[declared.in_plane_filter]
         embedding = "the backbone's own" if declared.embedding == "backbone" else "mean of the map"
         return InputSheet(
             orientation=source,
             grid=source,
+            resizing=Declared(shrunk, source) if "in_plane_filter" in declared.model_fields_set else None,
             hu_window=HuWindow(*declared.clip_hu, source),
             normalisation=Declared(f"the HU window to {low:g} to {high:g}, linear", source),
             padding=source,

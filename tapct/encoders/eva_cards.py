@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from yaml import YAMLError
 
-from tapct.encoders.card import EncoderCard, Weights
+from tapct.encoders.card import EncoderCard, InPlaneFilter, Weights
 from tapct.encoders.eva_names import CARD_SUFFIXES, PREFIX, card_file
 from tapct.errors import EncoderError, nearest
 
@@ -76,6 +76,8 @@ class DeclaredCard(_Model):
     """Voxels that scans are resampled to; null keeps theirs."""
     in_plane_size: Annotated[int, Field(gt=0)] | None = None
     """Pixels (square) that slices are resized to; null keeps theirs."""
+    in_plane_filter: InPlaneFilter = "antialias"
+    """How scans shrink along every axis: averaged, or ("linear") interpolated, as MONAI's `Spacing` does."""
     window_size: Sizes
     """Voxels of one window."""
     window_multiple: Sizes | None = None
@@ -170,6 +172,7 @@ class DeclaredCard(_Model):
             window_size=self.window_size,
             spacing_mm=self.spacing_mm,
             in_plane_size=self.in_plane_size,
+            in_plane_filter=self.in_plane_filter,
             pad_hu=self.pad_hu,
             feature_stride=self.feature_stride,
             feature_dim=self.feature_dim,

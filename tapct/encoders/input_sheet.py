@@ -24,7 +24,7 @@ NOT_DECLARED = "not declared"
 
 _FILTERS = {
     "antialias": "linear, averaged over the new voxel where it is larger",
-    "linear": "linear; where voxels grow, averaged along z and not in the plane",
+    "linear": "linear between neighbours, along no axis averaged",
 }
 
 

@@ -65,7 +65,7 @@ class Way:
         return card.spacing_mm
 
     def in_plane_filter(self, card: EncoderCard) -> InPlaneFilter:
-        """Returns how slices are resampled where they shrink."""
+        """Returns how a scan is resampled where its voxels grow."""
         return card.in_plane_filter
 
     def values(self, encoder: "Encoder", hu: torch.Tensor) -> torch.Tensor:
@@ -121,13 +121,6 @@ class Way:
         if card.in_plane_size is not None:
             grid = grid.resized((grid.shape.z, card.in_plane_size, card.in_plane_size))
         return grid
-
-    def averaged(self, card: EncoderCard) -> tuple[bool, bool, bool]:
-        """Returns along which of (z, y, x) resampling averages where voxels grow: always along the array's first."""
-        order, _ = turn_of(self.axes)
-        in_plane = self.in_plane_filter(card) == "antialias"
-        z, y, x = (in_plane or order[0] == axis for axis in range(3))
-        return z, y, x
 
     def on_labels(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Returns the map (..., d, h, w) of what was handed over as it meets the labels, which lie right here.
@@ -280,10 +273,10 @@ class PaddedAfter(Way):
 
 @dataclass(frozen=True)
 class OtherFilter(Way):
-    """Slices shrink by the other filter: interpolated between neighbours for averaged, or averaged for interpolated."""
+    """Scans shrink by the other filter: interpolated between neighbours for averaged, or averaged for interpolated."""
 
     def why_not(self, encoder: "Encoder") -> str | None:
-        """Returns that nothing is resampled in the plane."""
+        """Returns that nothing is resampled."""
         card = encoder.card
         return "nothing is resampled for it" if card.spacing_mm is None and card.in_plane_size is None else None
 
@@ -294,9 +287,9 @@ class OtherFilter(Way):
     def no_effect(
         self, native: Grid, grid: Grid, padding: Size, image: torch.Tensor, handed_over: torch.Tensor
     ) -> str | None:
-        """Returns that its slices do not shrink, if they do not: both filters are then the same."""
-        grown = zip(grid.spacing_mm[1:], native.spacing_mm[1:], strict=True)
-        return None if any(new > old * (1 + 1e-9) for new, old in grown) else "its slices do not shrink"
+        """Returns that no axis shrinks, if none does: both filters are then the same."""
+        grown = zip(grid.spacing_mm, native.spacing_mm, strict=True)
+        return None if any(new > old * (1 + 1e-9) for new, old in grown) else "it does not shrink along any axis"
 
     @property
     def of_windows(self) -> bool:

@@ -169,7 +169,7 @@ class _Job:
             raise EncoderError(f"{card.name} cannot encode {scan.name}: {problem}")
         grid, plan = Tiling.of(encoder, native, overlap, fit_windows)
         straight = grid_from_axes(grid, way.axes)
-        image = LinearMap.between(native, straight, antialias=way.averaged(card))(scan.hu)
+        image = LinearMap.between(native, straight, antialias=way.in_plane_filter(card) == "antialias")(scan.hu)
         given = way.values(encoder, to_axes(image, way.axes))
         statistics = encoder.statistics_of(given[None, None])  # of the scan, before there is padding in it
         padding = Size(0, 0, 0) if plan is None else plan.padding

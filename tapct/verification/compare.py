@@ -189,7 +189,7 @@ def _scans(authors: Authors, ct: Volume) -> Iterator[tuple[torch.Tensor, tuple[f
     card, size = authors.encoder.card, authors.window
     grid = encoder_grid(ct.grid, card)
     antialias = card.in_plane_filter == "antialias"
-    image = resample_image(torch.from_numpy(ct.hu), ct.grid, grid, antialias_in_plane=antialias)
+    image = resample_image(torch.from_numpy(ct.hu), ct.grid, grid, antialias=antialias)
     if card.window_size[0] == 1:
         slices = image[[int(share * (grid.shape.z - 1)) for share in HEIGHTS]]
         yield _middle(slices, (len(HEIGHTS), *card.window_size[1:])), grid.spacing_mm

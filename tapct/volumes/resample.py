@@ -29,7 +29,7 @@ class LinearMap:
     x: torch.Tensor
 
     @classmethod
-    def between(cls, source: Grid, target: Grid, *, antialias: bool | tuple[bool, bool, bool] = False) -> "LinearMap":
+    def between(cls, source: Grid, target: Grid, *, antialias: bool = False) -> "LinearMap":
         """Returns the (tri)linear interpolation from `source` to `target`.
 
         Outside the source the nearest border value holds (as `align_corners=False` does).
@@ -38,15 +38,11 @@ class LinearMap:
             source: The grid that the data lies on.
             target: The grid that the data is wanted on; its axes must be parallel to the source's.
             antialias: Average over the target's voxel where it is larger than the source's, with the
-                triangle filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use; one for all axes,
-                or one each.
+                triangle filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use.
         """
         spacings = zip(target.spacing_mm, source.spacing_mm, strict=True)
         # From the spacings, since a target of a single voxel has no second coordinate to say how large it is.
-        averaged = antialias if isinstance(antialias, tuple) else (antialias,) * 3
-        supports = [
-            max(1.0, wide / narrow) if on else 1.0 for (wide, narrow), on in zip(spacings, averaged, strict=True)
-        ]
+        supports = [max(1.0, wide / narrow) if antialias else 1.0 for wide, narrow in spacings]
         axes = zip(target.coordinates_in(source), source.shape, supports, strict=True)
         return cls(*(_axis_weights(where, size, support) for where, size, support in axes))
 
@@ -81,16 +77,16 @@ class LinearMap:
             yield rows, columns, LinearMap(self.z[rows, columns], self.y, self.x)
 
 
-def resample_image(image: torch.Tensor, source: Grid, target: Grid, *, antialias_in_plane: bool = True) -> torch.Tensor:
+def resample_image(image: torch.Tensor, source: Grid, target: Grid, *, antialias: bool = True) -> torch.Tensor:
     """Resamples a floating image (..., D, H, W): linear, averaged where the target is coarser.
 
     Args:
         image: The image, on `source`.
         source: Its grid.
         target: The grid that it is wanted on.
-        antialias_in_plane: Whether to average along y and x as well, and not along z alone.
+        antialias: Whether to average; else nothing but the neighbours of each new voxel's centre counts.
     """
-    return LinearMap.between(source, target, antialias=(True, antialias_in_plane, antialias_in_plane))(image)
+    return LinearMap.between(source, target, antialias=antialias)(image)
 
 
 def resample_labels(labels: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:

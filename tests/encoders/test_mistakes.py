@@ -259,7 +259,7 @@ def test_every_mistake_changes_what_the_shipped_encoder_says_or_says_that_it_doe
     one, other = (extract(of, torch.from_numpy(scan.hu), scan.grid) for of in (right, wrong))
     assert not wrong.options.keys() ^ {"mistake"}
     if mistake == "other-filter":  # slices of 90 x 70 pixels grow to 128
-        assert other.notes == (f"{NO_EFFECT}its slices do not shrink",)
+        assert other.notes == (f"{NO_EFFECT}it does not shrink along any axis",)
         assert torch.equal(one.map, other.map)
         return
     assert other.notes == ()
@@ -273,7 +273,7 @@ def test_every_mistake_changes_what_the_shipped_encoder_says_or_says_that_it_doe
         ("transposed", Watching, (8, 40, 40), (1, 1, 1), "turned, it is the same"),
         ("spacing-1mm", Resampled, (8, 40, 40), (1, 1, 1), "its spacing is 1 mm"),
         ("padding-after-normalising", Windowed, (8, 40, 40), (1, 1, 1), "it fills its windows"),
-        ("other-filter", Watching, (8, 20, 20), (1, 1, 1), "do not shrink"),
+        ("other-filter", Watching, (8, 20, 20), (1, 1, 1), "does not shrink along any axis"),
     ],
 )
 def test_a_scan_in_which_a_mistake_changes_nothing_says_so(mistake, cls, shape, spacing_mm, why):

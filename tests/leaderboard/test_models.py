@@ -153,17 +153,21 @@ def test_what_was_set_is_in_the_name_of_the_only_model(encoder, options, name, t
     assert names(board_of(tmp_path, one)) == [name]
 
 
-def test_a_filter_is_a_model_of_its_own_and_an_older_record_had_the_one_of_all(tmp_path):
-    new, averaged = tap("lits17"), tap("kits23", in_plane_filter="antialias")
+@pytest.mark.parametrize(("encoder", "shown"), [("tap-b-3d", "TAP-B-3D"), ("suprem", "SuPreM U-Net")])
+def test_a_filter_is_a_model_of_its_own_and_an_older_record_had_the_one_of_all(encoder, shown, tmp_path):
+    def one(task, **options):
+        return with_options(results.record(encoder, task, patients=8), **options)
+
+    new, averaged = one("lits17"), one("kits23", in_plane_filter="antialias")
     assert (new.encoder.card.in_plane_filter, averaged.encoder.card.in_plane_filter) == ("linear", "antialias")
     card = {key: value for key, value in averaged.encoder.card.content().items() if key != "in_plane_filter"}
     content = averaged.encoder.content() | {"card": card}
     older = averaged.model_copy(update={"encoder": type(averaged.encoder)(**{**content, "options": {}})})
     assert "in_plane_filter" not in older.to_json().replace("The in-plane filter", "")
     board = board_of(tmp_path, new, older)
-    assert names(board) == ["TAP-B-3D, in_plane_filter antialias", "TAP-B-3D, in_plane_filter linear"]
+    assert names(board) == [f"{shown}, in_plane_filter antialias", f"{shown}, in_plane_filter linear"]
     assert [len(model.entries) for model in board.models] == [1, 1]
-    same = board_of(tmp_path / "same", tap("lits17", in_plane_filter="antialias"), older)
+    same = board_of(tmp_path / "same", one("lits17", in_plane_filter="antialias"), older)
     assert [len(model.entries) for model in same.models] == [2]
 
 

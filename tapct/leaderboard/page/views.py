@@ -15,7 +15,7 @@ from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, 
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
 
-_SHRINKING = {"antialias": "averaged in the plane", "linear": "interpolated in the plane, not averaged"}
+_SHRINKING = {"antialias": "averaged", "linear": "interpolated, not averaged"}
 """What an `in_plane_filter` does."""
 
 
@@ -251,7 +251,7 @@ def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
     return [
         ("Spacing (z, y, x)", "the scan's own" if spacing is None else f"{sizes(spacing)} mm"),
         ("Slices", "the scan's own size" if in_plane is None else f"resized to {in_plane} × {in_plane}"),
-        ("Where slices shrink", _SHRINKING[card.in_plane_filter]),
+        ("Where scans shrink", _SHRINKING[card.in_plane_filter]),
         ("Window (z, y, x)", f"{sizes(card.window_size)} voxels, padded with {card.pad_hu:g} HU"),
         ("One feature per", f"{sizes(card.feature_stride)} voxels"),
         ("Features", f"{card.feature_dim} channels; embedding {card.embedding_dim}"),
