@@ -20,6 +20,7 @@ SPEC = TaskSpec(
     licence=LICENCE,
     source=SOURCE,
     release=RELEASE,
+    source_data=(RELEASE,),
 )
 
 

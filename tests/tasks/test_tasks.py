@@ -182,3 +182,16 @@ def test_the_datasets_work_in_the_data_module_of_any_eva_config(tmp_path):
     asked = parser.parse_object({"data": {"class_path": "eva.DataModule", "init_args": init}})
     with pytest.raises(TaskError, match="1 of 1 cases of the split 'test' lack files"):
         parser.instantiate_classes(asked).data.setup("test")
+
+
+def test_tasks_of_one_release_know_its_scans_by_the_same_names():
+    specs = [task_class(name).spec for name in list_tasks()]
+    own = {spec.name: spec.source_data for spec in specs if spec.folder == spec.name}
+    others = {spec.name: (spec.source_data, own[spec.folder]) for spec in specs if spec.folder != spec.name}
+    assert "totalsegmentator_sex" in others
+    assert [name for name, (known, of_release) in others.items() if known != of_release] == []
+
+
+def test_each_task_names_the_data_that_hold_its_scans():
+    # The quickstart is a demonstration, of which nothing is ranked.
+    assert [name for name in list_tasks() if not task_class(name).spec.source_data] == ["quickstart"]
