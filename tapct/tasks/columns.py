@@ -1,7 +1,9 @@
-"""Columns of a table beside the scans: age, sex, stage; what a clinician knows without a network."""
+"""Columns beside the scans: age, sex, stage, scanner; what is known of a case without a network."""
 
 import math
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from tapct.errors import TaskError
@@ -9,34 +11,51 @@ from tapct.errors import TaskError
 Value = float | str | None
 """A number, a level, or None where nothing is known."""
 
+UNKNOWN = ("", "unknown", "none", "na", "n/a", "nan", "anonymous", "anonymized", "anonymised", "removed", "-")
+"""Texts that say nothing, in small letters."""
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column.
 
     Attributes:
-        name: In adaptors (`cox:table=age+stage`).
+        name: In adaptors (`cox:table=age+stage`, `shortcut:age`).
         title: In words.
         kind: "numeric": a number as it is. "ordered": levels as 0, 1, 2, ... in their order, one step from each to the
-            next. "categorical": one number for each level but the first, 1 where it is that level and else 0.
+            next. "categorical": one number for each level but the first, 1 where it is that level and else 0. "text":
+            whatever is written is a level, as `in_one_spelling` has it; no head takes it.
         levels: Of ordered and categorical ones.
         unit: Of numeric ones.
+        edges: Of numeric ones, where they begin and end to be alike: levels are the bins between them, each with its
+            lower edge and without its upper one.
     """
 
     name: str
     title: str
-    kind: Literal["numeric", "ordered", "categorical"] = "numeric"
+    kind: Literal["numeric", "ordered", "categorical", "text"] = "numeric"
     levels: tuple[str, ...] = ()
     unit: str | None = None
+    edges: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.kind == "numeric") != (not self.levels) or len(self.levels) == 1:
+        has_levels = self.kind in ("ordered", "categorical")
+        if has_levels == (not self.levels) or len(self.levels) == 1:
             raise TaskError(f"the column '{self.name}' is {self.kind} with the levels {self.levels}")
+        if self.edges and (self.kind != "numeric" or any(low >= high for low, high in pairwise(self.edges))):
+            raise TaskError(f"the column '{self.name}' is {self.kind} with the edges {self.edges}, which must rise")
 
     @property
     def width(self) -> int:
         """How many numbers it is."""
         return len(self.levels) - 1 if self.kind == "categorical" else 1
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether its values are alike or not: whether it has levels, or bins."""
+        return self.kind != "numeric" or bool(self.edges)
 
     def numbers(self, value: Value) -> list[float]:
         """Returns a value as numbers, NaN where nothing is known.
@@ -44,15 +63,54 @@ class Column:
         Raises:
             TaskError: If it is no number, or none of the levels.
         """
+        if self.kind == "text":
+            raise TaskError(f"{self.title} is text, of which no head makes a number")
         if value is None:
             return [math.nan] * self.width
         if self.kind == "numeric":
-            if isinstance(value, str) or not math.isfinite(value):
-                raise TaskError(
-                    f"{self.title} is {value!r}, and must be a finite number, or None where it is not known"
-                )
-            return [float(value)]
+            return [self._number(value)]
+        place = self.levels.index(self._level(value))
+        return [float(place)] if self.kind == "ordered" else [float(place == n) for n in range(1, len(self.levels))]
+
+    def level(self, value: Value) -> str | None:
+        """Returns which level a value is: two scans are alike in a column if theirs are the same text.
+
+        Returns:
+            None where nothing is known.
+
+        Raises:
+            TaskError: If it is none of the levels, or no number, or there are no bins for it.
+        """
+        if value is None:
+            return None
+        if self.kind == "text":
+            text = in_one_spelling(str(value))
+            return None if text in UNKNOWN else text
+        if self.kind != "numeric":
+            return self._level(value)
+        if not self.edges:
+            raise TaskError(f"{self.title} is a number without bins: give `edges`, or leave it out of the shortcuts")
+        return self.bins[sum(self._number(value) >= edge for edge in self.edges)]
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """The levels of numbers, in words, from the lowest."""
+        unit = f" {self.unit}" if self.unit else ""
+        between = (f"{low:g} to {high:g}{unit}" for low, high in pairwise(self.edges))
+        return (f"under {self.edges[0]:g}{unit}", *between, f"{self.edges[-1]:g}{unit} or more")
+
+    def _number(self, value: float | str) -> float:
+        if isinstance(value, str) or not math.isfinite(value):
+            raise TaskError(f"{self.title} is {value!r}, and must be a finite number, or None where it is not known")
+        return float(value)
+
+    def _level(self, value: float | str) -> str:
         if value not in self.levels:
             raise TaskError(f"{self.title} is {value!r}, and must be one of {', '.join(self.levels)}")
-        place = self.levels.index(value)
-        return [float(place)] if self.kind == "ordered" else [float(place == n) for n in range(1, len(self.levels))]
+        return str(value)
+
+
+def in_one_spelling(text: str) -> str:
+    """Returns a text in small letters with single blanks, and a number without zeros at its end: "120.0" is "120"."""
+    text = " ".join(text.replace("\0", " ").casefold().split())
+    return f"{float(text):.12g}" if _NUMBER.fullmatch(text) else text

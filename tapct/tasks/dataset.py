@@ -17,6 +17,7 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError, nearest
 from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
+from tapct.tasks import shortcuts
 from tapct.tasks.columns import Column, Value
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, read_exclusions, read_split
@@ -79,6 +80,9 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     """What is done to the scans after they are read; see `perturbed`."""
 
     _perturbing: tuple[dict[str, Any], ...] = ()
+
+    _header: tuple[str, dict[str, Value]] | None = None
+    """The case whose header was read last, and what it says."""
 
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
@@ -227,12 +231,19 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         return {name: getattr(self, name) for name in self.described}
 
     def read_value(self, case: str, column: str) -> Value:
-        """Returns what a column of `spec.table` holds of a case; None where nothing is known.
+        """Returns what a column of `spec.table` or `spec.shortcuts` holds of a case; None where nothing is known.
+
+        Those of `tapct.tasks.shortcuts.DICOM` are in the headers of scans that are DICOM; a task with a table says here
+        what that holds.
 
         Raises:
             TapctError: If it cannot be read.
         """
-        raise NotImplementedError(f"{type(self).__name__} reads no table, but its spec says that there is one")
+        if column in {one.name for one in shortcuts.DICOM}:
+            if self._header is None or self._header[0] != case:
+                self._header = (case, shortcuts.of_header(self.ct_path(case)))
+            return self._header[1][column]
+        raise NotImplementedError(f"{type(self).__name__} reads no '{column}', but its spec says that there is one")
 
     def value_paths(self, case: str, column: str) -> list[Path]:
         """Returns the files that `read_value` reads of a column; they need not be there."""
@@ -246,6 +257,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """
         by_name = {column.name: column for column in self.spec.table}
         for name in names:
+            if name in by_name and by_name[name].kind == "text":
+                raise TaskError(f"the column '{name}' of {self.spec.name} is text, of which no head makes a number")
             if name not in by_name:
                 has = nearest(name, by_name) if by_name else "Leave table= out of the adaptor"
                 raise TaskError(f"{self.spec.name} has no table with a column '{name}'. {has}")
@@ -268,6 +281,17 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         except TapctError as error:
             where = f"{self.spec.name}, case {case}"
             raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
+
+    def levels(self, case: str) -> dict[str, str | None]:
+        """Returns what a case is by column of `spec.shortcuts`, as a level; None where nothing is known.
+
+        Raises:
+            TapctError: If a value cannot be read, or cannot be; the message names task and case.
+        """
+        try:
+            return {one.name: one.level(self.read_value(case, one.name)) for one in self.spec.shortcuts}
+        except TapctError as error:
+            raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 
     def point_mm(self, case: str) -> tuple[float, float, float] | None:
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tapct import kinds
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column
+from tapct.tasks.shortcuts import GEOMETRY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class TaskSpec:
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
         table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
+        shortcuts: What scans may be sorted by in place of what is asked, beside their geometry, which every scan has:
+            columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
         unit: Of the targets, where they have one: that of every number whose metric is in it.
         citation: BibTeX of what is to be cited; None where it is not stated.
@@ -44,6 +47,7 @@ class TaskSpec:
     adaptor: str | None = None
     mask: str | None = None
     table: tuple[Column, ...] = ()
+    shortcuts: tuple[Column, ...] = ()
     release: str | None = None
     unit: str | None = None
     citation: str | None = None
@@ -56,11 +60,21 @@ class TaskSpec:
             raise TaskError(f"{self.name}: a task of {self.kind} is ranked by {known}, not by {self.metric}")
         if kind.metric(self.metric).unit == kinds.TARGET and self.unit is None:
             raise TaskError(f"{self.name} is ranked by {self.metric}, which is in the unit of its targets: give `unit`")
+        for column in self.shortcuts:
+            if not column.has_levels or sum(one.name == column.name for one in self.audited) > 1:
+                raise TaskError(
+                    f"{self.name}: the shortcut '{column.name}' has no levels, is there twice, or is called as geometry"
+                )
 
     @property
     def of_kind(self) -> kinds.Kind:
         """The kind of task that it is."""
         return kinds.kind(self.kind)
+
+    @property
+    def audited(self) -> tuple[Column, ...]:
+        """What scans may be sorted by: the columns of the task, and the geometry of its scans."""
+        return (*self.shortcuts, *GEOMETRY)
 
     @property
     def folder(self) -> str:

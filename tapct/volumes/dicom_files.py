@@ -122,6 +122,17 @@ def may_hold_series(files: Iterable[Path]) -> bool:
     return any(_may_be_slice(path) for path in _candidates(list(files)))
 
 
+def first_header(scan: Path, tags: Sequence[str]) -> pydicom.Dataset | None:
+    """Returns the header of a slice, or of the first one of a folder by name; None of what is not DICOM by its mark.
+
+    Raises:
+        VolumeError: A file with the mark cannot be read.
+    """
+    paths = series_files(scan) if scan.is_dir() else [scan]
+    headers = (read_dataset(path, [*tags, "SOPClassUID"]) for path in paths if _has_mark(path))
+    return next((header for header in headers if not _is_directory_of_media(header)), None)
+
+
 def dicom_patient(folder: Path) -> str | None:
     """Returns the PatientID of the series in a folder, which can be read; None where no slice has one.
 

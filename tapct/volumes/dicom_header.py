@@ -77,7 +77,7 @@ def _slice(path: Path, header: pydicom.Dataset) -> Slice:
         rescale=_rescale(header),
         mirror=_mirror(header),
         listed_slices=max(filter(None, (_whole(header, tag) for tag in _COUNTS)), default=None),
-        told=_texts(header, (*ONE_SCAN_TAGS, *ACQUISITION_TAGS)),
+        told=texts(header, (*ONE_SCAN_TAGS, *ACQUISITION_TAGS)),
         acquired_s=_seconds(header),
     )
 
@@ -99,16 +99,16 @@ def _whole(header: pydicom.Dataset, tag: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _texts(header: pydicom.Dataset, tags: Sequence[str]) -> dict[str, str]:
-    r"""The values that are there, in one spelling: ['Br38f', '3'] is "Br38f\3", and 120.0 is "120"."""
-    texts = {}
+def texts(header: pydicom.Dataset, tags: Sequence[str]) -> dict[str, str]:
+    r"""Returns the values that are there, by tag, in one spelling: ['Br38f', '3'] is "Br38f\3", and 120.0 is "120"."""
+    found = {}
     for tag in tags:
         value = header.get(tag)
         parts = value if isinstance(value, MultiValue) else [value]
         text = "\\".join(filter(None, (_text(part) for part in parts)))
         if text:
-            texts[tag] = text
-    return texts
+            found[tag] = text
+    return found
 
 
 def _text(value: object) -> str:
