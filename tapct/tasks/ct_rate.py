@@ -1,158 +1,33 @@
 """CT-RATE: eighteen findings of a chest CT, as a machine read them from its report (arXiv:2403.17834)."""
 
-from collections import Counter
-from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
-
 from typing_extensions import override
 
-from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.ct_rate_release import FINDINGS, NO_CHEST, PARTS, VOLUMES, Name, Part, Release
-from tapct.tasks.dataset import Finding
+from tapct.tasks.ct_rate_release import FINDINGS
+from tapct.tasks.ct_rate_scans import CITATION, LICENCE, MACHINE_READ, RELEASE, SOURCE, SOURCE_DATA, CTRATEScans
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.splits import Split, SplitTable, uniform
-
-SEED = "ct_rate v1"
-
-SELECTION = 0.1
-"""Share of the training patients that select."""
-
-MACHINE_READ = "Its labels were read from radiology reports by a machine, not from the scans by a reader."
 
 SPEC = TaskSpec(
-    name="ct_rate",
+    name=RELEASE,
     display_name="CT-RATE",
     kind="classification",
     adaptor="linear",
     version=1,
     classes=FINDINGS,
     metric="MicroAUROC",
-    licence="CC BY-NC-SA 4.0",
-    source="accept the terms of the data set ibrahimhamamci/CT-RATE on Hugging Face and fetch, into ct_rate/, of its "
-    "folder dataset/: train_fixed/, valid_fixed/ (not train/ and valid/, whose headers lack HU and spacing), "
-    "multi_abnormality_labels/, metadata/ and radiology_text_reports/",
+    licence=LICENCE,
+    source=SOURCE,
     notice=MACHINE_READ,
-    source_data=("ct[- ]?rate",),
-    citation="""@article{hamamci2024ctrate,
-  title={Developing Generalist Foundation Models from a Multimodal Dataset for 3D Computed Tomography},
-  author={Hamamci, Ibrahim Ethem and Er, Sezgin and others},
-  journal={arXiv preprint arXiv:2403.17834},
-  year={2024}
-}""",
+    source_data=SOURCE_DATA,
+    citation=CITATION,
 )
 
 
-class CTRATE(ClassificationDataset):
-    """A case is a scan, such as valid_12_b: one volume stands for its reconstructions, which have one report.
-
-    The official part `valid` is reported. The patients of `train` select where the SHA-256 of their name, as a number
-    in [0, 1), is below 0.1, and else train.
-    """
+class CTRATE(CTRATEScans, ClassificationDataset):
+    """The eighteen findings of each scan; none is missing."""
 
     spec = SPEC
-    window = "lung"
-    split_rule = f"official valid is reported; ours: a tenth of train selects, by hash of the patient, seed '{SEED}'"
-    scan_patterns = ("*_fixed/*/*", "dataset/*_fixed/*/*")
-
-    @cached_property
-    def release(self) -> Release:
-        """The files of the release."""
-        return Release(self.root)
-
-    @override
-    def left_out(self) -> dict[str, str]:
-        return {case: scan.left_out for case, scan in self.release.scans.items() if scan.left_out is not None}
-
-    @override
-    def derive_split(self) -> SplitTable:
-        rows = [(case, of.name.patient, side(of.name)) for case, of in self.release.scans.items()]
-        return SplitTable.of(rows, self.split_rule, where=str(self.release.root))
-
-    @override
-    def ct_path(self, case: str) -> Path:
-        return self.release.volume(self._name(case))
-
-    @override
-    def target_paths(self, case: str) -> list[Path]:
-        return [self.release.labels(self._name(case).part)]
-
-    @override
-    def scan_paths(self, case: str) -> list[Path]:
-        return [self.ct_path(case)]
 
     @override
     def targets(self, case: str) -> tuple[int, ...]:
-        self._name(case)
-        return self.release.scans[case].findings
-
-    def _name(self, case: str) -> Name:
-        if case not in self.release.scans:
-            raise TaskError(f"no label file of CT-RATE under {self.root} has the scan {case}. Leave the case out")
-        return self.release.scans[case].name
-
-    @override
-    def validate(self) -> None:
-        absent = [name for case in self.cases if not self.release.volume(name := self._name(case)).exists()]
-        if first := [path for name in absent if (path := self.release.first_upload(name)) is not None]:
-            raise TaskError(
-                f"{self.spec.name}: {len(first)} scans of the split '{self.split}' are there in the first upload "
-                f"alone, such as {first[0].relative_to(self.root)}. Its headers lack rescale and spacing, so that "
-                "its voxels are no HU and its sizes no mm. Fetch train_fixed/ and valid_fixed/ in its place"
-            )
-        super().validate()
-
-    @override
-    def release_findings(self) -> Iterator[Finding]:
-        for part in PARTS:
-            yield from self._counts(part)
-            yield from self._reports(part)
-
-    def _counts(self, part: Part) -> Iterator[Finding]:
-        rows, heads = self.release.rows(part), {name.volume for name in self.release.listed_heads(part)}
-        for what, here, there in (
-            ("volumes with labels", len(rows), VOLUMES[part]),
-            ("volumes listed as no chest", len(heads), NO_CHEST[part]),
-        ):
-            if here == there:
-                yield "ok", f"{part}: {here:,} {what}", ""
-            else:
-                yield "warn", f"{part}: {here:,} {what}, and the release has {there:,}", "fetch its tables again"
-        if strange := sorted(heads - rows.keys()):
-            yield "warn", f"no_chest_{part}.txt lists {_some(strange)}, without labels", "fetch both files again"
-
-    def _reports(self, part: Part) -> Iterator[Finding]:
-        path = self.release.reports(part)
-        if not path.is_file():
-            yield "ok", f"{part}: the reports are not there ({path.name}); this task needs none", ""
-            return
-        try:
-            names = [name.volume for name in self.release.reported(part)]
-        except TaskError as error:
-            yield "warn", str(error), "fetch it again; this task does not need it"
-            return
-        labelled, reported = self.release.rows(part).keys(), set(names)
-        twice = [name for name, times in Counter(names).items() if times > 1]
-        for what, odd in (
-            ("reports without labels and scan", sorted(reported - labelled)),
-            ("volumes with labels and without a report", sorted(labelled - reported)),
-            ("volumes with two reports", twice),
-        ):
-            if odd:
-                yield (
-                    "warn",
-                    f"{part}: {len(odd)} {what}: {_some(odd)}",
-                    "fetch the tables of one release again",
-                )
-
-
-def side(name: Name) -> Split:
-    """Returns the side of a volume's patient: who else is in the release changes nobody's."""
-    if name.part == "valid":
-        return "test"
-    return "val" if uniform(f"{SEED}:{name.patient}") < SELECTION else "train"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return self.of_release(case).findings

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.ct_rate import MACHINE_READ
 from tapct.tasks.ct_rate_release import FINDINGS
+from tapct.tasks.ct_rate_scans import MACHINE_READ
 from tapct.tasks.dataset import Finding, Index
 from tapct.tasks.npy import npz_shape, read_npz
 from tapct.tasks.spec import TaskSpec

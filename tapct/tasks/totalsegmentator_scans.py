@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.source_code import code_of
-from tapct.tasks.dataset import CTDataset, Index, nifti
+from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.tables import read_table
 
 RELEASE = "totalsegmentator"
@@ -20,7 +20,7 @@ SOURCE = (
 )
 
 
-class TotalSegmentatorScans(CTDataset):
+class TotalSegmentatorScans(ReleaseScans):
     """The 1228 scans of release 2.0.1 in its official split, with their masks and their rows of `meta.csv`.
 
     The root holds `sNNNN/ct.nii.gz`, `sNNNN/segmentations/` and `meta.csv`, or holds the folder that does.
@@ -39,17 +39,6 @@ class TotalSegmentatorScans(CTDataset):
     @override
     def ct_path(self, case: str) -> Path:
         return self._files.find(*nifti(f"{case}/ct"))
-
-    @override
-    def scan_reading(self, case: str) -> list[Any]:
-        """Returns what decides a scan: the same for every task of the release, so that it is encoded once."""
-        return [RELEASE, *self._scan_code, case, *self._perturbing]
-
-    @cached_property
-    def _scan_code(self) -> list[Any]:
-        assert type(self).read_scan is CTDataset.read_scan, "whoever reads scans in another way says so in scan_reading"
-        code = code_of(__name__, CTDataset.__module__)
-        return [code.sha256, code.libraries]
 
     def mask_path(self, case: str, structure: str) -> Path:
         """Returns the mask of a structure, by its name in the release; it need not be there."""

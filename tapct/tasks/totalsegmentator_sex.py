@@ -35,10 +35,6 @@ class TotalSegmentatorSex(TotalSegmentatorScans, ClassificationDataset):
         return [self.meta_path]
 
     @override
-    def scan_paths(self, case: str) -> list[Path]:
-        return [self.ct_path(case)]  # nothing is cut where the table says
-
-    @override
     def targets(self, case: str) -> tuple[int, ...]:
         gender = self.meta_row(case)["gender"].strip()
         if gender not in ("f", "m"):

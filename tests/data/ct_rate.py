@@ -6,8 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tapct.tasks.ct_rate import side
 from tapct.tasks.ct_rate_release import FINDINGS, Name
+from tapct.tasks.ct_rate_scans import side
 from tests.data.abdomen import block, save
 
 HEADS = ("valid_2_a_1", "valid_2_b_1")

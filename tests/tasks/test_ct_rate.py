@@ -7,8 +7,9 @@ import pytest
 from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks import SPLITS, TaskData
-from tapct.tasks.ct_rate import CTRATE, MACHINE_READ, side
+from tapct.tasks.ct_rate import CTRATE
 from tapct.tasks.ct_rate_release import FINDINGS, Name, Release
+from tapct.tasks.ct_rate_scans import MACHINE_READ, side
 from tapct.tasks.findings import findings
 from tests.data import ct_rate
 from tests.data.slabs import edited
