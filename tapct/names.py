@@ -1,12 +1,15 @@
 """Names of cases, patients and splits: which can be told apart by eye and on any disk, and stay in their folder."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 SHIPPED_SPLITS = ("eva",)
 """What stands for a file as another split than a task's own: "eva" is the lists of eva's class, for the tasks that ship
 them (`splits/<task>-<name>.csv`)."""
+
+LISTED = 5
+"""Names that a message lists."""
 
 LONGEST_NAME = 100
 """Characters. With what a file is called beside, it fits into the 255 bytes of a file's name."""
@@ -72,3 +75,9 @@ def form(name: str) -> str:
     """Returns what is the same for names that a reader, a disk or another program may take for one."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(folded.split())
+
+
+def listed(names: Sequence[object], between: str = ", ") -> str:
+    """Returns the first names as a message lists them, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return between.join(map(str, names[:LISTED])) + more

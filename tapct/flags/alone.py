@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapct import numeric
-from tapct.flags.messages import Found, listed, reported
+from tapct.flags.messages import Found, reported
 from tapct.flags.numbers import numbers
 from tapct.kinds import kind
 from tapct.leaderboard.inputs import is_solved
+from tapct.names import listed
 from tapct.records import ClassMetric, Record, RunRecord, SteppedSelection
 from tapct.records.cases import CLASS_METRICS
 from tapct.records.selection import solved_selections

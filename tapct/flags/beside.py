@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapct.errors import RecordError
-from tapct.flags.messages import Found, listed
+from tapct.flags.messages import Found
 from tapct.flags.numbers import numbers
 from tapct.leaderboard import from_records, summarise_task
 from tapct.leaderboard.compared import ranked_metrics
 from tapct.leaderboard.inputs import is_solved
+from tapct.names import listed
 from tapct.records import Recorded
 from tapct.records.sections import NONE
 

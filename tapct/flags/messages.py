@@ -1,6 +1,6 @@
 """The flags: their ids, what each means, and what to check."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tapct.records import CaseResult, Flag, RunRecord
 
@@ -64,8 +64,3 @@ def flag(name: str, detail: str) -> Flag:
 def reported(run: RunRecord) -> list[CaseResult]:
     """Returns the cases that a run reports."""
     return run.cases.get("test") or run.cases.get("val") or []
-
-
-def listed(names: Sequence[object]) -> str:
-    """Returns the first names, and how many more there are."""
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

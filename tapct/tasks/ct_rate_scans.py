@@ -8,6 +8,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.names import listed
 from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, Name, Part, Release, Scan
 from tapct.tasks.dataset import Finding
 from tapct.tasks.release_scans import ReleaseScans
@@ -107,7 +108,7 @@ class CTRATEScans(ReleaseScans):
             else:
                 yield "warn", f"{part}: {here:,} {what}, and the release has {there:,}", "fetch its tables again"
         if strange := sorted(heads - rows.keys()):
-            yield "warn", f"no_chest_{part}.txt lists {_some(strange)}, without labels", "fetch both files again"
+            yield "warn", f"no_chest_{part}.txt lists {listed(strange)}, without labels", "fetch both files again"
 
     def _reports(self, part: Part) -> Iterator[Finding]:
         path = self.release.reports(part)
@@ -129,7 +130,7 @@ class CTRATEScans(ReleaseScans):
             if odd:
                 yield (
                     "warn",
-                    f"{part}: {len(odd)} {what}: {_some(odd)}",
+                    f"{part}: {len(odd)} {what}: {listed(odd)}",
                     "fetch the tables of one release again",
                 )
 
@@ -139,7 +140,3 @@ def side(name: Name) -> Split:
     if name.part == "valid":
         return "test"
     return "val" if uniform(f"{SEED}:{name.patient}") < SELECTION else "train"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

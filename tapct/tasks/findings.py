@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tapct.errors import TapctError, TaskError
+from tapct.names import LISTED, listed
 from tapct.tasks.anatomy import AXES
 from tapct.tasks.checks import WRONG_MEND, Accepted, CaseCheck, CaseOf, cases_of, examine
 from tapct.tasks.dataset import ARCHIVES, CTDataset, Finding
 from tapct.tasks.registry import task_class, task_datasets, task_root
-
-SHOWN = 5
-"""Names that a finding lists."""
 
 LOOKS = 4
 """Cases that are looked at, beside those that lie wrongly."""
@@ -78,8 +76,8 @@ def _files(
     whole = total - len(missing) - len(doubled)
     if missing:
         packed = sorted({p.name for pattern in ARCHIVES for p in root.glob(pattern)})
-        unpack = f"unpack {_some(packed)} in {root}; else " if packed else ""
-        named = _some([f"{case} ({name})" for case, name in missing.items()])
+        unpack = f"unpack {listed(packed)} in {root}; else " if packed else ""
+        named = listed([f"{case} ({name})" for case, name in missing.items()])
         yield "fail", f"{whole} of {total} cases are there; missing: {named}", unpack + obtain
         yield from _hints(parts)
     elif not doubled:
@@ -109,10 +107,10 @@ def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
     if is_whole and not broken:
         yield "ok", f"all {len(checks)} cases can be read, scan and target", ""
     if noted := [f"{check.of.case}: {' '.join(check.notes)}" for check in checks if check.notes]:
-        rest = f" And {len(noted) - SHOWN} more." if len(noted) > SHOWN else ""
+        rest = f" And {len(noted) - LISTED} more." if len(noted) > LISTED else ""
         yield (
             "warn",
-            f"how {len(noted)} of {len(checks)} cases are read: {' '.join(noted[:SHOWN])}{rest}",
+            f"how {len(noted)} of {len(checks)} cases are read: {' '.join(noted[:LISTED])}{rest}",
             "a run continues, and its record says so of each; compare them with the release where that is unexpected",
         )
 
@@ -127,7 +125,7 @@ def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Itera
             else:
                 yield "fail", message, f"draw it with --look OUT.png. {WRONG_MEND}"
     if odd := [f"{check.of.case}: {check.orientation.odd}" for check in checks if check.orientation.odd]:
-        message = f"organs of {len(odd)} cases lie where few people have them: {_some(odd, '; ')}"
+        message = f"organs of {len(odd)} cases lie where few people have them: {listed(odd, '; ')}"
         yield "warn", message, "draw them with --look OUT.png: are the labels right, and on the right sides?"
     judged = Counter(axis for check in checks for axis in check.orientation.judged)
     agree = [check for check in checks if check.orientation.judged and not check.orientation.wrong]
@@ -179,10 +177,5 @@ def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[Finding]:
     known = {folder for path in named for folder in (path.resolve(), *path.resolve().parents)}
     there = {p.resolve(): p for pattern in parts[0].scan_patterns for p in root.glob(pattern) if p.name[:2] != "._"}
     if extra := sorted(str(there[p].relative_to(root)) for p in there.keys() - known):
-        message = f"{len(extra)} scans are in no split of the task: {_some(extra)}"
+        message = f"{len(extra)} scans are in no split of the task: {listed(extra)}"
         yield "warn", message, "they are not used; check that this is the release that the task is made for"
-
-
-def _some(names: list[str], between: str = ", ") -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return between.join(names[:SHOWN]) + rest
