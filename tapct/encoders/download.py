@@ -153,7 +153,7 @@ def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float
     if here is None:
         _tell_terms(card)
     try:
-        return _asked_hub(repository, weights, name_s, answer_s)
+        return asked_hub(repository, weights, name_s, answer_s)
     except (EntryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(_sentences(f"{card.name}: {page} has no {weights.file}", _by_hand(card))) from error
     except (WeightsError, RepositoryNotFoundError, FileMetadataError, OSError) as error:
@@ -174,7 +174,7 @@ def _on_hub(repository: str) -> tuple[str, str]:
     return repository.removeprefix("datasets/"), "dataset" if repository.startswith("datasets/") else "model"
 
 
-def _asked_hub(repository: str, weights: Weights, name_s: float, answer_s: float) -> Path:
+def asked_hub(repository: str, weights: Weights, name_s: float, answer_s: float) -> Path:
     """Returns a file that the hub's client fetches.
 
     Where there is no network the client tries for half a minute, so the hub is asked once before.

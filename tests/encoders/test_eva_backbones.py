@@ -194,7 +194,7 @@ def test_the_published_file_is_fetched_as_every_encoders_and_its_md5_checked(mon
         asked.append((repository, weights.file, weights.revision))
         return tmp_path / "other.pth"
 
-    monkeypatch.setattr("tapct.encoders.download._asked_hub", ask)
+    monkeypatch.setattr("tapct.encoders.download.asked_hub", ask)
     monkeypatch.setattr("tapct.encoders.download.offline", lambda: None)
     with pytest.raises(WeightsError, match="is not the published file: md5"):
         tapct.load_encoder("eva:radiology/suprem_segresnet")

@@ -1,0 +1,65 @@
+"""Feature cells merged into larger ones, so that whatever attends to them takes bounded memory.
+
+A chest at the encoder's own stride has hundreds of thousands of cells. While there are more than asked for, blocks of
+neighbouring cells are taken together along the axis on which they are shortest in mm: they become cubes in the patient,
+whatever the stride and the spacing are. A merged cell is the mean of its cells.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tapct.features.channels import Channels
+from tapct.volumes import Grid
+
+_CHANNELS = 16
+"""That are averaged at a time: a map is never whole in float32."""
+
+
+def block_of(shape: Sequence[int], spacing_mm: Sequence[float], most: int) -> tuple[int, int, int]:
+    """Returns how many cells are taken together along (z, y, x): (1, 1, 1) where there are few enough.
+
+    Args:
+        shape: (d, h, w) cells.
+        spacing_mm: Between cells along these axes.
+        most: Merged cells that there may be, at least 1.
+    """
+    block, spacing = np.ones(3, dtype=int), np.array(spacing_mm, dtype=np.float64)
+    while np.prod(-(-np.array(shape) // block)) > most:
+        length = np.where(block < shape, block * spacing, np.inf)  # an axis that is one block cannot be merged further
+        block[np.argmin(length)] += 1
+    z, y, x = block.tolist()
+    return z, y, x
+
+
+def merged(cells: Channels, block: Sequence[int]) -> torch.Tensor:
+    """Returns (C, d', h', w') float32 means of blocks of cells; the last block along an axis has what is left.
+
+    Args:
+        cells: (C, d, h, w) as they are stored.
+        block: Cells of a block along (z, y, x).
+    """
+    size, shape = tuple(block), cells.stored.shape[1:]
+    of_channels = (part.view(-1, 1, *shape).float() for part in cells.split(_CHANNELS))
+    parts = [F.avg_pool3d(part, size, ceil_mode=True, count_include_pad=False)[:, 0] for part in of_channels]
+    return torch.cat(parts)
+
+
+def places_mm(shape: Sequence[int], block: Sequence[int], cells: Grid, scan: Grid) -> torch.Tensor:
+    """Returns (n, 3) float64, where the middles of merged cells lie, in mm from the middle of the scan, RAS+.
+
+    Args:
+        shape: (d, h, w) of the cells that are merged.
+        block: Cells of a block along (z, y, x).
+        cells: Their grid, which may be longer.
+        scan: The grid of the scan.
+    """
+    axes = []
+    for length, step in zip(shape, block, strict=True):
+        first = np.arange(0, length, step)
+        axes.append((first + np.minimum(first + step, length) - 1) / 2)
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    middle = scan.affine[:3, :3] @ ((np.array(scan.shape) - 1) / 2) + scan.affine[:3, 3]
+    return torch.from_numpy(index @ cells.affine[:3, :3].T + cells.affine[:3, 3] - middle)
