@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tapct.leaderboard.assembly import alone
-from tapct.leaderboard.page.sections import Picture, Shown, pictures
+from tapct.leaderboard.page.sections import Picture, Shown, Table, pictures
 from tapct.metrics.classification import average_precision_skill
 from tapct.records import Record
 from tests.leaderboard import results
@@ -44,7 +44,7 @@ def stated(record, label: str):
 def test_the_numbers_of_each_label_are_those_of_scikit_learn(record, tables, title, metric):
     table = tables[f"{title} of each label"]
     (row,) = table.rows
-    found = dict(zip(table.heads, row, strict=True))
+    found = dict(zip(table.heads, row[1:], strict=True))
     means = {}
     for label in record.task.classes:
         logits, targets = stated(record, label)
@@ -64,6 +64,11 @@ def test_the_skill_is_0_at_chance_and_1_where_the_order_is_perfect():
     assert average_precision_skill(np.zeros(8), targets) == 0
     assert average_precision_skill(np.arange(8), targets) == pytest.approx((((1 / 4) + (2 / 8)) / 2 - 1 / 4) / (3 / 4))
     assert np.isnan(average_precision_skill(np.arange(3), np.zeros(3)))
+
+
+def test_a_number_without_a_head_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="AUROC: curia has 1 texts under 2 heads"):
+        Table(title="AUROC", heads=["model", "liver"], rows=[["curia", "0.9"]])
 
 
 def test_every_table_says_how_it_is_read(tables):

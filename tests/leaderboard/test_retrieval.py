@@ -76,7 +76,7 @@ def test_the_page_shows_labels_and_what_neighbours_share(folder, board, tmp_path
 def test_what_is_shared_stands_beside_chance_with_an_interval(board):
     (task,) = (task for task in board.tasks if task.name == TASK["name"])
     _, _, table = section.pictures(Shown(of=task, drawn=board.models))
-    rows = {row[0]: dict(zip(table.heads[1:], row[1:], strict=True)) for row in table.rows}
+    rows = {row[0]: dict(zip(table.heads, row[1:], strict=True)) for row in table.rows}
     assert rows["maker"]["Blind"].startswith(rows["maker"]["chance"])
     share, low, _, high = rows["maker"]["Fooled"].replace("(", "").replace(")", "").split()
     assert 0.9 < float(low) <= float(share) <= float(high) <= 1

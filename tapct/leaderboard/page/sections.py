@@ -41,10 +41,14 @@ class Table:
 
     Attributes:
         title: What it shows.
-        heads: Its columns.
+        heads: Its columns, but for the first, which says what a line is called.
         rows: Lines, what they are called first.
         note: How it is read.
         open: Whether it is open from the start.
+        corner: What stands over the first column.
+
+    Raises:
+        ValueError: If a line has not one text more than there are heads: numbers would stand under others' heads.
     """
 
     title: str
@@ -52,6 +56,12 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     open: bool = False
+    corner: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != 1 + len(self.heads):
+                raise ValueError(f"{self.title}: {row[0]} has {len(row) - 1} texts under {len(self.heads)} heads")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -61,7 +61,8 @@ def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]], title: str) -> 
         rows.append([name, *map(_text, (*of_means, *of_label))])
     return Table(
         title=f"{title} of each label",
-        heads=["model", *means, *heads],
+        corner="model",
+        heads=[*means, *heads],
         rows=rows,
         note=f"Beside each label: positives, of the cases that state it. Mean over seeds. {note} Labels with "
         f"fewer than {classification.FEW_POSITIVES} positives are a mean apart: theirs hang on a few patients."

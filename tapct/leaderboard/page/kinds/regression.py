@@ -114,7 +114,8 @@ def _by_target(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Table:
     known = [int((~np.isnan(first[0]["observed"][:, k])).sum()) for k in targets]
     return Table(
         title="MAE of each target, in its unit",
-        heads=["model", *(f"{name}, {cases} cases" for name, cases in zip(shown.classes, known, strict=True))],
+        corner="model",
+        heads=[f"{name}, {cases} cases" for name, cases in zip(shown.classes, known, strict=True)],
         rows=[*(row(name, of, "predicted") for name, of in runs.items()), row("the training mean", first, "baseline")],
         note=f"Mean over seeds. Cases without a reference are left out.{shown.of_many}",
     )

@@ -56,7 +56,8 @@ def _by_label(shown: Shown, runs: Runs, first: Cases) -> Table:
         rows.append([first.classes[place], said, _text(chance[row]), *(_text(of[row]) for of in found.values())])
     return Table(
         title="mAP of each label",
-        heads=["label", "queries", "chance", *runs],
+        corner="label",
+        heads=["queries", "chance", *runs],
         rows=rows,
         note="Mean over seeds. A query is undefined where no other patient has its label. mAP is their mean."
         f"{shown.of_many}",
@@ -76,7 +77,8 @@ def _table(shown: Shown, runs: Runs, chance: Mapping[str, float]) -> Table:
     ]
     return Table(
         title="What the nearest scan shares, in numbers",
-        heads=["shared", "chance", *runs],
+        corner="shared",
+        heads=["chance", *runs],
         rows=rows,
         note="Share of the queries, mean over seeds, with 95 % intervals over patients (of the queries; the gallery "
         f"stays). Chance: any other patient's scan in the place of the nearest.{shown.of_many}",

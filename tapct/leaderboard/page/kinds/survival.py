@@ -42,7 +42,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     )
     yield Table(
         title="Survival by thirds of predicted risk",
-        heads=["", *shown.models],
+        heads=[*shown.models],
         rows=list(_by_thirds(first)),
         note="Share alive after two years (low / middle / high risk), and the log-rank statistic of the three, with 2 "
         "degrees of freedom. It describes: groups that predictions made are no hypothesis from before the data."
@@ -52,7 +52,8 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     if rows:
         yield Table(
             title=f"What encoders add to tables ({shown.metric.title})",
-            heads=["table", "encoder and adaptor", "table alone", "with the encoder", "gain"],
+            corner="table",
+            heads=["encoder and adaptor", "table alone", "with the encoder", "gain"],
             rows=rows,
             note="The same patients in the same folds; 95 % intervals over patients, of the gain patient by patient. "
             "Columns of a table keep their own weak penalty, so that useless features leave the table as it is.",
