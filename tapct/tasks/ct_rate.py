@@ -3,7 +3,7 @@
 from typing_extensions import override
 
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.ct_rate_release import FINDINGS
+from tapct.tasks.ct_rate_release import FINDINGS, SHORTCUTS
 from tapct.tasks.ct_rate_scans import CITATION, LICENCE, MACHINE_READ, RELEASE, SOURCE, SOURCE_DATA, CTRATEScans
 from tapct.tasks.spec import TaskSpec
 
@@ -18,6 +18,7 @@ SPEC = TaskSpec(
     licence=LICENCE,
     source=SOURCE,
     notice=MACHINE_READ,
+    shortcuts=SHORTCUTS,
     source_data=SOURCE_DATA,
     citation=CITATION,
 )

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from tapct.errors import TaskError
+from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Index
+from tapct.tasks.shortcuts import AGE, KERNEL, MANUFACTURER, SCANNER_MODEL, SEX, of_tags
 from tapct.tasks.tables import flag, read_table
 
 FINDINGS = (
@@ -31,6 +33,14 @@ Part = Literal["train", "valid"]
 PARTS: tuple[Part, ...] = ("train", "valid")
 
 REPORTS: dict[Part, str] = {"train": "train_reports.csv", "valid": "validation_reports.csv"}
+
+METADATA: dict[Part, str] = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
+
+SHORTCUTS = (MANUFACTURER, SCANNER_MODEL, KERNEL, SEX, AGE)
+"""What the metadata say of a volume, from the headers of its DICOM files; they hold no tube voltage."""
+
+_TAGS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge")
+"""Columns of the metadata that hold them: keywords of DICOM."""
 
 VOLUMES: dict[Part, int] = {"train": 47_149, "valid": 3_039}
 """Rows of the label files, and `NO_CHEST` of the lists, as the data page and its discussion 75 have them."""
@@ -96,13 +106,17 @@ class Scan:
 class Release:
     """The files of CT-RATE under a folder: the repository of the data page, or its `dataset/`."""
 
-    def __init__(self, root: Path) -> None:
-        """Initializes the release; nothing is read yet."""
-        self.root = root
-        tables = ("multi_abnormality_labels/*.csv", "metadata/*.txt", "radiology_text_reports/*.csv")
+    def __init__(self, root: Path, parts: tuple[Part, ...] = PARTS) -> None:
+        """Initializes the release; nothing is read yet.
+
+        Args:
+            root: The folder.
+            parts: Which parts of it; no file of the other is looked at.
+        """
+        self.root, self.parts = root, parts
+        tables = ("multi_abnormality_labels/*.csv", "metadata/*.txt", "metadata/*.csv", "radiology_text_reports/*.csv")
         self._tables = Index(root, tables, ("", "dataset/"))
-        volumes = ("train_fixed/*/*/*.nii.gz", "valid_fixed/*/*/*.nii.gz")
-        self._volumes = Index(root, volumes, ("", "dataset/"))
+        self._volumes = Index(root, [f"{part}_fixed/*/*/*.nii.gz" for part in parts], ("", "dataset/"))
 
     def labels(self, part: Part) -> Path:
         """Returns the label file of a part; it need not be there."""
@@ -115,6 +129,10 @@ class Release:
     def reports(self, part: Part) -> Path:
         """Returns the reports of a part; they need not be there."""
         return self._tables.find(f"radiology_text_reports/{REPORTS[part]}")
+
+    def metadata(self, part: Part) -> Path:
+        """Returns what stood in the headers of a part's volumes; it need not be there."""
+        return self._tables.find(f"metadata/{METADATA[part]}")
 
     def volume(self, name: Name) -> Path:
         """Returns the file of a volume, of the second upload; it need not be there."""
@@ -132,7 +150,7 @@ class Release:
         Raises:
             TaskError: If a list is missing or names what is no volume: a head would train and be reported as a chest.
         """
-        return frozenset(name.volume for part in PARTS for name in self.listed_heads(part))
+        return frozenset(name.volume for part in self.parts for name in self.listed_heads(part))
 
     def listed_heads(self, part: Part) -> list[Name]:
         """Returns the volumes of a part that are listed as no chest.
@@ -167,13 +185,13 @@ class Release:
 
     @cached_property
     def scans(self) -> Mapping[str, Scan]:
-        """The scans of both parts by name, in the order of the label files.
+        """The scans of the parts by name, in the order of the label files.
 
         Raises:
             TaskError: As `rows` and `heads`.
         """
         volumes: dict[str, list[tuple[Name, tuple[int, ...]]]] = {}
-        for part in PARTS:
+        for part in self.parts:
             for name, findings in self.rows(part).values():
                 volumes.setdefault(name.scan, []).append((name, findings))
         return {scan: self._scan(of_scan) for scan, of_scan in volumes.items()}
@@ -186,6 +204,22 @@ class Release:
             return Scan(name, findings, f"no_chest_{name.part}.txt lists it: it is a head, not a chest")
         differ = len({found for _, found in ordered}) > 1
         return Scan(name, findings, "its reconstructions have different labels, and one report" if differ else None)
+
+    @cached_property
+    def about(self) -> Mapping[str, Mapping[str, Value]]:
+        """What the metadata say of the volumes of the parts, by volume and shortcut; None where they say nothing.
+
+        Raises:
+            TaskError: If a file cannot be read, or says two things of a volume.
+        """
+        found: dict[str, dict[str, Value]] = {}
+        for part in self.parts:
+            path = self.metadata(part)
+            for row in read_table(path, ("VolumeName", *_TAGS), what="metadata"):
+                volume, said = _of_part(row["VolumeName"], part, str(path)).volume, of_tags(row)
+                if found.setdefault(volume, said) != said:
+                    raise TaskError(f"{path}, {volume}: two rows have it, and differ. Use the release's own file")
+        return found
 
     def reported(self, part: Part) -> Iterator[Name]:
         """Yields the volumes of a part that have a report: its text may hold quotes, commas and line ends.

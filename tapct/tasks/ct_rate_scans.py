@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.names import listed
+from tapct.tasks.columns import Value
 from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, Name, Part, Release, Scan
 from tapct.tasks.dataset import Finding
 from tapct.tasks.release_scans import ReleaseScans
@@ -22,11 +24,13 @@ SOURCE = (
     "multi_abnormality_labels/, metadata/ and radiology_text_reports/"
 )
 SOURCE_DATA = ("ct[- ]?rate",)
-CITATION = """@article{hamamci2024ctrate,
-  title={Developing Generalist Foundation Models from a Multimodal Dataset for 3D Computed Tomography},
-  author={Hamamci, Ibrahim Ethem and Er, Sezgin and others},
-  journal={arXiv preprint arXiv:2403.17834},
-  year={2024}
+CITATION = """@article{hamamci2026ctrate,
+  title={Generalist foundation models from a multimodal dataset for 3D computed tomography},
+  author={Hamamci, Ibrahim Ethem and Er, Sezgin and Wang, Chenyu and others},
+  journal={Nature Biomedical Engineering},
+  year={2026},
+  doi={10.1038/s41551-025-01599-y},
+  note={arXiv:2403.17834}
 }"""
 
 MACHINE_READ = "Its labels were read from radiology reports by a machine, not from the scans by a reader."
@@ -47,11 +51,13 @@ class CTRATEScans(ReleaseScans):
     window = "lung"
     split_rule = f"official valid is reported; ours: a tenth of train selects, by hash of the patient, seed '{SEED}'"
     scan_patterns = ("*_fixed/*/*", "dataset/*_fixed/*/*")
+    parts: ClassVar[tuple[Part, ...]] = PARTS
+    """Parts of the release that the task is made of: no file of the other is needed."""
 
     @cached_property
     def release(self) -> Release:
         """The files of the release."""
-        return Release(self.root)
+        return Release(self.root, self.parts)
 
     @override
     def left_out(self) -> dict[str, str]:
@@ -69,6 +75,14 @@ class CTRATEScans(ReleaseScans):
     @override
     def target_paths(self, case: str) -> list[Path]:
         return [self.release.labels(self.of_release(case).name.part)]
+
+    @override
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.release.metadata(self.of_release(case).name.part)]
+
+    @override
+    def read_value(self, case: str, column: str) -> Value:
+        return self.release.about.get(self.of_release(case).name.volume, {}).get(column)
 
     def of_release(self, case: str) -> Scan:
         """Returns what the release says of a case.
@@ -90,10 +104,11 @@ class CTRATEScans(ReleaseScans):
                 "its voxels are no HU and its sizes no mm. Fetch train_fixed/ and valid_fixed/ in its place"
             )
         super().validate()
+        _ = self.release.about  # what is wrong with the metadata shows before anything is encoded
 
     @override
     def release_findings(self) -> Iterator[Finding]:
-        for part in PARTS:
+        for part in self.parts:
             yield from self._counts(part)
             yield from self._reports(part)
 
@@ -107,6 +122,13 @@ class CTRATEScans(ReleaseScans):
                 yield "ok", f"{part}: {here:,} {what}", ""
             else:
                 yield "warn", f"{part}: {here:,} {what}, and the release has {there:,}", "fetch its tables again"
+        if self.release.metadata(part).is_file() and (unknown := sorted(rows.keys() - self.release.about.keys())):
+            yield (
+                "warn",
+                f"{part}: {len(unknown)} volumes with labels are not in {self.release.metadata(part).name}: "
+                f"{listed(unknown)}",
+                "what took them is not known then: fetch the tables of one release again",
+            )
         if strange := sorted(heads - rows.keys()):
             yield "warn", f"no_chest_{part}.txt lists {listed(strange)}, without labels", "fetch both files again"
 

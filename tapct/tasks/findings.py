@@ -84,14 +84,22 @@ def _files(
         counts = ", ".join(f"{len(part)} {part.split}" for part in parts)
         yield "ok", f"all {total} cases are there ({counts})", ""
         yield from _hints(parts)
-    for case, reason in parts[0].excluded.items():
-        yield "warn", f"{case} is left out: {reason}", ""
+    for reason, cases in _by_reason(parts[0].excluded).items():
+        are = "is" if len(cases) == 1 else f"({len(cases)} cases) are"
+        yield "warn", f"{listed(cases)} {are} left out: {reason}", ""
     if doubled:
         first, *others = doubled.values()
         rest = f"; and so for {len(others)} more cases" if others else ""
         yield "fail", f"{first}{rest}", "move all others out of the folder: none is taken by chance"
         return
     yield from _unexpected(root, parts)
+
+
+def _by_reason(excluded: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for case, reason in excluded.items():
+        found.setdefault(reason, []).append(case)
+    return found
 
 
 def _spread(cases: Sequence[CaseOf]) -> list[CaseOf]:

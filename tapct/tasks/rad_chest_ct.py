@@ -26,7 +26,7 @@ commit fe533e7) resamples to it, clips to -1000..1000 HU and saves slices from h
 to the left: axes I, P, L."""
 
 SCANS = 3630
-"""Scans of the release (Zenodo record 6406114)."""
+"""Scans of the release (Zenodo record 6406114); the data set has 35,747, which its table of patients lists."""
 
 TABLES: dict[str, Split] = {
     "imgtrain_Abnormality_and_Location_Labels.csv": "train",
@@ -34,13 +34,10 @@ TABLES: dict[str, Split] = {
     "imgtest_Abnormality_and_Location_Labels.csv": "test",
 }
 
-PATIENTS = "CT_Scan_Metadata_Complete_35747.csv"
+PATIENTS, SPACING = "CT_Scan_Metadata_Complete_35747.csv", "final_spacing"
+"""The table of patients, and its column of spacings."""
 
 SHARED: dict[str, tuple[str, ...]] = {
-    "Medical material": (
-        *("catheter_or_port", "chest_tube", "clip", "gi_tube", "hardware", "pacemaker_or_defib", "stent"),
-        "tracheal_tube",
-    ),
     "Cardiomegaly": ("cardiomegaly",),
     "Pericardial effusion": ("pericardial_effusion",),
     "Hiatal hernia": ("hernia",),
@@ -49,23 +46,35 @@ SHARED: dict[str, tuple[str, ...]] = {
     "Atelectasis": ("atelectasis",),
     "Lung nodule": ("nodule", "nodulegr1cm"),
     "Lung opacity": ("opacity",),
-    "Pulmonary fibrotic sequela": ("fibrosis",),
     "Pleural effusion": ("pleural_effusion",),
     "Peribronchial thickening": ("bronchial_wall_thickening",),
     "Consolidation": ("consolidation",),
     "Bronchiectasis": ("bronchiectasis",),
     "Interlobular septal thickening": ("septal_thickening",),
 }
-"""Finding of CT-RATE to the findings of RAD-ChestCT that are it, at any location: as public code has it that evaluates
-CT-CLIP here. Its sixteenth, calcification, is of arteries and coronaries alike, which CT-RATE tells apart: neither
-can be said here. Nothing in the table is a mosaic attenuation pattern."""
+"""Finding of CT-RATE to the findings of RAD-ChestCT that are it, at any location: as all public code has it that
+evaluates models of CT-RATE here (that of lmb-freiburg/radfinder, commit 7c6ab92, calls its table the standard).
+
+Calcification is of arteries and coronaries alike, which CT-RATE tells apart: neither can be said here. Nothing in the
+tables is a mosaic attenuation pattern."""
+
+_DEVICES = (
+    *("catheter_or_port", "chest_tube", "clip", "gi_tube", "hardware", "pacemaker_or_defib", "stent"),
+    "tracheal_tube",
+)
+
+DISPUTED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "Medical material": (_DEVICES, (*_DEVICES, "breast_implant", "staple", "suture")),
+    "Pulmonary fibrotic sequela": (("fibrosis",), ("scarring",)),
+}
+"""Findings of which there are several such tables: of a scan on which they do not agree, the finding is not stated."""
 
 SPEC = TaskSpec(
     name="rad_chest_ct",
     display_name="RAD-ChestCT",
     kind="classification",
     adaptor="linear",
-    version=1,
+    version=2,
     classes=FINDINGS,
     metric="MicroAUROC",
     licence="that of its Zenodo record 6406114, which gives access on request",
@@ -74,11 +83,13 @@ SPEC = TaskSpec(
     source_data=("rad-?chest-?ct",),
     citation="""@article{draelos2021radchestct,
   title={Machine-learning-based multiple abnormality prediction with large-scale chest computed tomography volumes},
-  author={Draelos, Rachel Lea and Dov, David and Mazurowski, Maciej A. and Lo, Joseph Y. and others},
+  author={Draelos, Rachel Lea and Dov, David and Mazurowski, Maciej A. and Lo, Joseph Y. and Henao, Ricardo and
+    Rubin, Geoffrey D. and Carin, Lawrence},
   journal={Medical Image Analysis},
   volume={67},
   pages={101857},
-  year={2021}
+  year={2021},
+  doi={10.1016/j.media.2020.101857}
 }""",
 )
 
@@ -114,22 +125,36 @@ class RADChestCT(ClassificationDataset):
                 if case in rows:
                     raise TaskError(f"{path}, {case}: it is there twice. Use the release's own files")
                 where = f"{path}, {case}"
-                rows[case] = split, tuple(_stated(row, columns.get(finding, ()), where) for finding in FINDINGS)
+                present = {token: _present(row, of, where) for token, of in columns.items()}
+                rows[case] = split, tuple(_stated(finding, present) for finding in FINDINGS)
         return rows
 
     @cached_property
-    def patients_of(self) -> Mapping[str, str]:
-        """Scan to its patient.
+    def patients_of(self) -> Mapping[str, tuple[str, str]]:
+        """Scan to its patient and the spacing in mm that the table gives it, "" where the table gives none.
 
         Raises:
-            TaskError: If the table cannot be read.
+            TaskError: If the table cannot be read, or says two things of a scan.
         """
-        table = read_table(self._files.find(PATIENTS), ("MRN_DEID", "NoteAcc_DEID"))
-        return {row["NoteAcc_DEID"]: row["MRN_DEID"] for row in table}
+        path = self._files.find(PATIENTS)
+        spacing = [name for name in header_of(path) if name == SPACING]
+        found: dict[str, tuple[str, str]] = {}
+        for row in read_table(path, ("MRN_DEID", "NoteAcc_DEID", *spacing)):
+            scan, said = row["NoteAcc_DEID"], (row["MRN_DEID"], row.get(SPACING, ""))
+            if found.setdefault(scan, said) != said:
+                raise TaskError(f"{path}: two rows have the scan {scan}, and differ. Use the release's own file")
+        return found
 
     @override
     def left_out(self) -> dict[str, str]:
-        return {case: f"there is no {case}.npz" for case in self.rows if not self.ct_path(case).exists()}
+        found = {}
+        for case in self.rows:
+            spacing = self.patients_of[case][1] if case in self.patients_of else ""
+            if not self.ct_path(case).exists():
+                found[case] = "its .npz file is not there"
+            elif spacing and not _is_spacing(spacing):
+                found[case] = f"{PATIENTS} has the {SPACING} {spacing} of it, and all scans are of {SPACING_MM} mm"
+        return found
 
     @override
     def derive_split(self) -> SplitTable:
@@ -137,7 +162,7 @@ class RADChestCT(ClassificationDataset):
             raise TaskError(
                 f"{self._files.find(PATIENTS)} names no patient of {lacking[0]}. Use the release's own files"
             )
-        rows = [(case, self.patients_of[case], split) for case, (split, _) in self.rows.items()]
+        rows = [(case, self.patients_of[case][0], split) for case, (split, _) in self.rows.items()]
         return SplitTable.of(rows, self.split_rule, where=str(self.root))
 
     @override
@@ -170,11 +195,12 @@ class RADChestCT(ClassificationDataset):
 
     @override
     def release_findings(self) -> Iterator[Finding]:
-        if len(self.rows) == SCANS:
-            yield "ok", f"{SCANS:,} scans have labels", ""
+        there = sum(self.ct_path(case).exists() for case in self.rows)
+        if there == SCANS:
+            yield "ok", f"{SCANS:,} scans with labels are there", ""
         else:
-            mend = "fetch its tables again, or say that it is a part"
-            yield "warn", f"{len(self.rows):,} scans have labels, and the release has {SCANS:,}", mend
+            mend = "fetch the rest, or say that it is a part"
+            yield "warn", f"{there:,} scans with labels are there, and the release has {SCANS:,}", mend
 
 
 AFFINE = np.diag([-SPACING_MM, -SPACING_MM, -SPACING_MM, 1.0])[[2, 1, 0, 3]]
@@ -182,22 +208,33 @@ AFFINE = np.diag([-SPACING_MM, -SPACING_MM, -SPACING_MM, 1.0])[[2, 1, 0, 3]]
 
 
 def _columns(path: Path) -> dict[str, list[str]]:
-    """Returns the columns of each shared finding, `abnormality*location`."""
+    """Returns the columns of each finding of the tables that is one of CT-RATE's, `abnormality*location`."""
     header = header_of(path)
     if not header:
         read_table(path, ("NoteAcc_DEID",))  # says what is wrong
+    tokens = [*SHARED.values(), *(tokens for tables in DISPUTED.values() for tokens in tables)]
     found: dict[str, list[str]] = {}
-    for finding, tokens in SHARED.items():
-        for token in tokens:
-            columns = [column for column in header if column.startswith(f"{token}*")]
-            if not columns:
-                raise TaskError(f"{path} has no column of {token}, such as {token}*lung. Use the release's own file")
-            found.setdefault(finding, []).extend(columns)
+    for token in dict.fromkeys(token for of in tokens for token in of):
+        found[token] = [column for column in header if column.startswith(f"{token}*")]
+        if not found[token]:
+            raise TaskError(f"{path} has no column of {token}, such as {token}*lung. Use the release's own file")
     return found
 
 
-def _stated(row: Mapping[str, str], columns: list[str] | tuple[()], where: str) -> int | None:
-    """Returns whether a finding is at any location; None of one that the release cannot say."""
-    if not columns:
-        return None
+def _present(row: Mapping[str, str], columns: list[str], where: str) -> int:
+    """Returns whether a finding of the tables is at any location."""
     return max(flag({column: row[column].removesuffix(".0")}, column, where) for column in columns)
+
+
+def _stated(finding: str, present: Mapping[str, int]) -> int | None:
+    """Returns whether a scan has a finding of CT-RATE; None where the release cannot say, or the tables disagree."""
+    tables = (SHARED[finding],) if finding in SHARED else DISPUTED.get(finding, ())
+    answers = {max(present[token] for token in tokens) for tokens in tables}
+    return answers.pop() if len(answers) == 1 else None
+
+
+def _is_spacing(text: str) -> bool:
+    try:
+        return abs(float(text) - SPACING_MM) < 1e-4
+    except ValueError:
+        return False

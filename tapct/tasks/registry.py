@@ -30,7 +30,7 @@ FIRST = (
     *("totalsegmentator_age", "totalsegmentator_sex", "totalsegmentator_organ_volume", "osic_fvc", "ictcf_lab"),
     *("lung1_survival", "luna16_detection", "vertebra_landmarks", "ct_rate", "rad_chest_ct"),
     "merlin_findings",
-    *("totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
+    *("ct_rate_retrieval", "totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
 )
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 

@@ -88,7 +88,15 @@ def of_header(scan: Path) -> dict[str, Value]:
     Raises:
         VolumeError: If it cannot be read.
     """
-    said = acquisition(scan)
+    return of_tags(acquisition(scan))
+
+
+def of_tags(said: Mapping[str, str]) -> dict[str, Value]:
+    """Returns what texts of headers say, by column of `DICOM`; None where they say nothing.
+
+    Args:
+        said: By keyword of DICOM, in a header or in a table that was made of headers.
+    """
     texts = {column: said.get(tag, "") for column, (tag, _) in _OF_HEADER.items()}
     return {
         column: None if in_one_spelling(text) in UNKNOWN else _OF_HEADER[column][1](text)

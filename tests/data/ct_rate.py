@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tapct.tasks.ct_rate_release import FINDINGS, Name
+from tapct.tasks.ct_rate_release import FINDINGS, METADATA, Name
 from tapct.tasks.ct_rate_scans import side
 from tests.data.abdomen import block, save
 
@@ -17,6 +17,21 @@ VALID = ("valid_1_a_1", "valid_1_a_2", *HEADS, "valid_2_b_2", "valid_3_a_1", "va
 
 REPORTED = {"valid_1_a": "valid_1", "valid_2_b": "valid_2", "valid_3_a": "valid_3", "valid_3_b": "valid_3"}
 """Case to patient."""
+
+COLUMNS = (
+    *("VolumeName", "Manufacturer", "SeriesDescription", "ManufacturerModelName", "PatientSex", "PatientAge"),
+    *("ConvolutionKernel", "ImagePositionPatient", "Rows", "Columns", "XYSpacing", "RescaleIntercept", "RescaleSlope"),
+    *("NumberofSlices", "ZSpacing", "StudyDate"),
+)
+"""Some of the 44 columns of the metadata, as the release spells them."""
+
+SCANNERS = (
+    ("Philips", "HRCT", "iCT 256", "YA"),
+    ("SIEMENS", "Thorax 1.5 Bl64", "SOMATOM go.Top", "Bl64f"),
+    ("Siemens Healthineers", "Thorax", "SOMATOM go.Top", "Br40f"),
+    ("PNMS", "", "MX 16-slice", "D"),
+)
+"""Manufacturer, series, model and kernel of volumes, in turn."""
 
 REPORT = 'Trachea is "open".\n\nLungs: nodule, 4 mm; no effusion.\n'
 
@@ -37,6 +52,16 @@ def findings(volume: str) -> list[int]:
     return [(number + k) % 3 % 2 for k in range(len(FINDINGS))]
 
 
+def metadata(volume: str) -> list[object]:
+    """Returns a row of the metadata; of patients whose number is a multiple of three, sex and age are not known."""
+    name = Name.parse(volume, "")
+    number = int(name.patient.split("_")[1])
+    manufacturer, series, model, kernel = SCANNERS[(number + name.reconstruction) % len(SCANNERS)]
+    whom = ["", ""] if number % 3 == 0 else ["MF"[number % 2], f"{30 + number % 60:03d}Y"]
+    geometry = ["[-166, 9, 56.3]", 512, 512, "[0.7, 0.7]", -1024, 1, 251, 1.5, 20210427]
+    return [f"{volume}.nii.gz", manufacturer, series, model, *whom, kernel, *geometry]
+
+
 def write(root: Path) -> Path:
     """Writes the second upload with its tables under `dataset/`, as the data page has them; returns the root."""
     top = root / "dataset"
@@ -48,6 +73,7 @@ def write(root: Path) -> Path:
         heads = "".join(f"{head}.nii.gz\n" for head in HEADS if head.startswith(part))
         (top / "metadata").mkdir(exist_ok=True)
         (top / f"metadata/no_chest_{part}.txt").write_text(heads)
+        _write(top / f"metadata/{METADATA[part]}", list(COLUMNS), [metadata(volume) for volume in volumes])
         header = ["VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"]
         _write(
             top / f"radiology_text_reports/{reports}.csv",

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tapct.tasks.rad_chest_ct import PATIENTS, SHARED, TABLES
+from tapct.tasks.rad_chest_ct import DISPUTED, PATIENTS, SHARED, TABLES
 from tests.data.abdomen import Block, block
 
-TOKENS = ("mosaic_free_token", "calcification", *(token for tokens in SHARED.values() for token in tokens))
+_OF_FINDINGS = (*SHARED.values(), *(tokens for tables in DISPUTED.values() for tokens in tables))
+TOKENS = tuple(
+    dict.fromkeys(("air_trapping", "calcification", *(token for tokens in _OF_FINDINGS for token in tokens)))
+)
 """Findings of the tables: some that are not shared as well."""
 
 LOCATIONS = ("lung", "other_location")
@@ -19,6 +22,8 @@ SCANS = {
     "tst00003": "imgtest",
 }
 WITHOUT_SCAN = "tst00003"
+NOT_RELEASED = ("trn00005", "tst00004")
+"""Scans of the data set, whose table of patients lists all of it, that are not in the release."""
 
 
 def value(scan: str, token: str, location: str) -> int:
@@ -43,7 +48,8 @@ def write(root: Path) -> Path:
         scans = [scan for scan, part in SCANS.items() if table.startswith(part)]
         rows = [[scan, *(value(scan, *column.split("*")) for column in columns)] for scan in scans]
         _write(root / table, ["NoteAcc_DEID", *columns], rows)
-    _write(root / PATIENTS, ["MRN_DEID", "NoteAcc_DEID", "Vendor"], [[f"p{scan}", scan, "GE"] for scan in SCANS])
+    rows = [[f"p{scan}", scan, f"{scan}.npz", 0.8] for scan in (*SCANS, *NOT_RELEASED)]
+    _write(root / PATIENTS, ["MRN_DEID", "NoteAcc_DEID", "VolumeAcc_DEID", "final_spacing"], rows)
     return root
 
 

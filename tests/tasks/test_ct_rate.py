@@ -92,6 +92,14 @@ def a_list_of_something_else(root):
     edited(root / "dataset/metadata/no_chest_valid.txt", lambda text: "<!doctype html>\n")
 
 
+def cut_metadata(root):
+    edited(root / "dataset/metadata/validation_metadata.csv", lambda text: text[: len(text) // 2])
+
+
+def no_metadata(root):
+    (root / "dataset/metadata/validation_metadata.csv").unlink()
+
+
 def no_volume(root):
     ct_rate.path_of(root / "dataset", "valid_1_a_1").unlink()
 
@@ -112,6 +120,8 @@ def first_upload_in_the_place_of_the_second(root):
         (twice, r"valid_3_a_1: it is there twice"),
         (no_list, r"there is no list .*no_chest_valid\.txt.*of CT-RATE that are heads"),
         (a_list_of_something_else, r"no_chest_valid\.txt: '<!doctype html>' is no volume of CT-RATE"),
+        (no_metadata, r"there is no metadata .*validation_metadata\.csv"),
+        (cut_metadata, r"validation_metadata\.csv: line \d has \d+ values, and the header 16"),
         (no_volume, r"1 of 4 cases of the split 'test' lack files .*valid_1_a_1\.nii\.gz"),
         (first_upload, r"4 scans of the split 'test' are there in the first upload alone.*lack rescale and spacing"),
         (first_upload_in_the_place_of_the_second, r"case valid_1_a: .*lack their RescaleIntercept"),

@@ -53,6 +53,7 @@ ORDERS = {
         ),
         ("retrieval/totalsegmentator_study_retrieval.yaml", {"test": [*totalsegmentator.PATIENTS]}),
     ],
+    "ct_rate": [("classification/ct_rate.yaml", None), ("retrieval/ct_rate_retrieval.yaml", None)],
 }
 """Configs of tasks, and the splits that they take; None for the task's own."""
 
