@@ -1,5 +1,6 @@
 """What features look like, taken where they pass, to notice an encoder that says nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,14 @@ class FeatureStatistics:
         mean, variance, low, high = (torch.cat(each) for each in zip(*(part[:4] for part in parts), strict=True))
         non_finite = sum(part[4] for part in parts)
         self._cases[case] = _Case(features.shape[1], mean, variance, low, high, non_finite)
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Returns what is known of the cases so far, as a checkpoint holds it."""
+        return {name: dict(vars(case)) for name, case in self._cases.items()}
+
+    def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes the place of the statistics that `state` was called on."""
+        self._cases = {name: _Case(**case) for name, case in state.items()}
 
     def describe(self) -> dict[str, Any] | None:
         """Returns the statistics of the cases so far, as JSON has them; None where there was no case.

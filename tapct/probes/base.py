@@ -62,6 +62,7 @@ class Probe(module.ModelModule):
         seed: int = 0,
         runs_together: bool = True,
         scale_features: bool = True,
+        checkpoint_every: int | None = None,
         head: str | None = None,
         features: Mode = "use",
         feature_folder: str | None = None,
@@ -90,6 +91,8 @@ class Probe(module.ModelModule):
             runs_together: Whether the runs of a session train side by side; the numbers are the same.
             scale_features: Whether each channel is divided by its deviation over the training cases while the head
                 trains; see `tapct.probes.scaling`. False is the paper's plain protocol.
+            checkpoint_every: Steps between checkpoints of heads that are trained by steps: the same command resumes a
+                session that was ended before its time; None for none. See `tapct.probes.checkpoints`.
             head: For `eva test` and `eva validate`: the folder of a session, or a `head.safetensors`, that was trained
                 before; `eva fit` trains its own.
             features: What to do with stored features: "use", "refresh", "only-cached", "off".
@@ -105,7 +108,7 @@ class Probe(module.ModelModule):
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
         self.learning_rates, self.select = learning_rates, select
         self.seed, self.runs_together = seed, runs_together
-        self.scale_features = scale_features
+        self.scale_features, self.checkpoint_every = scale_features, checkpoint_every
         self.head_path = head
         self.source = CaseSource(
             self.encoder,

@@ -25,6 +25,7 @@ from tapct.files import write_atomically
 from tapct.kinds import kind
 from tapct.names import file_in
 from tapct.probes.base import Probe
+from tapct.probes.checkpoints import Checkpoints, decides, remove
 from tapct.probes.folds import folds_of, head_for, heads_of, is_of_folds, require_repeat, solve_folds
 from tapct.probes.heads import Candidates, Chosen, DivergedError, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
@@ -58,6 +59,8 @@ class FrozenEncoderProbe(Probe):
     (eva copies one initialised head), and all see the cases in one order. The encoder stays in eval mode, without
     gradients, at one precision in every stage. A record is written as each run ends, from the objects that ran.
     """
+
+    _checkpoints: Checkpoints | None = None
 
     # -- The run ---------------------------------------------------------------------------------------
 
@@ -214,13 +217,34 @@ class FrozenEncoderProbe(Probe):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._started = time.perf_counter()
+        if self.candidates is not None and self.checkpoint_every is not None:
+            encoder, described = self._encoder_for_record(), self.describe()
+            of = decides(self.trainer, self.candidates, encoder, described, type(self).__module__)
+            self._checkpoints = Checkpoints(
+                self.trainer, self.candidates, self.session, of=of, every=self.checkpoint_every
+            )
+            self._checkpoints.resume()
         if self._notice and self.run == 0:
             print(f"\n{self._notice}\n", file=sys.stderr)
+
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self._checkpoints is not None:
+            self._checkpoints.restore_random()
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save_if_due(batch_idx)
 
     @override
     def on_fit_end(self) -> None:
         if self.candidates is not None:
             self.recorder.seconds["fit"] = time.perf_counter() - self._started
+            if self._checkpoints is not None:
+                self.recorder.seconds["fit"] = self._checkpoints.seconds
+                self._checkpoints.save(self.trainer.global_step * self.trainer.accumulate_grad_batches)
             self.session.settings = training_settings(self.trainer)
             step = self.trainer.global_step
             for run in {candidate.run: None for candidate in self.candidates.all}:
@@ -408,6 +432,7 @@ class FrozenEncoderProbe(Probe):
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (self.loaded is not None or split == "test" or self.trainer.datamodule.datasets.test is None):
             write_record(flags.with_own_checks(read_record(path)), path.parent)
+            remove(self.session.checkpoints)
             try:
                 print_summary(path)
             except Exception as error:  # noqa: BLE001 the record is written: no screen fails a cell that has trained

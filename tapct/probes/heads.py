@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,6 +157,26 @@ class Candidates:
         """Notes the (heads,) losses of a training batch."""
         self._losses.add(losses.detach())
 
+    def state(self) -> dict[str, Any]:
+        """Returns how far training has come, as a checkpoint holds it."""
+        heads = [
+            {
+                "weights": candidate.head.state_dict(),
+                "best": None if candidate.best is None else dict(vars(candidate.best)),
+                "scores": candidate.scores,
+            }
+            for candidate in self.all
+        ]
+        return {"heads": heads, "losses": self._losses.state()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up training where `state` was called."""
+        for candidate, of_head in zip(self.all, state["heads"], strict=True):
+            candidate.head.load_state_dict(of_head["weights"])
+            candidate.best = None if of_head["best"] is None else Snapshot(**of_head["best"])
+            candidate.scores = [(step, score) for step, score in of_head["scores"]]
+        self._losses.load(state["losses"])
+
     def observe(self, scores: Sequence[float | None], losses: Sequence[float], step: int) -> None:
         """Notes how each head does on the selection cases, and keeps it where it never did better; see `is_better`.
 
@@ -253,6 +274,14 @@ class LossCurve:
             self._sums[-1] += losses
         self._batches += 1
 
+    def state(self) -> dict[str, Any]:
+        """Returns the curve so far, as a checkpoint holds it."""
+        return {"per_bin": self._per_bin, "batches": self._batches, "sums": self._sums}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continues the curve that `state` was called on."""
+        self._per_bin, self._batches, self._sums = state["per_bin"], state["batches"], list(state["sums"])
+
     def means(self, head: int) -> list[float]:
         """Returns the mean loss of a head in each stretch; an unfinished last one is left out."""
         whole = self._batches // self._per_bin
@@ -268,6 +297,7 @@ class Session:
         self.features = FeatureStatistics()
         self.cells = CellSizes()
         self.scale: ChannelScale | None = None
+        self.checkpoints: list[Path] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
         """Returns itself: see the class."""

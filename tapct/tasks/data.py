@@ -1,6 +1,7 @@
 """A task as eva's data module: the splits of one dataset, and their loaders."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import eva
@@ -21,6 +22,18 @@ from tapct.tasks.splits import SPLITS, FoldTable
 from tapct.tasks.varied import varied
 from tapct.volumes import Volume
 from tapct.volumes.perturb import perturbation as perturbation_named
+
+
+class _Order(RandomSampler):
+    """Training cases in the order of a seed, from a place in it on; its length is that of the whole."""
+
+    def __init__(self, cases: CTDataset, number: int, seed: int, seen: int) -> None:
+        super().__init__(cases, num_samples=number, generator=torch.Generator().manual_seed(seed))
+        self._seen = seen
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(super().__iter__(), self._seen, None)
 
 
 class TaskData(eva.DataModule):
@@ -81,6 +94,7 @@ class TaskData(eva.DataModule):
         self.accept_orientation = Accepted(self.parts[0], accept_orientation or ())
         self._accepted: dict[str, str] = {} if self.pack is None else self.pack.manifest.task["accepted_orientation"]
         self._encoded: Callable[[CTDataset], Dataset] | None = None
+        self._batches_seen = 0
         loader = dataloaders.DataLoader(
             batch_size=1,
             num_workers=num_workers,
@@ -149,6 +163,10 @@ class TaskData(eva.DataModule):
         """
         self._encoded = encoded
 
+    def resume_after(self, batches: int) -> None:
+        """Hands out the training cases behind so many batches of their order, the next time that they are asked for."""
+        self._batches_seen = batches
+
     def scan(self, case: str) -> Volume:
         """Returns the scan of a case, whatever split it is in, as encoders get it."""
         part = next(part for part in self.parts if case in part.cases)
@@ -176,11 +194,9 @@ class TaskData(eva.DataModule):
         trainer = self.trainer
         if trainer is None or trainer.max_steps <= 0:
             raise ValueError("the trainer needs max_steps: training is counted in steps, not in epochs")
-        sampler = RandomSampler(
-            self.datasets.train,
-            num_samples=trainer.max_steps * trainer.accumulate_grad_batches * self.batch_size,
-            generator=torch.Generator().manual_seed(self.order_seed),
-        )
+        number = trainer.max_steps * trainer.accumulate_grad_batches * self.batch_size
+        seen, self._batches_seen = self._batches_seen, 0
+        sampler = _Order(self.datasets.train, number, self.order_seed, seen * self.batch_size)
         if self._encoded is not None:
             # A list: cases of several sizes do not stack, and each probe knows what to do with its own.
             cases = self._encoded(self.datasets.train)
