@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openpyxl
 
-from tapct.tasks.merlin_findings import FINDINGS, LABELS, SHEET
+from tapct.tasks.merlin_release import FINDINGS, LABELS, METADATA, SHEET
 from tests.data.abdomen import block, save
 
 PARTS = {
@@ -21,6 +21,12 @@ UNLABELLED = {"AC423bfa9": "test"}
 WITHOUT_PART = "AC4245c95"
 """A study with labels that the spreadsheet does not have."""
 
+COLUMNS = (
+    *("study id", "Age", "Gender", "Race", "phase", "manufacturer", "manufacturermodelname", "kvp", "slicethickness"),
+    "xraytubecurrent",
+)
+"""Of the metadata, as the documentation spells them; what the column of studies is called there is not known."""
+
 REPORT = 'FINDINGS:\nLiver: "normal", no mass.\n\nIMPRESSION:\n1. Renal cyst, 4 mm.\n'
 
 
@@ -30,6 +36,13 @@ def labels(study: str) -> list[int]:
     return [-1, *((number + k) % 3 - 1 for k in range(1, len(FINDINGS)))]
 
 
+def metadata(study: str) -> list[object]:
+    """Returns a row of the metadata, with one of two scanners; of some, things are not known."""
+    number = list(PARTS).index(study)
+    scanner = [("GE MEDICAL SYSTEMS", "Discovery CT750 HD", 120.0), ("SIEMENS", "Sensation 64", "")][number % 2]
+    return [study, 40 + number, "Female" if number % 3 else "", "Unknown", "portal venous", *scanner, 1.25, 350]
+
+
 def write(root: Path) -> Path:
     """Writes the folder that the download makes, `merlinabdominalctdataset/`, below the root; returns the root."""
     top = root / "merlinabdominalctdataset"
@@ -37,6 +50,7 @@ def write(root: Path) -> Path:
         write_scan(top, study, number)
     rows = [[study, *labels(study)] for study in PARTS]
     write_labels(top, [*rows, [WITHOUT_PART, *([0] * len(FINDINGS))]])
+    _write(top / METADATA, [COLUMNS, *(metadata(study) for study in PARTS)])
     studies = [[study, REPORT, part, 0.0] for study, part in (PARTS | UNLABELLED).items()]
     write_sheet(top / SHEET, [["study id", "Findings", "Split", "Few Shot"], *studies])
     return root
@@ -49,8 +63,7 @@ def write_scan(top: Path, study: str, number: int) -> None:
 
 
 def write_labels(top: Path, rows: Sequence[Sequence[object]]) -> None:
-    with (top / LABELS).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["study id", *FINDINGS], *rows])
+    _write(top / LABELS, [["study id", *FINDINGS], *rows])
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[object]], **others: Sequence[Sequence[object]]) -> None:
@@ -63,3 +76,8 @@ def write_sheet(path: Path, rows: Sequence[Sequence[object]], **others: Sequence
             sheet.append(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     book.save(path)
+
+
+def _write(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)

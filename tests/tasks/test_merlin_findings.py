@@ -10,7 +10,8 @@ from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks import SPLITS, TaskData
 from tapct.tasks.ct_rate_scans import MACHINE_READ
 from tapct.tasks.findings import findings
-from tapct.tasks.merlin_findings import FINDINGS, LABELS, SHEET, MerlinFindings
+from tapct.tasks.merlin_findings import MerlinFindings
+from tapct.tasks.merlin_release import FINDINGS, LABELS, METADATA, SHEET
 from tests.data import merlin_findings as release
 from tests.data.slabs import edited
 from tests.tasks.end_to_end import SMALL, run
@@ -127,6 +128,19 @@ def test_a_study_is_left_out_with_the_reason_and_no_row_wins_by_its_place(root):
     assert {split: len(part) for split, part in of.items()} == {"train": 3, "val": 1, "test": 2}
 
 
+def test_the_metadata_say_what_took_a_scan_and_of_whom(root):
+    part = MerlinFindings(root, "train")
+    ge, siemens = (part.levels(study) for study in ("AC421360a", "AC421361b"))
+    assert ge == {
+        **{"manufacturer": "ge", "scanner_model": "discovery ct750 hd", "kvp": "120", "phase": "portal venous"},
+        **{"slice_thickness": "0.95 to 1.4 mm", "sex": None, "age": "40 to 50 years"},
+    }
+    assert (siemens["manufacturer"], siemens["kvp"], siemens["sex"]) == ("siemens", None, "female")
+    (root / TOP / METADATA).unlink()
+    assert set(MerlinFindings(root, "train").levels("AC421360a").values()) == {None}
+    MerlinFindings(root, "train").validate()
+
+
 def test_models_that_saw_it_are_marked():
     seen = {name for name in list_encoders() if known_overlap("merlin_findings", card_of(name).pretraining_data)}
     assert seen == {"merlin", "astra", "spectre"}
@@ -160,6 +174,14 @@ def no_sheet(root):
     (root / TOP / SHEET).unlink()
 
 
+def metadata_of_nothing(root):
+    edited(root / TOP / METADATA, lambda text: text.replace("study id", "accession"))
+
+
+def two_scanners(root):
+    edited(root / TOP / METADATA, lambda text: text + "AC421360a,40,,,,SIEMENS,,,,\r\n")
+
+
 def fewer_findings(root):
     edited(root / TOP / LABELS, lambda text: text.replace("fracture", "fractures", 1))
 
@@ -173,6 +195,8 @@ def fewer_findings(root):
         (another_part, r"AC4214fcd: Split is 'holdout', and must be one of train, val"),
         (no_labels, r"there is no label file .*zero_shot_findings_disease_cls\.csv"),
         (no_sheet, r"there is no spreadsheet .*reports_final\.xlsx"),
+        (metadata_of_nothing, r"metadata\.csv lacks the columns study id"),
+        (two_scanners, r"metadata\.csv, AC421360a: two rows have it, and differ"),
         (fewer_findings, r"lacks the columns fracture"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -192,6 +216,7 @@ def test_the_doctor_counts_against_the_release_and_names_what_does_not_fit(root)
     assert found[f"1 studies have labels and no part: {release.WITHOUT_PART}"] == "warn"
     assert found[f"1 scans are in no split of the task: {TOP}/merlin_data/AC4240770.nii.gz"] == "warn"
     assert found[f"{SHEET} has no column of patients"] == "ok"
+    assert found[f"{METADATA} does not have 1 studies: what took them is not known"] == "warn"
     assert "fail" not in found.values()
     no_scan(root)
     found = {message: status for status, message, _ in findings("merlin_findings", str(root.parent))}
