@@ -11,13 +11,13 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
-from tapct.tasks.dataset import MIN_SLICES, Index, nifti
+from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.measured import measured
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.survival import Outcome, SurvivalDataset
-from tapct.tasks.tables import MISSING, flag, number, read_table
+from tapct.tasks.tables import MISSING, OLDEST_YEARS, by_name, flag, number, read_table
+from tapct.tasks.tcia import series_of
 from tapct.volumes import Grid, Mask, files_of, read_grid, read_labels
-from tapct.volumes.dicom_files import read_dataset, series_files
 from tapct.volumes.dicom_masks import drawn_on, read_drawn
 
 RELEASE = "NSCLC-Radiomics"
@@ -29,7 +29,6 @@ TUMOUR = "GTV-1"
 """Name of the primary tumour in its contours and segmentations; GTV-2 and so on are lymph nodes."""
 
 LONGEST_DAYS = 36525.0
-OLDEST_YEARS = 120.0
 T_STAGES, N_STAGES = ("1", "2", "3", "4"), ("0", "1", "2", "3")
 """Of the TNM system. The table also has a T of 5 (two patients) and an N of 4 (three), which are none, and stand here
 for a stage that is not known. Its M is left out: 417 of 422 are 0, and the others 1 or 3."""
@@ -89,13 +88,9 @@ def read_clinical(path: Path) -> dict[str, Clinical]:
         TaskError: If it cannot be read, has a patient twice, or a value that cannot be.
     """
     columns = ("PatientID", "age", "gender", "Overall.Stage", "clinical.T.Stage", "Clinical.N.Stage", "Histology")
-    found: dict[str, Clinical] = {}
-    for row in read_table(path, (*columns, "Survival.time", "deadstatus.event"), what="clinical table"):
-        patient = row["PatientID"]
-        if patient in found:
-            raise TaskError(f"{path} has the patient {patient} twice. Use the release's own file")
-        found[patient] = _clinical(row, f"{path}, {patient}")
-    return found
+    rows = read_table(path, (*columns, "Survival.time", "deadstatus.event"), what="clinical table")
+    of = by_name([(row["PatientID"], row) for row in rows], path, "patient")
+    return {patient: _clinical(row, f"{path}, {patient}") for patient, row in of.items()}
 
 
 def _clinical(row: dict[str, str], where: str) -> Clinical:
@@ -241,20 +236,16 @@ def _series_of(patient: Path) -> dict[str, Path]:
     """Returns what `LUNG1Survival._series` does, of the folder of a patient."""
     scans: dict[str, Path] = {}
     found: dict[str, Path] = {}
-    for folder in sorted(path for path in patient.glob("*/*") if path.is_dir()):
-        files = series_files(folder)
-        if not files:
-            continue
-        header = read_dataset(files[0], ["Modality", "SeriesInstanceUID"])
-        modality = str(header.get("Modality"))
-        if modality == "CT" and len(files) >= MIN_SLICES:  # fewer are a localizer
-            scans[str(header.SeriesInstanceUID)] = folder
-        elif modality in ("RTSTRUCT", "SEG"):
-            if modality in found or len(files) > 1:
+    for series in series_of(patient):
+        if series.is_scan:
+            scans[series.uid] = series.folder
+        elif series.modality in ("RTSTRUCT", "SEG"):
+            if series.modality in found or len(series.files) > 1:
                 raise TaskError(
-                    f"{patient} has several files of {modality}, such as {files[-1]}. Leave the one to be used"
+                    f"{patient} has several files of {series.modality}, such as {series.files[-1]}. Leave the one to "
+                    "be used"
                 )
-            found[modality] = files[0]
+            found[series.modality] = series.files[0]
     if len(scans) > 1 and found:
         named = drawn_on(found.get("RTSTRUCT") or found["SEG"])
         scans = {uid: folder for uid, folder in scans.items() if uid in named}

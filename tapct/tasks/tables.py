@@ -4,13 +4,15 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 from tapct.errors import TaskError
 
 SEPARATORS = {",": "commas", ";": "semicolons"}
+
+_Row = TypeVar("_Row")
 
 
 def read_table(
@@ -65,6 +67,25 @@ def read_table(
     return [{name: row[place] for name, place in places.items()} for _, row in rows]
 
 
+def by_name(rows: Iterable[tuple[str, _Row]], path: Path, what: str) -> dict[str, _Row]:
+    """Returns the rows of a table by the name of each.
+
+    Args:
+        rows: Name and row.
+        path: The table, for the error.
+        what: What the names are of, such as "patient".
+
+    Raises:
+        TaskError: If one is there twice.
+    """
+    found: dict[str, _Row] = {}
+    for name, row in rows:
+        if name in found:
+            raise TaskError(f"{path} has the {what} {name} twice. Use the release's own file")
+        found[name] = row
+    return found
+
+
 def header_of(path: Path) -> list[str]:
     """Returns the names of the columns of a table above which # lines may stand; nothing where it cannot be read.
 
@@ -103,6 +124,9 @@ _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 MISSING = ("", "NA")
 """What tables write where nothing is known."""
+
+OLDEST_YEARS = 120.0
+"""No patient is older: what is beyond is in another unit."""
 
 
 def number(row: dict[str, str], column: str, where: str, *, low: float, high: float, unit: str) -> float | None:

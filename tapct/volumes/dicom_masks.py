@@ -24,13 +24,19 @@ OFF_STEP = 0.01
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
+Names = tuple[str, ...]
+"""Of one thing; none of the only thing."""
 
-def read_drawn(path: Path, name: str, scan: Grid) -> Mask:
+_Reader = Callable[[pydicom.Dataset, Names, Grid], np.ndarray]
+
+
+def read_drawn(path: Path, name: str | Names, scan: Grid) -> Mask:
     """Returns what an RTSTRUCT or a SEG file draws under a name.
 
     Args:
         path: The file.
-        name: Of the region (ROIName) or segment (SegmentDescription or SegmentLabel), in capitals or not.
+        name: Of the region (ROIName) or segment (SegmentDescription or SegmentLabel), in capitals or not. Several are
+            names of one thing; none is the only thing that the file draws, whatever it calls it.
         scan: The grid of the scan that it was drawn on.
 
     Raises:
@@ -38,14 +44,15 @@ def read_drawn(path: Path, name: str, scan: Grid) -> Mask:
             lie on the scan.
     """
     dataset = read_dataset(path)
-    readers: dict[Any, Callable[[pydicom.Dataset, str, Grid], np.ndarray]] = {"RTSTRUCT": _contours, "SEG": _segment}
+    readers: dict[Any, _Reader] = {"RTSTRUCT": _contours, "SEG": _segment}
+    names = (name,) if isinstance(name, str) else name
     modality = dataset.get("Modality")
     if modality not in readers:
         raise VolumeError(
-            f"{path} is of modality {modality}, not {' or '.join(readers)}. Use the file that draws {name}"
+            f"{path} is of modality {modality}, not {' or '.join(readers)}. Use the file that draws {_called(names)}"
         )
     try:
-        return Mask(readers[modality](dataset, name, scan), scan)
+        return Mask(readers[modality](dataset, names, scan), scan)
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from error
     except UNREADABLE as error:
@@ -71,13 +78,18 @@ def _series_named(dataset: pydicom.Dataset) -> Iterator[str]:
             yield str(element.value)
 
 
-def _one(found: dict[Any, str], name: str) -> Any:
-    """Returns the number of what has a name."""
-    numbers = [number for number, title in found.items() if title.casefold() == name.casefold()]
+def _called(names: Names) -> str:
+    return " or ".join(names) or "one thing"
+
+
+def _one(found: dict[Any, str], names: Names) -> tuple[Any, str]:
+    """Returns the number of what has one of these names, or of the only thing, and what it is called."""
+    wanted = {name.casefold() for name in names}
+    numbers = [number for number, title in found.items() if not wanted or title.casefold() in wanted]
     if len(numbers) != 1:
         has = ", ".join(sorted(found.values())) or "nothing"
-        raise VolumeError(f"it draws {name} {len(numbers)} times; what it draws: {has}")
-    return numbers[0]
+        raise VolumeError(f"it draws {_called(names)} {len(numbers)} times; what it draws: {has}")
+    return numbers[0], found[numbers[0]]
 
 
 def _index(scan: Grid, points_mm: np.ndarray) -> np.ndarray:
@@ -89,8 +101,9 @@ def _index(scan: Grid, points_mm: np.ndarray) -> np.ndarray:
 # -- RTSTRUCT ------------------------------------------------------------------------------------------
 
 
-def _contours(dataset: pydicom.Dataset, name: str, scan: Grid) -> np.ndarray:
-    number = _one({item.ROINumber: str(item.ROIName).strip() for item in dataset.StructureSetROISequence}, name)
+def _contours(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
+    regions = {item.ROINumber: str(item.ROIName).strip() for item in dataset.StructureSetROISequence}
+    number, name = _one(regions, names)
     drawn = [item for item in dataset.ROIContourSequence if item.ReferencedROINumber == number]
     closed = [
         np.array(contour.ContourData, dtype=np.float64).reshape(-1, 3)
@@ -144,37 +157,44 @@ def filled(polygons: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 # -- SEG -----------------------------------------------------------------------------------------------
 
 
-def _segment(dataset: pydicom.Dataset, name: str, scan: Grid) -> np.ndarray:
-    number = _segment_number(dataset, name)
+def _segment(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
+    number, name = _segment_number(dataset, names)
     kind = str(dataset.SegmentationType)
     least = number if kind == "LABELMAP" else 1 if kind == "BINARY" else float(dataset.MaximumFractionalValue) / 2
     pixels = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
     inside = np.zeros(scan.shape, dtype=np.bool_)
     for values, frame in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        if kind != "LABELMAP" and frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
-            continue
+        if kind != "LABELMAP":
+            segment = _group(dataset, frame, "SegmentIdentificationSequence", "what its frames draw")
+            if segment.ReferencedSegmentNumber != number:
+                continue
         drawn = values == least if kind == "LABELMAP" else values >= least
         if drawn.any():
             _place(inside, drawn, _frame_axes(dataset, frame), scan, name)
     return inside
 
 
-def _segment_number(dataset: pydicom.Dataset, name: str) -> int:
-    named = {}
+def _segment_number(dataset: pydicom.Dataset, names: Names) -> tuple[int, str]:
+    wanted, titles = {name.casefold() for name in names}, {}
     for item in dataset.SegmentSequence:
-        titles = [str(item.get(key) or "").strip() for key in ("SegmentDescription", "SegmentLabel")]
-        named[item.SegmentNumber] = next((t for t in titles if t.casefold() == name.casefold()), " / ".join(titles))
-    return _one(named, name)
+        own = [str(item.get(key) or "").strip() for key in ("SegmentDescription", "SegmentLabel")]
+        titles[item.SegmentNumber] = next((t for t in own if t.casefold() in wanted), " / ".join(filter(None, own)))
+    return _one(titles, names)
+
+
+def _group(dataset: pydicom.Dataset, frame: pydicom.Dataset, name: str, says: str) -> pydicom.Dataset:
+    """Returns a functional group of a frame: its own, or the one that all share (DICOM PS3.3 C.7.6.16)."""
+    own = frame.get(name) or dataset.SharedFunctionalGroupsSequence[0].get(name)
+    if not own:
+        raise VolumeError(f"it does not say {says} ({name} is missing)")
+    return own[0]
 
 
 def _frame_axes(dataset: pydicom.Dataset, frame: pydicom.Dataset) -> np.ndarray:
     """Returns (3, 3): the place of a frame's first pixel, and its steps to the next row and column; LPS, in mm."""
 
     def of(group: str) -> pydicom.Dataset:
-        own = frame.get(group) or dataset.SharedFunctionalGroupsSequence[0].get(group)
-        if not own:
-            raise VolumeError(f"it does not say where its frames lie ({group} is missing)")
-        return own[0]
+        return _group(dataset, frame, group, "where its frames lie")
 
     cosines = np.array(of("PlaneOrientationSequence").ImageOrientationPatient, dtype=np.float64)
     between_rows, between_columns = map(float, of("PixelMeasuresSequence").PixelSpacing)

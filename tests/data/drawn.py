@@ -1,6 +1,6 @@
 """Writes RTSTRUCT and SEG files as TCIA has them: regions round a DICOM series, drawn in its own slices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ def write_seg(
     orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
     pixel_spacing: Sequence[float] = (0.8, 0.7),
     empty_frames: bool = True,
+    edit: Callable[[FileDataset], None] | None = None,
 ) -> Path:
     """Writes (slice, row, column) booleans of each segment, one bit a pixel.
 
@@ -81,6 +82,7 @@ def write_seg(
         orientation: ImageOrientationPatient.
         pixel_spacing: Between rows, between columns in mm.
         empty_frames: Whether slices on which nothing is drawn have a frame.
+        edit: Called with the dataset before it is written.
     """
     dataset = _file(path, "SEG", SegmentationStorage)
     dataset.ReferencedSeriesSequence = Items([item(SeriesInstanceUID=series)])
@@ -109,5 +111,15 @@ def write_seg(
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
     dataset.PixelData = pack_bits(stored)
+    if edit is not None:
+        edit(dataset)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def share_the_segment(dataset: FileDataset) -> None:
+    """An edit for `write_seg`: all frames share what they draw, as the first writer of 3D Slicer has it."""
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    dataset.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence = frames[0].SegmentIdentificationSequence
+    for frame in frames:
+        del frame.SegmentIdentificationSequence

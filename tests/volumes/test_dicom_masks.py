@@ -10,7 +10,7 @@ from matplotlib.path import Path as Polygon
 from tapct.errors import VolumeError
 from tapct.volumes import read_ct
 from tapct.volumes.dicom_masks import drawn_on, filled, read_drawn
-from tests.data.drawn import write_rtstruct, write_seg
+from tests.data.drawn import share_the_segment, write_rtstruct, write_seg
 from tests.volumes.dicom_files import write_series
 
 SHAPE = (9, 40, 50)
@@ -154,6 +154,22 @@ def test_a_segmentation_of_another_scan_is_refused(tmp_path):
         path = write_seg(tmp_path / f"{number}.dcm", drawn, np.add(places, moved), "1.2.3.4", pixel_spacing=spacing)
         with pytest.raises(VolumeError, match=r"do not lie on the voxels|reaches beyond the scan"):
             read_drawn(path, "GTV-1", scan)
+
+
+def test_the_only_segment_is_drawn_whatever_it_is_called_and_if_all_frames_share_it(tmp_path):
+    places, _, _ = series(tmp_path / "ct", "plain")
+    scan, drawn = read_ct(tmp_path / "ct").grid, expected_voxels()
+    options = {"pixel_spacing": SPACING}
+    one = write_seg(tmp_path / "1.dcm", {"Heart": drawn}, places, "1.2.3.4", edit=share_the_segment, **options)
+    two = write_seg(tmp_path / "2.dcm", {"Kidney": ~drawn, "MASS": drawn}, places, "1.2.3.4", **options)
+    expected = read_drawn(two, "mass", scan).inside
+    assert expected.sum() == drawn.sum()
+    for path, name in ((one, ()), (one, ("Tumor", "heart")), (two, ("Tumor", "Mass"))):
+        assert np.array_equal(read_drawn(path, name, scan).inside, expected)
+    with pytest.raises(VolumeError, match="draws one thing 2 times; what it draws: Kidney / Neoplasm"):
+        read_drawn(two, (), scan)
+    with pytest.raises(VolumeError, match="draws Tumor or Mass 0 times; what it draws: Heart / Neoplasm, Primary"):
+        read_drawn(one, ("Tumor", "Mass"), scan)
 
 
 def test_a_slice_of_the_scan_draws_nothing(tmp_path):
