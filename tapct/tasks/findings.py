@@ -90,7 +90,7 @@ def _files(
     if doubled:
         first, *others = doubled.values()
         rest = f"; and so for {len(others)} more cases" if others else ""
-        yield "fail", f"{first}{rest}", "move all others out of the folder: none is taken by chance"
+        yield "fail", f"{first}{rest}", "see the message: none is taken by chance"
         return
     yield from _unexpected(root, parts)
 

@@ -31,6 +31,7 @@ FIRST = (
     *("lung1_survival", "luna16_detection", "vertebra_landmarks", "ct_rate", "rad_chest_ct"),
     "merlin_findings",
     *("ct_rate_retrieval", "totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
+    *("c4kc_kits_retrieval", "nsclc_radiogenomics_retrieval"),
 )
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 
