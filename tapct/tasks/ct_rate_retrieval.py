@@ -30,6 +30,7 @@ class CTRATERetrieval(CTRATEScans, RetrievalDataset):
 
     spec = SPEC
     parts = ("valid",)
+    scan_patterns = ("valid_fixed/*/*", "dataset/valid_fixed/*/*")
 
     @override
     def labels(self, case: str) -> tuple[int, ...]:
