@@ -212,12 +212,26 @@ class Release:
         Raises:
             TaskError: If a file cannot be read, or says two things of a volume.
         """
-        found: dict[str, dict[str, Value]] = {}
+        return {volume: of_tags(row) for volume, row in self._metadata.items()}
+
+    @cached_property
+    def spacings_mm(self) -> Mapping[str, tuple[float, ...]]:
+        """The spacings of volumes in the metadata: along x, y and z.
+
+        Raises:
+            TaskError: As `about`.
+        """
+        texts = {volume: f"{row['XYSpacing']} {row['ZSpacing']}" for volume, row in self._metadata.items()}
+        return {volume: tuple(map(float, re.findall(r"\d+(?:\.\d+)?", text))) for volume, text in texts.items()}
+
+    @cached_property
+    def _metadata(self) -> Mapping[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
         for part in self.parts:
             path = self.metadata(part)
-            for row in read_table(path, ("VolumeName", *_TAGS), what="metadata"):
-                volume, said = _of_part(row["VolumeName"], part, str(path)).volume, of_tags(row)
-                if found.setdefault(volume, said) != said:
+            for row in read_table(path, ("VolumeName", *_TAGS, "XYSpacing", "ZSpacing"), what="metadata"):
+                volume = _of_part(row["VolumeName"], part, str(path)).volume
+                if found.setdefault(volume, row) != row:
                     raise TaskError(f"{path}, {volume}: two rows have it, and differ. Use the release's own file")
         return found
 

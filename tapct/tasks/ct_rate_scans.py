@@ -15,6 +15,7 @@ from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, Name, Part, Re
 from tapct.tasks.dataset import Finding
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.splits import Split, SplitTable, uniform
+from tapct.volumes import Grid, Volume, read_grid
 
 RELEASE = "ct_rate"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -82,7 +83,25 @@ class CTRATEScans(ReleaseScans):
 
     @override
     def read_value(self, case: str, column: str) -> Value:
-        return self.release.about.get(self.of_release(case).name.volume, {}).get(column)
+        said = self.release.about.get(self.of_release(case).name.volume)
+        return None if said is None else said[column]
+
+    @override
+    def read_scan(self, case: str) -> Volume:
+        ct, name = super().read_scan(case), self.of_release(case).name
+        if all(abs(edge - 1) < 1e-6 for edge in ct.spacing_mm) and self.release.metadata(name.part).is_file():
+            said = self.release.spacings_mm.get(name.volume, ())
+            if any(abs(edge - 1) > 1e-6 for edge in said):
+                raise TaskError(
+                    f"{ct.source} has voxels of 1 mm along every axis, and the metadata give it others "
+                    f"({', '.join(f'{edge:g}' for edge in said)} mm): it is of the first upload, whose headers lack "
+                    "their spacing. Fetch train_fixed/ and valid_fixed/"
+                )
+        return ct
+
+    @override
+    def scan_grid(self, case: str) -> Grid:
+        return read_grid(self.ct_path(case))
 
     def of_release(self, case: str) -> Scan:
         """Returns what the release says of a case.

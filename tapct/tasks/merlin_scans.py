@@ -66,7 +66,8 @@ class MerlinScans(ReleaseScans):
 
     @override
     def read_value(self, case: str, column: str) -> Value:
-        return self.release.about.get(case, {}).get(column)
+        said = self.release.about.get(case)
+        return None if said is None else said[column]
 
     @override
     def validate(self) -> None:

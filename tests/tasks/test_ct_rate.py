@@ -2,6 +2,8 @@
 
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from tapct.errors import TapctError, TaskError
@@ -16,6 +18,7 @@ from tests.data.slabs import edited
 from tests.tasks.end_to_end import SMALL, run
 
 PATCHES = {**SMALL, "class_path": "tests.small.Drifting"}
+METADATA = "dataset/metadata/validation_metadata.csv"
 LABELS = "dataset/multi_abnormality_labels/valid_predicted_labels.csv"
 
 
@@ -69,6 +72,19 @@ def test_a_tenth_of_the_training_patients_selects_and_a_patient_is_on_one_side()
     assert side(Name.parse("valid_7_a_1", "")) == "test"
 
 
+def test_a_volume_of_one_millimetre_is_read_where_the_metadata_say_so(root):
+    hu_without_spacing(root)
+    part = CTRATE(root, "test")
+    (root / METADATA).write_text(
+        (root / METADATA).read_text().replace('"[0.7, 0.7]",-1024,1,251,1.5', '"[1, 1.0]",0,1,8,1')
+    )
+    scan = part.read_scan("valid_1_a")
+    assert scan.spacing_mm == (1, 1, 1)
+    grid = part.scan_grid("valid_1_a")
+    assert tuple(grid.shape) == scan.shape
+    np.testing.assert_array_equal(grid.affine, scan.affine)
+
+
 def test_models_that_saw_it_are_marked():
     assert known_overlap("ct_rate", ["CT-RATE", "LIDC-IDRI"]) == ("CT-RATE",)
 
@@ -93,11 +109,11 @@ def a_list_of_something_else(root):
 
 
 def cut_metadata(root):
-    edited(root / "dataset/metadata/validation_metadata.csv", lambda text: text[: len(text) // 2])
+    edited(root / METADATA, lambda text: text[: len(text) // 2])
 
 
 def no_metadata(root):
-    (root / "dataset/metadata/validation_metadata.csv").unlink()
+    (root / METADATA).unlink()
 
 
 def no_volume(root):
@@ -113,6 +129,13 @@ def first_upload_in_the_place_of_the_second(root):
     ct_rate.as_first_upload(path, path)
 
 
+def hu_without_spacing(root):
+    """A volume of the first upload whose voxels happen to be HU, as those of scanners that store them so."""
+    path = ct_rate.path_of(root / "dataset", "valid_1_a_1")
+    stored = np.asanyarray(nib.load(path).dataobj)
+    nib.save(nib.Nifti1Image(stored, np.eye(4)), path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -124,6 +147,7 @@ def first_upload_in_the_place_of_the_second(root):
         (cut_metadata, r"validation_metadata\.csv: line \d has \d+ values, and the header 16"),
         (no_volume, r"1 of 4 cases of the split 'test' lack files .*valid_1_a_1\.nii\.gz"),
         (first_upload, r"4 scans of the split 'test' are there in the first upload alone.*lack rescale and spacing"),
+        (hu_without_spacing, r"valid_1_a: .*voxels of 1 mm .* \(0\.7, 0\.7, 1\.5 mm\): it is of the first upload"),
         (first_upload_in_the_place_of_the_second, r"case valid_1_a: .*lack their RescaleIntercept"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
