@@ -2,32 +2,35 @@
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from typing_extensions import override
 
-from tapct.errors import TaskError
+from tapct.errors import TapctError, TaskError
 from tapct.tasks.columns import UNKNOWN, Value, in_one_spelling
 from tapct.tasks.dataset import Finding, Index
+from tapct.tasks.measured import measured
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.tables import OLDEST_YEARS, number
 from tapct.tasks.tcia import DrawnScan, drawn_scan
-from tapct.volumes import Grid, Mask, Volume, read_labels
+from tapct.volumes import Grid, Mask, files_of, read_labels
 from tapct.volumes.dicom_masks import read_drawn
 
 NOT_KNOWN = (*UNKNOWN, "null", "not collected", "not recorded in database")
 """What clinical tables of TCIA write where nothing is known, in small letters."""
 
 
+WITHOUT_MASKS = "Fetch the files again, pool the whole scan (cosine:mean), or leave the cases out with a split_file"
+
+
 class TumourRetrieval(RetrievalDataset):
     """Scans with a tumour of the same group of stages or grades, each patient once.
 
     A case is a patient: the CT series that the tumour was drawn on, or a NIfTI file where the release comes so as well.
-    Whoever has both in one folder is asked which is meant. What was drawn is read with every scan, whatever is pooled:
-    a drawing that does not lie on the scan says that the scan is another.
+    Whoever has both in one folder is asked which is meant.
     """
 
     folders: ClassVar[str]
@@ -114,8 +117,9 @@ class TumourRetrieval(RetrievalDataset):
 
     @override
     def target_paths(self, case: str) -> list[Path]:
-        drawing = self.tumour_path(case)  # see `read_target`
-        return [self.label_file, *([drawing] if drawing.exists() else [])]
+        return [self.label_file]
+
+    # -- Masks -----------------------------------------------------------------------------------------
 
     @override
     def mask_paths(self, case: str) -> list[Path]:
@@ -128,13 +132,29 @@ class TumourRetrieval(RetrievalDataset):
             return read_drawn(found.drawing, self.tumour, scan)
         return Mask.of_labels(read_labels(self.tumour_path(case)), scan, self.tumour_labels)
 
-    # -- Labels ----------------------------------------------------------------------------------------
-
     @override
-    def read_target(self, case: str, ct: Volume) -> torch.Tensor:
-        if self.tumour_path(case).exists():
-            self.mask(case, ct.grid)
-        return self.target(case)
+    def require_masks(self) -> None:
+        super().require_masks()
+        if wrong := self._wrong_masks(self.cases):
+            raise TaskError(
+                f"{len(wrong)} masks of the split '{self.split}' cannot be used: {_first(wrong)}. {WITHOUT_MASKS}"
+            )
+
+    def _wrong_masks(self, cases: Sequence[str]) -> list[str]:
+        """Returns what is wrong with the masks of cases; each is read once, and read again when a file has changed."""
+        wrong = []
+        for case in cases:
+            paths = [file for path in (self.tumour_path(case), self.ct_path(case)) for file in files_of(path)]
+            try:
+                measured(self, case, "voxels of the tumour", paths, partial(self._voxels, case))
+            except TapctError as error:
+                wrong.append(str(error))
+        return wrong
+
+    def _voxels(self, case: str) -> int:
+        return int(self.mask(case, self.scan_grid(case)).inside.sum())
+
+    # -- Labels ----------------------------------------------------------------------------------------
 
     @override
     def labels(self, case: str) -> Sequence[int | None]:
@@ -187,3 +207,22 @@ class TumourRetrieval(RetrievalDataset):
                 yield "ok", f"{label}: {here} patients", ""
             else:
                 yield "warn", f"{label}: {here} patients of the split, and the release has {count}", again
+        yield from self._mask_findings()
+
+    def _mask_findings(self) -> Iterator[Finding]:
+        whole = []
+        for case in self.cases:
+            with suppress(TaskError):  # which scan is meant is not known: the doctor says so of the case
+                if self.ct_path(case).exists():
+                    whole.append(case)
+        drawn = [case for case in whole if self.tumour_path(case).exists()]
+        if len(drawn) < len(whole):
+            yield "warn", f"{len(whole) - len(drawn)} of {len(whole)} scans have no tumour drawn", WITHOUT_MASKS
+        if wrong := self._wrong_masks(drawn):
+            yield "warn", f"{len(wrong)} of {len(drawn)} masks cannot be used: {_first(wrong)}", WITHOUT_MASKS
+        elif drawn:
+            yield "ok", f"{len(drawn)} tumours lie on their scans", ""
+
+
+def _first(messages: Sequence[str]) -> str:
+    return messages[0] + (f"; and so for {len(messages) - 1} more" if len(messages) > 1 else "")

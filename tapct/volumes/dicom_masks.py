@@ -161,9 +161,8 @@ def _segment(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
     number, name = _segment_number(dataset, names)
     kind = str(dataset.SegmentationType)
     least = number if kind == "LABELMAP" else 1 if kind == "BINARY" else float(dataset.MaximumFractionalValue) / 2
-    pixels = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
     inside = np.zeros(scan.shape, dtype=np.bool_)
-    for values, frame in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+    for values, frame in zip(_frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
         if kind != "LABELMAP":
             segment = _group(dataset, frame, "SegmentIdentificationSequence", "what its frames draw")
             if segment.ReferencedSegmentNumber != number:
@@ -172,6 +171,20 @@ def _segment(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
         if drawn.any():
             _place(inside, drawn, _frame_axes(dataset, frame), scan, name)
     return inside
+
+
+def _frames(dataset: pydicom.Dataset) -> np.ndarray:
+    """Returns (F, H, W) the pixels of the frames.
+
+    A NumberOfFrames that is wrong does not matter where the pixels are as many as the frames that are placed, which no
+    two numbers fit.
+    """
+    placed = len(dataset.PerFrameFunctionalGroupsSequence)
+    bits = placed * dataset.Rows * dataset.Columns * dataset.BitsAllocated
+    whole = (bits + 15) // 16 * 2  # bytes, an even number
+    if dataset.NumberOfFrames != placed and len(dataset.PixelData) == whole:
+        dataset.NumberOfFrames = placed
+    return dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
 
 
 def _segment_number(dataset: pydicom.Dataset, names: Names) -> tuple[int, str]:

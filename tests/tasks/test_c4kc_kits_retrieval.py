@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from tapct.errors import TapctError, TaskError
+from tapct.errors import TaskError
 from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks.c4kc_kits_retrieval import CLINICAL_FILE, C4KCKiTSRetrieval
 from tapct.tasks.findings import findings
@@ -127,12 +127,16 @@ def test_a_series_is_never_taken_by_chance(one, change, message):
         dataset(root).validate()
 
 
-def test_a_drawing_that_lies_elsewhere_says_that_the_scan_is_another(one):
+def test_a_drawing_that_lies_elsewhere_is_found_before_anything_is_encoded(one):
     root, study = one
     without("300.")(study)
     write_segmentation(study, "KiTS-00000", "Segmentation", 1, "1.2.3.0.7", {"Kidney": ~box(1), "Mass": box(1)})
-    with pytest.raises(TapctError, match=r"KiTS-00000: .*Mass reaches beyond the scan"):
-        dataset(root).read("KiTS-00000")
+    part = dataset(root)
+    part.read("KiTS-00000")  # whole scans need no drawing
+    with pytest.raises(TaskError, match=r"1 masks of .* KiTS-00000: .*Mass reaches beyond the scan.*cosine:mean"):
+        part.require_masks()
+    found = [*findings("c4kc_kits_retrieval", str(root), split_file=str(root / "split.csv"))]
+    assert any(status == "warn" and "1 of 1 masks cannot be used: c4kc_kits" in said for status, said, _ in found)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +204,7 @@ def test_the_doctor_counts_against_the_release(root):
     assert said[f"{CLINICAL_FILE} has 5 patients, and the release has 210"] == "warn"
     assert said["ISUP 3-4: 2 patients of the split, and the release has 46"] == "warn"
     assert said["all 5 cases can be read, scan and target"] == "ok"
+    assert said["5 tumours lie on their scans"] == "ok"
     assert "fail" not in said.values()
 
 

@@ -172,6 +172,26 @@ def test_the_only_segment_is_drawn_whatever_it_is_called_and_if_all_frames_share
         read_drawn(one, ("Tumor", "Mass"), scan)
 
 
+@pytest.mark.parametrize("said", [8, 10, 119])
+def test_a_wrong_number_of_frames_does_not_matter_where_the_pixels_tell(tmp_path, said):
+    places, _, _ = series(tmp_path / "ct", "plain")
+    scan, drawn = read_ct(tmp_path / "ct").grid, {"GTV-1": expected_voxels()}
+
+    def wrong(dataset):
+        dataset.NumberOfFrames = said
+
+    def cut(dataset):
+        wrong(dataset)
+        dataset.PixelData = dataset.PixelData[:-100]
+
+    options = {"pixel_spacing": SPACING}
+    right = write_seg(tmp_path / "1.dcm", drawn, places, "1.2.3.4", **options)
+    path = write_seg(tmp_path / "2.dcm", drawn, places, "1.2.3.4", edit=wrong, **options)
+    assert np.array_equal(read_drawn(path, "GTV-1", scan).inside, read_drawn(right, "GTV-1", scan).inside)
+    with pytest.raises(VolumeError, match="cannot be read as SEG"):
+        read_drawn(write_seg(tmp_path / "3.dcm", drawn, places, "1.2.3.4", edit=cut, **options), "GTV-1", scan)
+
+
 def test_a_slice_of_the_scan_draws_nothing(tmp_path):
     series(tmp_path / "ct", "plain")
     with pytest.raises(VolumeError, match="of modality CT, not RTSTRUCT or SEG"):
