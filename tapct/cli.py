@@ -17,6 +17,7 @@ from tapct import cache, checks, telemetry, terminal
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
 from tapct.errors import EncoderError, TapctError, TaskError
+from tapct.imported import commands as import_commands
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.submission import commands as submission_commands
@@ -345,6 +346,7 @@ COMMANDS: Commands = {
     "status": status,
     "leaderboard": leaderboard,
     "cache": Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
+    "import-predictions": import_commands.import_predictions,
     "submit": submission_commands.submit,
     "verify": submission_commands.verify,
     "pack": pack_commands.pack,
@@ -364,7 +366,7 @@ SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weight
 """Options with a second name; they are named, not placed, even where they must be given."""
 
 PLACED = ("name",)
-"""Options that are placed, not named, also where they may be left out."""
+"""Options that are placed, not named, also where they may be left out; not where a command takes them by name alone."""
 
 
 def main() -> None:
@@ -406,11 +408,12 @@ def _is_special(command: Callable[..., int], option: str) -> bool:
 
 
 def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int], option: str) -> None:
-    kind, default = get_type_hints(command)[option], inspect.signature(command).parameters[option].default
+    kind, parameter = get_type_hints(command)[option], inspect.signature(command).parameters[option]
+    default = parameter.default
     texts = {p.arg_name: p.description for p in docstring_parser.parse(command.__doc__ or "").params}
     names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
     settings: dict[str, Any] = {"help": texts[option]}
-    if option in PLACED:
+    if option in PLACED and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         names = [option]
         if default is not inspect.Parameter.empty:
             settings["nargs"] = "?"

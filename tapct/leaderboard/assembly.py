@@ -46,13 +46,14 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
         RecordError: If there is no record to show, two are of the same model on the same task, or a task of the suite
             has no record.
     """
-    entries, left_out = _entries(found)
+    every, left_out = _entries(found)
+    entries = [entry for entry in every if entry.record.imported is None]  # `imported.references` shows the others
     main = [entry for entry in entries if not _is_side_cell(entry.record)]
     if not main:
         raise RecordError(
             f"there is no finished record to show in {', '.join(map(str, found))}, where TASK/CELL/record.json was "
             f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency, robustness or mistakes "
-            "alone)"
+            f"alone, {len(every) - len(entries)} imported)"
         )
     by_task: dict[str, list[Named]] = defaultdict(list)
     named = zip(_names([entry.record for entry in main]), main, strict=True)

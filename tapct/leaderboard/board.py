@@ -16,6 +16,7 @@ from tapct.leaderboard.compared import (
     LeftOut,
 )
 from tapct.leaderboard.eva_results import EvaNumber
+from tapct.leaderboard.imported import Reference
 from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.overall import OverallModel
@@ -184,6 +185,7 @@ class Board:
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
         eva: What stock runs of eva's reported: references, never ranked.
         mistakes: What usual mistakes with the input cost the models, by task; never ranked.
+        imported: Predictions of models that were trained elsewhere: references, never ranked.
     """
 
     models: tuple[Model, ...]
@@ -196,6 +198,7 @@ class Board:
     own: tuple["Own", ...] = ()
     eva: tuple[EvaNumber, ...] = ()
     mistakes: tuple[MistakeTable, ...] = ()
+    imported: tuple[Reference, ...] = ()
 
     @property
     def references(self) -> list[PaperRow]:
@@ -244,6 +247,18 @@ class Board:
         cells = self.reproduction.cells if self.reproduction else ()
         found |= {one.mark for cell in cells for ours in cell.ours for one in ours.marks}
         return tuple(mark for mark in marks.MARKS if mark in found)
+
+    @property
+    def ranked(self) -> dict[str, dict[str, Recorded]]:
+        """By task, the records of its ranked models by name."""
+        return {
+            task.name: {m.name: m.entries[task.name].record for m in self.models if task.name in m.entries}
+            for task in self.tasks
+        }
+
+    def references_on(self, task: Task) -> list[Reference]:
+        """Returns the imported predictions of a task."""
+        return [one for one in self.imported if one.task == task.name]
 
     def why_missing(self, model: Model, task: Task) -> str:
         """Returns why a model has no number on a task."""

@@ -8,12 +8,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from tapct import numeric
 from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import Resampled, resample
+from tapct.leaderboard.resampling import resample
 from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Recorded
 
@@ -98,14 +95,7 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
             table=split(key[1])[2],
             alone=said(*found.mean(place[base])),
             together=said(*found.mean(place[key])),
-            gain=said(*_difference(found, place[key], place[base])),
+            gain=said(*found.difference(place[key], place[base])),
         )
         for key, base in pairs
     ]
-
-
-def _difference(found: Resampled, one: int, other: int) -> tuple[float, np.ndarray, np.ndarray]:
-    """Returns the difference of two models' means over seeds: the number, in each resample, without each patient."""
-    (value, *draws), (base, *base_draws) = found.mean(one), found.mean(other)
-    apart = [numeric.difference(a, b) for a, b in zip(draws, base_draws, strict=True)]
-    return float(numeric.difference(value, base)), apart[0], apart[1]

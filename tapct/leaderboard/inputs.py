@@ -1,5 +1,6 @@
 """What the statistics of one task are computed from: arrays, made from records that really compare."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import Recorded
 from tapct.records.selection import Looks
 
-Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor"]
+Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor", "imported"]
 """What records of one task may be made to differ in, to see what it does."""
 
 _OF_THE_ADAPTOR = frozenset(
@@ -35,6 +36,13 @@ _PROBE = (
     *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "adaptor"),
 )
+_OF_A_PROBE = frozenset(
+    {
+        *(*_PROBE, "optimizer", "batch_size", "number of learning rates", "looks at the selection cases"),
+        *("trained on", "runs"),
+    }
+)
+"""What only records of our probes have: imported predictions were made otherwise, in as many runs as they were."""
 _RATES = frozenset({"lr", "initial_lr", "base_lrs", "_last_lr"})
 _HOW_COMPUTED = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
@@ -263,7 +271,7 @@ def from_records(
     models = tuple(names or model_names(records))
     if len(set(models)) != len(models) or len(models) != len(records):
         raise RecordError(f"{len(records)} records need as many different names, not {list(models)}; give names=...")
-    free = {*vary, *(_OF_THE_ADAPTOR if "adaptor" in vary else ())}
+    free = {*vary, *(_OF_THE_ADAPTOR if "adaptor" in vary else ()), *(_OF_A_PROBE if "imported" in vary else ())}
     settings = [
         {key: value for key, value in comparison_settings(record, metric).items() if key not in free}
         for record in records
@@ -281,6 +289,9 @@ def from_records(
         found.append(one.ordered(found[0].classes) if found else one)
         if not found[-1].is_of_the_cases_of(found[0]):
             _require_equal(models[0], found[0].identities, name, found[-1].identities)
+    if "imported" in vary:
+        seeds = math.lcm(*(len(one.runs) for one in found))
+        found = [one.repeated(seeds // len(one.runs)) for one in found]
     task = records[0].task
     return TaskInputs(
         task=task.name,

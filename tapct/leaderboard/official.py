@@ -144,6 +144,8 @@ def why_own(record: Recorded) -> str | None:
 
     The adaptor is looked at elsewhere: a task is compared under several.
     """
+    if record.imported is not None:
+        return "imported predictions of a model that was trained elsewhere, which are never ranked"
     if (notice := external(record)) is not None:
         return notice
     task = shipped(record.task.name)

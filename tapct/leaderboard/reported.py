@@ -93,6 +93,11 @@ class Reported:
             return False
         return all(same(values, other.given[name]).all() for name, values in self.given.items())
 
+    def repeated(self, times: int) -> "Reported":
+        """Returns the same with each run so many times: means over runs stay, and pair with those of more runs."""
+        probabilities = None if self.probabilities is None else np.tile(self.probabilities, (times, 1, 1))
+        return replace(self, runs=self.runs * times, probabilities=probabilities)
+
     def ordered(self, classes: tuple[str, ...]) -> "Reported":
         """Returns the same with its labels in another order; itself where they are not the same ones."""
         if self.classes == classes or not self.given or sorted(self.classes) != sorted(classes):

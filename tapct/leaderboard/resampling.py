@@ -75,6 +75,12 @@ class Resampled(NamedTuple):
         value, draws, jackknife = (of[list(rows)].mean(axis=(0, 1)) for of in self)
         return float(value), draws, jackknife
 
+    def difference(self, one: int, other: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """Returns the difference of two models' means over seeds, likewise; what is equal but for rounding is 0."""
+        (value, *draws), (base, *base_draws) = self.mean(one), self.mean(other)
+        apart = [numeric.difference(a, b) for a, b in zip(draws, base_draws, strict=True)]
+        return float(numeric.difference(value, base)), apart[0], apart[1]
+
 
 def resample(inputs: TaskInputs, resamples: int) -> Resampled:
     """Returns the metric under resampling of patients; of one task the resamples are always the same."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import eva_results, exports, mistakes, tables, variations
+from tapct.leaderboard import eva_results, exports, imported, mistakes, tables, variations
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.board import Board
 from tapct.leaderboard.page import render
@@ -29,7 +29,7 @@ def build(
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
     and `adaptors.csv`; where some are of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the
-    paper, `paper_and_this_run.csv`; of stock runs of eva's, `eva_results.csv`.
+    paper, `paper_and_this_run.csv`; of stock runs of eva's, `eva_results.csv`; of imported predictions, `imported.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -48,9 +48,14 @@ def build(
     references = eva_results.read_all(eva)
     found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
     board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
-    records = [record for of_folder in found.values() for record in of_folder.sound.values()]
+    every = [record for of_folder in found.values() for record in of_folder.sound.values()]
+    records = [record for record in every if record.imported is None]
     varied, unvaried = variations.tables(records, resamples=resamples)
-    board = replace(board, mistakes=mistakes.tables(records, names_on(board), resamples=resamples))
+    board = replace(
+        board,
+        mistakes=mistakes.tables(records, names_on(board), resamples=resamples),
+        imported=imported.references(every, board.ranked, {one.name: one.title for one in board.tasks}, resamples),
+    )
     formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
     if (adaptors := exports.adaptors_to_csv(board)) is not None:
@@ -59,6 +64,8 @@ def build(
         contents[exports.REPRODUCTION_FILE] = reproduction
     if board.mistakes:
         contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
+    if board.imported:
+        contents[imported.FILE] = as_csv(imported.as_rows(board.imported))
     if board.eva:
         contents[exports.EVA_FILE] = exports.eva_to_csv(board)
     contents["index.html"] = render(board)  # last: a page that is there has its tables
@@ -97,6 +104,6 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
             files.write_atomically(site / name, content)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
-    optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE, mistakes.FILE}
+    optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE, mistakes.FILE, imported.FILE}
     for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

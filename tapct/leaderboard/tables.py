@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tapct import kinds, numeric
 from tapct.encoders.licence import NC_MEANS, NON_COMMERCIAL
-from tapct.leaderboard import mistakes, paper_tables
+from tapct.leaderboard import imported, mistakes, paper_tables
 from tapct.leaderboard.board import ALL, Board, Model, Task, families
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import ordered, share_reached
@@ -54,7 +54,13 @@ def tables(board: Board) -> list[Table]:
     """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
     found = [_of_family(board, family) for family in families()[1:] if board.family(family)]
     found += [_of_own(own.task, own.why, own.board) for own in board.own]
-    return found + [_of_mistakes(table) for table in board.mistakes] + _of_paper(board) + _of_eva(board)
+    return (
+        found
+        + [_of_mistakes(table) for table in board.mistakes]
+        + _of_paper(board)
+        + _of_imported(board)
+        + _of_eva(board)
+    )
 
 
 def _of_family(board: Board, family: str) -> Table:
@@ -107,6 +113,31 @@ def _of_paper(board: Board) -> list[Table]:
         for table in (paper_tables.tables(board.reproduction) if board.reproduction else ())
         if table.run
     ]
+
+
+def _of_imported(board: Board) -> list[Table]:
+    """Returns imported predictions, with the best ranked model of their task."""
+    heads = ["Reference", "Task", "Metric", "Mean and interval", "Best ranked model", "Model minus reference", "About"]
+    rows = [
+        [
+            [one.name],
+            [one.title],
+            [one.heading],
+            [NONE if one.value.value is None else _with_interval(one.value, one.digits)],
+            *_best(one),
+            [". ".join(filter(None, [one.about, one.trained_on and f"trained on {one.trained_on}"])) or "not said"],
+        ]
+        for one in board.imported
+    ]
+    return [Table(imported.TITLE, [imported.NOT_RANKED], heads, rows)] if rows else []
+
+
+def _best(of: imported.Reference) -> list[list[str]]:
+    """Returns the best ranked model beside a reference, and what it differs by."""
+    if not of.models:
+        return [[NONE, of.reason or ""], [NONE]]
+    model, apart = next(iter(of.models.items()))
+    return [[model], [_with_interval(apart, of.digits)]]
 
 
 def _of_eva(board: Board) -> list[Table]:

@@ -5,6 +5,7 @@ from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
 from tapct.records.execution import Execution, GitState
 from tapct.records.header import RecordHeader, read_header
+from tapct.records.imported import ImportedRecord, Predictions
 from tapct.records.provenance import environment, git_state
 from tapct.records.record import (
     CellSize,
@@ -44,8 +45,10 @@ __all__ = [
     "FoldedSelection",
     "GitState",
     "IdentityRecord",
+    "ImportedRecord",
     "InputSheetRecord",
     "Looks",
+    "Predictions",
     "ProbeRecord",
     "Protocol",
     "Record",

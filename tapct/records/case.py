@@ -50,7 +50,8 @@ class CaseResult(CaseIdentity):
 
     Attributes:
         loss: Loss of the probe on the case.
-        dice: Per protocol, Dice of each class without background; None where it is undefined.
+        dice: Per protocol, Dice of each class without background; None where it is undefined. Imported predictions have
+            no encoder, and so no protocol `paper`.
         nsd: Normalised surface Dice of each class, on the native grid, at the probe's `nsd_tolerance_mm`.
         hd95_mm: 95th percentile of the Hausdorff distance of each class, on the native grid; None as well
             where the class is in only one of prediction and reference.
@@ -82,8 +83,8 @@ class CaseResult(CaseIdentity):
     def _check(self) -> "CaseResult":
         if self.logits is not None and list(self.logits) != list(self.probabilities or {}):
             raise ValueError(f"{self.case}: logits and probabilities must be of the same labels, in one order")
-        if self.dice is not None and len(self.dice) < 2:
-            raise ValueError(f"{self.case}: Dice must be there of both protocols, native and paper")
+        if self.dice is not None and "native" not in self.dice:
+            raise ValueError(f"{self.case}: Dice must be there of the protocol native")
         if self.dice is not None and len({tuple(sorted(row)) for row in self.dice.values()}) > 1:
             raise ValueError(f"{self.case}: Dice of the protocols native and paper must be of the same classes")
         return self
@@ -115,7 +116,7 @@ class CaseResult(CaseIdentity):
         surface = {"nsd_native": self.nsd, "hd95_mm_native": self.hd95_mm}
         if metric in surface:
             return surface[metric]
-        return None if self.dice is None else self.dice["native" if metric == "dice_native" else "paper"]
+        return None if self.dice is None else self.dice.get("native" if metric == "dice_native" else "paper")
 
 
 def as_cases(kind: Kind, results: Sequence[CaseResult]) -> Cases:

@@ -21,6 +21,7 @@ from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
 from tapct.records.case import CaseResult, ClassMetric, check_cases
 from tapct.records.execution import Execution
+from tapct.records.imported import ImportedRecord
 from tapct.records.reading import first_fault, parsed
 from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
 from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
@@ -164,6 +165,7 @@ class Recorded(Frozen):
         runs: The runs that ended, in order.
         cell_size: Of segmentation, the reported cases' feature cells.
         feature_pack: Where features come from a pack and not from scans, which.
+        imported: Of predictions that were made elsewhere, what was imported; None of a cell that ran here.
         execution: Versions, device, times: what does not decide the result.
         flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
@@ -178,6 +180,7 @@ class Recorded(Frozen):
     runs: Sequence[RunHeader] = Field(min_length=1)
     cell_size: CellSize | None = optional()
     feature_pack: FeaturePack | None = optional()
+    imported: ImportedRecord | None = optional()
     execution: Execution
     flags: list[Flag] = Field(default_factory=list)
 
@@ -254,6 +257,8 @@ class Record(Recorded):
         for place, run in enumerate(self.runs):
             for split, cases in run.cases.items():
                 for case in cases:
+                    if self.imported is None and case.dice is not None and len(case.dice) < 2:
+                        raise ValueError(f"{case.case}: Dice must be there of both protocols, native and paper")
                     if kind is None and case.outcome is not None:
                         raise ValueError("its cases have outcomes, and its task does not say of what kind it is")
                     if kind and (wrong := kind.outcome_fault(case.outcome, self.task.classes)):
