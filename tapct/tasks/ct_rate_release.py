@@ -177,10 +177,10 @@ class Release:
         path, rows = self.labels(part), dict[str, tuple[Name, tuple[int, ...]]]()
         for row in read_table(path, ("VolumeName", *FINDINGS)):
             name = _of_part(row["VolumeName"], part, str(path))
-            where = f"{path}, {name.volume}"
+            where, whole = f"{path}, {name.volume}", _whole(row)
             if name.volume in rows:
                 raise TaskError(f"{where}: it is there twice. Use the release's own file")
-            rows[name.volume] = name, tuple(flag(_whole(row), finding, where) for finding in FINDINGS)
+            rows[name.volume] = name, tuple(flag(whole, finding, where) for finding in FINDINGS)
         return rows
 
     @cached_property

@@ -15,7 +15,7 @@ from tapct.tasks.dataset import Finding, Index
 from tapct.tasks.npy import npz_shape, read_npz
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
-from tapct.tasks.tables import flag, header_of, read_table
+from tapct.tasks.tables import header_of, read_table
 from tapct.volumes import Grid, Volume
 from tapct.volumes.orient import shape_3d, spl_grid
 from tapct.volumes.read import ct_volume
@@ -68,6 +68,8 @@ DISPUTED: dict[str, tuple[tuple[str, ...], ...]] = {
     "Pulmonary fibrotic sequela": (("fibrosis",), ("scarring",)),
 }
 """Findings of which there are several such tables: of a scan on which they do not agree, the finding is not stated."""
+
+_VALUES = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 
 SPEC = TaskSpec(
     name="rad_chest_ct",
@@ -223,7 +225,11 @@ def _columns(path: Path) -> dict[str, list[str]]:
 
 def _present(row: Mapping[str, str], columns: list[str], where: str) -> int:
     """Returns whether a finding of the tables is at any location."""
-    return max(flag({column: row[column].removesuffix(".0")}, column, where) for column in columns)
+    values = {row[column] for column in columns}
+    if not values <= _VALUES.keys():
+        odd = next(column for column in columns if row[column] not in _VALUES)
+        raise TaskError(f"{where}: {odd} is '{row[odd]}', but must be 0 or 1. Use the release's own file")
+    return max(_VALUES[value] for value in values)
 
 
 def _stated(finding: str, present: Mapping[str, int]) -> int | None:

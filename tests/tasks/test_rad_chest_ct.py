@@ -130,6 +130,11 @@ def test_a_scan_that_cannot_be_read_is_named_and_nothing_of_it_is_run(spoil, mes
     [
         (TEST, lambda text: text.replace("emphysema*", "emphysem*"), "no column of emphysema"),
         (TEST, lambda text: text.replace("tst00001", "trn00001"), "trn00001: it is there twice"),
+        (
+            TEST,
+            lambda text: text.replace(",1,", ",0.5,"),
+            r"tst00001: .*\*other_location is '0\.5', but must be 0 or 1",
+        ),
         (PATIENTS, lambda text: text.replace("tst00002", "tst0000"), "names no patient of tst00002"),
         (PATIENTS, lambda text: text.replace("ptst00001", "ptrn00001"), "patient ptrn00001 is in train and in test"),
         (PATIENTS, lambda text: text + "p9,tst00001,tst00001.npz,0.8\n", "two rows have the scan tst00001, and differ"),
