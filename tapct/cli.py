@@ -145,8 +145,8 @@ def run(
         configs: Folder of KIND/TASK.yaml; by default eva_configs/ of this project.
         override: YAML file that is passed to eva after the task's config; may be given several times.
         adaptors: What stands on the features, by comma: linear, knn, prototype, abmil; ridge, attention; cox;
-            cosine. Those that pool with :cls, :mean, :max, :mean+max or :mask behind them. "all" is each that a task's
-            kind takes. By default ADAPTOR, else each task's own.
+            cosine; nearest, vote. Those that pool with :cls, :mean, :max, :mean+max or :mask behind them. "all" is each
+            that a task's kind takes. By default ADAPTOR, else each task's own.
         bags: What attention looks at, by comma: cls (the windows' class tokens), patch (a scan's patch features), auto
             (class tokens where the model has some). By default BAG, else each task's own, which is auto.
         fractions: Shares of the training patients by comma, such as 0.01,0.1,1: label efficiency.

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import io
 import sys
+import threading
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -137,10 +138,16 @@ class _Source:
             yield from (f"{base}.{name}" for name in names if name != "*")
 
 
+_PARSING = threading.Lock()
+"""CPython 3.11 counts the depth of what it parses over all threads, and ends in a SystemError where they overlap."""
+
+
 @functools.lru_cache(maxsize=4096)
 def _read(content: bytes) -> _Source:
     try:
-        return _Source(source_sha256(content), tuple(_imports(ast.parse(content))))
+        with _PARSING:
+            parsed = ast.parse(content)
+        return _Source(source_sha256(content), tuple(_imports(parsed)))
     except (SyntaxError, ValueError, tokenize.TokenError):  # compiled, or of another Python
         return _Source(hashlib.sha256(content).hexdigest())
 

@@ -1,14 +1,18 @@
 """The code behind a value: what changes its hash, what does not, and which modules and libraries belong to it."""
 
+import ast
 import importlib
 import importlib.util
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from tapct import source_code
 from tapct.source_code import ABSENT, WITHOUT_EFFECT, code_of, source_sha256
 
 SOURCE = '''"""About."""
@@ -161,3 +165,21 @@ def test_the_builds_of_a_library_are_one_version():
 
 def test_what_is_said_to_have_no_effect_is_there():
     assert all(importlib.util.find_spec(name) is not None for name in WITHOUT_EFFECT)
+
+
+def test_sources_are_parsed_one_at_a_time(monkeypatch):
+    """CPython 3.11 counts the depth of what it parses over all threads, and ends in a SystemError."""
+    parse, inside, most = ast.parse, [], []
+
+    def watched(content):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return parse(content)
+
+    monkeypatch.setattr("tapct.source_code.ast.parse", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: source_code._read(b"x = %d\n" % n), range(24)))
+    assert max(most) == 1
+    assert len(most) == 24

@@ -5,6 +5,7 @@ import hashlib
 import http
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -35,8 +36,26 @@ HOSTS = ("huggingface.co", "zenodo.org")
 """Where files can be fetched from."""
 
 
-def cached(card: EncoderCard) -> Path | None:
-    """Returns the published weights file of an encoder where it was fetched before; nothing is fetched or checked."""
+@dataclass(frozen=True)
+class PublishedFile:
+    """A published file of weights that is no encoder's.
+
+    Attributes:
+        name: What it is of.
+        weights: Where it is.
+        by_hand: A sentence on how to give the file where it cannot be fetched.
+    """
+
+    name: str
+    weights: Weights
+    by_hand: str
+
+
+Published = EncoderCard | PublishedFile
+
+
+def cached(card: Published) -> Path | None:
+    """Returns a published file, or that of an encoder, where it was fetched before; nothing is fetched or checked."""
     weights = card.weights
     host, _, repository = (weights.repository or "").partition("/")
     if weights.file is None:
@@ -49,15 +68,15 @@ def cached(card: EncoderCard) -> Path | None:
     return path if path.is_file() else None
 
 
-def _cache_path(card: EncoderCard) -> Path:
+def _cache_path(card: Published) -> Path:
     return cache_folder() / "weights" / in_folders(card.name) / Path(card.weights.file or "").name
 
 
-def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:
-    """Returns the published weights file of an encoder, downloading it if it is not in the cache.
+def fetch(card: Published, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:
+    """Returns a published file, or that of an encoder's weights, downloading it if it is not in the cache.
 
     Args:
-        card: Of the encoder.
+        card: The file, or the card of the encoder.
         name_s: How long the name of a server or proxy may take to be resolved.
         answer_s: How long a server or proxy may take to answer.
 
@@ -84,20 +103,20 @@ def fetch(card: EncoderCard, *, name_s: float = network.NAME_S, answer_s: float 
     return path
 
 
-def _tell_terms(card: EncoderCard) -> None:
+def _tell_terms(card: Published) -> None:
     """Says, before anything is downloaded, from where and under which terms."""
     words = f"{card.name}: {published_at(card)}, {terms(card.weights)}"
     terminal.notices().print(words, markup=False, soft_wrap=True, highlight=False)
 
 
-def published_at(card: EncoderCard) -> str:
+def published_at(card: Published) -> str:
     """Returns where the weights of an encoder are published, in words."""
     repository = card.weights.repository or "nowhere"
     where = f"https://{repository}" if repository.partition("/")[0] in HOSTS else repository
     return f"{where}, {card.weights.file}" if card.weights.file else where
 
 
-def unknown(card: EncoderCard) -> str | None:
+def unknown(card: Published) -> str | None:
     """Returns why there is no file of an encoder that could be downloaded; None where there is one."""
     weights = card.weights
     if weights.file is not None and (weights.repository or "").partition("/")[0] in HOSTS:
@@ -115,7 +134,7 @@ def offline() -> str | None:
     return "TRANSFORMERS_OFFLINE" if other else "HF_HUB_OFFLINE"
 
 
-def gate(card: EncoderCard) -> str:
+def gate(card: Published) -> str:
     """Returns what has to be done once before a gated file can be had; nothing of one that is not."""
     return f"It is gated: {TERMS}" if card.weights.gated else ""
 
@@ -124,7 +143,9 @@ def _zenodo() -> str:
     return os.environ.get("TAPCT_ZENODO", "https://zenodo.org")  # a mirror, or a test's server
 
 
-def _by_hand(card: EncoderCard) -> str:
+def _by_hand(card: Published) -> str:
+    if isinstance(card, PublishedFile):
+        return card.by_hand
     file = Path(card.weights.file).name if card.weights.file else "the file"
     get = "Get" if unknown(card) else f"Run `tapct download -e {card.name}` where there is a network, or get"
     return (
@@ -137,7 +158,7 @@ def _sentences(*sentences: str) -> str:
     return " ".join(one if one.endswith((".", "?")) else f"{one}." for one in sentences if one)
 
 
-def _from_hub(card: EncoderCard, repository: str, name_s: float, answer_s: float) -> Path:
+def _from_hub(card: Published, repository: str, name_s: float, answer_s: float) -> Path:
     """Returns a file of the Hugging Face hub; its client resumes, locks, and writes atomically.
 
     A file in the client's cache is used where the hub gives no answer, as the client does.

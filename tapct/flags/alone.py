@@ -74,7 +74,8 @@ def _constant(record: Record) -> Found:
         rows = [[(case.outcome or {}).get(field.name, {}) for case in run] for run in runs]
         if not field.answer or any(len(run) < 2 or not run[0] for run in rows):
             continue
-        same = [name for name in rows[0][0] if all(_are_equal([row[name] for row in run]) for run in rows)]
+        given = [name for name in rows[0][0] if all(row[name] is not None for run in rows for row in run)]
+        same = [name for name in given if all(_are_equal([row[name] for row in run]) for run in rows)]
         if same:
             yield "constant-predictions", f"{field.title} of {listed(same)}"
 

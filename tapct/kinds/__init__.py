@@ -44,7 +44,7 @@ __all__ = [
     "refused_kinds",
 ]
 
-KINDS = ("segmentation", "classification", "regression", "survival", "localisation", "retrieval")
+KINDS = ("segmentation", "classification", "regression", "survival", "localisation", "retrieval", "report")
 """Ours, in the order of the page, each in the module of its name here."""
 
 GROUP = "tapct.kinds"

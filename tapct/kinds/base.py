@@ -260,6 +260,8 @@ class Kind:
         heads: Heads of adaptors that its probe takes; none where the head stands on the map of features.
         usual_head: The adaptor of records that name none.
         background: Whether the first class is background, of which nothing is recorded.
+        further_classes: Classes that records hold behind those of the task: of a case as a whole, where fields of its
+            classes are null.
         dense: Whether the target is a label map on the grid of the scan.
         trains: Whether heads are made of training cases; else of the reported ones, and nothing is trained.
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
@@ -287,6 +289,7 @@ class Kind:
     heads: tuple[str, ...] = ()
     usual_head: str | None = None
     background: bool = False
+    further_classes: tuple[str, ...] = ()
     dense: bool = False
     trains: bool = True
     deals: bool = False
@@ -330,7 +333,7 @@ class Kind:
 
     def recorded_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Returns the classes of a task that a record holds numbers of."""
-        return tuple(classes[1:] if self.background else classes)
+        return (*(classes[1:] if self.background else classes), *self.further_classes)
 
     def numbers(self, cases: Cases) -> dict[str, float]:
         """Returns the metrics of a run that are defined, by name."""

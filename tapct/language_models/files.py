@@ -104,6 +104,31 @@ def _weights(folder: Path) -> list[str]:
         raise WeightsError(f"{folder / SHARDS} cannot be read: {type(error).__name__}: {error}") from error
 
 
+def tokenizer_folder(name: str) -> Path:
+    """Returns the folder with the config and the tokenizer of a language model, whose weights are not needed.
+
+    What was fetched of a repository before is taken as it is, and the hub is not asked.
+
+    Args:
+        name: A folder, or a repository of the hub.
+
+    Raises:
+        WeightsError: If it is not there, or cannot be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or not _ON_HUB.fullmatch(name):
+        raise WeightsError(f"there is no folder {name} with a tokenizer, and no repository has that name")
+    here = try_to_load_from_cache(name, CONFIG)
+    if isinstance(here, str) and any((Path(here).parent / file).is_file() for file in TOKENIZER):
+        return Path(here).parent
+    config = _file(name, CONFIG, None)
+    if not any([_is_there(name, file, None) for file in TOKENIZER]):  # noqa: C419  all of them are fetched
+        raise WeightsError(f"{HUB}{name} has no tokenizer")
+    return config.parent
+
+
 # -- The hub -------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation"
 _TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
 _PROBE = (
     *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
-    *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "adaptor"),
+    *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "reader", "adaptor"),
 )
 _OF_A_PROBE = frozenset(
     {
@@ -43,6 +43,10 @@ _OF_A_PROBE = frozenset(
     }
 )
 """What only records of our probes have: imported predictions were made otherwise, in as many runs as they were."""
+
+_OF_WORDS = ("BLEU4", "ROUGE-L", "METEOR")
+"""Metrics that another release of a library may give otherwise."""
+
 _RATES = frozenset({"lr", "initial_lr", "base_lrs", "_last_lr"})
 _HOW_COMPUTED = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
@@ -339,6 +343,8 @@ def comparison_settings(record: Recorded, metric: str) -> dict[str, Any]:
     settings["looks at the selection cases"] = _looks(record)
     if metric == "nsd_native":
         settings["nsd_tolerance_mm"] = probe.get("nsd_tolerance_mm")
+    if metric in _OF_WORDS:
+        settings["word_scores"] = probe.get("word_scores")
     return settings | {"notice": record.notice, "runs": len(record.runs)}
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tapct.probes.classification import ClassificationProbe
     from tapct.probes.localisation import LocalisationProbe
     from tapct.probes.regression import RegressionProbe
+    from tapct.probes.report import ReportProbe
     from tapct.probes.retrieval import RetrievalProbe
     from tapct.probes.segmentation import SegmentationProbe
     from tapct.probes.survival import SurvivalProbe
@@ -17,6 +18,7 @@ __all__ = [
     "ClassificationProbe",
     "LocalisationProbe",
     "RegressionProbe",
+    "ReportProbe",
     "RetrievalProbe",
     "SegmentationProbe",
     "SurvivalProbe",
@@ -30,7 +32,8 @@ __getattr__ = lazy.names(
     *(
         f"{__name__}.{module}"
         for module in (
-            *("classification", "localisation", "regression", "retrieval", "segmentation", "survival", "trainer"),
+            *("classification", "localisation", "regression", "report", "retrieval", "segmentation", "survival"),
+            "trainer",
         )
     ),
 )

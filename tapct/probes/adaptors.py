@@ -19,7 +19,7 @@ from tapct.kinds import STEPPED_HEADS
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
-Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox", "cosine"]
+Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox", "cosine", "nearest", "vote"]
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
 """How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
 
@@ -43,6 +43,8 @@ HEADS: dict[Head, str] = {
     "attention": "gated attention as of abmil, on numbers; trained by steps",
     "cox": "proportional hazards on pooled features, with a ridge penalty, solved",
     "cosine": "the cosine of pooled features as they are, between scans; nothing is trained",
+    "nearest": "the report of the nearest training scan, by cosine similarity",
+    "vote": "of the reports of the nearest training scans, the one whose findings differ least from theirs",
 }
 
 TABLE, POOLED_HEADS = "table=", ("linear", "ridge", "cox")

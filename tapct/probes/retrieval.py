@@ -10,10 +10,10 @@ from torch import nn
 from typing_extensions import override
 
 from tapct.encoders import Encoder
-from tapct.errors import FeatureError, TaskError
+from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.kinds.retrieval import case_loss, outcome
-from tapct.metrics.retrieval import similarities, unit
+from tapct.metrics.retrieval import similarities
 from tapct.probes.scan_probe import ScanProbe
 from tapct.probes.solved import PooledCases, Solution
 from tapct.records import CaseResult, SolvedSelection
@@ -62,7 +62,7 @@ class Queries:
             )
         patients = np.unique(cases.patients, return_inverse=True)[1]
         row = {name: place for place, name in enumerate(cases.names)}
-        return cls(row, patients, np.asfortranarray(cases.targets), _unit(cases), gallery)  # read by class
+        return cls(row, patients, np.asfortranarray(cases.targets), cases.unit_vectors(), gallery)  # read by class
 
     def similarity(self, row: int) -> np.ndarray:
         """Returns (N,) the cosines of a case with the gallery, which are computed in blocks, in the cases' order."""
@@ -99,7 +99,7 @@ class RetrievalProbe(ScanProbe):
     @override
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
         head = GalleryHead(*train.features.shape)
-        head.gallery.copy_(torch.from_numpy(_unit(train)))
+        head.gallery.copy_(torch.from_numpy(train.unit_vectors()))
         return Solution(head, None, SolvedSelection())
 
     @override
@@ -125,15 +125,3 @@ class RetrievalProbe(ScanProbe):
         found = outcome(queries.targets[row], queries.targets, queries.similarity(row), self.classes, others)
         loss = torch.tensor(case_loss(found), dtype=torch.float64)
         return {"loss": loss}, self.result(case, loss, found)
-
-
-def _unit(cases: PooledCases) -> np.ndarray:
-    """Returns the (N, P) features of cases as unit vectors.
-
-    Raises:
-        FeatureError: If one is not finite.
-    """
-    odd = np.flatnonzero(~np.isfinite(cases.features).all(axis=1))
-    if len(odd):
-        raise FeatureError(f"{cases.names[odd[0]]}: its features are not finite, and have no cosine")
-    return unit(cases.features)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tapct import numeric
-from tapct.errors import TaskError
+from tapct.errors import FeatureError, TaskError
+from tapct.metrics.retrieval import unit
 from tapct.probes import solvers
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.records import SolvedSelection
@@ -47,6 +48,17 @@ class PooledCases:
     def design(self) -> solvers.Design:
         """The features as solvers take them."""
         return solvers.Design(self.features, self.table)
+
+    def unit_vectors(self) -> np.ndarray:
+        """Returns the (N, P) features divided by their length, whose products are cosines.
+
+        Raises:
+            FeatureError: If one is not finite.
+        """
+        odd = np.flatnonzero(~np.isfinite(self.features).all(axis=1))
+        if len(odd):
+            raise FeatureError(f"{self.names[odd[0]]}: its features are not finite, and have no cosine")
+        return unit(self.features)
 
     def some(self, rows: np.ndarray) -> "PooledCases":
         """Returns the cases at these places."""

@@ -16,6 +16,7 @@ from tapct.records.types import (
     Index,
     Millimetres,
     Name,
+    Sha256,
     Share,
     Target,
     Text,
@@ -45,6 +46,20 @@ class CaseIdentity(Frozen):
     patient: Name
 
 
+class ReportText(Frozen):
+    """Which text was given for a scan, by its hash: the text of a report stays where it is.
+
+    Attributes:
+        sha256: Of the text.
+        reference_sha256: Of the reference.
+        of: The training case whose report it is; None of one that was written anew.
+    """
+
+    sha256: Sha256
+    reference_sha256: Sha256
+    of: CaseName | None = optional()
+
+
 class CaseResult(CaseIdentity):
     """What came out for one case.
 
@@ -64,6 +79,7 @@ class CaseResult(CaseIdentity):
         notes: What a user should know of how the scan was read, one sentence each.
         outcome: By field of the task's kind (`tapct.kinds`) and class, numbers or lists of them; segmentation and
             classification have the keys above instead.
+        report: Of reports, which text was given.
     """
 
     loss: Finite
@@ -78,6 +94,7 @@ class CaseResult(CaseIdentity):
     reference_voxels: dict[str, Count] | None = optional()
     notes: tuple[Text, ...] = Field(default=(), exclude_if=lambda notes: not notes)
     outcome: dict[str, dict[str, OutcomeValue]] | None = optional()
+    report: ReportText | None = optional()
 
     @model_validator(mode="after")
     def _check(self) -> "CaseResult":

@@ -314,6 +314,24 @@ class HeadFrom(Frozen):
     split_sha256: Sha256 | None = None
 
 
+class ReaderRecord(Frozen):
+    """What read the findings of reports (`tapct.report_texts`).
+
+    Attributes:
+        name: Its name.
+        weights_sha256: Hash of its weights' content.
+        tokenizer_sha256: Hash of what cuts texts for it.
+        threshold: The least probability at which a finding is there.
+        most_tokens: How many pieces of a text it reads; what is behind them it does not see.
+    """
+
+    name: Name
+    weights_sha256: Sha256
+    tokenizer_sha256: Sha256
+    threshold: Fraction
+    most_tokens: Count
+
+
 class ProbeRecord(Frozen):
     """The probe: head, training and protocol, from the objects that ran and not from the command line.
 
@@ -343,6 +361,9 @@ class ProbeRecord(Frozen):
         fused_loss: Whether the loss ran as one kernel.
         start_bias: What the head's bias started from.
         apart_mm: Least distance between two candidates of a scan (localisation).
+        reader: What read the findings of reports.
+        reader_agreement: Share of the release's own labels that the reader finds in the reports that they are of.
+        word_scores: By name, the libraries that compared words of reports, with their versions, and why one did not.
         head_from: Of a head that was trained before.
         cell_size_reference: Of older records: the version of the cell-size reference.
     """
@@ -372,5 +393,8 @@ class ProbeRecord(Frozen):
     fused_loss: Switch | None = None
     start_bias: Name | None = None
     apart_mm: NotNegative | None = optional()
+    reader: ReaderRecord | None = optional()
+    reader_agreement: Fraction | None = optional()
+    word_scores: dict[Name, Text] | None = optional()
     head_from: HeadFrom | None = None
     cell_size_reference: Setting = None

@@ -154,7 +154,11 @@ class Sweep:
         varied = {"ENCODER_WEIGHTS", "ENCODER_OPTIONS", "ADAPTOR", "BAG"}
         kept = set(VARIABLES) - {"ENCODER", "OUTPUT_ROOT"} - varied
         found = {name: os.environ[name] for name in kept if name in os.environ}
-        paths = [name for name in ("DATA_ROOT", "SPLIT_FILE") if name in found and found[name] not in SHIPPED_SPLITS]
+        paths: list[str] = [
+            name for name in ("DATA_ROOT", "SPLIT_FILE") if name in found and found[name] not in SHIPPED_SPLITS
+        ]
+        readers = (name for name in ("READER_WEIGHTS", "READER_BACKBONE") if name in found)
+        paths += [name for name in readers if Path(found[name]).expanduser().exists()]  # else it is a repository's name
         found |= {name: absolute(found[name]) for name in paths}
         return found | {name: str(value) for name, value in asked.items() if value is not None}
 

@@ -22,6 +22,7 @@ VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
     *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "BAG", "PACK", "FEATURE_DTYPE"),
+    *("READER_WEIGHTS", "READER_BACKBONE"),
 )
 """The variables that the shipped configs read."""
 
@@ -30,6 +31,9 @@ INCIDENTAL = ("DATA_ROOT", "NUM_WORKERS", "ACCELERATOR", "OUTPUT_ROOT")
 
 WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
 """A setting of a cell beside the keys of its configs: a file of weights may change behind its name."""
+
+READER_CONTENT = "what READER_WEIGHTS holds (sha256)"
+"""Likewise, of the reader of reports."""
 
 CARD_CONTENT = "what the card ENCODER holds (sha256)"
 """Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`), or an exported folder."""
@@ -98,9 +102,10 @@ class Cell:
             flat[CARD_CONTENT] = ContentHashes().of_files([card])
         elif is_named_by_place(self.encoder) and ":" not in self.encoder:
             flat[CARD_CONTENT] = ContentHashes().of_files(sorted(Path(self.encoder).glob("*.json")))
-        weights = Path(self.variables.get("ENCODER_WEIGHTS", ""))
-        if weights.is_file():
-            flat[WEIGHTS_CONTENT] = ContentHashes().of_files([weights])
+        for variable, setting in {"ENCODER_WEIGHTS": WEIGHTS_CONTENT, "READER_WEIGHTS": READER_CONTENT}.items():
+            weights = Path(self.variables.get(variable, ""))
+            if weights.is_file():
+                flat[setting] = ContentHashes().of_files([weights])
         return dict(sorted(flat.items()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The first upload (`train/`, `valid/`) has headers without spacing and rescale: i
 (`train_fixed/`, `valid_fixed/`) has both (discussion 58 of the data page).
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from tapct.errors import TaskError
+from tapct.files import Stamp, stamp_of
 from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Index
 from tapct.tasks.shortcuts import AGE, KERNEL, MANUFACTURER, SCANNER_MODEL, SEX, of_tags
@@ -41,6 +43,9 @@ SHORTCUTS = (MANUFACTURER, SCANNER_MODEL, KERNEL, SEX, AGE)
 
 _TAGS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge")
 """Columns of the metadata that hold them: keywords of DICOM."""
+
+SECTIONS = ("Findings_EN", "Impressions_EN")
+"""What a radiologist saw, and concluded: of the other columns one says why the scan was taken, and one how."""
 
 VOLUMES: dict[Part, int] = {"train": 47_149, "valid": 3_039}
 """Rows of the label files, and `NO_CHEST` of the lists, as the data page and its discussion 75 have them."""
@@ -244,6 +249,27 @@ class Release:
         path = self.reports(part)
         for row in read_table(path, ("VolumeName", "Findings_EN"), what="file of reports"):
             yield _of_part(row["VolumeName"], part, str(path))
+
+    def texts(self, part: Part) -> Mapping[str, str]:
+        """Returns the reports of a part by volume: findings, then impression, on one line; empty where both are.
+
+        Raises:
+            TaskError: If the file cannot be read, names what is no volume of the part, or has two reports of one.
+        """
+        path = self.reports(part)
+        return _texts(path, part, stamp_of(path))
+
+
+@functools.lru_cache(maxsize=2 * len(PARTS))
+def _texts(path: Path, part: Part, stamp: Stamp | None) -> Mapping[str, str]:
+    """Returns the reports of a file with this stamp, read once for all datasets of a process: it takes seconds."""
+    found: dict[str, str] = {}
+    for row in read_table(path, ("VolumeName", *SECTIONS), what="file of reports"):
+        name = _of_part(row["VolumeName"], part, str(path))
+        text = " ".join(" ".join(row[section] for section in SECTIONS).split())
+        if found.setdefault(name.volume, text) != text:
+            raise TaskError(f"{path}: {name.volume} has two reports that differ. Use the release's own file")
+    return found
 
 
 def _of_part(text: str, part: Part, where: str) -> Name:

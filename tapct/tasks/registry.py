@@ -32,6 +32,7 @@ FIRST = (
     "merlin_findings",
     *("ct_rate_retrieval", "totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
     *("c4kc_kits_retrieval", "nsclc_radiogenomics_retrieval"),
+    "ct_rate_report",
 )
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 

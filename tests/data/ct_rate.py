@@ -33,8 +33,6 @@ SCANNERS = (
 )
 """Manufacturer, series, model and kernel of volumes, in turn."""
 
-REPORT = 'Trachea is "open".\n\nLungs: nodule, 4 mm; no effusion.\n'
-
 
 def train() -> tuple[str, ...]:
     """Volumes of six training patients, the last two of which select; the first has two scans, one of two volumes."""
@@ -62,23 +60,38 @@ def metadata(volume: str) -> list[object]:
     return [f"{volume}.nii.gz", manufacturer, series, model, *whom, kernel, *geometry]
 
 
-def write(root: Path) -> Path:
+def report(volume: str) -> tuple[str, str]:
+    """An invented report that says its findings: what was seen, and the impression; quotes, commas and line ends."""
+    there = dict(zip(FINDINGS, findings(volume), strict=True))
+    seen = [f"{name}, {'is' if found else 'not'} seen" for name, found in there.items()]
+    lines = "\n".join(f"{line}." for line in seen)
+    size_mm = sum(map(ord, Name.parse(volume, "").scan)) % 97  # no two scans have one report
+    impression = "; ".join(name for name, found in there.items() if found)
+    return f'Trachea is "open", {size_mm} mm.\n\n{lines}\n', f'{impression}\n""'
+
+
+def text(volume: str) -> str:
+    """The report as tasks give it: on one line, findings before impression."""
+    return " ".join(" ".join(report(volume)).split())
+
+
+def write(root: Path, *, volumes: bool = True) -> Path:
     """Writes the second upload with its tables under `dataset/`, as the data page has them; returns the root."""
     top = root / "dataset"
-    for number, volume in enumerate((*train(), *VALID)):
+    for number, volume in enumerate((*train(), *VALID) if volumes else ()):
         write_volume(top, volume, number)
-    for part, volumes, reports in (("train", train(), "train_reports"), ("valid", VALID, "validation_reports")):
-        rows = [[f"{volume}.nii.gz", *findings(volume)] for volume in volumes]
+    for part, names, reports in (("train", train(), "train_reports"), ("valid", VALID, "validation_reports")):
+        rows = [[f"{volume}.nii.gz", *findings(volume)] for volume in names]
         _write(top / f"multi_abnormality_labels/{part}_predicted_labels.csv", ["VolumeName", *FINDINGS], rows)
         heads = "".join(f"{head}.nii.gz\n" for head in HEADS if head.startswith(part))
         (top / "metadata").mkdir(exist_ok=True)
         (top / f"metadata/no_chest_{part}.txt").write_text(heads)
-        _write(top / f"metadata/{METADATA[part]}", list(COLUMNS), [metadata(volume) for volume in volumes])
+        _write(top / f"metadata/{METADATA[part]}", list(COLUMNS), [metadata(volume) for volume in names])
         header = ["VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"]
         _write(
             top / f"radiology_text_reports/{reports}.csv",
             header,
-            [[f"{volume}.nii.gz", "", 'Axial, "1.5" mm', REPORT, "Nodule, left\nupper lobe"] for volume in volumes],
+            [[f"{volume}.nii.gz", "", 'Axial, "1.5" mm', *report(volume)] for volume in names],
         )
     return root
 

@@ -32,6 +32,7 @@ OF_PARTS = {
     "rad_chest_ct": ["100 %", "100 %", "100 %"],
     "merlin_findings": ["100 %", "100 %", "100 %"],
     "ct_rate_retrieval": ["0 %", "0 %", "100 %"],
+    "ct_rate_report": ["90 %", "10 %", "100 %"],
 }
 """Of those whose release has parts: how much of its part each side gets."""
 

@@ -6,7 +6,7 @@ import yaml
 from tapct.tasks import SPLITS, list_tasks
 from tapct.tasks.registry import task_class
 from tapct.tasks.release_scans import ReleaseScans
-from tests.data import ct_rate, totalsegmentator
+from tests.data import ct_rate, report_reader, totalsegmentator
 from tests.small import Drifting
 from tests.tasks.end_to_end import CONFIGS, SMALL, run, write_split
 
@@ -53,7 +53,11 @@ ORDERS = {
         ),
         ("retrieval/totalsegmentator_study_retrieval.yaml", {"test": [*totalsegmentator.PATIENTS]}),
     ],
-    "ct_rate": [("classification/ct_rate.yaml", None), ("retrieval/ct_rate_retrieval.yaml", None)],
+    "ct_rate": [
+        ("classification/ct_rate.yaml", None),
+        ("retrieval/ct_rate_retrieval.yaml", None),
+        ("report/ct_rate_report.yaml", None),
+    ],
 }
 """Configs of tasks, and the splits that they take; None for the task's own."""
 
@@ -63,6 +67,9 @@ ORDERS = {
 )
 def test_no_scan_is_encoded_twice_whatever_the_order_of_tasks(release, step, root, tmp_path, monkeypatch):
     monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "features"))
+    reader = report_reader.of_ct_rate(tmp_path / "reader")
+    monkeypatch.setenv("READER_WEIGHTS", str(reader.weights))
+    monkeypatch.setenv("READER_BACKBONE", str(reader.backbone))
     monkeypatch.setattr("tapct.probes.input_sheet.received_of", lambda encoder, ct: None)
     encode, seen = Drifting._encode, list[bytes]()
 
@@ -76,7 +83,7 @@ def test_no_scan_is_encoded_twice_whatever_the_order_of_tasks(release, step, roo
         (folder := tmp_path / str(number)).mkdir()
         split = None if cases is None else write_split(folder / "split.csv", **cases)
         kind = config.partition("/")[0]
-        head = {"retrieval": "cosine", "classification": "linear"}[kind]
+        head = {"retrieval": "cosine", "classification": "linear", "report": "nearest"}[kind]
         monkeypatch.setenv("ADAPTOR", f"{head}:{('mean', 'max')[number % 2]}")
         run(config, root, split, folder, kind, encoder={**SMALL, "class_path": "tests.small.Drifting"})
         parts = [task_class(config.split("/")[1][:-5])(root / release, side, split) for side in SPLITS]
