@@ -79,6 +79,9 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     seed: ClassVar[int] = 0
     """Seed of the weights "random"."""
 
+    feature_dtype: ClassVar[str | None] = None
+    """What its features are stored as, whatever a probe asks for; None leaves it to the probe."""
+
     authors: ClassVar[str | None] = None
     """What runs its authors' own code, `package.module:Class` of a `tapct.encoders.Authors`, for
     `tapct verify-encoder`. It decides no feature, and no setting is it."""
@@ -229,6 +232,10 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             By name (B,) float32; compute them in float64, as `tapct.encoders.mean_and_std` does.
         """
         return {}
+
+    def scan_notes(self, statistics: dict[str, torch.Tensor]) -> tuple[str, ...]:
+        """Returns what a user should know of how a scan with these statistics was described, a sentence each."""
+        return ()
 
     def input_sheet(self) -> InputSheet:
         """Returns what `tapct describe` cannot take from the built encoder; here nothing, as it may be left out."""

@@ -22,6 +22,9 @@ SOURCES = ("authors", "paper", "third party", "ours")
 
 NOT_DECLARED = "not declared"
 
+_MOST_NAMES = 12
+"""Of scan statistics that a sheet names."""
+
 _FILTERS = {
     "antialias": "linear, averaged over the new voxel where it is larger",
     "linear": "linear between neighbours, along no axis averaged",
@@ -90,6 +93,7 @@ class InputSheet:
         window: Source of the card's window.
         cells: Source of the stride, and of where a cell is centred.
         embedding: What the embedding of a window is.
+        region: What part of a scan is described; None where it is all that lies in a window.
     """
 
     orientation: str | None = None
@@ -101,6 +105,7 @@ class InputSheet:
     window: str | None = None
     cells: str | None = None
     embedding: Declared | None = None
+    region: Declared | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -163,6 +168,8 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     yield _said(
         "Embedding", f"{what}, {card.embedding_dim:,} numbers", sheet.embedding.source if sheet.embedding else None
     )
+    if sheet.region is not None:
+        yield Row("Region", sheet.region.text, sheet.region.source)
     yield _said("Map", f"{card.feature_dim:,} channels", sheet.cells)
     yield Row("Data type", f"float32 HU; the network computes in {_precision(encoder)}", "ours: precision")
 
@@ -186,8 +193,11 @@ def _times(sizes: tuple[float, ...]) -> str:
 def _statistics(encoder: "Encoder") -> str:
     """Returns the names of its scan statistics, found on a small scan."""
     probe = torch.linspace(-1000.0, 1000.0, 8**3).reshape(1, 1, 8, 8, 8)
-    names = encoder.statistics_of(probe)
-    return f"{', '.join(names)} of the whole scan, before padding" if names else "none: a window says all"
+    names = list(encoder.statistics_of(probe))
+    if not names:
+        return "none: a window says all"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more} of the whole scan, before padding"
 
 
 def _millimetres(encoder: "Encoder") -> str:

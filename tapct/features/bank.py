@@ -58,7 +58,7 @@ class FeatureBank:
             encoder: May be deferred; it is built only if something must be extracted.
             store: Where entries are.
             mode: What to do with them; not "off".
-            dtype: Of stored features: "bf16", "fp16", "fp32", "int8".
+            dtype: Of stored features: "bf16", "fp16", "fp32", "int8"; an encoder may have its own.
             overlap: Share of overlap between windows.
             fit_windows: Whether windows shrink to small scans.
             with_maps: Whether cases come with their maps. Without, embeddings that are stored alone are enough.
@@ -70,6 +70,7 @@ class FeatureBank:
         """
         if CacheMode(mode) is CacheMode.OFF:
             raise FeatureError("a feature bank reads and writes its store; in the mode 'off' there must be none")
+        dtype = encoder.feature_dtype or dtype
         require_dtype(dtype)
         self.encoder, self.store, self.mode = encoder, store, CacheMode(mode)
         self.dtype, self.overlap, self.fit_windows = dtype, overlap, fit_windows

@@ -174,7 +174,7 @@ class _Job:
         statistics = encoder.statistics_of(given[None, None])  # of the scan, before there is padding in it
         padding = Size(0, 0, 0) if plan is None else plan.padding
         why = way.no_effect(native, straight, padding, image, given)
-        notes = () if why is None else (f"{NO_EFFECT}{why}",)
+        notes = (*encoder.scan_notes(statistics), *(() if why is None else (f"{NO_EFFECT}{why}",)))
         if plan is not None:
             given = plan.pad(given, way.pad_hu(encoder, statistics))
         return cls(encoder, native, grid, given, plan, statistics, notes)

@@ -59,7 +59,7 @@ class PackedBank(FeatureBank):
             )
         settings: dict[str, Any] = {"dtype": dtype, "overlap": overlap, "fit_windows": fit, "with_maps": with_maps}
         super().__init__(encoder, TensorStore(pack.folder), mode=mode, **settings)
-        asked = {"feature_dtype": dtype, "window_overlap": overlap, "fit_windows": fit}
+        asked = {"feature_dtype": self.dtype, "window_overlap": overlap, "fit_windows": fit}
         windows = pack.manifest.windows
         there = {
             "feature_dtype": pack.manifest.dtype,

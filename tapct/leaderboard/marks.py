@@ -121,6 +121,13 @@ DECLARED = Mark(
     "inputs as declared",
     "what the network was given was declared in a card (a backbone of eva's), and not held against the authors' code",
 )
+REGION = Mark(
+    "region-by-rule",
+    "rule",
+    "a region that a rule finds",
+    "hand-made features of a region that a rule finds in each scan (the body; in the crop of a nodule what a threshold "
+    "or a sphere gives), and not of a mask that somebody drew",
+)
 NOT_IN_PAPER = Mark(
     "not-in-paper",
     "not in the paper",
@@ -136,7 +143,7 @@ OTHER_PROTOCOL = Mark(
 
 MARKS = (
     *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
-    *(TOO_FEW, OLDER, SEEN, DECLARED, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
+    *(TOO_FEW, OLDER, SEEN, DECLARED, REGION, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
 )
 """All of them, in the order in which they stand."""
 
@@ -184,7 +191,14 @@ def of_cell(
         found.append(Marked(SEEN, f"pretraining data: {', '.join(seen)}"))
     if record.encoder.card.inputs_as_declared:
         found.append(Marked(DECLARED))
+    if record.probe.pooling not in ("mask", "none") and _finds_a_region(record):
+        found.append(Marked(REGION))
     return ordered(found)
+
+
+def _finds_a_region(record: Recorded) -> bool:
+    sheet = record.encoder.input_sheet
+    return sheet is not None and any(row.name == "Region" for row in sheet.rows)
 
 
 def ordered(found: Sequence[Marked]) -> tuple[Marked, ...]:

@@ -15,6 +15,7 @@ from torch import nn, optim
 from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
+from tapct.encoders.regions import RegionEncoder
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
 from tapct.features.channels import Channels, map_of
@@ -104,6 +105,11 @@ class Probe(module.ModelModule):
         """
         super().__init__(**of_eva)
         self.encoder = loaded_encoder(encoder, weights, precision, encoder_options)
+        if isinstance(self.encoder, RegionEncoder) and not kind(self.kind).heads:
+            raise TaskError(
+                f"{self.encoder.card.name} describes a region of a scan by one vector, and a task of {self.kind} needs "
+                "a map of features: take another encoder, or a task of classification, regression, survival, retrieval"
+            )
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.window_overlap, self.fit_windows = window_overlap, fit_windows
         self.learning_rates, self.select = learning_rates, select

@@ -13,6 +13,7 @@ from torch.utils.data import SequentialSampler
 
 from tapct.encoders import Encoder
 from tapct.encoders.axes import grid_to_axes
+from tapct.encoders.regions import RegionEncoder
 from tapct.errors import EncoderError, FeatureError, TaskError
 from tapct.features import (
     CacheMode,
@@ -83,14 +84,15 @@ class CaseSource:
             store: Of features, for every mode but "off".
             memory: Of features, for the mode "off".
             mode: What to do with stored features.
-            dtype: Of stored features.
+            dtype: Of stored features; an encoder may have its own.
             overlap: Share of overlap between windows.
             fit_windows: Whether windows shrink to small scans.
         """
         self.table: tuple[str, ...] = ()
         self._columns: dict[Any, list[Any]] = {}
         self._encoder, self._store, self._memory = encoder, store, memory
-        self.mode, self._dtype, self._overlap, self._fit_windows = mode, dtype, overlap, fit_windows
+        self.mode, self._overlap, self._fit_windows = mode, overlap, fit_windows
+        self._dtype = encoder.feature_dtype or dtype
         self._said: set[tuple[str, str]] = set()
         self.bank: FeatureBank | None = None
         self.seconds: dict[str, float] = {}
@@ -284,6 +286,9 @@ class CaseSource:
         """Returns the vector of a case whose features have this key, and are read only if that is needed."""
 
         def compute() -> torch.Tensor:
+            if how == "mask" and isinstance(self._encoder, RegionEncoder):
+                scan, _ = part.read(name)
+                return self._encoder.of_mask(torch.from_numpy(scan.hu), scan.grid, part.mask(name, scan.grid))
             found = features()
             mask = part.mask(name, found.native_grid) if how == "mask" else None
             return pooled(found, how, mask)

@@ -15,7 +15,7 @@ INTERPOLATED = (
     *("coralbay", "flexict-3d", "colipri", "spectre", "ct-clip", "suprem", "ct-fm", "vista3d", "voco-b", "fmcib"),
     *("voxelfm", "merlin", *list_declared()),
 )
-OURS = ("body-size", "organ-centre")
+OURS = ("body-size", "organ-centre", "radiomics")
 
 
 def seen_and_interpolated(name: str, **options: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ def scan(*size):
     return 400 * torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
 
 
-NETWORKLESS = ("chance", "body-size", "organ-centre")
+NETWORKLESS = ("chance", "body-size", "organ-centre", "radiomics")
 SHIPPED = [
     *(name for name in list_encoders() if name not in NETWORKLESS),
     "eva:segresnet_encoder",

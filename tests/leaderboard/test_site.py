@@ -424,6 +424,19 @@ def test_features_in_int8_are_compared_and_marked(tmp_path):
     assert '<abbr class="mark int8-features"' in table_of(tmp_path / "site")
 
 
+def test_numbers_of_a_region_that_a_rule_found_are_marked_and_those_of_a_mask_are_not(tmp_path):
+    region = {"name": "Region", "text": "the body", "source": "ours: a test"}
+    sheet = {"rows": [region], "not_received": "its network is never called"}
+    for encoder, pooling in {"radiomics": "mean", "body-size": "mask"}.items():
+        made = results.record(encoder, "luna16", sheet=sheet, more_probe={"pooling": pooling})
+        results.write(tmp_path, encoder, made)
+    assert site.build([tmp_path], tmp_path / "site", resamples=200) == 0
+    marked = {
+        row["model"]: "region-by-rule" in row["marks"].split() for row in rows(tmp_path / "site", source="record")
+    }
+    assert marked == {"Radiomics (hand-made)": True, "Body size": False}
+
+
 def test_several_folders_are_one_board_and_strict_minds_what_is_left_out(tmp_path, capsys):
     one, other = tmp_path / "a" / "results", tmp_path / "b" / "results"
     folder_of(one, "curia")

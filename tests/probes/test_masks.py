@@ -8,6 +8,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+import tapct
+from baselines.ibsi import NAMES
+from baselines.radiomics import Radiomics
 from tapct.errors import TaskError, VolumeError
 from tapct.features import CacheMode, CaseFeatures, FeatureBank, FeatureMemory, TensorStore
 from tapct.probes import source
@@ -66,9 +69,9 @@ def part(tmp_path) -> Liver:
     return Liver(root, "train", root / "split.csv")
 
 
-def filled(folder, part) -> CaseSource:
+def filled(folder, part, encoder=None) -> CaseSource:
     """A source as a new process has it, its store filled."""
-    encoder, store = CubicMillimetres("random"), TensorStore(folder)
+    encoder, store = encoder or CubicMillimetres("random"), TensorStore(folder)
     found = CaseSource(
         encoder, store, FeatureMemory(0), mode=CacheMode.USE, dtype="fp32", overlap=0.0, fit_windows=False
     )
@@ -99,6 +102,25 @@ def test_the_mean_over_a_mask_is_stored_and_follows_its_file(part, tmp_path, mon
     assert changed[0] != first[0]
     assert changed[1] == first[1]
     assert len(computed) == 3, "of the case alone whose mask is another"
+
+
+def test_an_encoder_of_regions_measures_the_mask_itself_and_stores_that_unrounded(part, tmp_path):
+    pytest.importorskip("mirp", reason="the extra 'radiomics' is not installed")
+    part = part.only({"c0"})
+    encoder = tapct.load_encoder("radiomics", spacing_mm=(3, 3, 3))
+    of = filled(tmp_path / "f", part, encoder)
+    assert of.dtype == of.bank.dtype == "fp32"
+    case = of.bank.case(part, 0)
+    assert case.features.embeddings.dtype == torch.float32
+    body, liver = (of.vector(part, case, how) for how in ("mean", "mask"))
+    assert body.tolist() == case.features.embeddings[0].double().tolist()
+    ct, _ = part.read("c0")
+    inside = part.mask("c0", ct.grid).inside
+    assert 10 ** float(liver[0]) == pytest.approx(inside.sum() * np.prod(ct.spacing_mm), rel=0.02)
+    assert 1000 * float(liver[NAMES.index("stat_mean")]) == pytest.approx(ct.hu[inside].mean(), abs=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Radiomics, "measure", lambda *_: pytest.fail("it is stored"))
+        assert filled(tmp_path / "f", part, encoder).vector(part, case, "mask").equal(liver)
 
 
 def test_a_case_without_a_mask_is_named_and_nothing_stands_in_for_it(part, tmp_path):

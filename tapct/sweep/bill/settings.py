@@ -8,7 +8,7 @@ from typing import Any
 
 from tapct import kinds
 from tapct.encoders import Encoder, load_encoder
-from tapct.encoders.options import parse_options, spell_options, with_precision
+from tapct.encoders.options import RANDOM, parse_options, spell_options, with_precision
 from tapct.sweep.cell import Cell, SweepError
 
 MODEL, DATA, TRAINER = "model.init_args.", "data.init_args.", "trainer.init_args."
@@ -140,7 +140,7 @@ def wanted(cell: Cell) -> Wanted:
         precision=with_precision(options, model["precision"])["precision"],
         overlap=float(model["window_overlap"]),
         fit_windows=bool(model["fit_windows"]),
-        dtype=model["feature_dtype"],
+        dtype=load_encoder(name, RANDOM, deferred=True).feature_dtype or model["feature_dtype"],
     )
     rates = model["learning_rates"] or [None]
     return Wanted(
