@@ -2,82 +2,33 @@
 
 import csv
 import json
-import os
-import re
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from tapct import kinds
+from tapct.cli import main
+from tapct.errors import RecordError
+from tapct.records import Record, find_records, write_record
 from tests.data.abdomen import block, save
+from tests.strangers import blocks, installed, lay_out
+from tests.tasks.end_to_end import run
 
-REPOSITORY = Path(__file__).parents[1]
-GUIDE = (REPOSITORY / "docs" / "add-a-kind.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[1] / "docs" / "add-a-kind.md").read_text(encoding="utf-8")
 CASES = [f"c{number:02}" for number in range(22)]
 SPLIT = ["test" if number % 2 else "val" if number % 6 == 4 else "train" for number in range(22)]
 GRADES = [number * 5 // 22 for number in range(22)]
 """From the pelvis to the chest: what intensities tell, and a constant does not."""
-
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from tapct import kinds
-from tapct.cli import main
-from tapct.errors import RecordError
-from tapct.records import Record, find_records, read_record, write_record
-from tests.tasks.end_to_end import run
-
-data, config, out = map(Path, sys.argv[1:])
-report = {"kinds": kinds.list_kinds()}
-for encoder in ("intensity", "chance"):
-    record = run(config, data, None, out, "grading", encoder=encoder, runs=2)
-    write_record(record, out / "results" / "image_quality" / encoder)
-    (case, *_) = record.runs[0].cases["test"]
-    report[encoder] = {
-        "metrics": record.runs[0].metrics["test"],
-        "selection": record.runs[0].selection.setting is not None,
-        "flags": [flag.id for flag in record.flags],
-        "cases": {case.case: case.outcome for case in record.runs[0].cases["test"]},
-    }
-content = json.loads(record.to_json())
-content["runs"][0]["cases"]["test"][0]["outcome"]["predicted"]["quality"] = 4.5
-try:
-    Record.from_json(json.dumps(content), where="changed")
-except RecordError as error:
-    report["refused"] = str(error)
-(stored, *_) = find_records(out / "results").sound.values()
-report["columns"] = stored.table().column_names[-2:]
-sys.argv = ["tapct", "leaderboard", str(out / "results"), "-o", str(out / "site")]
-try:
-    main()
-except SystemExit as ended:
-    report["status"] = ended.code or 0
-print(json.dumps(report))
-"""
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """A folder with the package of the guide, installed as pip lays it out, and scans."""
     folder = tmp_path_factory.mktemp("checkout")
-    package, info = folder / "our_grades", folder / "our_grades-1.dist-info"
-    for each in (package / "splits", info):
-        each.mkdir(parents=True)
-    for name, module in zip(("kind", "image_quality", "probe", "page"), blocks("python"), strict=True):
-        (package / f"{name}.py").write_text(module, encoding="utf-8")
-    project = tomllib.loads(blocks("toml")[0])["project"]
-    groups = project["entry-points"].items()
-    lines = [line for group, points in groups for line in (f"[{group}]", *map(" = ".join, points.items()))]
-    (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    modules = dict(zip(("kind", "image_quality", "probe", "page"), blocks(GUIDE, "python"), strict=True))
+    package = lay_out(folder, blocks(GUIDE, "toml")[0], modules)
     rows = [f"{case},{case},{split}" for case, split in zip(CASES, SPLIT, strict=True)]
     (package / "splits" / "image_quality.csv").write_text("\n".join(["case,patient,split", *rows, ""]))
     root = folder / "data" / "image_quality"
@@ -86,23 +37,37 @@ def checkout(tmp_path_factory) -> Path:
         save(root / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
     graded = [f"{case},{grade}" for case, grade in zip(CASES, GRADES, strict=True)]
     (root / "grades.csv").write_text("\n".join(["case,grade", *graded, ""]))
-    (folder / "image_quality.yaml").write_text(blocks("yaml")[0])
+    (folder / "image_quality.yaml").write_text(blocks(GUIDE, "yaml")[0])
     return folder
 
 
 @pytest.fixture(scope="module")
 def report(checkout) -> dict:
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *(str(checkout / name) for name in ("data", "image_quality.yaml", "."))],
-        env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{REPOSITORY}", "TAPCT_CACHE": str(checkout / "cache")},
-        cwd=checkout,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=500,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    """What the kind is where only the guide's steps were done."""
+    config, data = checkout / "image_quality.yaml", checkout / "data"
+    with installed(checkout) as patch:
+        report = {"kinds": kinds.list_kinds()}
+        for encoder in ("intensity", "chance"):
+            record = run(config, data, None, checkout, "grading", encoder=encoder, runs=2)
+            write_record(record, checkout / "results" / "image_quality" / encoder)
+            report[encoder] = {
+                "metrics": record.runs[0].metrics["test"],
+                "selection": record.runs[0].selection.setting is not None,
+                "flags": [flag.id for flag in record.flags],
+                "cases": {case.case: case.outcome for case in record.runs[0].cases["test"]},
+            }
+        content = json.loads(record.to_json())
+        content["runs"][0]["cases"]["test"][0]["outcome"]["predicted"]["quality"] = 4.5
+        with pytest.raises(RecordError) as refused:
+            Record.from_json(json.dumps(content), where="changed")
+        report["refused"] = str(refused.value)
+        (stored, *_) = find_records(checkout / "results").sound.values()
+        report["columns"] = stored.table().column_names[-2:]
+        patch.setattr("sys.argv", ["tapct", "leaderboard", "results", "-o", "site"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        report["status"] = ended.value.code or 0
+    return report
 
 
 def test_the_kind_stands_behind_ours_and_its_fields_are_columns(report):

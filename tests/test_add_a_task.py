@@ -1,69 +1,31 @@
 """docs/add-a-task.md, followed: a package of somebody's own, installed beside ours."""
 
-import json
-import os
-import re
-import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tapct.tasks import core_tasks
+from tapct.leaderboard.overlap import known_overlap
+from tapct.sweep.asked import Sweep
+from tapct.sweep.cell import SweepError
+from tapct.tasks import TaskData, core_tasks, list_tasks, task_class
+from tapct.tasks.findings import findings
 from tests.data.abdomen import Block, block, save
+from tests.strangers import blocks, installed, lay_out
+from tests.tasks.end_to_end import run
 
 REPOSITORY = Path(__file__).parents[1]
 GUIDE = (REPOSITORY / "docs" / "add-a-task.md").read_text(encoding="utf-8")
 FIRST = {"p1_2019": 90, "p1_2020": 92, "p2_2019": 94, "p3_2021": 96}
 """Case of the guide's split to the first slice of its slab; all show the spleen."""
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from tapct.tasks import TaskData, list_tasks, task_class
-from tapct.tasks.findings import findings
-from tapct.leaderboard.overlap import known_overlap
-from tapct.sweep.asked import Sweep
-from tapct.sweep.cell import SweepError
-from tests.tasks.end_to_end import run
 
-def cells(tasks):
+def cells(tasks: str) -> dict[str, str] | str:
     try:
         return {cell.task: str(cell.config) for cell in Sweep(encoders="chance", tasks=tasks).cells()}
     except SweepError as error:
         return str(error)
-
-data, config, out = map(Path, sys.argv[1:])
-report = {"tasks": list_tasks(), "imported": "our_tasks" in sys.modules}
-report["overlap"] = known_overlap("spleen", ["Our archive, 2024", "AbdomenAtlas 1.1", "Spleens", "LIDC-IDRI"])
-for task in ("spleen", "spleen_injury"):
-    cls = task_class(task)
-    parts = {split: cls(data / task, split) for split in ("train", "val", "test")}
-    report[task] = {
-        "file": sys.modules[cls.__module__].__file__,
-        "counts": cls.split_counts(),
-        "patients": {split: [part.patient(case) for case in part.cases] for split, part in parts.items()},
-        "shape": list(parts["test"][0][0].shape),
-        "targets": [int(part[i][1].sum()) for part in parts.values() for i in range(len(part))],
-        "doctor": [finding[:2] for finding in findings(task, str(data))],
-    }
-TaskData("spleen_injury", str(data)).setup("fit")
-(case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
-report["cells"] = {asked: cells(asked) for asked in ("spleen", "spleen_injury", "all")}
-report["dice"] = case.dice["native"]["spleen"]
-labels = data / "spleen_injury" / "labels.csv"
-whole = labels.read_text(encoding="utf-8")
-for name, text in {"lacking": whole.replace("p2_2019,1\\n", ""), "twice": whole + "p2_2019,0\\n"}.items():
-    labels.write_text(text)
-    report[name] = [message for status, message, _ in findings("spleen_injury", str(data)) if status == "fail"]
-print(json.dumps(report))
-"""
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -73,51 +35,65 @@ def slabs() -> dict[str, Block]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, slabs) -> dict:
-    """What the two tasks of the guide are in a copy of the package, to which only the guide's steps were done."""
+    """What the two tasks of the guide are where only the guide's steps were done."""
     checkout = tmp_path_factory.mktemp("checkout")
-    project = tomllib.loads(blocks("toml")[0])["project"]
-    package, info = checkout / "our_tasks", checkout / "our_tasks-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["tapct.tasks"].items())
-    (info / "entry_points.txt").write_text(f"[tapct.tasks]\n{points}")
-    (package / "splits").mkdir(parents=True)
-    for name, module in zip(("spleen", "spleen_injury"), blocks("python"), strict=True):
-        (package / f"{name}.py").write_text(module)
-        (package / "splits" / f"{name}.csv").write_text(blocks("csv")[0])
+    data = checkout / "data"
+    modules = dict(zip(("spleen", "spleen_injury"), blocks(GUIDE, "python"), strict=True))
+    package = lay_out(checkout, blocks(GUIDE, "toml")[0], modules)
+    for name in modules:
+        (package / "splits" / f"{name}.csv").write_text(blocks(GUIDE, "csv")[0])
     copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text(encoding="utf-8")
     (package / "configs").mkdir()
     (package / "configs" / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
     for case, slab in slabs.items():
         for task in ("spleen", "spleen_injury"):
-            save(checkout / "data" / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
-        save(checkout / "data" / "spleen" / "masks" / f"{case}.nii.gz", slab.labels({1: 1}), slab.affine)
+            save(data / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
+        save(data / "spleen" / "masks" / f"{case}.nii.gz", slab.labels({1: 1}), slab.affine)
     rows = [f"{case},{int(case.startswith('p2'))}" for case in slabs]
-    (checkout / "data" / "spleen_injury" / "labels.csv").write_text("\n".join(["case,injured", *rows, ""]))
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *map(str, (checkout / "data", package / "configs" / "spleen.yaml", checkout))],
-        env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{REPOSITORY}", "TAPCT_CACHE": str(checkout / "cache")},
-        cwd=checkout,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    (data / "spleen_injury" / "labels.csv").write_text("\n".join(["case,injured", *rows, ""]))
+    with installed(checkout):
+        found = told(data, package / "configs" / "spleen.yaml", checkout)
     assert found["spleen"]["file"] == str(package / "spleen.py")
     return found
 
 
+def told(data: Path, config: Path, out: Path) -> dict:
+    """Returns what the tasks are, as the package is installed."""
+    report = {"tasks": list_tasks(), "imported": "our_tasks" in sys.modules}
+    sources = ["Our archive, 2024", "AbdomenAtlas 1.1", "Spleens", "LIDC-IDRI"]
+    report["overlap"] = known_overlap("spleen", sources)
+    for task in ("spleen", "spleen_injury"):
+        cls = task_class(task)
+        parts = {split: cls(data / task, split) for split in ("train", "val", "test")}
+        report[task] = {
+            "file": sys.modules[cls.__module__].__file__,
+            "counts": cls.split_counts(),
+            "patients": {split: [part.patient(case) for case in part.cases] for split, part in parts.items()},
+            "shape": list(parts["test"][0][0].shape),
+            "targets": [int(part[i][1].sum()) for part in parts.values() for i in range(len(part))],
+            "doctor": [finding[:2] for finding in findings(task, str(data))],
+        }
+    TaskData("spleen_injury", str(data)).setup("fit")
+    (case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
+    report["cells"] = {asked: cells(asked) for asked in ("spleen", "spleen_injury", "all")}
+    report["dice"] = case.dice["native"]["spleen"]
+    labels = data / "spleen_injury" / "labels.csv"
+    whole = labels.read_text(encoding="utf-8")
+    for name, text in {"lacking": whole.replace("p2_2019,1\n", ""), "twice": whole + "p2_2019,0\n"}.items():
+        labels.write_text(text)
+        report[name] = [message for status, message, _ in findings("spleen_injury", str(data)) if status == "fail"]
+    return report
+
+
 def test_the_files_have_at_most_40_lines():
-    assert [len(module.splitlines()) <= 40 for module in blocks("python")] == [True, True]
+    assert [len(module.splitlines()) <= 40 for module in blocks(GUIDE, "python")] == [True, True]
 
 
 def test_the_tasks_are_listed_with_their_counts(report):
     assert report["tasks"][-2:] == ["spleen", "spleen_injury"]
     assert not report["imported"]
     for task in ("spleen", "spleen_injury"):
-        assert report[task]["counts"] == [2, 1, 1]
+        assert report[task]["counts"] == (2, 1, 1)
         assert report[task]["patients"] == {"train": ["p1", "p1"], "val": ["p2"], "test": ["p3"]}
 
 
@@ -134,7 +110,7 @@ def test_their_cases_are_read_and_the_doctor_is_content(report, slabs):
 
 
 def test_models_that_were_pretrained_on_data_with_its_scans_are_marked(report):
-    assert report["overlap"] == ["Our archive, 2024", "AbdomenAtlas 1.1", "Spleens"]
+    assert report["overlap"] == ("Our archive, 2024", "AbdomenAtlas 1.1", "Spleens")
 
 
 def test_the_copied_config_runs_in_eva(report):

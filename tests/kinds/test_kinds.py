@@ -1,16 +1,14 @@
 """What a kind of task says, and what records, tables and statistics make of it."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from tapct import kinds
+from tapct.doctor import _plugins
 from tapct.errors import RecordError, TaskError
 from tapct.kinds import Cases, Field, Kind, Mean, Metric, Number, Statistic
 from tapct.leaderboard import TaskInputs, summarise_task
@@ -19,6 +17,8 @@ from tapct.records.case import as_cases
 from tapct.records.cases import COLUMNS, columns
 from tapct.tasks.spec import TaskSpec
 from tests.leaderboard import results
+from tests.leaderboard.test_regression import model
+from tests.strangers import installed
 
 SIZE = {"name": "size", "title": "size", "of": Mean(lambda cases: cases["size"].mean(axis=1))}
 
@@ -241,44 +241,24 @@ def test_strangers_kinds_harm_nobody_who_does_not_ask_for_them(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
     points = ["broken = strange_broken:KIND", *(f"{name} = strange:{name}" for name in ("taken", "one", "other"))]
     (info / "entry_points.txt").write_text("\n".join(["[tapct.kinds]", *points, ""]))
-    script = """
-import contextlib, io
-from pathlib import Path
-from tapct import kinds
-from tapct.doctor import _plugins
-from tapct.errors import TaskError
-from tapct.records import find_records, write_record
-from tests.leaderboard.test_regression import model
-
-assert kinds.metric("MAE").lower_is_better
-assert kinds.of_probe("tapct.probes.RegressionProbe").name == "regression"
-assert kinds.of_probe("strange.RegressionProbe").name == "one"
-assert kinds.of_probe("nobody.RegressionProbe") is None
-for ask, why in (
-    (lambda: kinds.kind("broken"), "of strange 1 cannot be imported (strange_broken:KIND): SystemExit: no licence"),
-    (lambda: kinds.kind("taken"), "has the metric 'MAE', which is one of regression"),
-    (lambda: kinds.metric("Size"), "'one' and 'other' have a metric 'Size' each"),
-):
-    try:
-        ask()
-    except TaskError as error:
-        assert why in str(error), error
-    else:
-        raise AssertionError(why)
-write_record(model("good", 0.5, "age"), Path("results/ages/good"))
-found = find_records(Path("results"))
-assert [record.table()["predicted"][0].as_py() for record in found.sound.values()], found.unsound
-print([check.message for check in _plugins() if check.status == "warn"])
-"""
-    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": paths},
-        cwd=tmp_path,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "no licence" in run.stdout, "the doctor names it"
-    assert "has the metric 'MAE'" in run.stdout
+    with installed(tmp_path):
+        assert kinds.metric("MAE").lower_is_better
+        assert kinds.of_probe("tapct.probes.RegressionProbe").name == "regression"
+        assert kinds.of_probe("strange.RegressionProbe").name == "one"
+        assert kinds.of_probe("nobody.RegressionProbe") is None
+        for ask, why in (
+            (
+                lambda: kinds.kind("broken"),
+                "of strange 1 cannot be imported (strange_broken:KIND): SystemExit: no",
+            ),
+            (lambda: kinds.kind("taken"), "has the metric 'MAE', which is one of regression"),
+            (lambda: kinds.metric("Size"), "'one' and 'other' have a metric 'Size' each"),
+        ):
+            with pytest.raises(TaskError, match=re.escape(why)):
+                ask()
+        write_record(model("good", 0.5, "age"), tmp_path / "results" / "ages" / "good")
+        found = find_records(tmp_path / "results")
+        assert [record.table()["predicted"][0].as_py() for record in found.sound.values()], found.unsound
+        warned = [check.message for check in _plugins() if check.status == "warn"]
+    assert any("no licence" in message for message in warned), "the doctor names it"
+    assert any("has the metric 'MAE'" in message for message in warned)

@@ -1,18 +1,22 @@
 """A real cell, run once through the command, and the records that tests make of it."""
 
 import io
+import json
 import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from filelock import FileLock
 
 from tapct.cli import main
 from tapct.records import Record, read_record
+from tapct.sweep import commands
 from tests.features.processes import Child
-from tests.sweep.fakes import Forked
+from tests.sweep.fakes import Forked, Here
 
 REPO = Path(__file__).parents[2]
 
@@ -57,12 +61,17 @@ class Installed:
             command, capture_output=True, encoding="utf-8", env=env, cwd=REPO, check=False, timeout=600
         )
 
-    def here(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Runs the command itself in this process, where everything is imported."""
+    def here(self, *arguments: str, workers_too: bool = False) -> subprocess.CompletedProcess:
+        """Runs the command itself in this process, where everything is imported; its workers as well if so told."""
         out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
+        with (
+            mock.patch.dict(os.environ, self.environment),  # workers set more of them
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            if workers_too:
+                patch.setitem(commands.run.__kwdefaults__, "start", Here)
             patch.syspath_prepend(self.environment["PYTHONPATH"].partition(":")[0])
             patch.setattr(sys, "argv", ["tapct", *arguments])
             with pytest.raises(SystemExit) as ended:
@@ -78,9 +87,18 @@ SWEEP = ("-e", "small-3d,cubic", "-t", "quickstart", "--max-steps", "2", "--runs
 
 @pytest.fixture(scope="session")
 def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProcess]:
-    """Two real cells on the quickstart, one of which fails: its weights are not there."""
-    tapct = Installed(site, tmp_path_factory.mktemp("swept"))
-    return tapct, tapct.here("run", *SWEEP, "--jobs", "2", "-w", f"small-3d=random,cubic={tapct.results}/none.pth")
+    """Two real cells on the quickstart, one of which fails: its weights are not there.
+
+    They run once, whatever processes share the tests between them: only the tests of one file may change the folder.
+    """
+    common = tmp_path_factory.getbasetemp()
+    common = common.parent if "PYTEST_XDIST_WORKER" in os.environ else common
+    tapct, ended = Installed(site, common / "swept"), common / "swept.json"
+    with FileLock(ended.with_suffix(".lock")):
+        if not ended.exists():
+            ran = tapct.here("run", *SWEEP, "--jobs", "2", "-w", f"small-3d=random,cubic={tapct.results}/none.pth")
+            ended.write_text(json.dumps([ran.args, ran.returncode, ran.stdout, ran.stderr]), encoding="utf-8")
+        return tapct, subprocess.CompletedProcess(*json.loads(ended.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="session")

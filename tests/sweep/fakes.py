@@ -6,8 +6,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 from tapct.encoders.eva_names import encoder_name
 from tapct.records import Record
@@ -20,13 +21,18 @@ from tests.records.made import changed
 Fit = Callable[[Cell], None]
 
 
+def _printing_to(number: int) -> TextIO:
+    return open(number, "w", encoding="utf-8", closefd=False)
+
+
 class Here:
     """A worker in this process, where everything is imported; see `tapct.sweep.local.Process`."""
 
     def __init__(self, order, variables) -> None:
         kept = [os.dup(number) for number in (1, 2)]  # a worker sends both to its log
         try:
-            self._status = work(order)
+            with _printing_to(1) as out, _printing_to(2) as err, redirect_stdout(out), redirect_stderr(err):
+                self._status = work(order)
         finally:
             for number, copy in zip((1, 2), kept, strict=True):
                 os.dup2(copy, number)
@@ -57,7 +63,7 @@ class Forked:
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
                 die_with(launcher)
-                sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
+                sys.stdout, sys.stderr = map(_printing_to, (1, 2))
                 os._exit(work(order, fit))
             finally:
                 os._exit(77)

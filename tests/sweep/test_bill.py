@@ -5,7 +5,6 @@ import io
 import json
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +29,6 @@ from tapct.sweep.cell import SweepError
 from tapct.tasks.quickstart import Quickstart
 from tapct.volumes import Size
 from tests.small import Drifting, known_by_name, small_card
-from tests.sweep.conftest import SWEEP
 from tests.sweep.fakes import Lab
 
 CPU = torch.device("cpu")
@@ -76,63 +74,6 @@ def encoding(name: str, **changes) -> Encoding:
         "dtype": "bf16",
     }
     return Encoding(encoder=name, **{**fields, **changes})
-
-
-# -- Against cells that ran ------------------------------------------------------------------------------
-
-
-def dry_run(tapct) -> dict:
-    command = [word if word != "small-3d,cubic" else "small-3d" for word in SWEEP]
-    shown = tapct.here("run", *command, "-w", "random", "--results", str(tapct.results / "none"), "--dry-run", "--json")
-    assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout)
-
-
-def test_windows_and_disk_are_those_that_the_cell_then_took(swept):
-    tapct, _ = swept
-    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
-    files = {kind: [] for kind in ("features", "labels", "derived")}
-    for file in store.files():
-        files[store.about(file.key)["kind"]].append(file)
-    of_cell = {file.key for file in store.files() if store.about(file.key)["card"] == "small-3d@random"}
-    entries = [file for file in (*files["features"], *files["labels"]) if file.key in of_cell]
-    windows = sum(store.load(file.key).tensors["embeddings"].shape[0] for file in files["features"] if file in entries)
-    bill = dry_run(tapct)
-    (cell,) = bill["cells"]
-    assert (cell["scans"], cell["windows"]) == (2, windows)
-    assert cell["typical"] is None
-    assert cell["stored_scans"] == 0
-    taken = {kind: sum(file.nbytes for file in entries if file in files[kind]) for kind in files}
-    assert cell["disk_bytes"] - cell["guessed_bytes"] == pytest.approx(taken["features"], rel=0.02)
-    assert taken["labels"] / 3 < cell["guessed_bytes"] < 3 * taken["labels"]
-    assert bill["folders"][0]["missing_bytes"] == cell["disk_bytes"]
-
-
-def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
-    tapct, _ = swept
-    monkeypatch.delenv("TAPCT_FEATURES")  # those of the cell, beside its cache
-    monkeypatch.setattr("tapct.content_hashes._sha256", None)  # nothing is hashed
-    monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
-    (cell,) = dry_run(tapct)["cells"]
-    assert cell["stored_scans"] == 2
-    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
-    about = {file: store.about(file.key) for file in store.files()}
-    of_cell = [f for f, of in about.items() if of["card"] == "small-3d@random" and of["kind"] in ("features", "labels")]
-    assert cell["stored_bytes"] == cell["disk_bytes"] == sum(file.nbytes for file in of_cell)
-    assert cell["guessed_bytes"] == 0
-    assert cell["hours"] == 0
-
-
-def test_one_command_shows_matrix_bill_and_checks(swept):
-    tapct, _ = swept
-    shown = tapct.here("run", "-e", "small-3d,tap-b-2.5d", "-t", "quickstart", "--dry-run", "--card", "h100")
-    assert shown.returncode == 0, shown.stderr
-    assert "to do" in shown.stdout
-    assert "25% of its 989 TFLOPS" in shown.stdout
-    assert "weights tap-b-2.5d: no file that could be downloaded is known" in shown.stdout
-    wrong = tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--dry-run", "--card", "h10")
-    assert "'h100'" in wrong.stderr
-    assert "add --dry-run" in tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--json").stderr
 
 
 # -- Refused ---------------------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
+import pytest
 import torch
 from eva.__main__ import main
 
+from tapct.features import TensorStore
 from tapct.leaderboard.assembly import assemble
 from tapct.records import Record, read_cases, read_record, read_records
 from tests.sweep.conftest import SWEEP
@@ -39,6 +42,60 @@ def test_a_good_cell_beside_one_that_fails(swept):
     assert not (bad / "log.txt").exists()
     assert json.loads((bad / "failure.json").read_text(encoding="utf-8"))["reason"].startswith(reason)
     assert not (bad / "record.json").exists()
+
+
+def dry_run(tapct) -> dict:
+    command = [word if word != "small-3d,cubic" else "small-3d" for word in SWEEP]
+    shown = tapct.here("run", *command, "-w", "random", "--results", str(tapct.results / "none"), "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(shown.stdout)
+
+
+def test_windows_and_disk_of_the_bill_are_those_that_the_cell_then_took(swept, monkeypatch, tmp_path):
+    monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path))  # as if nothing were stored
+    tapct, _ = swept
+    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
+    files = {kind: [] for kind in ("features", "labels", "derived")}
+    for file in store.files():
+        files[store.about(file.key)["kind"]].append(file)
+    of_cell = {file.key for file in store.files() if store.about(file.key)["card"] == "small-3d@random"}
+    entries = [file for file in (*files["features"], *files["labels"]) if file.key in of_cell]
+    windows = sum(store.load(file.key).tensors["embeddings"].shape[0] for file in files["features"] if file in entries)
+    bill = dry_run(tapct)
+    (cell,) = bill["cells"]
+    assert (cell["scans"], cell["windows"]) == (2, windows)
+    assert cell["typical"] is None
+    assert cell["stored_scans"] == 0
+    taken = {kind: sum(file.nbytes for file in entries if file in files[kind]) for kind in files}
+    assert cell["disk_bytes"] - cell["guessed_bytes"] == pytest.approx(taken["features"], rel=0.02)
+    assert taken["labels"] / 3 < cell["guessed_bytes"] < 3 * taken["labels"]
+    assert bill["folders"][0]["missing_bytes"] == cell["disk_bytes"]
+
+
+def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
+    tapct, _ = swept
+    monkeypatch.setattr("tapct.content_hashes._sha256", None)  # nothing is hashed
+    monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
+    (cell,) = dry_run(tapct)["cells"]
+    assert cell["stored_scans"] == 2
+    store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
+    about = {file: store.about(file.key) for file in store.files()}
+    of_cell = [f for f, of in about.items() if of["card"] == "small-3d@random" and of["kind"] in ("features", "labels")]
+    assert cell["stored_bytes"] == cell["disk_bytes"] == sum(file.nbytes for file in of_cell)
+    assert cell["guessed_bytes"] == 0
+    assert cell["hours"] == 0
+
+
+def test_one_command_shows_matrix_bill_and_checks(swept):
+    tapct, _ = swept
+    shown = tapct.here("run", "-e", "small-3d,tap-b-2.5d", "-t", "quickstart", "--dry-run", "--card", "h100")
+    assert shown.returncode == 0, shown.stderr
+    assert "to do" in shown.stdout
+    assert "25% of its 989 TFLOPS" in shown.stdout
+    assert "weights tap-b-2.5d: no file that could be downloaded is known" in shown.stdout
+    wrong = tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--dry-run", "--card", "h10")
+    assert "'h100'" in wrong.stderr
+    assert "add --dry-run" in tapct.here("run", "-e", "small-3d", "-t", "quickstart", "--json").stderr
 
 
 def test_the_same_command_again_runs_only_what_is_not_done(swept):
@@ -85,7 +142,7 @@ def test_options_are_a_cell_a_record_and_a_row_of_their_own(swept, site, monkeyp
     label, plain = "small-3d+in_plane_size=96+precision=fp32", tapct.results / "quickstart" / "small-3d"
     results = tmp_path / "results"
     asked = ("-e", "small-3d+precision=fp32+in_plane_size=096", *SWEEP[2:], "-w", "random", "--results", str(results))
-    ran = tapct.here("run", *asked)
+    ran = tapct.here("run", *asked, workers_too=True)
     assert (ran.returncode, f"{label} on quickstart: done" in ran.stderr) == (0, True), ran.stdout + ran.stderr
     record = read_record(results / "quickstart" / label / "record.json")
     assert record.encoder.options == {"in_plane_size": 96, "precision": "fp32"}

@@ -24,6 +24,7 @@ def run(
     max_steps: int = 1,
     encoder: dict[str, Any] | str = SMALL,
     runs: int = 1,
+    overlays: int = 0,
     **options: Any,
 ) -> Record:
     """Runs `eva fit --config CONFIG` with a small encoder on CPU.
@@ -37,14 +38,16 @@ def run(
         max_steps: Optimizer steps, of two cases each.
         encoder: Of `tests.small`, by class_path, or the name of one of ours.
         runs: Runs of the session.
+        overlays: Cases of which a picture is drawn, where the config has any drawn.
         options: Options of the task's dataset.
 
     Returns:
         The record that the run left.
     """
+    drawn = {"overlays": overlays} if "overlays:" in (CONFIGS / config).read_text(encoding="utf-8") else {}
     overrides = {
         "trainer": {"init_args": {"accumulate_grad_batches": 2}},
-        "model": {"init_args": {"encoder": encoder, "weights": None}},
+        "model": {"init_args": {"encoder": encoder, "weights": None, **drawn}},
         "data": {"init_args": {"num_workers": 0, **({"options": options} if options else {})}},
     }
     (tmp_path / "overrides.yaml").write_text(yaml.safe_dump(overrides))
