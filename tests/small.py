@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -113,19 +114,23 @@ def cropped(volume: Volume, labels: LabelMap | None, where: tuple[slice, slice, 
     """Cuts a block out of a scan (and its labels), keeping its place in the patient."""
     affine = volume.affine.copy()
     affine[:3, 3] = volume.index_to_world(np.array([[s.start or 0 for s in where]]))[0]
-    scan = Volume(np.ascontiguousarray(volume.hu[where]), affine, volume.source)
+    scan = Volume(volume.hu[where].copy(), affine, volume.source)
     if labels is None:
         return scan
-    return scan, LabelMap(np.ascontiguousarray(labels.labels[where]), affine, labels.source)
+    return scan, LabelMap(labels.labels[where].copy(), affine, labels.source)
+
+
+@cache
+def _abdomen() -> tuple[Volume, LabelMap]:
+    dataset = Quickstart(Quickstart.shipped_root, "train")
+    volume, mask, metadata = dataset[0]
+    ct = Volume(np.asarray(volume.as_subclass(torch.Tensor)[:, 0]), metadata["affine"].numpy(), metadata["source"])
+    return ct, LabelMap(np.asarray(mask.as_subclass(torch.Tensor)[:, 0]), ct.affine, "organs")
 
 
 def abdomen(where=(slice(40, 72), slice(None), slice(None))) -> tuple[Volume, LabelMap]:
     """A slab of the quickstart's abdomen with its labels as the task has them."""
-    dataset = Quickstart(Quickstart.shipped_root, "train")
-    volume, mask, metadata = dataset[0]
-    ct = Volume(np.asarray(volume.as_subclass(torch.Tensor)[:, 0]), metadata["affine"].numpy(), metadata["source"])
-    labels = LabelMap(np.asarray(mask.as_subclass(torch.Tensor)[:, 0]), ct.affine, "organs")
-    return cropped(ct, labels, where)
+    return cropped(*_abdomen(), where)
 
 
 def small_encoder(cls: type[Encoder] = Small3D) -> Encoder:

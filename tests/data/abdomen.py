@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -31,11 +32,18 @@ class Block:
 def block(first: int, slices: int = 12) -> Block:
     """Returns `slices` axial slices from `first` upwards; the scan has 112, the liver is above 70."""
     where = (*BLOCK, slice(first, first + slices))
-    images = [nib.as_closest_canonical(nib.load(QUICKSTART / "abdomen" / f"{n}.nii.gz")) for n in ("ct", "organs")]
-    hu, organs = (np.asanyarray(image.dataobj)[where] for image in images)
-    affine = images[0].affine.copy()
+    whole = _abdomen()
+    affine = whole.affine.copy()
     affine[:3, 3] = affine[:3, :3] @ [s.start for s in where] + affine[:3, 3]
-    return Block(np.rint(hu).astype(np.int16), organs.astype(np.uint8), affine)
+    return Block(whole.hu[where].copy(), whole.organs[where].copy(), affine)
+
+
+@cache
+def _abdomen() -> Block:
+    """The whole scan; to read it takes longer than most that is done with a block of it."""
+    images = [nib.as_closest_canonical(nib.load(QUICKSTART / "abdomen" / f"{n}.nii.gz")) for n in ("ct", "organs")]
+    hu, organs = (np.asanyarray(image.dataobj) for image in images)
+    return Block(np.rint(hu).astype(np.int16), organs.astype(np.uint8), images[0].affine)
 
 
 def spl(array: np.ndarray) -> np.ndarray:

@@ -28,7 +28,8 @@ Rows = Sequence[tuple[str, str, str]]
 def write(root: Path, tasks: Sequence[str]) -> Path:
     """Writes data under `root`, which is then the DATA_ROOT, and configs.
 
-    Each config is the shipped one but for its split, which is that of the few cases that are there.
+    Each config is the shipped one but for its split, which is that of the few cases that are there, and that no
+    pictures are drawn.
 
     Returns:
         The folder of the configs, as `tapct run --configs` takes it.
@@ -43,7 +44,8 @@ def write(root: Path, tasks: Sequence[str]) -> Path:
         assert "${oc.env:SPLIT_FILE, null}" in text
         config = root / "configs" / shipped.parent.name / shipped.name
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(text.replace("${oc.env:SPLIT_FILE, null}", str(split)), encoding="utf-8")
+        text = text.replace("${oc.env:SPLIT_FILE, null}", str(split)).replace("overlays: 3", "overlays: 0")
+        config.write_text(text, encoding="utf-8")
     return root / "configs"
 
 

@@ -19,13 +19,18 @@ SLICES = 12
 @cache
 def slab(number: int) -> Volume:
     """Returns a slab of the abdomen, (12, 51, 61) whole HU at 3 x 6 x 6 mm; each number lies higher."""
-    abdomen = read_ct(Quickstart.shipped_root / "abdomen" / "ct.nii.gz")
+    abdomen = _abdomen()
     low = 8 * number
     affine = abdomen.affine @ np.diag([1, 2, 2, 1])
     affine[:3, 3] = abdomen.index_to_world(np.array([[low, 0, 0]]))[0]
     hu = np.rint(abdomen.hu[low : low + SLICES, ::2, ::2]).clip(-1024, 2047)  # 12 bits, with a sign or without
     assert hu.shape[0] == SLICES
     return Volume(np.ascontiguousarray(hu), affine, f"slab {number}")
+
+
+@cache
+def _abdomen() -> Volume:
+    return read_ct(Quickstart.shipped_root / "abdomen" / "ct.nii.gz")
 
 
 def write_dicom(

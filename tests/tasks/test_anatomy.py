@@ -43,8 +43,16 @@ def quickstart(split: str) -> Case:
 
 
 @pytest.fixture(scope="module")
-def abdomen() -> Case:
+def fine() -> Case:
     return quickstart("train")
+
+
+@pytest.fixture(scope="module")
+def abdomen(fine) -> Case:
+    """Every other voxel along each axis: organs lie where they did, and are found in an eighth of the time."""
+    some = (slice(None, None, 2),) * 3
+    ct = Volume(fine.ct.hu[some].copy(), fine.ct.affine @ np.diag([2, 2, 2, 1]), "abdomen")
+    return Case(ct, fine.organs[some].copy())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def test_whatever_is_turned_round_is_named_and_nothing_else(abdomen, flipped):
     assert {axis for axis, word in WRONG.items() if word in found.wrong.partition(":")[0]} == set(flipped)
     assert not found.odd
     if 2 in flipped:
-        assert "spleen 179 mm right of liver" in found.wrong
+        assert "spleen 180 mm right of liver" in found.wrong
 
 
 def test_a_slab_of_another_patient_is_judged_by_what_it_shows(chest):
@@ -126,7 +134,7 @@ def test_lungs_above_the_liver_tell_head_from_feet(shared_data):
 def test_a_liver_is_judged_with_its_lesions(abdomen):
     """A lesion in place of the right lobe: what is left of the label "liver" lies in the middle."""
     labels = abdomen.labels(LITS)
-    labels[:, :, :60] *= 2
+    labels[:, :, :30] *= 2
     found = anatomy.judge(abdomen.ct, labels, ["background", "liver", "lesion"])
     assert is_right(found)
     assert "right and left" in found.judged
@@ -201,12 +209,12 @@ def test_organs_that_are_not_there_and_a_child_change_nothing(abdomen):
 @pytest.mark.parametrize(
     "part",
     [
-        np.s_[70:, :, :],  # upper abdomen
-        np.s_[:60, :, :],  # pelvis
-        np.s_[:, :, :61],  # right half
-        np.s_[:, :, 61:],
-        np.s_[:, :50, :],  # front
-        np.s_[80:90, 30:70, 20:60],  # a block of liver
+        np.s_[35:, :, :],  # upper abdomen
+        np.s_[:30, :, :],  # pelvis
+        np.s_[:, :, :30],  # right half
+        np.s_[:, :, 30:],
+        np.s_[:, :25, :],  # front
+        np.s_[40:45, 15:35, 10:30],  # a block of liver
     ],
 )
 def test_a_part_of_a_scan_is_not_accused(abdomen, part):
@@ -245,14 +253,14 @@ def test_names_are_known_however_they_are_written(abdomen):
 )
 @pytest.mark.parametrize("flipped", [(0,), (1,), (2,), (1, 2)])
 @pytest.mark.parametrize("of", ["labels", "scan"])
-def test_labels_and_scan_that_are_turned_against_each_other_are_named(abdomen, ids, classes, flipped, of):
+def test_labels_and_scan_that_are_turned_against_each_other_are_named(fine, ids, classes, flipped, of):
     """A mask in another order than its scan: whatever is labelled, and whichever of the two is right."""
-    hu, labels = abdomen.ct.hu, abdomen.labels(ids)
+    hu, labels = fine.ct.hu, fine.labels(ids)
     if of == "labels":
         labels = np.ascontiguousarray(np.flip(labels, flipped))
     else:
         hu = np.ascontiguousarray(np.flip(hu, flipped))
-    found = anatomy.judge(Volume(hu, abdomen.ct.affine, "scan"), labels, classes)
+    found = anatomy.judge(Volume(hu, fine.ct.affine, "scan"), labels, classes)
     along = " and ".join(ALL[2 - axis] for axis in flipped)
     assert found.wrong == (
         f"labels turned against the scan: turned round along {along}, they would lie on what they name"
@@ -269,9 +277,9 @@ def test_labels_with_rows_and_columns_exchanged_are_named(chest):
 
 
 @pytest.mark.parametrize("organ", sorted({1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 52, 63, 79, 86}))
-def test_a_single_class_where_it_belongs_is_not_accused(abdomen, organ):
+def test_a_single_class_where_it_belongs_is_not_accused(fine, organ):
     """Gas in the bowel, a cord between bones, a gallbladder on its bed: some place is evener, or has sharper edges."""
-    assert better_turned(abdomen.ct.hu, abdomen.labels({organ: 1}), abdomen.ct.spacing_mm) is None
+    assert better_turned(fine.ct.hu, fine.labels({organ: 1}), fine.ct.spacing_mm) is None
 
 
 def test_lesions_and_coarse_outlines_are_not_accused(shared_data):
@@ -283,11 +291,11 @@ def test_lesions_and_coarse_outlines_are_not_accused(shared_data):
         assert better_turned(ct.hu, read_labels(mask, reference=ct).labels, ct.spacing_mm) is None
 
 
-def test_labels_drawn_anywhere_or_on_noise_are_not_accused(abdomen):
+def test_labels_drawn_anywhere_or_on_noise_are_not_accused(fine):
     random = np.random.default_rng(0)
-    boxes = np.zeros(abdomen.ct.shape, dtype=np.uint8)
+    boxes = np.zeros(fine.ct.shape, dtype=np.uint8)
     boxes[10:40, 30:60, 20:50], boxes[60:80, 20:50, 70:100] = 1, 2
-    assert better_turned(abdomen.ct.hu, boxes, (3, 3, 3)) is None
+    assert better_turned(fine.ct.hu, boxes, (3, 3, 3)) is None
     noise = random.normal(0, 100, boxes.shape).astype(np.float32)[:40]
     for labels in (boxes[:40], random.integers(0, 3, noise.shape).astype(np.uint8), np.ones(noise.shape, np.uint8)):
         assert better_turned(noise, labels, (3, 3, 3)) is None

@@ -22,9 +22,14 @@ METADATA = "dataset/metadata/validation_metadata.csv"
 LABELS = "dataset/multi_abnormality_labels/valid_predicted_labels.csv"
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return ct_rate.write(tmp_path_factory.mktemp("release"))
+
+
 @pytest.fixture
-def root(tmp_path):
-    return ct_rate.write(tmp_path / "data" / "ct_rate")
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path / "data" / "ct_rate")
 
 
 def parts(root):

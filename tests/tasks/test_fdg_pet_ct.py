@@ -1,5 +1,7 @@
 """FDG-PET-CT-Lesions on a tiny release of its layout, with real slices and invented labels."""
 
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
@@ -18,10 +20,16 @@ PATCHES = {**SMALL, "class_path": "tests.small.Drifting"}
 """Random class tokens are all alike (LayerScale starts at 1e-5); random patch features are not."""
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_release(tmp_path / "data" / "fdg_pet_ct")
-    return tmp_path / "data" / "fdg_pet_ct"
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path / "data" / "fdg_pet_ct")
 
 
 @pytest.fixture

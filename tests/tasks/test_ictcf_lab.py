@@ -1,6 +1,7 @@
 """iCTCF's laboratory values on a tiny tree of the layout that is known of it."""
 
 import math
+import shutil
 
 import pytest
 
@@ -11,10 +12,16 @@ from tests.data import ictcf
 from tests.data.slabs import edited
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    ictcf.write(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    ictcf.write(tmp_path)
-    return tmp_path
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path, dirs_exist_ok=True)
 
 
 def test_each_value_may_be_missing_by_itself(root):

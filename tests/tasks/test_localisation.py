@@ -25,7 +25,7 @@ def nodules(tmp_path_factory):
     luna16_detection.write(root / "luna16", cases)
     split = write_split(root / "split.csv", train=train, val=[val], test=[test, empty])
     config = "localisation/luna16_detection.yaml"
-    return run(config, root, split, root, "localisation", max_steps=60, encoder=INTENSITY), root
+    return run(config, root, split, root, "localisation", max_steps=60, encoder=INTENSITY, overlays=2), root
 
 
 def test_bright_cubes_are_found_by_what_voxel_values_say(nodules):

@@ -1,5 +1,7 @@
 """OSIC's lung function on a tiny tree of the layout that is known of it."""
 
+import shutil
+
 import pytest
 
 from tapct.errors import TaskError
@@ -9,10 +11,16 @@ from tests.data import osic
 from tests.data.slabs import edited
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    osic.write(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    osic.write(tmp_path)
-    return tmp_path
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path, dirs_exist_ok=True)
 
 
 def test_a_patient_is_on_the_side_of_their_hash_and_has_the_value_of_the_table(root):

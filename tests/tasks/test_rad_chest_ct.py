@@ -1,5 +1,6 @@
 """RAD-ChestCT on a tiny release of its layout: by itself, and as the outside world of heads of CT-RATE."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -23,9 +24,14 @@ NEVER = ("Arterial wall calcification", "Coronary artery wall calcification", "M
 TEST = "imgtest_Abnormality_and_Location_Labels.csv"
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return rad_chest_ct.write(tmp_path_factory.mktemp("release"))
+
+
 @pytest.fixture
-def root(tmp_path):
-    return rad_chest_ct.write(tmp_path / "data" / "rad_chest_ct")
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path / "data" / "rad_chest_ct")
 
 
 def expected(scan: str) -> dict[str, int | None]:

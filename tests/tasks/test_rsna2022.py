@@ -1,5 +1,7 @@
 """RSNA 2022 on a tiny release of its layout, with real slices and invented labels."""
 
+import shutil
+
 import pydicom
 import pytest
 from pydicom.uid import JPEGLosslessSV1
@@ -19,10 +21,16 @@ SIDES = {"train": [0, 1], "val": [2, 5], "test": [3, 4]}
 """The studies of a small split, by number; those of odd numbers have a fracture."""
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_release(tmp_path / "data" / "rsna2022")
-    return tmp_path / "data" / "rsna2022"
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path / "data" / "rsna2022")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """RSNA 2023 on a tiny release of its layout, with real slices and invented labels."""
 
+import shutil
+
 import pydicom
 import pytest
 from pydicom.uid import RLELossless
@@ -26,10 +28,16 @@ SPLIT = """case,patient,split
 """
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_release(tmp_path / "data" / "rsna2023")
-    return tmp_path / "data" / "rsna2023"
+def root(release, tmp_path):
+    return shutil.copytree(release, tmp_path / "data" / "rsna2023")
 
 
 @pytest.fixture
