@@ -197,8 +197,8 @@ class TumourRetrieval(RetrievalDataset):
     @override
     def release_findings(self) -> Iterator[Finding]:
         again = f"fetch {self.label_file.name} again"
-        if (number := len(self.table_rows)) != self.rows:
-            yield "warn", f"{self.label_file.name} has {number} patients, and the release has {self.rows}", again
+        if (patients := len(self.table_rows)) != self.rows:
+            yield "warn", f"{self.label_file.name} has {patients} patients, and the release has {self.rows}", again
         shipped = self.shipped_split()
         assert shipped is not None
         stages = [self.stage(case) for case in shipped.cases["test"] if case in self.table_rows]
