@@ -17,6 +17,11 @@ from tapct.records.selection import solved_selections
 DEAD_SHARE = 0.1
 """Share of constant channels from which on they are flagged; a few are dead in any network with ReLU."""
 
+AGREES = 0.95
+"""Share of the release's own labels that its own reader gives at least: libraries and blanks change few of them.
+
+A reader that finds nothing gives four fifths, where a fifth of the labels are positive."""
+
 STILL_FALLING = 0.1
 """Share of the whole fall of the training loss that may be left to its last third."""
 
@@ -82,6 +87,12 @@ def _constant(record: Record) -> Found:
 
 def _are_equal(values: Sequence[Any]) -> bool:
     return len(set(values)) == 1 or bool(numeric.equal(min(values), max(values)))
+
+
+def _reader(record: Record) -> Found:
+    agreement = record.probe.reader_agreement
+    if agreement is not None and agreement < AGREES:
+        yield "another-reader", f"{agreement:.1%} of the labels of the training reports"
 
 
 def _seeds(record: Record) -> Found:
@@ -155,5 +166,5 @@ def _selection(record: Record) -> Found:
         yield "learning-rate-at-edge", f"{rates.pop():g} of {grid[0]:g} to {grid[-1]:g} in every run"
 
 
-CHECKS = (_pack, _features, _cases, _undefined, _constant, _seeds, _training, _solved, _selection)
+CHECKS = (_pack, _features, _cases, _undefined, _constant, _reader, _seeds, _training, _solved, _selection)
 """The checks of a record by itself, but for chance."""

@@ -22,6 +22,8 @@ MESSAGES = {
     "Check the split",
     "constant-predictions": "The same is predicted of every case. Check the features, and that the penalty or the "
     "training leaves anything of them",
+    "another-reader": "The reader of reports finds others in them than the labels of the release say, which its own "
+    "reader made. Check the file of its weights, and its tokenizer",
     "seeds-without-effect": "Runs of different seeds gave the same numbers, to the bit. Check that the seed reaches "
     "the head, and that the head trains",
     "loss-never-fell": "The training loss ended no lower than it began. Check the learning rates and the features",

@@ -172,7 +172,8 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
 def _warnings(found: Sequence[Marked]) -> dict[str, Any]:
     """Returns marks as columns: the ids of all, and in words what is said of the whole number."""
     words = {one.mark: one.says for one in found}
-    notice = " ".join(words[mark] for mark in (marks.DEMONSTRATION, marks.EXTERNALLY_TRAINED) if mark in words)
+    noticed = (marks.DEMONSTRATION, marks.NOTICED, marks.EXTERNALLY_TRAINED)
+    notice = " ".join(words[mark] for mark in noticed if mark in words)
     older = words.get(marks.OLDER, "").removeprefix("older protocol: ")
     return {"marks": " ".join(one.mark.id for one in found), "notice": notice, "older_protocol": older}
 

@@ -50,9 +50,13 @@ class Marked:
         return self.mark.short if self.mark in _IN_GENERAL else self.says
 
 
+DEMONSTRATED = "A demonstration"
+"""How the notice of a task begins that is one."""
+
 DEMONSTRATION = Mark(
     "demonstration", "demo", "a demonstration", "a demonstration, not a benchmark score; it enters no mean rank"
 )
+NOTICED = Mark("notice", "note", "a notice", "a notice stands over the task: read it; it enters no mean rank")
 EXTERNALLY_TRAINED = Mark(
     "external",
     "external",
@@ -142,12 +146,12 @@ OTHER_PROTOCOL = Mark(
 )
 
 MARKS = (
-    *(DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
+    *(DEMONSTRATION, NOTICED, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED, NOT_CONVERGED, AT_CHANCE),
     *(TOO_FEW, OLDER, SEEN, DECLARED, REGION, INT8, FLAGGED, NOT_IN_PAPER, OTHER_PROTOCOL),
 )
 """All of them, in the order in which they stand."""
 
-_IN_GENERAL = frozenset({DEMONSTRATION, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED})
+_IN_GENERAL = frozenset({DEMONSTRATION, NOTICED, EXTERNALLY_TRAINED, FEW, FEW_POSITIVES, FEW_DECIDE, ONE_SEED})
 
 _BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "too-few-to-tell": TOO_FEW}
 """Red flags of a record that are marks of their own."""
@@ -157,8 +161,9 @@ def of_task(summary: TaskSummary | AdaptorGrid) -> list[Marked]:
     """Returns what must stand beside every number of a task."""
     found = []
     if summary.notice:
-        is_external = summary.notice.startswith(EXTERNAL)
-        found.append(Marked(EXTERNALLY_TRAINED if is_external else DEMONSTRATION, summary.notice))
+        says = {EXTERNAL: EXTERNALLY_TRAINED, DEMONSTRATED: DEMONSTRATION}  # what stands in the task's comes first
+        mark = next((mark for words, mark in says.items() if words in summary.notice), NOTICED)
+        found.append(Marked(mark, summary.notice))
     for warning in summary.warnings:
         found.append(Marked(FEW_POSITIVES if f"under {FEW_OF_A_CLASS} of a class" in warning else FEW, warning))
     return found

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from loguru import logger
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tapct import terminal
 from tapct.files import write_atomically
 
-BATCH = 256
+BATCH = 64
 """Rows of a file."""
 
 
@@ -65,17 +64,14 @@ class KeyedRows:
         what: str,
         keep: bool,
     ) -> None:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with terminal.progress(*columns) as progress:
-            bar = progress.add_task("", total=len(todo))
-            for start in range(0, len(todo), BATCH):
-                batch = list(todo[start : start + BATCH])
-                rows = np.asarray(compute(batch), dtype=np.float64)
-                found = dict(zip([keys[place] for place in batch], rows, strict=True))
-                self._rows |= found
-                if keep:
-                    self._write(found)
-                progress.update(bar, advance=len(batch))
+        batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+        shown = terminal.track(batches, f"{what}, {BATCH} at a time", len(batches)) if len(batches) > 1 else batches
+        for batch in shown:
+            rows = np.asarray(compute(list(batch)), dtype=np.float64)
+            found = dict(zip([keys[place] for place in batch], rows, strict=True))
+            self._rows |= found
+            if keep:
+                self._write(found)
 
     def _write(self, rows: Mapping[str, np.ndarray]) -> None:
         content, joined = io.BytesIO(), "".join(rows)

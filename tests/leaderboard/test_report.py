@@ -11,6 +11,7 @@ from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.page.kinds import report as section
 from tapct.leaderboard.page.sections import Shown, Table
 from tapct.records import CaseResult, Record, read_records, write_record
+from tapct.tasks.ct_rate_report import READ_BY_MACHINE
 from tests.leaderboard.test_inputs import record
 
 CLASSES = ("Effusion", "Nodule", "Emphysema", "Hernia")
@@ -50,7 +51,7 @@ def model(name: str, wrong: float, adaptor: str = "nearest", reader=READER, word
         about = {"case": str(row), "patient": str(row // 2), "loss": case_loss(found_of), "padding_voxels": (0, 0, 0)}
         cases.append(CaseResult(**about, outcome=found_of))
     probe = {"adaptor": adaptor, "reader": reader, "reader_agreement": 0.987, "word_scores": words}
-    return record(name, cases, task=TASK, probe=probe)
+    return record(name, cases, task=TASK, probe=probe, notice=READ_BY_MACHINE)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,33 @@ def test_models_are_ranked_by_findings_and_the_floor_is_no_model(board):
     values = {model.name: task.summary(model.name, "native").estimate for model in board.models}
     assert {*values} == {"Good", "Poor"}
     assert values["Poor"].high < values["Good"].low < values["Good"].value < values["Good"].high
+
+
+def test_a_notice_is_no_demonstration(board):
+    (task,) = (task for task in board.tasks if task.name == TASK["name"])
+    marks = {one.mark.id: one.says for one in board.marks(board.models[0], task)}
+    assert marks["notice"] == READ_BY_MACHINE
+    assert "demonstration" not in marks
+
+
+def test_where_no_text_and_no_reference_has_a_finding_the_section_stands(tmp_path):
+    quiet = model("quiet", 0.0)
+    none = {"found", "reference", "common", "random"}
+    cases = [
+        case.model_copy(
+            update={
+                "outcome": {
+                    field: {name: 0.0 if field in none and of is not None else of for name, of in by_class.items()}
+                    for field, by_class in case.outcome.items()
+                }
+            }
+        )
+        for case in quiet.runs[0].cases["test"]
+    ]
+    write_record(record("quiet", cases, task=TASK, probe=quiet.probe), tmp_path / "ct_rate_report" / "quiet")
+    assert site.build([tmp_path], tmp_path / "site", resamples=200) == 0
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "no reference has a finding" in page
 
 
 def test_every_model_and_adaptor_stands_beside_the_floor_with_intervals(board, shown):

@@ -102,6 +102,7 @@ def test_eva_fit_leaves_a_record_like_any_other(record):
         assert case.loss == pytest.approx(np.mean([given[f] != true[f] for f in FINDINGS]))
         assert case.report.sha256 == hashlib.sha256(ct_rate.text(f"{case.report.of}_1").encode()).hexdigest()
         assert case.report.reference_sha256 == hashlib.sha256(ct_rate.text(f"{name}_1").encode()).hexdigest()
+    assert "another-reader" not in {flag.id for flag in record.flags}
     assert {*one.metrics["val"]} >= {"MacroF1", "MicroF1", "BLEU4", "ROUGE-L"}
 
 
@@ -239,6 +240,7 @@ def test_another_reader_shows_in_what_it_agrees_with(data, folder, monkeypatch, 
     part = CTRATEReport(data / "ct_rate", "train")
     labels = np.array([ct_rate.findings(f"{case}_1") for case in part.cases])
     assert record.probe.reader_agreement == pytest.approx((labels == 0).mean())
+    assert "another-reader" in {flag.id for flag in record.flags}
     assert record.runs[0].metrics["test"].get("MacroF1") is None
     assert record.runs[0].metrics["test"]["FindingsNowhere"] == 18
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
 from tapct import numeric
 from tapct.kinds import Cases, Mean
@@ -175,13 +176,17 @@ def _figure(shown: Shown, f1: Mapping[str, np.ndarray], floor: np.ndarray) -> st
             x, width = LABEL_IN + column * (PANEL_IN + 0.18), PANEL_IN
             axes.text(x, block * height + 0.16, plain(model, 16), fontsize=7, color=INK)
             lines(axes, [np.array([[x, y], [x + width, y]]) for y in rows], LINE, 0.4)
-            there = ~np.isnan(floor)
-            ticks = [
-                np.array([[x + width * at, y - 0.045], [x + width * at, y + 0.045]])
-                for at, y in zip(floor[there], rows[there], strict=True)
-            ]
-            lines(axes, ticks, MUTED, 1)
+            _ticks(axes, x, width, rows, floor)
             there = ~np.isnan(f1[model])
-            dots(axes, x + width * f1[model][there], rows[there], 4, colour(shown.kind.name))
+            if there.any():
+                dots(axes, x + width * f1[model][there], rows[there], 4, colour(shown.kind.name))
     label = f"F1 of each finding of {shown.title}, one column per model"
     return render(made, f"findings {shown.task}", label)
+
+
+def _ticks(axes: Axes, x: float, width: float, rows: np.ndarray, values: np.ndarray) -> None:
+    """Draws an upright line at each defined value of a panel that begins at x, one a row."""
+    there = ~np.isnan(values)
+    ends = [np.array([[at, y - 0.045], [at, y + 0.045]]) for at, y in zip(x + width * values, rows, strict=True)]
+    if there.any():
+        lines(axes, [ends[row] for row in np.flatnonzero(there)], MUTED, 1)
