@@ -267,7 +267,8 @@ class Kind:
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
-        beside: Rows to beat.
+        beside: Rows to beat: encoders, "random weights" of any, adaptors of a table alone, or what its records hold of
+            themselves. Pages say which of them nobody ran.
     """
 
     name: str

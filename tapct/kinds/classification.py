@@ -83,5 +83,5 @@ KIND = Kind(
     loss=_cross_entropy,
     heads=("abmil", "linear", "knn", "prototype"),
     usual_head="abmil",
-    beside=("chance", "intensity", "radiomics"),
+    beside=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

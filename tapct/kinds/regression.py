@@ -112,5 +112,5 @@ KIND = Kind(
     loss=squared_error,
     heads=("ridge", "attention"),
     chance=_training_mean,
-    beside=("chance", "intensity", "body-size", "radiomics"),
+    beside=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
 )

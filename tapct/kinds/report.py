@@ -212,5 +212,5 @@ KIND = Kind(
     fault=_fault,
     heads=("nearest", "vote"),
     deals=True,
-    beside=("most common report", "random report", "chance", "intensity"),
+    beside=("most common report", "random report", "chance", "intensity", "random-pyramid", "random weights"),
 )

@@ -251,5 +251,5 @@ KIND = Kind(
     heads=("cosine",),
     trains=False,
     chance=at_chance,
-    beside=("chance", "intensity", "radiomics", "random weights"),
+    beside=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

@@ -135,7 +135,8 @@ KIND = Kind(
     heads=("cox",),
     deals=True,
     beside=(
-        *("chance", "intensity", "body-size", "radiomics", "cox:table=age", "cox:table=age+stage", "cox:table=volume"),
+        *("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights", "cox:table=age"),
+        *("cox:table=age+stage", "cox:table=volume"),
         "cox:table=age+sex+stage+t_stage+n_stage+histology",
     ),
 )

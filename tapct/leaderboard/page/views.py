@@ -11,6 +11,7 @@ from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import Board, Entry, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
+from tapct.leaderboard.page.beaten import beaten
 from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
@@ -233,7 +234,9 @@ def best_at(task: Task) -> str:
 
 def section(task: Task, models: Sequence[Model]) -> list[Picture | Table]:
     """Returns what is drawn of a task: of many models, the best."""
-    return pictures(Shown(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0)))
+    shown = Shown(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0))
+    table = beaten(task, models)
+    return [*([] if table is None else [table]), *pictures(shown)]
 
 
 def is_table(one: Picture | Table) -> bool:
