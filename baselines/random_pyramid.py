@@ -46,17 +46,15 @@ class Pyramid(nn.Module):
             self.register_buffer(f"filters_{layer}", torch.tensor(drawn, dtype=torch.float32), persistent=False)
             channels = filters
 
-    def forward(self, hu: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the responses of all layers, averaged over each cell.
 
         Args:
-            hu: (B, 1, D, H, W), a whole number of cells along each axis.
+            x: (B, 1, D, H, W) from -1 to 1, a whole number of cells along each axis.
 
         Returns:
             (B, 112, D / 4, H / 8, W / 8).
         """
-        low, high = CLIP_HU
-        x = hu.clamp(low, high) / high
         cell, found = np.prod(POOLED, axis=0), []
         for layer, step in enumerate(POOLED):
             x = functional.pad(x, (1,) * 6, mode="replicate")
@@ -109,5 +107,6 @@ class RandomPyramid(Encoder):
         )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
-        found = self.network(windows_hu)
+        low, high = CLIP_HU
+        found = self.network(windows_hu.clamp(low, high) / high)
         return Features(found, found.mean((2, 3, 4)), None)

@@ -61,7 +61,8 @@ def test_every_shipped_encoder_declares_the_hu_that_its_network_can_tell_apart(n
         row.name for row in rows(encoder) if row.source == NOT_DECLARED and row.name != "Resizing filter, authors'"
     ]
     assert not encoder.is_built
-    assert name in ("tap-t-3d", "intensity", "random-pyramid") or encoder.awaits_weights  # nothing was asked for that is on the hub
+    # Nothing was asked for that is on the hub.
+    assert name in ("tap-t-3d", "intensity", "random-pyramid") or encoder.awaits_weights
 
 
 @pytest.mark.parametrize("ends", [(-1000, 300), (-900, 400), (-1000, 500), (-1024, 400), (-math.inf, math.inf)])
