@@ -16,7 +16,7 @@ from tapct.encoders.identity import identity
 from tapct.encoders.options import RANDOM, label
 from tapct.errors import EncoderError, FeatureError
 from tapct.features import leases, values
-from tapct.features.cases import EncodedCase, StoredFeatures, plain
+from tapct.features.cases import EncodedCase, StoredFeatures, grid_of, plain
 from tapct.features.extract import CaseFeatures, are_finite, encoder_grid
 from tapct.features.filling import CaseTask, Pass, Unwritten
 from tapct.features.identity import ContentHashes, key_of
@@ -292,6 +292,16 @@ class FeatureBank:
         """Returns the keys of a case's features and labels (None: it has no label map)."""
         task = self._tasks[part.split, part.cases[index]]
         return task.features_key, task.labels_key
+
+    def native_grid(self, part: "CTDataset", index: int) -> Grid:
+        """Returns the grid of a case's scan, from what is stored beside its features, which are not read.
+
+        Raises:
+            FeatureError: If they are no longer there.
+        """
+        key = self._tasks[part.split, part.cases[index]].features_key
+        alone = embeddings_key(key)
+        return grid_of(self.store.about(alone if alone in self.store else key)["native_grid"])
 
     def content_of(self, paths: Sequence[Path]) -> str:
         """Returns a hash of what is in files, for what is derived of them beside features.

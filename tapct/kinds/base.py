@@ -262,6 +262,7 @@ class Kind:
         background: Whether the first class is background, of which nothing is recorded.
         further_classes: Classes that records hold behind those of the task: of a case as a whole, where fields of its
             classes are null.
+        labels: Whether the target is 0 or 1 for each class, any of which may be missing.
         dense: Whether the target is a label map on the grid of the scan.
         trains: Whether heads are made of training cases; else of the reported ones, and nothing is trained.
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
@@ -291,6 +292,7 @@ class Kind:
     usual_head: str | None = None
     background: bool = False
     further_classes: tuple[str, ...] = ()
+    labels: bool = False
     dense: bool = False
     trains: bool = True
     deals: bool = False

@@ -81,6 +81,7 @@ KIND = Kind(
     outcome=False,
     doubts=_doubts,
     loss=_cross_entropy,
+    labels=True,
     heads=("abmil", "linear", "knn", "prototype"),
     usual_head="abmil",
     beside=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),

@@ -4,9 +4,8 @@ Every scan is a query, and all others make the gallery but for those of the same
 by where the scans with that label stand (`tapct.metrics.retrieval`). Scans of which a label is not known are no part of
 the gallery of that label. The gallery stays whole when patients are resampled: the interval is of the queries.
 
-Classes are the labels of the task, and behind them what else neighbours may share: `COLUMN=LEVEL` for each level of
-the columns of its table (manufacturer, kVp, institute). They are scored alike, and enter no metric but `Matched`: of
-them the page tells what a model's neighbours share.
+`MatchedMAP` leaves out, of the scans without a label, those that do not share the query's scanner
+(`TaskSpec.matched`).
 """
 
 import math
@@ -20,9 +19,6 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number, Statistic
 from tapct.metrics.retrieval import Chance, Ranking, ordered
-
-OF_LEVEL = "="
-"""Stands between column and level in the name of a class; no label has it."""
 
 PRECISIONS, HITS = (5, 10), (1, 5, 10)
 """How many of the nearest are looked at."""
@@ -39,21 +35,6 @@ SCORES: Mapping[str, Scores] = {
 MATCHED = "matched_average_precision"
 
 
-def labels(classes: Sequence[str]) -> list[int]:
-    """Returns the places of the labels among the classes."""
-    return [place for place, name in enumerate(classes) if OF_LEVEL not in name]
-
-
-def columns(classes: Sequence[str]) -> dict[str, list[int]]:
-    """Returns, by column of the table, the places of its levels among the classes."""
-    found: dict[str, list[int]] = {}
-    for place, name in enumerate(classes):
-        column, has_level, _ = name.partition(OF_LEVEL)
-        if has_level:
-            found.setdefault(column, []).append(place)
-    return found
-
-
 # -- A query -------------------------------------------------------------------------------------------
 
 
@@ -63,20 +44,21 @@ def outcome(
     similarity: np.ndarray,
     classes: Sequence[str],
     among: np.ndarray | None = None,
+    like: np.ndarray | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Returns what a record holds of a query.
 
     Args:
-        query: (K,) its targets: 1 where it has the class, 0 where not, NaN where that is not known.
+        query: (K,) its targets: 1 where it has the label, 0 where not, NaN where that is not known.
         targets: (n, K) of scans.
         similarity: (n,) to them.
-        classes: Their names.
+        classes: The labels.
         among: The places of the scans of other patients; None where all are.
+        like: (n,) which scans share the query's scanner; None where nothing is known of it.
     """
     among = np.arange(len(targets)) if among is None else among
     order, level = ordered(similarity[among])
     order = among[order]
-    like = _alike(query, targets, columns(classes), order)
     found: dict[str, dict[str, float | None]] = {field.name: dict.fromkeys(classes) for field in KIND.fields}
     for place, name in enumerate(classes):
         if query[place] != 1:
@@ -89,26 +71,18 @@ def outcome(
             ranking = Ranking.of(level[known], relevant[known])
             for field, score in SCORES.items():
                 found[field][name] = score(ranking)
-        if like is not None and OF_LEVEL not in name:
-            kept = relevant | (like & known)
+        if like is not None:
+            kept = relevant | (like[order] & known)
             found["matched_items"][name] = float(kept.sum())
             if 0 < total < kept.sum():
                 found[MATCHED][name] = Ranking.of(level[kept], relevant[kept]).average_precision()
     return found
 
 
-def _alike(
-    query: np.ndarray, targets: np.ndarray, by_column: Mapping[str, Sequence[int]], order: np.ndarray
-) -> np.ndarray | None:
-    """Returns which scans share all that is known of a query's columns, in an order; None where nothing is known."""
-    levels = [place for places in by_column.values() for place in places if query[place] == 1]
-    return np.logical_and.reduce([targets[order, place] == 1 for place in levels]) if levels else None
-
-
 def case_loss(fields: Mapping[str, Mapping[str, Any]]) -> float:
     """Returns 1 minus the mean average precision of a query's labels; 0 where none of them has one."""
-    of_labels = {name: value for name, value in fields["average_precision"].items() if OF_LEVEL not in name}
-    defined = [value for value in of_labels.values() if value is not None and not math.isnan(value)]
+    values = fields["average_precision"].values()
+    defined = [value for value in values if value is not None and not math.isnan(value)]
     return 1 - math.fsum(defined) / len(defined) if defined else 0.0
 
 
@@ -134,7 +108,7 @@ def _macro(field: str) -> Statistic:
     """Returns the mean over labels of the mean over the queries of each; labels without a query are left out."""
 
     def value(cases: Cases, counts: np.ndarray) -> np.ndarray:
-        of_labels = by_class(cases[field][:, labels(cases.classes)], counts)
+        of_labels = by_class(cases[field], counts)
         defined = ~np.isnan(of_labels)
         total = np.where(defined, of_labels, 0.0).sum(axis=0)
         number = defined.sum(axis=0)
@@ -156,28 +130,16 @@ def by_class(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
-def shared_by_nearest(cases: Cases) -> dict[str, np.ndarray]:
-    """Returns how probably the nearest scan shares the labels of a query, and each column of its table.
-
-    It is exact: 0 or 1 where no tie decides, and of several labels their mean.
-
-    Returns:
-        By what is shared, (C,), NaN where that is not known of a query, or no other patient has it.
-    """
-    what = {"label": labels(cases.classes), **columns(cases.classes)}
-    return {name: numeric.means(cases["hit_1"][:, places]) for name, places in what.items()}
-
-
 def _of_query(cases: Cases) -> np.ndarray:
-    return numeric.means(cases["average_precision"][:, labels(cases.classes)])
+    return numeric.means(cases["average_precision"])
 
 
 def _undefined(cases: Cases) -> float:
-    return float((cases["relevant"][:, labels(cases.classes)] == 0).sum())
+    return float((cases["relevant"] == 0).sum())
 
 
 def _queries(cases: Cases) -> dict[str, np.ndarray]:
-    return {"that are queries": np.any(cases["relevant"][:, labels(cases.classes)] > 0, axis=1)}
+    return {"that are queries": np.any(cases["relevant"] > 0, axis=1)}
 
 
 def at_chance(cases: Cases) -> Cases:
@@ -236,7 +198,7 @@ KIND = Kind(
         *(Field(name=name, title=name.replace("_", " "), low=0, high=1, missing=True) for name in SCORES),
         Field(
             name="matched_items",
-            title="those with the label, and those without it that share the query's columns",
+            title="those with the label, and those without it that share the query's scanner",
             given=True,
             low=0,
             missing=True,
@@ -248,6 +210,7 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.retrieval",
     fault=_fault,
     loss=case_loss,
+    labels=True,
     heads=("cosine",),
     trains=False,
     chance=at_chance,

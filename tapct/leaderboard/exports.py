@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tapct import kinds, numeric
-from tapct.leaderboard import imported, marks, mistakes
+from tapct.leaderboard import imported, marks, mistakes, shortcuts
 from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED, as_rows
@@ -334,6 +334,7 @@ def to_json(board: Board) -> str:
         "paper_and_this_run": _reproduction(board.reproduction),
         "mistakes": mistakes.as_rows(board.mistakes),
         "imported": imported.as_rows(board.imported),
+        "shortcuts": shortcuts.rows(board),
         "eva": {"note": NOT_RANKED, "rows": as_rows(board.eva)} if board.eva else None,
         "left_out": [asdict(out) for out in board.left_out],
     }

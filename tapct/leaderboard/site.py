@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import eva_results, exports, imported, mistakes, tables, variations
+from tapct.leaderboard import eva_results, exports, imported, mistakes, shortcuts, tables, variations
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.board import Board
 from tapct.leaderboard.page import render
@@ -29,7 +29,8 @@ def build(
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
     and `adaptors.csv`; where some are of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the
-    paper, `paper_and_this_run.csv`; of stock runs of eva's, `eva_results.csv`; of imported predictions, `imported.csv`.
+    paper, `paper_and_this_run.csv`; where some hold a shortcut audit, `shortcuts.csv`; of stock runs of eva's,
+    `eva_results.csv`; of imported predictions, `imported.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -66,6 +67,8 @@ def build(
         contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
     if board.imported:
         contents[imported.FILE] = as_csv(imported.as_rows(board.imported))
+    if (audits := shortcuts.to_csv(board)) is not None:
+        contents[shortcuts.FILE] = audits
     if board.eva:
         contents[exports.EVA_FILE] = exports.eva_to_csv(board)
     contents["index.html"] = render(board)  # last: a page that is there has its tables
@@ -104,6 +107,7 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
             files.write_atomically(site / name, content)
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
-    optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE, mistakes.FILE, imported.FILE}
+    optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE}
+    optional |= {mistakes.FILE, imported.FILE, shortcuts.FILE}
     for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

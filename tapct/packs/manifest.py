@@ -57,6 +57,7 @@ class PackedCase(_Model):
         features: Key of its features.
         labels: Key of its label maps; None where the pack holds none.
         targets: What the target of its kind of task is, null where it is missing; None where the pack holds none.
+        levels: By column of the task's shortcuts, its level, null where nothing is known; None as the targets.
     """
 
     case: CaseName
@@ -65,6 +66,7 @@ class PackedCase(_Model):
     features: Hash
     labels: Hash | None
     targets: tuple[PackedNumber | tuple[PackedNumber, ...], ...] | None
+    levels: dict[Name, Name | None] | None = Field(default=None, exclude_if=lambda levels: levels is None)
 
 
 class Manifest(_Model):

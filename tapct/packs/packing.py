@@ -124,6 +124,7 @@ def _case(bank: FeatureBank, part: CTDataset, index: int, targets: bool) -> Pack
         features=features,
         labels=labels if targets else None,
         targets=as_packed(part.target(case)) if has_targets else None,  # type: ignore[attr-defined]
+        levels=part.levels(case, part.spec.shortcuts) if has_targets else None,
     )
 
 

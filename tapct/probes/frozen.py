@@ -428,6 +428,7 @@ class FrozenEncoderProbe(Probe):
             encoder=self._encoder_for_record(),
             probe=self.describe(),
             cell_size=self.cell_size(),
+            shortcuts=self.session.shortcuts,
         )
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (self.loaded is not None or split == "test" or self.trainer.datamodule.datasets.test is None):

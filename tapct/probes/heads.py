@@ -18,6 +18,7 @@ from tapct.features import FeatureStatistics
 from tapct.probes.cell_size import CellSizes
 from tapct.probes.scaling import ChannelScale
 from tapct.records import Looks, Selection, SteppedSelection
+from tapct.records.shortcuts import ShortcutsRecord
 
 State = Mapping[str, torch.Tensor]
 """The weights of a head by name."""
@@ -298,6 +299,7 @@ class Session:
         self.cells = CellSizes()
         self.scale: ChannelScale | None = None
         self.checkpoints: list[Path] = []
+        self.shortcuts: ShortcutsRecord | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
         """Returns itself: see the class."""

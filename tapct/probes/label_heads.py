@@ -82,7 +82,15 @@ def vote_logits(share: np.ndarray, neighbours: int | np.ndarray) -> np.ndarray:
     return np.log((positives + 0.5) / (neighbours - positives + 0.5))
 
 
-def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: Score, *, scale: bool) -> Solution:
+def solve(
+    kind: Head,
+    train: PooledCases,
+    selection: PooledCases | None,
+    score: Score,
+    *,
+    scale: bool,
+    strengths: Sequence[float] = solvers.STRENGTHS,
+) -> Solution:
     """Solves a head on training cases; what there is to choose is the penalty, or the number of neighbours.
 
     Args:
@@ -91,13 +99,14 @@ def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: 
         selection: The selection cases.
         score: The ranked metric.
         scale: Whether channels are divided by their deviation over the training cases.
+        strengths: Penalties that "linear" chooses from.
 
     Raises:
         TaskError: If the metric is undefined on the cases that decide.
     """
     divisor = scale_of(train) if scale else None
     train = divided(train, divisor)
-    problem = _problem(kind, train, score)
+    problem = _problem(kind, train, score, strengths)
     chosen, about = 0, dict[str, Any]()
     if len(problem.settings) > 1:
         chosen, about = choose(problem, train, None if selection is None else divided(selection, divisor))
@@ -110,8 +119,8 @@ def solve(kind: Head, train: PooledCases, selection: PooledCases | None, score: 
     return Solution(linear_head(solution, divisor), divisor, SolvedSelection(**about))
 
 
-def _problem(kind: Head, train: PooledCases, score: Score) -> Problem:
-    settings, fit = _candidates(kind, train)
+def _problem(kind: Head, train: PooledCases, score: Score, strengths: Sequence[float]) -> Problem:
+    settings, fit = _candidates(kind, train, strengths)
 
     def cross_entropy(parts: Parts) -> float:
         logits, targets = stated(*joined(parts))
@@ -126,13 +135,13 @@ def _problem(kind: Head, train: PooledCases, score: Score) -> Problem:
     )
 
 
-def _candidates(kind: Head, train: PooledCases) -> tuple[Sequence[float], Fit]:
+def _candidates(kind: Head, train: PooledCases, strengths: Sequence[float]) -> tuple[Sequence[float], Fit]:
     """Returns the settings to choose from, the one that ties prefer last, and what fits heads with each."""
     if kind == "prototype":
         return (0.0,), lambda cases: [solvers.prototype(cases.features, cases.targets)]
     if kind == "linear":
-        return solvers.STRENGTHS, lambda cases: solvers.logistic(
-            solvers.Design(cases.features, cases.table), cases.targets
+        return strengths, lambda cases: solvers.logistic(
+            solvers.Design(cases.features, cases.table), cases.targets, strengths
         )
     fewest = min((len(rows) for rows, _ in deal_folds(train)), default=len(train.features))
     counts = [count for count in NEIGHBOURS if count <= fewest]

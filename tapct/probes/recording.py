@@ -33,6 +33,7 @@ from tapct.records.case import CaseIdentity
 from tapct.records.execution import FeaturesSeen, RunExecution, Training
 from tapct.records.paths import base_name, without_folders
 from tapct.records.reading import checked
+from tapct.records.shortcuts import ShortcutsRecord
 from tapct.records.types import shown
 from tapct.verification.stored import verification_of
 
@@ -76,6 +77,7 @@ class RunRecorder:
         encoder: EncoderRecord,
         probe: dict[str, Any],
         cell_size: CellSize | None,
+        shortcuts: ShortcutsRecord | None,
     ) -> Path:
         """Writes the record of the session with this run in it, and returns its path.
 
@@ -89,6 +91,7 @@ class RunRecorder:
             encoder: What the record holds of the encoder.
             probe: Settings of the probe.
             cell_size: Of segmentation, the feature cells.
+            shortcuts: The shortcut audit, where there is one.
         """
         one = RunRecord(
             run=run,
@@ -111,6 +114,7 @@ class RunRecorder:
             runs_planned=getattr(trainer, "n_runs", 1),
             runs=[one],
             cell_size=cell_size,
+            shortcuts=shortcuts,
             feature_pack=_feature_pack(getattr(datamodule, "pack", None)),
             execution=Execution(
                 written_at=now,

@@ -1,6 +1,6 @@
 """The retrieval probe: every reported scan asks for those like it, and the features as they are answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.kinds.retrieval import case_loss, outcome
 from tapct.metrics.retrieval import similarities
+from tapct.metrics.shortcuts import as_numbers
 from tapct.probes.scan_probe import ScanProbe
 from tapct.probes.solved import PooledCases, Solution
 from tapct.records import CaseResult, SolvedSelection
@@ -37,6 +38,7 @@ class Queries:
         row: Case to its place.
         patients: (N,) of each, as a number.
         targets: (N, K) 0, 1, or NaN.
+        scanners: (N, A) what `MatchedMAP` matches on, as numbers; -1 where that is not known.
         vectors: (N, P) unit vectors.
         gallery: (N, P) unit vectors, of the same cases.
     """
@@ -44,14 +46,20 @@ class Queries:
     row: Mapping[str, int]
     patients: np.ndarray
     targets: np.ndarray
+    scanners: np.ndarray
     vectors: np.ndarray
     gallery: np.ndarray
     _next: int = field(default=0, init=False)
     _rest: Any = field(default=None, init=False)
 
     @classmethod
-    def of(cls, cases: PooledCases, gallery: np.ndarray) -> "Queries":
+    def of(cls, cases: PooledCases, scanners: np.ndarray, gallery: np.ndarray) -> "Queries":
         """Returns reported cases as queries.
+
+        Args:
+            cases: The cases.
+            scanners: See the class.
+            gallery: See the class.
 
         Raises:
             TaskError: If the gallery is not of as many.
@@ -62,7 +70,14 @@ class Queries:
             )
         patients = np.unique(cases.patients, return_inverse=True)[1]
         row = {name: place for place, name in enumerate(cases.names)}
-        return cls(row, patients, np.asfortranarray(cases.targets), cases.unit_vectors(), gallery)  # read by class
+        targets = np.asfortranarray(cases.targets)  # read by label
+        return cls(row, patients, targets, scanners, cases.unit_vectors(), gallery)
+
+    def alike(self, row: int) -> np.ndarray | None:
+        """Returns (N,) which cases share all that is known of a case's scanner; None where nothing is."""
+        own = self.scanners[row]
+        known = own >= 0
+        return (self.scanners[:, known] == own[known]).all(axis=1) if known.any() else None
 
     def similarity(self, row: int) -> np.ndarray:
         """Returns (N,) the cosines of a case with the gallery, which are computed in blocks, in the cases' order."""
@@ -112,7 +127,8 @@ class RetrievalProbe(ScanProbe):
         assert self.pooling is not None
         cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
         assert cases is not None
-        self._queries = Queries.of(cases, self.trained_head.state_dict()["gallery"].cpu().numpy())
+        scanners = scanners_of(self.trainer.datamodule.datasets.test, cases.names)
+        self._queries = Queries.of(cases, scanners, self.trained_head.state_dict()["gallery"].cpu().numpy())
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
@@ -122,6 +138,21 @@ class RetrievalProbe(ScanProbe):
         others = np.flatnonzero(queries.patients != queries.patients[row])
         if not len(others):
             raise TaskError(f"{case.name}: all reported scans are of its patient, so that there is nothing to find")
-        found = outcome(queries.targets[row], queries.targets, queries.similarity(row), self.classes, others)
+        similarity, like = queries.similarity(row), queries.alike(row)
+        found = outcome(queries.targets[row], queries.targets, similarity, self.classes, others, like)
         loss = torch.tensor(case_loss(found), dtype=torch.float64)
         return {"loss": loss}, self.result(case, loss, found)
+
+
+def scanners_of(part: Any, cases: Sequence[str]) -> np.ndarray:
+    """Returns (N, A) what cases are in each column that their task matches on, as numbers; -1 where it is not known.
+
+    Args:
+        part: The dataset that they are of; one that is none of a task has no columns.
+        cases: N names.
+    """
+    spec = getattr(part, "spec", None)
+    columns = [] if spec is None else [column for column in spec.shortcuts if column.name in spec.matched]
+    levels = [part.levels(case, columns) for case in cases] if columns else []
+    coded = [as_numbers([of_case[column.name] for of_case in levels]) for column in columns]
+    return np.array(coded, dtype=np.int64).reshape(len(columns), len(cases)).T

@@ -1,6 +1,7 @@
 """What probes on whole scans share: a head that is solved on one vector a scan, or attention over its instances."""
 
 import abc
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,13 +17,14 @@ from tapct.errors import TaskError
 from tapct.features import EncodedCase, Seen
 from tapct.features.channels import Channels
 from tapct.kinds import kind
-from tapct.probes import attention, tables
+from tapct.probes import attention, shortcuts, tables
 from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.probes.heads import State
 from tapct.probes.scaling import ChannelScale
 from tapct.probes.solved import LinearHead, PooledCases, Solution
 from tapct.probes.source import needed_parts
+from tapct.tasks.dataset import CTDataset
 
 
 class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
@@ -48,6 +50,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         bag: Literal["auto", "cls", "patch"],
         *,
         criterion: nn.Module,
+        shortcuts: bool = True,
         **settings: Any,
     ) -> None:
         """Initializes the probe.
@@ -58,6 +61,8 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             adaptor: What stands on the features; see `tapct.probes.adaptors`.
             bag: What attention looks at: "cls", "patch", or "auto".
             criterion: Of a head that is trained by steps.
+            shortcuts: Whether the shortcut audit is made (docs/methodology.md): what else the nearest scan shares, and
+                what a linear probe can read.
             settings: As in `tapct.probes.base.Probe`.
 
         Raises:
@@ -70,6 +75,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             raise TaskError(f"a task of {self.kind} takes the adaptors {', '.join(heads)}, not {self.adaptor.name}")
         self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
         self.source.table = self.adaptor.table
+        self.audits_shortcuts = shortcuts
         if self.pooling == "none" and card.num_params:
             logger.warning(
                 f"{self.adaptor.name} reads the table alone: {card.name} is run for nothing. The encoder chance gives "
@@ -95,6 +101,26 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
     def is_solved(self) -> bool:  # type: ignore[override]
         """Whether the adaptor's head is solved."""
         return self.adaptor.is_solved
+
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage in ("fit", "test") and self._is_audited:
+            start = time.perf_counter()
+            pooling = self.pooling or ("cls" if self.encoder.card.has_cls else "mean")
+            of, settings = kind(self.kind), {"scale": self.scale_features, "trains": stage == "fit"}
+            self.session.shortcuts = shortcuts.of_session(self.source, self.trainer, of, pooling, **settings)
+            self.recorder.seconds["shortcuts"] = time.perf_counter() - start
+
+    @property
+    def _is_audited(self) -> bool:
+        """Whether the shortcut audit is to be made: once a session, of all training patients and scans as they are."""
+        data = self.trainer.datamodule
+        if not self.audits_shortcuts or self.session.shortcuts is not None or self.pooling == "none":
+            return False
+        if self.source.bank is None or not isinstance(data.datasets.test, CTDataset):
+            return False
+        return data.train_fraction == 1 and data.perturbation is None
 
     @override
     def require_data(self) -> None:

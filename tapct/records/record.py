@@ -26,6 +26,7 @@ from tapct.records.reading import first_fault, parsed
 from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
 from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
 from tapct.records.selection import Selection
+from tapct.records.shortcuts import ShortcutsRecord
 from tapct.records.types import (
     AtLeast1,
     Finite,
@@ -166,6 +167,7 @@ class Recorded(Frozen):
         cell_size: Of segmentation, the reported cases' feature cells.
         feature_pack: Where features come from a pack and not from scans, which.
         imported: Of predictions that were made elsewhere, what was imported; None of a cell that ran here.
+        shortcuts: The shortcut audit: what else the nearest scan shares, and what a linear probe reads.
         execution: Versions, device, times: what does not decide the result.
         flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
     """
@@ -181,6 +183,7 @@ class Recorded(Frozen):
     cell_size: CellSize | None = optional()
     feature_pack: FeaturePack | None = optional()
     imported: ImportedRecord | None = optional()
+    shortcuts: ShortcutsRecord | None = optional()
     execution: Execution
     flags: list[Flag] = Field(default_factory=list)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from tapct.errors import TaskError
+from tapct.names import LONGEST_NAME
 
 Value = float | str | None
 """A number, a level, or None where nothing is known."""
@@ -111,6 +112,10 @@ class Column:
 
 
 def in_one_spelling(text: str) -> str:
-    """Returns a text in small letters with single blanks, and a number without zeros at its end: "120.0" is "120"."""
-    text = " ".join(text.replace("\0", " ").casefold().split())
+    """Returns a text in small letters with single blanks, and a number without zeros at its end: "120.0" is "120".
+
+    What cannot be printed is a blank, and what is longer than any name is cut: headers hold everything.
+    """
+    seen = "".join(character if character.isprintable() else " " for character in text.casefold())
+    text = " ".join(seen.split())[:LONGEST_NAME].strip()
     return f"{float(text):.12g}" if _NUMBER.fullmatch(text) else text

@@ -282,14 +282,14 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             where = f"{self.spec.name}, case {case}"
             raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
 
-    def levels(self, case: str) -> dict[str, str | None]:
-        """Returns what a case is by column of `spec.shortcuts`, as a level; None where nothing is known.
+    def levels(self, case: str, columns: Sequence[Column]) -> dict[str, str | None]:
+        """Returns what a case is in columns of `spec.shortcuts`: by name its level, None where nothing is known.
 
         Raises:
             TapctError: If a value cannot be read, or cannot be; the message names task and case.
         """
         try:
-            return {one.name: one.level(self.read_value(case, one.name)) for one in self.spec.shortcuts}
+            return {column.name: column.level(self.read_value(case, column.name)) for column in columns}
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 

@@ -1,5 +1,6 @@
 """FDG-PET-CT-Lesions: is there a tumour in a whole-body CT (Gatidis and Kuestner 2022, doi:10.7937/gkr0-xv29)."""
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,9 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
+from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Index, SplitPin, nifti
+from tapct.tasks.shortcuts import AGE, MANUFACTURER, SEX, of_tags
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, stratified
 from tapct.tasks.tables import read_table
@@ -38,6 +41,7 @@ SPEC = TaskSpec(
     source=f"TCIA collection {RELEASE} (doi:10.7937/gkr0-xv29): its DICOM files, converted to NIfTI by "
     "tcia_dicom_to_nifti.py of lab-midas/TCIA_processing, so that fdg_pet_ct/PETCT_<id>/<study>/CT.nii.gz and the "
     "table 'Clinical Metadata FDG PET_CT Lesions.csv' are there",
+    shortcuts=(MANUFACTURER, SEX, AGE),
 )
 
 
@@ -103,19 +107,46 @@ class FDGPETCT(ClassificationDataset):
                 same in all rows of a study.
         """
         diagnoses: dict[str, str] = {}
-        for number, row in enumerate(
-            read_table(self.label_file, ("Subject ID", "File Location", "diagnosis")), start=1
-        ):
+        for number, (case, row) in enumerate(self._rows(("diagnosis",)), start=1):
             where = f"{self.label_file}, row {number}"
+            if row["diagnosis"] not in DIAGNOSES:
+                raise TaskError(f"{where}: unknown diagnosis '{row['diagnosis']}'; known: {', '.join(DIAGNOSES)}")
+            if diagnoses.setdefault(case, row["diagnosis"]) != row["diagnosis"]:
+                raise TaskError(f"{where}: {case} has two diagnoses. Use the release's own file")
+        return {case: DIAGNOSES[diagnosis] for case, diagnosis in diagnoses.items()}
+
+    def _rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yields the rows of the clinical table with their case.
+
+        Raises:
+            TaskError: If the file cannot be read, or its paths name no study.
+        """
+        rows = read_table(self.label_file, ("Subject ID", "File Location", *columns))
+        for number, row in enumerate(rows, start=1):
             # ./FDG-PET-CT-Lesions/<subject>/<study>/<series>
             *_, subject, study, _ = ("", "", "", *row["File Location"].split("/"))
             if not subject or subject != row["Subject ID"]:
-                raise TaskError(f"{where}: no study of {row['Subject ID']} in the path '{row['File Location']}'")
-            if row["diagnosis"] not in DIAGNOSES:
-                raise TaskError(f"{where}: unknown diagnosis '{row['diagnosis']}'; known: {', '.join(DIAGNOSES)}")
-            if diagnoses.setdefault(f"{subject}/{study}", row["diagnosis"]) != row["diagnosis"]:
-                raise TaskError(f"{where}: {subject}/{study} has two diagnoses. Use the release's own file")
-        return {case: DIAGNOSES[diagnosis] for case, diagnosis in diagnoses.items()}
+                raise TaskError(
+                    f"{self.label_file}, row {number}: no study of {row['Subject ID']} in the path "
+                    f"'{row['File Location']}'"
+                )
+            yield f"{subject}/{study}", row
+
+    @cached_property
+    def _about(self) -> dict[str, dict[str, Value]]:
+        """Case to what the row of its CT says, by column of `spec.shortcuts`."""
+        rows = self._rows(("Modality", "Manufacturer", "age", "sex"))
+        tags = {"Manufacturer": "Manufacturer", "PatientAge": "age", "PatientSex": "sex"}
+        of_ct = ((case, row) for case, row in rows if row["Modality"] == "CT")
+        return {case: of_tags({tag: row[column] for tag, column in tags.items()}) for case, row in of_ct}
+
+    @override
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.label_file]
+
+    @override
+    def read_value(self, case: str, column: str) -> Value:
+        return self._about.get(case, {}).get(column)
 
     @override
     def derive_split(self) -> SplitTable:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.dataset import Index
 from tapct.tasks.regression import Missing, RegressionDataset
+from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, hash_rule, hashed
 from tapct.tasks.tables import number, read_table
@@ -41,6 +42,7 @@ SPEC = TaskSpec(
     source="take the clinical table as clinical.csv and the CT of each patient, as a folder of DICOM slices "
     "ct/<ID, blanks as underscores>/, from https://ngdc.cncb.ac.cn/ictcf, and put them into ictcf_lab/",
     source_data=("ictcf", "hust-19"),
+    shortcuts=DICOM,
 )
 
 

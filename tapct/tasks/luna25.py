@@ -7,11 +7,14 @@ from typing import Literal
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Index
 from tapct.tasks.luna25_blocks import block_grid, read_block
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
+from tapct.tasks.shortcuts import AGE, SEX
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split
+from tapct.tasks.tables import number, read_table
 from tapct.volumes import Grid, Volume, read_grid
 
 SPEC = TaskSpec(
@@ -27,6 +30,7 @@ SPEC = TaskSpec(
     source="download LUNA25_Public_Training_Development_Data.csv of https://zenodo.org/records/14673658 and "
     "luna25_nodule_blocks.zip.001 and .002 (6 GB) of https://zenodo.org/records/14223624 (or, for whole scans, the "
     "46 parts of luna25_images.zip, 205 GB), join the parts (cat NAME.zip.0* > NAME.zip), and unpack in luna25/",
+    shortcuts=(SEX, AGE),
 )
 
 LIST = "LUNA25_Public_Training_Development_Data.csv"
@@ -101,6 +105,25 @@ class LUNA25(NoduleDataset):
         if self.source == "scans":
             return read_grid(self.ct_path(case))
         return block_grid(self.ct_path(case), self._metadata_path(case))
+
+    @cached_property
+    def _about(self) -> dict[str, dict[str, Value]]:
+        """Case to what the release's list says of its patient, by column of `spec.shortcuts`."""
+        rows = read_table(self.list_path, ("AnnotationID", "Age_at_StudyDate", "Gender"), comments=True)
+        found: dict[str, dict[str, Value]] = {}
+        for row in rows:
+            where = f"{self.list_path}, {row['AnnotationID']}"
+            age = number(row, "Age_at_StudyDate", where, low=0, high=120, unit="years")
+            found[row["AnnotationID"]] = {SEX.name: row["Gender"], AGE.name: age}
+        return found
+
+    @override
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.list_path]
+
+    @override
+    def read_value(self, case: str, column: str) -> Value:
+        return self._about.get(case, {}).get(column)
 
     def _metadata_path(self, case: str) -> Path:
         return self.root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"

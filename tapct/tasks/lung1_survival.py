@@ -13,6 +13,7 @@ from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
 from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.measured import measured
+from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.survival import Outcome, SurvivalDataset
 from tapct.tasks.tables import MISSING, OLDEST_YEARS, by_name, flag, number, read_table
@@ -63,7 +64,11 @@ SPEC = TaskSpec(
     source=f"TCIA collection {RELEASE} (doi:10.7937/K9/TCIA.2015.PF0M9REI): its DICOM files as the NBIA Data Retriever "
     f"writes them, lung1_survival/{RELEASE}/LUNG1-001/<study>/<series>/, or LUNG1-001/CT.nii.gz and "
     f"LUNG1-001/{TUMOUR}.nii.gz; and the clinical table {CLINICAL_FILE} beside them",
+    shortcuts=DICOM,
 )
+
+_OF_HEADER = {column.name for column in DICOM} - {column.name for column in SPEC.table}
+"""Columns that the clinical table does not have."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,8 @@ class LUNG1Survival(SurvivalDataset):
 
     @override
     def value_paths(self, case: str, column: str) -> list[Path]:
+        if column in _OF_HEADER:
+            return []
         return [self.tumour_path(case)] if column == "volume" else [self.label_file]
 
     @override
@@ -215,6 +222,8 @@ class LUNG1Survival(SurvivalDataset):
 
     @override
     def read_value(self, case: str, column: str) -> Value:
+        if column in _OF_HEADER:
+            return super().read_value(case, column)
         return math.log10(self.volume_ml(case)) if column == "volume" else self._row(case).values[column]
 
     def volume_ml(self, case: str) -> float:

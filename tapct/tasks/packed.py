@@ -1,6 +1,7 @@
 """A task of which only stored features are here: the cases of a feature pack."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.packs.manifest import Pack
+from tapct.tasks.columns import Column
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.masked import MaskedDataset
 from tapct.tasks.registry import task_class, task_datasets, task_root
@@ -87,17 +89,25 @@ class PackedTargets(PackedDataset, MaskedDataset):
         """
         super().__init__(pack, split)
         self._labels: Any = labels
-        self._targets = {case.case: case.targets for case in pack.manifest.cases}
+        self._packed = {case.case: case for case in pack.manifest.cases}
 
     def target(self, case: str) -> torch.Tensor:
         """Returns the target of a case."""
-        packed = self._targets[case]
+        packed = self._packed[case].targets
         if packed is None:
             return self._labels.target(case)
         is_whole = all(isinstance(one, int) for one in packed)
         rows = [[math.nan if v is None else v for v in one] if isinstance(one, tuple) else one for one in packed]
         dtype = torch.int64 if is_whole else torch.float64
         return torch.tensor([math.nan if one is None else one for one in rows], dtype=dtype)
+
+    @override
+    def levels(self, case: str, columns: Sequence[Column]) -> dict[str, str | None]:
+        """Returns what a case is in columns, as the pack or the label file here says; None where neither does."""
+        packed = self._packed[case].levels
+        if packed is None and self._labels is not None:
+            return self._labels.levels(case, columns)
+        return {column.name: (packed or {}).get(column.name) for column in columns}
 
     @override
     def answers(self, case: str) -> frozenset[str]:

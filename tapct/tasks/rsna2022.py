@@ -8,6 +8,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import Index, SplitPin
+from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, stratified
 from tapct.tasks.tables import flag, read_table
@@ -30,6 +31,7 @@ SPEC = TaskSpec(
     licence="RSNA AI challenge licence: non-commercial use only, with citation; the label file may not be passed on",
     source=f"the Kaggle competition '{RELEASE}', after its rules are accepted (about 343 GB); unpacked, so that "
     "rsna2022/train.csv and rsna2022/train_images/<StudyInstanceUID>/<n>.dcm are there",
+    shortcuts=DICOM,
 )
 
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import Index, SplitPin
+from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, stratified
 from tapct.tasks.tables import flag, read_table
@@ -33,6 +34,7 @@ SPEC = TaskSpec(
     licence="RSNA AI challenge licence: non-commercial use only, with citation; no attempt to identify anyone",
     source=f"the Kaggle competition '{RELEASE}', after its rules are accepted (about 460 GB); unpacked, so that "
     "rsna2023/train.csv, train_series_meta.csv and train_images/<patient_id>/<series_id>/<n>.dcm are there",
+    shortcuts=DICOM,
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tapct import kinds
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column
-from tapct.tasks.shortcuts import GEOMETRY
+from tapct.tasks.shortcuts import GEOMETRY, MATCHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class TaskSpec:
         table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
         shortcuts: What scans may be sorted by in place of what is asked, beside their geometry, which every scan has:
             columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
+        matched: Of retrieval, what `MatchedMAP` has scans without a label share with the query, where it is a shortcut.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
         unit: Of the targets, where they have one: that of every number whose metric is in it.
         citation: BibTeX of what is to be cited; None where it is not stated.
@@ -48,6 +49,7 @@ class TaskSpec:
     mask: str | None = None
     table: tuple[Column, ...] = ()
     shortcuts: tuple[Column, ...] = ()
+    matched: tuple[str, ...] = MATCHED
     release: str | None = None
     unit: str | None = None
     citation: str | None = None
@@ -65,6 +67,9 @@ class TaskSpec:
                 raise TaskError(
                     f"{self.name}: the shortcut '{column.name}' has no levels, is there twice, or is called as geometry"
                 )
+
+        if odd := set(self.matched) - {*MATCHED, *(column.name for column in self.shortcuts)}:
+            raise TaskError(f"{self.name}: there is no shortcut '{min(odd)}' for scans to be matched on")
 
     @property
     def of_kind(self) -> kinds.Kind:

@@ -6,9 +6,10 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.regression import RegressionDataset
+from tapct.tasks.shortcuts import AGE
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import number
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
 
 SPEC = TaskSpec(
     name="totalsegmentator_age",
@@ -23,6 +24,7 @@ SPEC = TaskSpec(
     source=SOURCE,
     source_data=(RELEASE,),
     release=RELEASE,
+    shortcuts=tuple(column for column in SHORTCUTS if column != AGE),
 )
 
 

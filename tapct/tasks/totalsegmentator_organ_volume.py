@@ -10,7 +10,7 @@ from tapct.errors import TaskError
 from tapct.tasks.measured import measured
 from tapct.tasks.regression import Missing, RegressionDataset
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
 from tapct.volumes import Grid, Mask, read_labels
 
 ORGANS: dict[str, tuple[str, ...]] = {
@@ -35,6 +35,7 @@ SPEC = TaskSpec(
     source=SOURCE,
     source_data=(RELEASE,),
     release=RELEASE,
+    shortcuts=SHORTCUTS,
 )
 
 ABSENT = "the mask of {} is empty: it is outside of the scan, or was removed"

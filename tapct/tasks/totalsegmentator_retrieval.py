@@ -5,10 +5,9 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.columns import Column
-from tapct.tasks.retrieval import RetrievalDataset, levels
+from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
 
 PATHOLOGIES = ("tumor", "vascular", "trauma", "inflammation")
 """Of 20 scans at least."""
@@ -26,18 +25,6 @@ STUDY_TYPES = (
 """Of 20 scans at least, as the release spells them but for doubled blanks; the scans of 21 rarer ones are in the
 gallery, and are no queries."""
 
-TABLE = (
-    Column(name="institute", title="institute", kind="categorical", levels=tuple("ABCDEFGHIJ")),
-    Column(name="manufacturer", title="manufacturer", kind="categorical", levels=("siemens", "philips", "ge")),
-    Column(
-        name="kvp",
-        title="tube voltage in kV",
-        kind="ordered",
-        levels=("70", "80", "90", "100", "110", "120", "130", "140", "150"),
-    ),
-    Column(name="sex", title="recorded sex", kind="categorical", levels=("m", "f")),
-)
-
 
 def _spec(name: str, display_name: str, labels: tuple[str, ...]) -> TaskSpec:
     return TaskSpec(
@@ -46,13 +33,13 @@ def _spec(name: str, display_name: str, labels: tuple[str, ...]) -> TaskSpec:
         kind="retrieval",
         adaptor="cosine",
         version=1,
-        classes=(*labels, *levels(TABLE)),
+        classes=labels,
         metric="mAP",
         licence=LICENCE,
         source=SOURCE,
         source_data=(RELEASE,),
         release=RELEASE,
-        table=TABLE,
+        shortcuts=SHORTCUTS,
     )
 
 
@@ -61,7 +48,6 @@ class TotalSegmentatorRetrieval(TotalSegmentatorScans, RetrievalDataset):
 
     spec = _spec("totalsegmentator_retrieval", "TotalSegmentator, pathology", PATHOLOGIES)
     files = ("s[0-9]*/ct.nii*", "meta.csv")
-    meta_columns = ("gender", "institute", "study_type", "manufacturer", "kvp", "pathology")
     whole_release = True
 
     def _value(self, case: str, column: str) -> str:
@@ -69,14 +55,6 @@ class TotalSegmentatorRetrieval(TotalSegmentatorScans, RetrievalDataset):
 
     @override
     def target_paths(self, case: str) -> list[Path]:
-        return [self.meta_path]
-
-    @override
-    def read_value(self, case: str, column: str) -> str | None:
-        return self._value(case, "gender" if column == "sex" else column) or None
-
-    @override
-    def value_paths(self, case: str, column: str) -> list[Path]:
         return [self.meta_path]
 
     @override

@@ -8,9 +8,11 @@ from typing import ClassVar
 from typing_extensions import override
 
 from tapct.errors import TaskError
+from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.release_scans import ReleaseScans
-from tapct.tasks.tables import read_table
+from tapct.tasks.shortcuts import AGE, INSTITUTE, KVP, MANUFACTURER, SCANNER_MODEL, SEX, manufacturer
+from tapct.tasks.tables import number, read_table
 
 RELEASE = "totalsegmentator"
 LICENCE = "CC BY 4.0"
@@ -18,6 +20,12 @@ SOURCE = (
     "download Totalsegmentator_dataset_v201.zip (24 GB; v2.0.1, not v1 or v2.0.0) from "
     "https://zenodo.org/records/10047292 and unpack it in totalsegmentator/"
 )
+
+META = ("image_id", "age", "gender", "institute", "study_type", "manufacturer", "scanner_model", "kvp", "pathology")
+"""Columns of `meta.csv` that tasks read."""
+
+SHORTCUTS = (INSTITUTE, MANUFACTURER, SCANNER_MODEL, KVP, SEX, AGE)
+"""Those that scans may be sorted by; the spacing is 1.5 mm in all of them."""
 
 
 class TotalSegmentatorScans(ReleaseScans):
@@ -29,8 +37,6 @@ class TotalSegmentatorScans(ReleaseScans):
     scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
     files: ClassVar[tuple[str, ...]] = ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*", "meta.csv")
     """Globs of what is looked for: the masks, 117 a scan, take seconds to list."""
-    meta_columns: ClassVar[tuple[str, ...]] = ("age", "gender")
-    """Columns of `meta.csv` that the task reads."""
 
     @cached_property
     def _files(self) -> Index:
@@ -51,13 +57,13 @@ class TotalSegmentatorScans(ReleaseScans):
 
     @cached_property
     def meta(self) -> Mapping[str, dict[str, str]]:
-        """Case to its row of `meta.csv`: its `meta_columns`.
+        """Case to its row of `meta.csv`.
 
         Raises:
             TaskError: If the table cannot be read, or has a case twice.
         """
         rows: dict[str, dict[str, str]] = {}
-        for row in read_table(self.meta_path, ("image_id", *self.meta_columns), separator=";"):
+        for row in read_table(self.meta_path, META, separator=";"):
             if row["image_id"] in rows:
                 raise TaskError(f"{self.meta_path} has the case {row['image_id']} twice. Use the release's own file")
             rows[row["image_id"]] = row
@@ -72,3 +78,15 @@ class TotalSegmentatorScans(ReleaseScans):
         if case not in self.meta:
             raise TaskError(f"{self.meta_path} has no row with the image_id {case}. Use the release's own file")
         return self.meta[case]
+
+    @override
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.meta_path]
+
+    @override
+    def read_value(self, case: str, column: str) -> Value:
+        row = self.meta_row(case)
+        if column == AGE.name:
+            return number(row, column, f"{self.meta_path}, {case}", low=0, high=120, unit="years")
+        text = row["gender" if column == SEX.name else column].strip()
+        return manufacturer(text) if column == MANUFACTURER.name else text

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+from pydicom.dataset import FileDataset
+
 from tests.data.slabs import to_lossless_jpeg, write_dicom
 
 RELEASE = "rsna-2022-cervical-spine-fracture-detection"
+MAKERS = ("GE MEDICAL SYSTEMS", "SIEMENS")
+"""Of studies with an even number, and with an odd one."""
 HEADER = "StudyInstanceUID,patient_overall,C1,C2,C3,C4,C5,C6,C7"
 UID = "1.2.826.0.1.3680043"
 
@@ -34,7 +38,12 @@ def write_release(folder: Path) -> list[str]:
     write_labels(folder)
     studies = [f"{UID}.{900000 + number}" for number in range(8)]
     for number, study in enumerate([*studies, f"{UID}.20574"]):
-        files = write_dicom(folder / "train_images" / study, number, f"{study}.1", first_is_top=number != 1)
+
+        def said(header: FileDataset, _: int, maker: str = MAKERS[number % 2]) -> None:
+            header.Manufacturer, header.KVP = maker, "120"
+
+        place = folder / "train_images" / study
+        files = write_dicom(place, number, f"{study}.1", first_is_top=number != 1, edit=said)
         if number == 2:
             to_lossless_jpeg(files)
     for name in ("train_bounding_boxes.csv", "test.csv", "sample_submission.csv"):

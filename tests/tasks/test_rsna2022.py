@@ -50,6 +50,12 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     assert record.task.metric == "MicroAP"
     assert record.runs[0].metrics["test"]["MicroAP"] > 0
     assert record.task.cases == {"train": 2, "val": 2, "test": 2}
+    audit = record.shortcuts
+    assert audit.columns["manufacturer"].levels == {"ge": 1, "siemens": 1}
+    assert (audit.columns["manufacturer"].shared.nearest.value, audit.columns["manufacturer"].shared.chance) == (0, 0)
+    assert audit.left_out["kvp"] == "of the reported scans all are '120'"
+    assert audit.left_out["institute"] == "of the reported scans nothing is known"
+    assert audit.left_out["spacing_z"] == "of the reported scans all are '2.8 to 4.4 mm'"
     assert list(record.task.excluded) == [f"{UID}.20574", f"{UID}.29952"]
 
 
@@ -189,7 +195,7 @@ def test_the_doctor_counts_studies_and_names_what_is_missing_and_unexpected(root
     found = list(findings("rsna2022", str(root.parent)))
     assert ("ok", "all 8 cases can be read, scan and target", "") in found
     assert [status for status, _, _ in found if status == "fail"] == []
-    assert any(f"{UID}.20574 is left out: a wrong study" in message for _, message, _ in found)
+    assert any(f"{UID}.20574" in message and "left out: a wrong study" in message for _, message, _ in found)
     no_folder(root)
     write_dicom(root / "train_images" / "1.2.3", 0, "1.2.3.1")
     messages = {message: status for status, message, _ in findings("rsna2022", str(root.parent))}

@@ -71,12 +71,12 @@ def dataset(root, **said) -> Scanned:
 
 
 def test_headers_are_read_in_one_spelling(tmp_path):
-    assert dataset(tmp_path, **SAID).levels("one") == LEVELS
+    assert dataset(tmp_path, **SAID).levels("one", shortcuts.DICOM) == LEVELS
 
 
 def test_what_a_header_does_not_say_is_not_known(tmp_path):
     odd = {"SliceThickness": 0, "PatientAge": "old", "Manufacturer": "", "KVP": None}
-    found = dataset(tmp_path, **odd).levels("one")
+    found = dataset(tmp_path, **odd).levels("one", shortcuts.DICOM)
     assert found == dict.fromkeys(LEVELS)
 
 
@@ -135,6 +135,7 @@ def test_levels_of_tables_are_held_to_what_the_column_says():
     text = Column(name="maker", title="maker", kind="text")
     assert [text.level(value) for value in ("SIEMENS ", "siemens")] == ["siemens"] * 2
     assert [text.level(value) for value in ("Unknown", " ", None)] == [None] * 3
+    assert text.level("GE\0 \u202e Optima " + 200 * "x") == "ge optima " + 90 * "x"  # a name that a record can hold
     stage = Column(name="stage", title="stage", kind="ordered", levels=("I", "II"))
     with pytest.raises(TaskError, match="stage is 'III', and must be one of I, II"):
         stage.level("III")
@@ -176,7 +177,7 @@ def test_an_error_names_task_and_case(tmp_path):
     one = dataset(tmp_path)
     one.read_value = lambda case, column: "sixty" if column == "age" else None
     with pytest.raises(TaskError, match="scanned, case one: age is 'sixty', and must be a finite number"):
-        one.levels("one")
+        one.levels("one", shortcuts.DICOM)
 
 
 def test_the_table_of_a_task_does_not_give_text_to_heads(tmp_path):

@@ -20,6 +20,10 @@ MANY = 20
 """Models that the figures and tables of a task show at most: the best."""
 
 
+AUDIT = "tapct.leaderboard.page.shortcuts"
+"""The module of what records of every kind may hold: it stands on this one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A figure.
@@ -133,8 +137,7 @@ class Shown:
 
 
 def pictures(shown: Shown) -> list[Picture | Table]:
-    """Returns what the module of a task's kind draws; nothing where it names none."""
-    if shown.kind.page is None:
-        return []
-    draw: Callable[[Shown], Iterator[Picture | Table]] = importlib.import_module(shown.kind.page).pictures
-    return list(draw(shown))
+    """Returns what the module of a task's kind draws, and of whatever kind the shortcut audit."""
+    modules = filter(None, (shown.kind.page, AUDIT))
+    draw: list[Callable[[Shown], Iterator[Picture | Table]]] = [importlib.import_module(of).pictures for of in modules]
+    return [one for each in draw for one in each(shown)]
