@@ -210,6 +210,7 @@ KIND = Kind(
     dataset="tapct.tasks.report:ReportDataset",
     page="tapct.leaderboard.page.kinds.report",
     fault=_fault,
+    labels=True,
     heads=("nearest", "vote"),
     deals=True,
     beside=("most common report", "random report", "chance", "intensity", "random-pyramid", "random weights"),

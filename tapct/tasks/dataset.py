@@ -282,14 +282,19 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             where = f"{self.spec.name}, case {case}"
             raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
 
-    def levels(self, case: str, columns: Sequence[Column]) -> dict[str, str | None]:
+    def levels(self, case: str, columns: Sequence[Column] | None = None) -> dict[str, str | None]:
         """Returns what a case is in columns of `spec.shortcuts`: by name its level, None where nothing is known.
+
+        Args:
+            case: The case.
+            columns: The columns; all of them by default.
 
         Raises:
             TapctError: If a value cannot be read, or cannot be; the message names task and case.
         """
+        chosen = self.spec.shortcuts if columns is None else columns
         try:
-            return {column.name: column.level(self.read_value(case, column.name)) for column in columns}
+            return {column.name: column.level(self.read_value(case, column.name)) for column in chosen}
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 

@@ -102,8 +102,9 @@ class PackedTargets(PackedDataset, MaskedDataset):
         return torch.tensor([math.nan if one is None else one for one in rows], dtype=dtype)
 
     @override
-    def levels(self, case: str, columns: Sequence[Column]) -> dict[str, str | None]:
+    def levels(self, case: str, columns: Sequence[Column] | None = None) -> dict[str, str | None]:
         """Returns what a case is in columns, as the pack or the label file here says; None where neither does."""
+        columns = self.spec.shortcuts if columns is None else columns
         packed = self._packed[case].levels
         if packed is None and self._labels is not None:
             return self._labels.levels(case, columns)
