@@ -222,6 +222,16 @@ def _top(name: str) -> str:
 
 def _file(name: str) -> Path | None:
     """Returns the file of a module; None where there is no such module, or it is in no file."""
+    return _file_of_ours(name) if _top(name) == _OURS else _found_file(name)
+
+
+@functools.cache
+def _file_of_ours(name: str) -> Path | None:
+    """Looked for once: ours come and go with an installation, and most names that are imported are of no module."""
+    return _found_file(name)
+
+
+def _found_file(name: str) -> Path | None:
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None) or getattr(_spec(name), "origin", None)
     return Path(origin) if origin is not None and Path(origin).is_file() else None

@@ -66,13 +66,14 @@ def identity(encoder: "Encoder", device: torch.device, weights: str | None = Non
     settings = _Settings(encoder)
     roots = (type(encoder).__module__, *sorted(settings.modules))
     try:
-        code, harness = code_of(*roots), code_of(HARNESS)
+        code = code_of(*roots)
     except LookupError as error:
         raise EncoderError(
             f"{type(encoder).__qualname__} is defined in no file, so a change of its code could not be told ({error}). "
             "Put it into a module, or use features: off"
         ) from error
-    code = dataclasses.replace(code, modules={k: v for k, v in code.modules.items() if k not in harness.modules})
+    own = {name: sha256 for name, sha256 in code.modules.items() if name not in _shared_modules()}
+    code = dataclasses.replace(code, modules=own)
     return {
         "class": _name_of(type(encoder)),
         "code_sha256": code.sha256,
@@ -82,6 +83,12 @@ def identity(encoder: "Encoder", device: torch.device, weights: str | None = Non
         "card": {key: getattr(encoder.card, key) for key in CARD},
         "precision": encoder.precision_on(device.type),
     }
+
+
+@functools.cache
+def _shared_modules() -> frozenset[str]:
+    """Returns the names of the modules that stand behind every encoder."""
+    return frozenset(code_of(HARNESS).modules)
 
 
 def _name_of(thing: Any) -> str:

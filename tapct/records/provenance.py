@@ -100,7 +100,9 @@ def _processor() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
+@functools.cache
 def _version(package: str) -> str | None:
+    """Returns the version of an installed package; asked once, as a process goes on with what it has imported."""
     try:
         return version(package)
     except PackageNotFoundError:

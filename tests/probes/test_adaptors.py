@@ -42,7 +42,7 @@ def test_no_number_of_a_solved_adaptor_depends_on_scale_order_or_origin_of_featu
     others = ({"factor": 2.0**10, "permuted": True}, {"factor": 1e-3, "by_channel": True, "shift": 5.0})
     for settings in ({}, *others):
         folder = tmp_path / str(len(found))
-        _, record = run(folder, Rescaled(**settings), None, {"adaptor": adaptor}, max_steps=1)
+        _, record = run(folder, Rescaled(**settings), None, {"adaptor": adaptor}, n_runs=1, max_steps=1)
         found.append([list(case.probabilities.values()) for case in record.runs[0].cases["test"]])
     for other in found[1:]:
         assert np.array(other) == pytest.approx(np.array(found[0]), abs=1e-5)

@@ -60,11 +60,11 @@ class SlabData(eva.DataModule):
         return [] if self.datasets.val is None else super().val_dataloader()
 
 
-def run(tmp_path, encoder, val=None, probe=None, **trainer):
-    base = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=2, logger=False, **trainer)
+def run(tmp_path, encoder, val=None, probe=None, n_runs=2, **trainer):
+    base = Trainer(default_root_dir=str(tmp_path), accelerator="cpu", n_runs=n_runs, logger=False, **trainer)
     model = ClassificationProbe(encoder, **(probe or {}))
     data = SlabData([0, 30, 60, 90], [10, 40, 70, 98], val)
-    run_evaluation_session(base, model, data, n_runs=2, verbose=False)
+    run_evaluation_session(base, model, data, n_runs=n_runs, verbose=False)
     (session,) = tmp_path.iterdir()
     return session, read_record(session / "record.json")
 
@@ -167,7 +167,7 @@ def test_the_record_keeps_the_metrics_of_both_splits_and_is_printed_once(tmp_pat
 
 def test_two_cases_of_one_scan_have_their_own_features(tmp_path, monkeypatch):
     """Nodules: several crops, as cases of their own, come from one file."""
-    _, apart = run(tmp_path / "apart", small_encoder(), max_steps=1)
+    _, apart = run(tmp_path / "apart", small_encoder(), n_runs=1, max_steps=1)
     item = Slabs.__getitem__
 
     def of_one_file(self, index):
@@ -175,7 +175,7 @@ def test_two_cases_of_one_scan_have_their_own_features(tmp_path, monkeypatch):
         return data, target, metadata | {"source": "one-file"}
 
     monkeypatch.setattr(Slabs, "__getitem__", of_one_file)
-    _, together = run(tmp_path / "together", small_encoder(), max_steps=1)
+    _, together = run(tmp_path / "together", small_encoder(), n_runs=1, max_steps=1)
     assert together.runs[0].cases == apart.runs[0].cases
 
 
@@ -195,7 +195,7 @@ def test_each_run_reports_the_rate_and_step_that_do_best_on_the_selection_cases(
 
 def test_the_last_head_is_reported_where_that_is_asked_for(tmp_path):
     settings = {"max_steps": 4, "val_check_interval": 1}
-    _, record = run(tmp_path, small_encoder(Drifting), [20, 66], {"select": "last"}, **settings)
+    _, record = run(tmp_path, small_encoder(Drifting), [20, 66], {"select": "last"}, n_runs=1, **settings)
     assert record.runs[0].selection.step == record.probe.steps == 4
     assert record.runs[0].selection.score is None
 

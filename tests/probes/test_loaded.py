@@ -15,7 +15,7 @@ from tests.test_configs import CONFIGS, SMALL, eva_fit, session, short, short_on
 
 def eva(monkeypatch, command: str, tmp_path, head=None, trainer=None, data=None) -> None:
     """Runs `eva COMMAND` on the quickstart, with the small encoder."""
-    model = {"encoder": SMALL, "weights": None, **({} if head is None else {"head": str(head)})}
+    model = {"encoder": SMALL, "weights": None, "overlays": 0, **({} if head is None else {"head": str(head)})}
     overrides = {
         "trainer": {"init_args": {"default_root_dir": str(tmp_path / "again"), **(trainer or {})}},
         "model": {"init_args": model},
@@ -27,11 +27,22 @@ def eva(monkeypatch, command: str, tmp_path, head=None, trainer=None, data=None)
     main()
 
 
-@pytest.fixture
-def trained(monkeypatch, tmp_path, short):  # noqa: F811
+@pytest.fixture(scope="module")
+def fitted(small_data, tmp_path_factory):  # noqa: F811
     """A session of two runs on two small scans."""
-    eva_fit(monkeypatch, tmp_path)
-    return session(tmp_path)
+    folder = tmp_path_factory.mktemp("fitted")
+    variables = {"MAX_STEPS": "2", "N_RUNS": "2", "ACCELERATOR": "cpu", "DATA_ROOT": str(small_data)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**variables, "OUTPUT_ROOT": f"{folder}/logs", "TAPCT_CACHE": f"{folder}/cache"}.items():
+            patch.setenv(name, value)
+        eva_fit(patch, folder)
+    return session(folder)
+
+
+@pytest.fixture
+def trained(fitted, tmp_path, short):  # noqa: F811
+    """A copy of it, for spoiling."""
+    return shutil.copytree(fitted, tmp_path / "trained")
 
 
 def again(tmp_path):
