@@ -35,6 +35,7 @@ SPEC = TaskSpec(
     "and unpack in cc_ccii/",
     notice="Its scans are not in Hounsfield units: 8-bit images of unknown display windows without voxel sizes, for "
     "which a window and an extent are assumed.",
+    known_size=False,
 )
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)

@@ -28,6 +28,7 @@ class TaskSpec:
         table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
         shortcuts: What scans may be sorted by in place of what is asked, beside their geometry, which every scan has:
             columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
+        known_size: Whether the release says how large scans are in mm; where that is assumed, it is audited by nobody.
         matched: Of retrieval, what `MatchedMAP` has scans without a label share with the query, where it is a shortcut.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
         unit: Of the targets, where they have one: that of every number whose metric is in it.
@@ -49,6 +50,7 @@ class TaskSpec:
     mask: str | None = None
     table: tuple[Column, ...] = ()
     shortcuts: tuple[Column, ...] = ()
+    known_size: bool = True
     matched: tuple[str, ...] = MATCHED
     release: str | None = None
     unit: str | None = None
@@ -79,7 +81,7 @@ class TaskSpec:
     @property
     def audited(self) -> tuple[Column, ...]:
         """What scans may be sorted by: the columns of the task, and the geometry of its scans."""
-        return (*self.shortcuts, *GEOMETRY)
+        return (*self.shortcuts, *(GEOMETRY if self.known_size else ()))
 
     @property
     def folder(self) -> str:

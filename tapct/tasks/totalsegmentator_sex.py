@@ -6,8 +6,9 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
+from tapct.tasks.shortcuts import SEX
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
 
 SPEC = TaskSpec(
     name="totalsegmentator_sex",
@@ -21,6 +22,7 @@ SPEC = TaskSpec(
     source=SOURCE,
     release=RELEASE,
     source_data=(RELEASE,),
+    shortcuts=tuple(column for column in SHORTCUTS if column != SEX),
 )
 
 

@@ -47,6 +47,9 @@ def test_from_scans_to_the_page(variables, tmp_path, monkeypatch, capsys):
     assert {record.probe.pooling for record in records.values()} == {"mean", "max"}
     assert {record.task.perturbation for record in records.values()} == {None, "noise-30hu"}
     assert all(len(record.runs) == 1 for record in records.values())
+    audited = [record for record in records.values() if record.task.perturbation is None]
+    assert [record.shortcuts.pooling for record in audited] == [record.probe.pooling for record in audited]
+    assert all(record.shortcuts is None for record in records.values() if record.task.perturbation)
     assert leaderboard.build([results], tmp_path / "site", resamples=200) == 0
     assert "What the nearest scan shares" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
@@ -66,6 +69,8 @@ def test_a_gallery_is_reported_again_as_it_was_and_refused_for_other_scans(varia
     eva("test", head=str(fitted.parent))
     (tested,) = (tmp_path / "test").rglob("record.json")
     assert read_record(tested).runs[0].cases == read_record(fitted).runs[0].cases
+    assert read_record(tested).shortcuts == read_record(fitted).shortcuts
+    assert set(read_record(tested).shortcuts.columns) >= {"institute", "manufacturer"}
     write_split(tmp_path / "split.csv", test=[*totalsegmentator.PATIENTS][:5])
     with pytest.raises(Exception, match="the head holds 7 scans, and 5 are reported"):
         eva("test", head=str(fitted.parent))

@@ -7,6 +7,7 @@ from tapct.errors import TaskError
 from tapct.tasks import shortcuts
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.columns import Column
+from tapct.tasks.registry import task_class
 from tapct.tasks.spec import TaskSpec
 from tapct.volumes import Grid
 from tests.volumes.dicom_files import phantom, write_series
@@ -193,3 +194,23 @@ def test_the_table_of_a_task_does_not_give_text_to_heads(tmp_path):
     (tmp_path / "split.csv").write_text("case,patient,split\none,p1,test\n")
     with pytest.raises(TaskError, match="'kvp' of scanned is text"):
         Tabled(tmp_path, "test", tmp_path / "split.csv").table_columns(["kvp"])
+
+
+READS = {
+    "luna25": {"sex", "age"},
+    "fdg_pet_ct": {"manufacturer", "sex", "age"},
+    "totalsegmentator_age": {"institute", "manufacturer", "scanner_model", "kvp", "sex"},
+    "totalsegmentator_sex": {"institute", "manufacturer", "scanner_model", "kvp", "age"},
+    "totalsegmentator_retrieval": {"institute", "manufacturer", "scanner_model", "kvp", "sex", "age"},
+    **{task: {one.name for one in shortcuts.DICOM} for task in ("rsna2022", "rsna2023", "ictcf_lab", "lung1_survival")},
+}
+
+
+@pytest.mark.parametrize("task", READS)
+def test_shipped_tasks_name_what_their_tables_and_headers_hold_but_not_what_they_ask(task):
+    assert {column.name for column in task_class(task).spec.shortcuts} == READS[task]
+
+
+def test_a_size_that_is_assumed_is_not_audited():
+    assert task_class("cc_ccii").spec.audited == ()
+    assert task_class("luna16").spec.audited == shortcuts.GEOMETRY
