@@ -20,6 +20,7 @@ from tapct.errors import EncoderError, TapctError, TaskError
 from tapct.imported import commands as import_commands
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
+from tapct.similarity import commands as similarity_commands
 from tapct.submission import commands as submission_commands
 from tapct.verification import commands as verification_commands
 from tapct.viz import commands as viz_commands
@@ -358,6 +359,7 @@ COMMANDS: Commands = {
     "overlay": report_commands.overlay,
     "report": report_commands.report,
     "describe": report_commands.describe,
+    "compare": similarity_commands.compare,
     "verify-encoder": verification_commands.verify_encoder,
     "record-schema": record_schema,
 }

@@ -29,6 +29,7 @@ from tapct.leaderboard.text import plain
 from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
 from tapct.records.sections import CardRecord
+from tapct.similarity.found import Similarity
 
 ALL = "all"
 """Stands for the kinds of task together."""
@@ -185,6 +186,7 @@ class Board:
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
         eva: What stock runs of eva's reported: references, never ranked.
         mistakes: What usual mistakes with the input cost the models, by task; never ranked.
+        similarities: What encoders have in common, by task (`tapct compare --results`).
         imported: Predictions of models that were trained elsewhere: references, never ranked.
     """
 
@@ -198,6 +200,7 @@ class Board:
     own: tuple["Own", ...] = ()
     eva: tuple[EvaNumber, ...] = ()
     mistakes: tuple[MistakeTable, ...] = ()
+    similarities: Mapping[str, Similarity] = field(default_factory=dict)
     imported: tuple[Reference, ...] = ()
 
     @property

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from tapct import files
 from tapct.errors import RecordError
-from tapct.leaderboard import eva_results, exports, imported, mistakes, shortcuts, tables, variations
+from tapct.leaderboard import (
+    eva_results,
+    exports,
+    imported,
+    mistakes,
+    shortcuts,
+    similarity,
+    tables,
+    variations,
+)
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.board import Board
 from tapct.leaderboard.page import render
@@ -30,7 +39,7 @@ def build(
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
     and `adaptors.csv`; where some are of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the
     paper, `paper_and_this_run.csv`; where some hold a shortcut audit, `shortcuts.csv`; of stock runs of eva's,
-    `eva_results.csv`; of imported predictions, `imported.csv`.
+    `eva_results.csv`; of imported predictions, `imported.csv`; of what `tapct compare` left there, `similarity.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -57,6 +66,8 @@ def build(
         mistakes=mistakes.tables(records, names_on(board), resamples=resamples),
         imported=imported.references(every, board.ranked, {one.name: one.title for one in board.tasks}, resamples),
     )
+    alike, unread = similarity.found_in(results, [task.name for task in board.tasks if task.summaries])
+    board = replace(board, similarities=alike)
     formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
     if (adaptors := exports.adaptors_to_csv(board)) is not None:
@@ -65,6 +76,8 @@ def build(
         contents[exports.REPRODUCTION_FILE] = reproduction
     if board.mistakes:
         contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
+    if board.similarities:
+        contents[similarity.FILE] = as_csv(similarity.as_rows(board.similarities))
     if board.imported:
         contents[imported.FILE] = as_csv(imported.as_rows(board.imported))
     if (audits := shortcuts.to_csv(board)) is not None:
@@ -73,7 +86,7 @@ def build(
         contents[exports.EVA_FILE] = exports.eva_to_csv(board)
     contents["index.html"] = render(board)  # last: a page that is there has its tables
     _write(site, contents)
-    left_out = [*(f"{out.path}: {out.reason}" for out in board.left_out), *unvaried]
+    left_out = [*(f"{out.path}: {out.reason}" for out in board.left_out), *unvaried, *unread]
     for out in left_out:
         print(f"left out: {out}", file=sys.stderr)
     for own in board.own:
@@ -108,6 +121,6 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE}
-    optional |= {mistakes.FILE, imported.FILE, shortcuts.FILE}
+    optional |= {mistakes.FILE, imported.FILE, shortcuts.FILE, similarity.FILE}
     for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def pack(
     """
     from tapct.packs import packing
 
-    bank, data = _stored(encoder, task, weights, root, config, accelerator, folder)
+    bank, data = stored_run(encoder, task, weights, root, config, accelerator, folder)
     path = Path(out)
     if path.suffix != ".tar":
         of = bank.encoder
@@ -96,7 +96,7 @@ def export_embeddings(
     """
     from tapct.packs import embeddings, packing
 
-    bank, data = _stored(encoder, task, weights, root, config, accelerator, folder)
+    bank, data = stored_run(encoder, task, weights, root, config, accelerator, folder)
     done = embeddings.export(bank, data, Path(out), what=what, label=label, replace=replace)
     print(f"{out}: {done.cases} cases for {format}, {done.written} files written")
     print(packing.notice(data, bank.encoder))
@@ -128,7 +128,7 @@ def unpack(file: str, folder: str | None = None) -> int:
     return 0
 
 
-def _stored(
+def stored_run(
     encoder: str,
     task: str,
     weights: str | None,
@@ -137,7 +137,20 @@ def _stored(
     accelerator: str,
     folder: str | None,
 ) -> "tuple[FeatureBank, TaskData]":
-    """Returns the bank and the task of a run of a config, as the command line names them."""
+    """Returns the bank and the task of a run of a config, as the command line names them.
+
+    Args:
+        encoder: Name of the encoder, with options.
+        task: Name of the task.
+        weights: A path, "random" or "null"; None is the variable ENCODER_WEIGHTS.
+        root: Folder that holds one folder per task; None is the variable DATA_ROOT.
+        config: YAML config of the run; None is that of the task.
+        accelerator: Where the run was: "auto", "cpu" or "gpu".
+        folder: The store; None is the usual one.
+
+    Raises:
+        FeatureError: If there is no such config.
+    """
     from tapct.packs import packing
     from tapct.sweep.cell import environment, runnable
 

@@ -130,16 +130,24 @@ class CaseSource:
         with_maps = pooling is None and seen == "map"
         bank = self._own_bank(trainer, again, with_maps) if pack is None else self._packed_bank(pack, with_maps)
         self.bank = bank
-
-        def unpooled(task: CaseTask) -> bool:
-            assert pooling is not None
-            return pooling not in ("cls", "none") and not bank.has_derived(
-                self._vector_of(task.dataset, task.case, task.features_key, pooling), VECTOR_MODULES
-            )
-
-        bank.fill(needed_parts(trainer), unpooled if pooling is not None else None)
+        bank.fill(needed_parts(trainer), None if pooling is None else self.lacks_vector(pooling))
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
+
+    def lacks_vector(self, how: Pooling) -> Callable[[CaseTask], bool]:
+        """Returns what says of a case whether its map is needed: its vector is of the map, and is not stored.
+
+        Args:
+            how: How features are pooled.
+        """
+
+        def lacks(task: CaseTask) -> bool:
+            if self.bank is None or how in ("cls", "none"):
+                return False
+            of = self._vector_of(task.dataset, task.case, task.features_key, how)
+            return not self.bank.has_derived(of, VECTOR_MODULES)
+
+        return lacks
 
     def _own_bank(self, trainer: pl.Trainer, again: bool, with_maps: bool) -> FeatureBank:
         return FeatureBank(

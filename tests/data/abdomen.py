@@ -62,15 +62,16 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str = "RAS", q
     nib.save(image, path)
 
 
-def write_slabs(root: Path, splits: Mapping[str, str]) -> Path:
+def write_slabs(root: Path, splits: Mapping[str, str], step: int = 10) -> Path:
     """Writes slabs of the abdomen as cases of the task "quickstart", and their split.csv; returns the root.
 
     Args:
         root: The data root.
         splits: Name of each case, to its split.
+        step: Slices from one to the next; there are 72.
     """
     for number, case in enumerate(splits):
-        slab = block(40 + 10 * number, slices=8)
+        slab = block(40 + step * number, slices=8)
         save(root / "quickstart" / case / "ct.nii.gz", slab.hu, slab.affine)
         save(root / "quickstart" / case / "organs.nii.gz", slab.organs, slab.affine)
     rows = [f"{case},p{case},{split}" for case, split in splits.items()]

@@ -12,9 +12,11 @@ from tapct.leaderboard.board import Board, Entry, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.page.beaten import beaten
+from tapct.leaderboard.page.in_common import in_common
 from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
+from tapct.similarity.found import Similarity
 
 _SHRINKING = {"antialias": "averaged", "linear": "interpolated, not averaged"}
 """What an `in_plane_filter` does."""
@@ -232,11 +234,12 @@ def best_at(task: Task) -> str:
     return "ascending" if task.of_metric.lower_is_better else "descending"
 
 
-def section(task: Task, models: Sequence[Model]) -> list[Picture | Table]:
-    """Returns what is drawn of a task: of many models, the best."""
+def section(task: Task, models: Sequence[Model], alike: Similarity | None = None) -> list[Picture | Table]:
+    """Returns what is drawn of a task: of many models, the best; and what its encoders have in common, if known."""
     shown = Shown(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0))
     table = beaten(task, models)
-    return [*([] if table is None else [table]), *pictures(shown)]
+    common = [] if alike is None else [in_common(task, alike)]
+    return [*([] if table is None else [table]), *pictures(shown), *common]
 
 
 def is_table(one: Picture | Table) -> bool:

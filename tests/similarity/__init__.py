@@ -1,0 +1,1 @@
+"""Tests of what encoders have in common."""
