@@ -1,12 +1,13 @@
 """How often the leaderboard is right: intervals, differences and mean ranks on data whose truth is known.
 
-    OMP_NUM_THREADS=1 python benchmarks/leaderboard_simulations.py coverage | equal | power | apart | ranks
+    OMP_NUM_THREADS=1 python benchmarks/leaderboard_simulations.py coverage | equal | labels | power | apart | ranks
         [--simulations 1000] [--resamples 1000] [--json out.json]
 
 coverage: 95 % intervals of numbers, by several methods. equal: the simulated tasks in which equal models are told
-apart, which should be one in twenty. power: how often a true difference of AUROC is found, beside DeLong's test.
-apart: how often the interval of a difference holds it. ranks: how often all mean ranks are held at once, and by how
-wide intervals, beside those of differences that are decided one by one. Each takes minutes.
+apart, which should be one in twenty; labels: the same of means over labels. power: how often a true difference of AUROC
+is found, beside DeLong's test. apart: how often the interval of a difference holds it. ranks: how often all mean ranks
+are held at once, and by how wide intervals, beside those of differences that are decided one by one. Each takes
+minutes.
 """
 
 import argparse
@@ -18,15 +19,18 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import expon, norm, rankdata
 
+from tapct.kinds import Cases
 from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.comparison import ALPHA
 from tapct.leaderboard.differences import measure
 from tapct.leaderboard.intervals import bca, tail
 from tapct.leaderboard.levels import Levels, levels
 from tapct.leaderboard.mean_ranks import decided, ends
-from tapct.leaderboard.resampling import auroc, draw_patients, draw_swaps, evaluate, mean_over_cases
+from tapct.leaderboard.resampling import draw_patients, draw_swaps, evaluate, mean_over_cases
 from tapct.leaderboard.summary import Comparison, compare
 from tapct.leaderboard.thin import of_model
+from tapct.metrics.ranks import auroc_of_counts
+from tapct.metrics.resampled import in_resamples
 
 Sample = tuple[Callable[[np.ndarray], np.ndarray], float]
 """A metric, of (patients, R) counts, on one simulated sample; and the truth that it estimates."""
@@ -80,7 +84,8 @@ def binormal(distance: float, share: float = 0.25) -> Callable[[int, np.random.G
         targets = (rng.random(patients) < share).astype(int)
         scores = rng.normal(size=patients) + distance * targets
         truth = float(ndtr(distance / np.sqrt(2)))
-        return (lambda counts: auroc(scores, targets, np.arange(patients), counts)), truth
+        everyone = np.arange(patients)
+        return (lambda counts: in_resamples([auroc_of_counts], scores, targets, everyone, counts)[0]), truth
 
     return sample
 
@@ -143,6 +148,28 @@ def models_of(
     return scores + np.broadcast_to(distances, models)[:, None] * targets, targets
 
 
+def of_labels(
+    name: str, metric: str, models: int, patients: int, labels: int, positives: int, most: int, rng: np.random.Generator
+) -> TaskInputs:
+    """Equally good models of several labels, each of which so many patients of one to `most` cases have."""
+    patient = np.repeat(np.arange(patients), rng.integers(1, most + 1, patients))
+    have = np.stack([rng.permutation(patients) < positives for _ in range(labels)], axis=1)
+    targets = have[patient].astype(float)
+    hard = rng.normal(size=(patients, labels))[patient]
+    own = rng.normal(size=(models, patients, 1)) + rng.normal(size=(models, patients, labels))
+    scores = hard + own[:, patient] + 0.5 * rng.normal(size=(models, *targets.shape)) + 2 * targets
+    names = [tuple(map(str, of)) for of in (range(len(patient)), patient, range(labels))]
+    return TaskInputs(
+        task=name,
+        version="1",
+        metric=metric,
+        models=tuple(f"model {m}" for m in range(models)),
+        cases=names[0],
+        patients=names[1],
+        samples=tuple((Cases(*names, {"logit": of, "target": targets}),) for of in scores),
+    )
+
+
 def compared(inputs: TaskInputs, resamples: int) -> Comparison:
     """As `summarise_task` compares, without the intervals of each number."""
     value = evaluate(inputs, np.ones((inputs.num_patients, 1))).mean(axis=1)[:, 0]
@@ -191,6 +218,24 @@ def equal(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, flo
             f"{metric}, {models} models, {patients} patients of 1 to {most} cases",
             {"told apart": found / simulations},
         )
+
+
+def equal_by_label(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """The same of means over labels."""
+    for metric in ("MacroAUROC", "MacroAP", "MacroAPSkill"):
+        for models, patients, labels, positives, most in (
+            (6, 120, 1, 22, 1),
+            (6, 200, 5, 25, 1),
+            (6, 120, 5, 24, 3),
+            (6, 300, 18, 30, 1),
+            (10, 300, 18, 30, 3),
+        ):
+            rng, found = np.random.default_rng([models, patients, labels]), 0
+            for index in range(simulations):
+                of = (metric, models, patients, labels, positives, most)
+                found += told_apart(of_labels(f"simulation {index}", *of, rng), resamples)
+            what = f"{metric}, {models} models, {patients} patients of 1 to {most} cases"
+            yield f"{what}, {labels} labels that {positives} have", {"told apart": found / simulations}
 
 
 def delong(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -329,7 +374,10 @@ def ranks(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, flo
             )
 
 
-SIMULATIONS = {"coverage": coverage, "equal": equal, "power": power, "apart": apart, "ranks": ranks}
+SIMULATIONS = {
+    **{"coverage": coverage, "equal": equal, "labels": equal_by_label},
+    **{"power": power, "apart": apart, "ranks": ranks},
+}
 
 
 def main() -> None:

@@ -128,6 +128,19 @@ def test_a_micro_auroc_that_is_only_the_frequency_of_labels_is_chance():
     assert found(record(scans(informed(targets, rng, 1.5), targets)), "chance-level") is None
 
 
+def test_a_mean_over_labels_is_judged_label_by_label_and_rare_ones_are_no_part_of_it():
+    rng = np.random.default_rng(1)
+    targets = (rng.random((120, 4)) < [0.6, 0.5, 0.3, 0.03]).astype(float)
+    guessed = np.broadcast_to([0.6, 0.5, 0.3, 0.03], targets.shape) + rng.normal(0, 0.01, targets.shape)
+    guessed[:, 3] = np.clip(guessed[:, 3] + 0.5 * targets[:, 3], 0, 1)  # it knows the rare one
+    detail = found(record(scans(guessed, targets.astype(int)), task={"metric": "MacroAUROC"}), "chance-level")
+    assert 0.35 < float(detail.split()[1].rstrip(":")) < 0.6
+    for metric in ("MacroAUROC", "MacroAP", "MacroAPSkill"):
+        assert verdict(record(scans(informed(targets, rng, 1.5), targets.astype(int)), task={"metric": metric})) is None
+    few = record(scans(guessed[:15], targets[:15].astype(int)), task={"metric": "MacroAUROC"})
+    assert verdict(few) is None, "it is undefined"
+
+
 def test_scores_that_are_all_the_same_are_at_chance_however_few_they_are():
     assert verdict(record(scans(np.full((4, 1), 0.5), np.array([[1], [0], [1], [0]])))) == "chance-level"
 

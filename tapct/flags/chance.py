@@ -18,19 +18,21 @@ from scipy.special import ndtri
 from tapct import numeric
 from tapct.flags import dealt
 from tapct.flags.messages import Found, reported
-from tapct.kinds import Kind, Mean, kind
+from tapct.kinds import Kind, Mean, PairRank, kind
 from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import OfCounts, draw_patients, evaluate
-from tapct.metrics.ranks import auroc_of_counts, average_precision_of_counts
+from tapct.leaderboard.resampling import resample
+from tapct.metrics.by_label import RANKS, is_in_means
+from tapct.metrics.classification import OVER_LABELS
+from tapct.metrics.resampled import OfCounts
 from tapct.records import CaseResult, Record
 from tapct.records.case import as_cases
 
 DEALS = 400
 """How often scores are dealt out, each way."""
 
-AT_ONCE = 50
-"""Deals at a time: 100 MB for the largest task."""
+AT_ONCE, SCORES_AT_ONCE = 50, 12_500_000
+"""Deals at a time, fewer where they would be of more scores: 100 MB."""
 
 WEAK = 0.75
 """AUROC of each label of somebody who knows a little: half way from chance to perfect."""
@@ -64,16 +66,20 @@ def against_chance(record: Record) -> Found:
 def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
     scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
     targets = np.array([list((case.target or {}).values()) for case in runs[0]], dtype=np.float64)  # NaN: missing
-    if not (targets == 0).any() or not (targets == 1).any():
+    if not (labels := _ranked_together(metric, targets)):
         return  # the metric is undefined
     patients = np.unique([case.patient for case in runs[0]], return_inverse=True)[1]
     # Dealt out again they are the same numbers: of each run only the order counts, and that is known once for all.
     levels = np.stack([np.unique(run, return_inverse=True)[1].reshape(run.shape) for run in scores])
-    of_counts = average_precision_of_counts if metric == "MicroAP" else auroc_of_counts
-    own = _values(of_counts, levels[None], targets)
+    pair_rank = kind("classification").metric(metric).of
+    of_counts = RANKS[pair_rank.rank if isinstance(pair_rank, PairRank) else OVER_LABELS[metric]].of_counts
+
+    def values(drawn: np.ndarray) -> np.ndarray:
+        return np.mean([_values(of_counts, drawn[..., some], targets[:, some]) for some in labels], axis=0)
+
+    own = values(levels[None])
     random, weak = (
-        np.concatenate([_values(of_counts, some, targets) for some in deals(levels, targets, patients, knowing)])
-        for knowing in (0.5, WEAK)
+        np.concatenate([values(some) for some in deals(levels, targets, patients, knowing)]) for knowing in (0.5, WEAK)
     )
     if numeric.at_least(random, own).mean() <= BY_LUCK:
         return
@@ -83,6 +89,14 @@ def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
         return
     said += f", a weak model (AUROC {WEAK}) at least {np.quantile(weak, BY_MISFORTUNE):.3f}"
     yield "chance-level" if numeric.at_least(own, weak).mean() <= BY_MISFORTUNE else "too-few-to-tell", said
+
+
+def _ranked_together(metric: str, targets: np.ndarray) -> list[list[int]]:
+    """Returns the labels whose scores are ranked together, all or each by itself; nothing where it is undefined."""
+    if metric in OVER_LABELS:
+        return [[int(label)] for label in np.flatnonzero(is_in_means(targets))]
+    both = bool((targets == 0).any() and (targets == 1).any())
+    return [list(range(targets.shape[1]))] if both else []
 
 
 def _values(of_counts: OfCounts, drawn: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -115,9 +129,10 @@ def deals(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, knowing
     by_patient = [np.flatnonzero(patients == patient) for patient in range(patients.max() + 1)]
     places, ordered = np.concatenate(by_patient), np.sort(scores, axis=1)
     shift = np.sqrt(2) * ndtri(knowing)
-    for _ in range(0, DEALS, AT_ONCE):
-        orders = [np.concatenate([by_patient[k] for k in rng.permutation(len(by_patient))]) for _ in range(AT_ONCE)]
-        dealt = np.empty((AT_ONCE, *scores.shape), dtype=scores.dtype)
+    step = max(1, min(AT_ONCE, SCORES_AT_ONCE // scores.size))
+    for number in (min(step, DEALS - start) for start in range(0, DEALS, step)):
+        orders = [np.concatenate([by_patient[k] for k in rng.permutation(len(by_patient))]) for _ in range(number)]
+        dealt = np.empty((number, *scores.shape), dtype=scores.dtype)
         dealt[:, :, places] = np.moveaxis(scores[:, np.stack(orders)], 1, 0)
         if shift:
             noise = ndtri((_places(dealt, rng) + 0.5) / scores.shape[1])
@@ -210,9 +225,6 @@ def _gap(record: Record, runs: list[list[CaseResult]], metric: str, **results: A
         patients=tuple(case.patient for case in runs[0]),
         **results,
     )
-    patients = inputs.num_patients
-    drawn = draw_patients(patients, RESAMPLES, inputs.key)
-    counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
-    this, nothing = evaluate(inputs, counts).mean(axis=1)
-    value, draws, jackknife = np.split(inputs.sign * numeric.difference(this, nothing), [1, 1 + RESAMPLES])
-    return estimate(float(value[0]), draws, jackknife, patients, "it is undefined")
+    this, nothing = zip(*(of.mean(axis=1) for of in resample(inputs, RESAMPLES)), strict=True)
+    value, draws, jackknife = (inputs.sign * numeric.difference(*both) for both in zip(this, nothing, strict=True))
+    return estimate(float(value), draws, jackknife, inputs.num_patients, "it is undefined")

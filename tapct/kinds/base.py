@@ -13,6 +13,7 @@ import numpy as np
 from tapct import numeric
 from tapct.errors import TaskError, nearest
 from tapct.metrics import ranks
+from tapct.metrics.left_out import Lost
 
 TARGET = "target"
 """As a metric's unit: that of the task's targets."""
@@ -109,9 +110,15 @@ class Statistic:
 
     Attributes:
         of: Of the cases and (C, R) how often each of them counts, whole numbers as float64: (R,), NaN where undefined.
+        without: Of the cases and (C,) the number of each one's patient, from 0: (n,) it without each patient, as `of`
+            gives it; None where `of` is asked.
+        lost: Of the same: what it loses without each patient's cases of one sort, for every sort that it is made of;
+            None where all cases are one sort.
     """
 
     of: Callable[[Cases, np.ndarray], np.ndarray]
+    without: Callable[[Cases, np.ndarray], np.ndarray] | None = None
+    lost: Callable[[Cases, np.ndarray], Sequence[Lost]] | None = None
 
 
 @dataclass(frozen=True)

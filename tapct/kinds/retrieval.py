@@ -18,12 +18,12 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number, Statistic
-from tapct.metrics.retrieval import Chance, Ranking, ordered
+from tapct.metrics.retrieval import Chance, Ranking, Untied, ordered, ranking
 
 PRECISIONS, HITS = (5, 10), (1, 5, 10)
 """How many of the nearest are looked at."""
 
-Scores = Callable[[Ranking | Chance], float]
+Scores = Callable[[Ranking | Untied | Chance], float]
 
 SCORES: Mapping[str, Scores] = {
     "average_precision": methodcaller("average_precision"),
@@ -68,14 +68,14 @@ def outcome(
         total = int(relevant.sum())
         found["relevant"][name], found["items"][name] = float(total), float(known.sum())
         if total:
-            ranking = Ranking.of(level[known], relevant[known])
+            of_label = ranking(level, relevant, known)
             for field, score in SCORES.items():
-                found[field][name] = score(ranking)
+                found[field][name] = score(of_label)
         if like is not None:
             kept = relevant | (like[order] & known)
             found["matched_items"][name] = float(kept.sum())
             if 0 < total < kept.sum():
-                found[MATCHED][name] = Ranking.of(level[kept], relevant[kept]).average_precision()
+                found[MATCHED][name] = ranking(level, relevant, kept).average_precision()
     return found
 
 

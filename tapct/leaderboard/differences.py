@@ -85,7 +85,7 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
     if not isinstance(of, Mean):
         first, second = (rows[of] for of in np.triu_indices(len(rows), 1))
         gap = numeric.difference(value[first], value[second])
-        parts: Sequence[Part] = of_pairs(inputs) if isinstance(of, PairRank) else (of_statistic(inputs),)
+        parts = of_pairs(inputs) if isinstance(of, PairRank) else of_statistic(inputs)
         error, chance = studentised(parts, first, second, swaps)
         if isinstance(of, Statistic) or (of == PairRank("average_precision") and _has_several_pairs(inputs)):
             chance = as_of_few(parts, first, second, chance)

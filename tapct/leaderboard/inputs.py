@@ -68,7 +68,6 @@ class TaskInputs:
             of an older protocol, probabilities. None for a statistic of all cases.
         samples: For a statistic, the cases of each of M models and of each seed; else None.
         targets: (C, labels) 0/1 references of the metrics of pairs, NaN where they are missing; else None.
-        probabilities: (M, seeds, C, labels) what was predicted, for the metrics of pairs of records; else None.
         notice: What must stand beside every number, if anything.
         unit: The unit of the metric; None where it has none.
     """
@@ -82,7 +81,6 @@ class TaskInputs:
     values: np.ndarray | None = None
     samples: tuple[tuple[Cases, ...], ...] | None = None
     targets: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
     notice: str | None = None
     unit: str | None = None
 
@@ -384,9 +382,4 @@ def _numbers(models: Sequence[str], found: Sequence[Reported], metric: str) -> d
         return {"values": np.stack([one.mean_of_cases(metric) for one in found])}
     if isinstance(of, Statistic):
         return {"samples": tuple(one.runs for one in found)}
-    probabilities = [one.probabilities for one in found if one.probabilities is not None]
-    return {
-        "values": np.stack([one.scores for one in found]),
-        "targets": found[0].targets,
-        "probabilities": np.stack(probabilities),
-    }
+    return {"values": np.stack([one.scores for one in found]), "targets": found[0].targets}

@@ -30,7 +30,6 @@ class Reported:
         patients: The patient of each.
         classes: K classes, labels or targets, in the record's order.
         runs: What each run has of the cases, the fields of the kind that the record has.
-        probabilities: (runs, C, K) of classification, NaN where there is none; else None.
     """
 
     kind: Kind
@@ -38,14 +37,13 @@ class Reported:
     patients: tuple[str, ...]
     classes: tuple[str, ...]
     runs: tuple[Cases, ...]
-    probabilities: np.ndarray | None = None
 
     @cached_property
     def compared(self) -> frozenset[str]:
         """The metrics that can be computed of its fields, and that models are compared by."""
-        fields = self.runs[0].values
-        names = {metric.name for metric in self.kind.metrics if not isinstance(metric.of, Number)}
-        return frozenset(names if self.kind.outcome else names & fields.keys())
+        there = self.runs[0].values.keys()
+        metrics = (metric for metric in self.kind.metrics if not isinstance(metric.of, Number))
+        return frozenset(metric.name for metric in metrics if set(metric.fields) <= there)
 
     def mean_of_cases(self, metric: str) -> np.ndarray:
         """Returns (runs, C) the number of each case, NaN where it is undefined, of a metric that is their mean."""
@@ -95,8 +93,7 @@ class Reported:
 
     def repeated(self, times: int) -> "Reported":
         """Returns the same with each run so many times: means over runs stay, and pair with those of more runs."""
-        probabilities = None if self.probabilities is None else np.tile(self.probabilities, (times, 1, 1))
-        return replace(self, runs=self.runs * times, probabilities=probabilities)
+        return replace(self, runs=self.runs * times)
 
     def ordered(self, classes: tuple[str, ...]) -> "Reported":
         """Returns the same with its labels in another order; itself where they are not the same ones."""
@@ -107,8 +104,7 @@ class Reported:
             replace(run, classes=classes, values={name: of[:, order] for name, of in run.values.items()})
             for run in self.runs
         )
-        probabilities = None if self.probabilities is None else self.probabilities[:, :, order]
-        return replace(self, classes=classes, runs=tuple(runs), probabilities=probabilities)
+        return replace(self, classes=classes, runs=tuple(runs))
 
 
 def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -158,9 +154,8 @@ def _reported(record: Recorded, split: str) -> Reported:
     if differs.any():
         name = cases[np.flatnonzero(differs.any(axis=(0, 2)))[0]]
         raise RecordError(f"its runs differ in the patient or the target of case {name}")
-    probabilities = fields.get("probability")
-    if probabilities is not None and np.isnan(fields["logit"]).all():
-        fields["logit"] = probabilities
+    if "probability" in fields and np.isnan(fields["logit"]).all():  # of an older protocol
+        fields["logit"] = fields["probability"]
     has_targets = not arrow.is_null(table["target"])[rows].all()
     fields = {name: values for name, values in fields.items() if _has(kind, name, values, has_targets)}
     of_cases = tuple(names[code] for code in patient[0, :, 0])
@@ -173,7 +168,6 @@ def _reported(record: Recorded, split: str) -> Reported:
             Cases(tuple(cases), of_cases, tuple(classes), {name: values[place] for name, values in fields.items()})
             for place in range(len(record.runs))
         ),
-        probabilities=probabilities,
     )
 
 

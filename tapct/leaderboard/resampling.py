@@ -1,22 +1,20 @@
 """Metrics under resampling of patients: computed once for all resamples, from how often each patient was drawn."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from tapct import numeric
 from tapct.kinds import PairRank, Statistic
 from tapct.leaderboard.inputs import TaskInputs
-from tapct.metrics import ranks
+from tapct.metrics.by_label import RANKS
+from tapct.metrics.left_out import without_each
+from tapct.metrics.resampled import in_resamples
 
-BLOCK = 16
-"""Resamples at a time: 10,000 pairs of them stay in cache, which is more than twice as fast as 128 at a time."""
-
-OfCounts = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""A metric of the (thresholds, R) numbers of positives and negatives at each threshold, see `tapct.metrics.ranks`."""
+AT_ONCE = 2**23
+"""Numbers of cases times resamples that are looked at together: 64 MB."""
 
 
 def draw_patients(patients: int, resamples: int, key: str) -> np.ndarray:
@@ -31,10 +29,13 @@ def draw_patients(patients: int, resamples: int, key: str) -> np.ndarray:
         key: Seeds the draw; the task's, so that all models and all metrics of a task share one set.
 
     Returns:
-        (patients, resamples) how often each patient is in each resample, float64; each column sums to `patients`.
+        (patients, resamples) how often each patient is in each resample, int32; each column sums to `patients`.
     """
-    shares = np.full(patients, 1 / patients)
-    return _generator(f"patients:{key}").multinomial(patients, shares, size=resamples).T.astype(np.float64)
+    shares, generator = np.full(patients, 1 / patients), _generator(f"patients:{key}")
+    found = np.empty((patients, resamples), dtype=np.int32)
+    for block in _blocks(resamples, patients):  # one after the other, as all at once
+        found[:, block] = generator.multinomial(patients, shares, size=block.stop - block.start).T
+    return found
 
 
 def draw_swaps(patients: int, resamples: int, key: str) -> np.ndarray:
@@ -48,9 +49,18 @@ def draw_swaps(patients: int, resamples: int, key: str) -> np.ndarray:
         key: Seeds the draw; the task's, so that all pairs of models share one set.
 
     Returns:
-        (patients, resamples) -1 where they are turned, else 1, each with probability 1/2.
+        (patients, resamples) -1 where they are turned, else 1, each with probability 1/2, int8.
     """
-    return _generator(f"swaps:{key}").choice([-1.0, 1.0], size=(patients, resamples))
+    generator, found = _generator(f"swaps:{key}"), np.empty((patients, resamples), dtype=np.int8)
+    for block in _blocks(patients, resamples):
+        found[block] = generator.choice([-1.0, 1.0], size=(block.stop - block.start, resamples))
+    return found
+
+
+def _blocks(number: int, each: int) -> Iterator[slice]:
+    """Yields slices of so many rows or columns of `each` numbers that they may be looked at together."""
+    step = max(1, AT_ONCE // max(1, each))
+    return (slice(start, min(start + step, number)) for start in range(0, number, step))
 
 
 def _generator(key: str) -> np.random.Generator:
@@ -85,17 +95,14 @@ class Resampled(NamedTuple):
 def resample(inputs: TaskInputs, resamples: int) -> Resampled:
     """Returns the metric under resampling of patients; of one task the resamples are always the same."""
     patients = inputs.num_patients
-    drawn = draw_patients(patients, resamples, inputs.key)
-    # Three questions in one pass: every patient once; the resamples; each patient left out in turn.
-    counts = np.concatenate([np.ones((patients, 1)), drawn, 1 - np.eye(patients)], axis=1)
-    value, draws, jackknife = np.split(evaluate(inputs, counts), [1, 1 + resamples], axis=2)
-    return Resampled(value[:, :, 0], draws, jackknife)
+    value = evaluate(inputs, np.ones((patients, 1), dtype=np.int32))[:, :, 0]
+    return Resampled(value, evaluate(inputs, draw_patients(patients, resamples, inputs.key)), left_out(inputs))
 
 
 def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:
     """Returns the metric of every model and seed when each patient counts as often as he was drawn.
 
-    With a column of ones this is the metric itself.
+    With a column of ones this is the metric itself. Memory is bounded, whatever the number of cases.
 
     Args:
         inputs: The task.
@@ -105,16 +112,44 @@ def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:
         (models, seeds, R), NaN where undefined.
     """
     of = inputs.of_metric.of
+    if isinstance(of, PairRank):
+        pairs, targets, patients = inputs.pairs
+        metric = [RANKS[of.rank].of_counts]
+        ranked = [[in_resamples(metric, seed, targets, patients, counts)[0] for seed in model] for model in pairs]
+        return np.array(ranked)
+    found = [
+        _of_cases(inputs, counts[inputs.patient_index, block].astype(np.float64))
+        for block in _blocks(counts.shape[1], len(inputs.cases))
+    ]
+    return np.concatenate(found, axis=2)
+
+
+def _of_cases(inputs: TaskInputs, drawn: np.ndarray) -> np.ndarray:
+    """Returns the same of (C, R) how often each case was drawn."""
+    of = inputs.of_metric.of
     if isinstance(of, Statistic):
         assert inputs.samples is not None
-        drawn = counts[inputs.patient_index]
         return np.array([[of.of(cases, drawn) for cases in model] for model in inputs.samples])
     assert inputs.values is not None
-    if not isinstance(of, PairRank):
-        return mean_over_cases(inputs.values, inputs.patient_index, counts)
-    metric = auroc if of.rank == "auroc" else average_precision
-    pairs, targets, patients = inputs.pairs
-    return np.array([[metric(seed, targets, patients, counts) for seed in model] for model in pairs])
+    return mean_over_cases(inputs.values, np.arange(len(drawn)), drawn)
+
+
+def left_out(inputs: TaskInputs) -> np.ndarray:
+    """Returns (models, seeds, n) the metric of every model and seed without each patient, NaN where undefined."""
+    of, patients = inputs.of_metric.of, inputs.num_patients
+    if isinstance(of, PairRank):
+        pairs, targets, index = inputs.pairs
+        without = RANKS[of.rank].without
+        return np.array([[without(without_each(seed, targets, index, patients)) for seed in model] for model in pairs])
+    if isinstance(of, Statistic) and of.without is not None:
+        assert inputs.samples is not None
+        return np.array([[of.without(cases, inputs.patient_index) for cases in model] for model in inputs.samples])
+    found = []
+    for block in _blocks(patients, max(patients, len(inputs.cases))):
+        counts = np.ones((patients, block.stop - block.start), dtype=np.int32)
+        counts[np.arange(block.start, block.stop), np.arange(block.stop - block.start)] = 0
+        found.append(evaluate(inputs, counts))
+    return np.concatenate(found, axis=2)
 
 
 def mean_over_cases(scores: np.ndarray, patients: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -134,63 +169,3 @@ def mean_over_cases(scores: np.ndarray, patients: np.ndarray, counts: np.ndarray
     number = defined.astype(np.float64) @ drawn
     with np.errstate(invalid="ignore"):
         return (total / number).reshape(*scores.shape[:-1], counts.shape[1])
-
-
-def auroc(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the area under the ROC curve in each resample, as `tapct.metrics.ranks.auroc` of the repeated cases.
-
-    Args:
-        scores: (N,) scores.
-        targets: (N,) 0/1 references.
-        patients: (N,) index of each pair's patient.
-        counts: (patients, R) how often each patient was drawn, whole numbers.
-
-    Returns:
-        (R,), NaN where a resample lacks positives or negatives.
-    """
-    return _by_threshold(ranks.auroc_of_counts, scores, targets, patients, counts)
-
-
-def average_precision(
-    scores: np.ndarray,
-    targets: np.ndarray,
-    patients: np.ndarray,
-    counts: np.ndarray,
-    of_negatives: np.ndarray | None = None,
-) -> np.ndarray:
-    """Returns the average precision in each resample; for the rest see `auroc`.
-
-    Args:
-        scores: See `auroc`.
-        targets: Likewise.
-        patients: Likewise.
-        counts: Likewise; of the positives alone where the next is given.
-        of_negatives: (patients, R) how often each patient's negatives count, where that is another number.
-    """
-    return _by_threshold(ranks.average_precision_of_counts, scores, targets, patients, counts, of_negatives)
-
-
-def _by_threshold(
-    metric: OfCounts,
-    scores: np.ndarray,
-    targets: np.ndarray,
-    patients: np.ndarray,
-    counts: np.ndarray,
-    of_negatives: np.ndarray | None = None,
-) -> np.ndarray:
-    """Returns a metric in each resample; the pairs are sorted once, whatever the number of resamples."""
-    threshold, positive = ranks.thresholds(scores, targets), targets == 1
-    drawn = [each.astype(np.int64) for each in (counts, counts if of_negatives is None else of_negatives)]
-    if (drawn[0] != counts).any():
-        raise ValueError("counts must be whole numbers: how often each patient was drawn")
-    # (thresholds, patients): how many pairs a patient has at a score. Times counts: how many there are in a resample.
-    shape = (threshold.max(initial=0) + 1, len(counts))
-    pairs = [
-        csr_array((np.ones(of.sum(), dtype=np.int64), (threshold[of], patients[of])), shape)
-        for of in (positive, ~positive)
-    ]
-    found = []
-    for start in range(0, counts.shape[1], BLOCK):
-        blocks = (np.ascontiguousarray(each[:, start : start + BLOCK]) for each in drawn)
-        found.append(metric(*(each @ block for each, block in zip(pairs, blocks, strict=True))))
-    return np.concatenate(found)

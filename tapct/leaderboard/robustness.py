@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tapct import numeric
+from tapct import kinds, numeric
 from tapct.errors import RecordError
 from tapct.leaderboard import thin
 from tapct.leaderboard.inputs import from_records, model_names, require_one_encoder
@@ -30,7 +30,8 @@ class Drop:
         rank_change: Places lost (positive) or gained; None where a rank is undefined. Within the intervals of both
             ranks it may be chance.
         same_probes: Whether both numbers are of the very same trained heads, as they should be; if not, the drop holds
-            what training another time (on another machine) does as well.
+            what training another time (on another machine) does as well. None where nothing is trained (in retrieval
+            the gallery is perturbed as the queries are), and of a model without one of the two numbers.
     """
 
     model: str
@@ -127,12 +128,14 @@ def _perturbation(record: Recorded) -> str | None:
     return record.task.perturbation
 
 
-def _same_probes(one: Recorded, other: Recorded) -> bool:
-    """Returns whether two records evaluated the same trained heads."""
+def _same_probes(one: Recorded, other: Recorded) -> bool | None:
+    """Returns whether two records evaluated the same trained heads; None where nothing is trained."""
+    if one.task.kind is not None and not kinds.kind(one.task.kind).trains:
+        return None
     return [run.probe_sha256 for run in one.runs] == [run.probe_sha256 for run in other.runs]
 
 
-def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[str, bool]) -> dict[str, Drop]:
+def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[str, bool | None]) -> dict[str, Drop]:
     """Returns the drop of each of the models, which are in both summaries in the same order."""
     numbers = zip(_resampled(clean), _resampled(perturbed), strict=True)
     lost = [clean.sign * numeric.difference(before, after) for before, after in numbers]

@@ -1,24 +1,24 @@
-"""Metrics of independent 0/1 labels, from logits: AUROC and average precision (`tapct.metrics.ranks`) and what follows.
+"""Metrics of independent 0/1 labels: over all pairs of case and label, and as means over labels (`by_label`).
 
-A target that is NaN is not stated: its pair of case and label counts in nothing here.
-
-Balanced accuracy is undefined (NaN), as they are, without both a positive and a negative. A mean over labels leaves
-such labels out; how many there are is reported.
+A target that is NaN is not stated: its pair of case and label counts in nothing here. Everything is computed for all
+resamples of the cases at once.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tapct.metrics import ranks
+from tapct import numeric
+from tapct.metrics import by_label, ranks
+from tapct.metrics.resampled import OfCounts, in_resamples
 
 BINS = 15
 """Bins of the calibration error, of equal width."""
 
-FEW_POSITIVES = 20
-"""Labels with fewer positives stand apart from means over labels: their numbers hang on a few patients."""
+InResamples = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""A metric of (C, K) logits, (C, K) 0/1/NaN targets and (C, R) how often each case counts: (R,), NaN if undefined."""
 
 
 def sigmoid(logits: ArrayLike) -> np.ndarray:
@@ -28,90 +28,98 @@ def sigmoid(logits: ArrayLike) -> np.ndarray:
     return np.where(logits >= 0, 1.0, small) / (1 + small)
 
 
-def is_defined(targets: ArrayLike) -> bool:
-    """Returns whether 0/1 targets hold both a positive and a negative."""
-    targets = np.asarray(targets)
-    return bool((targets == 1).any() and (targets == 0).any())
+def over_pairs(metric: OfCounts, logits: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns (R,) a rank metric of all pairs that are stated, in each resample; see `InResamples`."""
+    known = ~np.isnan(targets)
+    return in_resamples([metric], logits[known], targets[known], np.nonzero(known)[0], counts)[0]
 
 
-def balanced_accuracy(logits: ArrayLike, targets: ArrayLike) -> float:
-    """Returns the mean of sensitivity and specificity, with logits above 0 taken as positive.
+def balanced_accuracy(logits: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns (R,) the mean over labels of the mean of sensitivity and specificity, with logits above 0 positive.
 
-    Args:
-        logits: (N,) logits.
-        targets: (N,) 0/1 targets.
+    It is of the labels of `by_label.is_in_means`; for the arguments see `InResamples`.
     """
-    logits, targets = np.asarray(logits), np.asarray(targets)
-    if not is_defined(targets):
-        return math.nan
-    right = (logits > 0) == (targets == 1)
-    return float((right[targets == 1].mean() + right[targets == 0].mean()) / 2)
+    chosen = by_label.is_in_means(targets)
+    predicted, of_labels = logits[:, chosen] > 0, targets[:, chosen]
+    shares = [
+        _share(((predicted == answer) & (of_labels == answer)).T @ counts, (of_labels == answer).T @ counts)
+        for answer in (1, 0)
+    ]
+    return numeric.means(((shares[0] + shares[1]) / 2).T)
 
 
-def average_precision_skill(scores: ArrayLike, targets: ArrayLike) -> float:
-    """Returns the average precision between that of chance, 0, and that of a perfect order, 1; NaN where undefined.
-
-    A score that knows nothing has an average precision of the share of positives, which differs from label to label and
-    data set to data set: (AP - share) / (1 - share) does not.
-
-    Args:
-        scores: (N,) scores.
-        targets: (N,) 0/1 targets.
-    """
-    value = ranks.average_precision(scores, targets)
-    if math.isnan(value):
-        return math.nan
-    share = float(np.mean(np.asarray(targets) == 1))
-    return (value - share) / (1 - share)
-
-
-def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Returns the expected calibration error.
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns (R,) the expected calibration error over all pairs that are stated; NaN of none.
 
     Pairs are binned by the predicted probability that the target is 1 (not by the confidence in the
     likelier answer, which for 0/1 labels hides errors of opposite sign in each other). It is the mean, over
     pairs, of the distance in their bin between the mean probability and the share of positives.
 
     Args:
-        probabilities: (N,) probabilities; of none it is undefined (NaN). Bin k holds [k / BINS, (k + 1) / BINS),
-            the last 1 as well.
-        targets: (N,) 0/1 targets.
+        probabilities: (C, K) probabilities. Bin k holds [k / BINS, (k + 1) / BINS), the last 1 as well.
+        targets: (C, K) 0/1 targets, NaN where they are missing.
+        counts: (C, R) how often each case counts.
     """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if not len(probabilities):
-        return math.nan
-    bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-    excess = np.bincount(bins, weights=probabilities - np.asarray(targets), minlength=BINS)
-    return float(np.abs(excess).sum() / len(probabilities))
+    excess, pairs = _excess(probabilities, targets)
+    return _share(np.abs(numeric.exact_sums(excess, counts)).sum(axis=0), pairs @ counts)
 
 
-def of_labels(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Returns every metric of (N, labels) logits and 0/1/NaN targets, by its name in records; NaN where undefined."""
-    return {name: metric(np.asarray(logits, dtype=np.float64), targets) for name, metric in METRICS.items()}
+def calibration_without_each(probabilities: np.ndarray, targets: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Returns (n,) the same without each of n patients, of (C,) the number of each case's patient, from 0."""
+    excess, pairs = _excess(probabilities, targets)
+    own = np.stack([np.bincount(patients, weights=of) for of in (*excess, pairs)])
+    *left, number = numeric.exact_sums(np.vstack([excess, pairs]), np.ones((len(targets), 1))) - own
+    return _share(np.abs(left).sum(axis=0), np.rint(number))
 
 
-def mean_over_labels(
-    metric: Callable[[np.ndarray, np.ndarray], float], logits: np.ndarray, targets: np.ndarray
-) -> float:
-    """Returns the mean of a metric over the labels where it is defined; NaN where it is for none.
-
-    Args:
-        metric: Of (N,) logits and (N,) targets.
-        logits: (N, labels) logits.
-        targets: (N, labels) 0/1 targets, NaN where they are not stated.
-    """
-    values = [metric(*ranks.stated(z, t)) for z, t in zip(logits.T, targets.T, strict=True)]
-    defined = [v for v in values if not math.isnan(v)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
+def _excess(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (BINS, C) the sums of probabilities less targets of each case's pairs in a bin, (C,) how many it has."""
+    known = ~np.isnan(targets)
+    bins = np.minimum((probabilities[known] * BINS).astype(np.int64), BINS - 1)
+    place = bins * len(targets) + np.nonzero(known)[0]
+    excess = np.bincount(place, weights=probabilities[known] - targets[known], minlength=BINS * len(targets))
+    return excess.reshape(BINS, -1), known.sum(axis=1).astype(np.float64)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "MicroAUROC": lambda logits, targets: ranks.auroc(*ranks.stated(logits, targets)),
-    "MicroAP": lambda logits, targets: ranks.average_precision(*ranks.stated(logits, targets)),
-    "MacroAUROC": lambda logits, targets: mean_over_labels(ranks.auroc, logits, targets),
-    "MacroAP": lambda logits, targets: mean_over_labels(ranks.average_precision, logits, targets),
-    "BalancedAccuracy": lambda logits, targets: mean_over_labels(balanced_accuracy, logits, targets),
-    "CalibrationError": lambda logits, targets: calibration_error(*ranks.stated(sigmoid(logits), targets)),
-    "UndefinedLabels": lambda logits, targets: float(sum(not is_defined(of_label) for of_label in targets.T)),
+def undefined_labels(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Returns the number of labels without a positive or without a negative."""
+    return float((~by_label.is_defined(targets)).sum())
+
+
+def rare_labels(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Returns the number of labels that are defined, and stand apart from means over labels."""
+    return float((by_label.is_defined(targets) & ~by_label.is_in_means(targets)).sum())
+
+
+def _share(of: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(of, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+OVER_LABELS: Mapping[str, str] = {
+    "MacroAUROC": "auroc",
+    "MacroAP": "average_precision",
+    "MacroAPSkill": "average_precision_skill",
 }
-"""By the name that records have, each metric of (N, labels) logits and 0/1/NaN targets; NaN where it is undefined."""
+"""By the name that records have, the rank metric (`by_label.RANKS`) that a mean over labels is of."""
+
+METRICS: Mapping[str, InResamples] = {
+    "MicroAUROC": partial(over_pairs, ranks.auroc_of_counts),
+    "MicroAP": partial(over_pairs, ranks.average_precision_of_counts),
+    **{name: partial(by_label.mean_in_resamples, rank) for name, rank in OVER_LABELS.items()},
+    "BalancedAccuracy": balanced_accuracy,
+    "CalibrationError": lambda logits, targets, counts: calibration_error(sigmoid(logits), targets, counts),
+}
+"""By the name that records have, each metric that models are compared by."""
+
+NUMBERS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "UndefinedLabels": undefined_labels,
+    "RareLabels": rare_labels,
+}
+"""By the name that records have, each number of (C, K) logits and targets that stands beside them."""
+
+
+def value(name: str, logits: np.ndarray, targets: np.ndarray) -> float:
+    """Returns a metric or number of (C, K) logits and 0/1/NaN targets, NaN where it is undefined."""
+    if name in NUMBERS:
+        return NUMBERS[name](logits, targets)
+    return float(METRICS[name](np.asarray(logits, dtype=np.float64), targets, np.ones((len(targets), 1)))[0])

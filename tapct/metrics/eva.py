@@ -136,7 +136,7 @@ class LabelMetric(torchmetrics.Metric):
         """Returns the metric by the name of its class; nothing where it is undefined."""
         logits, targets = (dim_zero_cat(of).double().cpu().numpy() for of in (self.logits, self.targets))
         name = type(self).__name__
-        return _defined({name: classification.METRICS[name](logits, targets)})
+        return _defined({name: classification.value(name, logits, targets)})
 
 
 class MicroAUROC(LabelMetric):
@@ -148,15 +148,19 @@ class MicroAP(LabelMetric):
 
 
 class MacroAUROC(LabelMetric):
-    """Mean over the defined labels of the AUROC over cases."""
+    """Mean over labels of the AUROC over cases; labels with few positives or negatives are none of them."""
 
 
 class MacroAP(LabelMetric):
-    """Mean over the defined labels of the average precision over cases."""
+    """Mean over the same labels of the average precision over cases."""
+
+
+class MacroAPSkill(LabelMetric):
+    """Mean over the same labels of the average precision between that of chance, 0, and 1."""
 
 
 class BalancedAccuracy(LabelMetric):
-    """Mean over the defined labels of the balanced accuracy at a logit of 0."""
+    """Mean over the same labels of the balanced accuracy at a logit of 0."""
 
 
 class CalibrationError(LabelMetric):
@@ -164,7 +168,11 @@ class CalibrationError(LabelMetric):
 
 
 class UndefinedLabels(LabelMetric):
-    """Labels without both a positive and a negative case, which the means over labels leave out."""
+    """Labels without both a positive and a negative case."""
+
+
+class RareLabels(LabelMetric):
+    """Labels with both, but with too few of one for the means over labels."""
 
 
 def _defined(values: dict[str, float]) -> dict[str, torch.Tensor]:

@@ -33,6 +33,18 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
     return float(average_precision_of_counts(*_counts(scores, targets))[0])
 
 
+def average_precision_skill(scores: ArrayLike, targets: ArrayLike) -> float:
+    """Returns the average precision between that of chance, 0, and that of a perfect order, 1; NaN where undefined.
+
+    A score that knows nothing has an average precision of the share of positives, which differs from label to label and
+    data set to data set: (AP - share) / (1 - share) does not.
+
+    Raises:
+        ValueError: If a score is NaN, or a target neither 0 nor 1.
+    """
+    return float(average_precision_skill_of_counts(*_counts(scores, targets))[0])
+
+
 def stated(scores: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Returns the (N,) scores and targets of the pairs of case and label whose target is stated, and is not NaN.
 
@@ -111,6 +123,24 @@ def average_precision_of_counts(positives: np.ndarray, negatives: np.ndarray) ->
     precision *= positives
     # Not `sum`, whose order depends on the number of samples.
     return np.cumsum(precision, axis=0)[-1] / total
+
+
+def average_precision_skill_of_counts(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """Returns the skill of the average precision, (R,); see `average_precision_of_counts`."""
+    true, false = positives.sum(axis=0), negatives.sum(axis=0)
+    total = true + false
+    share = np.divide(true, total, out=np.full(len(total), np.nan), where=total > 0)
+    return skill(average_precision_of_counts(positives, negatives), share)
+
+
+def skill(average_precision: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns (AP - share) / (1 - share) of (R,) average precisions, NaN where one is undefined.
+
+    Args:
+        average_precision: (R,)
+        share: (R,) of positives.
+    """
+    return np.divide(average_precision - share, 1 - share, out=np.full(len(share), np.nan), where=share < 1)
 
 
 def _counts(scores: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

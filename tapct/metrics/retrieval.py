@@ -77,6 +77,46 @@ class Ranking:
         return 1.0 - _none_of(int(self.size[last]), int(self.hits[last]), k - int(self.first[last]))
 
 
+@dataclass(frozen=True, eq=False)
+class Untied:
+    """The ranking of a query of whose items no two are tied: the same numbers, to the bit, in a third of the time.
+
+    Attributes:
+        ranks: (H,) the places of the relevant items, from 1, rising.
+        items: Items.
+    """
+
+    ranks: np.ndarray
+    items: int
+
+    def average_precision(self) -> float:
+        """Returns the mean, over the relevant items, of the precision down to each; NaN where none is relevant."""
+        hits = len(self.ranks)
+        return math.fsum((np.arange(1, hits + 1) / self.ranks).tolist()) / hits if hits else math.nan
+
+    def precision(self, k: int) -> float:
+        """Returns the share of relevant items among the k nearest."""
+        k = min(k, self.items)
+        return int(np.searchsorted(self.ranks, k, side="right")) / k
+
+    def hit(self, k: int) -> float:
+        """Returns 1 if one of the k nearest is relevant, else 0."""
+        return float(len(self.ranks) > 0 and self.ranks[0] <= k)
+
+
+def ranking(level: np.ndarray, relevant: np.ndarray, kept: np.ndarray) -> Ranking | Untied:
+    """Returns the ranking of some items of a query, one at least.
+
+    Args:
+        level: (n,) of all items, as `ordered` gives them.
+        relevant: (n,) bool, in their order.
+        kept: (n,) bool, the items of the ranking, in their order: the relevant ones are among them.
+    """
+    if level[-1] < len(level) - 1:
+        return Ranking.of(level[kept], relevant[kept])
+    return Untied(np.cumsum(kept)[relevant], int(np.count_nonzero(kept)))
+
+
 def _none_of(size: int, hits: int, drawn: int) -> float:
     """Returns the probability that none of `hits` items is among `drawn` of `size`."""
     return math.prod((size - hits - i) / (size - i) for i in range(drawn))
@@ -130,6 +170,6 @@ def similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndarra
 
 def ordered(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of (n,) similarities, the nearest first, and the level of each as `Ranking.of` takes it."""
-    order = np.argsort(-similarity, kind="stable")
+    order = np.argsort(-similarity)  # which of two that are tied is first changes no number
     apart = -np.diff(similarity[order]) > numeric.TOLERANCE
     return order, np.concatenate([[0], np.cumsum(apart)])

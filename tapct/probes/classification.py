@@ -18,13 +18,15 @@ from tapct.metrics import (
     BalancedAccuracy,
     CalibrationError,
     MacroAP,
+    MacroAPSkill,
     MacroAUROC,
     MicroAP,
     MicroAUROC,
+    RareLabels,
     UndefinedLabels,
 )
-from tapct.metrics.classification import sigmoid
-from tapct.metrics.ranks import auroc, average_precision, stated
+from tapct.metrics.by_label import is_defined
+from tapct.metrics.classification import METRICS, OVER_LABELS, sigmoid
 from tapct.probes import attention
 from tapct.probes.heads import finite_loss
 from tapct.probes.label_heads import NeighbourHead, solve
@@ -70,8 +72,9 @@ class ClassificationProbe(ScanProbe):
     @property
     @override
     def default_metrics(self) -> metrics_lib.MetricsSchema:
-        micro, macro = [MicroAUROC(), MicroAP()], [MacroAUROC(), MacroAP(), BalancedAccuracy(), UndefinedLabels()]
-        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=[*micro, *macro, CalibrationError()])
+        macro = [MacroAUROC(), MacroAP(), MacroAPSkill(), BalancedAccuracy(), UndefinedLabels(), RareLabels()]
+        evaluation = [MicroAUROC(), MicroAP(), *macro, CalibrationError()]
+        return metrics_lib.MetricsSchema(common=[AverageLoss()], evaluation=evaluation)
 
     @override
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
@@ -123,15 +126,14 @@ class ClassificationProbe(ScanProbe):
         return self._rank(pairs[..., 0], pairs[..., 1])
 
     def _rank(self, scores: np.ndarray, targets: np.ndarray) -> float | None:
-        """Returns the ranked metric of (N, K) scores, over all pairs that are stated; None where it is undefined."""
-        rank = average_precision if self.ranked_metric == "MicroAP" else auroc
-        value = rank(*stated(scores, targets))
-        return None if math.isnan(value) else value
+        """Returns the ranked metric of (N, K) scores of selection cases; None where it is undefined.
 
-    @property
-    def ranked_metric(self) -> str:
-        """The metric that the task is ranked by; AUROC where the datamodule names none."""
-        return self.trainer.datamodule.describe().get("metric", "MicroAUROC")
+        These are fewer than the reported ones: a mean over labels is of all that are defined there, rare ones too.
+        """
+        name, once = self.ranked.name, np.ones((len(targets), 1))
+        own = {"among": is_defined(targets)} if name in OVER_LABELS else {}
+        value = float(METRICS[name](scores, targets, once, **own)[0])
+        return None if math.isnan(value) else value
 
     def _target(self, case: EncodedCase) -> torch.Tensor:
         return self._checked(case.name, case.target.flatten()).float()

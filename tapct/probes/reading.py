@@ -8,9 +8,10 @@ import numpy as np
 
 from tapct.errors import TaskError
 from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import auroc
 from tapct.metrics import ranks
-from tapct.metrics.classification import mean_over_labels
+from tapct.metrics.by_label import is_defined, mean_in_resamples, stated
+from tapct.metrics.left_out import without_each
+from tapct.metrics.resampled import in_resamples
 from tapct.probes import label_heads
 from tapct.probes.audited import Audited, Part, Targets, patients_with
 from tapct.probes.solved import LinearHead
@@ -22,9 +23,6 @@ LEAST_PATIENTS = 5
 STRENGTHS = (1e-4, 1e-2, 1.0, 1e2)
 """L2 penalties that are chosen from: of those of the probe `linear` every second one, without the weakest, which take
 longest. There are many heads."""
-
-BLOCK = 512
-"""Patients that are left out in turn, at a time."""
 
 
 def read(of: Audited, names: Sequence[str], targets: Targets) -> dict[str, Any]:
@@ -92,22 +90,20 @@ def _logits(of: Audited, parts: Sequence[Part]) -> np.ndarray:
 
 
 def _mean_auroc(scores: np.ndarray, targets: np.ndarray) -> float | None:
-    value = mean_over_labels(ranks.auroc, scores, targets)
+    once = np.ones((len(targets), 1))
+    value = float(mean_in_resamples("auroc", scores, targets, once, among=is_defined(targets))[0])
     return None if math.isnan(value) else value
 
 
 def _resampled(of: Audited, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the AUROC of K levels: (K,), (K, R) in each resample, (K, patients) without each patient."""
-    number = of.drawn.shape[0]
-    found: tuple[list[float], list[np.ndarray], list[np.ndarray]] = ([], [], [])
-    for scores, answers in zip(logits.T, targets.T, strict=True):
-        known = ~np.isnan(answers)
-        of_level = scores[known], answers[known], of.patients[known]
-        found[0].append(ranks.auroc(*of_level[:2]))
-        found[1].append(auroc(*of_level, of.drawn))
-        without = [1.0 - np.eye(number)[:, start : start + BLOCK] for start in range(0, number, BLOCK)]
-        found[2].append(np.concatenate([auroc(*of_level, counts) for counts in without]))
-    return np.array(found[0]), np.array(found[1]), np.array(found[2])
+    values, draws, jackknife = [], [], []
+    for cases, scores, answers in stated(logits, targets):
+        patients = of.patients[cases]
+        values.append(ranks.auroc(scores, answers))
+        draws.append(in_resamples([ranks.auroc_of_counts], scores, answers, patients, of.drawn)[0])
+        jackknife.append(without_each(scores, answers, patients, of.drawn.shape[0]).auroc)
+    return np.array(values), np.array(draws), np.array(jackknife)
 
 
 def _means(values: np.ndarray) -> np.ndarray:

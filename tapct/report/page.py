@@ -144,13 +144,17 @@ def _results(found: Found) -> Iterator[Chart]:
 
 
 def _of_kind(found: Found) -> list[tuple[str, Any]]:
-    """Returns what the page of a leaderboard draws of the task's kind, each with what it is: a picture or a table."""
+    """Returns what the page of a leaderboard draws of the task's kind, each with what it is: a picture or a table.
+
+    Of the kinds without an outcome it is the tables alone: their pictures are drawn here, run by run.
+    """
     task = found.record.task
-    if not found.record.complete or found.split != SPLIT or task.kind is None or not kind(task.kind).outcome:
+    if not found.record.complete or found.split != SPLIT or task.kind is None:
         return []
     of_task, model = alone(found.record, RESAMPLES)
     drawn = sections.pictures(Shown(of=of_task, drawn=[model]))
-    return [("table" if isinstance(one, Table) else "picture", one) for one in drawn]
+    named = [("table" if isinstance(one, Table) else "picture", one) for one in drawn]
+    return [pair for pair in named if pair[0] == "table" or kind(task.kind).outcome]
 
 
 def _by_case(found: Found, metric: ClassMetric) -> dict[str, list[float]]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from tapct.leaderboard import comparison, summarise_task
-from tapct.leaderboard.contributions import of_means, of_pairs
+from tapct.kinds import Cases
+from tapct.leaderboard import TaskInputs, comparison, summarise_task
+from tapct.leaderboard.contributions import of_means, of_pairs, of_statistic
 from tapct.leaderboard.differences import measure
 from tapct.leaderboard.resampling import draw_swaps, evaluate
 from tapct.leaderboard.summary import compare
@@ -277,3 +279,49 @@ def test_a_model_without_a_score_is_left_out_of_the_comparison():
     found = summarise_task(task(values)).comparison
     assert list(found.rank_intervals) == ["a", "c"]
     assert found.reason.startswith("1 model")
+
+
+def of_labels(logits, targets, patients, metric):
+    """A task of (models, cases, labels) logits that is ranked by a mean over labels."""
+    cases, labels = targets.shape
+    names = [tuple(map(str, of)) for of in (range(cases), patients, range(labels))]
+    samples = tuple((Cases(*names, {"logit": of, "target": targets}),) for of in logits)
+    models = tuple("abcdefgh"[: len(logits)])
+    own = {"models": models, "cases": names[0], "patients": names[1], "samples": samples}
+    return TaskInputs(task="labels", version="1", metric=metric, **own)
+
+
+@pytest.mark.parametrize("metric", ["AUROC", "AP"])
+def test_a_mean_over_one_label_is_the_number_over_all_its_pairs(metric):
+    """Number, interval and what patients add are the same to the last digits; another label changes them."""
+    rng = np.random.default_rng(4)
+    patients = clusters(60, rng, 3)
+    targets = (rng.random((len(patients), 1)) < 0.4).astype(float)
+    logits = targets + rng.normal(size=(2, len(patients), 1))
+    macro = of_labels(logits, targets, patients, f"Macro{metric}")
+    micro = replace(task(logits[:, None], patients, targets, name="labels", metric=f"Micro{metric}"), cases=macro.cases)
+    micro = replace(micro, patients=macro.patients)
+    for one, other in zip(summarise_task(macro, 300).models, summarise_task(micro, 300).models, strict=True):
+        ends = [(of.estimate.value, of.estimate.low, of.estimate.high) for of in (one, other)]
+        assert ends[0] == pytest.approx(ends[1], rel=1e-12)
+    for one, other in zip(of_statistic(macro), of_pairs(micro), strict=True):
+        np.testing.assert_allclose(one.added, other.added, atol=1e-14)
+        np.testing.assert_array_equal(one.share, other.share)
+    both = of_labels(np.repeat(logits, 2, axis=2), np.repeat(targets, 2, axis=1), patients, f"Macro{metric}")
+    assert len(of_statistic(both)) == 4
+
+
+def test_models_are_told_apart_by_a_mean_over_labels_and_not_where_a_label_is_of_few_patients():
+    rng = np.random.default_rng(5)
+    targets = (rng.random((200, 3)) < 0.3).astype(float)
+    hard = rng.normal(size=targets.shape)
+    logits = np.array([[2.5], [1.0]])[..., None] * targets + hard + 0.3 * rng.normal(size=(2, *targets.shape))
+    targets[rng.random(targets.shape) < 0.2] = np.nan
+    (found,) = summarise_task(of_labels(logits, targets, range(200), "MacroAUROC"), 400).comparison.differences
+    assert found.better == "a"
+    low, high = found.estimate.low, found.estimate.high
+    assert 0 < low < found.estimate.value < high
+    patients = np.arange(200)
+    patients[targets[:, 0] == 1] = np.arange(int((targets[:, 0] == 1).sum())) % 3 + 1000
+    reason = summarise_task(of_labels(logits, targets, patients, "MacroAUROC"), 400).comparison.reason
+    assert reason.startswith("3 patients with a positive of 0")

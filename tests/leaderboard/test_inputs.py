@@ -79,15 +79,14 @@ def test_the_summary_agrees_with_the_records_own():
     assert model.estimate.value == pytest.approx(one.summaries("test", "dice_native")[0].headline)
 
 
-def test_probabilities_come_with_their_targets():
+def test_probabilities_take_the_place_of_logits_of_an_older_protocol():
     run = [scan("b1", 0.9, 1), scan("a1", 0.2, 0)]
     inputs = from_records([record("one", run, run)], "MicroAP")
     np.testing.assert_array_equal(inputs.values, [[[[0.2, 0.5], [0.9, 0.5]]] * 2])
     np.testing.assert_array_equal(inputs.targets, [[0, 1], [1, 0]])
-    np.testing.assert_array_equal(inputs.probabilities, inputs.values)  # of an older protocol: there are no logits
 
 
-def test_logits_are_ranked_where_there_are_any_and_probabilities_beside_them():
+def test_logits_are_ranked_where_there_are_any():
     """Probabilities of 1, in float64, of logits that differ: they are no ties."""
     logits = {"a1": 40.0, "a2": 50.0, "b1": 45.0, "b2": 60.0}
     run = [
@@ -96,9 +95,8 @@ def test_logits_are_ranked_where_there_are_any_and_probabilities_beside_them():
     ]
     inputs = from_records([record("one", run)], "MicroAUROC")
     np.testing.assert_array_equal(inputs.values[0, 0], [[z, -z] for z in logits.values()])
-    np.testing.assert_array_equal(inputs.probabilities[0, 0, :, 0], 1)
     only = {"values": inputs.values[..., :1], "targets": inputs.targets[:, :1]}
-    (model,) = summarise_task(TaskInputs(**{**vars(inputs), **only, "probabilities": None})).models
+    (model,) = summarise_task(TaskInputs(**{**vars(inputs), **only})).models
     assert model.estimate.value == 3 / 4
 
 

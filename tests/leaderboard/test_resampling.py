@@ -4,6 +4,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tapct.leaderboard import contributions, resampling
 from tapct.metrics import ranks
+from tapct.metrics.by_label import RANKS
+from tapct.metrics.resampled import in_resamples
 from tests.leaderboard.simulated import clusters, task
 
 METRICS = {"MicroAUROC": roc_auc_score, "MicroAP": average_precision_score}
@@ -44,18 +46,19 @@ def test_means_are_of_the_defined_cases_as_often_as_their_patient_was_drawn():
     np.testing.assert_allclose(resampling.evaluate(inputs, counts), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("metric", [resampling.auroc, resampling.average_precision])
-def test_a_resample_of_one_class_is_undefined(metric):
+OF_COUNTS = [of.of_counts for of in RANKS.values()]
+
+
+def test_a_resample_of_one_class_is_undefined():
     counts = np.array([[1, 2, 0], [1, 0, 2]], dtype=float)
-    found = metric(np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
-    np.testing.assert_array_equal(found, [1, np.nan, np.nan])
+    found = in_resamples(OF_COUNTS, np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
+    np.testing.assert_array_equal(found, [[1, np.nan, np.nan]] * 3)
 
 
-@pytest.mark.parametrize("metric", [resampling.auroc, resampling.average_precision])
-def test_patients_are_drawn_whole_times(metric):
+def test_patients_are_drawn_whole_times():
     counts = np.array([[1.0, 2.0], [1.0, 0.5]])
     with pytest.raises(ValueError, match="whole numbers"):
-        metric(np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
+        in_resamples(OF_COUNTS, np.array([0.2, 0.8]), np.array([0, 1]), np.array([0, 1]), counts)
 
 
 @pytest.mark.parametrize("metric", METRICS)

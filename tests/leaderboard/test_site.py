@@ -19,6 +19,7 @@ from tapct.leaderboard.board import in_letters, letter
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.page import _environment, svg
 from tapct.leaderboard.page.charts import pareto, patient_strips, rank_shares, reliability_curve, task_inputs
+from tapct.leaderboard.reported import reported
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.probes.base import Probe
 from tapct.records import read_records
@@ -26,6 +27,7 @@ from tapct.tasks import TaskData
 from tests.leaderboard import results
 
 TASKS = ("lits17", "kits23", "luna16")
+PREDICTED = ("probability", "target")
 MODELS = ("tap-b-3d", "curia", "suprem", "voco-b")
 
 
@@ -591,12 +593,11 @@ def test_every_patient_is_a_dot(tmp_path):
 
 
 def test_reliability_bins_are_those_of_the_calibration_error(board):
-    task = next(task for task in board.tasks if task.name == "luna16")
-    inputs = task_inputs(task, board.models)
-    predicted, observed, count = reliability_curve(inputs, 0)
+    record = board.models[0].entries["luna16"].record
+    runs = reported(record, "test").runs
+    predicted, observed, count = reliability_curve(runs)
     error = np.sum(count * np.abs(predicted - observed)) / count.sum()
-    probabilities = torch.from_numpy(inputs.probabilities[0])
-    targets = torch.from_numpy(np.broadcast_to(inputs.targets, inputs.values[0].shape).copy())
+    probabilities, targets = (torch.from_numpy(np.concatenate([run[of] for run in runs])) for of in PREDICTED)
     expected = binary_calibration_error(probabilities.flatten(), targets.flatten(), n_bins=15, norm="l1")
     assert error == pytest.approx(float(expected), abs=1e-12)
 

@@ -12,17 +12,22 @@ from tapct.metrics import (
     BalancedAccuracy,
     CalibrationError,
     MacroAP,
+    MacroAPSkill,
     MacroAUROC,
     MicroAP,
     MicroAUROC,
+    RareLabels,
     UndefinedLabels,
+    classification,
 )
-from tapct.metrics.classification import calibration_error, sigmoid
+from tapct.metrics.classification import OVER_LABELS, sigmoid
 
-METRICS = (MicroAUROC, MicroAP, MacroAUROC, MacroAP, BalancedAccuracy, CalibrationError, UndefinedLabels)
+MACRO = (*OVER_LABELS, "BalancedAccuracy")
+METRICS = (MicroAUROC, MicroAP, MacroAUROC, MacroAP, MacroAPSkill, BalancedAccuracy, CalibrationError)
+METRICS += (UndefinedLabels, RareLabels)
 
 
-def predictions(cases: int = 60, labels: int = 4):
+def predictions(cases: int = 300, labels: int = 4):
     """Logits that know a little, and targets of which each label has its own share."""
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(cases, labels, generator=generator) < torch.linspace(0.1, 0.7, labels)).float()
@@ -41,16 +46,20 @@ def values(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
 def test_metrics_equal_scikit_learn_and_torchmetrics(scale):
     logits, targets = predictions()
     logits *= scale
-    z, t = logits.double().numpy(), targets.numpy()
+    z, t = logits.double().numpy(), targets.double().numpy()
     assert values(logits, targets) == pytest.approx(
         {
             "MicroAUROC": roc_auc_score(t.ravel(), z.ravel()),
             "MicroAP": average_precision_score(t.ravel(), z.ravel()),
             "MacroAUROC": roc_auc_score(t, z, average="macro"),
             "MacroAP": average_precision_score(t, z, average="macro"),
+            "MacroAPSkill": np.mean(
+                [(average_precision_score(of, s) - of.mean()) / (1 - of.mean()) for of, s in zip(t.T, z.T, strict=True)]
+            ),
             "BalancedAccuracy": np.mean([balanced_accuracy_score(t[:, k], z[:, k] > 0) for k in range(4)]),
             "CalibrationError": calibration(logits.double().sigmoid(), targets.long()),
             "UndefinedLabels": 0,
+            "RareLabels": 0,
         },
         rel=1e-12,
     )
@@ -69,15 +78,15 @@ def test_logits_whose_float32_sigmoids_are_all_1_keep_their_order():
     logits, targets = torch.tensor(above)[:, None] - 78, torch.tensor([[0.0]] + [[1.0]] * 14)
     assert (logits.sigmoid() == 1).all()
     found = values(logits, targets)
-    assert found["MicroAUROC"] == found["MacroAUROC"] == 13 / 14
-    assert found["MicroAP"] == found["MacroAP"] == pytest.approx(0.995238095238, rel=1e-12)
+    assert found["MicroAUROC"] == 13 / 14
+    assert found["MicroAP"] == pytest.approx(0.995238095238, rel=1e-12)
     assert values(torch.tensor([[40.0], [20.0]]), torch.tensor([[0.0], [1.0]]))["MicroAUROC"] == 0
     assert values(torch.tensor([[1e4], [-1e4]]), torch.tensor([[1.0], [0.0]]))["MicroAP"] == 1
 
 
 def test_a_decision_is_at_a_logit_of_0():
     logits, targets = torch.tensor([[1e-30], [0.0], [-0.0], [-1e-30]]), torch.tensor([[1.0], [0.0], [0.0], [1.0]])
-    assert values(logits, targets)["BalancedAccuracy"] == 0.75
+    assert values(logits.tile(20, 1), targets.tile(20, 1))["BalancedAccuracy"] == 0.75
 
 
 @pytest.mark.parametrize("logit", [0.0, 1.0, -5.5, 36.0, -700.0, 1e4, -1e4])
@@ -95,8 +104,25 @@ def test_labels_without_both_classes_are_left_out_and_counted():
     targets[:, 0], targets[:, 1] = 0, 1
     found = values(logits, targets)
     assert found["UndefinedLabels"] == 2
-    for name in ("MacroAUROC", "MacroAP", "BalancedAccuracy"):
+    for name in MACRO:
         assert found[name] == pytest.approx(rest[name])
+
+
+def test_labels_with_few_positives_or_few_negatives_are_no_part_of_means_and_counted():
+    logits, targets = predictions()
+    rest = values(logits[:, 2:], targets[:, 2:])
+    targets[:, 0], targets[:, 1] = 0, 1
+    targets[:19, 0], targets[:19, 1] = 1, 0
+    found = values(logits, targets)
+    assert (found["RareLabels"], found["UndefinedLabels"]) == (2, 0)
+    assert all(found[name] == pytest.approx(rest[name]) for name in MACRO)
+    targets[19, 0] = 1
+    found = values(logits, targets)
+    assert found["RareLabels"] == 1
+    assert found["MacroAUROC"] == pytest.approx(roc_auc_score(targets[:, [0, 2, 3]], logits[:, [0, 2, 3]]))
+    few = values(logits[:30], targets[:30])
+    assert not set(MACRO) & few.keys()
+    assert few["MicroAUROC"] > 0
 
 
 @pytest.mark.parametrize("only", [0.0, 1.0])
@@ -106,11 +132,16 @@ def test_one_class_alone_is_undefined_and_not_zero(only):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = values(logits, torch.full_like(targets, only))
-    for name in ("MicroAUROC", "MicroAP", "MacroAUROC", "MacroAP", "BalancedAccuracy"):
+    for name in ("MicroAUROC", "MicroAP", *MACRO):
         assert name not in found
     assert found["UndefinedLabels"] == 4
     expected = (logits.double().sigmoid() - only).abs().mean()  # all to one side: no bin hides another
     assert found["CalibrationError"] == pytest.approx(float(expected), rel=1e-12)
+
+
+def calibration_error(probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    once = np.ones((len(targets), 1))
+    return float(classification.calibration_error(probabilities.numpy()[:, None], targets.numpy()[:, None], once)[0])
 
 
 def test_calibration_is_of_the_probability_of_a_positive_and_not_of_the_confidence():
@@ -128,22 +159,27 @@ def test_certainty_belongs_to_the_last_bin():
 
 
 def test_pairs_that_are_not_stated_count_in_nothing():
-    """Two labels of four cases, by hand: of the first, case 3 is not stated; of the second, cases 0 and 1 are not."""
+    """Two labels of four cases, by hand: of the first, case 3 is not stated; of the second, cases 0 and 1 are not.
+
+    Each is there twenty times, which changes no share: fewer are no part of means over labels.
+    """
     nan = float("nan")
     logits = torch.tensor([[2.0, 9.0], [1.0, -9.0], [-1.0, 0.5], [5.0, -0.5]])
     targets = torch.tensor([[1.0, nan], [0.0, nan], [1.0, 1.0], [nan, 0.0]])
     # Stated, highest first: 2.0 (1), 1.0 (0), 0.5 (1), -0.5 (0), -1.0 (1). Of 3 x 2 pairs 2 + 1 + 0 are in order.
     probabilities = 1 / (1 + np.exp(-np.array([2.0, 1.0, 0.5, -0.5, -1.0])))
     assert len(set((probabilities * 15).astype(int))) == 5, "each in a bin of its own"
-    assert values(logits, targets) == pytest.approx(
+    assert values(logits.tile(20, 1), targets.tile(20, 1)) == pytest.approx(
         {
             "MicroAUROC": 3 / 6,
             "MicroAP": (1 / 1 + 2 / 3 + 3 / 5) / 3,
             "MacroAUROC": (1 / 2 + 1) / 2,  # of the first label: (2.0, 1.0) is in order, (-1.0, 1.0) is not
             "MacroAP": ((1 / 1 + 2 / 3) / 2 + 1) / 2,
+            "MacroAPSkill": (((1 / 1 + 2 / 3) / 2 - 2 / 3) / (1 / 3) + 1) / 2,
             "BalancedAccuracy": (1 / 4 + 1) / 2,  # of the first: one of two positives, no negative is right
             "CalibrationError": np.abs(probabilities - [1, 0, 1, 0, 1]).mean(),
             "UndefinedLabels": 0,
+            "RareLabels": 0,
         },
         rel=1e-12,
     )
@@ -156,4 +192,4 @@ def test_a_label_that_nobody_states_is_undefined():
     rest = values(logits[:, 1:], targets[:, 1:])
     assert found == pytest.approx({**rest, "UndefinedLabels": 1}, rel=1e-14)
     nothing = values(logits, torch.full_like(targets, float("nan")))
-    assert nothing == {"UndefinedLabels": 4}
+    assert nothing == {"UndefinedLabels": 4, "RareLabels": 0}

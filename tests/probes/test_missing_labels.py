@@ -85,7 +85,7 @@ def test_records_with_labels_that_are_missing_reach_the_page(tmp_path):
         "with a positive": sum(1 in of_case for of_case in answers),
         "with a negative": sum(0 in of_case for of_case in answers),
     }
-    _, observed, counts = reliability_curve(inputs, 0)
+    _, observed, counts = reliability_curve(found.runs)
     assert counts.sum() == 2 * 8
     truth = [t for case in record.runs[0].cases["test"] for t in case.target.values() if t is not None]
     assert (observed * counts).sum() == pytest.approx(2 * sum(truth))

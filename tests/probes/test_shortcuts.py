@@ -216,10 +216,3 @@ def test_intervals_are_over_patients_whose_scans_are_alike():
     after = audit(Audited(**{**vars_of(of), **copied, "levels": levels}), "mean", {}).columns["manufacturer"]
     for one, other in ((before.read.auroc, after.read.auroc), (before.shared.nearest, after.shared.nearest)):
         assert other.high - other.low > 0.8 * (one.high - one.low)
-
-
-def test_patients_are_left_out_in_blocks(monkeypatch):
-    of = planted(12, scanner=1.0, patients=(30, 30))
-    before = audit(of, "mean", {})
-    monkeypatch.setattr(reading, "BLOCK", 7)
-    assert audit(of, "mean", {}) == before

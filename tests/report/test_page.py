@@ -152,6 +152,8 @@ def test_names_and_messages_stay_text(tmp_path):
         assert text in page.text
     assert "chance-level" in page.text
     assert "Calibration" in page.text
+    assert "AUROC of each label" in page.text
+    assert "5 of 10" in page.text, "positives, of the cases that state the label"
     assert "optimizer.b.0.c" in page.text
 
 

@@ -155,9 +155,11 @@ def _ranks(cases: list[CaseResult]) -> dict[str, float]:
     auroc, ap = float(roc_auc_score(t, z)), float(average_precision_score(t, z))
     return {
         **{"MicroAUROC": auroc, "MacroAUROC": auroc, "MicroAP": ap, "MacroAP": ap},
+        "MacroAPSkill": float((ap - t.mean()) / (1 - t.mean())),
         "BalancedAccuracy": float(balanced_accuracy_score(t, z > 0)),
         "CalibrationError": float(sum(gaps) / len(z)),
         "UndefinedLabels": 0.0,
+        "RareLabels": 0.0,
     }
 
 

@@ -1,6 +1,6 @@
 """The figures of the page. Models are told apart by place, families by colour and place, nothing by colour alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tapct import numeric
+from tapct.kinds import Cases
 from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.exports import ordered
 from tapct.leaderboard.inputs import TaskInputs, from_records
@@ -179,7 +180,7 @@ def panels(names: Sequence[str]) -> tuple[Figure, Axes, list[tuple[float, float]
     axes.set(xlim=(0, 7.4), ylim=(made.get_figheight(), 0))
     axes.axis("off")
     places = (divmod(index, COLUMNS) for index in range(len(names)))
-    origins = [(column * PANEL_IN[1] + 0.1, (row + 1) * (PANEL_IN[0] + 0.2) - 0.25) for row, column in places]
+    origins = [(column * PANEL_IN[1] + 0.25, (row + 1) * (PANEL_IN[0] + 0.2) - 0.25) for row, column in places]
     square = SIDE_IN * np.array([[0, -1], [0, 0], [1, 0]])
     lines(axes, [np.add(square, origin) for origin in origins], LINE, 0.8)
     for name, (x, y) in zip(names, origins, strict=True):
@@ -188,45 +189,37 @@ def panels(names: Sequence[str]) -> tuple[Figure, Axes, list[tuple[float, float]
 
 
 @matplotlib.rc_context(STYLE)
-def reliability(task: Task, models: Sequence[Model]) -> str:
-    """Returns, per model, the share of positives among pairs of about the same predicted probability."""
-    inputs = task_inputs(task, models)
-    rows = -(-len(inputs.models) // COLUMNS)
-    made = figure(7.4, rows * PANEL_IN[0] + 0.1)
-    axes = made.add_axes((0, 0, 1, 1))  # in inches, for all panels: one path for all frames, one for all curves
-    axes.set(xlim=(0, 7.4), ylim=(made.get_figheight(), 0))
-    axes.axis("off")
-    origins = [
-        (column * PANEL_IN[1] + 0.25, (row + 1) * PANEL_IN[0] - 0.12)
-        for row, column in (divmod(index, COLUMNS) for index in range(len(inputs.models)))
-    ]
+def reliability(task: str, title: str, family: str, runs: Mapping[str, Sequence[Cases]]) -> str:
+    """Returns, per model, the share of positives among pairs of about the same predicted probability.
+
+    Args:
+        task: The task.
+        title: As a reader calls it.
+        family: Its kind.
+        runs: The cases of each run, by model.
+    """
+    made, axes, origins = panels(list(runs))
     curves, counts = [], []
-    for index, (x, y) in enumerate(origins):
-        predicted, observed, count = reliability_curve(inputs, index)
+    for (x, y), of_model in zip(origins, runs.values(), strict=True):
+        predicted, observed, count = reliability_curve(of_model)
         curves.append(np.column_stack([x + SIDE_IN * predicted, y - SIDE_IN * observed]))
         counts.append(count)
-        axes.text(x, y - SIDE_IN - 0.09, plain(inputs.models[index], 22), fontsize=7.5)
-    square = SIDE_IN * np.array([[0, -1], [0, 0], [1, 0]])
-    lines(axes, [np.add(square, origin) for origin in origins], LINE, 0.8)
     lines(axes, [np.add(SIDE_IN * np.array([[0, 0], [1, -1]]), origin) for origin in origins], MUTED, 0.5)
-    lines(axes, curves, colour(task.family), 1)
+    lines(axes, curves, colour(family), 1)
     points, pairs = np.concatenate(curves), np.concatenate(counts)
     for chosen, diameter_pt in ((pairs < FEW_PAIRS, 1.8), (pairs >= FEW_PAIRS, 4.5)):
         if chosen.any():
-            dots(axes, points[chosen, 0], points[chosen, 1], diameter_pt, colour(task.family))
+            dots(axes, points[chosen, 0], points[chosen, 1], diameter_pt, colour(family))
     for x, y in origins[::COLUMNS]:
         axes.text(x - 0.05, y - SIDE_IN, "1", fontsize=7, color=MUTED, ha="right", va="center")
         axes.text(x - 0.05, y, "0", fontsize=7, color=MUTED, ha="right", va="center")
-    return render(made, f"reliability {task.name}", f"Reliability diagrams of {task.title}, one per model")
+    return render(made, f"reliability {task}", f"Reliability diagrams of {title}, one per model")
 
 
-def reliability_curve(inputs: TaskInputs, model: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reliability_curve(runs: Sequence[Cases]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean probability, share of positives and number of pairs of each bin that has any, all seeds together."""
-    assert inputs.targets is not None
-    assert inputs.probabilities is not None
-    probability, target = ranks.stated(
-        inputs.probabilities[model], np.broadcast_to(inputs.targets, inputs.probabilities[model].shape)
-    )
+    pairs = [ranks.stated(run["probability"], run["target"]) for run in runs]
+    probability, target = (np.concatenate(of) for of in zip(*pairs, strict=True))
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
     filled = count > 0

@@ -1,82 +1,136 @@
 """Classification: each label by itself, and whether what is predicted with a probability is so as often."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tapct import numeric
 from tapct.kinds import Cases
+from tapct.leaderboard.intervals import estimate
 from tapct.leaderboard.page.charts import reliability
 from tapct.leaderboard.page.sections import Picture, Shown, Table
-from tapct.metrics import classification, ranks
+from tapct.leaderboard.resampling import draw_patients
+from tapct.metrics import by_label, classification
+from tapct.metrics.left_out import without_each
 
-OfPairs = Callable[[np.ndarray, np.ndarray], float]
-"""A metric of (N,) scores and 0/1 targets."""
+RESAMPLES = 500
+"""Of patients, for the intervals of each label."""
 
-BY_LABEL: dict[str, tuple[str, OfPairs, str]] = {
-    "AUROC": ("logit", ranks.auroc, ""),
-    "AP": ("logit", ranks.average_precision, "A score that knows nothing has the share of positives."),
-    "AP skill": (
-        "logit",
-        classification.average_precision_skill,
+TITLES: Mapping[str, tuple[str, str]] = {
+    "auroc": ("AUROC", ""),
+    "average_precision": ("AP", "A score that knows nothing has the share of positives."),
+    "average_precision_skill": (
+        "AP skill",
         "(AP - share) / (1 - share), of the share of positives: 0 is chance and 1 perfect, whatever the share.",
     ),
-    "calibration error": ("probability", classification.calibration_error, "Less is better."),
+    "calibration_error": ("calibration error", "Less is better."),
 }
-"""By title: the field that it is of, the metric of one label, how it is read."""
+"""By metric of one label, its title and how it is read; all but the last are of `by_label.RANKS`."""
 
 
 def pictures(shown: Shown) -> Iterator[Picture | Table]:
     """Yields the reliability diagrams, and a table a metric of each label by itself."""
+    runs = {name: shown.cases(name) for name in shown.models}
     yield Picture(
         title="calibration",
-        svg=reliability(shown.of, shown.drawn),
+        svg=reliability(shown.task, shown.title, shown.kind.name, runs),
         note="Calibration: share of positives against the mean predicted probability, in fifteen bins, all seeds and "
         "(case, label) pairs together. On the line: well calibrated. Small dots: fewer than ten pairs."
         f"{shown.of_many}",
     )
-    runs = {name: shown.cases(name) for name in shown.models}
-    for title in BY_LABEL:
-        yield _by_label(shown, runs, title)
+    yield from _by_label(shown, runs)
 
 
-def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]], title: str) -> Table:
-    """Returns a metric of each label, and its means over labels with enough positives and over the others."""
-    field, metric, note = BY_LABEL[title]
-    targets = next(iter(runs.values()))[0]["target"]
-    positives, stated = (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
-    enough = positives >= classification.FEW_POSITIVES
-    heads = [f"{n}, {p} of {s}" for n, p, s in zip(shown.classes, positives, stated, strict=True)]
+class _Numbers(NamedTuple):
+    """Metrics of each label, and of means over them, the mean over seeds.
+
+    Attributes:
+        value: (4, rows) in the order of `TITLES`, NaN where undefined.
+        draws: (4, rows, R) in resamples of patients.
+        jackknife: (4, rows, n) without each patient.
+    """
+
+    value: np.ndarray
+    draws: np.ndarray
+    jackknife: np.ndarray
+
+
+def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Iterator[Table]:
+    """Yields a table a metric: a line a label, and before them the means over those in means and over the others."""
+    first = next(iter(runs.values()))[0]
+    targets = first["target"]
+    positives, negatives = by_label.answers(targets)
+    in_means = by_label.is_in_means(targets)
     means = {
         f"mean of {of.sum()} with {words}": of
-        for of, words in ((enough, f"{classification.FEW_POSITIVES} positives or more"), (~enough, "fewer"))
+        for of, words in (
+            (in_means, f"{by_label.FEW} or more of both"),
+            (by_label.is_defined(targets) & ~in_means, "fewer positives or negatives"),
+        )
         if of.any()
     }
-    rows = []
-    for name, of_model in runs.items():
-        values = np.array([_of_labels(metric, run[field], run["target"]) for run in of_model])
-        of_label = [numeric.mean(_defined(column)) for column in values.T]
-        of_means = [numeric.mean(_defined(np.array(of_label)[of])) for of in means.values()]
-        rows.append([name, *map(_text, (*of_means, *of_label))])
-    return Table(
-        title=f"{title} of each label",
-        corner="model",
-        heads=[*means, *heads],
-        rows=rows,
-        note=f"Beside each label: positives, of the cases that state it. Mean over seeds. {note} Labels with "
-        f"fewer than {classification.FEW_POSITIVES} positives are a mean apart: theirs hang on a few patients."
-        f"{shown.of_many}",
-    )
+    names, patients = np.unique(first.patients, return_inverse=True)
+    drawn = draw_patients(len(names), RESAMPLES, f"{shown.task} by label")[patients]
+    found = {name: _of_model(of, patients, drawn, [*means.values()]) for name, of in runs.items()}
+    stated = (f"{p} of {p + n}" for p, n in zip(positives, negatives, strict=True))
+    lines = [*((name, "") for name in means), *zip(first.classes, stated, strict=True)]
+    for metric, (title, note) in enumerate(TITLES.values()):
+        rows = [
+            [*line, *(_text(of, metric, row, len(names)) for of in found.values())] for row, line in enumerate(lines)
+        ]
+        yield Table(
+            title=f"{title} of each label",
+            corner="label",
+            heads=["positives", *runs],
+            rows=rows,
+            note=f"Mean over seeds, 95 % interval over patients where enough of them define it. Positives: of the "
+            f"cases that state the label. {note} Labels with fewer than {by_label.FEW} positives or negatives are a "
+            f"mean apart: theirs hang on a few patients.{shown.of_many}",
+        )
 
 
-def _of_labels(metric: OfPairs, scores: np.ndarray, targets: np.ndarray) -> list[float]:
-    return [metric(*ranks.stated(s, t)) for s, t in zip(scores.T, targets.T, strict=True)]
+def _of_model(runs: Sequence[Cases], patients: np.ndarray, drawn: np.ndarray, means: Sequence[np.ndarray]) -> _Numbers:
+    """Returns the numbers of a model: first the means over these (K,) labels, then each label."""
+    distinct = {(run["logit"].tobytes(), run["probability"].tobytes()): run for run in runs}  # a solved head, often
+    weights = [sum(_same(run, one) for run in runs) for one in distinct.values()]
+    each = [_of_run(run, patients, drawn, means) for run in distinct.values()]
+    return _Numbers(*(np.average(of, axis=0, weights=weights) for of in zip(*each, strict=True)))
 
 
-def _defined(values: np.ndarray) -> list[float | None]:
-    return [None if math.isnan(value) else float(value) for value in values]
+def _same(one: Cases, other: Cases) -> bool:
+    return all(one[field].tobytes() == other[field].tobytes() for field in ("logit", "probability"))
 
 
-def _text(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
+def _of_run(run: Cases, patients: np.ndarray, drawn: np.ndarray, means: Sequence[np.ndarray]) -> _Numbers:
+    pairs, probability = (run["logit"], run["target"]), run["probability"]
+    predicted = [(probability[:, [k]], run["target"][:, [k]]) for k in range(len(run.classes))]
+    once, ranks = np.ones((len(run), 1)), [*by_label.RANKS]
+
+    def counted(counts: np.ndarray) -> np.ndarray:
+        calibration = [classification.calibration_error(p, t, counts) for p, t in predicted]
+        return np.concatenate([by_label.each_in_resamples(ranks, *pairs, counts), [calibration]])
+
+    number = int(patients.max()) + 1
+    left = [without_each(s, t, patients[cases], number) for cases, s, t in by_label.stated(*pairs)]
+    without = [np.stack([by_label.RANKS[name].without(of) for of in left]) for name in ranks]
+    of_bins = [classification.calibration_without_each(p, t, patients) for p, t in predicted]
+    found = counted(once), counted(drawn), np.stack([*without, np.stack(of_bins)])
+    value, draws, jackknife = (np.concatenate([_means(of, means), of], axis=1) for of in found)
+    return _Numbers(value[..., 0], draws, jackknife)
+
+
+def _means(found: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns (4, means, R) the means over some labels of (4, K, R) numbers, without those that are undefined."""
+    made = [[numeric.means(of_metric[of].T) for of in means] for of_metric in found]
+    return np.array(made).reshape(len(found), len(means), found.shape[2])
+
+
+def _text(found: _Numbers, metric: int, row: int, patients: int) -> str:
+    value, draws, jackknife = (of[metric, row] for of in found)
+    if math.isnan(value):
+        return ""
+    of = estimate(float(value), draws, jackknife, patients, "")
+    ends = "" if of.low is None or of.high is None else f" ({of.low:.3f} to {of.high:.3f})"
+    return f"{value:.3f}{ends}"

@@ -17,7 +17,7 @@ from tapct.leaderboard.page.svg import INK, LINE, MUTED, STYLE, colour, dots, fi
 from tapct.leaderboard.reported import reported
 from tapct.leaderboard.resampling import resample
 from tapct.leaderboard.text import plain
-from tapct.metrics.classification import FEW_POSITIVES
+from tapct.metrics.by_label import FEW
 from tapct.metrics.report import Counts
 
 RESAMPLES = 1_000
@@ -121,10 +121,10 @@ def _by_finding(shown: Shown, runs: Runs, title: str) -> Table:
     first = next(iter(runs.values()))[0]
     places = findings_of(first)
     positives = (first["reference"][:, places] == 1).sum(axis=0)
-    enough = positives >= FEW_POSITIVES
+    enough = positives >= FEW
     means = {
         f"mean of {of.sum()} with {words}": of
-        for of, words in ((enough, f"{FEW_POSITIVES} references or more"), (~enough & (positives > 0), "fewer"))
+        for of, words in ((enough, f"{FEW} references or more"), (~enough & (positives > 0), "fewer"))
         if of.any()
     }
     rows = []
@@ -138,7 +138,7 @@ def _by_finding(shown: Shown, runs: Runs, title: str) -> Table:
         heads=[*means, *(f"{first.classes[k]}, {n} of {len(first)}" for k, n in zip(places, positives, strict=True))],
         rows=rows,
         note=f"Beside each finding: references that have it. Mean over seeds. {note} Findings of fewer than "
-        f"{FEW_POSITIVES} references are a mean apart: theirs hang on a few patients.{shown.of_many}",
+        f"{FEW} references are a mean apart: theirs hang on a few patients.{shown.of_many}",
     )
 
 
