@@ -50,7 +50,9 @@ def bank_of(model: dict[str, Any], store: Path, device: str) -> FeatureBank:
     """
     options = parse_options(model["encoder"], model.get("encoder_options"))
     asked = with_precision(options, model.get("precision", "auto"))
-    encoder = load_encoder(model["encoder"], model.get("weights"), deferred=True, **asked)
+    # A variable comes as text: `ENCODER_WEIGHTS=null` are the published ones.
+    weights = None if model.get("weights") == "null" else model.get("weights")
+    encoder = load_encoder(model["encoder"], weights, deferred=True, **asked)
     return FeatureBank(
         encoder,
         TensorStore(store),

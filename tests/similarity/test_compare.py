@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tapct.encoders import load_encoder
 from tapct.errors import FeatureError, RecordError
 from tapct.features import FeatureBank, TensorStore
 from tapct.leaderboard import site
@@ -141,6 +142,13 @@ def test_the_command_prints_it_and_leaves_it_for_the_page(root, tmp_path, monkey
     assert "12 cases of 12 patients" in said
     assert "linear CKA, debiased" in said
     assert read(tmp_path / "results" / "quickstart" / FILE).neighbours == 2
+    for bank in (FeatureBank(load_encoder(name), TensorStore(root / "features")) for name in ("intensity", "chance")):
+        bank.fill(slabs(root).parts)
+    for weights in (None, "null", "intensity=null"):  # what has no parameters, and names that are of published weights
+        assert commands.compare(["intensity", "chance"], **asked, weights=weights, neighbours=2, accelerator="cpu") == 0
+        assert "none" in capsys.readouterr().out, "chance says the same of every case"
+    with known_by_name("small-3d", "tests.small:Small3D"):  # random weights of one beside the published of another
+        assert commands.compare(["intensity", "small-3d@random"], **asked, neighbours=2, accelerator="cpu") == 0
 
 
 def test_the_page_draws_it_names_what_is_the_same_and_leaves_out_what_it_cannot_read(tmp_path, capsys):
