@@ -17,7 +17,6 @@ from tapct.features.keeping import save_embeddings
 from tapct.features.store import TensorStore
 from tapct.tasks.quickstart import Quickstart
 from tests.small import CubicMillimetres
-from tests.test_cli import tapct
 
 DAY_S = 24 * 3600
 HALF = b"half written"
@@ -82,10 +81,10 @@ def damage(store: TensorStore, card: str) -> Path:
     return path
 
 
-def test_the_command_runs_from_a_shell_in_the_folder_of_the_variable(store):
-    listed = tapct("cache", "ls", TAPCT_FEATURES=str(store.folder))
-    assert listed.returncode == 0, listed.stderr
-    assert str(store.folder) in listed.stdout
+def test_the_folder_is_that_of_the_variable(store, cache):
+    status, listed = cache("ls")
+    assert status == 0
+    assert str(store.folder) in listed
 
 
 def test_a_command_that_does_not_exist_ends_with_status_2(cache):

@@ -1,5 +1,6 @@
 """Confidence intervals of numbers that were resampled over patients."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Estimate:
     reason: str | None = None
 
 
+@functools.cache
 def tail(patients: int) -> float:
     """Returns the probability to cut off at each end of the resamples, corrected for few patients.
 

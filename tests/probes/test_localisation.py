@@ -1,6 +1,7 @@
 """The localisation probe through eva's trainer: a planted signal is found where it is, and noise is not."""
 
 import math
+from functools import cache
 from typing import ClassVar
 
 import eva
@@ -38,19 +39,26 @@ class Balls(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         name = f"{self.split}-{index}"
-        rng = np.random.default_rng([index, len(self.split)])
-        hu = rng.normal(40, 15, (32, 96, 96)).astype(np.float32)
-        affine = np.eye(4)
-        affine[:3, :3], affine[:3, 3] = AFFINE, (31.0, -77.0, 500.0)
-        z, y, x = np.meshgrid(*(np.arange(n) for n in hu.shape), indexing="ij")
-        rows = []
-        for _ in range(index % 3):
-            at = rng.uniform([8, 15, 15], [24, 80, 80])
-            hu[((z - at[0]) * 3) ** 2 + ((y - at[1]) * 2) ** 2 + ((x - at[2]) * 2) ** 2 < 10**2] = -800
-            known = rng.uniform([8, 15, 15], [24, 80, 80]) if self.blind else at
-            rows.append([0.0, *(AFFINE @ known + affine[:3, 3]), 20.0, 0.0])
+        hu, rows, affine = (array.copy() for array in scan(index, len(self.split), self.blind))
         metadata = {"case": name, "patient": name, "source": name, "affine": torch.from_numpy(affine)}
-        return torch.from_numpy(hu)[:, None], torch.from_numpy(Findings.of(rows).rows()), metadata
+        return torch.from_numpy(hu)[:, None], torch.from_numpy(rows), metadata
+
+
+@cache
+def scan(index: int, stream: int, blind: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns HU, findings and affine of a scan, which is read anew in every step of training."""
+    rng = np.random.default_rng([index, stream])
+    hu = rng.normal(40, 15, (32, 96, 96)).astype(np.float32)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = AFFINE, (31.0, -77.0, 500.0)
+    z, y, x = np.meshgrid(*(np.arange(n) for n in hu.shape), indexing="ij")
+    rows = []
+    for _ in range(index % 3):
+        at = rng.uniform([8, 15, 15], [24, 80, 80])
+        hu[((z - at[0]) * 3) ** 2 + ((y - at[1]) * 2) ** 2 + ((x - at[2]) * 2) ** 2 < 10**2] = -800
+        known = rng.uniform([8, 15, 15], [24, 80, 80]) if blind else at
+        rows.append([0.0, *(AFFINE @ known + affine[:3, 3]), 20.0, 0.0])
+    return hu, Findings.of(rows).rows(), affine
 
 
 class BallData(eva.DataModule):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -22,10 +23,16 @@ TRAINING_MEAN = np.mean([AGES[case] for case in SIDES["train"]])
 CHANCE = {"class_path": "baselines.chance.Chance"}
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    release.write_patients(folder / "totalsegmentator")
+    return folder
+
+
 @pytest.fixture
-def data(tmp_path):
-    release.write_patients(tmp_path / "data" / "totalsegmentator")
-    return tmp_path / "data"
+def data(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "data")
 
 
 @pytest.fixture
