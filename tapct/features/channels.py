@@ -76,10 +76,16 @@ def scan_cells(features: CaseFeatures | StoredFeatures) -> Channels:
 
     Those in the padding say nothing of it, and how many there are depends on the encoder's window.
     """
-    where = features.feature_grid.coordinates_in(features.encoder_grid)
-    z, y, x = (_within(at, size) for at, size in zip(where, features.encoder_grid.shape, strict=True))
+    z, y, x = in_scan(features)
     found = map_of(features)
     return Channels(found.stored[:, z, y, x], found.step)
+
+
+def in_scan(features: CaseFeatures | StoredFeatures) -> tuple[slice, slice, slice]:
+    """Returns which cells of the feature grid `scan_cells` has, along (z, y, x); no map is needed."""
+    where = features.feature_grid.coordinates_in(features.encoder_grid)
+    z, y, x = (_within(at, size) for at, size in zip(where, features.encoder_grid.shape, strict=True))
+    return z, y, x
 
 
 def _within(where: np.ndarray, size: int) -> slice:

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from tapct.errors import TaskError, nearest
 from tapct.installed import OURS, Found, distribution, sorted_out
 from tapct.kinds.base import (
+    ATTENTION_HEADS,
     STEPPED_HEADS,
     TARGET,
     Cases,
@@ -25,6 +26,7 @@ from tapct.kinds.base import (
 )
 
 __all__ = [
+    "ATTENTION_HEADS",
     "GROUP",
     "KINDS",
     "STEPPED_HEADS",

@@ -18,7 +18,10 @@ from tapct.metrics.left_out import Lost
 TARGET = "target"
 """As a metric's unit: that of the task's targets."""
 
-STEPPED_HEADS = ("abmil", "attention")
+ATTENTION_HEADS = ("abmil", "attention")
+"""Heads of adaptors that attend to a bag, class tokens or patches."""
+
+STEPPED_HEADS = (*ATTENTION_HEADS, "generated")
 """Heads of adaptors that are trained by steps; all others are solved."""
 
 

@@ -211,7 +211,7 @@ KIND = Kind(
     page="tapct.leaderboard.page.kinds.report",
     fault=_fault,
     labels=True,
-    heads=("nearest", "vote"),
+    heads=("nearest", "vote", "generated"),
     deals=True,
     beside=("most common report", "random report", "chance", "intensity", "random-pyramid", "random weights"),
 )

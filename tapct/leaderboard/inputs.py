@@ -23,7 +23,7 @@ Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor", "i
 _OF_THE_ADAPTOR = frozenset(
     {
         *("adaptor", "select", "steps", "accumulate_grad_batches", "gradient_clip_val", "lr_scheduler", "optimizer"),
-        *("number of learning rates", "looks at the selection cases"),
+        *("number of learning rates", "looks at the selection cases", "generator", "decoding"),
     }
 )
 """What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
@@ -34,7 +34,7 @@ _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation"
 _TASK = ("name", "version", "kind", "classes", "options", "split_sha256")
 _PROBE = (
     *("module", "window_overlap", "fit_windows", "select", "steps", "accumulate_grad_batches", "gradient_clip_val"),
-    *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "reader", "adaptor"),
+    *("lr_scheduler", "scale_features", "start_bias", "apart_mm", "reader", "generator", "decoding", "adaptor"),
 )
 _OF_A_PROBE = frozenset(
     {

@@ -15,11 +15,13 @@ from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
 from tapct.features.channels import Channels, scan_cells
-from tapct.kinds import STEPPED_HEADS
+from tapct.kinds import ATTENTION_HEADS, STEPPED_HEADS
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
-Head = Literal["abmil", "linear", "knn", "prototype", "ridge", "attention", "cox", "cosine", "nearest", "vote"]
+Head = Literal[
+    "abmil", "linear", "knn", "prototype", "ridge", "attention", "cox", "cosine", "nearest", "vote", "generated"
+]
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
 """How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
 
@@ -44,6 +46,7 @@ HEADS: dict[Head, str] = {
     "cox": "proportional hazards on pooled features, with a ridge penalty, solved",
     "cosine": "the cosine of pooled features as they are, between scans; nothing is trained",
     "nearest": "the report of the nearest training scan, by cosine similarity",
+    "generated": "tokens of the scan into a frozen language model, which writes; trained by steps",
     "vote": "of the reports of the nearest training scans, the one whose findings differ least from theirs",
 }
 
@@ -81,7 +84,9 @@ class Adaptor:
             raise TaskError(f"there is no adaptor '{text}'. {nearest(head, HEADS)}")
         if not colon:
             return cls(head)
-        if head in STEPPED_HEADS:
+        if head not in ATTENTION_HEADS and head in STEPPED_HEADS:
+            raise TaskError(f"'{text}': {head} sees the cells of a scan as they are; write {head}")
+        if head in ATTENTION_HEADS:
             if pooling not in BAGS:
                 raise TaskError(
                     f"'{text}': attention pools by itself; write {head}, or name its bag: "
@@ -143,10 +148,10 @@ class Adaptor:
             return self
         if bag not in BAGS:
             raise TaskError(f"there is no bag '{bag}'. {nearest(bag, ['auto', *BAGS])}")
-        if self.is_solved:
+        if self.head not in ATTENTION_HEADS:
             raise TaskError(
                 f"{self.name} has no bag: it pools features by itself. Leave bag={bag} out, or use "
-                f"{' or '.join(STEPPED_HEADS)}"
+                f"{' or '.join(ATTENTION_HEADS)}"
             )
         if self.bag not in (None, bag):
             raise TaskError(f"the adaptor is {self.name}, and the bag {bag}: name the bag in one place")
@@ -163,8 +168,10 @@ class Adaptor:
         return replace(self, bag=None) if self.bag == own_bag(card) else self
 
     def bag_of(self, card: EncoderCard) -> Bag | None:
-        """Returns what attention looks at; None of an adaptor that pools."""
-        return None if self.is_solved else self.bag or own_bag(card)
+        """Returns what heads attend to; None of an adaptor that pools."""
+        if self.head not in ATTENTION_HEADS:
+            return None if self.is_solved else "patch"
+        return self.bag or own_bag(card)
 
 
 def own_bag(card: EncoderCard) -> Bag:

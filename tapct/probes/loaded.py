@@ -20,6 +20,7 @@ HEAD_FILE = "head.safetensors"
 TRAINING = (
     *("optimizer", "lr_scheduler", "steps", "accumulate_grad_batches", "precision", "gradient_clip_val"),
     *("seed", "learning_rates", "select", "scale_features", "feature_scale", "start_bias", "adaptor", "pooling", "bag"),
+    "cut_reports",
 )
 """Settings of a record's probe that say how its heads were trained."""
 

@@ -6,13 +6,14 @@ whatever the stride and the spacing are. A merged cell is the mean of its cells.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tapct.features.channels import Channels
-from tapct.volumes import Grid
+from tapct.features import CaseFeatures, StoredFeatures
+from tapct.features.channels import Channels, in_scan
 
 _CHANNELS = 16
 """That are averaged at a time: a map is never whole in float32."""
@@ -47,19 +48,32 @@ def merged(cells: Channels, block: Sequence[int]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def places_mm(shape: Sequence[int], block: Sequence[int], cells: Grid, scan: Grid) -> torch.Tensor:
-    """Returns (n, 3) float64, where the middles of merged cells lie, in mm from the middle of the scan, RAS+.
+@dataclass(frozen=True)
+class Merging:
+    """How the cells of a scan are merged.
 
-    Args:
-        shape: (d, h, w) of the cells that are merged.
-        block: Cells of a block along (z, y, x).
-        cells: Their grid, which may be longer.
-        scan: The grid of the scan.
+    Attributes:
+        cells: Of the feature grid, those in the scan, along (z, y, x).
+        block: How many are taken together along each axis.
     """
-    axes = []
-    for length, step in zip(shape, block, strict=True):
-        first = np.arange(0, length, step)
-        axes.append((first + np.minimum(first + step, length) - 1) / 2)
-    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    middle = scan.affine[:3, :3] @ ((np.array(scan.shape) - 1) / 2) + scan.affine[:3, 3]
-    return torch.from_numpy(index @ cells.affine[:3, :3].T + cells.affine[:3, 3] - middle)
+
+    cells: tuple[slice, slice, slice]
+    block: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, features: CaseFeatures | StoredFeatures, most: int) -> "Merging":
+        """Returns how the cells of a scan become at most so many; its map is not needed."""
+        cells = in_scan(features)
+        shape = [one.stop - one.start for one in cells]
+        return cls(cells, block_of(shape, features.feature_grid.spacing_mm, most))
+
+    def places_mm(self, features: CaseFeatures | StoredFeatures) -> torch.Tensor:
+        """Returns (n, 3) float64, where the middles of merged cells lie, in mm from the middle of the scan, RAS+."""
+        axes = []
+        for cells, step in zip(self.cells, self.block, strict=True):
+            first = np.arange(cells.start, cells.stop, step)
+            axes.append((first + np.minimum(first + step, cells.stop) - 1) / 2)
+        index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        native, affine = features.native_grid, features.feature_grid.affine
+        middle = native.affine[:3, :3] @ ((np.array(native.shape) - 1) / 2) + native.affine[:3, 3]
+        return torch.from_numpy(index @ affine[:3, :3].T + affine[:3, 3] - middle)

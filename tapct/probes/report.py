@@ -1,7 +1,7 @@
 """The report probe: a text for each scan, and what one reader finds in it and in the radiologist's."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from typing_extensions import override
 
 from tapct.encoders import Encoder
 from tapct.features import EncodedCase
+from tapct.features.channels import Channels
 from tapct.files import write_atomically
 from tapct.kinds.report import case_loss
 from tapct.metrics.retrieval import unit
 from tapct.probes import nearest_reports
+from tapct.probes.generated import FEATURE_WEIGHTS, Generator, Report, ScanCells, Writer, WrittenAhead
+from tapct.probes.merged_cells import Merging
 from tapct.probes.nearest_reports import NearestReports
 from tapct.probes.report_cases import TaskReports
+from tapct.probes.scaling import ChannelScale
 from tapct.probes.scan_probe import ScanProbe
 from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import needed_parts
@@ -35,6 +39,8 @@ class Shared:
     """What the runs of a session share: eva copies the probe for each, and a copy of this is itself."""
 
     reports: TaskReports | None = None
+    writer: Writer | None = None
+    cut_reports: int | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
         return self
@@ -56,6 +62,7 @@ class ReportProbe(ScanProbe):
         reader_weights: str | None = None,
         reader_backbone: str | None = None,
         write_texts: bool = False,
+        generator: Generator | None = None,
         **settings: Any,
     ) -> None:
         """Initializes the probe.
@@ -64,19 +71,26 @@ class ReportProbe(ScanProbe):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             adaptor: Where the text is from: "nearest" or "vote", both with ":cls", ":mean", ":max" or ":mean+max"
-                behind them to say how features are pooled; see `tapct.probes.nearest_reports`.
+                behind them to say how features are pooled; see `tapct.probes.nearest_reports`. Or "generated": a
+                language model writes it; see `tapct.probes.generated`.
             reader_weights: The file RadBertClassifier.pth of what reads findings; None for the published one.
             reader_backbone: The folder, or the repository of the hub, with its config and tokenizer; None for its own.
             write_texts: Whether the texts are written too, as texts.jsonl in the folder of each run.
+            generator: Of "generated", what writes.
             settings: As in `tapct.probes.base.Probe`.
 
         Raises:
-            TaskError: If there is no such adaptor, or it is of another kind of task.
+            TaskError: If there is no such adaptor, it is of another kind of task, or the generator lacks something.
         """
         super().__init__(encoder, weights, adaptor, "auto", criterion=nn.Identity(), **settings)
+        self.generator = generator or Generator()
+        if self.adaptor.head == "generated":
+            self.generator.require()
+            self.source.most_cells, self.feature_weights = self.generator.most_cells, FEATURE_WEIGHTS
         self.reader_weights, self.reader_backbone, self.write_texts = reader_weights, reader_backbone, write_texts
         self._shared = Shared()
         self._texts: dict[str, dict[str, str | None]] = {}
+        self._ahead = WrittenAhead()
 
     # -- Reports ---------------------------------------------------------------------------------------
 
@@ -103,6 +117,10 @@ class ReportProbe(ScanProbe):
         super().require_data()
         parts = {part.split: part for part in needed_parts(self.trainer)}
         self.reports.prepare([case for split, part in parts.items() if split != "train" for case in part.cases])
+        if self.adaptor.head == "generated" and self._shared.writer is None:
+            self._shared.writer = writer = Writer(self.generator, self.trainer.strategy.root_device)
+            if "train" in parts:
+                self._shared.cut_reports = self._cut(writer, parts["train"].cases)
 
     def outcome(self, case: EncodedCase, text: str) -> dict[str, dict[str, float | None]]:
         """Returns what a record holds of a case that is given a text."""
@@ -149,10 +167,81 @@ class ReportProbe(ScanProbe):
         (scans, features), findings = state["cases"].shape, state["findings"].shape[1]
         return NearestReports(scans, features, findings)
 
+    # -- A language model ------------------------------------------------------------------------------
+
+    @property
+    def _writer(self) -> Writer:
+        assert self._shared.writer is not None
+        return self._shared.writer
+
+    def _cut(self, writer: Writer, cases: Sequence[str]) -> int:
+        """Returns how many training reports are longer than what is trained on, and says so."""
+        cut = sum(writer.is_cut(self.reports.text(case)) for case in cases)
+        if cut:
+            most = self.generator.decoding.most_tokens
+            logger.warning(
+                f"{cut} of {len(cases)} training reports are longer than {most} tokens and are cut there: raise "
+                "generator.decoding.most_tokens"
+            )
+        return cut
+
+    @override
+    def build_head(self, classes: list[str]) -> nn.Module:
+        return self._writer.head(self.encoder.card.feature_dim)
+
+    @override
+    def head_input(self, case: EncodedCase) -> Channels:
+        return self.source.merged_cells(case) if self.adaptor.head == "generated" else super().head_input(case)
+
+    @override
+    def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
+        reports = [self.reports.text(case.name) for case in cases]
+        scans = [self._cells(case, self.session.scale) for case in cases]
+        each = [[self._writer.prompted(head, scan) for scan in scans] for head in heads]
+        return torch.stack(
+            [self._writer.losses(head, of_head, reports).mean() for head, of_head in zip(heads, each, strict=True)]
+        )
+
+    def _cells(self, case: EncodedCase, scale: ChannelScale | None = None) -> ScanCells:
+        """Returns what a head sees of a case."""
+        cells = self.head_input(case).whole().to(self.device, torch.float32)
+        places = Merging.of(case.features, self.generator.most_cells).places_mm(case.features).to(self.device)
+        return ScanCells(cells if scale is None else scale.divided(cells, 0), places)
+
+    def _prompted(self, head: Any, case: EncodedCase) -> torch.Tensor:
+        return self._writer.prompted(head, self._cells(case))
+
+    def _written(self, head: Any, case: EncodedCase) -> Report:
+        """Returns the report of a case, which is written together with those of the cases behind it."""
+
+        def write_next() -> dict[str, Report]:
+            cases, part = [case], getattr(self.trainer.datamodule.datasets, self._split)
+            if (bank := self.source.bank) is not None:
+                at = part.cases.index(case.name)
+                cases += [bank.case(part, place) for place in range(at + 1, min(at + self.generator.batch, len(part)))]
+            names = [one.name for one in cases]
+            found = self._writer.write(head, [self._prompted(head, one) for one in cases], names)
+            self.reports.read.findings([report.text for report in found], keep=False)  # at once, not one by one
+            return dict(zip(names, found, strict=True))
+
+        return self._ahead.take(head, case.name, write_next)
+
+    def _of_language_model(self, head: Any, case: EncodedCase) -> tuple[dict[str, Any], CaseResult]:
+        """Returns what comes out for a case whose report is written."""
+        loss = self._writer.losses(head, [self._prompted(head, case)], [self.reports.text(case.name)])[0]
+        written = self._written(head, case)
+        if written.is_cut:
+            most = self.generator.decoding.most_tokens
+            case = replace(case, notes=(*case.notes, f"The report that was written had not ended at {most} tokens."))
+        found = self.outcome(case, written.text)
+        return {"loss": loss}, self.text_result(case, loss, written.text, None, found)
+
     # -- What comes out --------------------------------------------------------------------------------
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
+        if self.adaptor.head == "generated":
+            return self._of_language_model(head, case)
         text, of = self.text_of(head, case)
         found = self.outcome(case, text)
         loss = torch.tensor(case_loss(found), dtype=torch.float64)
@@ -168,8 +257,14 @@ class ReportProbe(ScanProbe):
         return self.reports.text(of), of
 
     @override
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._ahead.forget()
+
+    @override
     def on_test_start(self) -> None:
         super().on_test_start()
+        self._ahead.forget()
         self._texts = {}
 
     @override
@@ -181,10 +276,20 @@ class ReportProbe(ScanProbe):
             logger.warning(f"{path} holds reports: they are under the licence of the data, and not to be passed on")
 
     @override
+    def seen_by_heads(self) -> dict[str, Any]:
+        if self.adaptor.head != "generated":
+            return super().seen_by_heads()
+        return {**super().seen_by_heads(), "generator": self._writer.seen_by_heads()}
+
+    @override
     def describe(self) -> dict[str, Any]:
-        reports = self.reports
+        reports, written = self.reports, {}
+        if self.adaptor.head == "generated":
+            cut = self._shared.cut_reports
+            written = {**self._writer.describe(), **({} if cut is None else {"cut_reports": cut})}
         return {
             **super().describe(),
+            **written,
             "reader": reports.read.reader.describe(),
             "reader_agreement": reports.agreement,
             "word_scores": reports.words.describe(),

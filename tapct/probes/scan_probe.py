@@ -35,7 +35,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
     """
 
     head_name = "head"
-    feature_weights = (
+    feature_weights: tuple[str, ...] = (
         *("gated_attention.attention_a.0.weight", "gated_attention.attention_b.0.weight"),
         "classifier._network.0.weight",
     )

@@ -27,7 +27,7 @@ from tapct.features import (
     TensorStore,
     extract,
 )
-from tapct.features.channels import Channels
+from tapct.features.channels import Channels, scan_cells
 from tapct.features.extract import are_finite
 from tapct.features.filling import CaseTask
 from tapct.features.packed import PackedBank
@@ -39,9 +39,16 @@ from tapct.probes.cell_size import cell_size_confusion
 from tapct.probes.cells import class_shares, mask_shares
 from tapct.probes.dense import predict_labels
 from tapct.probes.input_sheet import recorded_sheet
+from tapct.probes.merged_cells import Merging, merged
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.volumes import resample_labels
+
+CELL_MODULES = (merged.__module__, Channels.__module__)
+"""Whose code merges cells."""
+
+_CELLS_AS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.bfloat16}
+"""What merged cells are stored as, by the dtype of features: means of steps are none."""
 
 VECTOR_MODULES = (pooled.__module__, Channels.__module__, mask_shares.__module__)
 """Whose code makes a vector of features; that of masks themselves is in the task's reading."""
@@ -64,6 +71,7 @@ class CaseSource:
         bank: The stored features; None before `fill`, and where nothing is stored.
         seconds: By stage; what extraction takes is added to "extract".
         table: Columns of the task's table that stand behind the features in a case's vector.
+        most_cells: Where heads see merged cells (`tapct.probes.merged_cells`), how many at most; else None.
     """
 
     def __init__(
@@ -89,6 +97,8 @@ class CaseSource:
             fit_windows: Whether windows shrink to small scans.
         """
         self.table: tuple[str, ...] = ()
+        self.most_cells: int | None = None
+        self._parts: dict[str, Any] = {}
         self._columns: dict[Any, list[Any]] = {}
         self._encoder, self._store, self._memory = encoder, store, memory
         self.mode, self._overlap, self._fit_windows = mode, overlap, fit_windows
@@ -127,12 +137,21 @@ class CaseSource:
         if (pack is None and self.mode is CacheMode.OFF) or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
-        with_maps = pooling is None and seen == "map"
+        with_maps = pooling is None and seen == "map" and self.most_cells is None
         bank = self._own_bank(trainer, again, with_maps) if pack is None else self._packed_bank(pack, with_maps)
         self.bank = bank
-        bank.fill(needed_parts(trainer), None if pooling is None else self.lacks_vector(pooling))
+        parts = needed_parts(trainer)
+        lacks = (
+            self.lacks_cells if self.most_cells is not None else None if pooling is None else self.lacks_vector(pooling)
+        )
+        bank.fill(parts, lacks)
+        self._parts = {name: part for part in parts for name in part.cases}
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
+
+    def lacks_cells(self, task: CaseTask) -> bool:
+        """Returns whether the map of a case is needed: its merged cells are not stored."""
+        return self.bank is None or not self.bank.has_derived(self._cells_of(task.features_key), CELL_MODULES)
 
     def lacks_vector(self, how: Pooling) -> Callable[[CaseTask], bool]:
         """Returns what says of a case whether its map is needed: its vector is of the map, and is not stored.
@@ -250,6 +269,23 @@ class CaseSource:
             pooled = self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
         return self._with_table(part, case.name, pooled)
 
+    def merged_cells(self, case: EncodedCase) -> Channels:
+        """Returns the (C, d, h, w) merged cells of a case, stored beside its features; see `most_cells`."""
+        assert self.most_cells is not None
+        bank, block = self.bank, Merging.of(case.features, self.most_cells).block
+        if bank is None or case.features_key is None:
+            return Channels(merged(scan_cells(case.features), block))
+
+        def compute() -> dict[str, torch.Tensor]:
+            found = merged(scan_cells(bank.whole(self._parts[case.name], case.name)), block)
+            return {"cells": found.to(_CELLS_AS[self._dtype])}
+
+        return Channels(bank.derived(case.name, self._cells_of(case.features_key), CELL_MODULES, compute)["cells"])
+
+    def _cells_of(self, key: str) -> dict[str, Any]:
+        """Returns what decides the merged cells of a case beside code."""
+        return {"what": "merged cells", "most": self.most_cells, "features": key}
+
     def columns(self, part: Any) -> list[Any]:
         """Returns the columns of a dataset's table that stand behind the features, once it has what they are read from.
 
@@ -338,7 +374,8 @@ class CaseSource:
         def compute() -> dict[str, torch.Tensor]:
             return vars(Moments.over(head_input(case) for case in self.training_cases(trainer, [seen])))
 
-        what = {"what": "channel moments", "seen": seen}
+        of_cells = {} if self.most_cells is None else {"most_cells": self.most_cells}
+        what = {"what": "channel moments", "seen": seen, **of_cells}
         modules = [one.__module__ for one in (Moments, head_input, instances, Channels)]
         moments = self._of_training(trainer, what, modules, compute, of_labels=False)
         return Moments(**moments).scale()

@@ -332,6 +332,65 @@ class ReaderRecord(Frozen):
     most_tokens: Count
 
 
+class LoraRecord(Frozen):
+    """Low-rank adaptation of a language model: `tapct.language_models.model.Lora`, whose fields it has."""
+
+    rank: Count
+    alpha: Count
+    targets: tuple[Name, ...]
+
+
+class GeneratorRecord(Frozen):
+    """What wrote reports, as far as it decides what heads see and say (`tapct.probes.generated.Generator`).
+
+    Attributes:
+        language_model_sha256: Hash of the language model's config, tokenizer and weights.
+        lora: What of it was adapted.
+        prompt: What it was given; the tokens of the scan stood where `{scan}` is.
+        tokens: That a scan became.
+        width: Of the resampler.
+        layers: Of the resampler.
+        heads: Of the resampler's attention.
+        most_cells: Of a scan, that the resampler saw.
+    """
+
+    language_model_sha256: Sha256
+    lora: LoraRecord | None
+    prompt: Text
+    tokens: AtLeast1
+    width: AtLeast1
+    layers: AtLeast1
+    heads: AtLeast1
+    most_cells: AtLeast1
+
+
+class LanguageModelRecord(Frozen):
+    """What a language model is called.
+
+    Attributes:
+        name: Its repository, or the name of its folder.
+        revision: The commit of the repository.
+        architecture: Its class in `transformers`.
+        parameters: Its own, all frozen.
+        precision: What it computed in.
+    """
+
+    name: Text
+    revision: Text | None
+    architecture: Name
+    parameters: Count
+    precision: Name
+
+
+class DecodingRecord(Frozen):
+    """How reports were written: `tapct.language_models.decoding.Decoding`, whose fields it has."""
+
+    most_tokens: AtLeast1
+    temperature: NotNegative
+    top_p: Fraction
+    seed: Whole
+
+
 class ProbeRecord(Frozen):
     """The probe: head, training and protocol, from the objects that ran and not from the command line.
 
@@ -364,6 +423,10 @@ class ProbeRecord(Frozen):
         reader: What read the findings of reports.
         reader_agreement: Share of the release's own labels that the reader finds in the reports that they are of.
         word_scores: By name, the libraries that compared words of reports, with their versions, and why one did not.
+        generator: What wrote reports.
+        language_model: What that is called.
+        decoding: How it wrote.
+        cut_reports: Training reports that were longer than what was trained on, and cut.
         head_from: Of a head that was trained before.
         cell_size_reference: Of older records: the version of the cell-size reference.
     """
@@ -396,5 +459,9 @@ class ProbeRecord(Frozen):
     reader: ReaderRecord | None = optional()
     reader_agreement: Fraction | None = optional()
     word_scores: dict[Name, Text] | None = optional()
+    generator: GeneratorRecord | None = optional()
+    language_model: LanguageModelRecord | None = optional()
+    decoding: DecodingRecord | None = optional()
+    cut_reports: Count | None = optional()
     head_from: HeadFrom | None = None
     cell_size_reference: Setting = None

@@ -52,17 +52,22 @@ class ReadTexts:
         """Returns itself: the runs of a session share what was read."""
         return self
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns (N, K) the probabilities of N texts, float64."""
+    def probabilities(self, texts: Sequence[str], *, keep: bool = True) -> np.ndarray:
+        """Returns (N, K) the probabilities of N texts, float64.
+
+        Args:
+            texts: The texts.
+            keep: Whether they are written; else this process alone remembers them.
+        """
 
         def read(places: list[int]) -> np.ndarray:
             return self.reader.probabilities([texts[place] for place in places])
 
-        return self._rows.get([text_sha256(text) for text in texts], read, "reports read")
+        return self._rows.get([text_sha256(text) for text in texts], read, "reports read", keep=keep)
 
-    def findings(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns (N, K) which findings N texts have: 1 or 0, float64."""
-        return (self.probabilities(texts) >= self.reader.threshold).astype(np.float64)
+    def findings(self, texts: Sequence[str], *, keep: bool = True) -> np.ndarray:
+        """Returns (N, K) which findings N texts have: 1 or 0, float64; `keep` as of `probabilities`."""
+        return (self.probabilities(texts, keep=keep) >= self.reader.threshold).astype(np.float64)
 
 
 def text_sha256(text: str) -> str:

@@ -10,7 +10,10 @@ from tapct.sweep.variants import Variant
 from tapct.sweep.varied import TaskConfig
 
 ALL = "all"
-"""The heads of a task's kind, in its order; how features are pooled is then each encoder's own."""
+"""The heads of a task's kind, in its order, but for those of `ASKED_FOR`; how features are pooled is each encoder's."""
+
+ASKED_FOR = ("generated",)
+"""Heads that need more than features, a language model: who wants one names it."""
 
 SETTING = "model.init_args.adaptor"
 """Where a config names its adaptor."""
@@ -55,7 +58,8 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
     if own is None and not heads:
         say(f"{config.task} has no adaptors: only its plain cells run")
         return [None]
-    asked = list(dict.fromkeys(one for name in asked for one in (heads if name == ALL else [name])))
+    every = [head for head in heads if head not in ASKED_FOR]
+    asked = list(dict.fromkeys(one for name in asked for one in (every if name == ALL else [name])))
     asked = [one for one in asked if _is_taken(config.task, heads, one) and _has_masks(config.task, plain, one)]
     if not asked:
         return []

@@ -157,7 +157,7 @@ class Sweep:
         paths: list[str] = [
             name for name in ("DATA_ROOT", "SPLIT_FILE") if name in found and found[name] not in SHIPPED_SPLITS
         ]
-        readers = (name for name in ("READER_WEIGHTS", "READER_BACKBONE") if name in found)
+        readers = (name for name in ("READER_WEIGHTS", "READER_BACKBONE", "LANGUAGE_MODEL") if name in found)
         paths += [name for name in readers if Path(found[name]).expanduser().exists()]  # else it is a repository's name
         found |= {name: absolute(found[name]) for name in paths}
         return found | {name: str(value) for name, value in asked.items() if value is not None}

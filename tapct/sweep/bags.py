@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tapct.encoders import card_of
 from tapct.errors import EncoderError
-from tapct.kinds import STEPPED_HEADS
+from tapct.kinds import ATTENTION_HEADS
 from tapct.sweep import adaptors
 from tapct.sweep.cell import choose
 from tapct.sweep.said import say
@@ -96,7 +96,7 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> Bags:
     """
     if not asked:
         return Bags(config.task)
-    if not set(config.heads) & set(STEPPED_HEADS):
+    if not set(config.heads) & set(ATTENTION_HEADS):
         say(f"{config.task} has no bags: only its plain cells run")
         return Bags(config.task)
     plain = config.settings()

@@ -22,7 +22,7 @@ VARIABLES = (
     *("ENCODER", "ENCODER_WEIGHTS", "ENCODER_OPTIONS", "DATA_ROOT", "SPLIT_FILE", "NUM_WORKERS"),
     *("MAX_STEPS", "N_RUNS", "ACCELERATOR", "OUTPUT_ROOT"),
     *("TRAIN_FRACTION", "TRAIN_DRAW", "PERTURBATION", "ADAPTOR", "BAG", "PACK", "FEATURE_DTYPE"),
-    *("READER_WEIGHTS", "READER_BACKBONE"),
+    *("READER_WEIGHTS", "READER_BACKBONE", "LANGUAGE_MODEL"),
 )
 """The variables that the shipped configs read."""
 
@@ -34,6 +34,9 @@ WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
 
 READER_CONTENT = "what READER_WEIGHTS holds (sha256)"
 """Likewise, of the reader of reports."""
+
+LANGUAGE_MODEL_CONTENT = "what LANGUAGE_MODEL holds (sha256)"
+"""Likewise, of the folder of the language model that writes reports."""
 
 CARD_CONTENT = "what the card ENCODER holds (sha256)"
 """Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`), or an exported folder."""
@@ -106,6 +109,10 @@ class Cell:
             weights = Path(self.variables.get(variable, ""))
             if weights.is_file():
                 flat[setting] = ContentHashes().of_files([weights])
+        if (model := self.variables.get("LANGUAGE_MODEL")) is not None and (folder := Path(model)).is_dir():
+            kinds = (".json", ".safetensors", ".model", ".txt")
+            files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
+            flat[LANGUAGE_MODEL_CONTENT] = ContentHashes().of_files(files)
         return dict(sorted(flat.items()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def tokenizer(texts: Sequence[str] = SENTENCES, kind: str = "llama") -> PreTrain
     begin, end = SPECIAL[kind]
     special = [end, *([] if begin is None else [begin])]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    of.train_from_iterator(texts, BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet))
+    of.train_from_iterator(texts, BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
     return PreTrainedTokenizerFast(tokenizer_object=of, bos_token=begin, eos_token=end)
 
 
@@ -43,6 +43,6 @@ def write(folder: Path, kind: str = "llama", texts: Sequence[str] = SENTENCES, s
     config, network = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen": (Qwen2Config, Qwen2ForCausalLM)}[kind]
     torch.manual_seed(seed)
     ids = {"vocab_size": len(of), "bos_token_id": of.bos_token_id, "eos_token_id": of.eos_token_id}
-    network(config(**SIZE, **ids, **changes)).save_pretrained(folder)
+    network(config(**{**SIZE, **ids, **changes})).save_pretrained(folder)
     of.save_pretrained(folder)
     return folder

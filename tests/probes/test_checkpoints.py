@@ -16,6 +16,13 @@ from tests.data import ct_rate
 STEPS = 12
 
 
+class Data(TaskData):
+    """CT-RATE ranked over pairs: two selection cases define no mean over labels."""
+
+    def describe(self):
+        return {**super().describe(), "metric": "MicroAUROC"}
+
+
 class Killed(Exception):
     """The end of a process, as far as what it leaves on disk is concerned."""
 
@@ -41,7 +48,7 @@ def fit(data, out, n_runs=2, trainer=None, **probe):
     session = Trainer(default_root_dir=str(out), accelerator="cpu", n_runs=n_runs, logger=False, **options)
     torch.manual_seed(99)  # whatever a process has drawn before is another number
     made = ClassificationProbe(Intensity(window_size=(8, 64, 64), in_plane_size=64), **settings)
-    run_evaluation_session(session, made, TaskData("ct_rate", str(data)), n_runs=n_runs, verbose=False)
+    run_evaluation_session(session, made, Data("ct_rate", str(data)), n_runs=n_runs, verbose=False)
 
 
 def counted(*args, ends_after=None, **settings):

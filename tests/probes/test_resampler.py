@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy.special import erf
 
-from tapct.features.channels import Channels
-from tapct.probes.merged_cells import block_of, merged, places_mm
+from tapct.features import CaseFeatures
+from tapct.features.channels import Channels, scan_cells
+from tapct.probes.merged_cells import Merging, block_of, merged
 from tapct.probes.resampler import WAVELENGTHS_MM, Resampler, of_places
-from tapct.volumes import Grid
+from tapct.volumes import Grid, Size
 
 
 def small(channels=5, tokens=3, size=4, **changes):
@@ -112,26 +113,33 @@ def test_blocks_are_as_cubic_as_can_be_and_no_more_than_asked_for(shape, spacing
 
 def test_a_merged_cell_is_the_mean_of_its_cells_and_lies_in_their_middle():
     draw = np.random.default_rng(0)
-    cells = draw.normal(size=(20, 5, 3, 4)).astype(np.float32)
+    cells = draw.normal(size=(20, 6, 4, 4)).astype(np.float32)
     affine = np.eye(4)
     affine[:3, :3] = np.linalg.qr(draw.normal(size=(3, 3)))[0] * [8.0, 6.0, 5.0]
     affine[:3, 3] = 10, -20, 30
-    grid, scan = Grid.of((6, 4, 4), affine), Grid.of((20, 21, 23), np.diag([2.0, 2.0, 2.0, 1.0]))
-    block = (2, 2, 3)
-    found = merged(Channels(torch.from_numpy(cells)), block)
-    where = places_mm(cells.shape[1:], block, grid, scan)
-    middle = np.array([19.0, 20.0, 22.0])
+    voxels = affine @ np.diag([0.25, 0.25, 0.25, 1.0])  # of 4 x 4 x 4 a cell, which is centred on the first
+    scan = Grid.of((20, 12, 13), voxels)  # one cell in the padding along z and y
+    features = CaseFeatures(
+        map=torch.from_numpy(cells),
+        embeddings=torch.zeros(1, 20),
+        native_grid=scan,
+        encoder_grid=scan,
+        feature_grid=Grid.of(cells.shape[1:], affine),
+        padding=Size(4, 4, 3),
+    )
+    merging = Merging.of(features, 13)
+    assert merging.block == (2, 2, 2)
+    found = merged(scan_cells(features), merging.block)
+    middle = voxels[:3, :3] @ [9.5, 5.5, 6.0] + voxels[:3, 3]
     expected, places = [], []
-    for corner in itertools.product(*(range(0, n, b) for n, b in zip(cells.shape[1:], block, strict=True))):
-        own = tuple(slice(at, at + b) for at, b in zip(corner, block, strict=True))
+    for corner in itertools.product(range(0, 5, 2), range(0, 3, 2), range(0, 4, 2)):
+        own = [slice(at, min(at + 2, n)) for at, n in zip(corner, (5, 3, 4), strict=True)]
         expected.append(cells[:, *own].reshape(20, -1).mean(axis=1))
-        index = np.stack(
-            np.meshgrid(*(np.arange(n)[s] for n, s in zip(cells.shape[1:], own, strict=True)), indexing="ij")
-        )
-        places.append(affine[:3, :3] @ index.reshape(3, -1).mean(axis=1) + affine[:3, 3] - middle)
+        index = np.mean([list(one) for one in itertools.product(*(range(s.start, s.stop) for s in own))], axis=0)
+        places.append(affine[:3, :3] @ index + affine[:3, 3] - middle)
     assert found.shape == (20, 3, 2, 2)
     assert found.flatten(1).T.numpy() == pytest.approx(np.array(expected), abs=1e-6)
-    assert where.numpy() == pytest.approx(np.array(places), abs=1e-9)
+    assert merging.places_mm(features).numpy() == pytest.approx(np.array(places), abs=1e-9)
 
 
 def test_int8_steps_are_merged_as_values():

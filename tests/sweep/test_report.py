@@ -6,8 +6,9 @@ from unittest import mock
 from tapct.leaderboard import site as leaderboard
 from tapct.records import read_record
 from tapct.sweep import commands
-from tapct.sweep.cell import READER_CONTENT
+from tapct.sweep.cell import LANGUAGE_MODEL_CONTENT, READER_CONTENT
 from tests.data import ct_rate, report_reader
+from tests.language_models import tiny
 from tests.sweep.fakes import Here
 
 
@@ -32,3 +33,15 @@ def test_from_scans_to_the_page(tmp_path, monkeypatch):
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     for text in ("Beside what knows nothing of the scan", "most common report", "Intensity statistics, vote"):
         assert text in page
+
+
+def test_a_language_model_is_named_and_another_one_behind_its_name_is_another_cell(tmp_path):
+    folder, results = tiny.write(tmp_path / "model"), str(tmp_path / "results")
+    of = {"encoders": "intensity", "tasks": "ct_rate_report", "results": results}
+    with mock.patch.dict(os.environ, {"DATA_ROOT": str(tmp_path), "LANGUAGE_MODEL": str(folder)}):
+        assert len(commands.Sweep(**of, adaptors="all").cells()) == 2  # nearest and vote
+        (cell,) = commands.Sweep(**of, adaptors="generated").cells()
+        assert cell.variables["LANGUAGE_MODEL"] == str(folder)
+        before = cell.settings()[LANGUAGE_MODEL_CONTENT]
+        tiny.write(folder, seed=1)
+        assert cell.settings()[LANGUAGE_MODEL_CONTENT] != before

@@ -22,6 +22,7 @@ from tapct.tasks.ct_rate_report import READ_BY_MACHINE, CTRATEReport
 from tapct.tasks.findings import findings
 from tests.data import ct_rate, report_reader
 from tests.data.slabs import edited
+from tests.language_models import tiny
 from tests.tasks.end_to_end import CONFIGS, run
 
 CONFIG = "report/ct_rate_report.yaml"
@@ -167,6 +168,25 @@ def test_a_head_is_reported_again_and_texts_are_written_if_asked(data, folder, m
     tested = eva("test", data, tmp_path, monkeypatch, adaptor="vote:max", head=str(fitted.parent))
     assert read_record(tested).runs[0].cases["test"] == one.cases["test"]
     assert read_record(tested).probe.reader == record.probe.reader
+
+
+def test_a_language_model_writes_by_the_shipped_config(data, folder, monkeypatch, tmp_path):
+    """What it says is noise, of a model with random weights; what is reported again is the same."""
+    monkeypatch.setenv("TAPCT_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("LANGUAGE_MODEL", str(tiny.write(tmp_path / "model", max_position_embeddings=1024)))
+    monkeypatch.setenv("MAX_STEPS", "1")
+    generator = {"tokens": 4, "width": 32, "heads": 4, "decoding": {"most_tokens": 12}}
+    generator["language_model"] = str(tmp_path / "model")
+    fitted = eva("fit", data, tmp_path, monkeypatch, adaptor="generated", generator=generator)
+    record = read_record(fitted)
+    assert (record.probe.adaptor, record.probe.language_model.name) == ("generated", "model")
+    assert record.probe.cut_reports == record.task.cases["train"]
+    settings = {"adaptor": "generated", "generator": generator}
+    tested = eva("test", data, tmp_path, monkeypatch, head=str(fitted.parent), **settings)
+    assert read_record(tested).runs[0].cases["test"] == record.runs[0].cases["test"]
+    generator["language_model"] = str(tiny.write(tmp_path / "other" / "model", seed=1, max_position_embeddings=1024))
+    with pytest.raises(TaskError, match="the head was trained with another generator"):
+        eva("test", data, tmp_path / "other", monkeypatch, head=str(fitted.parent), **settings)
 
 
 def test_the_report_shows_the_floor_and_each_finding(folder, record):
