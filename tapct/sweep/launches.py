@@ -28,6 +28,7 @@ FEATURES_FILE = "features.json"
 _FOLDER = "launches"
 _OF_MODEL = ("encoder", "weights", "precision", "encoder_options", "window_overlap", "fit_windows", "feature_dtype")
 _OF_DATA = ("task", "options", "accept_orientation")
+_TASK = "data.init_args.task"
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,17 @@ class Used:
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "Used":
-        """Returns what a cell of these settings uses. Whether it sees all cases is not asked: what it shares counts."""
-        roots = (*(f"model.init_args.{name}" for name in _OF_MODEL), *(f"data.init_args.{name}" for name in _OF_DATA))
+        """Returns what a cell of these settings uses. Whether it sees all cases is not asked: what it shares counts.
+
+        Tasks of one release share the features of its scans, whatever their options.
+        """
+        from tapct.tasks.registry import shared_scans  # torch
+
+        release = shared_scans(settings.get(_TASK, ""))
+        of_data = _OF_DATA if release is None else ()
+        roots = (*(f"model.init_args.{name}" for name in _OF_MODEL), *(f"data.init_args.{name}" for name in of_data))
         of = {k: v for k, v in settings.items() if k == WEIGHTS_CONTENT or any(_is_at(k, root) for root in roots)}
+        of |= {} if release is None else {"release": release}
         folder = settings.get("model.init_args.feature_folder", "null")
         place = features_folder() if folder == "null" else Path(folder).expanduser()
         return cls(place.absolute(), hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest())

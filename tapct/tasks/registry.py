@@ -14,6 +14,7 @@ from typing import Any
 from tapct.errors import TaskError, nearest
 from tapct.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
+from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS
 
@@ -77,6 +78,15 @@ def task_class(name: str) -> type[CTDataset]:
 def spec_of(name: str) -> TaskSpec | None:
     """Returns what a task is; None where none of that name can be used here (`why_unusable`)."""
     return None if name not in list_tasks() or why_unusable(name) else task_class(name).spec
+
+
+def shared_scans(name: str) -> str | None:
+    """Returns the release whose scans, and so their stored features, a task shares with others; None if it has its own.
+
+    A task that cannot be used here shares nothing.
+    """
+    spec = spec_of(name)
+    return None if spec is None or not issubclass(task_class(name), ReleaseScans) else spec.folder
 
 
 def why_unusable(name: str) -> str | None:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from eva.__main__ import main
 
+from baselines.intensity import Intensity
+from tapct.features import TensorStore, leases
 from tapct.leaderboard import site as leaderboard
 from tapct.records import read_record
 from tapct.sweep import commands
@@ -52,6 +54,27 @@ def test_from_scans_to_the_page(variables, tmp_path, monkeypatch, capsys):
     assert all(record.shortcuts is None for record in records.values() if record.task.perturbation)
     assert leaderboard.build([results], tmp_path / "site", resamples=200) == 0
     assert "What the nearest scan shares" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+def test_features_stay_for_another_task_on_the_scans_of_the_release(variables, tmp_path, monkeypatch):
+    encode, seen = Intensity._encode, list[bytes]()
+
+    def counted(self, windows):
+        seen.extend(window.numpy().tobytes() for window in windows)
+        return encode(self, windows)
+
+    monkeypatch.setattr(Intensity, "_encode", counted)
+    monkeypatch.setattr("tapct.probes.input_sheet.received_of", lambda encoder, ct: None)
+    monkeypatch.setattr("sys.argv", ["tapct"])
+    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    tasks, results = f"{TASK},totalsegmentator_study_retrieval", str(tmp_path / "results")
+    asked = commands.Sweep(encoders="intensity", tasks=tasks, results=results, accelerator="cpu")
+    with mock.patch.dict(os.environ, {**variables, "TAPCT_FEATURES": str(tmp_path / "features")}):
+        assert commands.run(asked, **options, keep="none", start=Here) == 0
+    leases.let_go()
+    assert len(seen) == len({*seen}) >= len(totalsegmentator.PATIENTS)
+    store = TensorStore(tmp_path / "features")
+    assert "features" not in {store.about(file.key)["kind"] for file in store.files()}
 
 
 def test_a_gallery_is_reported_again_as_it_was_and_refused_for_other_scans(variables, tmp_path, monkeypatch):
