@@ -186,6 +186,13 @@ class Probe(module.ModelModule):
         """
         raise NotImplementedError
 
+    def apart(self, head: nn.Module, case: EncodedCase) -> dict[str, float]:
+        """Returns how far the features of a case are from what a head itself holds of it, in words; 0 is the same.
+
+        Most heads hold nothing of a case. It is asked where a case is encoded again.
+        """
+        return {}
+
     def head_input(self, case: EncodedCase) -> Channels:
         """Returns what a head sees of a case, as it is stored."""
         return map_of(case.features) if self.seen == "map" else Channels(case.features.embeddings.T)

@@ -1,5 +1,6 @@
 """The retrieval probe: every reported scan asks for those like it, and the features as they are answer."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from tapct import numeric
 from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.kinds.retrieval import case_loss, outcome
-from tapct.metrics.retrieval import similarities
+from tapct.metrics.retrieval import similarities, unit
 from tapct.metrics.shortcuts import as_numbers
 from tapct.probes.scan_probe import ScanProbe
 from tapct.probes.solved import PooledCases, Solution
@@ -21,13 +23,36 @@ from tapct.records import CaseResult, SolvedSelection
 
 
 class GalleryHead(nn.Module):
-    """The scans that are searched, as (N, P) unit vectors in float64, in the order of the reported cases."""
+    """The scans that are searched: (N, P) unit vectors in float64, and the (N, 32) SHA-256 of their cases' names."""
 
     gallery: torch.Tensor
+    cases: torch.Tensor
 
     def __init__(self, scans: int, features: int) -> None:
         super().__init__()
         self.register_buffer("gallery", torch.zeros(scans, features, dtype=torch.float64))
+        self.register_buffer("cases", torch.zeros(scans, 32, dtype=torch.uint8))
+
+    def of(self, names: Sequence[str]) -> np.ndarray:
+        """Returns the (N, P) vectors of cases, in their order.
+
+        Raises:
+            TaskError: If it holds others.
+        """
+        if len(names) != len(self.gallery):
+            raise TaskError(
+                f"the head holds {len(self.gallery)} scans, and {len(names)} are reported: it is of another split"
+            )
+        place = {bytes(row): number for number, row in enumerate(self.cases.cpu().numpy())}
+        for name in names:
+            if _hash(name) not in place:
+                raise TaskError(f"the head does not hold {name}, which is reported: it is of another split")
+        gallery, rows = self.gallery.cpu().numpy(), [place[_hash(name)] for name in names]
+        return gallery if rows == [*range(len(rows))] else gallery[rows]  # no copy of what may be large
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 @dataclass(eq=False)
@@ -54,20 +79,7 @@ class Queries:
 
     @classmethod
     def of(cls, cases: PooledCases, scanners: np.ndarray, gallery: np.ndarray) -> "Queries":
-        """Returns reported cases as queries.
-
-        Args:
-            cases: The cases.
-            scanners: See the class.
-            gallery: See the class.
-
-        Raises:
-            TaskError: If the gallery is not of as many.
-        """
-        if len(gallery) != len(cases.names):
-            raise TaskError(
-                f"the head holds {len(gallery)} scans, and {len(cases.names)} are reported: it is of another split"
-            )
+        """Returns reported cases as queries; for the rest see the class."""
         patients = np.unique(cases.patients, return_inverse=True)[1]
         row = {name: place for place, name in enumerate(cases.names)}
         targets = np.asfortranarray(cases.targets)  # read by label
@@ -115,6 +127,7 @@ class RetrievalProbe(ScanProbe):
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
         head = GalleryHead(*train.features.shape)
         head.gallery.copy_(torch.from_numpy(train.unit_vectors()))
+        head.cases.copy_(torch.tensor([list(_hash(name)) for name in train.names], dtype=torch.uint8))
         return Solution(head, None, SolvedSelection())
 
     @override
@@ -127,13 +140,26 @@ class RetrievalProbe(ScanProbe):
         assert self.pooling is not None
         cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
         assert cases is not None
+        self._queries = self._asked(cases, self.trained_head)
+
+    def _asked(self, cases: PooledCases, head: nn.Module) -> Queries:
+        assert isinstance(head, GalleryHead)
         scanners = scanners_of(self.trainer.datamodule.datasets.test, cases.names)
-        self._queries = Queries.of(cases, scanners, self.trained_head.state_dict()["gallery"].cpu().numpy())
+        return Queries.of(cases, scanners, head.of(cases.names))
+
+    def _as_they_were(self, head: nn.Module) -> Queries:
+        """Returns the reported cases as queries, with the vectors that the head holds of them."""
+        assert isinstance(head, GalleryHead)
+        part = self.trainer.datamodule.datasets.test
+        names = tuple(part.cases)
+        targets = np.stack([part.target(name).double().numpy() for name in names])
+        return self._asked(PooledCases(names, [part.patient(name) for name in names], head.of(names), targets), head)
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
         queries = self._queries
-        assert queries is not None
+        if queries is None:  # of a head by itself
+            queries = self._queries = self._as_they_were(head)
         row = queries.row[case.name]
         others = np.flatnonzero(queries.patients != queries.patients[row])
         if not len(others):
@@ -142,6 +168,19 @@ class RetrievalProbe(ScanProbe):
         found = outcome(queries.targets[row], queries.targets, similarity, self.classes, others, like)
         loss = torch.tensor(case_loss(found), dtype=torch.float64)
         return {"loss": loss}, self.result(case, loss, found)
+
+    @override
+    def apart(self, head: nn.Module, case: EncodedCase) -> dict[str, float]:
+        assert isinstance(head, GalleryHead)
+        assert self.pooling is not None
+        part = self.trainer.datamodule.datasets.test
+        now = unit(self.source.vector(part, case, self.pooling).cpu().numpy()[None])
+        away = np.linalg.norm(head.of(part.cases) - now, axis=1)
+        row = part.cases.index(case.name)
+        others = np.delete(away, row)
+        same = away[row] <= numeric.TOLERANCE
+        share = 0.0 if same else float(away[row] / max(others.min(initial=np.inf), numeric.TOLERANCE))
+        return {"the distance of its features from those of the head, as a share of that to the nearest other": share}
 
 
 def scanners_of(part: Any, cases: Sequence[str]) -> np.ndarray:

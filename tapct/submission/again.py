@@ -228,12 +228,15 @@ class _Reporting(NamedTuple):
 def _fields(
     places: Places, record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult
 ) -> Pairs:
-    """Returns every number by field and class that the probe of the record's kind gives a case."""
+    """Returns every number by field and class that the probe of the record's kind gives a case.
+
+    Before them stands how far the features are from those that a head holds of the case, where it holds any.
+    """
     probe = _probe(record, places).to(case.target.device)
     probe.trainer = _Reporting(data)
     with torch.inference_mode(), probe.full_precision():
         _, result = probe.evaluate(head, case, reported=False)
-    pairs: Pairs = {}
+        pairs: Pairs = {what: (value, 0.0) for what, value in probe.apart(head, case).items()}
     both = _kind(record).matched(result.by_field, said.by_field)
     for field in _kind(record).fields:
         now, then = (of.get(field.name, {}) for of in both)

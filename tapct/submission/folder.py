@@ -18,6 +18,7 @@ from tapct import flags
 from tapct.encoders.eva_names import in_folders
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
+from tapct.leaderboard.marks import DEMONSTRATED
 from tapct.probes.loaded import HEAD_FILE
 from tapct.records import CASES_FILE, RECORD_FILE, Record, RunRecord, read_record, write_record
 from tapct.records.paths import base_name, without_folders
@@ -157,7 +158,7 @@ def _fit(found: Found, *, demonstration: bool) -> Record:
             f"{found.path} is of a wrong input on purpose (mistake={record.encoder.mistake}), and no result of the "
             "encoder. Submit the cell without --mistakes"
         )
-    if record.notice is not None and not demonstration:
+    if DEMONSTRATED in (record.notice or "") and not demonstration:
         raise RecordError(
             f"{found.path} is not a result for a board: {record.notice} With --demonstration it is put together "
             "all the same, to try this out, and stays marked"
