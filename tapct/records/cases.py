@@ -72,28 +72,38 @@ FINGERPRINT, SCHEMA = b"tapct.fingerprint", b"tapct.schema_version"
 """Metadata of the file: of which record it is."""
 
 
+_PADDING = ("padding_z", "padding_y", "padding_x")
+_OF_CASES = frozenset(
+    {
+        *("task", "encoder", "model", "run", "seed", "split"),
+        *("case", "patient", "class", "loss", "voxels", *_PADDING),
+    }
+)
+"""Columns that say which row it is, and those of which each row of a case has the same."""
+
+
 def to_table(record: Record) -> pa.Table:
     """Returns the cases of a record, with the `columns` of its kind and the record's fingerprint in the metadata."""
     schema = columns(record.task.kind)
     of_record = {"task": record.task.name, "encoder": record.encoder.card.name, "model": model_id(record)}
+    of_classes = [name for name in schema.names if name not in _OF_CASES]
     found: dict[str, list[Any]] = {name: [] for name in schema.names}
     for run in record.runs:
         for split, cases in run.cases.items():
+            of_run = {**of_record, "run": run.run, "seed": run.seed, "split": split}
             for case in cases:
                 by_class = case.by_field
                 names: list[str | None] = list(dict.fromkeys(name for row in by_class.values() for name in row)) or [
                     None
                 ]
-                padding = dict(zip(("padding_z", "padding_y", "padding_x"), case.padding_voxels, strict=True))
+                padding = dict(zip(_PADDING, case.padding_voxels, strict=True))
                 of_case = {"case": case.case, "patient": case.patient, "loss": case.loss, "voxels": case.voxels}
-                of_run = {**of_record, "run": run.run, "seed": run.seed, "split": split}
                 for column, value in {**of_run, **of_case, **padding}.items():
                     found[column] += [value] * len(names)
                 found["class"] += names
-                for column in schema.names:
-                    if column not in ("class", *of_run, *of_case, *padding):
-                        row: dict[Any, Any] = by_class.get(column, {})
-                        found[column] += [row.get(name) for name in names]
+                for column in of_classes:
+                    row: dict[Any, Any] = by_class.get(column, {})
+                    found[column] += [row.get(name) for name in names]
     metadata = {FINGERPRINT: record.fingerprint.encode(), SCHEMA: str(record.schema_version).encode()}
     return pa.Table.from_pydict(found, schema).replace_schema_metadata(metadata)
 
