@@ -148,8 +148,9 @@ def test_features_do_not_depend_on_the_batch_though_upstreams_do(encoder):
     both = encoder(torch.cat([one, two]))
     for i, x in enumerate((one, two)):
         alone = encoder(x)
-        assert_same(both.map[i : i + 1], alone.map)
-        assert_same(both.embedding[i : i + 1], alone.embedding)
+        # Of several windows, convolutions may be other kernels, with another rounding: 1.03e-5 was seen of the map.
+        assert_same(both.map[i : i + 1], alone.map, 1e-4)
+        assert_same(both.embedding[i : i + 1], alone.embedding, 1e-4)
     scaled = (torch.cat([one, two]).double().clamp(-175, 250) + 175) / 425
     together, alone = upstream(scaled, "encoder")[0][:1], upstream(scaled[:1], "encoder")[0]
     assert (together - alone).abs().max() > 0.1  # issue 19
