@@ -1,6 +1,10 @@
 """One training step of attention on whole scans' patch features: CPU seconds and peak memory, padded and by slabs.
 
-    python benchmarks/bags.py [--instances 58800 300000] [--heads 9] [--bags 4] [--ways padded slabs] [--json out.json]
+    python -m benchmarks.bags [--instances 1000 58800 300000] [--heads 9] [--bags 4] [--ways padded slabs]
+        [--windows 1024] [--json out.json]
+
+--windows is of the encoder's side: a scan of so many windows, encoded by a small network, and what that adds to the
+memory of the scan. 1,000 instances are the class tokens of as many windows.
 
 58,800 instances are what TAP-B-3D gives of 300 slices at 224 x 224 (75 x 28 x 28), 300,000 about the same at 512. Heads
 are those of the FDG-PET-CT config (three seeds, three rates), bags its batch, of 768 channels in bfloat16, mapped from
@@ -17,8 +21,10 @@ import resource
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from eva.vision.models.networks import ABMIL
 from safetensors import safe_open
@@ -26,11 +32,14 @@ from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
+from tapct.features import extract
 from tapct.features.channels import Channels
 from tapct.probes import attention
 from tapct.probes.attention import Bag
 from tapct.probes.scaling import ChannelScale
 from tapct.records import environment, git_state
+from tapct.volumes import Grid
+from tests.small import Drifting
 
 CHANNELS = 768
 
@@ -46,7 +55,7 @@ def write(path: Path, instances: int, bags: int) -> None:
 
 def padded(heads: list[ABMIL], bags: list[Bag]) -> torch.Tensor:
     """The step as it was: everything in float32, scaled and padded, and eva's forward of each head."""
-    scaled = [bag.scale.divided(bag.values.float().flatten(1), 0).T for bag in bags if bag.scale is not None]
+    scaled = [torch.cat([*bag.slabs(torch.zeros(0))]) for bag in bags]
     whole = pad_sequence(scaled, batch_first=True, padding_value=-math.inf)
     return torch.stack([head(whole) for head in heads])
 
@@ -99,15 +108,48 @@ def step(way: str, path: Path, heads: int) -> dict:
     }
 
 
+def encode(windows: int) -> dict:
+    """Encodes a scan of so many windows of 8 x 64 x 64 voxels, 64 a slab, and returns what it took."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    hu = torch.empty(8 * math.ceil(windows / 64), 512, 512).uniform_(-1000, 1000)
+    encoder = Drifting("random")
+    encoder.card = replace(encoder.card, in_plane_size=512)
+    peak, start = Peak(), time.process_time()
+    peak.start()
+    features = extract(encoder, hu, Grid.of(hu.shape, np.eye(4)))
+    return {
+        "windows": len(features.embeddings),
+        "anonymous_bytes": peak.end(),
+        "scan_bytes": hu.nbytes,
+        "map_bytes": features.map.nbytes,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "cpu_s": time.process_time() - start,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instances", type=int, nargs="+", default=[58_800, 300_000])
+    parser.add_argument("--instances", type=int, nargs="*", default=[1_000, 58_800, 300_000])
+    parser.add_argument("--windows", type=int, nargs="*", default=[64, 1_024])
     parser.add_argument("--heads", type=int, default=9)
     parser.add_argument("--bags", type=int, default=4)
     parser.add_argument("--ways", nargs="+", choices=["padded", "slabs"], default=["padded", "slabs"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
+    print(f"commit: {git_state()}", flush=True)
+    for windows in options.windows:
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            row = process.apply(encode, (windows,))
+        rows.append(row)
+        sizes = {name: row[name] / 2**20 for name in ("scan_bytes", "map_bytes", "anonymous_bytes", "peak_bytes")}
+        scan, of_map, more, most = sizes.values()
+        print(
+            f"{row['windows']:8} windows   a scan of {scan:.0f} MiB, a map of {of_map:.0f}  {row['cpu_s']:7.1f} CPU s  "
+            f"{more:9.0f} MiB on top  {most:7.0f} MiB peak",
+            flush=True,
+        )
     for instances in options.instances:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "bags.safetensors"

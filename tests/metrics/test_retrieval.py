@@ -77,6 +77,22 @@ def test_nothing_relevant_has_no_average_precision():
     assert (of.precision(5), of.hit(5)) == (0, 0)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_of_some_items_it_is_the_ranking_of_these_alone_to_the_bit(tied):
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        similarity = random.normal(size=30)
+        similarity[3] = similarity[9] if tied else similarity[3]
+        order, level = ordered(similarity)
+        kept = random.random(30) < 0.8
+        relevant = kept & (random.random(30) < 0.3)
+        found, expected = retrieval.ranking(level, relevant, kept), Ranking.of(level[kept], relevant[kept])
+        assert isinstance(found, Ranking) == tied
+        np.testing.assert_equal(found.average_precision(), expected.average_precision())
+        for k in (1, 5, 10, 50):
+            assert (found.precision(k), found.hit(k)) == (expected.precision(k), expected.hit(k))
+
+
 def test_cosines_are_scikit_learns_in_blocks_of_any_size(monkeypatch):
     vectors = np.random.default_rng(2).normal(size=(23, 8)) * 1e-200  # squares of which are 0 in float64
     vectors[5] = 0
