@@ -181,6 +181,11 @@ class Metric:
         return -1 if self.lower_is_better else 1
 
     @property
+    def is_count(self) -> bool:
+        """Whether it counts something: every run has it."""
+        return isinstance(self.of, Number) and self.digits == 0
+
+    @property
     def span(self) -> float:
         """The largest difference that there can be."""
         return self.high - self.low

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tapct.leaderboard import from_records, summarise_task
 from tapct.leaderboard.assembly import alone
+from tapct.leaderboard.compared import Entry
 from tapct.leaderboard.page.kinds.classification import RESAMPLES
 from tapct.leaderboard.page.sections import Picture, Shown, Table, pictures
+from tapct.leaderboard.page.views import run_metric
 from tapct.leaderboard.resampling import draw_patients
 from tapct.metrics.ranks import average_precision_skill
 from tapct.records import Record
@@ -101,3 +104,17 @@ def test_every_table_says_how_it_is_read(tables):
     assert list(tables) == [f"{title} of each label" for title in ("AUROC", "AP", "AP skill", "calibration error")]
     assert "0 is chance and 1 perfect" in tables["AP skill of each label"].note
     assert all("of the cases that state the label" in table.note for table in tables.values())
+
+
+def test_numbers_of_a_record_from_before_rare_labels_were_counted_are_made_of_its_cases(record):
+    content = record.content()
+    content["task"]["metric"] = "MicroAUROC"
+    told = {"MicroAUROC": 0.7, "MacroAUROC": 0.123, "UndefinedLabels": 0.0}
+    for run in content["runs"]:
+        run["metrics"]["test"] = dict(told)
+    before = run_metric(Entry("before", Record(**content)), "MacroAUROC")
+    (now,) = summarise_task(from_records([record], "MacroAUROC"), 2).models
+    assert before == pytest.approx(now.estimate.value, rel=1e-12)
+    for run in content["runs"]:
+        run["metrics"]["test"]["RareLabels"] = 1.0
+    assert run_metric(Entry("today", Record(**content)), "MacroAUROC") == 0.123

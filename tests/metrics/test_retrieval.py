@@ -83,7 +83,7 @@ def test_of_some_items_it_is_the_ranking_of_these_alone_to_the_bit(tied):
     for _ in range(60):
         similarity = random.normal(size=30)
         similarity[3] = similarity[9] if tied else similarity[3]
-        order, level = ordered(similarity)
+        _, level = ordered(similarity)
         kept = random.random(30) < 0.8
         relevant = kept & (random.random(30) < 0.3)
         found, expected = retrieval.ranking(level, relevant, kept), Ranking.of(level[kept], relevant[kept])

@@ -6,6 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, Literal
 
+from tapct import kinds
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import Board, Entry, Model, Task, families
@@ -14,6 +15,7 @@ from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.page.beaten import beaten
 from tapct.leaderboard.page.in_common import in_common
 from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
+from tapct.leaderboard.reported import reported
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
 from tapct.similarity.found import Similarity
@@ -217,9 +219,26 @@ task_marks = marks.of_task
 
 def run_metric(entry: Entry, key: str) -> float | None:
     """Returns the mean over runs of a metric of the reported cases; None unless every run has it."""
-    values = [run.metrics.get(SPLIT, {}).get(key) for run in entry.record.runs]
+    values = [of_run.get(key) for of_run in run_metrics(entry.record)]
     defined = [value for value in values if value is not None]
     return fmean(defined) if len(defined) == len(values) else None
+
+
+def run_metrics(record: Recorded) -> list[Mapping[str, float | None]]:
+    """Returns the metrics of the reported cases of each run, as it has them.
+
+    Of a record that lacks a count of its kind, which every run has, all are computed of its cases: it is from before
+    the count was made, and a name may have meant something else then (of means over labels, which labels are in them).
+    Of an older protocol, beside whose numbers that is said, they stay.
+    """
+    recorded = [run.metrics.get(SPLIT, {}) for run in record.runs]
+    of = None if record.task.kind is None else kinds.kind(record.task.kind)
+    if of is None or record.older_protocol is not None:
+        return [*recorded]
+    counts = {metric.name for metric in of.metrics if metric.is_count}
+    if all(counts <= of_run.keys() for of_run in recorded):
+        return [*recorded]
+    return [of.numbers(cases) for cases in reported(record, SPLIT).runs]
 
 
 def task_metrics(task: Task) -> list[tuple[str, str, int]]:
