@@ -15,10 +15,10 @@ def assert_close(ours: torch.Tensor, expected: np.ndarray) -> None:
     assert np.abs(ours.numpy() - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
-def assert_same(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
     """To 1e-5 of the length: norms over few voxels raise the rounding of fp32 in single ones above that."""
     assert actual.shape == expected.shape
-    assert torch.dist(actual, expected.to(actual)) <= tolerance * torch.linalg.vector_norm(expected)
+    assert torch.dist(actual, expected.to(actual)) <= 1e-5 * torch.linalg.vector_norm(expected)
 
 
 def light(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

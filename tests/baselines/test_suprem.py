@@ -145,12 +145,12 @@ def test_features_are_upstreams_whichever_way_the_scan_lies(encoder, flip):
 
 def test_features_do_not_depend_on_the_batch_though_upstreams_do(encoder):
     one, two = scan(1), scan(2) * 2 + 300
-    both = encoder(torch.cat([one, two]))
-    for i, x in enumerate((one, two)):
-        alone = encoder(x)
-        # Of several windows, convolutions may be other kernels, with another rounding: 1.03e-5 was seen of the map.
-        assert_same(both.map[i : i + 1], alone.map, 1e-4)
-        assert_same(both.embedding[i : i + 1], alone.embedding, 1e-4)
+    with torch.backends.mkldnn.flags(enabled=False):  # oneDNN takes other kernels for a batch, by the processor
+        both = encoder(torch.cat([one, two]))
+        for i, x in enumerate((one, two)):
+            alone = encoder(x)
+            assert_same(both.map[i : i + 1], alone.map)
+            assert_same(both.embedding[i : i + 1], alone.embedding)
     scaled = (torch.cat([one, two]).double().clamp(-175, 250) + 175) / 425
     together, alone = upstream(scaled, "encoder")[0][:1], upstream(scaled[:1], "encoder")[0]
     assert (together - alone).abs().max() > 0.1  # issue 19

@@ -183,7 +183,7 @@ def test_suprem_segresnet_is_monais_encoder(tmp_path):
 
 def test_nothing_is_downloaded_by_eva(monkeypatch):
     monkeypatch.setattr(_utils, "load_state_dict_from_url", lambda *_, **__: pytest.fail("eva downloaded"))
-    tapct.load_encoder("eva:radiology/suprem_segresnet", "random")
+    assert tapct.load_encoder("eva:radiology/suprem_segresnet", "random").weights_source == "random"
 
 
 def test_the_published_file_is_fetched_as_every_encoders_and_its_md5_checked(monkeypatch, tmp_path):

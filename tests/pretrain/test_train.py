@@ -61,7 +61,7 @@ def test_gradients_are_the_mean_over_the_micro_batches(alone, mean_gradients):
     assert largest_error(alone, mean_gradients) < 5e-3, "float32, four blocks, logarithms of small distances"
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])  # two sum up, and add up, as well
+@pytest.mark.parametrize("processes", [2, 4])
 def test_gradients_are_the_same_whoever_computes_them(processes, alone, store, tmp_path):
     shared = gradients(store, tmp_path, processes)
     assert largest_error(shared, alone) < 1e-5, "only the order of sums may differ"

@@ -64,7 +64,8 @@ def fused(request):
         yield lambda *args: pool.submit(run, "cpu", *args).result()
 
 
-@pytest.mark.parametrize(("classes", "slab"), [(2, 3), (2, None), (5, 3), (5, None), (49, 3)])
+@pytest.mark.parametrize("slab", [3, None])
+@pytest.mark.parametrize("classes", [2, 5, 49])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_fused_loss_and_gradient_equal_monai(fused, classes, slab, dtype, tolerance):
     logits, target, to_voxels = case(classes, dtype)
@@ -114,7 +115,8 @@ def test_half_precision_is_refused(fused):
         fused(*case(5, torch.bfloat16))
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [(80, "fp64"), (90, "fp32")])
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
 def test_kernels_compile_for_a_gpu(monkeypatch, tmp_path, capability, dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
