@@ -222,19 +222,20 @@ def _top(name: str) -> str:
 
 def _file(name: str) -> Path | None:
     """Returns the file of a module; None where there is no such module, or it is in no file."""
-    return _file_of_ours(name) if _top(name) == _OURS else _found_file(name)
+    loaded = sys.modules.get(name)
+    # What is loaded is asked again each time: whoever edits a module under way, or loads another one, is to be noticed.
+    origin = getattr(loaded, "__file__", None) or (_origin_of_ours if _top(name) == _OURS else _origin)(name)
+    return Path(origin) if origin is not None and Path(origin).is_file() else None
+
+
+def _origin(name: str) -> str | None:
+    return getattr(_spec(name), "origin", None)
 
 
 @functools.cache
-def _file_of_ours(name: str) -> Path | None:
+def _origin_of_ours(name: str) -> str | None:
     """Looked for once: ours come and go with an installation, and most names that are imported are of no module."""
-    return _found_file(name)
-
-
-def _found_file(name: str) -> Path | None:
-    loaded = sys.modules.get(name)
-    origin = getattr(loaded, "__file__", None) or getattr(_spec(name), "origin", None)
-    return Path(origin) if origin is not None and Path(origin).is_file() else None
+    return _origin(name)
 
 
 def _package(name: str, file: Path) -> str:

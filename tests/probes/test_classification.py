@@ -98,7 +98,7 @@ def test_what_one_class_alone_does_not_define_is_not_reported(tmp_path, monkeypa
     monkeypatch.setattr(Slabs, "__getitem__", healthy)
     _, record = run(tmp_path, small_encoder(), max_steps=1)
     metrics = record.runs[0].metrics["test"]
-    assert metrics.keys() == {"AverageLoss", "CalibrationError", "UndefinedLabels"}
+    assert metrics.keys() == {"AverageLoss", "CalibrationError", "UndefinedLabels", "RareLabels"}
     assert metrics["UndefinedLabels"] == 3
     assert metrics["CalibrationError"] > 0
 

@@ -110,8 +110,11 @@ def test_the_doctor_reports_the_wrong_spacing_and_the_archives(root, tmp_path):
     (root / "Training_Batch2.zip").write_bytes(b"PK")
     report = list(findings("lits17", str(tmp_path)))
     warned = [message for status, message, _ in report if status == "warn"]
-    assert [m.split(" ")[0] for m in warned] == sorted(WRONG_SPACING)
-    assert all("spacing of 1 x 1 x 1 mm" in m for m in warned)
+    (left_out,) = warned  # one reason, one line
+    named = left_out.partition(" and ")[0].split(", ")
+    assert named == sorted(WRONG_SPACING)[: len(named)]
+    assert f"({len(WRONG_SPACING)} cases) are left out: " in left_out
+    assert "spacing of 1 x 1 x 1 mm" in left_out
     failed = [(message, mend) for status, message, mend in report if status == "fail"]
     assert [m.split(";")[0] for m, _ in failed] == ["4 of 111 cases are there"]
     assert "unpack Training_Batch2.zip" in failed[0][1]
