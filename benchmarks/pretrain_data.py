@@ -23,6 +23,7 @@ import torch
 
 from pretrain.batches import Batches
 from pretrain.config import Config, load_config
+from pretrain.identity import StoreIdentity
 from pretrain.prepare import CLIP_HU, Settings, convert
 from pretrain.reader import Job, Reader
 from pretrain.sources import find_scans
@@ -99,7 +100,7 @@ def resident_bytes() -> int:
 
 def sample_rate(config: Config, store: Store, number: int) -> dict[str, float]:
     """Samples per second of one worker, the bytes that it sends, and how its memory grows."""
-    reader = Reader(config, store.digest)
+    reader = Reader(config, StoreIdentity.of(store))
     sizes, used = [], []
 
     def one(n: int) -> None:

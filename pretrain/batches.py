@@ -25,6 +25,7 @@ from pretrain.config import Config
 from pretrain.counters import Stream, generator
 from pretrain.crops import crop_depth, cut_crops
 from pretrain.errors import PretrainError
+from pretrain.identity import StoreIdentity
 from pretrain.reader import ATTEMPTS, Job, Lost, Part, Reader, Sample, Visit, jobs_of
 from pretrain.store import Store
 
@@ -60,7 +61,8 @@ class Batches:
     """The micro-batches of a run.
 
     Attributes:
-        store: Where the volumes come from; its `digest` says whether two runs saw the same.
+        store: Where the volumes come from.
+        identity: Which store that is; its `digest` says whether two runs saw the same.
         unreadable: Ids of volumes that could not be read so far, with the reason.
     """
 
@@ -76,7 +78,8 @@ class Batches:
         self._config = config
         self._device = torch.device(device)
         self._side = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._reader = Reader(config, self.store.digest)
+        self.identity = StoreIdentity.of(self.store)
+        self._reader = Reader(config, self.identity)
         self._streams: list[Iterator[MicroBatch]] = []
         _check(self.store, config)
 

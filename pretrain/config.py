@@ -243,6 +243,9 @@ class RunConfig(_Section):
     """On a CPU (glibc): keeps freed memory for the next step instead of handing it back to the system."""
     prune_last_block: bool = True
     """Computes, in the last block, only the tokens that a loss reads; false computes all (equal)."""
+    adopt_store: bool = False
+    """Resumes with a store whose volumes are others than before, such as a grown one; noted in the run. Its samples
+    are then those of the new order; false refuses."""
     checkpoint_every: Count = 500
     """Steps between two checkpoints."""
     keep: Count = 3

@@ -25,6 +25,7 @@ from pretrain.distributed import World
 from pretrain.errors import PretrainError
 from pretrain.exchange import Flat, Report
 from pretrain.flops import sample_flops
+from pretrain.identity import stores_of, trained_on
 from pretrain.model import HEADS, Losses, Pretrainer
 from pretrain.monitor import Monitor, Pace, console_line, peak_flops
 from pretrain.optim import apply_schedules, build_optimizer, clip_per_module
@@ -66,6 +67,9 @@ class Engine:
         statistics = self._model.centre_statistics().numel()
         self._flat = Flat(list(self._model.student.parameters()), statistics, len(_LOSSES) + 1)
         self._step = 0
+        identity = self._batches.identity
+        self._stores: list[dict[str, Any]] = [{"step": 0, "digest": identity.digest, "volumes": identity.volumes}]
+        self._adopts = False
         self._saved_step: int | None = None
         self._skipped, self._skipped_in_a_row = 0, 0
         self._pending: Report | None = None
@@ -87,6 +91,8 @@ class Engine:
         """
         self._resume()
         self._announce()
+        if self._adopts:
+            self._tell_adopted()
         try:
             finished = self._train()
         except BaseException as error:
@@ -296,7 +302,7 @@ class Engine:
                 "optimizer": self._optimizer.state_dict(),
                 "counters": {"skipped": self._skipped, "skipped_in_a_row": self._skipped_in_a_row},
                 "config": dump_config(self._config),
-                "store_digest": self._batches.store.digest,
+                "stores": self._stores,
                 "versions": versions(),
                 "processes": self._world.size,
             }
@@ -312,7 +318,8 @@ class Engine:
                 self._folder.write_config(self._config)
             return
         state = load_checkpoint(path)
-        check_same_run(state, self._config, self._batches.store.digest, path)
+        stores, identity = stores_of(state, self._config.data.store), self._batches.identity
+        check_same_run(state, self._config, stores, identity, path)
         self._model.load_state_dict(state["model"])
         # A copy: the optimizer keeps what it is given, and the file that it is mapped from will be removed.
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -321,7 +328,9 @@ class Engine:
         self._skipped_in_a_row = state["counters"]["skipped_in_a_row"]
         if self._world.is_first:
             self._folder.write_config(self._config)
-            log.info("going on from %s", path)
+            log.info("resuming from %s", path)
+        self._stores = trained_on(stores, identity, self._step)
+        self._adopts = len(self._stores) > len(stores)
 
     def _announce(self) -> None:
         config, world = self._config, self._world
@@ -346,6 +355,14 @@ class Engine:
             volumes=len(self._batches.store),
             versions=versions(),
         )
+
+    def _tell_adopted(self) -> None:
+        """Says that the run is trained on with another store than before."""
+        before, now = self._stores[-2:]
+        number = "" if before["volumes"] is None else f"{before['volumes']} volumes before, "
+        message = f"run.adopt_store: another store from here on: {number}{now['volumes']} now, digest {now['digest']}"
+        log.warning("step %d: %s", self._step, message)
+        self._tell("store", message=message, before=before["digest"], now=now["digest"], volumes=now["volumes"])
 
     def _new_pace(self) -> Pace:
         peak = peak_flops(self._world.device)

@@ -8,6 +8,7 @@
     checkpoint  a checkpoint was started
     skipped     a step was not taken: its loss or gradient was not finite
     alarm       the representation collapses: which scalar, its value and limit
+    store       the run is trained on with another store than before (run.adopt_store)
     end         why the process group stopped
 
 A process that is killed writes no "end", and may leave half a line, which the next start removes. After a resume from

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -27,10 +27,11 @@ from rich.table import Table
 
 from pretrain.errors import PretrainError
 from pretrain.fingerprint import Fingerprint, foreground
+from pretrain.identity import note_digest
+from pretrain.matching import content_of, follow_moves, ids_of, is_stored
 from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
 from tapct import locks
-from tapct.content_hashes import ContentHashes
 from tapct.errors import VolumeError
 from tapct.files import write_atomically
 from tapct.source_code import code_of
@@ -130,6 +131,8 @@ def prepare(
     with _sole_writer(settings.store):
         _begin(settings)
         rows = read_index(settings.store)
+        note_digest(settings.store)
+        moved = follow_moves(sources, rows, lambda source: _patient(source, settings))
         todo = _still_to_do(sources, rows, settings.store, verify=verify, console=console)
         before = len(sources) - len(todo)
         refused = _convert_all(todo, settings, workers, rows, console)
@@ -140,13 +143,15 @@ def prepare(
             with _progress(console) as progress:
                 fingerprint = Fingerprint.of(progress.track(histograms, total=len(rows), description="fingerprint"))
             write_atomically(settings.store / "fingerprint.json", json.dumps(asdict(fingerprint), indent=1) + "\n")
-    _show(console, settings.store, rows, before, len(todo) - len(refused), time.monotonic() - started, fingerprint)
+            note_digest(settings.store)
+    counts = {"already there": before - moved, "moved": moved, "added now": len(todo) - len(refused)}
+    _show(console, settings.store, rows, counts, time.monotonic() - started, fingerprint)
     _show_quarantine(console, settings.store, refused)
     return refused
 
 
-def convert(source: Source, settings: Settings) -> StoredVolume:
-    """Reads one scan and stores it.
+def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
+    """Reads one scan and stores it under an id.
 
     Returns:
         Its row of the index.
@@ -155,9 +160,9 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         VolumeError: The scan cannot be read, or is not a CT in HU.
         PretrainError: It has too few slices or shows no body; or the store cannot be written.
     """
-    before = _content(source)
+    before = content_of(source)
     scan = read_ct(source.path)
-    if before is None or _content(source) != before:
+    if before is None or content_of(source) != before:
         raise PretrainError(f"{source.path} changed while it was read; run again when it is at rest.")
     if scan.shape[0] < settings.min_slices:
         raise PretrainError(f"{source.path} has {scan.shape[0]} slices, fewer than --min-slices {settings.min_slices}.")
@@ -166,11 +171,11 @@ def convert(source: Source, settings: Settings) -> StoredVolume:
         raise PretrainError(f"{source.path} shows no body: nothing but air, or single voxels above it.")
     content = encode(scan.hu, settings.clip_hu, scan.affine, body.histogram)
     row = StoredVolume(
-        id=source.id,
+        id=id_,
         source=str(source.path),
         source_bytes=source.bytes,
         source_mtime_ns=source.mtime_ns,
-        patient=source.patient if settings.patient_given else patient_of_series(source.path) or source.patient,
+        patient=_patient(source, settings),
         shape=scan.shape,
         spacing_mm=scan.spacing_mm,
         foreground_slices=body.slices,
@@ -195,12 +200,13 @@ def _convert_all(
 ) -> dict[str, str]:
     """Converts what is to be done, adding to `rows`; returns what was refused and why."""
     refused: dict[str, str] = {}
+    ids = ids_of(todo, rows)
     for source in todo:  # what was stored of them is stale
-        rows.pop(source.id, None)
+        rows.pop(ids[source.path], None)
     saved = time.monotonic()
     pool = _pool(min(workers, len(todo)))
     try:
-        running = {pool.submit(convert, source, settings): source for source in todo}
+        running = {pool.submit(convert, source, settings, ids[source.path]): source for source in todo}
         with _progress(console) as progress:
             bar = progress.add_task("preparing", total=len(todo))
             for future in as_completed(running):
@@ -239,35 +245,15 @@ def _still_to_do(
     sources: Sequence[Source], rows: dict[str, StoredVolume], store: Path, *, verify: bool, console: Console
 ) -> list[Source]:
     """The scans that are not in the store, changed since, or whose file is gone or damaged."""
+    code_sha256 = _code_sha256() if verify else None
+    stored = {row.source: row for row in rows.values()}
     with _progress(console) as progress:
         watched = progress.track(sources, description="verifying" if verify else "looking at the store")
-        return [source for source in watched if not _is_stored(source, rows.get(source.id), store, verify=verify)]
+        return [s for s in watched if not is_stored(s, stored.get(str(s.path)), store, code_sha256)]
 
 
-def _is_stored(source: Source, row: StoredVolume | None, store: Path, *, verify: bool) -> bool:
-    if row is None or not _is_of(row, source):
-        return False
-    path = store / row.file
-    if not path.is_file() or path.stat().st_size != row.size_bytes:
-        return False
-    if not verify:
-        return True
-    return row.code_sha256 == _code_sha256() and hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
-
-
-def _is_of(row: StoredVolume, source: Source) -> bool:
-    """Whether a stored volume was made of what the source's files hold now."""
-    if row.source_sha256 is None:  # of several files, the store of that time looked at one
-        return len(source.files) == 1 and (row.source_bytes, row.source_mtime_ns) == (source.bytes, source.mtime_ns)
-    return _content(source) == row.source_sha256
-
-
-def _content(source: Source) -> str | None:
-    """Returns a hash of what the source's files hold; None where one cannot be read, of which the reader says why."""
-    try:
-        return ContentHashes().of_files(source.files)
-    except OSError:
-        return None
+def _patient(source: Source, settings: Settings) -> str:
+    return source.patient if settings.patient_given else patient_of_series(source.path) or source.patient
 
 
 @functools.cache
@@ -336,8 +322,7 @@ def _show(
     console: Console,
     store: Path,
     rows: dict[str, StoredVolume],
-    before: int,
-    added: int,
+    counts: Mapping[str, int],
     seconds: float,
     fingerprint: Fingerprint | None,
 ) -> None:
@@ -345,8 +330,10 @@ def _show(
     slices = sum(row.shape[0] for row in rows.values())
     raw = sum(2 * row.shape[0] * row.shape[1] * row.shape[2] for row in rows.values())
     stored = sum(row.size_bytes for row in rows.values())
-    table.add_row("added now", f"{added:,} in {seconds:,.0f} s")
-    table.add_row("already there", f"{before:,}")
+    table.add_row("added now", f"{counts['added now']:,} in {seconds:,.0f} s")
+    table.add_row("already there", f"{counts['already there']:,}")
+    if counts["moved"]:
+        table.add_row("already there under another path", f"{counts['moved']:,}")
     if other := sum(row.code_sha256 != _code_sha256() for row in rows.values()):
         table.add_row("made by other code than today's", f"{other:,} (--verify makes them again)")
     table.add_row("volumes, patients", f"{len(rows):,}, {len({row.patient for row in rows.values()}):,}")

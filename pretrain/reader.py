@@ -12,6 +12,7 @@ from pretrain.config import Config
 from pretrain.counters import Stream, generator
 from pretrain.crops import CropPlan, plan_crops
 from pretrain.errors import PretrainError
+from pretrain.identity import StoreIdentity
 from pretrain.masking import block_masks
 from pretrain.sampling import SampleOrder
 from pretrain.store import Store
@@ -87,9 +88,9 @@ Part = Tensor | Visit | Lost
 class Reader(Dataset[Part]):
     """Does jobs, in a worker or here; opens the store when the first comes."""
 
-    def __init__(self, config: Config, digest: str) -> None:
+    def __init__(self, config: Config, identity: StoreIdentity) -> None:
         self._config = config
-        self._digest = digest
+        self._identity = identity
         self._opened: tuple[Store, SampleOrder] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,10 +130,11 @@ class Reader(Dataset[Part]):
     def _open(self) -> tuple[Store, SampleOrder]:
         if self._opened is None:
             store = Store(self._config.data.store)
-            if store.digest != self._digest:
+            if not self._identity.is_of(store):
                 raise PretrainError(
-                    f"{store.folder} was changed after the run had opened it. Resume the run; prepare a store that is "
-                    "trained on into another folder."
+                    f"the volumes of {store.folder} were changed after the run had opened it. Resume the run, with "
+                    "--run.adopt_store=true if it is to train on with them; prepare a store that is trained on into "
+                    "another folder."
                 )
             self._opened = store, SampleOrder(len(store), self._config.run.seed)
         return self._opened

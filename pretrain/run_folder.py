@@ -13,35 +13,37 @@ import yaml
 
 from pretrain.config import Config, dump_config, parse_config
 from pretrain.errors import PretrainError
+from pretrain.identity import StoreIdentity, why_another_store
 from tapct import locks
 from tapct.files import write_atomically
 
 _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")
 
-CHANGEABLE = frozenset(
-    {
-        "data.store",  # its content is compared instead
-        "data.workers",
-        "data.prefetch",
-        "data.max_quarantined_fraction",
-        "run.output",
-        "run.stop_at",
-        "run.device",
-        "run.compile",
-        "run.recompute",
-        "run.keep_freed_memory",
-        "run.prune_last_block",
-        "run.checkpoint_every",
-        "run.keep",
-        "run.log_every",
-        "run.on_nonfinite",
-        "run.max_skipped_steps",
-    }
-)
-"""Settings that a resumed run may change, and the sections run.probe and run.collapse: none changes what is computed
-(compile, recompute and prune_last_block change rounding)."""
-
-_CHANGEABLE_SECTIONS = ("run.probe.", "run.collapse.")
+_ROUNDING = "other kernels or another order of sums for the same formula: rounding"
+CHANGEABLE = {
+    "data.store": "where the store is; what is in it is compared (`pretrain.identity`)",
+    "data.workers": "who reads; random numbers come from counters",
+    "data.prefetch": "how far ahead is read",
+    "data.max_quarantined_fraction": "when to give up",
+    "losses.chunk_rows": _ROUNDING + "; not from or to null, whose logits bf16 rounds",
+    "losses.centre_from_bottleneck": _ROUNDING,
+    "run.output": "where the run is",
+    "run.stop_at": "when to stop on the same schedule",
+    "run.device": _ROUNDING,
+    "run.compile": _ROUNDING,
+    "run.recompute": _ROUNDING,
+    "run.prune_last_block": _ROUNDING,
+    "run.keep_freed_memory": "what the allocator does with freed memory",
+    "run.adopt_store": "what to do with another store, which is noted where it happens",
+    "run.checkpoint_every": "when to save",
+    "run.keep": "how much to keep",
+    "run.log_every": "what is told",
+    "run.on_nonfinite": "when to stop",
+    "run.max_skipped_steps": "when to stop",
+    "run.probe": "what is told; the probe changes nothing that is trained",
+    "run.collapse": "what is told, and when to stop",
+}
+"""Settings, and sections of them, that a resumed run may change, each with why it does not become another run."""
 
 
 class RunFolder:
@@ -89,13 +91,16 @@ def saved_config(state: dict[str, Any], source: str) -> Config:
     return parse_config(yaml.safe_load(state["config"]), source)
 
 
-def check_same_run(state: dict[str, Any], config: Config, store_digest: str, source: Path) -> None:
-    """Refuses to go on from a checkpoint under settings that would make it another run.
+def check_same_run(
+    state: dict[str, Any], config: Config, stores: list[dict[str, Any]], identity: StoreIdentity, source: Path
+) -> None:
+    """Refuses to resume from a checkpoint under settings that would make it another run.
 
     Args:
         state: The checkpoint.
         config: The settings now.
-        store_digest: That of the store now.
+        stores: Those of the run, see `pretrain.identity.stores_of`.
+        identity: The store now.
         source: The checkpoint's file, for the message.
 
     Raises:
@@ -105,15 +110,24 @@ def check_same_run(state: dict[str, Any], config: Config, store_digest: str, sou
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in CHANGEABLE and not key.startswith(_CHANGEABLE_SECTIONS)
+        if not _may_change(key, before.get(key), now.get(key))
     ]
-    if state["store_digest"] != store_digest:
-        differences.append(f"the volumes of the store {config.data.store} are others than before")
+    other = why_another_store(stores, identity, config.data.store)
+    if other is not None and not config.run.adopt_store:
+        differences.append(other)
     if differences:
         raise PretrainError(
             f"{source} is of another run: {'; '.join(differences)}. Give the same settings and store to resume, or "
             "another --run.output to start anew"
         )
+
+
+def _may_change(key: str, before: Any, now: Any) -> bool:
+    if before == now:
+        return True
+    if key == "losses.chunk_rows" and None in (before, now):
+        return False
+    return key in CHANGEABLE or key.rpartition(".")[0] in CHANGEABLE
 
 
 def versions() -> dict[str, str]:

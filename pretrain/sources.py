@@ -34,10 +34,10 @@ class Source:
     mtime_ns: int
     patient: str
 
-    @property
-    def id(self) -> str:
-        """Name of the volume in the store."""
-        return hashlib.blake2b(str(self.path).encode(), digest_size=8).hexdigest()
+    def id_of(self, number: int = 0) -> str:
+        """Returns a name for the volume in the store: its own, or the n-th other one where that is taken."""
+        key = f"{self.path}\n{number}" if number else str(self.path)
+        return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
 
 
 def find_scans(

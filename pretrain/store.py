@@ -4,6 +4,7 @@
     STORE/index.jsonl         one `StoredVolume` a line
     STORE/quarantine.jsonl    sources that were refused, and why
     STORE/fingerprint.json    statistics of the foreground
+    STORE/digests.json        digests of the indexes that there were, see `pretrain.identity`
     STORE/volumes/ab/abcd....b2nd
 
 A volume is a Blosc2 array (D, H, W) of int16 HU in chunks of a few slices, cut into blocks that decode one by one, so
@@ -62,7 +63,8 @@ class StoredVolume:
     """A line of the index.
 
     Attributes:
-        id: Name of the volume: the digest of `source`. The order of the index, so that of the samples, goes by it.
+        id: Name of the volume: the digest of the source that it was first made of, also where that has moved since.
+            The order of the index, so that of the samples, goes by it.
         source: The file or DICOM folder that was converted.
         source_bytes: Its size, all files together.
         source_mtime_ns: When it last changed.
@@ -121,7 +123,7 @@ class Store:
     Attributes:
         folder: Where it is.
         clip_hu: Range to which its values are clipped.
-        digest: Of its index: two stores with the same digest give the same samples.
+        index_sha256: Hash of its index file; what of it decides the samples is `pretrain.identity`'s.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -135,7 +137,7 @@ class Store:
         content = _read(self.folder / "index.jsonl")
         # The lines as they are: a hundred thousand parsed rows cost every worker ten times the memory.
         self._lines = content.splitlines()
-        self.digest = hashlib.sha256(content).hexdigest()
+        self.index_sha256 = hashlib.sha256(content).hexdigest()
         if not self._lines:
             raise PretrainError(f"{self.folder} holds no volume. See its quarantine.jsonl, and prepare it again.")
 

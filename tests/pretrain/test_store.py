@@ -129,11 +129,3 @@ def test_folders_that_are_no_store_are_refused(own_store, tmp_path):
     (own_store / "store.json").write_text('{"format": 99, "clip_hu": [-1000, 1000]}', encoding="utf-8")
     with pytest.raises(PretrainError, match="format 99"):
         Store(own_store)
-
-
-def test_the_digest_is_that_of_the_index(own_store):
-    before = Store(own_store).digest
-    assert Store(own_store).digest == before
-    index = own_store / "index.jsonl"
-    index.write_text(index.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
-    assert Store(own_store).digest != before
