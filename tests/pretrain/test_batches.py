@@ -174,7 +174,7 @@ def test_a_store_that_changes_under_a_run_is_noticed(small_config, store, tmp_pa
     batches = Batches(small_config(data={"store": str(copy)}), "cpu")
     index = copy / "index.jsonl"
     index.write_text(index.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
-    with pytest.raises(PretrainError, match="was changed after the run had opened it"):
+    with pytest.raises(PretrainError, match="were changed after the run had opened it"):
         take(batches, 1)
 
 
