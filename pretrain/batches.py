@@ -199,7 +199,12 @@ class Batches:
             (0, crops.num_global, crops.global_size),
             (crops.num_global, views, crops.local_size),
         ):
-            cut = torch.cat([cut_crops(slabs, boxes[view], flips[view], size) for view in range(first, last)])
+            cut = torch.cat(
+                [
+                    cut_crops(slabs, boxes[view], flips[view], size, antialias=self._config.data.antialias)
+                    for view in range(first, last)
+                ]
+            )
             part = slice(first * len(visits), last * len(visits))
             chosen = replace(augmentation, gamma=augmentation.gamma[part], sigma=augmentation.sigma[part])
             values = self._normalised(augment(self._unit(cut), chosen))

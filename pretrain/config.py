@@ -69,6 +69,12 @@ class DataConfig(_Section):
     """Mean of the foreground; subtracted after clipping (Appendix B)."""
     std_hu: Positive = 322.6347
     """Standard deviation of the foreground; divides last (Appendix B)."""
+    antialias: bool = True
+    """Whether crops are averaged in the plane where they shrink, as DINOv2's are and as the benchmark resizes scans.
+
+    False takes the two voxels beside each pixel's centre: the encoder is then trained on noisier images than most
+    readers of CT see. The paper does not say; runs from before this setting did without.
+    """
     slab_slices: Count
     """Neighbouring slices that one visit to a volume reads; its ten crops lie at random depths inside them.
 

@@ -112,6 +112,7 @@ def encoder_card(
         "window_size": window,
         "spacing_mm": None,
         "in_plane_size": in_plane_size or window[1],
+        "in_plane_filter": "antialias" if config.data.antialias else "linear",
         "pad_hu": config.data.clip_hu[0],
         "feature_stride": patch,
         "feature_dim": backbone.embed_dim,

@@ -88,7 +88,9 @@ class RunFolder:
 
 def saved_config(state: dict[str, Any], source: str) -> Config:
     """Returns the settings that a checkpoint or a dump was written under."""
-    return parse_config(yaml.safe_load(state["config"]), source)
+    settings = yaml.safe_load(state["config"])
+    settings["data"].setdefault("antialias", False)  # before there was a choice, nothing was averaged
+    return parse_config(settings, source)
 
 
 def check_same_run(

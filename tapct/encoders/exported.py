@@ -14,7 +14,7 @@ from torch import nn
 
 from tapct import vit
 from tapct.encoders.base import Encoder, Features
-from tapct.encoders.card import EncoderCard, Weights
+from tapct.encoders.card import EncoderCard, InPlaneFilter, Weights
 from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.errors import EncoderError, WeightsError
 
@@ -103,25 +103,31 @@ def encode(network: nn.Module, x: torch.Tensor) -> Features:
     return Features(tokens.map.unsqueeze(2) if two_d else tokens.map, tokens.cls, tokens.cls)
 
 
-def check_intensities(weights: Path, used: Intensities, name: str) -> None:
-    """Refuses exported weights in an encoder that would feed them other values than they were trained on.
+def check_trained_like(weights: Path, used: Intensities, in_plane_filter: InPlaneFilter, name: str) -> None:
+    """Refuses exported weights in an encoder that would feed them other images than they were trained on.
 
     Args:
         weights: The weights file; only one with a `card.json` beside it is known to be exported.
-        used: What the encoder does.
+        used: How the encoder scales HU.
+        in_plane_filter: How it resizes slices.
         name: The encoder's name.
 
     Raises:
-        WeightsError: If the two differ.
+        WeightsError: If either differs.
     """
     folder = weights.parent
     if not (folder / CARD_FILE).is_file():
         return
+    instead = f"Load it by its folder, which carries its own: ENCODER={folder}, ENCODER_WEIGHTS=null"
     trained = _intensities(_config(folder), folder)
     if trained != used:
+        raise WeightsError(f"{weights} was trained on {trained}, but {name} gives its network {used}. {instead}")
+    # Runs from before data.antialias took their crops without averaging, and their cards name no filter.
+    cut = _read(folder / CARD_FILE).get("in_plane_filter", "linear")
+    if cut != in_plane_filter:
         raise WeightsError(
-            f"{weights} was trained on {trained}, but {name} gives its network {used}. Load it by its folder, which "
-            f"carries its own: ENCODER={folder}, ENCODER_WEIGHTS=null"
+            f"{weights} was trained on crops with in_plane_filter={cut}, but {name} resizes with {in_plane_filter}. "
+            f"{instead}; or use {name}+in_plane_filter={cut}"
         )
 
 

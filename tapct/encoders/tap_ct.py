@@ -20,7 +20,7 @@ from torch import nn
 from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, Weights
-from tapct.encoders.exported import Intensities, check_intensities, encode
+from tapct.encoders.exported import Intensities, check_trained_like, encode
 from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
 from tapct.encoders.weights import RANDOM, from_dinov2
 
@@ -44,10 +44,11 @@ class TapCT(Encoder):
         """Builds the network and loads its weights.
 
         Raises:
-            WeightsError: If the weights do not fit, or were exported by a run with other intensities.
+            WeightsError: If the weights do not fit, or were exported by a run on other intensities or other crops.
         """
         if self.weights_source != RANDOM:
-            check_intensities(Path(self.weights_source), Intensities(CLIP_HU, MEAN_HU, STD_HU), self.card.name)
+            used = Intensities(CLIP_HU, MEAN_HU, STD_HU)
+            check_trained_like(Path(self.weights_source), used, self.card.in_plane_filter, self.card.name)
         super().materialise()
 
     def build(self) -> nn.Module:

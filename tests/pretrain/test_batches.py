@@ -77,7 +77,7 @@ def test_without_augmentation_a_crop_of_the_whole_plane_is_the_scan(small_config
         voxels = torch.from_numpy(opened.read(volumes[sample.volume], sample.plan.slab)).double()
         slab = sample.plan.slab
         part = voxels[z - slab.z :, y - slab.y :, x - slab.x :][:d, :h, :w]
-        expected = torch.nn.functional.interpolate(part[None], (104, 120), mode="bilinear")[0]
+        expected = torch.nn.functional.interpolate(part[None], (104, 120), mode="bilinear", antialias=True)[0]
         expected = (expected - config.data.mean_hu) / config.data.std_hu
         crop = batch.global_crops[len(batch.samples) + i, 0]  # view-major: the second view of sample i
         torch.testing.assert_close(crop.double(), expected, atol=2e-3, rtol=0)

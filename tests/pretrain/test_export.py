@@ -144,7 +144,8 @@ def test_an_earlier_checkpoint_and_the_student(run, tmp_path, capsys):
 def test_a_tap_architecture_takes_its_weights_by_name(name, tmp_path):
     state = fake_run(tmp_path / "run", name)
     assert export.main([str(tmp_path / "run"), "-o", str(tmp_path / "out")]) == 0
-    by_name = tapct.load_encoder(name.replace("_", "-").replace("2-5d", "2.5d"), tmp_path / "out")
+    tap = name.replace("_", "-").replace("2-5d", "2.5d")
+    by_name = tapct.load_encoder(tap, tmp_path / "out", in_plane_filter="antialias")
     by_folder = tapct.load_encoder(str(tmp_path / "out"))
     for key, tensor in by_name.network.state_dict().items():
         assert torch.equal(tensor, state[f"teacher.backbone.{key}"])
@@ -154,6 +155,7 @@ def test_a_tap_architecture_takes_its_weights_by_name(name, tmp_path):
         "window_size",
         "feature_stride",
         "in_plane_size",
+        "in_plane_filter",
         "pad_hu",
         "num_params",
         "feature_dim",
@@ -168,6 +170,22 @@ def test_weights_of_other_intensities_are_refused_by_name(tmp_path):
     with pytest.raises(WeightsError, match=r"std_hu=300.0.*ENCODER="):
         tapct.load_encoder("tap-s-3d", tmp_path / "out")
     assert tapct.load_encoder(str(tmp_path / "out")).intensities["std_hu"] == 300.0
+
+
+@pytest.mark.parametrize(
+    ("antialias", "cut", "benchmark"), [("true", "antialias", "linear"), ("false", "linear", None)]
+)
+def test_an_encoder_is_fed_as_its_crops_were_cut_or_refused_by_name(tmp_path, antialias, cut, benchmark):
+    """Nothing else would show it: an encoder of noisy crops on smooth slices, or the other way."""
+    fake_run(tmp_path / "run", "tap_s_3d", f"data.antialias={antialias}")
+    assert export.main([str(tmp_path / "run"), "-o", str(tmp_path / "out")]) == 0
+    assert tapct.load_encoder(str(tmp_path / "out")).card.in_plane_filter == cut
+    if benchmark is None:
+        assert tapct.load_encoder("tap-s-3d", tmp_path / "out").card.in_plane_filter == cut
+        return
+    with pytest.raises(WeightsError, match=rf"in_plane_filter={cut}, but tap-s-3d resizes with {benchmark}.*ENCODER="):
+        tapct.load_encoder("tap-s-3d", tmp_path / "out")
+    assert tapct.load_encoder("tap-s-3d", tmp_path / "out", in_plane_filter=cut).card.in_plane_filter == cut
 
 
 def test_weights_of_another_size_are_refused(exported):

@@ -4,8 +4,9 @@ import signal
 
 import pytest
 import torch
+import yaml
 
-from pretrain.checkpoint import checkpoints_in
+from pretrain.checkpoint import checkpoints_in, load_checkpoint, write_whole
 from pretrain.monitor import read_events
 from tests.pretrain.runs import STEPS, Running, checkpoint, differing, logged, run_here, tensors, torchrun
 
@@ -118,6 +119,20 @@ def test_other_settings_are_another_run(store, straight, change, capsys):
     said = capsys.readouterr().err
     assert f"{key} was" in said
     assert f"is {value}" in said
+
+
+def test_a_run_from_before_crops_could_be_averaged_was_cut_without(store, tmp_path, capsys):
+    """Its checkpoint says nothing of it: it neither becomes another run in silence nor is it lost."""
+    plain = "--data.antialias=false"
+    assert run_here(store, tmp_path, plain, "--run.stop_at=1") == 0
+    (path,) = checkpoints_in(tmp_path / "checkpoints")
+    state = load_checkpoint(path)
+    settings = yaml.safe_load(state["config"])
+    del settings["data"]["antialias"]
+    write_whole(path, {**state, "config": yaml.safe_dump(settings)})
+    assert run_here(store, tmp_path, "--run.stop_at=2") == 1
+    assert "data.antialias was False, is True" in capsys.readouterr().err
+    assert run_here(store, tmp_path, plain, "--run.stop_at=2") == 0
 
 
 def test_what_changes_nothing_may_change(store, tmp_path):
