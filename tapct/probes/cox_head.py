@@ -64,7 +64,7 @@ def solve(train: PooledCases, selection: PooledCases | None, *, scale: bool) -> 
         )
     divisor = scale_of(train) if scale else None
     train = divided(train, divisor)
-    settings = cox.STRENGTHS if train.features.shape[1] > train.table else cox.STRENGTHS[:1]  # a table has its own
+    settings = train.strengths(cox.STRENGTHS)
     problem = Problem(
         settings=settings,
         fit=functools.partial(_fit, strengths=settings),

@@ -106,7 +106,7 @@ def solve(
     """
     divisor = scale_of(train) if scale else None
     train = divided(train, divisor)
-    problem = _problem(kind, train, score, strengths)
+    problem = _problem(kind, train, score, train.strengths(strengths))
     chosen, about = 0, dict[str, Any]()
     if len(problem.settings) > 1:
         chosen, about = choose(problem, train, None if selection is None else divided(selection, divisor))

@@ -83,21 +83,22 @@ def _solve(
     train: PooledCases, selection: PooledCases | None, deviation: float
 ) -> tuple[solvers.Linear, SolvedSelection]:
     """Returns the head of one target, and what its penalty was chosen from."""
+    settings = train.strengths(STRENGTHS)
 
     def fit(cases: PooledCases) -> list[Predict]:
         design = cases.design
-        return [solvers.ridge(design, cases.targets, strength) for strength in STRENGTHS]
+        return [solvers.ridge(design, cases.targets, strength) for strength in settings]
 
     def errors(parts: Parts) -> np.ndarray:
         predicted, observed = joined(parts)
         return predicted - observed
 
     problem = Problem(
-        settings=STRENGTHS,
+        settings=settings,
         fit=fit,
         score=lambda parts: float(np.abs(errors(parts)).mean()),
         loss=lambda parts: float((errors(parts) ** 2).mean()) / deviation**2,
         sign=-1,
     )
-    chosen, about = choose(problem, train, selection)
-    return solvers.ridge(train.design, train.targets, STRENGTHS[chosen]), SolvedSelection(**about, is_solved=True)
+    chosen, about = choose(problem, train, selection) if len(settings) > 1 else (0, {})
+    return solvers.ridge(train.design, train.targets, settings[chosen]), SolvedSelection(**about, is_solved=True)

@@ -74,7 +74,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         if self.adaptor.head not in (heads := kind(self.kind).heads):
             raise TaskError(f"a task of {self.kind} takes the adaptors {', '.join(heads)}, not {self.adaptor.name}")
         self.pooling = self.adaptor.pooling_of(card) if self.adaptor.is_solved else None
-        self.source.table = self.adaptor.table
+        self.source.table.asked = self.adaptor.table
         self.audits_shortcuts = shortcuts
         if self.pooling == "none" and card.num_params:
             logger.warning(
@@ -149,7 +149,11 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def head_of(self, state: State) -> nn.Module:
-        return tables.head_of(self.solved_head, state) if self.is_solved else super().head_of(state)
+        if not self.is_solved:
+            return super().head_of(state)
+        parts = self.trainer.datamodule.datasets
+        part = next(one for one in (parts.test, parts.val, parts.train) if one is not None)
+        return tables.head_of(self.solved_head, state, self.source.table.of(part))
 
     @override
     def seen_by_heads(self) -> dict[str, Any]:
@@ -162,9 +166,9 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def describe(self) -> dict[str, Any]:
-        if self.pooling != "mask":
-            return super().describe()
-        return {**super().describe(), "mask": self.trainer.datamodule.spec.mask}
+        mask = {"mask": self.trainer.datamodule.spec.mask} if self.pooling == "mask" else {}
+        table = {"table": self.source.table.said} if self.source.table.said else {}
+        return {**super().describe(), **mask, **table}
 
     def outputs(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
         """Returns the (K,) outputs of a head on a case, float64 of a solved one."""

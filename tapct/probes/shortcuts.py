@@ -87,7 +87,7 @@ def _unread(parts: Sequence[Any]) -> dict[str, str]:
     found = {}
     for column in parts[0].spec.shortcuts:
         paths = dict.fromkeys(
-            path for part in parts for case in part.cases for path in part.value_paths(case, column.name)
+            path for part in parts for case in part.cases for path in part.column_paths(case, column.name)
         )
         if missing := [path.name for path in paths if not path.exists()]:
             found[column.name] = f"{missing[0]} is not there"

@@ -31,6 +31,7 @@ class PooledCases:
         features: (N, P) float64.
         targets: (N, T) float64, what the target of a case is, flattened; NaN where it is missing.
         table: How many of the columns of `features`, the last ones, are of a table.
+        coded: Which of these hold codes of levels, by their places among them (`tapct.tasks.columns`).
     """
 
     names: Sequence[str]
@@ -38,6 +39,7 @@ class PooledCases:
     features: np.ndarray
     targets: np.ndarray
     table: int = 0
+    coded: tuple[int, ...] = ()
 
     @property
     def encoded(self) -> np.ndarray:
@@ -48,6 +50,10 @@ class PooledCases:
     def design(self) -> solvers.Design:
         """The features as solvers take them."""
         return solvers.Design(self.features, self.table)
+
+    def strengths(self, of: Sequence[float]) -> Sequence[float]:
+        """Returns the penalties to choose from: one alone where a table stands alone, whose penalty is its own."""
+        return of if self.features.shape[1] > self.table else of[:1]
 
     def unit_vectors(self) -> np.ndarray:
         """Returns the (N, P) features divided by their length, whose products are cosines.

@@ -42,6 +42,7 @@ from tapct.probes.input_sheet import recorded_sheet
 from tapct.probes.merged_cells import Merging, merged
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
+from tapct.probes.table_columns import TableColumns
 from tapct.volumes import resample_labels
 
 CELL_MODULES = (merged.__module__, Channels.__module__)
@@ -96,10 +97,9 @@ class CaseSource:
             overlap: Share of overlap between windows.
             fit_windows: Whether windows shrink to small scans.
         """
-        self.table: tuple[str, ...] = ()
+        self.table = TableColumns()
         self.most_cells: int | None = None
         self._parts: dict[str, Any] = {}
-        self._columns: dict[Any, list[Any]] = {}
         self._encoder, self._store, self._memory = encoder, store, memory
         self.mode, self._overlap, self._fit_windows = mode, overlap, fit_windows
         self._dtype = encoder.feature_dtype or dtype
@@ -248,8 +248,9 @@ class CaseSource:
         if len({target.numel() for target in targets}) > 1:
             raise TaskError(f"the cases of '{split}' have targets of different lengths")
         features, answers = torch.stack(vectors), torch.stack([target.flatten().double() for target in targets])
-        numbers = sum(column.width for column in self.columns(part))
-        return PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy(), numbers)
+        found = PooledCases(names, patients, features.cpu().numpy(), answers.cpu().numpy())
+        all_train = getattr(datamodule, "train_fraction", 1) == 1
+        return self.table.told(found, part, trains=split == "train", all_train=all_train)
 
     def vector(self, part: Any, case: EncodedCase, how: Pooling) -> torch.Tensor:
         """Returns a case as one vector, (P,) float64: its features, stored beside them, and the numbers of its table.
@@ -267,7 +268,7 @@ class CaseSource:
             pooled = self._vector(part, case.name, case.features_key, lambda: case.features, how)
         else:
             pooled = self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
-        return self._with_table(part, case.name, pooled)
+        return self.table.behind(pooled, part, case.name)
 
     def merged_cells(self, case: EncodedCase) -> Channels:
         """Returns the (C, d, h, w) merged cells of a case, stored beside its features; see `most_cells`."""
@@ -286,27 +287,6 @@ class CaseSource:
         """Returns what decides the merged cells of a case beside code."""
         return {"what": "merged cells", "most": self.most_cells, "features": key}
 
-    def columns(self, part: Any) -> list[Any]:
-        """Returns the columns of a dataset's table that stand behind the features, once it has what they are read from.
-
-        Raises:
-            TaskError: If the dataset has no such table, or files of it are not there.
-        """
-        if not self.table:
-            return []
-        if part not in self._columns:
-            if not hasattr(part, "table_columns"):
-                raise TaskError(f"{type(part).__name__} has no table. Leave table= out of the adaptor")
-            self._columns[part] = part.table_columns(self.table)
-        return self._columns[part]
-
-    def _with_table(self, part: Any, name: str, pooled: torch.Tensor) -> torch.Tensor:
-        """Returns the vector of a case with the numbers of its table behind it."""
-        columns = self.columns(part)
-        if not columns:
-            return pooled
-        return torch.cat([pooled, torch.tensor(part.values(name, columns), dtype=torch.float64, device=pooled.device)])
-
     def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
         bank, name = self.bank, part.cases[index]
@@ -317,7 +297,7 @@ class CaseSource:
             return bank.case(part, index).features if how in ("cls", "none") else bank.whole(part, name)
 
         pooled = self._vector(part, name, key, features, how)
-        return name, part.patient(name), self._with_table(part, name, pooled), part.target(name)
+        return name, part.patient(name), self.table.behind(pooled, part, name), part.target(name)
 
     def _vector(
         self,

@@ -391,6 +391,26 @@ class DecodingRecord(Frozen):
     seed: Whole
 
 
+class TableColumn(Frozen):
+    """A column of a table that stands behind the features.
+
+    Attributes:
+        name: Its name.
+        title: In words.
+        kind: "numeric", "ordered", "categorical" or "text".
+        known: Training cases of which it is known.
+        levels: Levels without an order that are told apart.
+        unit: Of a number.
+    """
+
+    name: Name
+    title: Text
+    kind: Name
+    known: Count
+    levels: Count | None = optional()
+    unit: Name | None = optional()
+
+
 class ProbeRecord(Frozen):
     """The probe: head, training and protocol, from the objects that ran and not from the command line.
 
@@ -404,6 +424,7 @@ class ProbeRecord(Frozen):
         pooling: How features were pooled for it.
         bag: What attention looked at, "cls" or "patch"; None of pooled features, and of older records.
         mask: What the task's masks are, where features were pooled over them.
+        table: Columns of the task's table behind the features, or alone.
         seed: Of the session; run k has seed + k.
         learning_rates: Those that were chosen from; None for the optimizer's own.
         scale_features: Whether channels were divided by their deviation over the training cases.
@@ -440,6 +461,7 @@ class ProbeRecord(Frozen):
     pooling: Name | None = None
     bag: Name | None = None
     mask: Text | None = None
+    table: tuple[TableColumn, ...] | None = optional()
     seed: Whole | None = None
     learning_rates: tuple[Number, ...] | None = None
     scale_features: Switch | None = None

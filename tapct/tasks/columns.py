@@ -1,5 +1,6 @@
 """Columns beside the scans: age, sex, stage, scanner; what is known of a case without a network."""
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ Value = float | str | None
 UNKNOWN = ("", "unknown", "none", "na", "n/a", "nan", "anonymous", "anonymized", "anonymised", "removed", "-")
 """Texts that say nothing, in small letters."""
 
+VOLUME, PATIENT, ACQUISITION = "volume", ("age", "sex"), "acquisition"
+"""Names that columns have in all tasks: that of the volume of a case's mask, those of what is known of the patient, and
+that of all others that scans may be sorted by, in one word."""
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 
 
@@ -26,8 +31,8 @@ class Column:
         name: In adaptors (`cox:table=age+stage`, `shortcut:age`).
         title: In words.
         kind: "numeric": a number as it is. "ordered": levels as 0, 1, 2, ... in their order, one step from each to the
-            next. "categorical": one number for each level but the first, 1 where it is that level and else 0. "text":
-            whatever is written is a level, as `in_one_spelling` has it; no head takes it.
+            next. "categorical": levels without an order. "text": whatever is written is a level, as `in_one_spelling`
+            has it, without an order.
         levels: Of ordered and categorical ones.
         unit: Of numeric ones.
         edges: Of numeric ones, where they begin and end to be alike: levels are the bins between them, each with its
@@ -49,29 +54,29 @@ class Column:
             raise TaskError(f"the column '{self.name}' is {self.kind} with the edges {self.edges}, which must rise")
 
     @property
-    def width(self) -> int:
-        """How many numbers it is."""
-        return len(self.levels) - 1 if self.kind == "categorical" else 1
+    def is_coded(self) -> bool:
+        """Whether its number is the code of a level, which says nothing but which one it is."""
+        return self.kind in ("categorical", "text")
 
     @property
     def has_levels(self) -> bool:
         """Whether its values are alike or not: whether it has levels, or bins."""
         return self.kind != "numeric" or bool(self.edges)
 
-    def numbers(self, value: Value) -> list[float]:
-        """Returns a value as numbers, NaN where nothing is known.
+    def number(self, value: Value) -> float:
+        """Returns a value as heads get it, NaN where nothing is known: a number, the place of a level, or its code.
 
         Raises:
             TaskError: If it is no number, or none of the levels.
         """
-        if self.kind == "text":
-            raise TaskError(f"{self.title} is text, of which no head makes a number")
         if value is None:
-            return [math.nan] * self.width
+            return math.nan
         if self.kind == "numeric":
-            return [self._number(value)]
-        place = self.levels.index(self._level(value))
-        return [float(place)] if self.kind == "ordered" else [float(place == n) for n in range(1, len(self.levels))]
+            return self._number(value)
+        level = self.level(value)
+        if level is None:
+            return math.nan
+        return float(self.levels.index(level)) if self.levels else code_of(level)
 
     def level(self, value: Value) -> str | None:
         """Returns which level a value is: two scans are alike in a column if theirs are the same text.
@@ -109,6 +114,14 @@ class Column:
         if value not in self.levels:
             raise TaskError(f"{self.title} is {value!r}, and must be one of {', '.join(self.levels)}")
         return str(value)
+
+
+def code_of(level: str) -> float:
+    """Returns the number of a level that no list holds: the first 48 bits of its hash, which a float64 holds exactly.
+
+    Heads that were trained elsewhere then know the levels of the cases that they trained on, and need no list of them.
+    """
+    return float(int.from_bytes(hashlib.sha256(level.encode()).digest()[:6]))
 
 
 def in_one_spelling(text: str) -> str:

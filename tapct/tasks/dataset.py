@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tapct.errors import TapctError, TaskError, nearest
+from tapct.errors import TapctError, TaskError
 from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
 from tapct.tasks import shortcuts
@@ -32,6 +32,8 @@ MIN_SLICES = 5
 
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
 """What the doctor found: status ("warn": a run continues), message, how to mend it."""
+
+_OF_GRID = frozenset(column.name for column in shortcuts.GEOMETRY)
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
@@ -83,6 +85,9 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
 
     _header: tuple[str, dict[str, Value]] | None = None
     """The case whose header was read last, and what it says."""
+
+    _sizes: tuple[str, dict[str, float]] | None = None
+    """The case whose grid was read last, and its columns."""
 
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
@@ -233,8 +238,8 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def read_value(self, case: str, column: str) -> Value:
         """Returns what a column of `spec.table` or `spec.shortcuts` holds of a case; None where nothing is known.
 
-        Those of `tapct.tasks.shortcuts.DICOM` are in the headers of scans that are DICOM; a task with a table says here
-        what that holds.
+        What every task has, `value` knows. Those of `tapct.tasks.shortcuts.DICOM` are in the headers of scans that are
+        DICOM; a task with a table says here what that holds.
 
         Raises:
             TapctError: If it cannot be read.
@@ -246,38 +251,49 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         raise NotImplementedError(f"{type(self).__name__} reads no '{column}', but its spec says that there is one")
 
     def value_paths(self, case: str, column: str) -> list[Path]:
-        """Returns the files that `read_value` reads of a column; they need not be there."""
+        """Returns the files that `read_value` reads of a column, beside the scan; they need not be there."""
         return []
 
-    def table_columns(self, names: Sequence[str]) -> list[Column]:
-        """Returns the columns of `spec.table` that have these names.
+    def value(self, case: str, column: str) -> Value:
+        """Returns what a column of `spec.columns` holds of a case; None where nothing is known.
 
         Raises:
-            TaskError: If there is no table, it has none of such a name, or files that it is read from are not there.
+            TapctError: If it cannot be read.
         """
-        by_name = {column.name: column for column in self.spec.table}
-        for name in names:
-            if name in by_name and by_name[name].kind == "text":
-                raise TaskError(f"the column '{name}' of {self.spec.name} is text, of which no head makes a number")
-            if name not in by_name:
-                has = nearest(name, by_name) if by_name else "Leave table= out of the adaptor"
-                raise TaskError(f"{self.spec.name} has no table with a column '{name}'. {has}")
-            paths = dict.fromkeys(path for case in self.cases for path in self.value_paths(case, name))
+        if column not in _OF_GRID:
+            return self.read_value(case, column)
+        if self._sizes is None or self._sizes[0] != case:
+            self._sizes = (case, shortcuts.of_grid(self.scan_grid(case)))
+        return self._sizes[1][column]
+
+    def column_paths(self, case: str, column: str) -> list[Path]:
+        """Returns the files that `value` reads of a column, beside the scan; they need not be there."""
+        return [] if column in _OF_GRID else self.value_paths(case, column)
+
+    def table_columns(self, names: Sequence[str]) -> list[Column]:
+        """Returns the columns of `spec.columns` that have these names; see `TaskSpec.named`.
+
+        Raises:
+            TaskError: If there is none of such a name, or files that it is read from are not there.
+        """
+        columns = self.spec.named(names)
+        for column in columns:
+            paths = dict.fromkeys(path for case in self.cases for path in self.column_paths(case, column.name))
             if missing := [path for path in paths if not path.exists()]:
                 raise TaskError(
-                    f"{self.spec.name}: {len(missing)} files that the column '{name}' is read from are not there, such "
-                    f"as {missing[0]}. To obtain the data: {self.spec.source}"
+                    f"{self.spec.name}: {len(missing)} files that the column '{column.name}' is read from are not "
+                    f"there, such as {missing[0]}. To obtain the data: {self.spec.source}"
                 )
-        return [by_name[name] for name in names]
+        return columns
 
     def values(self, case: str, columns: Sequence[Column]) -> list[float]:
-        """Returns what a table holds of a case as numbers, column by column, NaN where nothing is known.
+        """Returns what columns hold of a case, a number each (`Column.number`), NaN where nothing is known.
 
         Raises:
             TapctError: If a value cannot be read, or cannot be; the message names task and case.
         """
         try:
-            return [number for column in columns for number in column.numbers(self.read_value(case, column.name))]
+            return [column.number(self.value(case, column.name)) for column in columns]
         except TapctError as error:
             where = f"{self.spec.name}, case {case}"
             raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
@@ -294,7 +310,7 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         """
         chosen = self.spec.shortcuts if columns is None else columns
         try:
-            return {column.name: column.level(self.read_value(case, column.name)) for column in chosen}
+            return {column.name: column.level(self.value(case, column.name)) for column in chosen}
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 

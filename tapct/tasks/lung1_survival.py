@@ -1,24 +1,21 @@
 """LUNG1 (NSCLC-Radiomics): survival of patients with lung cancer, from the CT that radiotherapy was planned on."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
 from tapct.tasks.dataset import Index, nifti
-from tapct.tasks.measured import measured
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.survival import Outcome, SurvivalDataset
 from tapct.tasks.tables import MISSING, OLDEST_YEARS, by_name, flag, number, read_table
 from tapct.tasks.tcia import series_of
-from tapct.volumes import Grid, Mask, files_of, read_grid, read_labels
+from tapct.volumes import Grid, Mask, read_labels
 from tapct.volumes.dicom_masks import drawn_on, read_drawn
 
 RELEASE = "NSCLC-Radiomics"
@@ -58,8 +55,8 @@ SPEC = TaskSpec(
             kind="categorical",
             levels=("squamous cell carcinoma", "adenocarcinoma", "large cell", "nos"),
         ),
-        Column(name="volume", title="volume of the tumour", unit="log10 of ml"),
     ),
+    rows=(("age",), ("age", "stage"), ("age", "sex", "stage", "t_stage", "n_stage", "histology")),
     licence="CC BY-NC 3.0",
     source=f"TCIA collection {RELEASE} (doi:10.7937/K9/TCIA.2015.PF0M9REI): its DICOM files as the NBIA Data Retriever "
     f"writes them, lung1_survival/{RELEASE}/LUNG1-001/<study>/<series>/, or LUNG1-001/CT.nii.gz and "
@@ -78,7 +75,7 @@ class Clinical:
     Attributes:
         days: Survival time; None where it is not known.
         event: Whether it ended with death.
-        values: By column of the task's table, but for the volume.
+        values: By column of the task's table.
     """
 
     days: float | None
@@ -209,9 +206,7 @@ class LUNG1Survival(SurvivalDataset):
 
     @override
     def value_paths(self, case: str, column: str) -> list[Path]:
-        if column in _OF_HEADER:
-            return []
-        return [self.tumour_path(case)] if column == "volume" else [self.label_file]
+        return [] if column in _OF_HEADER else [self.label_file]
 
     @override
     def read_mask(self, case: str, scan: Grid) -> Mask:
@@ -222,23 +217,7 @@ class LUNG1Survival(SurvivalDataset):
 
     @override
     def read_value(self, case: str, column: str) -> Value:
-        if column in _OF_HEADER:
-            return super().read_value(case, column)
-        return math.log10(self.volume_ml(case)) if column == "volume" else self._row(case).values[column]
-
-    def volume_ml(self, case: str) -> float:
-        """Returns the volume of the tumour of a case.
-
-        Raises:
-            TapctError: If its contours cannot be read, or hold no voxel.
-        """
-
-        def measure() -> float:
-            scan = read_grid(self.ct_path(case))
-            return float(self.mask(case, scan).inside.sum() * np.prod(scan.spacing_mm) / 1000)
-
-        paths = [file for path in (self.tumour_path(case), self.ct_path(case)) for file in files_of(path)]
-        return measured(self, case, f"ml of {TUMOUR}", paths, measure)
+        return super().read_value(case, column) if column in _OF_HEADER else self._row(case).values[column]
 
 
 def _series_of(patient: Path) -> dict[str, Path]:

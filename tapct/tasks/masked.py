@@ -1,11 +1,18 @@
 """The base class of datasets whose scans are pooled to one vector, perhaps over a part of each."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from typing_extensions import override
+
 from tapct.errors import TapctError, TaskError
+from tapct.tasks.columns import VOLUME, Value
 from tapct.tasks.dataset import CTDataset
-from tapct.volumes import Grid, Mask
+from tapct.tasks.measured import measured
+from tapct.volumes import Grid, Mask, files_of
 
 
 class MaskedDataset(CTDataset):
@@ -34,8 +41,9 @@ class MaskedDataset(CTDataset):
             mask = self.read_mask(case, scan)
             if not mask.inside.any():
                 raise TaskError(
-                    "its mask is empty, and nothing is pooled in its place. Leave the case out (split_file), or pool "
-                    "otherwise (HEAD:mean). If only cases with one answer have a mask, the mask is the answer"
+                    "its mask is empty, and nothing stands in its place. Leave the case out (split_file), or do "
+                    "without masks (HEAD:mean, no column volume). If only cases with one answer have a mask, the mask "
+                    "is the answer"
                 )
         except TapctError as error:
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
@@ -44,6 +52,28 @@ class MaskedDataset(CTDataset):
     def mask_reading(self, case: str) -> list[Any]:
         """Returns everything beside the files that decides the mask of a case: stored vectors hang on it."""
         return [*self.reading, case]
+
+    def volume_ml(self, case: str) -> float:
+        """Returns the volume of the mask of a case in ml, on the scan's own grid; it is measured once, and remembered.
+
+        Raises:
+            TapctError: As `mask`.
+        """
+
+        def measure() -> float:
+            mask = self.mask(case, self.scan_grid(case))
+            return float(mask.inside.sum()) * abs(float(np.linalg.det(mask.grid.affine[:3, :3]))) / 1000
+
+        paths = [file for path in (*self.mask_paths(case), self.ct_path(case)) for file in files_of(path)]
+        return measured(self, case, f"ml of the mask {json.dumps(self.mask_reading(case))}", paths, measure)
+
+    @override
+    def value(self, case: str, column: str) -> Value:
+        return math.log10(self.volume_ml(case)) if column == VOLUME else super().value(case, column)
+
+    @override
+    def column_paths(self, case: str, column: str) -> list[Path]:
+        return self.mask_paths(case) if column == VOLUME else super().column_paths(case, column)
 
     def require_masks(self) -> None:
         """Makes sure that every case has a mask, as far as can be told without reading one.

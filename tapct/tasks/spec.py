@@ -1,10 +1,12 @@
 """What a downstream task is, apart from how its files are read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tapct import kinds
-from tapct.errors import TaskError
-from tapct.tasks.columns import Column
+from tapct.errors import TaskError, nearest
+from tapct.tasks.columns import ACQUISITION, PATIENT, VOLUME, Column
 from tapct.tasks.shortcuts import GEOMETRY, MATCHED
 
 
@@ -25,7 +27,9 @@ class TaskSpec:
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
-        table: What is known of each case beside its scan (`CTDataset.read_value`); nothing where there is no table.
+        table: What is known of each case beside its scan (`CTDataset.read_value`) and is no shortcut, such as a stage;
+            and shortcuts of which heads are to know more than the audit (levels in an order). See `columns`.
+        rows: Columns that a model should beat, a row each, beside those of every task (`rows_to_beat`).
         shortcuts: What scans may be sorted by in place of what is asked, beside their geometry, which every scan has:
             columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
         known_size: Whether the release says how large scans are in mm; where that is assumed, it is audited by nobody.
@@ -49,6 +53,7 @@ class TaskSpec:
     adaptor: str | None = None
     mask: str | None = None
     table: tuple[Column, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
     shortcuts: tuple[Column, ...] = ()
     known_size: bool = True
     matched: tuple[str, ...] = MATCHED
@@ -70,6 +75,10 @@ class TaskSpec:
                     f"{self.name}: the shortcut '{column.name}' has no levels, is there twice, or is called as geometry"
                 )
 
+        if odd := {ACQUISITION, VOLUME} & {column.name for column in (*self.table, *self.audited)}:
+            raise TaskError(f"{self.name}: all tasks call something '{min(odd)}': give the column another name")
+        for row in self.rows:
+            self.named(row)
         if odd := set(self.matched) - {*MATCHED, *(column.name for column in self.shortcuts)}:
             raise TaskError(f"{self.name}: there is no shortcut '{min(odd)}' for scans to be matched on")
 
@@ -82,6 +91,44 @@ class TaskSpec:
     def audited(self) -> tuple[Column, ...]:
         """What scans may be sorted by: the columns of the task, and the geometry of its scans."""
         return (*self.shortcuts, *(GEOMETRY if self.known_size else ()))
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """By name, all that is known of a case beside its scan: what heads may be given (`linear:table=age+sex`).
+
+        What scans may be sorted by, the volume of the mask where cases have one, and the task's own table.
+        """
+        volume = () if self.mask is None else (Column(name=VOLUME, title="volume of the mask", unit="log10 of ml"),)
+        return {column.name: column for column in (*self.audited, *volume, *self.table)}
+
+    @property
+    def acquisition(self) -> tuple[str, ...]:
+        """Names of the columns that "acquisition" stands for: what scans may be sorted by, but for the patient."""
+        return tuple(column.name for column in self.audited if column.name not in PATIENT)
+
+    @property
+    def rows_to_beat(self) -> tuple[tuple[str, ...], ...]:
+        """Columns that a model should beat, a row each: age and sex, acquisition, volume, as far as there are some."""
+        patient = tuple(name for name in PATIENT if name in self.columns)
+        acquisition = (ACQUISITION,) if self.acquisition else ()
+        volume = (VOLUME,) if VOLUME in self.columns else ()
+        return tuple(dict.fromkeys(row for row in (*self.rows, patient, acquisition, volume) if row))
+
+    def named(self, names: Sequence[str]) -> list[Column]:
+        """Returns the columns of these names, each once; "acquisition" is several.
+
+        Raises:
+            TaskError: If there is none of such a name.
+        """
+        found: dict[str, Column] = {}
+        for name in names:
+            several = self.acquisition if name == ACQUISITION else (name,) if name in self.columns else ()
+            if not several:
+                known = [*([ACQUISITION] if self.acquisition else []), *self.columns]
+                has = nearest(name, known) if known else "Nothing is known of its cases: leave table= out"
+                raise TaskError(f"{self.name} has no column '{name}'. {has}")
+            found |= {one: self.columns[one] for one in several}
+        return list(found.values())
 
     @property
     def folder(self) -> str:

@@ -61,6 +61,7 @@ def cohort(patients: int = 20, seed: int = 0) -> list[Patient]:
             age=f"{ages[number]:.4f}",
             stage=("I", "II", "IIIa", "IIIb")[number % 4],
             sex=("male", "female")[number % 3 == 0],
+            histology=("large cell", "nos", "Adenocarcinoma")[number // 2 % 3],
             radius=RADIUS - 0.2 * (number % 9),
         )
         for number in range(patients)

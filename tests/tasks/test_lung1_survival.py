@@ -41,7 +41,7 @@ def test_scans_targets_tables_and_masks_are_those_of_the_release(tmp_path):
         assert target.tolist() == [float(patient.time), float(patient.event)]
         mask = part.mask(patient.name, part.scan_grid(patient.name))
         assert np.array_equal(mask.inside, lung1.voxels(patient))
-        assert part.read_value(patient.name, "volume") == pytest.approx(
+        assert part.value(patient.name, "volume") == pytest.approx(
             math.log10(lung1.voxels(patient).sum() * 3 * 6 * 6 / 1000)
         )
     assert part.read_value("LUNG1-001", "age") == pytest.approx(float(patients[0].age))
@@ -135,7 +135,7 @@ def test_contours_without_the_tumour_are_an_error_that_names_what_there_is(tmp_p
     lung1.write(tmp_path / "lung1_survival", patients)
     part = dataset(tmp_path / "lung1_survival", patients)
     with pytest.raises(TapctError, match=r"LUNG1-001: .*draws GTV-1 0 times; what it draws: Lung-Left, gtv-pre-op"):
-        part.read_value("LUNG1-001", "volume")
+        part.value("LUNG1-001", "volume")
 
 
 def test_missing_files_are_named(tmp_path):

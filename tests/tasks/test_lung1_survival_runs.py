@@ -59,6 +59,11 @@ def test_tables_and_tumours_are_read(root, tmp_path, monkeypatch, adaptor):
     assert record.probe.adaptor == adaptor
     metrics = record.runs[0].metrics["test"]
     assert {"UnoC", "HarrellC", "AUROC@365d", "IBS"} <= metrics.keys()
+    columns = adaptor.partition("table=")[2].split("+") if "table=" in adaptor else []
+    assert [one.name for one in record.probe.table or ()] == columns
+    known = {one.name: (one.known, one.levels) for one in record.probe.table or ()}
+    assert known.get("age", (23, None)) == (23, None)
+    assert known.get("histology", (23, 3)) == (23, 3)
     if "age" in adaptor:
         assert metrics["UnoC"] > 0.6, "the ages that were planted"
     assert "non-finite-features" not in {flag.id for flag in record.flags}, "what a table lacks is no feature"
@@ -67,7 +72,7 @@ def test_tables_and_tumours_are_read(root, tmp_path, monkeypatch, adaptor):
 def test_a_column_that_the_table_does_not_have_is_named(root, tmp_path, monkeypatch):
     data, folds = root
     monkeypatch.setenv("ADAPTOR", "cox:table=agee")
-    with pytest.raises(TaskError, match=r"no table with a column 'agee'.*age"):
+    with pytest.raises(TaskError, match=r"no column 'agee'. Did you mean 'age'"):
         run(CONFIG, data, folds, tmp_path, "survival", encoder="chance")
 
 

@@ -142,8 +142,6 @@ def test_levels_of_tables_are_held_to_what_the_column_says():
         stage.level("III")
     with pytest.raises(TaskError, match="number without bins"):
         Column(name="dose", title="dose").level(3.0)
-    with pytest.raises(TaskError, match="text, of which no head makes a number"):
-        text.numbers("siemens")
 
 
 @pytest.mark.parametrize(
@@ -181,19 +179,26 @@ def test_an_error_names_task_and_case(tmp_path):
         one.levels("one", shortcuts.DICOM)
 
 
-def test_the_table_of_a_task_does_not_give_text_to_heads(tmp_path):
-    class Tabled(Scanned):
-        spec = TaskSpec(
-            **{field: getattr(Scanned.spec, field) for field in ("name", "display_name", "kind", "version", "classes")},
-            metric="MicroAUROC",
-            licence="none",
-            source="none",
-            table=(shortcuts.KVP,),
-        )
+def test_what_heads_may_be_given_is_all_that_is_known_of_a_case(tmp_path):
+    one = dataset(tmp_path, **SAID)
+    names = ["acquisition", "kvp", "age"]
+    columns = one.table_columns(names)
+    found = dict(zip((column.name for column in columns), one.values("one", columns), strict=True))
+    assert [*found][:2] == ["manufacturer", "scanner_model"]
+    assert {"sex", "age"} & found.keys() == {"age"}, "the patient is no acquisition"
+    assert found["spacing_z"] == shortcuts.of_grid(one.scan_grid("one"))["spacing_z"]
+    assert found["manufacturer"] == shortcuts.MANUFACTURER.number(one.read_value("one", "manufacturer"))
+    with pytest.raises(TaskError, match=r"scanned has no column 'stage'\. Did you mean 'age' or 'sex'\? "):
+        one.table_columns(["stage"])
+    with pytest.raises(TaskError, match="no column 'volume'"):
+        one.table_columns(["volume"])
 
-    (tmp_path / "split.csv").write_text("case,patient,split\none,p1,test\n")
-    with pytest.raises(TaskError, match="'kvp' of scanned is text"):
-        Tabled(tmp_path, "test", tmp_path / "split.csv").table_columns(["kvp"])
+
+def test_a_task_of_which_nothing_is_known_has_no_table():
+    with pytest.raises(
+        TaskError, match=r"cc_ccii has no column 'age'\. Nothing is known of its cases: leave table= out"
+    ):
+        task_class("cc_ccii").spec.named(["age"])
 
 
 READS = {
