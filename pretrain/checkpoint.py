@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import PretrainError
+from pretrain.files import cannot_write
 
 FORMAT = 1
 """Version of the layout; a checkpoint of another one is refused."""
@@ -152,12 +153,17 @@ class CheckpointWriter:
         except (OSError, RuntimeError, PretrainError) as error:  # torch reports a full disk as a RuntimeError
             left = checkpoints_in(self._folder)
             newest = f"The newest good one is {left[0]}" if left else "There is no earlier one"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._failure = PretrainError(
-                f"the checkpoint {path} could not be written ({reason}). {newest}. Make room on the disk and start "
-                "the same command again; it resumes from there."
-            )
+            self._failure = cannot_write(path, error, bytes_of(state), newest)
             self._failure.__cause__ = error
+
+
+def bytes_of(state: Any) -> int:
+    """Returns what the tensors of a nested state take."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(bytes_of(value) for value in state.values())
+    return sum(bytes_of(value) for value in state) if isinstance(state, list | tuple) else 0
 
 
 def write_whole(path: Path, state: dict[str, Any]) -> None:

@@ -63,6 +63,9 @@ class DataConfig(_Section):
 
     store: Path
     """The folder that `python -m pretrain.prepare` wrote."""
+    intensities: Literal["given", "store"] = "given"
+    """Where the next three come from: "given" takes them as they are here, "store" the store's own fingerprint, as the
+    run begins."""
     clip_hu: Range = (-1008.0, 822.0)
     """Values are clipped to this range: the 0.5 and 99.5 percentiles of the foreground (Appendix B)."""
     mean_hu: float = -86.8086

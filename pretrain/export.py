@@ -20,12 +20,12 @@ import yaml
 from pretrain.checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
 from pretrain.config import Config, dump_config
 from pretrain.errors import PretrainError
+from pretrain.files import write
 from pretrain.model import Pretrainer
 from pretrain.monitor import METRICS_FILE, read_events
 from pretrain.report import energy_mwh, sessions_of
 from pretrain.run_folder import saved_config
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 from tapct.vit import VisionTransformer
 from tapct.vit.blocks import Block
 
@@ -81,7 +81,7 @@ def export(
         "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
     }
     for file, content in files.items():
-        write_atomically(folder / file, content)
+        write(folder / file, content)
     return config
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import PretrainError
+from pretrain.files import write
 from pretrain.store import Store, StoredVolume
-from tapct.files import write_atomically
 
 _NOTED = "digests.json"
 _ADOPT = "To train on with the store as it is now, which is noted in the run, give --run.adopt_store=true once"
@@ -68,7 +68,7 @@ def note_digest(folder: Path) -> None:
     noted = _noted(folder)
     if store.index_sha256 not in noted:
         noted[store.index_sha256] = StoreIdentity.of(store).digest
-        write_atomically(folder / _NOTED, json.dumps(noted, indent=1) + "\n")
+        write(folder / _NOTED, json.dumps(noted, indent=1) + "\n")
 
 
 def stores_of(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:

@@ -67,6 +67,15 @@ def follow_moves(sources: Sequence[Source], rows: dict[str, StoredVolume], patie
     return len(moved)
 
 
+def name_patients(sources: Sequence[Source], rows: dict[str, StoredVolume]) -> None:
+    """Names the patients of stored files again, as the paths of all scans tell now; of DICOM, the series said it."""
+    stored = {row.source: row for row in rows.values()}
+    for source in sources:
+        row = stored.get(str(source.path))
+        if row is not None and not source.path.is_dir() and row.patient != source.patient:
+            rows[row.id] = replace(row, patient=source.patient)
+
+
 def ids_of(todo: Sequence[Source], rows: Mapping[str, StoredVolume]) -> dict[Path, str]:
     """Returns the id under which each scan is stored: that of its path's row, or a free one."""
     stored = {row.source: row.id for row in rows.values()}

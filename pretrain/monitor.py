@@ -1,6 +1,7 @@
 """What a run says of itself: lines on the console, `metrics.jsonl`, TensorBoard, and alarms.
 
-`metrics.jsonl` has one JSON object a line, each with "event", "time_s" (Unix) and "step":
+`metrics.jsonl` has one JSON object a line, each with "event", "time_s" (Unix; that clock may be set),
+"elapsed_s" (since the process began to write, by a clock that only goes forward) and "step":
 
     start       a process group began: processes, device, versions
     metrics     the scalars of a logged step
@@ -28,11 +29,15 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pretrain.errors import PretrainError
+from pretrain.files import cannot_write
 
 METRICS_FILE = "metrics.jsonl"
 
 _PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12}
 """NVIDIA's data sheets, without sparsity; the first name that is part of the device's counts."""
+
+_RESUMES = "The run resumes from the newest checkpoint"
+_BOARD_BYTES = 4096  # of a step's scalars, about
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,7 @@ class Monitor:
             PretrainError: If they cannot be written.
         """
         self._path = folder / METRICS_FILE
+        self._began = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _cut_torn_line(self._path)
@@ -63,16 +69,14 @@ class Monitor:
         Raises:
             PretrainError: If the disk is full.
         """
-        head = {"event": kind, "time_s": round(time.time(), 3), "step": step}
-        line = head | {name: _plain(value) for name, value in fields.items()}
+        elapsed_s = round(time.monotonic() - self._began, 3)
+        head = {"event": kind, "time_s": round(time.time(), 3), "elapsed_s": elapsed_s, "step": step}
+        line = json.dumps(head | {name: _plain(value) for name, value in fields.items()}) + "\n"
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise PretrainError(
-                f"{self._path} cannot be written ({error.strerror}). Make room on the disk and start the same command "
-                "again; it resumes from the newest checkpoint."
-            ) from error
+            raise cannot_write(self._path, error, len(line), _RESUMES) from error
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars as one line of `metrics.jsonl`, and to TensorBoard."""
@@ -82,7 +86,7 @@ class Monitor:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
             self._board.flush()
         except OSError as error:
-            raise PretrainError(f"TensorBoard's files cannot be written ({error.strerror})") from error
+            raise cannot_write(self._path.parent / "tensorboard" / "events", error, _BOARD_BYTES, _RESUMES) from error
 
     def close(self) -> None:
         """Closes the files."""

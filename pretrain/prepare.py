@@ -2,7 +2,8 @@
 
 Every scan becomes one compressed file of int16 HU, clipped to the recipe's range. The same command again resumes where
 it was stopped, whatever stopped it: nothing is ever half written, and what is there and unchanged is left alone. A scan
-that cannot be read, has no body in it or too few slices is quarantined: listed with the reason, never replaced.
+that cannot be read, has no body in it or too few slices is quarantined: listed with the reason, never replaced. What is
+no CT at all (label maps, PET, other DICOM) is skipped.
 """
 
 import functools
@@ -16,24 +17,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import jsonargparse
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from pretrain.errors import PretrainError
+from pretrain.files import CannotWriteError, write
 from pretrain.fingerprint import Fingerprint, foreground
 from pretrain.identity import note_digest
-from pretrain.matching import content_of, follow_moves, ids_of, is_stored
+from pretrain.intensities import write_fingerprint
+from pretrain.matching import content_of, follow_moves, ids_of, is_stored, name_patients
+from pretrain.prepare_table import Tally, progress_beside, show
+from pretrain.skipping import known_skipped, what_else, write_skipped
 from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
 from tapct import locks
 from tapct.errors import VolumeError
-from tapct.files import write_atomically
 from tapct.source_code import code_of
 from tapct.volumes import read_ct
 
@@ -43,8 +45,6 @@ MIN_SLICES = 12
 """Depth of the crops of TAP-CT 3D (section 3.1): a thinner scan cannot be cropped."""
 SAVE_EVERY_S = 30.0
 """The index is written this often; a killed run repeats at most so much of its work."""
-SHOWN = 20
-"""Quarantined scans that are listed on the screen; the file lists all."""
 
 _HELP = {
     "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",
@@ -53,7 +53,7 @@ _HELP = {
     "include": "take only paths that match this pattern, such as '*/ct.nii.gz'; may be given several times",
     "exclude": "leave out paths that match this pattern, such as '*/segmentations/*'; may be given several times",
     "patient": "regular expression over the path whose first group is the patient, such as 'sub-([^/]+)'; by default "
-    "DICOM's PatientID, else the folder if the scan is alone in it, else the file's name",
+    "DICOM's PatientID, else what the folders and names of all scans tell (pretrain/patients.py)",
     "min_slices": "scans with fewer slices are quarantined; the depth of the deepest crop (default: %(default)s)",
     "clip_hu": "range to which HU are clipped; the same for all scans of a store (default: those of the paper)",
     "verify": "compare what is stored with its checksums, and make again what differs or was made by other code",
@@ -77,8 +77,8 @@ class Settings:
     patient_given: bool
 
 
-class _CannotWrite(PretrainError):
-    """The store cannot be written: nothing is wrong with the scan, and the run stops."""
+class _NotCT(PretrainError):
+    """What was found is no CT at all: nothing is wrong with it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line.
 
     Returns:
-        The exit status: 0 if every scan is in the store, 1 if some were quarantined, 2 if the run could not continue.
+        The exit status: 0 if every CT is in the store, 1 if some were quarantined, 2 if the run could not continue.
     """
     given = _parser().parse_args(arguments)
     console = Console()
@@ -133,21 +133,27 @@ def prepare(
         rows = read_index(settings.store)
         note_digest(settings.store)
         moved = follow_moves(sources, rows, lambda source: _patient(source, settings))
-        todo = _still_to_do(sources, rows, settings.store, verify=verify, console=console)
-        before = len(sources) - len(todo)
-        refused = _convert_all(todo, settings, workers, rows, console)
-        _write_quarantine(settings.store, refused)
+        name_patients(sources, rows)
+        tally = Tally(moved=moved, skipped=known_skipped(settings.store, sources))
+        ct = [source for source in sources if str(source.path) not in tally.skipped]
+        todo = _still_to_do(ct, rows, settings.store, verify=verify, console=console)
+        tally.present = len(ct) - len(todo) - moved
+        _convert_all(todo, settings, workers, rows, tally, console)
+        tally.added = len(todo) - len(tally.refused) - len(set(tally.skipped) & {str(source.path) for source in todo})
+        _write_list(settings.store / "quarantine.jsonl", tally.refused, "reason")
+        write_skipped(settings.store, sources, tally.skipped)
+        if not rows and not tally.refused:
+            listed = settings.store / "skipped.jsonl"
+            raise PretrainError(f"none of the {len(sources)} files and folders is a CT; {listed} says what they are.")
         fingerprint = None
         if rows:
             histograms = Store(settings.store).histograms()
-            with _progress(console) as progress:
+            with progress_beside(console) as progress:
                 fingerprint = Fingerprint.of(progress.track(histograms, total=len(rows), description="fingerprint"))
-            write_atomically(settings.store / "fingerprint.json", json.dumps(asdict(fingerprint), indent=1) + "\n")
+            write_fingerprint(settings.store, fingerprint)
             note_digest(settings.store)
-    counts = {"already there": before - moved, "moved": moved, "added now": len(todo) - len(refused)}
-    _show(console, settings.store, rows, counts, time.monotonic() - started, fingerprint)
-    _show_quarantine(console, settings.store, refused)
-    return refused
+    show(console, settings.store, rows, tally, time.monotonic() - started, fingerprint, _code_sha256())
+    return tally.refused
 
 
 def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
@@ -158,10 +164,16 @@ def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
 
     Raises:
         VolumeError: The scan cannot be read, or is not a CT in HU.
+        _NotCT: It is no CT at all.
         PretrainError: It has too few slices or shows no body; or the store cannot be written.
     """
     before = content_of(source)
-    scan = read_ct(source.path)
+    try:
+        scan = read_ct(source.path)
+    except VolumeError:
+        if (what := what_else(source)) is None:
+            raise
+        raise _NotCT(what) from None
     if before is None or content_of(source) != before:
         raise PretrainError(f"{source.path} changed while it was read; run again when it is at rest.")
     if scan.shape[0] < settings.min_slices:
@@ -185,21 +197,19 @@ def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
         source_sha256=before,
         code_sha256=_code_sha256(),
     )
-    try:
-        write_atomically(settings.store / row.file, content)
-    except OSError as error:
-        raise _CannotWrite(
-            f"{settings.store / row.file} cannot be written ({error.strerror}). Nothing is lost: make room or mend the "
-            "rights, then run the same command again."
-        ) from error
+    write(settings.store / row.file, content)
     return row
 
 
 def _convert_all(
-    todo: Sequence[Source], settings: Settings, workers: int, rows: dict[str, StoredVolume], console: Console
-) -> dict[str, str]:
-    """Converts what is to be done, adding to `rows`; returns what was refused and why."""
-    refused: dict[str, str] = {}
+    todo: Sequence[Source],
+    settings: Settings,
+    workers: int,
+    rows: dict[str, StoredVolume],
+    tally: Tally,
+    console: Console,
+) -> None:
+    """Converts what is to be done, adding to `rows`; and to `tally` what was refused or skipped."""
     ids = ids_of(todo, rows)
     for source in todo:  # what was stored of them is stale
         rows.pop(ids[source.path], None)
@@ -207,37 +217,39 @@ def _convert_all(
     pool = _pool(min(workers, len(todo)))
     try:
         running = {pool.submit(convert, source, settings, ids[source.path]): source for source in todo}
-        with _progress(console) as progress:
+        with progress_beside(console) as progress:
             bar = progress.add_task("preparing", total=len(todo))
             for future in as_completed(running):
                 source = running[future]
-                row = _outcome(future, source, refused)
+                row = _outcome(future, source, tally)
                 if row is not None:
                     rows[row.id] = row
                 if time.monotonic() - saved > SAVE_EVERY_S:
                     write_index(settings.store, rows)
                     saved = time.monotonic()
-                progress.update(bar, advance=1, description=f"preparing ({len(refused)} quarantined)")
+                progress.update(bar, advance=1, description=f"preparing ({len(tally.refused)} quarantined)")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         write_index(settings.store, rows)
-    return refused
 
 
-def _outcome(future: "Future[StoredVolume]", source: Source, refused: dict[str, str]) -> StoredVolume | None:
-    """The row of a scan; or None, and its reason in `refused`; or an error that stops the run."""
+def _outcome(future: "Future[StoredVolume]", source: Source, tally: Tally) -> StoredVolume | None:
+    """The row of a scan; or None, and its reason in `tally`; or an error that stops the run."""
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, _NotCT):
+        tally.skipped[str(source.path)] = str(error)
+        return None
     if isinstance(error, BrokenProcessPool | MemoryError):
         raise PretrainError(
             "a worker was killed, most likely because memory ran out. What is done is kept: run the same command again "
             "with fewer --workers."
         ) from error
-    if isinstance(error, _CannotWrite) or not isinstance(error, Exception):
+    if isinstance(error, CannotWriteError) or not isinstance(error, Exception):
         raise error
     expected = isinstance(error, VolumeError | PretrainError)
-    refused[str(source.path)] = str(error) if expected else f"{source.path}: {type(error).__name__}: {error}"
+    tally.refused[str(source.path)] = str(error) if expected else f"{source.path}: {type(error).__name__}: {error}"
     return None
 
 
@@ -247,7 +259,7 @@ def _still_to_do(
     """The scans that are not in the store, changed since, or whose file is gone or damaged."""
     code_sha256 = _code_sha256() if verify else None
     stored = {row.source: row for row in rows.values()}
-    with _progress(console) as progress:
+    with progress_beside(console) as progress:
         watched = progress.track(sources, description="verifying" if verify else "looking at the store")
         return [s for s in watched if not is_stored(s, stored.get(str(s.path)), store, code_sha256)]
 
@@ -305,67 +317,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _write_quarantine(store: Path, refused: dict[str, str]) -> None:
-    """Lists what this run refused; the next run tries all of it again."""
-    lines = (json.dumps({"source": path, "reason": refused[path]}, ensure_ascii=False) for path in sorted(refused))
-    write_atomically(store / "quarantine.jsonl", "".join(line + "\n" for line in lines))
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # Beside the tables, which are what was asked for; FORCE_COLOR does not make a terminal of a file.
-    beside = Console(stderr=True, force_terminal=sys.stderr.isatty(), quiet=console.quiet)
-    return Progress(*columns, TimeRemainingColumn(), console=beside, redirect_stdout=sys.stdout.isatty())
-
-
-def _show(
-    console: Console,
-    store: Path,
-    rows: dict[str, StoredVolume],
-    counts: Mapping[str, int],
-    seconds: float,
-    fingerprint: Fingerprint | None,
-) -> None:
-    table = Table("what", "value", title=f"store {store}")
-    slices = sum(row.shape[0] for row in rows.values())
-    raw = sum(2 * row.shape[0] * row.shape[1] * row.shape[2] for row in rows.values())
-    stored = sum(row.size_bytes for row in rows.values())
-    table.add_row("added now", f"{counts['added now']:,} in {seconds:,.0f} s")
-    table.add_row("already there", f"{counts['already there']:,}")
-    if counts["moved"]:
-        table.add_row("already there under another path", f"{counts['moved']:,}")
-    if other := sum(row.code_sha256 != _code_sha256() for row in rows.values()):
-        table.add_row("made by other code than today's", f"{other:,} (--verify makes them again)")
-    table.add_row("volumes, patients", f"{len(rows):,}, {len({row.patient for row in rows.values()}):,}")
-    table.add_row("slices", f"{slices:,}")
-    if noted := [row for row in rows.values() if row.notes]:
-        table.add_row("with notes (index.jsonl)", f"{len(noted):,}, such as {noted[0].source}: {noted[0].notes[0]}")
-    if fingerprint is not None:
-        table.add_row("size", f"{stored / 1e9:,.2f} GB, {raw / stored:.2f} times smaller than int16")
-        table.add_row(
-            "foreground", f"mean {fingerprint.mean_hu:.2f} HU, standard deviation {fingerprint.std_hu:.2f} HU"
-        )
-        table.add_row(
-            "0.5 and 99.5 percentiles", f"{fingerprint.percentile_00_5_hu}, {fingerprint.percentile_99_5_hu} HU"
-        )
-    console.print(table)
-
-
-def _show_quarantine(console: Console, store: Path, refused: dict[str, str]) -> None:
-    if not refused:
-        return
-    table = Table(title=f"{len(refused):,} quarantined: {store / 'quarantine.jsonl'}")
-    for heading in ("quarantined", "why"):
-        table.add_column(heading, overflow="fold")
-    for path in sorted(refused)[:SHOWN]:
-        table.add_row(path, refused[path].removeprefix(path).lstrip(": "))
-    console.print(table)
+def _write_list(path: Path, entries: Mapping[str, str], name: str) -> None:
+    """Lists what this run did not store, and why."""
+    lines = (json.dumps({"source": source, name: entries[source]}, ensure_ascii=False) for source in sorted(entries))
+    write(path, "".join(line + "\n" for line in lines))
 
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog="python -m pretrain.prepare",
-        description=(__doc__ or "") + "\nExit status: 0 all stored, 1 some quarantined, 2 could not continue.",
+        description=(__doc__ or "") + "\nExit status: 0 all CT stored, 1 some quarantined, 2 could not continue.",
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help=_HELP["sources"])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE", help=_HELP["output"])

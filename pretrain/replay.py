@@ -17,9 +17,10 @@ import yaml
 from torch import Tensor, nn
 
 from pretrain.batches import MicroBatch
-from pretrain.checkpoint import load_checkpoint, write_whole
+from pretrain.checkpoint import bytes_of, load_checkpoint, write_whole
 from pretrain.config import Config, dump_config, parse_config
 from pretrain.errors import PretrainError
+from pretrain.files import cannot_write
 from pretrain.model import Losses, Pretrainer
 from tapct.errors import TapctError
 
@@ -117,7 +118,8 @@ def write_dump(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, state)
     except (OSError, RuntimeError) as error:
-        raise PretrainError(f"the batch of step {batch.step} could not be dumped to {path} ({error})") from error
+        hint = f"The batch of step {batch.step} was not dumped, and the newest checkpoint is from before it"
+        raise cannot_write(path, error, bytes_of(state), hint) from error
 
 
 def read_dump(path: Path, device: torch.device) -> tuple[Pretrainer, MicroBatch, dict[str, Any]]:

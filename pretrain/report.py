@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pretrain.errors import PretrainError
+from pretrain.files import write
 from pretrain.monitor import duration, read_events
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 
 POWER_W = 700
 """Draw of one GPU in the energy of Table 6, an H100 SXM's; a convention, not a measurement."""
@@ -44,17 +45,31 @@ class Session:
     """One start of a run's processes.
 
     Attributes:
-        start: The event it began with.
-        last: The last event it left.
+        events: What it left, from its start on.
     """
 
-    start: Mapping[str, Any]
-    last: Mapping[str, Any]
+    events: Sequence[Mapping[str, Any]]
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The event it began with."""
+        return self.events[0]
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The last event it left."""
+        return self.events[-1]
 
     @property
     def hours(self) -> float:
-        """Wall time in hours, from its first event to its last."""
-        return (self.last["time_s"] - self.start["time_s"]) / 3600
+        """Time in hours, from its first event to its last, by a clock that only goes forward.
+
+        Runs of before there was one are told by the clock on the wall, without the steps between events in which that
+        was set back: at least so many.
+        """
+        if all("elapsed_s" in event for event in (self.start, self.last)):
+            return (self.last["elapsed_s"] - self.start["elapsed_s"]) / 3600
+        return sum(max(0.0, after["time_s"] - before["time_s"]) for before, after in pairwise(self.events)) / 3600
 
     @property
     def device_hours(self) -> float:
@@ -70,10 +85,7 @@ class Session:
 def sessions_of(events: Sequence[Mapping[str, Any]]) -> list[Session]:
     """Splits the events of a run at its starts."""
     starts = [i for i, event in enumerate(events) if event["event"] == "start"]
-    return [
-        Session(events[first], events[after - 1])
-        for first, after in zip(starts, [*starts[1:], len(events)], strict=True)
-    ]
+    return [Session(events[first:after]) for first, after in zip(starts, [*starts[1:], len(events)], strict=True)]
 
 
 def energy_mwh(gpu_hours: float) -> float:
@@ -87,7 +99,7 @@ def series_of(events: Sequence[Mapping[str, Any]], kind: str) -> dict[str, list[
     series: dict[str, list[tuple[int, float]]] = {}
     for step in sorted(by_step):
         for name, value in by_step[step].items():
-            if name not in ("event", "step", "time_s") and isinstance(value, int | float):
+            if name not in ("event", "step", "time_s", "elapsed_s") and isinstance(value, int | float):
                 series.setdefault(name, []).append((step, float(value)))
     return series
 
@@ -183,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     page = chosen.output or chosen.run / "report.html"
     try:
-        write_atomically(page, render(chosen.run))
+        write(page, render(chosen.run))
     except (TapctError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,15 +13,16 @@ import yaml
 
 from pretrain.config import Config, dump_config, parse_config
 from pretrain.errors import PretrainError
+from pretrain.files import write
 from pretrain.identity import StoreIdentity, why_another_store
 from tapct import locks
-from tapct.files import write_atomically
 
 _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")
 
 _ROUNDING = "other kernels or another order of sums for the same formula: rounding"
 CHANGEABLE = {
     "data.store": "where the store is; what is in it is compared (`pretrain.identity`)",
+    "data.intensities": "where numbers come from that are compared themselves",
     "data.workers": "who reads; random numbers come from counters",
     "data.prefetch": "how far ahead is read",
     "data.max_quarantined_fraction": "when to give up",
@@ -83,7 +84,7 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """Writes the resolved settings, for whoever reads the folder."""
-        write_atomically(self._folder / "config.yaml", dump_config(config))
+        write(self._folder / "config.yaml", dump_config(config))
 
 
 def saved_config(state: dict[str, Any], source: str) -> Config:

@@ -4,12 +4,12 @@ import fnmatch
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrain.errors import PretrainError
+from pretrain.patients import is_placeholder, patients_of
 from tapct.volumes import files_of
 from tapct.volumes.dicom_files import dicom_patient, may_hold_series
 
@@ -25,7 +25,7 @@ class Source:
         files: The files that are read for it.
         bytes: Its size, all files together.
         mtime_ns: When it last changed.
-        patient: The patient as far as the path tells; a DICOM series says more when it is read.
+        patient: The patient as far as the paths tell; a DICOM series says more when it is read.
     """
 
     path: Path
@@ -49,7 +49,8 @@ def find_scans(
         roots: Where to look.
         include: Patterns (as of `fnmatch`), of which a path has to match one.
         exclude: Patterns of which it may match none.
-        patient: Its first group, found in the path, is the patient.
+        patient: Its first group, found in the path, is the patient; None names them by their folders, see
+            `pretrain.patients`.
 
     Returns:
         The scans, ordered by path.
@@ -71,27 +72,23 @@ def find_scans(
                     files,
                     sum(stat.st_size for stat in stats),
                     max((stat.st_mtime_ns for stat in stats), default=0),
-                    _patient_of(path, patient),
+                    patient="",
                 )
     if not found:
         raise PretrainError(
             f"no scan found in {', '.join(map(str, roots))}: NIfTI, MetaImage or folders of DICOM files are looked "
             f"for, with --include {' '.join(include)} --exclude {' '.join(exclude) or '(nothing)'}."
         )
-    in_folder = Counter(path.parent for path in found)
-    if patient is None:
-        found = {
-            path: replace(source, patient=path.parent.name) if in_folder[path.parent] == 1 else source
-            for path, source in found.items()
-        }
-    return [found[path] for path in sorted(found)]
+    named = patients_of(found) if patient is None else {path: _patient_of(path, patient) for path in found}
+    return [replace(found[path], patient=named[path]) for path in sorted(found)]
 
 
 def patient_of_series(path: Path) -> str | None:
-    """Returns the PatientID of a scan that could be read; None where it is not DICOM or has none."""
+    """Returns the PatientID of a scan that could be read; None where it is not DICOM or names nobody."""
     if path.name.lower().endswith(_FILES):
         return None
-    return dicom_patient(path if path.is_dir() else path.parent)
+    patient = dicom_patient(path if path.is_dir() else path.parent)
+    return None if patient is None or is_placeholder(patient) else patient
 
 
 def _candidates(root: Path) -> Iterator[Path]:
@@ -112,9 +109,7 @@ def _candidates(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:
-    if pattern is None:
-        return path.name.split(".")[0] if path.is_file() else path.name
+def _patient_of(path: Path, pattern: re.Pattern[str]) -> str:
     match = pattern.search(str(path))
     if match is None or not pattern.groups:
         raise PretrainError(f"--patient {pattern.pattern!r} finds no patient (a first group) in {path}.")

@@ -23,8 +23,8 @@ import blosc2
 import numpy as np
 
 from pretrain.errors import PretrainError
+from pretrain.files import write
 from pretrain.fingerprint import Histogram
-from tapct.files import write_atomically
 
 FORMAT = 1
 CHUNK_SLICES = 8
@@ -290,7 +290,7 @@ def read_settings(folder: Path) -> tuple[float, float]:
 
 def write_settings(folder: Path, clip_hu: tuple[float, float]) -> None:
     """Begins a store."""
-    write_atomically(folder / "store.json", json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
+    write(folder / "store.json", json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
 
 
 def read_index(folder: Path) -> dict[str, StoredVolume]:
@@ -307,7 +307,7 @@ def read_index(folder: Path) -> dict[str, StoredVolume]:
 
 def write_index(folder: Path, rows: dict[str, StoredVolume]) -> None:
     """Writes the index, ordered by id."""
-    write_atomically(folder / "index.jsonl", "".join(rows[key].to_json() + "\n" for key in sorted(rows)))
+    write(folder / "index.jsonl", "".join(rows[key].to_json() + "\n" for key in sorted(rows)))
 
 
 def _row(line: bytes, folder: Path, number: int) -> StoredVolume:

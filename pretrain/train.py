@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch
 
+from pretrain import intensities
 from pretrain.config import load_config
 from pretrain.distributed import World, join
 from pretrain.engine import Engine
@@ -69,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _log_to_stderr(world)
             if world.device.type == "cpu" and config.run.keep_freed_memory:
                 keep_freed_memory()
+            config = intensities.with_intensities(config)
+            if world.is_first and (far := intensities.warning(config)) is not None:
+                log.warning("%s", far)
             finished = Engine(config, world, stop).run()
     except TapctError as error:
         return _failed(str(error))

@@ -162,7 +162,7 @@ def differing(one: dict, other: dict) -> list[str]:
 
 def logged(output: Path) -> dict[int, dict[str, float]]:
     """Returns the metrics of each step that do not depend on the clock; none where nothing is logged yet."""
-    clock = {"event", "time_s", "step", "step_s", "samples_per_s", "data_wait", "eta_s", "mfu"}
+    clock = {"event", "time_s", "elapsed_s", "step", "step_s", "samples_per_s", "data_wait", "eta_s", "mfu"}
     if not (output / "metrics.jsonl").exists():
         return {}
     return {

@@ -178,6 +178,7 @@ def test_a_full_disk_is_said_and_costs_no_older_checkpoint(tmp_path):
     process.join()
     assert "step_00000002.pt could not be written" in answer
     assert f"newest good one is {tmp_path / 'step_00000001.pt'}" in answer
+    assert "it takes 4 MB" in answer
     assert "Make room" in answer
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]
     assert load_newest(tmp_path)["step"] == 1

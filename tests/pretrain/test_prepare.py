@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from pretrain import files
 from pretrain import prepare as module
 from pretrain.errors import PretrainError
 from pretrain.prepare import main
@@ -91,7 +92,7 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
     specks = np.full((20, 40, 40), -1000, np.int16)
     specks[::4, ::8, ::8] = 40
     write(source / "specks.nii.gz", specks)
-    write(source / "mask.nii.gz", (scan() > 0).astype(np.int16))
+    write(source / "windowed.nii.gz", ((scan() + 1000) / 5).clip(0, 255).astype(np.int16))
     whole = write(source / "cut.nii.gz").read_bytes()
     (source / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     (source / "page.nii.gz").write_bytes(gzip.compress(b"<html>not found</html>"))
@@ -101,7 +102,7 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
         "thin.nii.gz": "11 slices, fewer than --min-slices 12",
         "air.nii.gz": "all the same, so there is no scan in it",
         "specks.nii.gz": "no body",
-        "mask.nii.gz": "already normalised",
+        "windowed.nii.gz": "another slope or window",
         "cut.nii.gz": "download was interrupted",
         "page.nii.gz": "cannot be read as NIfTI",
     }
@@ -347,22 +348,90 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path, monkeypatch,
     source, store = tmp_path / "in", tmp_path / "store"
     for name in "abc":
         write(source / f"{name}.nii.gz", scan(seed=ord(name)))
-    real = module.write_atomically
+    real = files.write_atomically
 
     def full(path, content):
         if path.suffix == ".b2nd" and len(list(store.glob("volumes/*/*.b2nd"))) == 1:
             raise OSError(28, "No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     assert run(source, "-o", store) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "No space left on device" in error
+    assert re.search(r"store/volumes/\S+b2nd could not be written \(No space left on device\)", error)
+    assert re.search(r"it takes [\d.]+ kB, and [\d.]+ GB are free there", error)
     assert "run the same command again" in error
     assert len(Store(store)) == 1
     monkeypatch.undo()
     assert run(source, "-o", store) == 0
     assert len(Store(store)) == 3
+
+
+def test_what_is_no_ct_is_skipped_and_not_read_again(tmp_path, capsys, monkeypatch):
+    source, store = tmp_path / "in", tmp_path / "store"
+    write(source / "p1" / "ct.nii.gz")
+    organs = np.kron(np.random.default_rng(0).integers(0, 5, (5, 8, 8)), np.ones((4, 5, 5))).astype(np.int16)
+    write(source / "p1" / "organs.nii.gz", organs)
+    write(source / "p1" / "liver.nii.gz", (scan() > 0).astype(np.int16))
+    suv = np.abs(np.random.default_rng(0).normal(0.3, 0.2, (20, 40, 40))) + 8 * (scan() > 50)
+    nib.save(nib.Nifti1Image(suv.astype(np.float32), AFFINE), source / "p1" / "SUV.nii.gz")
+
+    def of_pet(dataset, _):
+        dataset.Modality = "PT"
+
+    write_series(source / "p1" / "pet", scan().astype(int) + 1200, intercept=-1200.0, edit=of_pet)
+    assert run(source, "-o", store) == 0
+    assert [row.patient for row in rows(store)] == ["p1"]
+    assert quarantine(store) == {}
+    entries = [json.loads(line) for line in (store / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {Path(entry["source"]).name: entry["what"].split(":")[0] for entry in entries} == {
+        "organs.nii.gz": "a label map",
+        "liver.nii.gz": "a label map",
+        "SUV.nii.gz": "a PET, by its name",
+        "pet": "DICOM of modality PT",
+    }
+    assert "skipped, no CT" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "convert", lambda *_: pytest.fail("read again"))
+        assert run(source, "-o", store) == 0
+    write(source / "p1" / "liver.nii.gz", scan(seed=3))  # now it is one
+    assert run(source, "-o", store) == 0
+    assert len(rows(store)) == 2
+
+
+def test_a_folder_of_other_things_is_no_store(tmp_path, capsys):
+    write(tmp_path / "in" / "mask.nii.gz", (scan() > 0).astype(np.int16))
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 2
+    assert "none of the 1 files and folders is a CT" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_scan_that_went_wrong_is_not_skipped(tmp_path):
+    """Windowed to 8 bits, it repeats itself only where it was cut off."""
+    write(tmp_path / "in" / "a.nii.gz", ((scan() + 1000) / 5).clip(0, 255).astype(np.int16))
+    write(tmp_path / "in" / "b.nii.gz", ((scan() + 160) / 400 * 255).clip(0, 255).astype(np.int16))
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 1
+    assert len(quarantine(tmp_path / "store")) == 2
+
+
+def test_patients_of_series_that_name_nobody_come_from_folders(tmp_path):
+    def anonymous(dataset, _):
+        dataset.PatientID = "ANONYMOUS"
+
+    for name in ("one", "two"):
+        write_series(tmp_path / "in" / name / "CT", scan().astype(int) + 1200, intercept=-1200.0, edit=anonymous)
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 0
+    assert [row.patient for row in rows(tmp_path / "store")] == ["one", "two"]
+
+
+def test_patients_of_a_store_are_named_again(tmp_path):
+    write(tmp_path / "in" / "p1" / "CT" / "a.nii.gz")
+    write(tmp_path / "in" / "p2" / "CT" / "b.nii.gz")
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 0
+    index = tmp_path / "store" / "index.jsonl"
+    index.write_text(re.sub('"p[12]"', '"CT"', index.read_text(encoding="utf-8")), encoding="utf-8")
+    assert [row.patient for row in rows(tmp_path / "store")] == ["CT", "CT"], "as it was before"
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 0
+    assert [row.patient for row in rows(tmp_path / "store")] == ["p1", "p2"]
 
 
 def test_how_a_scan_was_read_is_in_the_index_and_said(tmp_path, capsys):

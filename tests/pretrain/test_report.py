@@ -71,6 +71,38 @@ def test_gpu_hours_are_those_of_all_sessions_and_processes(tmp_path):
     assert "40,960 samples" in page.text
 
 
+def test_a_clock_that_is_set_back_takes_no_hours(tmp_path):
+    """An hour into each session the clock is set back. The first is of before there was another one."""
+    write(
+        tmp_path / "run",
+        {"event": "start", "time_s": 100_000.0, "step": 0, **START},
+        {"event": "metrics", "time_s": 103_600.0, "step": 1, "loss": 9.0},
+        {"event": "metrics", "time_s": 50_000.0, "step": 2, "loss": 9.0},
+        {"event": "metrics", "time_s": 51_800.0, "step": 3, "loss": 9.0},
+        {"event": "start", "time_s": 36_000.0, "elapsed_s": 5.0, "step": 0, **START},
+        {"event": "metrics", "time_s": 39_600.0, "elapsed_s": 3605.0, "step": 1, "loss": 9.0},
+        {"event": "end", "time_s": 3_600.0, "elapsed_s": 7205.0, "step": 2, "reason": "finished"},
+    )
+    before, now = report.sessions_of(read_events(tmp_path / "run"))
+    assert before.hours == pytest.approx(1.5), "at least so many"
+    assert now.device_hours == pytest.approx(16.0)
+    assert "28.00" in Checker(report.render(tmp_path / "run")).text
+
+
+def test_events_tell_the_time_by_a_clock_that_only_goes_forward(tmp_path, monkeypatch):
+    wall, steady = [1e9], [50.0]
+    monkeypatch.setattr("time.time", lambda: wall[0])
+    monkeypatch.setattr("time.monotonic", lambda: steady[0])
+    monitor = Monitor(tmp_path)
+    monitor.event("start", 0, **START)
+    wall[0], steady[0] = 1e9 - 60_000, 50.0 + 1800
+    monitor.event("end", 1, reason="finished")
+    monkeypatch.undo()
+    monitor.close()
+    (session,) = report.sessions_of(read_events(tmp_path))
+    assert session.hours == pytest.approx(0.5)
+
+
 def test_of_a_step_that_came_twice_the_last_counts():
     events = [
         {"event": "metrics", "time_s": 0, "step": 1, "loss": 3.0},
