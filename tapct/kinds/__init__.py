@@ -46,7 +46,10 @@ __all__ = [
     "refused_kinds",
 ]
 
-KINDS = ("segmentation", "classification", "regression", "survival", "localisation", "retrieval", "report")
+KINDS = (
+    *("segmentation", "classification", "regression", "survival", "localisation", "retrieval", "report"),
+    "reliability",
+)
 """Ours, in the order of the page, each in the module of its name here."""
 
 GROUP = "tapct.kinds"

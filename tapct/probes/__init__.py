@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tapct.probes.classification import ClassificationProbe
     from tapct.probes.localisation import LocalisationProbe
     from tapct.probes.regression import RegressionProbe
+    from tapct.probes.reliability import ReliabilityProbe
     from tapct.probes.report import ReportProbe
     from tapct.probes.retrieval import RetrievalProbe
     from tapct.probes.segmentation import SegmentationProbe
@@ -18,6 +19,7 @@ __all__ = [
     "ClassificationProbe",
     "LocalisationProbe",
     "RegressionProbe",
+    "ReliabilityProbe",
     "ReportProbe",
     "RetrievalProbe",
     "SegmentationProbe",
@@ -32,8 +34,8 @@ __getattr__ = lazy.names(
     *(
         f"{__name__}.{module}"
         for module in (
-            *("classification", "localisation", "regression", "report", "retrieval", "segmentation", "survival"),
-            "trainer",
+            *("classification", "localisation", "regression", "reliability", "report", "retrieval", "segmentation"),
+            *("survival", "trainer"),
         )
     ),
 )

@@ -33,6 +33,10 @@ class GalleryHead(nn.Module):
         self.register_buffer("gallery", torch.zeros(scans, features, dtype=torch.float64))
         self.register_buffer("cases", torch.zeros(scans, 32, dtype=torch.uint8))
 
+    def hold(self, names: Sequence[str]) -> None:
+        """Says of which cases the vectors are."""
+        self.cases.copy_(torch.tensor([list(_hash(name)) for name in names], dtype=torch.uint8))
+
     def of(self, names: Sequence[str]) -> np.ndarray:
         """Returns the (N, P) vectors of cases, in their order.
 
@@ -49,6 +53,21 @@ class GalleryHead(nn.Module):
                 raise TaskError(f"the head does not hold {name}, which is reported: it is of another split")
         gallery, rows = self.gallery.cpu().numpy(), [place[_hash(name)] for name in names]
         return gallery if rows == [*range(len(rows))] else gallery[rows]  # no copy of what may be large
+
+    def apart(self, names: Sequence[str], name: str, now: np.ndarray) -> dict[str, float]:
+        """Returns how far a vector of a case that was computed again lies from what is held of it (`Probe.apart`).
+
+        Args:
+            names: The cases that are held.
+            name: The case.
+            now: Its vector.
+        """
+        away = np.linalg.norm(self.of(names) - now, axis=1)
+        row = list(names).index(name)
+        others = np.delete(away, row)
+        same = away[row] <= numeric.TOLERANCE
+        share = 0.0 if same else float(away[row] / max(others.min(initial=np.inf), numeric.TOLERANCE))
+        return {"the distance of its features from those of the head, as a share of that to the nearest other": share}
 
 
 def _hash(name: str) -> bytes:
@@ -127,7 +146,7 @@ class RetrievalProbe(ScanProbe):
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
         head = GalleryHead(*train.features.shape)
         head.gallery.copy_(torch.from_numpy(train.unit_vectors()))
-        head.cases.copy_(torch.tensor([list(_hash(name)) for name in train.names], dtype=torch.uint8))
+        head.hold(train.names)
         return Solution(head, None, SolvedSelection())
 
     @override
@@ -174,13 +193,7 @@ class RetrievalProbe(ScanProbe):
         assert isinstance(head, GalleryHead)
         assert self.pooling is not None
         part = self.trainer.datamodule.datasets.test
-        now = unit(self.source.vector(part, case, self.pooling).cpu().numpy()[None])
-        away = np.linalg.norm(head.of(part.cases) - now, axis=1)
-        row = part.cases.index(case.name)
-        others = np.delete(away, row)
-        same = away[row] <= numeric.TOLERANCE
-        share = 0.0 if same else float(away[row] / max(others.min(initial=np.inf), numeric.TOLERANCE))
-        return {"the distance of its features from those of the head, as a share of that to the nearest other": share}
+        return head.apart(part.cases, case.name, unit(self.source.vector(part, case, self.pooling).cpu().numpy()[None]))
 
 
 def scanners_of(part: Any, cases: Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ from tapct.tasks.dataset import CTDataset
 from tapct.tasks.eva_task import EvaTask
 from tapct.tasks.quickstart import Quickstart
 from tapct.tasks.registry import core_tasks, list_tasks, task_class, task_datasets, task_root
+from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.report import ReportDataset
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.segmentation import SegmentationDataset
@@ -24,6 +25,7 @@ __all__ = [
     "ClassificationDataset",
     "EvaTask",
     "Quickstart",
+    "ReliabilityDataset",
     "ReportDataset",
     "RetrievalDataset",
     "SegmentationDataset",

@@ -51,7 +51,7 @@ class CTRATEScans(ReleaseScans):
 
     window = "lung"
     split_rule = f"official valid is reported; ours: a tenth of train selects, by hash of the patient, seed '{SEED}'"
-    scan_patterns = ("*_fixed/*/*", "dataset/*_fixed/*/*")
+    scan_patterns: tuple[str, ...] = ("*_fixed/*/*", "dataset/*_fixed/*/*")
     parts: ClassVar[tuple[Part, ...]] = PARTS
     """Parts of the release that the task is made of: no file of the other is needed."""
 
@@ -71,24 +71,24 @@ class CTRATEScans(ReleaseScans):
 
     @override
     def ct_path(self, case: str) -> Path:
-        return self.release.volume(self.of_release(case).name)
+        return self.release.volume(self.volume_of(case))
 
     @override
     def target_paths(self, case: str) -> list[Path]:
-        return [self.release.labels(self.of_release(case).name.part)]
+        return [self.release.labels(self.volume_of(case).part)]
 
     @override
     def value_paths(self, case: str, column: str) -> list[Path]:
-        return [self.release.metadata(self.of_release(case).name.part)]
+        return [self.release.metadata(self.volume_of(case).part)]
 
     @override
     def read_value(self, case: str, column: str) -> Value:
-        said = self.release.about.get(self.of_release(case).name.volume)
+        said = self.release.about.get(self.volume_of(case).volume)
         return None if said is None else said[column]
 
     @override
     def read_scan(self, case: str) -> Volume:
-        ct, name = super().read_scan(case), self.of_release(case).name
+        ct, name = super().read_scan(case), self.volume_of(case)
         if all(abs(edge - 1) < 1e-6 for edge in ct.spacing_mm) and self.release.metadata(name.part).is_file():
             said = self.release.spacings_mm.get(name.volume, ())
             if any(abs(edge - 1) > 1e-6 for edge in said):
@@ -103,6 +103,14 @@ class CTRATEScans(ReleaseScans):
     def scan_grid(self, case: str) -> Grid:
         return read_grid(self.ct_path(case))
 
+    def volume_of(self, case: str) -> Name:
+        """Returns the volume that is read of a case.
+
+        Raises:
+            TaskError: If the release has none of it.
+        """
+        return self.of_release(case).name
+
     def of_release(self, case: str) -> Scan:
         """Returns what the release says of a case.
 
@@ -115,7 +123,7 @@ class CTRATEScans(ReleaseScans):
 
     @override
     def validate(self) -> None:
-        absent = [name for case in self.cases if not self.release.volume(name := self.of_release(case).name).exists()]
+        absent = [name for case in self.cases if not self.release.volume(name := self.volume_of(case)).exists()]
         if first := [path for name in absent if (path := self.release.first_upload(name)) is not None]:
             raise TaskError(
                 f"{self.spec.name}: {len(first)} scans of the split '{self.split}' are there in the first upload "

@@ -34,6 +34,7 @@ FIRST = (
     *("ct_rate_retrieval", "totalsegmentator_retrieval", "totalsegmentator_study_retrieval"),
     *("c4kc_kits_retrieval", "nsclc_radiogenomics_retrieval"),
     "ct_rate_report",
+    *("rider_lung_retest", "ct_rate_reconstructions"),
 )
 """Names that head the list; package metadata keeps entry points in alphabetical order."""
 

@@ -30,13 +30,14 @@ class RetrievalDataset(MaskedDataset):
     @override
     def _table(self, split_file: str | Path | None) -> SplitTable:
         # A file of one's own says itself which cases are reported.
-        return _gallery(super()._table(split_file), self.whole_release and split_file is None)
+        whole = self.whole_release and split_file is None
+        return super()._table(split_file).reported_alone(whole=whole)
 
     @classmethod
     @override
     def shipped_split(cls) -> SplitTable | None:
         table = super().shipped_split()
-        return None if table is None else _gallery(table, cls.whole_release)
+        return None if table is None else table.reported_alone(whole=cls.whole_release)
 
     @override
     def read_target(self, case: str, ct: Volume) -> torch.Tensor:
@@ -53,9 +54,3 @@ class RetrievalDataset(MaskedDataset):
             names = ", ".join(self.spec.classes)
             raise TaskError(f"the labels {labels} are not one of 0, 1 and None for each of {names}")
         return torch.tensor([torch.nan if one is None else float(one) for one in labels], dtype=torch.float64)
-
-
-def _gallery(table: SplitTable, whole: bool) -> SplitTable:
-    """Returns a split without the cases that nothing is trained on."""
-    reported = {case: patient for of in table.cases.values() for case, patient in of.items()}
-    return SplitTable({"train": {}, "val": {}, "test": reported if whole else table.cases["test"]}, table.source)

@@ -89,6 +89,11 @@ class SplitTable:
         kept = {s: {c: p for c, p in cases.items() if c not in excluded} for s, cases in self.cases.items()}
         return SplitTable(kept, self.source)
 
+    def reported_alone(self, *, whole: bool = False) -> "SplitTable":
+        """Returns the table of a task that trains nothing: the reported cases, or (`whole`) all of them as reported."""
+        every = {case: patient for of in self.cases.values() for case, patient in of.items()}
+        return SplitTable({"train": {}, "val": {}, "test": every if whole else self.cases["test"]}, self.source)
+
     def to_csv(self, *comments: str) -> str:
         """Returns the file that `read` reads, with its provenance in comments."""
         return "\n".join([*(f"# {line}" for line in comments), ",".join(COLUMNS), *self._rows(), ""])
