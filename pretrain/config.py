@@ -246,6 +246,9 @@ class RunConfig(_Section):
     """Where to compute; "auto" takes CUDA where there is one."""
     compile: bool = True
     """Compiles the transformer blocks and the prototype losses; false runs them eagerly."""
+    compile_check: Literal["refuse", "fall_back", "skip"] = "refuse"
+    """At the start, where compiled code gives other results than plain code, or cannot be made: refuses to start, or
+    says so and computes plainly; "skip" does not compare."""
     recompute: bool = True
     """Computes GELUs and norms anew in the backward pass instead of holding them; has effect with `compile` (equal)."""
     keep_freed_memory: bool = True

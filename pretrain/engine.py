@@ -33,6 +33,7 @@ from pretrain.probe import Probe
 from pretrain.replay import diagnose, write_dump
 from pretrain.run_folder import RunFolder, check_same_run, versions
 from pretrain.schedules import Schedules
+from pretrain.selftest import check_compiled
 
 _LOSSES = tuple(field.name for field in fields(Losses) if field.name != "teacher_cls")
 _DUMPS_PER_STEP = 2  # of one process; the others would show the same
@@ -107,6 +108,11 @@ class Engine:
         return finished
 
     def _train(self) -> bool:
+        fallen = check_compiled(self._model, self._world)
+        if fallen is not None:
+            if self._world.is_first:
+                log.warning("%s", fallen)
+            self._tell("plain", message=fallen)
         self._pace = self._new_pace()
         if self._step == 0:
             self._run_probe()

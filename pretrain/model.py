@@ -158,16 +158,28 @@ class Pretrainer(nn.Module):
         width = config.heads.bottleneck_dim if config.losses.centre_from_bottleneck else config.heads.prototypes
         self.register_buffer("_statistics", torch.zeros(len(HEADS), width + 1), persistent=False)
         self._centres_are_due = False
-        self._terms: Callable[..., ChunkTerms] = chunk_terms
+        self.terms: Callable[..., ChunkTerms] = chunk_terms
         if config.run.compile:
             self._compile()
         self.train()
 
     def _compile(self) -> None:
+        """Compiles for each shape by itself.
+
+        A run has two of the student's blocks, one of the teacher's, and those of the chunks of each loss (the masked
+        patches of a micro-batch are always as many).
+        """
         for network in (self.student, self.teacher):
             for block in network.backbone.blocks:
-                block.compile()
-        self._terms = torch.compile(chunk_terms)
+                block.compile(dynamic=False)
+        self.terms = torch.compile(chunk_terms, dynamic=False)
+
+    def compute_plainly(self) -> None:
+        """Leaves compiled code for good."""
+        for network in (self.student, self.teacher):
+            for block in network.backbone.blocks:
+                block._compiled_call_impl = None
+        self.terms = chunk_terms
 
     def train(self, mode: bool = True) -> "Pretrainer":
         """Sets the mode of the student; the teacher never leaves evaluation."""
@@ -216,7 +228,7 @@ class Pretrainer(nn.Module):
         self, crops: Tensor, targets: _Targets, drop_path: torch.Generator, teacher_temperature: float
     ) -> CrossEntropy:
         """Runs the student on the local crops."""
-        with self._precision(crops.device), self._holding():
+        with self.computing(crops.device):
             cls, _ = self.student.backbone.forward_at(
                 crops, generator=drop_path, prune=self.config.run.prune_last_block
             )
@@ -232,7 +244,7 @@ class Pretrainer(nn.Module):
         teacher_temperature: float,
     ) -> tuple[CrossEntropy, CrossEntropy, Tensor]:
         """Runs the student on the masked global crops: DINO, iBOT, KoLeo."""
-        with self._precision(batch.global_crops.device), self._holding():
+        with self.computing(batch.global_crops.device):
             cls, tokens = self.student.backbone.forward_at(
                 batch.global_crops,
                 patches,
@@ -289,8 +301,8 @@ class Pretrainer(nn.Module):
                 student_temperature=self.config.losses.student_temperature,
                 teacher_temperature=teacher_temperature,
                 chunk_rows=self.config.losses.chunk_rows,
-                matmul_dtype=torch.bfloat16 if self.config.run.precision == "bf16" else None,
-                terms=self._terms,
+                matmul_dtype=self.matmul_dtype,
+                terms=self.terms,
             )
 
         return of
@@ -358,6 +370,17 @@ class Pretrainer(nn.Module):
     def _most_patches(self) -> int:
         """Bounds the masked patches of one crop, so that shapes are fixed; the masks may round up once more."""
         return math.ceil(self.config.masking.ratio[1] * math.prod(self.config.global_grid)) + 1
+
+    @property
+    def matmul_dtype(self) -> torch.dtype | None:
+        """Precision of the losses' matrix products; None for that of the vectors."""
+        return torch.bfloat16 if self.config.run.precision == "bf16" else None
+
+    @contextmanager
+    def computing(self, device: torch.device) -> Iterator[None]:
+        """Runs the student as the configuration says: precision, and what compiled code holds."""
+        with self._precision(device), self._holding():
+            yield
 
     def _holding(self) -> AbstractContextManager[None]:
         """Tells the compiler, which starts at a block's first call, what a block may hold for its backward pass.

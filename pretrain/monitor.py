@@ -10,6 +10,7 @@
     skipped     a step was not taken: its loss or gradient was not finite
     alarm       the representation collapses: which scalar, its value and limit
     store       the run is trained on with another store than before (run.adopt_store)
+    plain       compiled code does not compute what the plain code says, which is used instead (run.compile_check)
     end         why the process group stopped
 
 A process that is killed writes no "end", and may leave half a line, which the next start removes. After a resume from

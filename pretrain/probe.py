@@ -87,7 +87,8 @@ class Probe:
 
         All processes call it, and all get the same.
         """
-        own = [self._encode(scan, backbone) for scan in self._scans]
+        with torch.compiler.set_stance("force_eager"):  # its batches have shapes of their own
+            own = [self._encode(scan, backbone) for scan in self._scans]
         return organ_retrieval(
             [cells for share in self._world.gather(own) for cells in share], self._config.run.probe.neighbours
         )

@@ -144,7 +144,7 @@ def render(run: Path) -> str:
             }
             for s in sessions
         ],
-        warnings=[e for e in events if e["event"] in ("alarm", "skipped", "store")],
+        warnings=[e for e in events if e["event"] in ("alarm", "skipped", "store", "plain")],
         pictures=_pictures(events),
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
     )

@@ -32,6 +32,7 @@ CHANGEABLE = {
     "run.stop_at": "when to stop on the same schedule",
     "run.device": _ROUNDING,
     "run.compile": _ROUNDING,
+    "run.compile_check": "when to refuse",
     "run.recompute": _ROUNDING,
     "run.prune_last_block": _ROUNDING,
     "run.keep_freed_memory": "what the allocator does with freed memory",
