@@ -9,7 +9,8 @@ from tapct.tasks.regression import RegressionDataset
 from tapct.tasks.shortcuts import AGE
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import number
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE
+from tapct.tasks.totalsegmentator_volumes import COLUMNS, ROW, OrganVolumes
 
 SPEC = TaskSpec(
     name="totalsegmentator_age",
@@ -25,14 +26,15 @@ SPEC = TaskSpec(
     source_data=(RELEASE,),
     release=RELEASE,
     shortcuts=tuple(column for column in SHORTCUTS if column != AGE),
+    table=COLUMNS,
+    rows=(ROW,),
 )
 
 
-class TotalSegmentatorAge(TotalSegmentatorScans, RegressionDataset):
+class TotalSegmentatorAge(OrganVolumes, RegressionDataset):
     """The column `age` of `meta.csv`, in whole years. The one scan of which it is not known is left out."""
 
     spec = SPEC
-    files = ("s[0-9]*/ct.nii*", "meta.csv")
 
     @override
     def target_paths(self, case: str) -> list[Path]:

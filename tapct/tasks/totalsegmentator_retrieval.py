@@ -47,7 +47,6 @@ class TotalSegmentatorRetrieval(TotalSegmentatorScans, RetrievalDataset):
     """Scans with the same `pathology` in `meta.csv`; what is unclear there, or empty, is not known."""
 
     spec = _spec("totalsegmentator_retrieval", "TotalSegmentator, pathology", PATHOLOGIES)
-    files = ("s[0-9]*/ct.nii*", "meta.csv")
     whole_release = True
 
     def _value(self, case: str, column: str) -> str:

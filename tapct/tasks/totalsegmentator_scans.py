@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -35,12 +34,15 @@ class TotalSegmentatorScans(ReleaseScans):
     """
 
     scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
-    files: ClassVar[tuple[str, ...]] = ("s[0-9]*/ct.nii*", "s[0-9]*/segmentations/*.nii*", "meta.csv")
-    """Globs of what is looked for: the masks, 117 a scan, take seconds to list."""
 
     @cached_property
     def _files(self) -> Index:
-        return Index(self.root, self.files)
+        return Index(self.root, ("s[0-9]*/ct.nii*", "meta.csv"))
+
+    @cached_property
+    def _mask_files(self) -> Index:
+        """The masks, 117 a scan, which take seconds to list: only where they are asked for."""
+        return Index(self.root, ("s[0-9]*/segmentations/*.nii*",))
 
     @override
     def ct_path(self, case: str) -> Path:
@@ -48,7 +50,7 @@ class TotalSegmentatorScans(ReleaseScans):
 
     def mask_path(self, case: str, structure: str) -> Path:
         """Returns the mask of a structure, by its name in the release; it need not be there."""
-        return self._files.find(*nifti(f"{case}/segmentations/{structure}"))
+        return self._mask_files.find(*nifti(f"{case}/segmentations/{structure}"))
 
     @property
     def meta_path(self) -> Path:

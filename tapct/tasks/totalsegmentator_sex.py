@@ -8,7 +8,8 @@ from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.shortcuts import SEX
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE, TotalSegmentatorScans
+from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE
+from tapct.tasks.totalsegmentator_volumes import COLUMNS, ROW, OrganVolumes
 
 SPEC = TaskSpec(
     name="totalsegmentator_sex",
@@ -23,14 +24,15 @@ SPEC = TaskSpec(
     release=RELEASE,
     source_data=(RELEASE,),
     shortcuts=tuple(column for column in SHORTCUTS if column != SEX),
+    table=COLUMNS,
+    rows=(ROW,),
 )
 
 
-class TotalSegmentatorSex(TotalSegmentatorScans, ClassificationDataset):
+class TotalSegmentatorSex(OrganVolumes, ClassificationDataset):
     """The column `gender` of `meta.csv`: f is 1, m is 0. Two scans of which it is not known are left out."""
 
     spec = SPEC
-    files = ("s[0-9]*/ct.nii*", "meta.csv")
 
     @override
     def target_paths(self, case: str) -> list[Path]:

@@ -203,3 +203,31 @@ def test_few_patients_are_drawn_evenly_by_age(root, split):
         {"age, part 3 of 5 by size"},
         {"age, part 5 of 5 by size"},
     ]
+
+
+@pytest.mark.parametrize("task", [Age, Sex])
+def test_volumes_of_organs_are_columns_and_what_is_cut_is_not_known(root, split, task):
+    dataset = task(root, "train", split)
+    columns = dataset.table_columns(["volume_liver", "volume_spleen"])
+    assert "volume" not in task.spec.columns, "of no mask: features are pooled over none"
+    ml = {case: release.volume_ml(case) for case in dataset.cases}
+    found = [dataset.values(case, columns) for case in ("s0001", "s0002")]
+    expected = [[math.log10(ml["s0001"])] * 2, [math.log10(ml["s0002"]), math.nan]]
+    assert np.array(found) == pytest.approx(np.array(expected), nan_ok=True)
+    (root / "s0001" / "segmentations" / "liver.nii.gz").unlink()
+    with pytest.raises(TaskError, match="1 files that the column 'volume_liver' is read from are not there"):
+        task(root, "train", split).table_columns(["volume_liver"])
+
+
+def test_what_is_asked_is_no_column(root):
+    assert "age" not in Age.spec.columns
+    assert "sex" not in Sex.spec.columns
+    assert not any(name.startswith("volume") for name in Volume.spec.columns)
+    assert ("age",) in Sex.spec.rows_to_beat
+    assert (
+        "volume_liver",
+        "volume_spleen",
+        "volume_kidneys",
+        "volume_pancreas",
+        "volume_heart",
+    ) in Age.spec.rows_to_beat
