@@ -1,4 +1,7 @@
-"""Names of cases, patients and splits: which can be told apart by eye and on any disk, and stay in their folder."""
+"""Names of cases, patients, splits: which can be told apart by eye and on any disk, and stay in their folder.
+
+And how names of adaptors are put together.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,6 +16,28 @@ LISTED = 5
 
 LONGEST_NAME = 100
 """Characters. With what a file is called beside, it fits into the 255 bytes of a file's name."""
+
+
+TABLE = "table="
+"""How an adaptor names columns of a table: `HEAD:table=COLUMN+COLUMN`, `HEAD:POOLING&table=COLUMN+COLUMN`."""
+
+
+def adaptor_parts(adaptor: str) -> tuple[str, str, str]:
+    """Returns the head of an adaptor, how it pools features (empty where it reads none, or says nothing), its columns.
+
+    Of `cox:mean&table=age+stage`, "cox", "mean" and "age+stage"; without a table, the last is empty.
+    """
+    head, _, rest = adaptor.partition(":")
+    if rest.startswith(TABLE):
+        return head, "", rest.removeprefix(TABLE)
+    pooling, _, table = rest.partition(f"&{TABLE}")
+    return head, pooling, table
+
+
+def reads_no_features(adaptor: str) -> bool:
+    """Returns whether an adaptor is of a table alone: what it says is the same for every encoder."""
+    _, pooling, table = adaptor_parts(adaptor)
+    return bool(table) and not pooling
 
 
 def fault(name: str) -> str | None:

@@ -14,6 +14,7 @@ from tapct.installed import OURS, Found, distribution, sorted_out
 from tapct.kinds.base import (
     ATTENTION_HEADS,
     STEPPED_HEADS,
+    TABLE_HEADS,
     TARGET,
     Cases,
     Field,
@@ -30,6 +31,7 @@ __all__ = [
     "GROUP",
     "KINDS",
     "STEPPED_HEADS",
+    "TABLE_HEADS",
     "TARGET",
     "Cases",
     "Field",

@@ -24,6 +24,9 @@ ATTENTION_HEADS = ("abmil", "attention")
 STEPPED_HEADS = (*ATTENTION_HEADS, "generated")
 """Heads of adaptors that are trained by steps; all others are solved."""
 
+TABLE_HEADS = ("linear", "ridge", "cox")
+"""Heads of adaptors that columns of a table may stand behind, or alone: those that weigh each column."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
@@ -283,8 +286,8 @@ class Kind:
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
-        beside: Rows to beat: encoders, "random weights" of any, adaptors of a table alone, or what its records hold of
-            themselves. Pages say which of them nobody ran.
+        beside: Rows to beat: encoders, "random weights" of any, or what its records hold of themselves; tables are
+            each task's own (`TaskSpec.rows_to_beat`). Pages say which of them nobody ran.
     """
 
     name: str
@@ -338,6 +341,11 @@ class Kind:
         if name not in self.by_name:
             raise TaskError(f"{self.title} has no metric '{name}'. {nearest(name, self.by_name)}")
         return self.by_name[name]
+
+    @property
+    def table_head(self) -> str | None:
+        """The head that tables stand behind; None where no head of the kind takes one."""
+        return next((head for head in self.heads if head in TABLE_HEADS), None)
 
     @cached_property
     def given(self) -> tuple[Field, ...]:

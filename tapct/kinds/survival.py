@@ -134,9 +134,5 @@ KIND = Kind(
     loss=loss,
     heads=("cox",),
     deals=True,
-    beside=(
-        *("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights", "cox:table=age"),
-        *("cox:table=age+stage", "cox:table=volume"),
-        "cox:table=age+sex+stage+t_stage+n_stage+histology",
-    ),
+    beside=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
 )

@@ -1,7 +1,8 @@
-"""What an encoder adds to a table: a head on the table and the features against the same head on the table alone.
+"""What an encoder adds to a table, and a table to an encoder: a head on both against the same head on either alone.
 
-It is the question that a clinician asks of a network: what does it say that age and stage do not? The two are compared
-patient by patient, in the same folds, so that what makes some patients hard for both cancels.
+The first is the question that a clinician asks of a network: what does it say that age and stage do not? The second is
+that of who uses a network and knows the age. The two are compared patient by patient, by heads that the same cases
+trained, so that what makes some patients hard for both cancels.
 """
 
 import functools
@@ -12,60 +13,66 @@ from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import resample
 from tapct.leaderboard.summary import RESAMPLES
+from tapct.names import adaptor_parts, reads_no_features
 from tapct.records.record import Recorded
 
 Key = tuple[str, str]
 """A model and an adaptor."""
 
-TABLE = "table="
-"""Of an adaptor's name: what its columns stand behind (`tapct.probes.adaptors`)."""
+Columns = frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A table alone, or an encoder alone, and what both together are above it.
+
+    Attributes:
+        alone: The metric of it alone.
+        gain: How much better both are, with its interval over patients: above 0 is better, whatever the metric.
+    """
+
+    alone: Estimate
+    gain: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What a model adds to a table.
+    """What a model and a table add to each other.
 
     Attributes:
         model: The model.
         adaptor: Of the features with the table.
         table: The columns of the table.
-        alone: The metric of the table alone.
-        together: That of both.
-        gain: The second minus the first, with its interval over patients.
+        together: The metric of both.
+        over_table: The table alone; None where nobody ran it.
+        over_encoder: The features alone under the same head, pooled alike; None where nobody ran it.
     """
 
     model: str
     adaptor: str
     table: str
-    alone: Estimate
     together: Estimate
-    gain: Estimate
+    over_table: Part | None
+    over_encoder: Part | None
 
 
-def split(adaptor: str) -> tuple[str, str, str]:
-    """Returns the head of an adaptor, how it pools features (empty where it reads none) and its columns.
-
-    Of `cox:mean&table=age+stage`, "cox", "mean" and "age+stage"; without a table, the last is empty.
-    """
-    head, _, rest = adaptor.partition(":")
-    if rest.startswith(TABLE):
-        return head, "", rest.removeprefix(TABLE)
-    pooling, _, table = rest.partition(f"&{TABLE}")
-    return head, pooling, table
-
-
-def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, str], Key]:
+def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, Columns], Key]:
     """Returns the cell of each head on each table alone: features are not read, so that of any model is that of all."""
-    found: dict[tuple[str, str], Key] = {}
+    found: dict[tuple[str, Columns], Key] = {}
     for model, adaptor in sorted(records):
-        head, pooling, table = split(adaptor)
-        if table and not pooling:
-            found.setdefault((head, table), (model, adaptor))
+        if reads_no_features(adaptor):
+            head, _, table = adaptor_parts(adaptor)
+            found.setdefault((head, columns_of(table)), (model, adaptor))
     return found
 
 
+def columns_of(table: str) -> Columns:
+    """Returns the columns of a table, whatever their order."""
+    return frozenset(table.split("+"))
+
+
 def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPLES) -> list[Gain]:
-    """Returns what each model adds to each table that was run alone as well.
+    """Returns what each model and each table add to each other, where either was run alone as well.
 
     Args:
         records: By model and adaptor, of one task.
@@ -75,27 +82,52 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
     Raises:
         RecordError: If records do not compare.
     """
-    alone = tables_alone(records)
-    pairs = []
+    tables, encoders = tables_alone(records), _encoders_alone(records)
+    rows = []
     for key in records:
-        head, pooling, table = split(key[1])
-        if pooling and (head, table) in alone:
-            pairs.append((key, alone[head, table]))
-    needed = list(dict.fromkeys(key for pair in pairs for key in pair))
+        head, pooling, table = adaptor_parts(key[1])
+        if pooling and table:
+            base = tables.get((head, columns_of(table)))
+            encoder = encoders.get((key[0], head, _pooling(records[key], pooling)))
+            rows += [(key, base, encoder)] if base or encoder else []
+    needed = list(dict.fromkeys(key for row in rows for key in row if key))
     if not needed:
         return []
     names = [f"{model} with {adaptor}" for model, adaptor in needed]
     inputs = from_records([records[key] for key in needed], metric, names=names, vary={"adaptor"})
     found, place = resample(inputs, resamples), {key: row for row, key in enumerate(needed)}
     said = functools.partial(estimate, patients=inputs.num_patients, undefined=inputs.undefined)
+
+    def part(key: Key, alone: Key | None) -> Part | None:
+        if alone is None:
+            return None
+        value, draws, without = found.difference(place[key], place[alone])
+        gain = said(inputs.sign * value, inputs.sign * draws, inputs.sign * without)
+        return Part(alone=said(*found.mean(place[alone])), gain=gain)
+
     return [
         Gain(
             model=key[0],
             adaptor=key[1],
-            table=split(key[1])[2],
-            alone=said(*found.mean(place[base])),
+            table=adaptor_parts(key[1])[2],
             together=said(*found.mean(place[key])),
-            gain=said(*found.difference(place[key], place[base])),
+            over_table=part(key, base),
+            over_encoder=part(key, encoder),
         )
-        for key, base in pairs
+        for key, base, encoder in rows
     ]
+
+
+def _encoders_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, str, str | None], Key]:
+    """Returns the cell of each model without a table, by head and by how its features are pooled."""
+    found: dict[tuple[str, str, str | None], Key] = {}
+    for model, adaptor in sorted(records):
+        head, pooling, table = adaptor_parts(adaptor)
+        if not table:
+            found.setdefault((model, head, _pooling(records[model, adaptor], pooling)), (model, adaptor))
+    return found
+
+
+def _pooling(record: Recorded, asked: str) -> str | None:
+    """Returns how the features of a record are pooled: as its adaptor says, or as the encoder has them by itself."""
+    return record.probe.pooling or asked or None

@@ -15,7 +15,8 @@ from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
 from tapct.features.channels import Channels, scan_cells
-from tapct.kinds import ATTENTION_HEADS, STEPPED_HEADS
+from tapct.kinds import ATTENTION_HEADS, STEPPED_HEADS, TABLE_HEADS
+from tapct.names import TABLE
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
@@ -50,15 +51,25 @@ HEADS: dict[Head, str] = {
     "vote": "of the reports of the nearest training scans, the one whose findings differ least from theirs",
 }
 
-TABLE, POOLED_HEADS = "table=", ("linear", "ridge", "cox")
-"""How an adaptor names columns of the task's table, and the heads that take them: those that weigh each column."""
+OWN = "own"
+"""Stands for how an encoder's features are pooled by itself, where a table follows: `linear:own&table=age`."""
+
+NO_TABLE: dict[Head, str] = {
+    **dict.fromkeys(
+        ("knn", "prototype"), "it weighs no columns, so that a year of age would count as any feature does"
+    ),
+    **dict.fromkeys(("abmil", "attention", "generated"), "it sees the instances of a scan one by one"),
+    **dict.fromkeys(("cosine", "nearest", "vote"), "nothing is trained that could weigh a column beside a feature"),
+}
+"""Why heads take no table."""
 
 
 @dataclass(frozen=True)
 class Adaptor:
     """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, `abmil:BAG`, `attention:BAG`; with columns of a table.
 
-    A table stands alone as `HEAD:table=COLUMN+COLUMN` and beside features as `HEAD:POOLING&table=COLUMN+COLUMN`.
+    A table stands alone as `HEAD:table=COLUMN+COLUMN` and beside features as `HEAD:POOLING&table=COLUMN+COLUMN`, or
+    `HEAD:own&table=COLUMN+COLUMN`.
 
     Attributes:
         head: What stands on the features.
@@ -84,6 +95,10 @@ class Adaptor:
             raise TaskError(f"there is no adaptor '{text}'. {nearest(head, HEADS)}")
         if not colon:
             return cls(head)
+        if TABLE in pooling and head in NO_TABLE:
+            raise TaskError(
+                f"'{text}': {head} takes no table: {NO_TABLE[head]}. Heads that do: {', '.join(TABLE_HEADS)}"
+            )
         if head not in ATTENTION_HEADS and head in STEPPED_HEADS:
             raise TaskError(f"'{text}': {head} sees the cells of a scan as they are; write {head}")
         if head in ATTENTION_HEADS:
@@ -95,9 +110,9 @@ class Adaptor:
             return cls(head, bag=pooling)
         pooling, table = cls._with_table(text, head, pooling)
         poolings = [one for one in get_args(Pooling) if one != "none"]
-        if pooling not in (*poolings, "none" if table else None):
+        if pooling not in (*poolings, *(("none", OWN) if table else ())):
             raise TaskError(f"'{text}': features are pooled by {', '.join(poolings)}, not by '{pooling}'")
-        return cls(head, pooling, table=table)  # type: ignore[arg-type]
+        return cls(head, None if pooling == OWN else pooling, table=table)  # type: ignore[arg-type]
 
     @staticmethod
     def _with_table(text: str, head: str, pooling: str) -> tuple[str, tuple[str, ...]]:
@@ -112,14 +127,12 @@ class Adaptor:
             or len(set(columns)) < len(columns)
         ):
             raise TaskError(f"'{text}': columns of a table are named once each, as in {head}:mean&{TABLE}age+sex")
-        if head not in POOLED_HEADS:
-            raise TaskError(f"'{text}': {head} takes no table; heads that do: {', '.join(POOLED_HEADS)}")
         return how, tuple(columns)
 
     @property
     def name(self) -> str:
         """The name that `parse` reads."""
-        pooling = None if self.pooling == "none" else self.pooling
+        pooling = None if self.pooling == "none" else self.pooling or (OWN if self.table else None)
         table = TABLE + "+".join(self.table) if self.table else None
         return ":".join(filter(None, (self.head, "&".join(filter(None, (pooling, table))), self.bag)))
 

@@ -60,7 +60,11 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
         return [None]
     every = [head for head in heads if head not in ASKED_FOR]
     asked = list(dict.fromkeys(one for name in asked for one in (every if name == ALL else [name])))
-    asked = [one for one in asked if _is_taken(config.task, heads, one) and _has_masks(config.task, plain, one)]
+    asked = [
+        one
+        for one in asked
+        if _is_taken(config.task, heads, one) and _has_masks(config.task, plain, one) and _has_columns(plain, one)
+    ]
     if not asked:
         return []
     default = own or heads[0]
@@ -87,6 +91,22 @@ def _has_masks(task: str, settings: Mapping[str, str], adaptor: str) -> bool:
         return True
     say(f"left out: {adaptor} on {task}: {name} has no masks to pool over")
     return False
+
+
+def _has_columns(settings: Mapping[str, str], adaptor: str) -> bool:
+    """Returns whether a task has the columns of an adaptor's table, and says so where it has not."""
+    from tapct.probes.adaptors import Adaptor
+    from tapct.tasks import list_tasks, task_class
+
+    name, table = settings.get("data.init_args.task"), Adaptor.parse(adaptor).table
+    if not table or name not in list_tasks():
+        return True
+    try:
+        task_class(name).spec.named(table)
+    except TaskError as error:
+        say(f"left out: {adaptor}: {error}")
+        return False
+    return True
 
 
 def fits(variant: Variant) -> bool:

@@ -24,8 +24,12 @@ from tapct.encoders.eva_names import (
 from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
 from tapct.errors import EncoderError, nearest
+from tapct.names import reads_no_features
 from tapct.sweep.cell import Cell, SweepError, choose
 from tapct.sweep.said import say
+
+CHANCE = "chance"
+"""The encoder that runs where no features are read."""
 
 _RANDOM = "@random"
 _ALL = "all"
@@ -90,7 +94,8 @@ def variants(
     """
 
     def crossed(of: Sequence[Variant]) -> list[Variant]:
-        return [_on(one, bag, adaptor) for one in of for adaptor in adaptors for bag in bags(one.encoder, adaptor)]
+        pairs = [(_read_by(one, adaptor, known), adaptor) for one in of for adaptor in adaptors]
+        return [_on(one, bag, adaptor) for one, adaptor in pairs for bag in bags(one.encoder, adaptor)]
 
     plain = _of_encoders(encoders, known, options)
     base = crossed(plain)
@@ -296,6 +301,15 @@ def _has_weights(encoder: str) -> bool:
 def _in_a_label(adaptor: str) -> str:
     """Returns the name of an adaptor as every file system takes it: `linear-mean-max` for `linear:mean+max`."""
     return re.sub(r"[:+&=]", "-", adaptor)
+
+
+def _read_by(one: Variant, adaptor: str | None, known: Sequence[str]) -> Variant:
+    """Returns the encoder that runs under an adaptor: where no features are read, chance for all, which costs least."""
+    if adaptor is None or not reads_no_features(adaptor) or CHANCE not in known:
+        return one
+    if one.encoder != CHANCE:
+        say(f"{adaptor} reads no features, and is the same for all encoders: it is run once, with {CHANCE}")
+    return Variant(CHANCE, CHANCE)
 
 
 def _on(one: Variant, bag: str | None, adaptor: str | None) -> Variant:

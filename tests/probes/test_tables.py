@@ -204,9 +204,25 @@ def test_adaptors_that_name_no_table_are_refused(text):
         Adaptor.parse(text)
 
 
-def test_heads_that_weigh_no_columns_take_no_table():
-    with pytest.raises(TaskError, match="knn takes no table; heads that do: linear"):
-        Adaptor.parse("knn:table=age")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("knn:table=age", "weighs no columns"),
+        ("prototype:mean&table=age", "weighs no columns"),
+        ("abmil:table=age", "one by one"),
+        ("cosine:mean&table=age", "nothing is trained"),
+    ],
+)
+def test_heads_that_take_no_table_say_why(text, why):
+    with pytest.raises(TaskError, match=rf"takes no table: .*{why}.*Heads that do: linear, ridge, cox"):
+        Adaptor.parse(text)
+
+
+def test_a_table_stands_beside_features_as_their_encoder_pools_them():
+    own = Adaptor.parse("linear:own&table=age")
+    assert (own.pooling, own.table, own.name) == (None, ("age",), "linear:own&table=age")
+    with pytest.raises(TaskError, match="pooled by cls"):
+        Adaptor.parse("linear:own")
 
 
 STAGE = Column(name="stage", title="stage", kind="ordered", levels=("I", "II", "III"))

@@ -3,18 +3,20 @@
 import os
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from tapct.probes import input_sheet
 from tapct.records import read_record
 from tapct.sweep import commands
+from tapct.tasks import task_class
 from tapct.tasks.nodules import read_nodules
 from tests.data import luna16
 from tests.small import Small3D
 from tests.sweep.fakes import Here
 
 CASES = {"train": [0, 1, 0, 1], "val": [0, 1], "test": [1, 0]}
-ADAPTORS = "linear,knn,prototype,abmil,linear:mask"
+ADAPTORS = "linear,knn,prototype,abmil,linear:mask,linear:table=volume,linear:own&table=volume,linear:table=age"
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def data(tmp_path):
     return luna16.write_split(tmp_path / "split.csv", **split)
 
 
-def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch):
+def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch, capsys):
     encoded, encode = [], Small3D._encode
 
     def counted(self, windows_hu):
@@ -69,7 +71,14 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     assert current == [
         "small-3d",
         *(f"small-3d+adaptor={name}" for name in ("knn", "prototype", "abmil", "linear-mask")),
+        "chance+adaptor=linear-table-volume",
+        "small-3d+adaptor=linear-own-table-volume",
     ]
+    said = capsys.readouterr().err
+    assert (
+        "linear:table=volume reads no features, and is the same for all encoders: it is run once, with chance" in said
+    )
+    assert "left out: linear:table=age: luna16 has no column 'age'" in said
     assert set(encoded) == {"small-3d"}, "the first cell encodes, and no other"
     windows = len(encoded) / sum(map(len, CASES.values()))
     assert windows == 3
@@ -80,7 +89,16 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
         "small-3d+adaptor=prototype": "cls",
         "small-3d+adaptor=abmil": None,
         "small-3d+adaptor=linear-mask": "mask",
+        "chance+adaptor=linear-table-volume": "none",
+        "small-3d+adaptor=linear-own-table-volume": "cls",
     }
+    for label in ("chance+adaptor=linear-table-volume", "small-3d+adaptor=linear-own-table-volume"):
+        assert [(one.name, one.known) for one in records[label].probe.table] == [("volume", 4)]
+    nodules = read_nodules(luna16.LIST, luna16.COLUMNS)
+    for case in records["chance+adaptor=linear-table-volume"].runs[0].cases["test"]:
+        ml = np.pi / 6 * nodules[case.case].diameter_mm ** 3 / 1000
+        part = task_class("luna16")(tmp_path / "luna16", "test", data)
+        assert 10 ** part.value(case.case, "volume") == pytest.approx(ml, rel=0.01), "of a sphere"
     masked = records["small-3d+adaptor=linear-mask"]
     assert masked.probe.adaptor == "linear:mask"
     assert masked.probe.mask.startswith("a sphere round the nodule")

@@ -20,8 +20,8 @@ MANY = 20
 """Models that the figures and tables of a task show at most: the best."""
 
 
-AUDIT = "tapct.leaderboard.page.shortcuts"
-"""The module of what records of every kind may hold: it stands on this one."""
+OF_ALL = ("tapct.leaderboard.page.tables", "tapct.leaderboard.page.shortcuts")
+"""The modules of what records of every kind may hold: they stand on this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class Shown:
 
 
 def pictures(shown: Shown) -> list[Picture | Table]:
-    """Returns what the module of a task's kind draws, and of whatever kind the shortcut audit."""
-    modules = filter(None, (shown.kind.page, AUDIT))
+    """Returns what the module of a task's kind draws, and of whatever kind tables and the shortcut audit."""
+    modules = filter(None, (shown.kind.page, *OF_ALL))
     draw: list[Callable[[Shown], Iterator[Picture | Table]]] = [importlib.import_module(of).pictures for of in modules]
     return [one for each in draw for one in each(shown)]

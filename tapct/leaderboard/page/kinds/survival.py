@@ -1,4 +1,4 @@
-"""Survival: Kaplan-Meier curves by thirds of predicted risk, and what encoders add to tables."""
+"""Survival: Kaplan-Meier curves by thirds of predicted risk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.kinds.survival import outcomes_of
-from tapct.leaderboard.gains import gains, split
-from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.page.sections import Picture, Shown, Table
 from tapct.leaderboard.page.svg import LINE, MUTED, STYLE, colour, figure, render
 from tapct.leaderboard.text import plain
@@ -31,7 +29,7 @@ PANEL_IN = (1.86, 1.15)
 
 
 def pictures(shown: Shown) -> Iterator[Picture | Table]:
-    """Yields the curves, a table of them, and what encoders add to tables."""
+    """Yields the curves, and a table of them."""
     first = {name: shown.cases(name)[0] for name in shown.models}
     yield Picture(
         title="Kaplan-Meier",
@@ -48,17 +46,6 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         "degrees of freedom. It describes: groups that predictions made are no hypothesis from before the data."
         f"{shown.of_many}",
     )
-    rows = list(_gains(shown))
-    if rows:
-        yield Table(
-            title=f"What encoders add to tables ({shown.metric.title})",
-            corner="table",
-            heads=["encoder and adaptor", "table alone", "with the encoder", "gain"],
-            rows=rows,
-            note="The same patients in the same folds; 95 % intervals over patients, of the gain patient by patient. "
-            "Columns of a table keep their own weak penalty, so that useless features leave the table as it is.",
-            open=True,
-        )
 
 
 def thirds(risk: np.ndarray) -> np.ndarray:
@@ -122,18 +109,3 @@ def _by_thirds(runs: Mapping[str, Cases]) -> Iterator[Sequence[str]]:
         statistics.append(numeric.fixed(log_rank(outcomes, third).statistic, 1) if several else "one risk for all")
     yield ["alive after 2 years", *alive]
     yield ["log-rank statistic", *statistics]
-
-
-def _gains(shown: Shown) -> Iterator[Sequence[str]]:
-    digits, records = shown.metric.digits, shown.crossed
-    for one in sorted(gains(records, shown.metric.name), key=lambda gain: (gain.table, gain.model, gain.adaptor)):
-        where = f"{one.model}, {split(one.adaptor)[1]}"
-        numbers = [_said(of, digits) for of in (one.alone, one.together)]
-        yield [one.table.replace("+", " + "), where, *numbers, _said(one.gain, digits, sign="+")]
-
-
-def _said(of: Estimate, digits: int, sign: str = "") -> str:
-    if of.value is None:
-        return of.reason or "undefined"
-    ends = "" if of.low is None or of.high is None else f" [{of.low:{sign}.{digits}f}, {of.high:{sign}.{digits}f}]"
-    return f"{of.value:{sign}.{digits}f}{ends}"
