@@ -16,7 +16,7 @@ from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
 from tapct.features.channels import Channels, scan_cells
 from tapct.kinds import ATTENTION_HEADS, STEPPED_HEADS, TABLE_HEADS
-from tapct.names import TABLE
+from tapct.names import TABLE, fault
 from tapct.probes.cells import mask_shares
 from tapct.volumes import Grid, Mask
 
@@ -112,7 +112,10 @@ class Adaptor:
         poolings = [one for one in get_args(Pooling) if one != "none"]
         if pooling not in (*poolings, *(("none", OWN) if table else ())):
             raise TaskError(f"'{text}': features are pooled by {', '.join(poolings)}, not by '{pooling}'")
-        return cls(head, None if pooling == OWN else pooling, table=table)  # type: ignore[arg-type]
+        found = cls(head, None if pooling == OWN else pooling, table=table)  # type: ignore[arg-type]
+        if wrong := fault(found.name):
+            raise TaskError(f"the adaptor '{text}' {wrong}, which no record can hold. Name fewer columns")
+        return found
 
     @staticmethod
     def _with_table(text: str, head: str, pooling: str) -> tuple[str, tuple[str, ...]]:

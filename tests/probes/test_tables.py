@@ -223,6 +223,8 @@ def test_a_table_stands_beside_features_as_their_encoder_pools_them():
     assert (own.pooling, own.table, own.name) == (None, ("age",), "linear:own&table=age")
     with pytest.raises(TaskError, match="pooled by cls"):
         Adaptor.parse("linear:own")
+    with pytest.raises(TaskError, match="has 104 characters, more than 100, which no record can hold"):
+        Adaptor.parse("linear:table=" + "+".join(f"column_{n}" for n in range(10)) + "+x")
 
 
 STAGE = Column(name="stage", title="stage", kind="ordered", levels=("I", "II", "III"))

@@ -11,6 +11,7 @@ from eva.core import interface
 from tapct.encoders import list_encoders
 from tapct.kinds import kind
 from tapct.tasks import SPLITS, EvaTask, SplitTable, core_tasks, list_tasks, task_class
+from tapct.tasks.shortcuts import GEOMETRY
 from tapct.tasks.splits import SELECTION_SHARE, FoldTable, read_exclusions, stratified
 from tests.tasks.shipped import SPLITS as SHIPPED
 
@@ -135,3 +136,22 @@ def test_the_guide_names_every_option_with_its_default():
     for (task, option), default in options.items():
         chapter = GUIDE.split(f"\n## {task}\n")[1].split("\n## ")[0]
         assert f"* **Option** `{option}`: `{default}` (default)" in " ".join(chapter.split())
+
+
+def test_the_guide_names_the_columns_of_each_task_and_configs_the_rows_to_beat():
+    chapter = GUIDE.partition("\n## Tables\n")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)`", line) for line in chapter.splitlines() if line.startswith("| `")]
+    said = {task: columns for task, *columns in rows}
+    geometry = {column.name for column in GEOMETRY}
+    for task in TASKS:
+        spec = task_class(task).spec
+        own = [name for name in spec.columns if name not in geometry]
+        if own and (spec.of_kind.table_head or spec.kind == "retrieval"):
+            assert said.pop(task) == own
+        if spec.of_kind.table_head:
+            above = config_of(task).read_text(encoding="utf-8").partition("trainer:")[0].replace("\n# ", " ")
+            asked = [word.partition("table=")[2] for word in re.findall(r"\w+:[\w&]*table=[\w+]+", above)]
+            others = re.findall(r"[\w+]+", above.partition("(or ")[2].partition(")")[0])
+            named = {frozenset(row.split("+")) for row in asked + others}
+            assert named == {frozenset(row) for row in spec.rows_to_beat}
+    assert not said
