@@ -25,7 +25,7 @@ from tapct.probes.folds import folds_of
 from tapct.probes.reading import as_recorded, read
 from tapct.probes.source import CaseSource
 from tapct.records.shortcuts import LABEL, Shared, ShortcutRecord, ShortcutsRecord
-from tapct.tasks.shortcuts import of_grid
+from tapct.tasks.shortcuts import VOLUME, of_grid
 
 MOST_LEVELS = 10
 """Of a column that are read: the most common ones. Each is a head, and some releases have a hundred kernels."""
@@ -56,9 +56,10 @@ def of_session(
     spec, folds = datamodule.spec, folds_of(datamodule)
     splits = ("train", "val", "test") if trains and kind.trains and folds is None else ("test",)
     by_split = {split: source.pooled_cases(trainer, split, pooling) for split in splits}  # type: ignore[arg-type]
-    cases = {split: replace(of, features=of.encoded, table=0) for split, of in by_split.items() if of is not None}
+    there = {split: of for split, of in by_split.items() if of is not None}
+    cases = {split: replace(of, features=of.encoded, table=0, coded=()) for split, of in there.items()}
     parts = [getattr(datamodule.datasets, split) for split in cases]
-    unread = _unread(parts)
+    unread = _unread(parts, pooling)
     columns = [column for column in spec.audited if column.name not in unread]
     of = Audited(
         reported=cases["test"],
@@ -82,10 +83,13 @@ def of_session(
     return ShortcutsRecord.model_validate_json(stored.numpy().tobytes())
 
 
-def _unread(parts: Sequence[Any]) -> dict[str, str]:
-    """Returns the columns whose tables are not there: by name, why they are not audited."""
+def _unread(parts: Sequence[Any], pooling: Pooling) -> dict[str, str]:
+    """Returns the columns that are not audited, by name: why; those of which something is not there, and of no mask."""
     found = {}
     for column in parts[0].spec.shortcuts:
+        if column == VOLUME and pooling != "mask":
+            found[column.name] = "features are not pooled over the masks"
+            continue
         paths = dict.fromkeys(
             path for part in parts for case in part.cases for path in part.column_paths(case, column.name)
         )

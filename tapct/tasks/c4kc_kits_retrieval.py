@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.dataset import Index, nifti
-from tapct.tasks.shortcuts import AGE, KERNEL, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS
+from tapct.tasks.shortcuts import AGE, KERNEL, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS, VOLUME
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import by_name, read_table
 from tapct.tasks.tumour_retrieval import TumourRetrieval
@@ -41,7 +41,7 @@ SPEC = TaskSpec(
     classes=tuple(GRADES),
     metric="mAP",
     mask="the tumour of the kidney (Mass), as the release draws it",
-    shortcuts=(MANUFACTURER, SCANNER_MODEL, KERNEL, KVP, SLICE_THICKNESS, SEX, AGE),
+    shortcuts=(MANUFACTURER, SCANNER_MODEL, KERNEL, KVP, SLICE_THICKNESS, SEX, AGE, VOLUME),
     release="c4kc_kits",
     source_data=("(c4kc-)?kits", "abdomenct-1k", "abdomenatlas"),
     licence="CC BY 3.0",

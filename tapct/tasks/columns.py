@@ -16,9 +16,8 @@ Value = float | str | None
 UNKNOWN = ("", "unknown", "none", "na", "n/a", "nan", "anonymous", "anonymized", "anonymised", "removed", "-")
 """Texts that say nothing, in small letters."""
 
-VOLUME, PATIENT, ACQUISITION = "volume", ("age", "sex"), "acquisition"
-"""Names that columns have in all tasks: that of the volume of a case's mask, those of what is known of the patient, and
-that of all others that scans may be sorted by, in one word."""
+PATIENT, ACQUISITION = ("age", "sex"), "acquisition"
+"""Names of columns in all tasks: of what is known of the patient, and of how the scan was taken, in one word."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 

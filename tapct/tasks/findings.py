@@ -12,6 +12,7 @@ from tapct.tasks.anatomy import AXES
 from tapct.tasks.checks import WRONG_MEND, Accepted, CaseCheck, CaseOf, cases_of, examine
 from tapct.tasks.dataset import ARCHIVES, CTDataset, Finding
 from tapct.tasks.registry import task_class, task_datasets, task_root
+from tapct.tasks.table_findings import table_findings
 
 LOOKS = 4
 """Cases that are looked at, beside those that lie wrongly."""
@@ -65,6 +66,7 @@ def findings(
             shown += check.of not in looks
         checks.append(replace(check, look=None))
     yield from _reading(checks, is_whole=not absent)
+    yield from table_findings(there)
     if spec.of_kind.dense:
         yield from _orientation([check for check in checks if not check.broken], accepted)
 

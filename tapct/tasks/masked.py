@@ -9,9 +9,10 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
-from tapct.tasks.columns import VOLUME, Value
+from tapct.tasks.columns import Value
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.measured import measured
+from tapct.tasks.shortcuts import VOLUME
 from tapct.volumes import Grid, Mask, files_of
 
 
@@ -69,11 +70,11 @@ class MaskedDataset(CTDataset):
 
     @override
     def value(self, case: str, column: str) -> Value:
-        return math.log10(self.volume_ml(case)) if column == VOLUME else super().value(case, column)
+        return math.log10(self.volume_ml(case)) if column == VOLUME.name else super().value(case, column)
 
     @override
     def column_paths(self, case: str, column: str) -> list[Path]:
-        return self.mask_paths(case) if column == VOLUME else super().column_paths(case, column)
+        return self.mask_paths(case) if column == VOLUME.name else super().column_paths(case, column)
 
     def require_masks(self) -> None:
         """Makes sure that every case has a mask, as far as can be told without reading one.

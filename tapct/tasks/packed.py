@@ -111,6 +111,30 @@ class PackedTargets(PackedDataset, MaskedDataset):
         return {column.name: (packed or {}).get(column.name) for column in columns}
 
     @override
+    def table_columns(self, names: Sequence[str]) -> list[Column]:
+        """Returns columns of these names: of the label file here, else of the levels that the pack has.
+
+        Raises:
+            TaskError: If there is none of such a name, or it is a number, of which a pack has the bin alone.
+        """
+        if self._labels is not None:
+            return self._labels.table_columns(names)
+        columns = self.spec.named(names)
+        if numbers := [column.name for column in columns if column.kind != "text"]:
+            raise TaskError(
+                f"the pack {self.pack.name} has levels of columns, and no numbers such as '{numbers[0]}'. Name texts "
+                "alone in table= (sex, manufacturer), or leave the pack out (PACK) and give DATA_ROOT"
+            )
+        return columns
+
+    @override
+    def values(self, case: str, columns: Sequence[Column]) -> list[float]:
+        if self._labels is not None:
+            return self._labels.values(case, columns)
+        levels = self.levels(case, columns)
+        return [column.number(levels[column.name]) for column in columns]
+
+    @override
     def answers(self, case: str) -> frozenset[str]:
         if self._labels is not None:
             return self._labels.answers(case)

@@ -34,6 +34,12 @@ EXTENT_Z = Column(
     name="extent_z", title="extent in z", unit="mm", edges=(50, 100, 150, 200, 250, 300, 350, 400, 500, 700, 1000)
 )
 
+VOLUME = Column(
+    name="volume", title="volume of the mask", unit="log10 of ml", edges=(-1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
+)
+"""Of what `TaskSpec.mask` names: `MaskedDataset` measures it. A task that names it among its shortcuts has it audited
+where features are pooled over masks."""
+
 DICOM = (MANUFACTURER, SCANNER_MODEL, KERNEL, KVP, SLICE_THICKNESS, INSTITUTE, SEX, AGE)
 """Columns that the headers of DICOM files may hold; `CTDataset.read_value` reads them."""
 

@@ -6,8 +6,8 @@ from functools import cached_property
 
 from tapct import kinds
 from tapct.errors import TaskError, nearest
-from tapct.tasks.columns import ACQUISITION, PATIENT, VOLUME, Column
-from tapct.tasks.shortcuts import GEOMETRY, MATCHED
+from tapct.tasks.columns import ACQUISITION, PATIENT, Column
+from tapct.tasks.shortcuts import GEOMETRY, MATCHED, VOLUME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,13 @@ class TaskSpec:
                     f"{self.name}: the shortcut '{column.name}' has no levels, is there twice, or is called as geometry"
                 )
 
-        if odd := {ACQUISITION, VOLUME} & {column.name for column in (*self.table, *self.audited)}:
-            raise TaskError(f"{self.name}: all tasks call something '{min(odd)}': give the column another name")
+        named = {column.name: column for column in (*self.table, *self.audited)}
+        volume = named.get(VOLUME.name)
+        if ACQUISITION in named or (volume is not None and (volume != VOLUME or self.mask is None)):
+            raise TaskError(
+                f"{self.name}: '{ACQUISITION}' is several columns of every task, and '{VOLUME.name}' the volume of its "
+                "mask. Give the column another name, or the task a mask"
+            )
         for row in self.rows:
             self.named(row)
         if odd := set(self.matched) - {*MATCHED, *(column.name for column in self.shortcuts)}:
@@ -98,20 +103,20 @@ class TaskSpec:
 
         What scans may be sorted by, the volume of the mask where cases have one, and the task's own table.
         """
-        volume = () if self.mask is None else (Column(name=VOLUME, title="volume of the mask", unit="log10 of ml"),)
+        volume = () if self.mask is None else (VOLUME,)
         return {column.name: column for column in (*self.audited, *volume, *self.table)}
 
     @property
     def acquisition(self) -> tuple[str, ...]:
         """Names of the columns that "acquisition" stands for: what scans may be sorted by, but for the patient."""
-        return tuple(column.name for column in self.audited if column.name not in PATIENT)
+        return tuple(column.name for column in self.audited if column.name not in PATIENT and column != VOLUME)
 
     @property
     def rows_to_beat(self) -> tuple[tuple[str, ...], ...]:
         """Columns that a model should beat, a row each: age and sex, acquisition, volume, as far as there are some."""
         patient = tuple(name for name in PATIENT if name in self.columns)
         acquisition = (ACQUISITION,) if self.acquisition else ()
-        volume = (VOLUME,) if VOLUME in self.columns else ()
+        volume = () if self.mask is None else (VOLUME.name,)
         return tuple(dict.fromkeys(row for row in (*self.rows, patient, acquisition, volume) if row))
 
     def named(self, names: Sequence[str]) -> list[Column]:

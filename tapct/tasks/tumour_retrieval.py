@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,11 +12,10 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.columns import UNKNOWN, Value, in_one_spelling
 from tapct.tasks.dataset import Finding, Index
-from tapct.tasks.measured import measured
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.tables import OLDEST_YEARS, number
 from tapct.tasks.tcia import DrawnScan, drawn_scan
-from tapct.volumes import Grid, Mask, files_of, read_labels
+from tapct.volumes import Grid, Mask, read_labels
 from tapct.volumes.dicom_masks import read_drawn
 
 NOT_KNOWN = (*UNKNOWN, "null", "not collected", "not recorded in database")
@@ -144,15 +143,11 @@ class TumourRetrieval(RetrievalDataset):
         """Returns what is wrong with the masks of cases; each is read once, and read again when a file has changed."""
         wrong = []
         for case in cases:
-            paths = [file for path in (self.tumour_path(case), self.ct_path(case)) for file in files_of(path)]
             try:
-                measured(self, case, "voxels of the tumour", paths, partial(self._voxels, case))
+                self.volume_ml(case)
             except TapctError as error:
                 wrong.append(str(error))
         return wrong
-
-    def _voxels(self, case: str) -> int:
-        return int(self.mask(case, self.scan_grid(case)).inside.sum())
 
     # -- Labels ----------------------------------------------------------------------------------------
 

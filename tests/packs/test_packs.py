@@ -11,6 +11,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from eva.core.trainers.functional import run_evaluation_session
@@ -26,6 +27,7 @@ from tapct.packs.unpacking import unpack
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.records import read_record
 from tapct.tasks import TaskData
+from tapct.tasks.columns import code_of
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.rsna2023 import SPEC as RSNA2023
 from tests.data.abdomen import write_slabs
@@ -421,3 +423,19 @@ def test_targets_of_classification_come_from_the_pack_and_masks_do_not(unpacked)
     assert f"not {positive}" in parts["train"].answers("c0")
     with pytest.raises(TaskError, match="has no masks to pool features over"):
         parts["test"].require_masks()
+
+
+def test_a_table_of_a_pack_has_the_levels_that_it_holds_and_no_numbers(unpacked):
+    content = copy.deepcopy(unpacked.manifest.model_dump(mode="json"))
+    content["task"] |= {"name": "rsna2023", "classes": list(RSNA2023.classes), "version": RSNA2023.version}
+    for number, case in enumerate(content["cases"]):
+        case["targets"], case["labels"] = [int(k == number) for k in range(len(RSNA2023.classes))], None
+        case["levels"] = {"sex": ["f", "m", None][number], "age": "60 to 70 years"}
+    content["entries"] = {case["features"]: content["entries"][case["features"]] for case in content["cases"]}
+    pack = Pack(unpacked.folder, type(unpacked.manifest).model_validate(content), "0" * 64)
+    parts = packed_datasets(pack, "rsna2023", None, None, None)
+    columns = parts["train"].table_columns(["sex"])
+    found = [part.values(part.cases[0], columns)[0] for part in parts.values()]
+    assert found == pytest.approx([code_of("f"), code_of("m"), np.nan], nan_ok=True)
+    with pytest.raises(TaskError, match="has levels of columns, and no numbers such as 'age'"):
+        parts["train"].table_columns(["sex", "age"])

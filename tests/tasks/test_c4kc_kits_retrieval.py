@@ -192,9 +192,11 @@ def test_the_tumour_alone_is_ranked_and_the_whole_scan_is_another_adaptor(root, 
     assert by_case["KiTS-00004"]["relevant"]["ISUP 1-2"] == 2
     assert by_case["KiTS-00004"]["items"]["ISUP 1-2"] == 4
     assert record.task.excluded == {}
+    assert "volume" in {**record.shortcuts.columns, **record.shortcuts.left_out}
     monkeypatch.setenv("ADAPTOR", "cosine")
     whole = run(CONFIG, root, root / "split.csv", tmp_path, "retrieval", encoder=INTENSITY)
     assert whole.probe.pooling == "mean"
+    assert whole.shortcuts.left_out["volume"] == "features are not pooled over the masks"
     assert whole.runs[0].metrics["test"]["mAP"] != record.runs[0].metrics["test"]["mAP"]
 
 

@@ -196,3 +196,18 @@ def test_the_folder_may_hold_nifti_files(tmp_path):
 def test_models_that_have_seen_the_collection_are_marked():
     assert known_overlap("lung1_survival", ["NSCLC-Radiomics", "LUNG1", "NLST"]) == ("NSCLC-Radiomics", "LUNG1")
     assert known_overlap("lung1_survival", ["NSCLC-Radiomics-Genomics", "NSCLC-Radiogenomics"]) == ()
+
+
+def test_the_doctor_says_of_how_many_patients_each_column_is_known(tmp_path):
+    patients = [Patient(1), Patient(2, age="NA"), Patient(3, drawn=())]
+    lung1.write(tmp_path / "lung1_survival", patients)
+    split = folds(tmp_path / "folds.csv", patients)
+    found = {message: status for status, message, _ in findings("lung1_survival", str(tmp_path), split_file=str(split))}
+    known = next(message for message in found if message.startswith("columns of a table"))
+    assert found[known] == "ok"
+    assert "of 3 in which it is known: " in known
+    assert {"age (2)", "sex (3)", "stage (3)", "spacing_z (3)"} <= set(known.partition("known: ")[2].split(", "))
+    volume = next(message for message in found if message.startswith("the column 'volume'"))
+    assert found[volume] == "warn"
+    assert "1 files that it is read from are not there, such as" in volume
+    assert any(message.startswith("columns that are known of no case") and "kvp" in message for message in found)

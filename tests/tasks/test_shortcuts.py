@@ -194,6 +194,28 @@ def test_what_heads_may_be_given_is_all_that_is_known_of_a_case(tmp_path):
         one.table_columns(["volume"])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"table": (Column(name="acquisition", title="dose"),)},
+        {"shortcuts": (shortcuts.VOLUME,)},
+        {"table": (Column(name="volume", title="volume of the heart"),), "mask": "the tumour"},
+    ],
+)
+def test_names_that_mean_something_in_every_task_are_taken(said):
+    about = {field: getattr(Scanned.spec, field) for field in ("name", "display_name", "kind", "version", "classes")}
+    with pytest.raises(
+        TaskError, match="'acquisition' is several columns of every task, and 'volume' the volume of its"
+    ):
+        TaskSpec(**about, metric="MicroAUROC", licence="none", source="none", **said)
+
+
+def test_a_row_to_beat_is_of_columns_that_there_are():
+    about = {field: getattr(Scanned.spec, field) for field in ("name", "display_name", "kind", "version", "classes")}
+    with pytest.raises(TaskError, match="scanned has no column 'stage'"):
+        TaskSpec(**about, metric="MicroAUROC", licence="none", source="none", rows=(("stage",),))
+
+
 def test_a_task_of_which_nothing_is_known_has_no_table():
     with pytest.raises(
         TaskError, match=r"cc_ccii has no column 'age'\. Nothing is known of its cases: leave table= out"
