@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tapct import kinds
 from tapct.encoders.licence import is_non_commercial
@@ -30,6 +31,9 @@ from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
 from tapct.records.sections import CardRecord
 from tapct.similarity.found import Similarity
+
+if TYPE_CHECKING:
+    from tapct.leaderboard.robust_columns import RobustnessBoard
 
 ALL = "all"
 """Stands for the kinds of task together."""
@@ -188,6 +192,7 @@ class Board:
         mistakes: What usual mistakes with the input cost the models, by task; never ranked.
         similarities: What encoders have in common, by task (`tapct compare --results`).
         imported: Predictions of models that were trained elsewhere: references, never ranked.
+        robustness: Repeated and perturbed scans as ranked columns; None where there are none.
     """
 
     models: tuple[Model, ...]
@@ -202,6 +207,7 @@ class Board:
     mistakes: tuple[MistakeTable, ...] = ()
     similarities: Mapping[str, Similarity] = field(default_factory=dict)
     imported: tuple[Reference, ...] = ()
+    robustness: "RobustnessBoard | None" = None
 
     @property
     def references(self) -> list[PaperRow]:

@@ -1,7 +1,7 @@
 """Differences between models, studentised: of what size they are, and of what size chance makes them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,7 +62,9 @@ def too_few(inputs: TaskInputs) -> str | None:
     return None
 
 
-def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.ndarray) -> Pairs:
+def measure(
+    inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.ndarray, before: TaskInputs | None = None
+) -> Pairs:
     """Returns the differences of all pairs of some models.
 
     A difference is divided by its standard error (DeLong's for AUROC), and so is what chance does: the signs of what
@@ -80,12 +82,23 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
         rows: (K,) the models.
         value: (M,) numbers of all models of the task, those of `rows` defined.
         swaps: (n, R) from `resampling.draw_swaps`.
+        before: The same models on the same cases, where differences are of what has changed since, and `value` is that
+            change: what a patient adds to it is what he adds now less what he added before.
     """
     of = inputs.of_metric.of
+    if before is not None and (before.models, before.cases) != (inputs.models, inputs.cases):
+        raise ValueError("a change is of the same models and cases")
+    if before is not None and isinstance(of, Mean):
+        assert inputs.values is not None
+        assert before.values is not None
+        inputs, before = replace(inputs, values=inputs.values - before.values), None
     if not isinstance(of, Mean):
         first, second = (rows[of] for of in np.triu_indices(len(rows), 1))
         gap = numeric.difference(value[first], value[second])
-        parts = of_pairs(inputs) if isinstance(of, PairRank) else of_statistic(inputs)
+        parts = _parts(inputs)
+        if before is not None:
+            now_and_then = zip(parts, _parts(before), strict=True)
+            parts = [Part(now.added - then.added, now.share) for now, then in now_and_then]
         error, chance = studentised(parts, first, second, swaps)
         if isinstance(of, Statistic) or (of == PairRank("average_precision") and _has_several_pairs(inputs)):
             chance = as_of_few(parts, first, second, chance)
@@ -97,6 +110,10 @@ def measure(inputs: TaskInputs, rows: np.ndarray, value: np.ndarray, swaps: np.n
     joined = [np.concatenate([getattr(each, name) for each in found]) for name in Pairs.__dataclass_fields__]
     order = np.lexsort((joined[1], joined[0]))
     return Pairs(*(of[order] for of in joined))
+
+
+def _parts(inputs: TaskInputs) -> list[Part]:
+    return of_pairs(inputs) if isinstance(inputs.of_metric.of, PairRank) else of_statistic(inputs)
 
 
 def _has_several_pairs(inputs: TaskInputs) -> bool:

@@ -1,16 +1,16 @@
 """What perturbed scans cost each model: the paired drop against the scans as they are, and the change of rank."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tapct import kinds, numeric
 from tapct.errors import RecordError
 from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import from_records, model_names, require_one_encoder
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
+from tapct.leaderboard.inputs import TaskInputs, from_records, model_names, require_one_encoder
+from tapct.leaderboard.intervals import Estimate
+from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_change, summarise_task
 from tapct.records.record import Recorded
 
 
@@ -56,6 +56,9 @@ class Robustness:
         num_patients: Reported patients.
         warnings: What to know before reading the numbers.
         drops: For every perturbation that any model has, all models in the order in which they first appear.
+        changes: By perturbation, the statistics of what changed under it, of the models that have both numbers; without
+            one of which nobody has.
+        clean: By perturbation, those of the same models on the scans as they are.
     """
 
     task: str
@@ -64,6 +67,8 @@ class Robustness:
     num_patients: int
     warnings: tuple[str, ...]
     drops: tuple[Drop, ...]
+    changes: Mapping[str, TaskSummary] = field(default_factory=dict)
+    clean: Mapping[str, TaskSummary] = field(default_factory=dict)
 
 
 def robustness(
@@ -101,16 +106,24 @@ def robustness(
     labels = [f"{model}, {_perturbation(record)}" for model, record in zip(models, records, strict=True)]
     inputs = from_records(records, metric, split=split, names=labels, vary={"perturbation"})
 
-    def summary(of: Mapping[str, Recorded], chosen: Sequence[str]) -> TaskSummary:
-        return summarise_task(from_records([of[m] for m in chosen], metric, split=split, names=chosen), resamples)
+    def inputs_of(of: Mapping[str, Recorded], chosen: Sequence[str]) -> TaskInputs:
+        return from_records([of[m] for m in chosen], metric, split=split, names=chosen)
 
     clean = cells.pop(None)
     drops: list[Drop] = []
+    changes: dict[str, TaskSummary] = {}
+    as_they_are: dict[str, TaskSummary] = {}
     for name, perturbed in cells.items():
         assert name is not None
         both = [model for model in dict.fromkeys(models) if model in clean and model in perturbed]
         same = {model: _same_probes(clean[model], perturbed[model]) for model in both}
-        found = _drops(name, summary(clean, both), summary(perturbed, both), same) if both else {}
+        found: dict[str, Drop] = {}
+        if both:
+            before, after = (inputs_of(of, both) for of in (clean, perturbed))
+            summaries = summarise_task(before, resamples), summarise_task(after, resamples)
+            changes[name] = summarise_change(before, after, summaries, f"{inputs.task}, {name}")
+            as_they_are[name] = summaries[0]
+            found = _drops(name, *summaries, changes[name], same)
         for model in dict.fromkeys(models):
             drops.append(found.get(model) or _no_drop(name, model, has_clean=model in clean))
     return Robustness(
@@ -120,6 +133,8 @@ def robustness(
         num_patients=inputs.num_patients,
         warnings=thin.of_task(inputs),
         drops=tuple(drops),
+        changes=changes,
+        clean=as_they_are,
     )
 
 
@@ -135,15 +150,18 @@ def _same_probes(one: Recorded, other: Recorded) -> bool | None:
     return [run.probe_sha256 for run in one.runs] == [run.probe_sha256 for run in other.runs]
 
 
-def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[str, bool | None]) -> dict[str, Drop]:
-    """Returns the drop of each of the models, which are in both summaries in the same order."""
-    numbers = zip(_resampled(clean), _resampled(perturbed), strict=True)
-    lost = [clean.sign * numeric.difference(before, after) for before, after in numbers]
+def _drops(
+    name: str,
+    clean: TaskSummary,
+    perturbed: TaskSummary,
+    change: TaskSummary,
+    same: Mapping[str, bool | None],
+) -> dict[str, Drop]:
+    """Returns the drop of each of the models, which are in all summaries in the same order."""
     ranks = list(zip(_ranks(clean), _ranks(perturbed), strict=True))
     found = {}
-    for index, (before, after) in enumerate(zip(clean.models, perturbed.models, strict=True)):
-        value, draws, jackknife = (of[index] for of in lost)
-        reason = before.estimate.reason or after.estimate.reason or ""
+    for index, (before, after, changed) in enumerate(zip(clean.models, perturbed.models, change.models, strict=True)):
+        undefined = before.estimate.reason or after.estimate.reason or ""
         rank_clean, rank_perturbed = ranks[index]
         moved = None
         if rank_clean.value is not None and rank_perturbed.value is not None:
@@ -153,7 +171,7 @@ def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[
             perturbation=name,
             clean=before.estimate,
             perturbed=after.estimate,
-            drop=estimate(float(value), draws, jackknife, clean.num_patients, reason),
+            drop=lost(changed.estimate, clean.sign, undefined),
             rank_clean=rank_clean,
             rank_perturbed=rank_perturbed,
             rank_change=moved,
@@ -162,8 +180,19 @@ def _drops(name: str, clean: TaskSummary, perturbed: TaskSummary, same: Mapping[
     return found
 
 
-def _resampled(summary: TaskSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return summary.value, summary.draws, summary.jackknife
+def lost(change: Estimate, sign: int, undefined: str = "") -> Estimate:
+    """Returns a change as what was lost, positive where the number has become worse.
+
+    Args:
+        change: The number now less that before.
+        sign: -1 where a lower number is better.
+        undefined: Why there is none, where that is known better.
+    """
+    if change.value is None:
+        return Estimate(None, None, None, undefined or change.reason)
+    ends = [] if change.low is None or change.high is None else sorted(-sign * end for end in (change.low, change.high))
+    low, high = ends or (None, None)
+    return Estimate(0.0 - sign * change.value, low, high, change.reason)
 
 
 def _ranks(summary: TaskSummary) -> list[Estimate]:

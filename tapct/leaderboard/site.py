@@ -12,6 +12,7 @@ from tapct.leaderboard import (
     exports,
     imported,
     mistakes,
+    robust_columns,
     shortcuts,
     similarity,
     tables,
@@ -37,9 +38,10 @@ def build(
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`; where some are of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the
-    paper, `paper_and_this_run.csv`; where some hold a shortcut audit, `shortcuts.csv`; of stock runs of eva's,
-    `eva_results.csv`; of imported predictions, `imported.csv`; of what `tapct compare` left there, `similarity.csv`.
+    and `adaptors.csv`; where some are of repeated or perturbed scans, `robustness_ranks.csv`; of a wrong input on
+    purpose, `mistakes.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`; where some hold a shortcut
+    audit, `shortcuts.csv`; of stock runs of eva's, `eva_results.csv`; of imported predictions, `imported.csv`; of what
+    `tapct compare` left there, `similarity.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -60,10 +62,12 @@ def build(
     board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
     every = [record for of_folder in found.values() for record in of_folder.sound.values()]
     records = [record for record in every if record.imported is None]
-    varied, unvaried = variations.tables(records, resamples=resamples)
+    varied, unvaried, perturbed = variations.tables(records, resamples=resamples)
+    names = names_on(board)
     board = replace(
         board,
-        mistakes=mistakes.tables(records, names_on(board), resamples=resamples),
+        robustness=robust_columns.assemble(board, perturbed, names),
+        mistakes=mistakes.tables(records, names, resamples=resamples),
         imported=imported.references(every, board.ranked, {one.name: one.title for one in board.tasks}, resamples),
     )
     alike, unread = similarity.found_in(results, [task.name for task in board.tasks if task.summaries])
@@ -76,6 +80,8 @@ def build(
         contents[exports.REPRODUCTION_FILE] = reproduction
     if board.mistakes:
         contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
+    if board.robustness and board.robustness.columns:
+        contents[robust_columns.FILE] = as_csv(robust_columns.as_rows(board.robustness))
     if board.similarities:
         contents[similarity.FILE] = as_csv(similarity.as_rows(board.similarities))
     if board.imported:
@@ -121,6 +127,6 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE}
-    optional |= {mistakes.FILE, imported.FILE, shortcuts.FILE, similarity.FILE}
+    optional |= {mistakes.FILE, robust_columns.FILE, imported.FILE, shortcuts.FILE, similarity.FILE}
     for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

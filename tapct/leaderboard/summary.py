@@ -1,7 +1,7 @@
 """The statistics of one task: every model's number, what separates them, and the ranks that are left open."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -128,20 +128,58 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
     estimates = [
         estimate(float(v), d, j, patients, inputs.undefined) for v, d, j in zip(value, draws, jackknife, strict=True)
     ]
+    models = zip(inputs.models, estimates, found.value, jackknife, strict=True)
+    named = tuple(_model(name, each, seeds, thin.of_model(left_out)) for name, each, seeds, left_out in models)
+    return _summary(inputs, named, (value, draws, jackknife))
+
+
+def summarise_change(
+    before: TaskInputs, after: TaskInputs, summaries: tuple[TaskSummary, TaskSummary], name: str
+) -> TaskSummary:
+    """Returns the statistics of how much each model's number has changed: its number now less that before.
+
+    The better of two models is the one that has lost less (or gained more), in the order of the metric.
+
+    Args:
+        before: The models before.
+        after: The same models on the same cases now.
+        summaries: Their statistics, of as many resamples.
+        name: What the change is called, in place of the task.
+    """
+    then, now = (resampling.Resampled(of.value, of.draws, of.jackknife) for of in summaries)
+    value, draws, jackknife = (numeric.difference(b, a) for a, b in zip(then, now, strict=True))
+    seeds = [
+        np.array([np.nan if None in pair else pair[1] - pair[0] for pair in zip(a.seeds, b.seeds, strict=True)])
+        for a, b in zip(*(of.models for of in summaries), strict=True)
+    ]
+    named = tuple(
+        _model(model, estimate(float(v), d, j, after.num_patients, after.undefined), of_seeds, ())
+        for model, v, d, j, of_seeds in zip(after.models, value, draws, jackknife, seeds, strict=True)
+    )
+    return replace(_summary(after, named, (value, draws, jackknife), before), task=name)
+
+
+def _summary(
+    inputs: TaskInputs,
+    models: tuple[ModelSummary, ...],
+    numbers: tuple[np.ndarray, np.ndarray, np.ndarray],
+    before: TaskInputs | None = None,
+) -> TaskSummary:
+    """Returns the statistics of a task, given its models, and (M, ...) numbers as they are, resampled, and left out."""
+    value, draws, jackknife = numbers
     # A score, whoever is left out, and in (nearly) every resample.
     comparable = ~np.isnan(value) & ~np.isnan(jackknife).any(axis=1)
     comparable &= np.isnan(draws).mean(axis=1) <= UNDEFINED_RESAMPLES
-    of_models, by_level = compare(inputs, value, comparable, resamples)
-    models = zip(inputs.models, estimates, found.value, jackknife, strict=True)
+    of_models, by_level = compare(inputs, value, comparable, draws.shape[1], before)
     return TaskSummary(
         task=inputs.task,
         metric=inputs.metric,
         unit=inputs.unit,
         notice=inputs.notice,
         num_cases=len(inputs.cases),
-        num_patients=patients,
+        num_patients=inputs.num_patients,
         warnings=thin.of_task(inputs),
-        models=tuple(_model(name, each, seeds, thin.of_model(left_out)) for name, each, seeds, left_out in models),
+        models=models,
         comparison=of_models,
         value=value,
         draws=draws,
@@ -150,7 +188,9 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
     )
 
 
-def compare(inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resamples: int) -> tuple[Comparison, Levels]:
+def compare(
+    inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resamples: int, before: TaskInputs | None = None
+) -> tuple[Comparison, Levels]:
     """Returns the differences between the models of a task, what follows from them, and their levels.
 
     Args:
@@ -158,13 +198,14 @@ def compare(inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resam
         value: (M,) the mean over seeds, NaN where undefined.
         comparable: (M,) which models are compared.
         resamples: Number of resamples.
+        before: The same models on the same cases, where it is changes that are compared (see `differences.measure`).
     """
     chosen = np.flatnonzero(comparable)
     reason = too_few(inputs) or ("fewer than two models have a score to compare" if len(chosen) < 2 else None)
     if reason:
         return Comparison(rank_intervals={}, reason=reason), no_levels(resamples)
     swaps = resampling.draw_swaps(inputs.num_patients, resamples, inputs.key)
-    found = measure(inputs, chosen, value, swaps)
+    found = measure(inputs, chosen, value, swaps, before)
     sizes, count = np.abs(found.chance), len(inputs.models)
     alone, corrected = (of(found.evidence, sizes) for of in (comparison.p_values, comparison.corrected_p_values))
     better = comparison.wins(found, corrected, count, inputs.sign)

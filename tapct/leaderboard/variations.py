@@ -1,8 +1,9 @@
 """Label efficiency and robustness of a results folder, as tables beside the leaderboard."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from tapct import kinds
 from tapct.errors import RecordError
@@ -10,7 +11,7 @@ from tapct.leaderboard.inputs import adaptor_of, model_names, ranked_by
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.official import why_own
-from tapct.leaderboard.robustness import robustness
+from tapct.leaderboard.robustness import Robustness, robustness
 from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import as_csv
 from tapct.records import Recorded
@@ -22,18 +23,49 @@ FILES = (LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE)
 Row = dict[str, Any]
 
 
-def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[dict[str, str], list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class Perturbed:
+    """What perturbed scans cost the models of a task.
+
+    Attributes:
+        task: The task.
+        adaptor: The adaptor of all its records; empty where features are not pooled.
+        own_because: Why they do not compare with the shipped protocol; empty where they do.
+        found: The statistics.
+        records: By model, as it is called there, a record of it.
+    """
+
+    task: str
+    adaptor: str
+    own_because: str
+    found: Robustness
+    records: Mapping[str, Recorded]
+
+
+class Variations(NamedTuple):
+    """What was varied.
+
+    Attributes:
+        files: CSV by file name, only of what some record varies.
+        left_out: Why tasks are left out.
+        perturbed: What perturbed scans cost, a part for each task, adaptor and reason not to compare.
+    """
+
+    files: dict[str, str]
+    left_out: list[str]
+    perturbed: list[Perturbed]
+
+
+def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> Variations:
     """Returns the tables of what was varied, each by the task's ranked metric, and under each adaptor by itself.
 
     Args:
         records: All records of results folders; a copy counts once.
         resamples: Resamples of the patients.
-
-    Returns:
-        CSV by file name, only of what some record varies; and why tasks are left out.
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
-    left_out = []
+    left_out: list[str] = []
+    perturbed: list[Perturbed] = []
     groups: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
     for record in {record.fingerprint: record for record in records}.values():  # of copies one
         if record.encoder.mistake is not None:  # what those cost is in a table of its own
@@ -46,10 +78,15 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> tuple[
             if any(record.task.train_fraction != 1.0 for record in unperturbed):
                 rows[LABEL_EFFICIENCY_FILE] += _label_rows(unperturbed, adaptor, why, resamples)
             if any(record.task.perturbation is not None for record in whole):
-                rows[ROBUSTNESS_FILE] += _drop_rows(whole, adaptor, why, resamples)
+                found = robustness(whole, _ranked_metric(whole), resamples=resamples)
+                of_model = dict(zip(model_names(whole), whole, strict=True))
+                about = {"task": task, "adaptor": adaptor, "own_because": why}
+                perturbed.append(Perturbed(**about, found=found, records=of_model))
+                rows[ROBUSTNESS_FILE] += _drop_rows(whole, found, adaptor, why)
         except RecordError as error:
             left_out.append(f"{task}{f' with {adaptor}' if adaptor else ''}, what was varied: {error}")
-    return {name: as_csv(found) for name, found in rows.items() if found}, left_out
+    files = {name: as_csv(of_file) for name, of_file in rows.items() if of_file}
+    return Variations(files, left_out, perturbed)
 
 
 def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
@@ -66,8 +103,8 @@ def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: 
             }
 
 
-def _drop_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
-    found, older = robustness(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
+def _drop_rows(records: Sequence[Recorded], found: Robustness, adaptor: str, why: str) -> Iterator[Row]:
+    older = _older_protocols(records)
     for drop in found.drops:
         yield {
             **_whose(records, drop.model, adaptor, why),

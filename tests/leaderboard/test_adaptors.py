@@ -154,7 +154,7 @@ def test_label_efficiency_is_apart_by_adaptor():
         for adaptor in ("linear", "knn")
         for task in ({}, few)
     ]
-    found, left_out = tables(records, resamples=200)
+    found, left_out, _ = tables(records, resamples=200)
     rows = list(csv.DictReader(found[LABEL_EFFICIENCY_FILE].splitlines()))
     assert left_out == []
     assert [(row["adaptor"], row["fraction"]) for row in rows] == [

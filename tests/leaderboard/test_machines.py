@@ -35,7 +35,7 @@ def test_the_same_records_give_the_same_bytes_on_another_machine(tmp_path):
     twin = changed(twin, encoder={"weights_sha256": "0" * 64})
     results.write(tmp_path / "results", "twin", twin)
     for name in ("curia", "suprem"):
-        for task_settings in ({"perturbation": "noise"}, {"train_fraction": 0.1, "train_draw": 0}):
+        for task_settings in ({"perturbation": "noise-30hu"}, {"train_fraction": 0.1, "train_draw": 0}):
             varied = results.record(name, "lits17", ability=1.0, patients=23, more_task=task_settings)
             results.write(tmp_path / "results", f"{name}-{next(iter(task_settings))}", varied)
     build([tmp_path / "results"], tmp_path / "here", resamples=300)
@@ -43,6 +43,7 @@ def test_the_same_records_give_the_same_bytes_on_another_machine(tmp_path):
     subprocess.run(command, env={**os.environ, **OLD_PROCESSOR}, check=True, capture_output=True)
     here, there = ({path.name: path.read_bytes() for path in (tmp_path / site).iterdir()} for site in ("here", "there"))
     assert {"index.html", "leaderboard.csv", "leaderboard.json", "robustness.csv", "label_efficiency.csv"} <= set(here)
+    assert "robustness_ranks.csv" in here
     assert sorted(name for name in here if here[name] != there.get(name)) == []
     assert set(here) == set(there)
     rows = list(csv.DictReader((tmp_path / "here" / "leaderboard.csv").read_text(encoding="utf-8").splitlines()))

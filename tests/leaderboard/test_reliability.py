@@ -23,7 +23,7 @@ TASK = {
 }
 
 
-def model(name: str, error: float, features: int = 12, seed: int = 1, truth: int = 0) -> Record:
+def model(name: str, error: float, features: int = 12, seed: int = 1, truth: int = 0, **changes) -> Record:
     """A record of a model whose features have so much of the occasion for one of the patient."""
     person = np.random.default_rng(truth).normal(size=(PATIENTS, features))
     noise = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def model(name: str, error: float, features: int = 12, seed: int = 1, truth: int
         who = f"P{patients[row]}"
         about = {"case": f"{who}_{occasion[row]:g}", "patient": who, "loss": case_loss(found)}
         cases.append(CaseResult(**about, padding_voxels=(0, 0, 0), outcome=found))
-    return record(name, cases, task=TASK, probe={"adaptor": "cosine"})
+    return record(name, cases, **{"task": TASK, "probe": {"adaptor": "cosine"}} | changes)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tapct import numeric
 from tapct.encoders.licence import NC_MEANS
 from tapct.kinds import kind
-from tapct.leaderboard import imported, paper_tables
+from tapct.leaderboard import imported, paper_tables, robust_columns
 from tapct.leaderboard.board import Board, families, metric_title
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED
@@ -58,6 +58,7 @@ def render(board: Board) -> str:
             eva_note=NOT_RANKED,
             imported=imported,
             mistakes=mistakes,
+            robust=robust_columns,
             beside=_figures(paper.ours_by_theirs, board),
             kinds=overview,
             sheets=sheets,
