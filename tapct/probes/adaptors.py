@@ -92,7 +92,8 @@ class Adaptor:
         """
         head, colon, pooling = text.partition(":")
         if head not in HEADS:
-            raise TaskError(f"there is no adaptor '{text}'. {nearest(head, HEADS)}")
+            hint = f"A table needs a head: linear:{TABLE}age+sex" if head.startswith("table") else nearest(head, HEADS)
+            raise TaskError(f"there is no adaptor '{text}'. {hint}")
         if not colon:
             return cls(head)
         if TABLE in pooling and head in NO_TABLE:

@@ -309,7 +309,7 @@ def _read_by(one: Variant, adaptor: str | None, known: Sequence[str]) -> Variant
         return one
     if one.encoder != CHANCE:
         say(f"{adaptor} reads no features, and is the same for all encoders: it is run once, with {CHANCE}")
-    return Variant(CHANCE, CHANCE)
+    return Variant(CHANCE, CHANCE, {"ENCODER_WEIGHTS": "null"})  # whatever weights were asked for the others
 
 
 def _on(one: Variant, bag: str | None, adaptor: str | None) -> Variant:

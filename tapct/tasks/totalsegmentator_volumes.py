@@ -57,7 +57,8 @@ class OrganVolumes(TotalSegmentatorScans):
     def read_value(self, case: str, column: str) -> Value:
         if column not in ROW:
             return super().read_value(case, column)
-        volume = self.volumes_ml(case)[ROW.index(column)]
+        as_they_are = self if self.perturbation is None else self.perturbed(None)  # of the patient, not of the scan
+        volume = as_they_are.volumes_ml(case)[ROW.index(column)]
         return None if isinstance(volume, str) else math.log10(volume)
 
     @override

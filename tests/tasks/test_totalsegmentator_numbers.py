@@ -14,7 +14,7 @@ from tapct.tasks.totalsegmentator_organ_volume import TotalSegmentatorOrganVolum
 from tapct.tasks.totalsegmentator_sex import TotalSegmentatorSex
 from tests.data import totalsegmentator as release
 from tests.data.slabs import edited
-from tests.tasks.end_to_end import write_split
+from tests.tasks.end_to_end import CONFIGS, run, write_split
 from tests.tasks.shipped import SPLITS as SHIPPED
 from tests.tasks.shipped import reference
 
@@ -231,3 +231,15 @@ def test_what_is_asked_is_no_column(root):
         "volume_pancreas",
         "volume_heart",
     ) in Age.spec.rows_to_beat
+
+
+@pytest.mark.parametrize("adaptor", ["ridge:table=volume_liver", "ridge:mean&table=volume_liver+acquisition"])
+def test_a_table_stands_behind_features_of_regression_and_what_says_nothing_gets_no_weight(
+    root, split, tmp_path, monkeypatch, adaptor
+):
+    monkeypatch.setenv("ADAPTOR", adaptor)
+    record = run(CONFIGS / "regression" / "totalsegmentator_age.yaml", root.parent, split, tmp_path, "regression")
+    assert record.complete
+    volume = record.probe.table[0]
+    assert (volume.name, volume.known, volume.unit) == ("volume_liver", 3, "log10 of ml")
+    assert {column.name: column.levels for column in record.probe.table}.get("institute", 0) == 0, "of three cases"
