@@ -33,6 +33,8 @@ from unittest import mock
 import torch
 from encoders import matmul_rate
 from pretrain_data import make_store, make_volumes
+from pretrain_memory import predictions
+from pretrain_memory import table as memory_table
 from rich.console import Console
 from rich.table import Table
 
@@ -292,6 +294,14 @@ def run(name: str, options: argparse.Namespace, device: torch.device, store: Pat
     return rows
 
 
+def predict_memory(options: argparse.Namespace) -> None:
+    overrides = ["data.store=none", *options.set]
+    rows = predictions({name: load_config(CONFIGS / f"{name}.yaml", overrides) for name in options.configs.split(",")})
+    Console(width=120).print(memory_table(rows))
+    if options.json:
+        options.json.write_text(json.dumps({"git": git_state(), "predicted": rows}, indent=1), encoding="utf-8")
+
+
 def table(rows: Sequence[dict[str, Any]], rate: float) -> Table:
     parts = list(rows[0]["parts_s"])
     found = Table(title=f"matmul: {rate / 1e12:.3g} TFLOP/s; parts in ms a micro-batch, the update in ms a step")
@@ -316,8 +326,13 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the config")
+    parser.add_argument(
+        "--predict-memory", action="store_true", help="what the configs take on a GPU; computes nothing"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    if options.predict_memory:
+        return predict_memory(options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         print(f"no GPU: reduced sizes ({', '.join(REDUCED)}); the figures say nothing of the recipe's")

@@ -19,6 +19,7 @@ import torch
 
 from pretrain.config import CropsConfig
 from pretrain.store import Box
+from tapct.transfer import send
 
 TRIES = 10
 """Of `torchvision.transforms.RandomResizedCrop`."""
@@ -125,11 +126,6 @@ def cut_crops(
     stacks = stacks.reshape(count, depth, height, -1).transpose(1, 2).reshape(count, height, -1)
     crops = torch.bmm(_weights(of_rows, height, device), stacks)
     return crops.reshape(count, size[-2], depth, size[-1]).transpose(1, 2).contiguous()
-
-
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Moves a small tensor from the CPU to a device without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True, eq=False)

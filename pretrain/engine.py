@@ -27,7 +27,7 @@ from pretrain.exchange import Flat, Report
 from pretrain.flops import sample_flops
 from pretrain.identity import stores_of, trained_on
 from pretrain.model import HEADS, Losses, Pretrainer
-from pretrain.monitor import Monitor, Pace, console_line, peak_flops
+from pretrain.monitor import Monitor, Pace, console_line, effective_rank, peak_flops
 from pretrain.optim import apply_schedules, build_optimizer, clip_per_module
 from pretrain.probe import Probe
 from pretrain.replay import diagnose, write_dump
@@ -173,11 +173,10 @@ class Engine:
         values |= {f"grad_norm_{name}": norm for name, norm in norms.items()}
         if self._is_logged(self._step):
             values |= {f"centre_norm_{head}": getattr(self._model, f"{head}_centre").norm() for head in HEADS}
-            values["effective_rank"] = self._effective_rank()
         self._pace.stepped()
         if self._is_logged(self._step):
             self._last_pace = self._pace.take(self._last_step - self._step - 1)
-        self._pending = Report.of(self._step, values)
+        self._pending = Report.of(self._step, values, self._moments() if self._is_logged(self._step) else None)
 
     def _settle(self) -> bool:
         """Reads what the device says of the last step taken.
@@ -196,8 +195,8 @@ class Engine:
             self._not_finite(report.step)
             return stop
         self._skipped_in_a_row = 0
-        if self._is_logged(report.step):
-            self._log(report.step, values)
+        if report.matrix is not None:
+            self._log(report.step, values | {"effective_rank": effective_rank(report.matrix)})
         return stop
 
     def _not_finite(self, step: int) -> None:
@@ -237,17 +236,12 @@ class Engine:
                 break
         return "; ".join(found)
 
-    def _effective_rank(self) -> Tensor:
-        """Returns exp(entropy of the singular values) of the teacher's class tokens of this step over all processes.
-
-        RankMe (Garrido et al., 2023), from the eigenvalues of their second moments.
-        """
+    def _moments(self) -> Tensor:
+        """Returns the second moments of the teacher's class tokens of this step over all processes, (C, C) float64."""
         tokens = torch.cat(self._embeddings).double()
         moments = tokens.T @ tokens
         self._world.sum_in_place(moments)
-        values = torch.linalg.eigvalsh(moments.nan_to_num(0.0, 0.0, 0.0)).clamp(min=0).sqrt()
-        share = values / values.sum().clamp(min=1e-300)
-        return torch.special.entr(share).sum().exp()
+        return moments
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         """Writes a step's line, and looks for collapse; every process looks, so that all stop together."""
@@ -277,6 +271,8 @@ class Engine:
         if 2 * self._config.batch_size >= 4 * limits.min_effective_rank:
             bounds["effective_rank"] = limits.min_effective_rank
         low = {name for name, bound in bounds.items() if scalars[name] < bound}
+        if limits.stop:  # at the bound, hosts may round differently; all stop, or none
+            low = self._world.from_first(low)
         for name in sorted(low - self._alarms):
             message = f"collapse: {name} = {scalars[name]:.3g} is below {bounds[name]:g} (run.collapse)"
             log.warning("step %d: %s", step, message)

@@ -40,27 +40,34 @@ class Report:
         step: The step.
         names: What the values are.
         values: Float64 scalars on the host, there once `arrived` has passed.
-        arrived: The event of the copy; None on a CPU.
+        matrix: What else was asked for, on the host likewise.
+        arrived: The event of the copies; None on a CPU.
     """
 
     step: int
     names: list[str]
     values: Tensor
+    matrix: Tensor | None
     arrived: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, step: int, values: dict[str, Tensor]) -> "Report":
-        """Starts copying scalars to the host."""
+    def of(cls, step: int, values: dict[str, Tensor], matrix: Tensor | None = None) -> "Report":
+        """Starts copying scalars, and a matrix, to the host."""
         stacked = torch.stack([value.detach().double() for value in values.values()])
         if not stacked.is_cuda:
-            return cls(step, list(values), stacked, None)
-        host = torch.empty_like(stacked, device="cpu", pin_memory=True).copy_(stacked, non_blocking=True)
+            return cls(step, list(values), stacked, matrix, None)
+        on_host = [None if part is None else _to_host(part) for part in (stacked, matrix)]
         event = torch.cuda.Event()
         event.record()
-        return cls(step, list(values), host, event)
+        assert on_host[0] is not None
+        return cls(step, list(values), on_host[0], on_host[1], event)
 
     def read(self) -> dict[str, float]:
         """Returns the scalars."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)

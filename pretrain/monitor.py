@@ -141,6 +141,19 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
 
 
+def effective_rank(moments: torch.Tensor) -> float:
+    """Returns exp(entropy of the singular values) of tokens: RankMe (Garrido et al., 2023).
+
+    On the host: on a GPU the eigenvalues of a matrix are waited for.
+
+    Args:
+        moments: Second moments of the tokens, (C, C) float64, on the host.
+    """
+    values = torch.linalg.eigvalsh(moments.nan_to_num(0.0, 0.0, 0.0)).clamp(min=0).sqrt()
+    share = values / values.sum().clamp(min=1e-300)
+    return float(torch.special.entr(share).sum().exp())
+
+
 def console_line(step: int, steps: int, values: Mapping[str, float]) -> str:
     """Returns one line of progress."""
     parts = [f"step {step:,}/{steps:,}"]

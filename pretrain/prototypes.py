@@ -157,11 +157,13 @@ class _Chunked(torch.autograd.Function):
         d_student, d_prototypes = torch.empty_like(student), torch.zeros_like(student_prototypes)
         with torch.autocast(student.device.type, enabled=False):
             size = (min(chunk_rows, len(student)), len(columns))
-            buffers = student.new_empty(size), student.new_empty(size), student.new_empty(size, dtype=dtype)
+            gradients = student.new_empty(size, dtype=dtype)
+            # Products of another precision come in memory of their own.
+            buffers = [student.new_empty(size) if dtype == student.dtype else None for _ in range(2)]
             for start in range(0, len(student), chunk_rows):
                 rows = slice(start, start + chunk_rows)
                 vectors = student[rows].to(dtype)
-                gradient = buffers[2][: len(vectors)]
+                gradient = gradients[: len(vectors)]
                 chunk = terms(
                     gradient,
                     _product(vectors, columns.t(), student.dtype, buffers[0]),

@@ -89,10 +89,14 @@ def loss_rows(config: Config) -> list[int]:
     """Returns numbers of rows whose chunks have all the shapes that the losses of a run have."""
     size, chunk = config.run.micro_batch_size, config.losses.chunk_rows
     assert chunk is not None
-    # How many patches are masked differs from crop to crop, and their sum never.
-    counts = masked_counts(2 * size, math.prod(config.global_grid), config.masking, np.random.default_rng(0))
-    rows = {2 * size, 2 * size * config.crops.num_local, sum(counts)}
+    rows = {2 * size, 2 * size * config.crops.num_local, masked_in_micro_batch(config)}
     return sorted({number if number <= chunk else chunk + number % chunk for number in rows} - {0})
+
+
+def masked_in_micro_batch(config: Config) -> int:
+    """Returns the masked patches of a micro-batch: they differ from crop to crop, and their sum never."""
+    crops, patches = config.crops.num_global * config.run.micro_batch_size, math.prod(config.global_grid)
+    return sum(masked_counts(crops, patches, config.masking, np.random.default_rng(0)))
 
 
 def _of_block(

@@ -33,11 +33,10 @@ def predict_labels(logits: torch.Tensor, to_voxels: LinearMap, slab: int | None 
     Returns:
         (D, H, W) labels, uint8 (int16 from 257 classes on).
     """
-    to_voxels = to_voxels.to(logits)
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int16
     slabs = [
         part(logits[:, cells]).argmax(0).to(dtype)
-        for _, cells, part in to_voxels.slabs(slab or _slab(logits, to_voxels))
+        for _, cells, part in to_voxels.slabs(slab or _slab(logits, to_voxels), logits)
     ]
     return torch.cat(slabs)
 
@@ -116,7 +115,10 @@ def add_sums(
     own = log_p.gather(0, labels[None])[0]
     cross_entropy -= own.sum()
     overlap.index_add_(0, labels, own.exp())
-    present += torch.bincount(labels, minlength=len(present)).to(voxels)
+    # Whole numbers, as float32 would lose count; `bincount` would wait for a GPU.
+    present += torch.zeros(len(present), dtype=torch.int64, device=labels.device).scatter_add_(
+        0, labels, torch.ones_like(labels)
+    )
     predicted += log_p.exp_().sum(dim=1)
 
 
@@ -161,10 +163,10 @@ class _DiceCE(torch.autograd.Function):
         gradient: Callable[..., torch.Tensor],
     ) -> torch.Tensor:
         classes, count = logits.shape[0], target.numel()
-        to_voxels = to_voxels.to(logits)
+        slabs = list(to_voxels.slabs(slab, logits))
         cross_entropy = logits.new_zeros(())
         overlap, predicted, present = (logits.new_zeros(classes) for _ in range(3))
-        for rows, cells, part in to_voxels.slabs(slab):
+        for rows, cells, part in slabs:
             voxels, labels = part(logits[:, cells]).flatten(1), target[rows].flatten()
             add_sums(voxels, labels, cross_entropy, overlap, predicted, present)
         denominator = predicted + present + SMOOTH
@@ -175,7 +177,7 @@ class _DiceCE(torch.autograd.Function):
             inside = -2 / denominator / (classes - 1)
             everywhere[0] = inside[0] = 0
             whole = torch.zeros_like(logits)
-            for rows, cells, part in to_voxels.slabs(slab):
+            for rows, cells, part in slabs:
                 voxels = part(logits[:, cells])
                 g = gradient(voxels.flatten(1), target[rows].flatten(), everywhere, inside, count)
                 whole[:, cells] += _transpose(part, g.view_as(voxels))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tapct.transfer import send
+
 
 class Attention(nn.Module):
     """Multi-head self-attention through ``scaled_dot_product_attention``.
@@ -207,4 +209,5 @@ def draw_kept_samples(
     source = device if generator is None else generator.device
     # The order of independent uniform numbers is a uniform permutation: all draws in one call and one copy.
     order = torch.rand(depth, 2, batch, device=source, generator=generator).argsort(dim=-1)
-    return order[..., :count].to(device, non_blocking=True)
+    kept = order[..., :count]
+    return send(kept, device) if kept.device.type == "cpu" else kept.to(device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tapct.transfer import send
 from tapct.volumes.geometry import Grid
 
 
@@ -48,7 +49,7 @@ class LinearMap:
 
     def to(self, tensor: torch.Tensor) -> "LinearMap":
         """Returns the map on the device and in the dtype of `tensor`."""
-        return LinearMap(*(m.to(tensor.device, tensor.dtype) for m in (self.z, self.y, self.x)))
+        return LinearMap(*(_as(m, tensor) for m in (self.z, self.y, self.x)))
 
     def __call__(self, data: torch.Tensor) -> torch.Tensor:
         """Maps `data` (..., D_in, H_in, W_in) to (..., D_out, H_out, W_out)."""
@@ -64,17 +65,27 @@ class LinearMap:
             data = along[axis](data)
         return data
 
-    def slabs(self, depth: int) -> Iterator[tuple[slice, slice, "LinearMap"]]:
+    def slabs(self, depth: int, like: torch.Tensor) -> Iterator[tuple[slice, slice, "LinearMap"]]:
         """Yields (rows of the output, rows of the input that they need, the map between) along z.
+
+        What each slab needs is looked up on the host, where maps are made: a GPU is not waited for.
 
         Args:
             depth: Slices of the output in one slab.
+            like: A tensor, on whose device and in whose dtype the maps are wanted.
         """
-        for start in range(0, self.z.shape[0], depth):
-            rows = slice(start, min(start + depth, self.z.shape[0]))
-            used = self.z[rows].ne(0).any(dim=0).nonzero().flatten()
-            columns = slice(int(used[0]), int(used[-1]) + 1)
-            yield rows, columns, LinearMap(self.z[rows, columns], self.y, self.x)
+        used, there = self.z.cpu().numpy() != 0, self.to(like)
+        for start in range(0, len(used), depth):
+            rows = slice(start, min(start + depth, len(used)))
+            needed = np.flatnonzero(used[rows].any(axis=0))
+            columns = slice(int(needed[0]), int(needed[-1]) + 1)
+            yield rows, columns, LinearMap(there.z[rows, columns], there.y, there.x)
+
+
+def _as(matrix: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    if matrix.device.type == "cpu":
+        return send(matrix.to(like.dtype), like.device)
+    return matrix.to(like.device, like.dtype)
 
 
 def resample_image(image: torch.Tensor, source: Grid, target: Grid, *, antialias: bool = True) -> torch.Tensor:

@@ -94,6 +94,35 @@ def test_logits_of_all_tokens_never_exist():
     assert largest[None] >= tokens * prototypes, "the plain form holds them, or this test sees nothing"
 
 
+class Made(TorchDispatchMode):
+    """Records what operations make tensors of a shape and precision."""
+
+    def __init__(self, shape, dtype):
+        super().__init__()
+        self.wanted, self.names = (shape, dtype), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and (tuple(out.shape), out.dtype) == self.wanted:
+            self.names.append(func.__name__.split(".")[0])
+        return out
+
+
+def test_no_buffer_is_made_that_the_products_do_not_use():
+    """In bfloat16 products come in memory of their own, 1 GiB of float32 at the recipe's size."""
+    prototypes, chunk = 50, 8
+    arguments = [unit(16, D, seed=1), unit(prototypes, D, seed=2), unit(16, D, seed=3), unit(prototypes, D, seed=4)]
+    arguments = [tensor.float() for tensor in arguments] + [torch.zeros(prototypes), torch.ones(16)]
+    made = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with Made((chunk, prototypes), torch.float32) as made[dtype]:
+            cross_entropy(
+                *arguments, student_temperature=0.1, teacher_temperature=0.05, chunk_rows=chunk, matmul_dtype=dtype
+            )
+    assert made[torch.float32].names.count("new_empty") == 3, "two for the products, one for the gradient"
+    assert "new_empty" not in made[torch.bfloat16].names
+
+
 def test_no_rows_give_nothing(rows):
     empty = {name: value[:0] if name in {"student", "teacher", "weights"} else value for name, value in rows.items()}
     for chunk_rows in (None, 4):

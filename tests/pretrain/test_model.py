@@ -5,8 +5,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from pretrain.model import Pretrainer
+from pretrain.optim import build_optimizer, clip_per_module
 from tests.pretrain.test_losses import brute_force_koleo, h
 from tests.pretrain.tiny import random_batch, tiny_config
 from tests.vit.helpers import randomise
@@ -290,3 +292,24 @@ def test_compiled_blocks_and_losses_equal_eager_ones():
         one, two = (torch.cat([g.flatten() for g in some]) for some in (gradients, other_gradients))
         assert (one - two).norm() < 1e-5 * one.norm()
     assert compiled[1][2] < 0.9 * compiled[0][2], "run.recompute holds less"
+
+
+def test_a_step_never_asks_the_device_for_a_value():
+    """Tensors without values stand for those of a GPU: whatever needs one, as to know a size, is an error."""
+    config = tiny_config("model.drop_path_rate=0.4")
+    batch = random_batch(config, torch.float32)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = Pretrainer(config)
+        optimizer = build_optimizer(model.student, config)
+        with pytest.raises(DynamicOutputShapeException):
+            model.forward_backward(
+                dataclasses.replace(batch, num_masked=None), teacher_temperature=TEMPERATURE, scale=1.0
+            )
+        model.discard_step()
+        model.forward_backward(batch, teacher_temperature=TEMPERATURE, scale=1.0)
+        norms = clip_per_module(model.student, 3.0)
+        finite = torch.stack(list(norms.values())).isfinite().all()
+        optimizer.found_inf = (~finite).float()
+        optimizer.step()
+        model.update_centres(model.centre_statistics().clone())
+        model.update_teacher(0.99, applied=finite)

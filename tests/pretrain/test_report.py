@@ -4,10 +4,11 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from pretrain import report
 from pretrain.errors import PretrainError
-from pretrain.monitor import Monitor, Pace, console_line, duration, read_events
+from pretrain.monitor import Monitor, Pace, console_line, duration, effective_rank, read_events
 from tests.pretrain.runs import run_here
 
 START = {
@@ -163,6 +164,14 @@ def test_a_line_in_the_middle_that_is_no_json_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{broken\n" + content, encoding="utf-8")
     with pytest.raises(PretrainError, match="line 1 is not JSON"):
         read_events(tmp_path)
+
+
+def test_the_effective_rank_is_that_of_the_singular_values():
+    tokens = torch.randn(40, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tokens *= torch.linspace(0.01, 2, 12).double()
+    share = torch.linalg.svdvals(tokens) / torch.linalg.svdvals(tokens).sum()
+    assert effective_rank(tokens.T @ tokens) == pytest.approx(float(torch.exp(-(share * share.log()).sum())), rel=1e-6)
+    assert effective_rank(torch.full((3, 3), torch.nan, dtype=torch.float64)) == 1.0
 
 
 def test_pace_is_what_the_clock_says(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from tapct.errors import TaskError
 from tapct.features import extract
@@ -51,6 +52,18 @@ def test_predictions_equal_the_argmax_of_naively_upsampled_logits(slab):
     logits, _, to_voxels = case()
     upsampled = F.interpolate(logits[None], scale_factor=STRIDE, mode="trilinear", align_corners=False)[0]
     assert torch.equal(predict_labels(logits, to_voxels, slab), upsampled.argmax(0).to(torch.uint8))
+
+
+def test_a_device_is_never_asked_for_a_value():
+    """Tensors without values stand for those of a GPU: whatever needs one, as to know a size, is an error."""
+    logits, target, to_voxels = case()
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        logits, target = fake.from_tensor(logits).requires_grad_(), fake.from_tensor(target)
+        with pytest.raises(DataDependentOutputException):
+            target.max().item()
+        dice_ce_loss(logits, target, to_voxels, 3).backward()
+        assert logits.grad.shape == logits.shape
+        assert predict_labels(logits.detach(), to_voxels, 3).shape == target.shape
 
 
 def test_no_gradient_is_computed_where_none_is_wanted():

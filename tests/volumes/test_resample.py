@@ -163,10 +163,10 @@ def test_slabs_give_the_whole():
     whole = LinearMap.between(source, target)
     data = torch.randn(4, 6, 6, 7, dtype=torch.float64)
     for depth in (1, 4, 23, 100):
-        parts = [part(data[:, columns]) for _, columns, part in whole.slabs(depth)]
+        parts = [part(data[:, columns]) for _, columns, part in whole.slabs(depth, data)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole(data))
     # One slab of the output needs no more of the input than it reads: 4 slices of 23 over 6 lie between at most 3.
-    assert max(columns.stop - columns.start for _, columns, _ in whole.slabs(4)) <= 3
+    assert max(columns.stop - columns.start for _, columns, _ in whole.slabs(4, data)) <= 3
 
 
 def test_grids_that_are_turned_against_each_other_are_refused():
