@@ -11,6 +11,7 @@ the patients whose scans are asked about. Only the intraclass correlation takes 
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,10 +138,29 @@ def _constant(cases: Cases) -> float:
     return float((~np.stack(list(cases[FEATURES][:, 0])).any(axis=0)).sum())
 
 
-def by_chance(cases: Cases) -> tuple[float, float]:
-    """Returns which share of scans chance identifies, and the mean reciprocal rank of the partner by chance."""
+def at_chance(cases: Cases) -> Cases:
+    """Returns the cases as somebody would have them who cannot tell patients apart.
+
+    Of the other scan he says what an order at random gives, in expectation; and the features of second scans are those
+    of the next patient by name.
+    """
+    _, _, first = in_pairs(cases)
+    second = np.array([partner(cases, row) for row in first])
+    features = cases[FEATURES].copy()
+    features[second] = cases[FEATURES][np.roll(second, 1)]
     chances = [Chance(1, int(others) + 1) for others in cases["others"][:, 0]]
-    return numeric.mean(one.hit(1) for one in chances), numeric.mean(one.average_precision() for one in chances)
+    said = {
+        "cosine": np.zeros(len(cases)),
+        "identified": np.array([one.hit(1) for one in chances]),
+        "reciprocal_rank": np.array([one.average_precision() for one in chances]),
+        "distance_ratio": np.ones(len(cases)),
+    }
+    return replace(cases, values={**cases.values, FEATURES: features} | {k: v[:, None] for k, v in said.items()})
+
+
+def partner(cases: Cases, row: int) -> int:
+    """Returns the place of the other scan of a scan's patient."""
+    return next(i for i, who in enumerate(cases.patients) if who == cases.patients[row] and i != row)
 
 
 _NOTHING = "all features are the same for every scan"
@@ -231,5 +251,6 @@ KIND = Kind(
     loss=case_loss,
     heads=("cosine",),
     trains=False,
+    chance=at_chance,
     beside=("chance", "body-size", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

@@ -75,6 +75,10 @@ class CTRATEReconstructions(CTRATEScans, ReliabilityDataset):
 
     @override
     def derive_split(self) -> SplitTable:
+        if not self._pairs:
+            raise TaskError(
+                f"no label file of CT-RATE under {self.root} has a scan with two reconstructions. Fetch its tables"
+            )
         chosen = sorted(self._pairs, key=lambda patient: uniform(f"{SEED}:{patient}"))[:PATIENTS]
         rows = [
             (case, patient, "test")

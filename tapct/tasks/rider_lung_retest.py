@@ -215,6 +215,10 @@ class RIDERLungRetest(ReliabilityDataset):
 
     @override
     def derive_split(self) -> SplitTable:
+        if not any(pair.scans for pair in self.pairs.values()):
+            said = [f"{patient} {pair.reason}" for patient, pair in self.pairs.items()]
+            why = f": {listed(said, '; ')}" if said else ", nor a folder of one (RIDER-...)"
+            raise TaskError(f"there is no patient with two scans under {self.root}{why}. {SPEC.source}")
         rows = [(f"{patient}_{one}", patient, "test") for patient in self.patients_there for one in OCCASIONS]
         return SplitTable.of(rows, self.split_rule, where=str(self.root))
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tapct import kinds
 from tapct.kinds import Cases
-from tapct.kinds.reliability import by_chance, case_loss, correlations, outcomes
+from tapct.kinds.reliability import at_chance, case_loss, correlations, outcomes
 from tapct.metrics.reliability import LEAST, icc, standardised
 
 KIND = kinds.kind("reliability")
@@ -165,12 +165,21 @@ def test_no_number_depends_on_shift_or_scale_of_a_feature_and_all_on_a_rotation(
 def test_features_that_say_nothing_identify_what_chance_does_and_have_no_correlation():
     cases = scans(np.full((9, 2), 3.0), np.full((9, 2), 3.0))
     found = KIND.numbers(cases)
-    hit, mrr = by_chance(cases)
-    assert (found["Identification"], found["PartnerMRR"]) == pytest.approx((hit, mrr), abs=1e-12)
-    assert hit == pytest.approx(1 / 9)
-    assert mrr == pytest.approx(np.mean(1 / np.arange(1, 10)))
+    chance = KIND.numbers(at_chance(cases))
+    for name in ("Identification", "PartnerMRR", "PairCosine"):
+        assert found[name] == pytest.approx(chance[name], abs=1e-12)
+    assert found["Identification"] == pytest.approx(1 / 9)
+    assert found["PartnerMRR"] == pytest.approx(np.mean(1 / np.arange(1, 10)))
     assert found["ConstantFeatures"] == 2
     assert not {*ICCS, "DistanceRatio"} & found.keys()
+
+
+def test_who_cannot_tell_patients_apart_has_no_correlation():
+    first, second = pairs(np.random.default_rng(8), 200, 50, 0.3)
+    chance = KIND.numbers(at_chance(scans(first, second)))
+    assert abs(chance["MedianICC"]) < 0.03
+    assert chance["GoodICC"] == 0
+    assert (chance["PairCosine"], chance["DistanceRatio"], chance["Identification"]) == (0, 1, pytest.approx(1 / 200))
 
 
 def test_the_same_scan_twice_agrees_with_itself():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tapct.flags.chance import against_chance
 from tapct.kinds.reliability import case_loss, outcomes
 from tapct.leaderboard import from_records, site, summarise_task
 from tapct.leaderboard.assembly import assemble
@@ -78,6 +79,13 @@ def test_the_interval_of_one_feature_holds_the_truth_as_often_as_it_says():
         classical.append(high - low)
     assert misses <= 9
     assert np.mean(widths) == pytest.approx(np.mean(classical), rel=0.25)
+
+
+def test_features_that_are_of_the_occasion_alone_are_flagged_and_others_are_not():
+    flagged = [list(against_chance(model("one", error, seed=seed))) for seed, error in enumerate((100.0, 1.0, 0.2))]
+    assert [name for name, _ in flagged[0]] == ["chance-level"]
+    assert "MedianICC better than that of somebody who knows nothing" in flagged[0][0][1]
+    assert flagged[1:] == [[], []]
 
 
 def test_the_page_shows_the_spread_over_features_and_pairs_by_kernel(folder, tmp_path):

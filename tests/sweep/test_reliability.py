@@ -16,7 +16,7 @@ from tests.sweep.fakes import Here
 from tests.tasks.end_to_end import CONFIGS, run
 
 TASK = "rider_lung_retest"
-ROWS = ("chance", "body-size", "intensity", "random-pyramid")
+ROWS = ("chance", "body-size", "random-pyramid")
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,18 @@ def test_a_split_with_one_scan_of_a_patient_is_refused(release, tmp_path):
         RIDERLungRetest(release, "test", split).validate()
 
 
+def test_a_folder_without_a_pair_is_refused_by_name(root):
+    for patient in rider.PATIENTS:
+        shutil.rmtree(next(rider.folder_of(root, patient).glob("4.000000-*")))
+    with pytest.raises(TaskError, match=f"no patient with two scans under .*: {FIRST} has one CT series alone"):
+        RIDERLungRetest(root, "test")
+    shutil.rmtree(root / COLLECTION)
+    with pytest.raises(TaskError, match=r"nor a folder of one \(RIDER-\.\.\.\)"):
+        RIDERLungRetest(root, "test")
+    (message,) = (message for message, status in said(root).items() if status == "fail")
+    assert message.startswith("there is no patient with two scans")
+
+
 def test_the_doctor_counts_against_the_collection(root):
     found = said(root)
     assert found["4 patients, and the collection has 32"] == "warn"

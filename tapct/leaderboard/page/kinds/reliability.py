@@ -6,7 +6,7 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import Cases
-from tapct.kinds.reliability import by_chance, correlations, in_pairs
+from tapct.kinds.reliability import at_chance, correlations, in_pairs, partner
 from tapct.leaderboard.page.sections import Shown, Table
 
 Runs = Mapping[str, Sequence[Cases]]
@@ -27,7 +27,7 @@ def pictures(shown: Shown) -> Iterator[Table]:
 def _spread(shown: Shown, runs: Runs) -> Table:
     """Returns percentiles of the intraclass correlation over features, and what chance identifies."""
     first = next(iter(runs.values()))[0]
-    chance, _ = by_chance(first)
+    chance = numeric.mean(at_chance(first)["identified"][:, 0])
     rows = []
     for name, of_model in runs.items():
         found = correlations(of_model[0])
@@ -76,7 +76,7 @@ def _by_setting(shown: Shown, runs: Runs) -> Iterator[Table]:
 def settings_of(cases: Cases) -> dict[str, np.ndarray]:
     """Returns (C,) which scans are of pairs with the same, or with other kernel and slice thickness, in words."""
     _, _, first = in_pairs(cases)
-    second = np.array([_partner(cases, row) for row in first])
+    second = np.array([partner(cases, row) for row in first])
     thickness, kernel = cases["slice_thickness_mm"][:, 0], cases["other_kernel"][:, 0]
     one, other = thickness[first], thickness[second]
     thicker = np.where(np.isnan(one + other), np.nan, np.abs(one - other) > THICKER * np.fmax(one, other))
@@ -93,10 +93,6 @@ def settings_of(cases: Cases) -> dict[str, np.ndarray]:
         chosen[first[pairs]] = chosen[second[pairs]] = True
         spread[name] = chosen
     return spread
-
-
-def _partner(cases: Cases, row: int) -> int:
-    return next(i for i, who in enumerate(cases.patients) if who == cases.patients[row] and i != row)
 
 
 def _text(value: float) -> str:
