@@ -149,11 +149,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def head_of(self, state: State) -> nn.Module:
-        if not self.is_solved:
-            return super().head_of(state)
-        parts = self.trainer.datamodule.datasets
-        part = next(one for one in (parts.test, parts.val, parts.train) if one is not None)
-        return tables.head_of(self.solved_head, state, self.source.table.of(part))
+        return tables.head_of(self.solved_head, state) if self.is_solved else super().head_of(state)
 
     @override
     def seen_by_heads(self) -> dict[str, Any]:
@@ -174,6 +170,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         """Returns the (K,) outputs of a head on a case, float64 of a solved one."""
         if self.pooling is not None:
             part = getattr(self.trainer.datamodule.datasets, self._split)
+            tables.require_table(head, self.source.table.of(part))
             return head(self.source.vector(part, case, self.pooling).to(self.device))
         return self.attended(head, case)
 

@@ -142,27 +142,35 @@ def solved(solve: Solve, train: PooledCases, selection: PooledCases | None) -> S
     return replace(solution, head=head)
 
 
-def head_of(
-    build: Callable[[Mapping[str, torch.Tensor]], nn.Module], state: Mapping[str, torch.Tensor], table: Sequence[Column]
-) -> nn.Module:
+def head_of(build: Callable[[Mapping[str, torch.Tensor]], nn.Module], state: Mapping[str, torch.Tensor]) -> nn.Module:
     """Returns a head that these weights fit into.
 
     Args:
         build: Gives the head of weights without a table.
         state: The weights.
-        table: The columns of the table that stand behind the features here.
 
     Raises:
-        TaskError: If the weights are of another table.
+        TaskError: If they are of a table that was read in another way than tables are now.
     """
-    numbers = len(state["mean"]) if "indicated" in state else 0
-    if numbers != len(table) or ("indicated" in state) != ("levels" in state):
-        raise TaskError(
-            f"the head was trained beside {numbers} numbers of a table, and {len(table)} stand here "
-            f"({', '.join(column.name for column in table) or 'none'}), or the table was read in another way then. "
-            "Train it again"
-        )
-    if not numbers:
+    if "indicated" not in state:
         return build(state)
+    if "levels" not in state:
+        raise TaskError("the head is from before levels were told apart by the training cases. Train it again")
     inner = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
-    return TabledHead(build(inner), numbers, *(len(state[name]) for name in ("indicated", "coded", "levels")))
+    return TabledHead(
+        build(inner), len(state["mean"]), *(len(state[name]) for name in ("indicated", "coded", "levels"))
+    )
+
+
+def require_table(head: nn.Module, columns: Sequence[Column]) -> None:
+    """Makes sure that a head stands behind as many numbers as there are columns: else features would pass for numbers.
+
+    Raises:
+        TaskError: If not.
+    """
+    numbers = len(head.mean) if isinstance(head, TabledHead) else 0
+    if numbers != len(columns):
+        raise TaskError(
+            f"the head was trained beside {numbers} numbers of a table, and {len(columns)} stand here "
+            f"({', '.join(column.name for column in columns) or 'none'}). Train it again"
+        )

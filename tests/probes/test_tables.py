@@ -177,9 +177,12 @@ def test_a_head_fills_in_a_later_case_as_it_did_the_training_cases(features):
     expected = solution.head.head.weight.numpy() @ filled.features.T + solution.head.head.bias.numpy()[:, None]
     state = dict(solution.head.state_dict())
     build = lambda inner: type(solution.head.head)(*reversed(inner["weight"].shape))  # noqa: E731
-    with pytest.raises(TaskError, match="trained beside 4 numbers of a table, and 3 stand here"):
-        tables.head_of(build, state, NUMBERS[1:])
-    again = tables.head_of(build, state, NUMBERS)
+    again = tables.head_of(build, state)
+    tables.require_table(again, NUMBERS)
+    with pytest.raises(TaskError, match=r"trained beside 4 numbers of a table, and 3 stand here \(stage, one, two\)"):
+        tables.require_table(again, NUMBERS[1:])
+    with pytest.raises(TaskError, match="from before levels were told apart"):
+        tables.head_of(build, {name: of for name, of in state.items() if name != "levels"})
     again.load_state_dict(state)
     for place, row in enumerate(train.features):
         assert again(torch.from_numpy(row)).numpy() == pytest.approx(expected[:, place], abs=1e-12)
