@@ -149,6 +149,9 @@ class HeadsConfig(_Section):
     """Linear layers before the prototypes (Table 7)."""
     bottleneck_dim: Count = 256
     """Width before the prototypes, where the vectors are brought to length 1 (Table 7)."""
+    train_gain: bool = False
+    """Trains the lengths of the prototypes, from 1, as DINOv2 does; false keeps them at 1, as DINO's
+    ``norm_last_layer``, so that a logit is a cosine. The paper does not say."""
 
 
 class LossesConfig(_Section):

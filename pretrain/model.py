@@ -111,6 +111,7 @@ class Network(nn.Module):
             bottleneck_dim=config.heads.bottleneck_dim,
             prototypes=config.heads.prototypes,
             num_layers=config.heads.num_layers,
+            train_gain=config.heads.train_gain,
         )
 
 
@@ -288,20 +289,23 @@ class Pretrainer(nn.Module):
 
     def _cross_entropy(self, head: str, teacher_temperature: float) -> losses.CrossEntropyOf:
         """Binds the row-wise loss to one of the two heads."""
-        student, teacher = (getattr(network, f"{head}_head").last_layer for network in (self.student, self.teacher))
+        (student, lengths_count), (teacher, _) = (
+            getattr(network, f"{head}_head").vectors() for network in (self.student, self.teacher)
+        )
 
         def of(student_rows: Tensor, teacher_rows: Tensor, weights: Tensor) -> CrossEntropy:
             return cross_entropy(
                 student_rows,
-                student.weight,
+                student,
                 teacher_rows,
-                teacher.weight,
+                teacher,
                 getattr(self, f"{head}_centre"),
                 weights,
                 student_temperature=self.config.losses.student_temperature,
                 teacher_temperature=teacher_temperature,
                 chunk_rows=self.config.losses.chunk_rows,
                 matmul_dtype=self.matmul_dtype,
+                lengths_count=lengths_count,
                 terms=self.terms,
             )
 

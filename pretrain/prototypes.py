@@ -7,7 +7,7 @@ only one chunk of logits exists at a time. It is exact: the same sums in another
 
 Prototypes are handed in as they are trained, vectors of any length of which only the direction counts. Their lengths
 divide the logits, so that no second matrix of their size (67 MB) is made, and one, their gradient, is held for the
-backward pass.
+backward pass. (Where their lengths are trained, too, they count, and that second matrix is made.)
 """
 
 from collections.abc import Callable
@@ -87,6 +87,7 @@ def cross_entropy(
     teacher_temperature: float,
     chunk_rows: int | None,
     matmul_dtype: torch.dtype | None = None,
+    lengths_count: bool = False,
     terms: Callable[..., ChunkTerms] = chunk_terms,
 ) -> CrossEntropy:
     """Sums the cross-entropies of aligned rows, ``sum_r w_r H(p_r, q_r)``.
@@ -104,6 +105,7 @@ def cross_entropy(
             which is the plain form.
         matmul_dtype: Precision of the matrix products, such as bfloat16; None for that of the vectors. Logits,
             softmax and sums stay in the precision of the vectors.
+        lengths_count: Whether logits are products with the prototypes as they are; else with their directions.
         terms: `chunk_terms`, or the same compiled.
 
     Returns:
@@ -112,10 +114,10 @@ def cross_entropy(
     if chunk_rows is None:
         return _plain(
             student, student_prototypes, teacher, teacher_prototypes, centre, weights, student_temperature,
-            teacher_temperature,
+            teacher_temperature, lengths_count,
         )  # fmt: skip
     temperatures = (student_temperature, teacher_temperature)
-    settings = (centre, weights, temperatures, chunk_rows, matmul_dtype or student.dtype, terms)
+    settings = (centre, weights, temperatures, chunk_rows, matmul_dtype or student.dtype, lengths_count, terms)
     return CrossEntropy(*_Chunked.apply(student, student_prototypes, teacher, teacher_prototypes, *settings))
 
 
@@ -129,14 +131,16 @@ def sum_of_logits(vectors: Tensor, prototypes: Tensor, chunk_rows: int | None) -
 
 def _plain(
     student: Tensor, student_prototypes: Tensor, teacher: Tensor, teacher_prototypes: Tensor, centre: Tensor,
-    weights: Tensor, student_temperature: float, teacher_temperature: float,
+    weights: Tensor, student_temperature: float, teacher_temperature: float, lengths_count: bool,
 ) -> CrossEntropy:  # fmt: skip
     """Holds all logits, in whatever precision autocast chooses for the products."""
     dtype = student.dtype
+    if not lengths_count:
+        student_prototypes, teacher_prototypes = unit(student_prototypes), unit(teacher_prototypes)
     with torch.no_grad():
-        teacher_logits = (teacher @ unit(teacher_prototypes).t()).to(dtype)
+        teacher_logits = (teacher @ teacher_prototypes.t()).to(dtype)
         log_p = torch.log_softmax((teacher_logits - centre) / teacher_temperature, dim=-1)
-    log_q = torch.log_softmax((student @ unit(student_prototypes).t()).to(dtype) / student_temperature, dim=-1)
+    log_q = torch.log_softmax((student @ student_prototypes.t()).to(dtype) / student_temperature, dim=-1)
     loss = -(weights * (log_p.exp() * log_q).sum(-1)).sum()
     return CrossEntropy(loss, -(log_p.exp() * log_p).sum() / max(1, len(student)))
 
@@ -148,10 +152,11 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, student: Tensor, student_prototypes: Tensor, teacher: Tensor, teacher_prototypes: Tensor,
         centre: Tensor, weights: Tensor, temperatures: tuple[float, float], chunk_rows: int, dtype: torch.dtype,
-        terms: Callable[..., ChunkTerms],
+        lengths_count: bool, terms: Callable[..., ChunkTerms],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         columns, targets = student_prototypes.to(dtype), teacher_prototypes.to(dtype)
-        lengths, teacher_lengths = _lengths(student_prototypes), _lengths(teacher_prototypes)
+        vectors_of = (student_prototypes, teacher_prototypes)
+        lengths, teacher_lengths = (_ones(v) if lengths_count else _lengths(v) for v in vectors_of)
         scales = (1 / (lengths * temperatures[0]), 1 / (teacher_lengths * temperatures[1]), centre / temperatures[1])
         loss, entropy = student.new_zeros(()), student.new_zeros(())
         d_student, d_prototypes = torch.empty_like(student), torch.zeros_like(student_prototypes)
@@ -178,7 +183,8 @@ class _Chunked(torch.autograd.Function):
                     d_prototypes.addmm_(gradient.t(), vectors)
                 else:
                     d_prototypes += _product(gradient.t(), vectors, student.dtype)
-        _keep_lengths_(d_prototypes, student_prototypes, lengths)
+        if not lengths_count:
+            _keep_lengths_(d_prototypes, student_prototypes, lengths)
         ctx.save_for_backward(d_student, d_prototypes)
         entropy /= max(1, len(student))
         ctx.mark_non_differentiable(entropy)
@@ -188,12 +194,16 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_student, d_prototypes = ctx.saved_tensors
         # In place: nothing goes backward twice.
-        return d_student * gradients[0], d_prototypes.mul_(gradients[0]), *[None] * 8
+        return d_student * gradients[0], d_prototypes.mul_(gradients[0]), *[None] * 9
 
 
 def _lengths(vectors: Tensor) -> Tensor:
     """Returns the lengths of the rows, as `unit` divides by them."""
     return torch.linalg.vector_norm(vectors, dim=-1).clamp(min=1e-12)
+
+
+def _ones(vectors: Tensor) -> Tensor:
+    return vectors.new_ones(len(vectors))
 
 
 def _keep_lengths_(gradient: Tensor, vectors: Tensor, lengths: Tensor) -> None:

@@ -30,6 +30,23 @@ def test_logits_and_gradients_are_those_of_dinov2s_head():
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-13)
 
 
+def test_a_trained_gain_is_that_of_dinov2s_head():
+    head = ProjectionHead(9, **SIZES, train_gain=True).double()
+    assert head.gain.unique().tolist() == [1.0]
+    head.gain.data.copy_(noise(11, 1, seed=3, dtype=torch.float64).abs() + 0.1)
+    last = weight_norm(nn.Linear(6, 11, bias=False).double())
+    last.parametrizations.weight.original0.data.copy_(head.gain.data)
+    last.parametrizations.weight.original1.data.copy_(head.last_layer.weight.data)
+    vectors, target = head(noise(5, 9, dtype=torch.float64)), noise(5, 11, seed=2, dtype=torch.float64)
+    for logits in (computed := vectors @ head.prototypes().t(), expected := last(vectors)):
+        (logits * target).sum().backward(retain_graph=True)
+    torch.testing.assert_close(computed, expected, rtol=0, atol=1e-14)
+    for ours, number in ((head.gain, 0), (head.last_layer.weight, 1)):
+        theirs = getattr(last.parametrizations.weight, f"original{number}")
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-13)
+    assert ProjectionHead(9, **SIZES).state_dict().keys() == head.state_dict().keys() - {"last_layer.gain"}
+
+
 def test_bottleneck_and_prototypes_have_length_one_in_bfloat16_too():
     head = ProjectionHead(9, **SIZES)
     with torch.autocast("cpu", torch.bfloat16):

@@ -63,6 +63,19 @@ def test_values_and_gradients_equal_the_formula(rows, chunk_rows):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk_rows", [None, 1, 5, 100])
+def test_lengths_that_count_are_part_of_the_formula(rows, chunk_rows):
+    logits = {side: rows[side] @ rows[f"{side}_prototypes"].t() for side in ("student", "teacher")}
+    p = torch.softmax((logits["teacher"] - rows["centre"]) / TEACHER_T, dim=-1)
+    expected = -(rows["weights"][:, None] * p * torch.log_softmax(logits["student"] / STUDENT_T, dim=-1)).sum()
+    inputs = (rows["student"], rows["student_prototypes"])
+    loss, _ = run(rows, chunk_rows, lengths_count=True)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    wanted = torch.autograd.grad(expected, inputs)
+    for ours, theirs in zip(torch.autograd.grad(loss, inputs), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 class Largest(TorchDispatchMode):
     """Records the largest tensor that any operation makes."""
 
