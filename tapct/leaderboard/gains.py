@@ -6,15 +6,20 @@ trained, so that what makes some patients hard for both cancels.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from tapct.leaderboard.board import Board, Task
 from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.resampling import resample
 from tapct.leaderboard.summary import RESAMPLES
+from tapct.leaderboard.text import as_csv
 from tapct.names import adaptor_parts, reads_no_features
 from tapct.records.record import Recorded
+
+FILE = "gains.csv"
 
 Key = tuple[str, str]
 """A model and an adaptor."""
@@ -116,6 +121,51 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
         )
         for key, base, encoder in rows
     ]
+
+
+def of_task(task: Task, models: Collection[str] | None = None) -> list[Gain]:
+    """Returns the gains of a task, by table, model and adaptor.
+
+    Args:
+        task: The task, with its records under every adaptor.
+        models: Those that are of interest; None for all.
+    """
+    records = {
+        key: record
+        for key, record in task.crossed.items()
+        if models is None or key[0] in models or reads_no_features(key[1])
+    }
+    if not records:
+        return []
+    found = gains(records, task.metric, task.summaries["native"].draws.shape[-1])
+    return sorted(found, key=lambda gain: (gain.table, gain.model, gain.adaptor))
+
+
+def to_csv(board: Board) -> str | None:
+    """Returns a line per model, adaptor and table of the tasks of a board; None where there is none."""
+    boards = [board, *(own.board for own in board.own)]
+    found = [_row(task, one) for each in boards for task in each.tasks for one in of_task(task)]
+    return as_csv(found) if found else None
+
+
+def _row(task: Task, one: Gain) -> dict[str, Any]:
+    table, encoder = one.over_table, one.over_encoder
+    return {
+        "task": task.name,
+        "metric": task.metric,
+        "unit": task.of_metric.unit_of(task.target_unit) or "",
+        **{"model": one.model, "adaptor": one.adaptor, "table": one.table},
+        **_ends("both", one.together),
+        **_ends("table_alone", None if table is None else table.alone),
+        **_ends("gain_over_table", None if table is None else table.gain),
+        **_ends("encoder_alone", None if encoder is None else encoder.alone),
+        **_ends("gain_over_encoder", None if encoder is None else encoder.gain),
+    }
+
+
+def _ends(name: str, of: Estimate | None) -> dict[str, float | None]:
+    value, low, high = (None, None, None) if of is None else (of.value, of.low, of.high)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _encoders_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, str, str | None], Key]:

@@ -10,6 +10,7 @@ from tapct.errors import RecordError
 from tapct.leaderboard import (
     eva_results,
     exports,
+    gains,
     imported,
     mistakes,
     robust_columns,
@@ -38,10 +39,10 @@ def build(
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`; where some are of repeated or perturbed scans, `robustness_ranks.csv`; of a wrong input on
-    purpose, `mistakes.csv`; where some are of a cell of the paper, `paper_and_this_run.csv`; where some hold a shortcut
-    audit, `shortcuts.csv`; of stock runs of eva's, `eva_results.csv`; of imported predictions, `imported.csv`; of what
-    `tapct compare` left there, `similarity.csv`.
+    and `adaptors.csv`, and of tables beside features `gains.csv`; where some are of repeated or perturbed scans,
+    `robustness_ranks.csv`; of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the paper,
+    `paper_and_this_run.csv`; where some hold a shortcut audit, `shortcuts.csv`; of stock runs of eva's,
+    `eva_results.csv`; of imported predictions, `imported.csv`; of what `tapct compare` left there, `similarity.csv`.
 
     Args:
         results: The results folders, each `RESULTS/TASK/CELL/record.json`.
@@ -76,6 +77,8 @@ def build(
     contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
     if (adaptors := exports.adaptors_to_csv(board)) is not None:
         contents[exports.ADAPTORS_FILE] = adaptors
+    if (added := gains.to_csv(board)) is not None:
+        contents[gains.FILE] = added
     if (reproduction := exports.reproduction_to_csv(board)) is not None:
         contents[exports.REPRODUCTION_FILE] = reproduction
     if board.mistakes:
@@ -127,6 +130,6 @@ def _write(site: Path, contents: Mapping[str, str]) -> None:
         except OSError as error:
             raise RecordError(f"cannot write {site / name}: {error.strerror or error}") from error
     optional = {exports.ADAPTORS_FILE, exports.REPRODUCTION_FILE, exports.EVA_FILE}
-    optional |= {mistakes.FILE, robust_columns.FILE, imported.FILE, shortcuts.FILE, similarity.FILE}
+    optional |= {gains.FILE, mistakes.FILE, robust_columns.FILE, imported.FILE, shortcuts.FILE, similarity.FILE}
     for stale in {*variations.FILES, *optional} - set(contents):
         (site / stale).unlink(missing_ok=True)

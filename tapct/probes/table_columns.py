@@ -90,10 +90,14 @@ def require_told(
         all_train: Whether all training patients of the split train.
 
     Raises:
-        TaskError: If nothing is known of one, or it is the same in all.
+        TaskError: If nothing is known of one, or it is the same in all; whatever was asked for, if that is so of all.
     """
-    for column, of in zip(columns, numbers.T, strict=True):
-        if (why := _why_not(column, of)) is None:
+    reasons = [_why_not(column, of) for column, of in zip(columns, numbers.T, strict=True)]
+    if all_train and all(reasons) and not set(named) & {column.name for column in columns}:
+        listed = "; ".join(f"'{column.name}' {why}" for column, why in zip(columns, reasons, strict=True))
+        raise TaskError(f"{task}: no column of table={'+'.join(named)} tells training cases apart: {listed}")
+    for column, why in zip(columns, reasons, strict=True):
+        if why is None:
             continue
         said = f"{task}: the column '{column.name}' ({column.title}) {why}"
         if all_train and column.name in named:

@@ -8,6 +8,7 @@ from tapct.names import listed
 from tapct.tasks.checks import CaseOf
 from tapct.tasks.columns import Column
 from tapct.tasks.dataset import Finding
+from tapct.tasks.shortcuts import VOLUME
 
 HINT = "rows of tables (HEAD:table=COLUMNS) and the shortcut audit lack it; nothing else does"
 
@@ -27,7 +28,7 @@ def table_findings(cases: Sequence[CaseOf]) -> Iterator[Finding]:
         if missing := [path for path in paths if not path.exists()]:
             files = f"{len(missing)} files that it is read from are not there, such as {missing[0]}"
             yield "warn", f"the column '{column.name}': {files}", HINT
-        elif column.name.startswith("volume"):
+        elif column.unit == VOLUME.unit:
             measured.append(column.name)
         else:
             try:

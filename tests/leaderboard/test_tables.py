@@ -1,5 +1,6 @@
 """Tables on the board: what encoders and tables add to each other, and which models a table is not beaten by."""
 
+import csv
 import re
 
 import numpy as np
@@ -99,3 +100,12 @@ def test_the_page_says_what_is_gained(tmp_path):
     number = r"-?\d+\.\d{3} \[.*?\]\s+"
     assert re.search(rf"sex\s+Curia, own\s+{3 * number}\+{number}\+\d+\.\d{{3}}", text)
     assert "table: sex" in text
+    (row,) = csv.DictReader((tmp_path / "site" / "gains.csv").read_text(encoding="utf-8").splitlines())
+    assert (row["task"], row["model"], row["adaptor"], row["table"]) == (
+        *("totalsegmentator_age", "Curia", "ridge:own&table=sex", "sex"),
+    )
+    for part in ("table", "encoder"):
+        names = ("both", f"{part}_alone", f"gain_over_{part}", f"gain_over_{part}_low")
+        both, alone, gain, low = (float(row[name]) for name in names)
+        assert gain == pytest.approx(alone - both), "MAE: less is better"
+        assert 0 < low < gain

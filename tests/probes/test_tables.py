@@ -306,6 +306,8 @@ def test_a_column_of_several_that_says_nothing_gets_no_weight():
     require_told("slabs", columns, numbers, ["age", "dose"], all_train=False)
     with pytest.raises(TaskError, match="known of 8 of the 8 training cases, and has one level that 5 of them have"):
         require_told("slabs", columns, numbers, ["maker"], all_train=True)
+    with pytest.raises(TaskError, match="no column of table=acquisition tells training cases apart: 'dose' is"):
+        require_told("slabs", columns[2:], numbers[:, 2:], ["acquisition"], all_train=True)
 
 
 def test_a_table_that_a_task_does_not_have_is_refused(tmp_path):

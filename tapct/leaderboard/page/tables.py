@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from tapct.leaderboard.gains import Part, gains
+from tapct.leaderboard.gains import Part, of_task
 from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.page.sections import Picture, Shown, Table
-from tapct.names import adaptor_parts, reads_no_features
+from tapct.names import adaptor_parts
 
 TITLE = "What encoders add to tables, and tables to encoders"
 
@@ -30,10 +30,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
 
 def _gains(shown: Shown) -> Iterator[Sequence[str]]:
     digits = shown.metric.digits
-    drawn = {model.name for model in shown.drawn}
-    records = {key: of for key, of in shown.crossed.items() if key[0] in drawn or reads_no_features(key[1])}
-    found = gains(records, shown.metric.name, shown.of.summaries["native"].draws.shape[-1])
-    for one in sorted(found, key=lambda gain: (gain.table, gain.model, gain.adaptor)):
+    for one in of_task(shown.of, [model.name for model in shown.drawn]):
         where = f"{one.model}, {adaptor_parts(one.adaptor)[1]}"
         alone = [_alone(part, digits) for part in (one.over_table, one.over_encoder)]
         over = ["" if part is None else said(part.gain, digits, "+") for part in (one.over_table, one.over_encoder)]
