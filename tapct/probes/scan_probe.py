@@ -124,6 +124,10 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     @override
     def require_data(self) -> None:
+        data = self.trainer.datamodule
+        all_train = getattr(data, "train_fraction", 1) == 1
+        for part in needed_parts(self.trainer):
+            self.source.table.require(part, trains=part is data.datasets.train, all_train=all_train)
         if self.pooling != "mask":
             return
         for part in needed_parts(self.trainer):

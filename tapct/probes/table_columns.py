@@ -45,13 +45,36 @@ class TableColumns:
 
     def behind(self, pooled: torch.Tensor, part: Any, case: str) -> torch.Tensor:
         """Returns the (P,) vector of a case with the numbers of its table behind it."""
-        columns = self.of(part)
-        if not columns:
+        if not self.of(part):
             return pooled
-        if (part, case) not in self._numbers:
-            self._numbers[part, case] = part.values(case, columns)
-        numbers = torch.tensor(self._numbers[part, case], dtype=torch.float64, device=pooled.device)
+        numbers = torch.tensor(self._of_case(part, case), dtype=torch.float64, device=pooled.device)
         return torch.cat([pooled, numbers])
+
+    def _of_case(self, part: Any, case: str) -> list[float]:
+        if (part, case) not in self._numbers:
+            self._numbers[part, case] = part.values(case, self.of(part))
+        return self._numbers[part, case]
+
+    def require(self, part: Any, *, trains: bool, all_train: bool) -> None:
+        """Makes sure, before anything is encoded, that a dataset has the columns, and that these tell cases apart.
+
+        Args:
+            part: The dataset.
+            trains: Whether its cases train.
+            all_train: Whether all training patients of the split do.
+
+        Raises:
+            TaskError: If there is no such column, files of it are not there, or one that was asked for by its name
+                tells no training cases apart.
+        """
+        columns = self.of(part)
+        if columns and trains and not self.said and hasattr(part, "cases"):
+            self._look_at(part, np.array([self._of_case(part, case) for case in part.cases]), all_train=all_train)
+
+    def _look_at(self, part: Any, numbers: np.ndarray, *, all_train: bool) -> None:
+        columns = self.of(part)
+        require_told(part.spec.name, columns, numbers, self.asked, all_train=all_train)
+        self.said = described(columns, numbers)
 
     def told(self, cases: PooledCases, part: Any, *, trains: bool, all_train: bool) -> PooledCases:
         """Returns cases that say which of their columns are those of the table.
@@ -68,10 +91,8 @@ class TableColumns:
         columns = self.of(part)
         if not columns:
             return cases
-        if trains:
-            numbers = cases.features[:, -len(columns) :]
-            require_told(part.spec.name, columns, numbers, self.asked, all_train=all_train)
-            self.said = described(columns, numbers)
+        if trains and not self.said:
+            self._look_at(part, cases.features[:, -len(columns) :], all_train=all_train)
         coded = tuple(place for place, column in enumerate(columns) if column.is_coded)
         return replace(cases, table=len(columns), coded=coded)
 

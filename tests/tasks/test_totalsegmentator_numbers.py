@@ -14,6 +14,7 @@ from tapct.tasks.totalsegmentator_organ_volume import TotalSegmentatorOrganVolum
 from tapct.tasks.totalsegmentator_sex import TotalSegmentatorSex
 from tests.data import totalsegmentator as release
 from tests.data.slabs import edited
+from tests.small import Small3D
 from tests.tasks.end_to_end import CONFIGS, run, write_split
 from tests.tasks.shipped import SPLITS as SHIPPED
 from tests.tasks.shipped import reference
@@ -231,6 +232,21 @@ def test_what_is_asked_is_no_column(root):
         "volume_pancreas",
         "volume_heart",
     ) in Age.spec.rows_to_beat
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "why"),
+    [
+        ("ridge:mean&table=volume_lever", "has no column 'volume_lever'. Did you mean 'volume_liver'"),
+        ("ridge:mean&table=sex", "the column 'sex' .* has no level that 5 of them have"),
+        ("ridge:mean&table=age", "has no column 'age'"),
+    ],
+)
+def test_columns_are_refused_before_anything_is_encoded(root, split, tmp_path, monkeypatch, adaptor, why):
+    monkeypatch.setenv("ADAPTOR", adaptor)
+    monkeypatch.setattr(Small3D, "_encode", lambda *of: pytest.fail("it was encoded"))
+    with pytest.raises(TaskError, match=why):
+        run(CONFIGS / "regression" / "totalsegmentator_age.yaml", root.parent, split, tmp_path, "regression")
 
 
 @pytest.mark.parametrize("adaptor", ["ridge:table=volume_liver", "ridge:mean&table=volume_liver+acquisition"])
