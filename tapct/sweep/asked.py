@@ -90,7 +90,7 @@ class Sweep:
         if not cells:
             asked = [block.adaptors for block in blocks] + [block.bags and f"the bag {block.bags}" for block in blocks]
             words = ", ".join(dict.fromkeys(filter(None, asked)))
-            raise SweepError(f"no task or encoder that was asked for has what {words} pools: nothing runs")
+            raise SweepError(f"no task or encoder that was asked for has what {words} needs: nothing runs")
         return cells
 
     def _blocks(self) -> Sequence[suites.Block]:

@@ -149,9 +149,9 @@ def test_a_task_without_masks_is_left_out_of_what_pools_over_them(capsys):
     assert found["curia+adaptor=linear-mask"].task == "luna16"
     assert "left out: linear:mask on luna25: luna25 has no masks" in capsys.readouterr().err
     assert list(cells(tasks="luna25", adaptors="linear:mask,knn")) == ["curia+adaptor=knn"]
-    with pytest.raises(SweepError, match=r"what linear:mask pools: nothing runs"):
+    with pytest.raises(SweepError, match=r"what linear:mask needs: nothing runs"):
         cells(tasks="luna25,rsna2023", adaptors="linear:mask")
-    with pytest.raises(SweepError, match=r"what linear:cls pools: nothing runs"):
+    with pytest.raises(SweepError, match=r"what linear:cls needs: nothing runs"):
         cells(encoders="suprem", tasks="luna16", adaptors="linear:cls")
 
 
@@ -173,7 +173,7 @@ def test_bags_are_of_attention_and_cross_with_what_else_is_varied(capsys):
         "curia+bag=patch+adaptor=abmil",
     ]
     assert "curia on luna16 with the bag patch: linear pools features by itself" in capsys.readouterr().err
-    with pytest.raises(SweepError, match=r"what the bag patch pools: nothing runs"):
+    with pytest.raises(SweepError, match=r"what the bag patch needs: nothing runs"):
         cells(tasks="luna16", bags="patch")
     assert list(cells(tasks="amos22", bags="patch")) == ["curia"]
     assert "amos22 has no bags" in capsys.readouterr().err
