@@ -120,7 +120,10 @@ class CropsConfig(_Section):
     blur_sigma: PositiveRange = (0.1, 2.0)
     """Standard deviation of the in-plane Gaussian blur, in pixels of the resized crop (DINOv2)."""
     blur_probability: tuple[Probability, Probability, Probability] = (1.0, 0.1, 0.5)
-    """Chance of the blur for the first global, the second global and the local crops (DINOv2)."""
+    """Chance of the blur for the first global, the second global and the local crops: what DINO had and DINOv2 names.
+
+    DINOv2's code inverts it and did [0.0, 0.9, 0.5] (docs/pretraining-vs-dinov2.md); the paper gives none.
+    """
 
 
 class MaskingConfig(_Section):
