@@ -1,6 +1,7 @@
 """The base class of datasets of pairs: two scans of each patient, between which nothing changed."""
 
 import abc
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tapct.tasks.dataset import Finding
 from tapct.tasks.masked import MaskedDataset
 from tapct.tasks.splits import SplitTable
 from tapct.volumes import Volume
+
+THICKER = 0.01
+"""Share by which slices must differ in thickness to be told apart: headers round it."""
 
 
 class ReliabilityDataset(MaskedDataset):
@@ -74,6 +78,11 @@ class ReliabilityDataset(MaskedDataset):
         patient = self.patient(case)
         return [one for one in self.cases if self.patient(one) == patient and one != case]
 
+    def _is_there(self, case: str) -> bool:
+        with contextlib.suppress(TaskError):  # which scan is meant is not known: the doctor says so of the case
+            return all(self.ct_path(one).exists() for one in (case, *self._others_of(case)))
+        return False
+
     @override
     def validate(self) -> None:
         scans: dict[str, list[int]] = {patient: [] for patient in self.patients}
@@ -88,18 +97,16 @@ class ReliabilityDataset(MaskedDataset):
 
     def pair_findings(self) -> Iterator[Finding]:
         """Yields what differs between the scans of pairs that are there, for the doctor."""
-        first = [case for case in self.cases if self.occasion(case) == 1]
-        targets = {case: self.target(case) for case in self.cases}
-        partners = {case: self._others_of(case)[0] for case in first}
-        kernels = [bool(targets[case][1] == 1) for case in first]
-        slices = [
-            bool((targets[case][2] - targets[partner][2]).abs() > 0.01 * targets[case][2])
-            for case, partner in partners.items()
-        ]
-        unknown = sum(bool(targets[case][1:].isnan().any()) for case in first)
+        kernels, slices, unknown = [], [], 0
+        first = [case for case in self.cases if self.occasion(case) == 1 and self._is_there(case)]
+        for case in first:
+            one, other = (self.target(each) for each in (case, *self._others_of(case)))
+            kernels += [self.patient(case)] * bool(one[1] == 1)
+            slices += [self.patient(case)] * bool((one[2] - other[2]).abs() > THICKER * one[2])
+            unknown += bool(one[1:].isnan().any())
         yield (
             "ok",
-            f"{len(first)} pairs; in {sum(kernels)} the kernels differ, in {sum(slices)} the slice thickness, and of "
+            f"{len(first)} pairs; in {len(kernels)} the kernels differ, in {len(slices)} the slice thickness, and of "
             f"{unknown} one of both is not known",
             "",
         )

@@ -1,13 +1,13 @@
 """RIDER Lung CT: two scans of each patient within fifteen minutes, off the table in between (Zhao et al. 2009).
 
-The collection is of TCIA: RIDER-1129164940/<study>/<series>/. Both scans are CT series, mostly of one study
-(09-20-2006-1-NA-96508/4.000000-NA-24533 and 8.000000-NA-08100 of the first patient), and nothing but time and number
-says which came first. Others have added to it: structure sets and segmentations of the tumour (RIDER-LungCT-Seg, titled
-TEST and RETEST), which are passed over, and reconstructions of other thickness and kernel.
+The collection is of TCIA: RIDER-1129164940/<study>/<series>/. Both scans are CT series of one study or of two
+(09-20-2006-1-NA-96508/4.000000-NA-24533 and 8.000000-NA-08100 of the first patient). The collection has grown by 498
+CT series of the same patients (other thicknesses and kernels, scouts, other days), and by structure sets and
+segmentations of several groups. The two scans are told from them by their UIDs (`FIRST_UPLOAD`).
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,15 @@ from tapct.tasks.dataset import Finding, Index, nifti
 from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.shortcuts import DICOM, positive_mm
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.splits import SplitTable
 from tapct.tasks.tcia import Series, series_of
 from tapct.volumes.dicom_files import read_dataset
 
 COLLECTION = "RIDER Lung CT"
-PATIENTS = 32
-"""In the collection, as its page has it."""
 
 OCCASIONS = ("TEST", "RETEST")
 
 FIRST_UPLOAD = "1.3.6.1.4.1.9328.50.1."
-"""How SeriesInstanceUID of the two scans of a patient begin; those of what was added begin otherwise."""
+"""How SeriesInstanceUID of the two scans of a patient begin; those of all that was added begin otherwise."""
 
 SPEC = TaskSpec(
     name="rider_lung_retest",
@@ -43,10 +40,11 @@ SPEC = TaskSpec(
     metric="MedianICC",
     shortcuts=DICOM,
     source_data=("rider[- _]?lung[- _]?ct",),
-    licence="CC BY 3.0 or 4.0, as the page says of what was fetched",
-    source=f"TCIA collection {COLLECTION} (doi:10.7937/k9/tcia.2015.u1x8a5nr): its CT series as the NBIA Data "
-    f"Retriever writes them, rider_lung_retest/{COLLECTION}/RIDER-1129164940/<study>/<series>/, or "
-    f"RIDER-1129164940/{OCCASIONS[0]}.nii.gz and RIDER-1129164940/{OCCASIONS[1]}.nii.gz",
+    licence="CC BY 4.0",
+    source=f"TCIA collection {COLLECTION} (doi:10.7937/k9/tcia.2015.u1x8a5nr): of its CT series those 63 whose UID "
+    f"begins with {FIRST_UPLOAD} (8 GB; all are 43 GB), as the NBIA Data Retriever writes them, "
+    f"rider_lung_retest/{COLLECTION}/RIDER-1129164940/<study>/<series>/, or RIDER-1129164940/{OCCASIONS[0]}.nii.gz and "
+    f"RIDER-1129164940/{OCCASIONS[1]}.nii.gz",
     citation="""@article{zhao2009rider,
   title={Evaluating variability in tumor measurements from same-day repeat CT scans of patients with non-small cell lung
     cancer},
@@ -93,6 +91,11 @@ class Acquired:
         date, time, number, thickness, kernel = ("" if (v := header.get(tag)) is None else str(v) for tag in tags)
         return cls(series, date, time, int(number) if number.isdecimal() else None, positive_mm(thickness), kernel)
 
+    @property
+    def place(self) -> tuple[str, str, int, str]:
+        """In which order series were taken: by time, then by number; the UID decides where neither does."""
+        return self.date, self.time, -1 if self.number is None else self.number, self.series.uid
+
     def __str__(self) -> str:
         thickness = "unknown thickness" if self.thickness_mm is None else f"{self.thickness_mm:g} mm"
         return f"{self.series.folder.name} ({thickness}, kernel {self.kernel or 'unknown'})"
@@ -104,87 +107,76 @@ class Pair:
 
     Attributes:
         scans: The first and the second; None where there are not two.
-        reason: Why there are not.
-        is_odd: Whether that is for somebody to mend, and no lack of the release or the download.
+        reason: Why there are not; None where the patient's folder is not there.
+        is_odd: Whether that is for somebody to mend, and no lack of the download.
         beside: CT series that are passed over.
+        doubts: What makes it doubtful that they are two scans within minutes.
     """
 
     scans: tuple[Path, Path] | None
-    reason: str = ""
+    reason: str | None = None
     is_odd: bool = False
     beside: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def pair_of(patient: Path) -> Pair:
     """Returns the two scans of a patient's folder, which is named as the PatientID."""
+    if not patient.is_dir():
+        return Pair(None)
     files = [next((path for name in nifti(one) if (path := patient / name).exists()), None) for one in OCCASIONS]
     try:
         scans = [Acquired.of(series) for series in series_of(patient) if series.is_scan]
-        if any(files):
-            if scans:
-                raise TaskError(f"is there as NIfTI and as DICOM ({_listed(scans)}). Leave one of both")
-            first, second = files
-            if first is None or second is None:
-                return Pair(
-                    None, f"has one scan alone, {OCCASIONS[0 if first else 1]}: there is nothing to compare it with"
-                )
-            return Pair((first, second))
-        return _pair(patient.name, scans)
+        if not any(files):
+            return _pair(patient.name, scans)
+        if scans:
+            raise TaskError(f"is there as NIfTI and as DICOM ({listed(scans)}). Leave one of both")
     except TapctError as error:
         return Pair(None, str(error).replace(f"{patient}/", ""), is_odd=True)
+    first, second = files
+    if first is None or second is None:
+        return Pair(None, f"has one scan alone, {OCCASIONS[0 if first else 1]}: there is nothing to compare it with")
+    return Pair((first, second))
 
 
 def _pair(patient: str, scans: Sequence[Acquired]) -> Pair:
     """Returns the pair of a patient's CT series.
 
     Raises:
-        TaskError: If it is not clear which two are meant, or which came first.
+        TaskError: If there are more than two of the first upload, or one is of another patient.
     """
-    chosen, beside = list(scans), tuple[str, ...]()
-    if len(scans) > 2:
-        chosen = [one for one in scans if one.series.uid.startswith(FIRST_UPLOAD)]
-        beside = tuple(one.series.folder.name for one in scans if one not in chosen)
-    if len(scans) < 2:
-        said = f"one CT series alone, {_listed(scans)}" if scans else "no CT series"
-        return Pair(None, f"has {said}: there is nothing to compare")
-    if len(chosen) != 2:
-        raise TaskError(
-            f"has {len(scans)} CT series, of which {len(chosen)} are of the first upload: {_listed(scans)}. Leave the "
-            "two scans of one thickness and kernel"
-        )
-    for one in chosen:
+    meant = sorted((one for one in scans if one.series.uid.startswith(FIRST_UPLOAD)), key=lambda one: one.place)
+    beside = tuple(one.series.folder.name for one in scans if one not in meant)
+    for one in meant:
         if one.series.patient not in ("", patient):
             raise TaskError(f"{one.series.folder.name} is of the patient {one.series.patient}. Put it where it belongs")
-    first, second = _in_order(*chosen)
-    if first.date and second.date and first.date != second.date:
-        raise TaskError(
-            f"{first} and {second} are of different days ({first.date}, {second.date}), and not of fifteen minutes. "
-            "Leave the two scans of one day"
+    if len(meant) < 2:
+        here = f"one CT series of the first upload, {meant[0]}" if meant else "no CT series of the first upload"
+        others = f" (others: {listed(beside)})" if beside else ""
+        return Pair(
+            None, f"has {here}{others}, and two are compared, whose UIDs begin with {FIRST_UPLOAD}", beside=beside
         )
-    return Pair((first.series.folder, second.series.folder), beside=beside)
+    if len(meant) > 2:
+        raise TaskError(
+            f"has {len(meant)} CT series of the first upload: {listed(meant)}. Leave the two of the release"
+        )
+    first, second = meant
+    return Pair((first.series.folder, second.series.folder), beside=beside, doubts=tuple(_doubts(first, second)))
 
 
-def _in_order(one: Acquired, other: Acquired) -> tuple[Acquired, Acquired]:
-    """Returns two series by the time of acquisition, or where that is not known by their numbers.
-
-    Raises:
-        TaskError: If neither tells them apart.
-    """
-    for key in ((one.date, one.time), (other.date, other.time)), ((one.number,), (other.number,)):
-        if all(all(part not in ("", None) for part in of) for of in key) and key[0] != key[1]:
-            return (one, other) if key[0] < key[1] else (other, one)  # type: ignore[operator]
-    raise TaskError(
-        f"neither time of acquisition nor number says which of {one} and {other} came first. Write them as "
-        f"{OCCASIONS[0]}.nii.gz and {OCCASIONS[1]}.nii.gz"
-    )
-
-
-def _listed(scans: Sequence[Acquired]) -> str:
-    return listed(scans)
+def _doubts(first: Acquired, second: Acquired) -> Iterator[str]:
+    if first.date and second.date and first.date != second.date:
+        yield f"its scans are of {first.date} and {second.date} by their headers"
+    if first.time and (first.date, first.time) == (second.date, second.time):
+        yield "both series have one time of acquisition, as two reconstructions of one scan do"
+    if first.kernel and second.kernel and first.kernel != second.kernel:
+        yield f"its scans have the kernels {first.kernel} and {second.kernel}"
+    if first.thickness_mm and second.thickness_mm and first.thickness_mm != second.thickness_mm:
+        yield f"its slices are {first.thickness_mm:g} and {second.thickness_mm:g} mm thick"
 
 
 class RIDERLungRetest(ReliabilityDataset):
-    """A case is a scan, such as RIDER-1129164940_RETEST; all patients with two scans are reported.
+    """31 patients with two scans; a case is a scan, such as RIDER-1129164940_RETEST.
 
     Which of the two is the retest decides next to nothing: the intraclass correlation is of absolute agreement, and all
     other numbers are of both.
@@ -192,7 +184,6 @@ class RIDERLungRetest(ReliabilityDataset):
 
     spec = SPEC
     window = "lung"
-    split_rule = "all patients with two scans are reported"
     scan_patterns = tuple(f"{top}RIDER-*" for top in ("", f"{COLLECTION}/", f"*/{COLLECTION}/"))
 
     @cached_property
@@ -200,41 +191,28 @@ class RIDERLungRetest(ReliabilityDataset):
         return Index(self.root, ("RIDER-*",), ("", f"{COLLECTION}/", f"*/{COLLECTION}/"))
 
     @cached_property
-    def patients_there(self) -> tuple[str, ...]:
-        """The patients who have a folder, in alphabetical order."""
-        return tuple(sorted({p.name for pattern in self.scan_patterns for p in self.root.glob(pattern) if p.is_dir()}))
+    def _pairs(self) -> dict[str, Pair]:
+        return {}
 
-    @cached_property
-    def pairs(self) -> Mapping[str, Pair]:
-        """The two scans of each patient who has a folder.
+    def pair(self, patient: str) -> Pair:
+        """Returns the two scans of a patient.
 
         Raises:
-            TaskError: If a patient has two folders.
+            TaskError: If the patient has two folders.
         """
-        return {patient: _remembered(*_state(self._folders.find(patient))) for patient in self.patients_there}
-
-    @override
-    def derive_split(self) -> SplitTable:
-        if not any(pair.scans for pair in self.pairs.values()):
-            said = [f"{patient} {pair.reason}" for patient, pair in self.pairs.items()]
-            why = f": {listed(said, '; ')}" if said else ", nor a folder of one (RIDER-...)"
-            raise TaskError(f"there is no patient with two scans under {self.root}{why}. {SPEC.source}")
-        rows = [(f"{patient}_{one}", patient, "test") for patient in self.patients_there for one in OCCASIONS]
-        return SplitTable.of(rows, self.split_rule, where=str(self.root))
-
-    @override
-    def left_out(self) -> dict[str, str]:
-        lacking = {patient: pair.reason for patient, pair in self.pairs.items() if pair.scans is None}
-        return {f"{patient}_{one}": f"{patient} {why}" for patient, why in lacking.items() for one in OCCASIONS}
+        if patient not in self._pairs:
+            self._pairs[patient] = _remembered(*_state(self._folders.find(patient)))
+        return self._pairs[patient]
 
     @override
     def ct_path(self, case: str) -> Path:
         patient, occasion = self._parsed(case)
-        pair = self.pairs.get(patient)
-        if pair is not None and pair.scans is not None:
+        pair = self.pair(patient)
+        if pair.is_odd:
+            raise TaskError(f"{patient} {pair.reason}")
+        if pair.scans is not None:
             return pair.scans[occasion - 1]
-        folder = self._folders.find(patient)
-        return folder if pair is not None else folder / "<study>" / f"<series of the {OCCASIONS[occasion - 1]}>"
+        return self._folders.find(patient) / "<study>" / f"<series of the {OCCASIONS[occasion - 1]}>"
 
     @override
     def occasion(self, case: str) -> int:
@@ -259,16 +237,16 @@ class RIDERLungRetest(ReliabilityDataset):
 
     @override
     def release_findings(self) -> Iterator[Finding]:
-        there = len(self.patients_there)
-        if there == PATIENTS:
-            yield "ok", f"{there} patients", ""
-        else:
-            yield "warn", f"{there} patients, and the collection has {PATIENTS}", "fetch the others"
-        for patient, pair in self.pairs.items():
-            if pair.scans is None and pair.is_odd:
-                yield "fail", f"{patient} {pair.reason}", "a run leaves the patient out"
-            elif pair.beside:
-                yield "ok", f"{patient}: {len(pair.beside)} other CT series are passed over: {listed(pair.beside)}", ""
+        passed_over = 0
+        for patient in self.patients:
+            pair = self.pair(patient)
+            passed_over += len(pair.beside)
+            if pair.reason is not None:
+                yield "fail", f"{patient} {pair.reason}", "fetch both, or leave the patient out with a split_file"
+            for doubt in pair.doubts:
+                yield "warn", f"{patient}: {doubt}", "a run takes both; leave the patient out with a split_file if not"
+        if passed_over:
+            yield "ok", f"{passed_over} CT series that are not of the first upload are passed over", ""
         yield from self.pair_findings()
 
 
@@ -278,7 +256,7 @@ def _state(folder: Path) -> tuple[Path, tuple[tuple[str, int], ...]]:
     return folder, tuple((str(path), path.stat().st_mtime_ns) for path in inside)
 
 
-@functools.lru_cache(maxsize=4 * PATIENTS)
+@functools.lru_cache(maxsize=128)
 def _remembered(folder: Path, state: tuple[tuple[str, int], ...]) -> Pair:
     """Returns the pair of a folder in this state, whose headers are read once for all datasets of a process."""
     return pair_of(folder)

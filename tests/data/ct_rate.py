@@ -1,6 +1,7 @@
 """A tiny CT-RATE: the layout, names and headers of the release, real slices, invented labels and reports."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,9 @@ HEADS = ("valid_2_a_1", "valid_2_b_1")
 """Of scan b of patient valid_2 the second reconstruction is a chest."""
 
 VALID = ("valid_1_a_1", "valid_1_a_2", *HEADS, "valid_2_b_2", "valid_3_a_1", "valid_3_b_1")
+
+MORE = ("valid_4_a_1", "valid_4_a_2", "valid_4_a_3", "valid_5_a_2", "valid_5_a_3", "valid_5_b_1", "valid_5_b_2")
+"""Of patients with pairs: the first two of three reconstructions, and of valid_5_a those without a first one."""
 
 REPORTED = {"valid_1_a": "valid_1", "valid_2_b": "valid_2", "valid_3_a": "valid_3", "valid_3_b": "valid_3"}
 """Case to patient."""
@@ -75,12 +79,18 @@ def text(volume: str) -> str:
     return " ".join(" ".join(report(volume)).split())
 
 
-def write(root: Path, *, volumes: bool = True) -> Path:
-    """Writes the second upload with its tables under `dataset/`, as the data page has them; returns the root."""
-    top = root / "dataset"
-    for number, volume in enumerate((*train(), *VALID) if volumes else ()):
-        write_volume(top, volume, number)
-    for part, names, reports in (("train", train(), "train_reports"), ("valid", VALID, "validation_reports")):
+def write(root: Path, *, volumes: bool = True, more: Sequence[str] = ()) -> Path:
+    """Writes the second upload with its tables under `dataset/`, as the data page has them; returns the root.
+
+    Args:
+        root: Folder of the release.
+        volumes: Whether scans are written, and not tables alone.
+        more: Further volumes of the part `valid`.
+    """
+    top, valid = root / "dataset", (*VALID, *more)
+    for number, volume in enumerate((*train(), *valid) if volumes else ()):
+        write_volume(top, volume, number % 17)
+    for part, names, reports in (("train", train(), "train_reports"), ("valid", valid, "validation_reports")):
         rows = [[f"{volume}.nii.gz", *findings(volume)] for volume in names]
         _write(top / f"multi_abnormality_labels/{part}_predicted_labels.csv", ["VolumeName", *FINDINGS], rows)
         heads = "".join(f"{head}.nii.gz\n" for head in HEADS if head.startswith(part))

@@ -53,6 +53,13 @@ def write_series(
     return folder
 
 
+def split(path: Path) -> Path:
+    """Writes a split of these patients alone: the task's own has all of the collection."""
+    rows = [f"{patient}_{one},{patient},test" for patient in PATIENTS for one in ("TEST", "RETEST")]
+    path.write_text("\n".join(["case,patient,split", *rows, ""]), encoding="utf-8")
+    return path
+
+
 def write(root: Path) -> Path:
     """Writes the collection: of each patient the test (series 4) and the retest (series 8), and a scout."""
     for place, patient in enumerate(PATIENTS):

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from tapct.submission import commands
-from tests.data import ct_rate, rider
+from tests.data import ct_rate
 from tests.data.abdomen import block, save
 from tests.tasks.end_to_end import run
 
 CONFIG = "retrieval/ct_rate_retrieval.yaml"
+PAIRS = "reliability/ct_rate_reconstructions.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +45,18 @@ def test_scans_that_are_not_those_of_the_gallery_do_not_pass(submitted, tmp_path
 
 
 def test_pairs_are_submitted_and_come_out_again_and_other_scans_do_not_pass(tmp_path, capsys):
-    """Of the second scan of each patient, another one under the same name."""
-    rider.write(tmp_path / "data" / "rider_lung_retest")
-    run("reliability/rider_lung_retest.yaml", tmp_path / "data", None, tmp_path, "reliability", encoder="intensity")
+    """Of every scan, another one under the same name."""
+    ct_rate.write(tmp_path / "data" / "ct_rate", more=ct_rate.MORE)
+    run(PAIRS, tmp_path / "data", None, tmp_path, "reliability", encoder="intensity")
     (path,) = tmp_path.glob("logs/*/*/record.json")
     assert commands.submit(str(path), str(tmp_path / "out")) == 0
     status, said = verified(tmp_path, tmp_path / "data", capsys)
     assert status == 0, said
     assert said.count("numbers are the same") + said.count("numbers agree") == 2
-    other = rider.write(tmp_path / "other" / "rider_lung_retest")
-    for place, patient in enumerate(rider.PATIENTS):
-        for number in (4, 8):
-            rider.write_series(rider.folder_of(other, patient), patient, number, place + 3, seed=number)
+    root = ct_rate.write(tmp_path / "other" / "ct_rate", more=ct_rate.MORE) / "dataset"
+    for number, volume in enumerate((*ct_rate.VALID, *ct_rate.MORE)):
+        slab = block(100 - 6 * number, slices=8)
+        save(ct_rate.path_of(root, volume), np.clip(slab.hu + 300, -1000, 1000), slab.affine)
     status, said = verified(tmp_path, tmp_path / "other", capsys)
     assert status == 1
     assert "the distance of its features from those of the head" in said

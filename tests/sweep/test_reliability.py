@@ -23,6 +23,7 @@ ROWS = ("chance", "body-size", "random-pyramid")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rider.write(folder / TASK)
+    rider.split(folder / "split.csv")
     return folder
 
 
@@ -31,7 +32,9 @@ def test_from_scans_to_the_page(data, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["tapct"])
     options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
     asked = commands.Sweep(encoders=",".join(ROWS), tasks=TASK, results=str(results), accelerator="cpu")
-    with mock.patch.dict(os.environ, {"DATA_ROOT": str(data), "NUM_WORKERS": "0"}):
+    with mock.patch.dict(
+        os.environ, {"DATA_ROOT": str(data), "SPLIT_FILE": str(data / "split.csv"), "NUM_WORKERS": "0"}
+    ):
         assert commands.run(asked, **options, start=Here) == 0
     records = {cell.label: read_record(cell.folder / "record.json") for cell in asked.cells()}
     metrics = {label: record.runs[0].metrics["test"] for label, record in records.items()}
@@ -47,26 +50,26 @@ def test_from_scans_to_the_page(data, tmp_path, monkeypatch):
 
 
 def test_scans_are_reported_again_as_they_were_and_refused_for_others(data, tmp_path, monkeypatch):
-    first = run(f"reliability/{TASK}.yaml", data, None, tmp_path, "reliability", encoder="intensity")
+    split = data / "split.csv"
+    first = run(f"reliability/{TASK}.yaml", data, split, tmp_path, "reliability", encoder="intensity")
     (head,) = tmp_path.glob("logs/*/*/record.json")
 
-    def tested(split: str | None) -> None:
+    def tested(split: str) -> None:
         override = {"model": {"init_args": {"head": str(head.parent)}}, "data": {"init_args": {"num_workers": 0}}}
         (tmp_path / "head.yaml").write_text(yaml.safe_dump(override))
         for name, value in {"DATA_ROOT": data, "ENCODER": "intensity", "OUTPUT_ROOT": tmp_path / "again"}.items():
             monkeypatch.setenv(name, str(value))
-        if split is not None:
-            monkeypatch.setenv("SPLIT_FILE", split)
+        monkeypatch.setenv("SPLIT_FILE", split)
         configs = [str(CONFIGS / "reliability" / f"{TASK}.yaml"), str(tmp_path / "head.yaml")]
         monkeypatch.setattr(sys, "argv", ["eva", "test", *(word for path in configs for word in ("--config", path))])
         main()
 
-    tested(None)
+    tested(str(split))
     (path,) = tmp_path.glob("again/*/*/record.json")
     again = read_record(path)
     assert again.runs[0].metrics["test"] == pytest.approx(first.runs[0].metrics["test"])
     patients = list(rider.PATIENTS)[:2]
     rows = [f"{patient}_{one},{patient},test" for patient in patients for one in ("TEST", "RETEST")]
-    (tmp_path / "split.csv").write_text("\n".join(["case,patient,split", *rows, ""]))
+    (tmp_path / "few.csv").write_text("\n".join(["case,patient,split", *rows, ""]))
     with pytest.raises(Exception, match="the head holds 8 scans, and 4 are reported"):
-        tested(str(tmp_path / "split.csv"))
+        tested(str(tmp_path / "few.csv"))

@@ -12,9 +12,6 @@ from tests.data import ct_rate
 from tests.tasks.end_to_end import run, write_split
 
 CONFIG = "reliability/ct_rate_reconstructions.yaml"
-MORE = ("valid_4_a_1", "valid_4_a_2", "valid_4_a_3", "valid_5_a_2", "valid_5_a_3", "valid_5_b_1", "valid_5_b_2")
-"""Patients 4 and 5 have pairs too: the first two of three, and of the scan a those without a first one."""
-
 PAIRS = {
     "valid_1": ("valid_1_a", "valid_1_a_2"),
     "valid_4": ("valid_4_a", "valid_4_a_2"),
@@ -23,11 +20,8 @@ PAIRS = {
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    written = ct_rate.write_volume
-    monkeypatch.setattr(ct_rate, "VALID", (*ct_rate.VALID, *MORE))
-    monkeypatch.setattr(ct_rate, "write_volume", lambda top, volume, number: written(top, volume, number % 17))
-    return ct_rate.write(tmp_path / "data" / "ct_rate")
+def root(tmp_path):
+    return ct_rate.write(tmp_path / "data" / "ct_rate", more=ct_rate.MORE)
 
 
 def test_a_pair_is_the_first_two_reconstructions_that_are_a_chest_of_one_scan_a_patient(root):

@@ -34,7 +34,6 @@ OF_PARTS = {
     "merlin_findings": ["100 %", "100 %", "100 %"],
     "ct_rate_retrieval": ["0 %", "0 %", "100 %"],
     "ct_rate_report": ["90 %", "10 %", "100 %"],
-    "rider_lung_retest": ["0 %", "0 %", "100 %"],
     "ct_rate_reconstructions": ["0 %", "0 %", "100 %"],
 }
 """Of those whose release has parts: how much of its part each side gets."""

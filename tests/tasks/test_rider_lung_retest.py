@@ -1,4 +1,4 @@
-"""RIDER Lung CT: which series are test and retest, what is left out and said of it, and the way through eva."""
+"""RIDER Lung CT: which series are test and retest, what the doctor says of the others, and the way through eva."""
 
 import shutil
 
@@ -18,11 +18,18 @@ from tests.tasks.end_to_end import run, write_split
 
 CONFIG = "reliability/rider_lung_retest.yaml"
 FIRST, *OTHERS = rider.PATIENTS
+NEWER = "1.3.6.1.4.1.14519.5.2.1."
+"""How UIDs of what was added begin."""
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     return rider.write(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return rider.split(tmp_path_factory.mktemp("split") / "split.csv")
 
 
 @pytest.fixture
@@ -31,19 +38,32 @@ def root(release, tmp_path):
     return shutil.copytree(release, tmp_path / "data" / "rider_lung_retest")
 
 
-def said(root) -> dict[str, str]:
-    return {message: status for status, message, _ in findings("rider_lung_retest", str(root.parent))}
+@pytest.fixture
+def said(root, split):
+    """What the doctor says, message to status."""
+
+    def ask() -> dict[str, str]:
+        found = findings("rider_lung_retest", str(root.parent), split_file=str(split))
+        return {message: status for status, message, _ in found}
+
+    return ask
 
 
 def series_number(path) -> int:
     return int(path.name.partition(".")[0])
 
 
-def test_a_case_is_a_series_of_a_patient_in_the_order_of_time(release):
-    part = RIDERLungRetest(release, "test")
+def test_the_split_has_both_scans_of_the_patients_with_two():
+    cases = RIDERLungRetest.shipped_split().cases["test"]
+    assert len(cases) == 2 * len(set(cases.values())) == 62
+    assert set(cases) == {f"{patient}_{one}" for patient in cases.values() for one in ("TEST", "RETEST")}
+    assert set(rider.PATIENTS) < set(cases.values())
+    assert "RIDER-8509201188" not in cases.values(), "it has one scan"
+
+
+def test_a_case_is_a_series_of_a_patient_in_the_order_of_time(release, split):
+    part = RIDERLungRetest(release, "test", split)
     part.validate()
-    assert part.cases == [f"{patient}_{one}" for patient in rider.PATIENTS for one in ("TEST", "RETEST")]
-    assert {part.patient(case) for case in part.cases} == set(rider.PATIENTS)
     for place, patient in enumerate(rider.PATIENTS):
         test, retest = (f"{patient}_{one}" for one in ("TEST", "RETEST"))
         assert [series_number(part.ct_path(case)) for case in (test, retest)] == [4, 8]
@@ -56,111 +76,118 @@ def test_a_case_is_a_series_of_a_patient_in_the_order_of_time(release):
         assert not np.array_equal(one[0].hu, other[0].hu)
 
 
-def test_time_goes_before_number_and_number_decides_without_it(root):
-    study = rider.folder_of(root, FIRST)
-    shutil.rmtree(study)
-    rider.write_series(study, FIRST, 4, 0, seed=1, AcquisitionDate="20060920", AcquisitionTime="101500.25")
-    rider.write_series(study, FIRST, 8, 0, seed=2, AcquisitionDate="20060920", AcquisitionTime="095900")
-    assert series_number(RIDERLungRetest(root, "test").ct_path(f"{FIRST}_TEST")) == 8
-    shutil.rmtree(study)
-    rider.write_series(study, FIRST, 101, 0, seed=1)
-    rider.write_series(study, FIRST, 12, 0, seed=2)
-    assert series_number(RIDERLungRetest(root, "test").ct_path(f"{FIRST}_TEST")) == 12
+@pytest.mark.parametrize(
+    ("one", "other", "first"),
+    [
+        ((4, 1, {"AcquisitionTime": "101500.25"}), (8, 2, {"AcquisitionTime": "095900"}), 2),
+        ((101, 1, {}), (12, 2, {}), 2),
+        ((5, 2, {}), (5, 1, {}), 1),
+    ],
+)
+def test_time_goes_before_number_and_the_uid_decides_without_both(root, split, one, other, first):
+    """Four patients have two series of one number, each in a study of its own."""
+    folder = rider.folder_of(root, FIRST)
+    shutil.rmtree(folder)
+    made = {}
+    for number, uid, header in (one, other):
+        study = folder.with_name(f"study {uid}")
+        made[uid] = rider.write_series(study, FIRST, number, 0, seed=uid, uid=rider.uid_of(FIRST, uid), **header)
+    assert RIDERLungRetest(root, "test", split).ct_path(f"{FIRST}_TEST") == made[first]
 
 
-def test_structure_sets_segmentations_and_scouts_are_passed_over(root):
+def test_what_was_added_to_the_collection_is_passed_over(root, split, said):
     study = rider.folder_of(root, FIRST)
     for title, number in (("RIDER-112916494020190220TEST", 24503), ("RIDER-112916494020190402RETEST", 93341)):
         path = study / f"300.000000-{title}-{number}" / "1-1.dcm"
         write_seg(path, {"GTV": box(0)}, places(0), rider.uid_of(FIRST, 4), pixel_spacing=(6, 6))
-    part = RIDERLungRetest(root, "test")
-    assert len(part) == 8
-    assert "fail" not in said(root).values()
-
-
-def test_reconstructions_that_were_added_are_passed_over_and_named(root):
-    study = root / COLLECTION / FIRST / "09-05-2006-NA-NA-04592"
+    added = root / COLLECTION / FIRST / "09-05-2006-NA-NA-04592"
     for number, (thickness, kernel) in {100: ("1.25", "STANDARD"), 2: ("2.5", "STANDARD")}.items():
-        uid = rider.uid_of(FIRST, number, "1.3.6.1.4.1.14519.5.2.1.")
-        header = {"SliceThickness": thickness, "ConvolutionKernel": kernel}
-        rider.write_series(study, FIRST, number, 0, seed=number, uid=uid, **header)
-    part = RIDERLungRetest(root, "test")
+        header = {"SliceThickness": thickness, "ConvolutionKernel": kernel, "uid": rider.uid_of(FIRST, number, NEWER)}
+        rider.write_series(added, FIRST, number, 0, seed=number, **header)
+    part = RIDERLungRetest(root, "test", split)
     assert [series_number(part.ct_path(f"{FIRST}_{one}")) for one in ("TEST", "RETEST")] == [4, 8]
-    (message,) = (message for message in said(root) if "passed over" in message)
-    assert message.startswith(f"{FIRST}: 2 other CT series are passed over: 100.000000-NA-")
+    found = said()
+    assert found["2 CT series that are not of the first upload are passed over"] == "ok"
+    assert "fail" not in found.values()
 
 
-def test_a_patient_with_one_scan_is_left_out_by_name(root):
-    shutil.rmtree(next(rider.folder_of(root, FIRST).glob("8.000000-*")))
-    part = RIDERLungRetest(root, "test")
-    assert part.patients == OTHERS
-    assert set(part.excluded) == {f"{FIRST}_TEST", f"{FIRST}_RETEST"}
-    reason = part.excluded[f"{FIRST}_TEST"]
-    assert reason.startswith(f"{FIRST} has one CT series alone, 4.000000-NA-")
-    assert reason.endswith("(1.25 mm, kernel LUNG): there is nothing to compare")
-    found = said(root)
-    assert found[f"{FIRST}_TEST, {FIRST}_RETEST (2 cases) are left out: {reason}"] == "warn"
-    assert found["all 6 cases can be read, scan and target"] == "ok"
+def test_a_scan_that_is_not_there_is_missing_by_name_and_nothing_takes_its_place(root, split, said):
+    study = rider.folder_of(root, FIRST)
+    shutil.rmtree(next(study.glob("8.000000-*")))
+    rider.write_series(study, FIRST, 9, 0, seed=9, uid=rider.uid_of(FIRST, 9, NEWER))
+    with pytest.raises(TaskError, match=r"2 of 8 cases of the split 'test' lack files .*RIDER-1129164940"):
+        RIDERLungRetest(root, "test", split).validate()
+    found = said()
+    (message,) = (message for message in found if message.startswith(f"{FIRST} has one CT series of the first upload"))
+    assert found[message] == "fail"
+    assert "4.000000-NA-" in message
+    assert "(1.25 mm, kernel LUNG) (others: 9.000000-NA-" in message
+    assert any(message.startswith("6 of 8 cases are there; missing: ") for message in found)
+    shutil.rmtree(study.parent)
+    assert f"{FIRST}_TEST (<series of the TEST>)" in next(m for m in said() if m.startswith("6 of 8 cases are there"))
 
 
-def odd_third(root, study):
-    rider.write_series(study, FIRST, 12, 0, seed=5, ConvolutionKernel="STANDARD")
+def odd_third(study):
+    rider.write_series(study, FIRST, 12, 0, seed=5)
 
 
-def odd_patient(root, study):
+def odd_patient(study):
     shutil.rmtree(next(study.glob("8.000000-*")))
     rider.write_series(study, OTHERS[0], 8, 0, seed=5)
 
 
-def odd_order(root, study):
-    for path in study.glob("[48].000000-*"):
-        shutil.rmtree(path)
-    for number in (4, 8):
-        rider.write_series(study, FIRST, number, 0, seed=number, SeriesNumber=None)
-
-
-def odd_days(root, study):
-    shutil.rmtree(next(study.glob("8.000000-*")))
-    rider.write_series(study, FIRST, 8, 0, seed=5, AcquisitionDate="20061120", AcquisitionTime="092800")
-
-
-def odd_twice(root, study):
+def odd_twice(study):
     (study.parent / "TEST.nii.gz").touch()
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (odd_third, "has 3 CT series, of which 3 are of the first upload: "),
+        (odd_third, "has 3 CT series of the first upload: "),
         (odd_patient, f"is of the patient {OTHERS[0]}"),
-        (odd_order, "neither time of acquisition nor number says which of "),
-        (odd_days, "are of different days (20060920, 20061120)"),
         (odd_twice, "is there as NIfTI and as DICOM"),
     ],
 )
-def test_what_is_not_clear_is_not_guessed(root, change, words):
-    change(root, rider.folder_of(root, FIRST))
-    part = RIDERLungRetest(root, "test")
-    assert part.patients == OTHERS
-    assert words in part.excluded[f"{FIRST}_RETEST"]
-    (status,) = (
-        status for message, status in said(root).items() if message.startswith(f"{FIRST} ") and words in message
-    )
-    assert status == "fail"
+def test_what_is_not_clear_is_not_guessed(root, split, said, change, words):
+    change(rider.folder_of(root, FIRST))
+    with pytest.raises(TaskError, match=words):
+        RIDERLungRetest(root, "test", split).ct_path(f"{FIRST}_RETEST")
+    assert any(words in message and status == "fail" for message, status in said().items())
 
 
-def test_nifti_files_serve_too_and_folders_of_the_downloader_do_not_matter(tmp_path):
-    for place, patient in enumerate(OTHERS):
+@pytest.mark.parametrize(
+    ("header", "doubt"),
+    [
+        ({"AcquisitionDate": "20060922"}, "its scans are of 20060920 and 20060922 by their headers"),
+        (
+            {"AcquisitionTime": "091500"},
+            "both series have one time of acquisition, as two reconstructions of one scan do",
+        ),
+        ({"ConvolutionKernel": "STANDARD"}, "its scans have the kernels LUNG and STANDARD"),
+        ({"SliceThickness": "2.5"}, "its slices are 1.25 and 2.5 mm thick"),
+    ],
+)
+def test_a_pair_that_may_be_none_is_told(root, split, said, header, doubt):
+    study = rider.folder_of(root, FIRST)
+    shutil.rmtree(next(study.glob("8.000000-*")))
+    usual = {"AcquisitionDate": "20060920", "AcquisitionTime": "092800"}
+    rider.write_series(study, FIRST, 8, 0, seed=5, **usual | header)
+    RIDERLungRetest(root, "test", split).validate()
+    assert said()[f"{FIRST}: {doubt}"] == "warn"
+
+
+def test_nifti_files_serve_too_and_folders_of_the_downloader_do_not_matter(tmp_path, split):
+    for place, patient in enumerate(rider.PATIENTS):
         folder = tmp_path / "manifest-1581629373965" / COLLECTION / patient
         folder.mkdir(parents=True)
         ct = slab(place)
         for name in ("TEST", "RETEST"):
             xyz = ct.affine @ np.eye(4)[[2, 1, 0, 3]]
             nib.save(nib.Nifti1Image(ct.hu.astype(np.int16).transpose(2, 1, 0), xyz), folder / f"{name}.nii.gz")
-    part = RIDERLungRetest(tmp_path, "test")
+    part = RIDERLungRetest(tmp_path, "test", split)
     part.validate()
     ct, target = part.read(f"{OTHERS[1]}_RETEST")
-    assert np.array_equal(ct.hu, slab(1).hu)
+    assert np.array_equal(ct.hu, slab(2).hu)
     assert target[0] == 2
     assert target[1:].isnan().all()
 
@@ -168,7 +195,7 @@ def test_nifti_files_serve_too_and_folders_of_the_downloader_do_not_matter(tmp_p
 def test_a_split_with_one_scan_of_a_patient_is_refused(release, tmp_path):
     split = tmp_path / "split.csv"
     rows = [f"{FIRST}_TEST,{FIRST},test", *(f"{OTHERS[0]}_{one},{OTHERS[0]},test" for one in ("TEST", "RETEST"))]
-    split.write_text("\n".join(["case,patient,split", *rows, ""]))
+    split.write_text("\n".join(["case,patient,split", *rows, ""]), encoding="utf-8")
     with pytest.raises(TaskError, match=f"does not have a first and a second scan, and no other, of {FIRST}"):
         RIDERLungRetest(release, "test", split).validate()
     write_split(split, test=["RIDER-1_FIRST"])
@@ -176,30 +203,16 @@ def test_a_split_with_one_scan_of_a_patient_is_refused(release, tmp_path):
         RIDERLungRetest(release, "test", split).validate()
 
 
-def test_a_folder_without_a_pair_is_refused_by_name(root):
-    for patient in rider.PATIENTS:
-        shutil.rmtree(next(rider.folder_of(root, patient).glob("4.000000-*")))
-    with pytest.raises(TaskError, match=f"no patient with two scans under .*: {FIRST} has one CT series alone"):
-        RIDERLungRetest(root, "test")
-    shutil.rmtree(root / COLLECTION)
-    with pytest.raises(TaskError, match=r"nor a folder of one \(RIDER-\.\.\.\)"):
-        RIDERLungRetest(root, "test")
-    (message,) = (message for message, status in said(root).items() if status == "fail")
-    assert message.startswith("there is no patient with two scans")
-
-
-def test_the_doctor_counts_against_the_collection(root):
-    found = said(root)
-    assert found["4 patients, and the collection has 32"] == "warn"
-    assert (
-        found["4 pairs; in 0 the kernels differ, in 0 the slice thickness, and of 0 one of both is not known"] == "ok"
-    )
+def test_the_doctor_says_of_a_sound_release_that_it_is(said):
+    found = said()
+    pairs = "4 pairs; in 0 the kernels differ, in 0 the slice thickness, and of 0 one of both is not known"
+    assert found[pairs] == "ok"
     assert found["all 8 cases are there (8 test)"] == "ok"
-    assert "fail" not in found.values()
+    assert set(found.values()) == {"ok"}
 
 
-def test_eva_fit_reports_the_correlations_of_its_own_features(root, tmp_path):
-    record = run(CONFIG, root.parent, None, tmp_path, "reliability", encoder="intensity")
+def test_eva_fit_reports_the_correlations_of_its_own_features(root, split, tmp_path):
+    record = run(CONFIG, root.parent, split, tmp_path, "reliability", encoder="intensity")
     assert record.task.cases == {"train": 0, "val": 0, "test": 8}
     assert (record.probe.adaptor, record.probe.pooling) == ("cosine", "mean")
     assert record.shortcuts is None
