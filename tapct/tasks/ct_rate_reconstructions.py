@@ -15,7 +15,7 @@ from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, uniform
 
 PATIENTS = 200
-"""So many are reported. An intraclass correlation of 0.8 of 200 pairs has a standard error of 0.025, which is less than
+"""So many are reported. An intraclass correlation of 0.8 of 200 pairs has a standard error of 0.026, which is less than
 what tells encoders apart; all of `valid` would be six times as many scans to encode."""
 
 SEED = "ct_rate_reconstructions v1"
