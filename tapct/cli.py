@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from tapct import cache, checks, telemetry, terminal
+from tapct.citations import commands as citation_commands
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
 from tapct.errors import EncoderError, TapctError, TaskError
@@ -361,6 +362,7 @@ COMMANDS: Commands = {
     "describe": report_commands.describe,
     "compare": similarity_commands.compare,
     "verify-encoder": verification_commands.verify_encoder,
+    "cite": citation_commands.cite,
     "record-schema": record_schema,
 }
 

@@ -36,7 +36,7 @@ class TaskSpec:
         matched: Of retrieval, what `MatchedMAP` has scans without a label share with the query, where it is a shortcut.
         release: The task whose data and split it shares, where several ask something of one release; None of its own.
         unit: Of the targets, where they have one: that of every number whose metric is in it.
-        citation: BibTeX of what is to be cited; None where it is not stated.
+        citation: BibTeX of what is to be cited for the data; None where it is not stated, or `tapct.citations` has it.
         source_data: How names of data begin that hold its scans (regular expressions, whatever the case): models that
             were pretrained on such data are marked.
     """
