@@ -23,6 +23,7 @@ from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
 from tapct.similarity import commands as similarity_commands
 from tapct.submission import commands as submission_commands
+from tapct.sweep import shipped
 from tapct.verification import commands as verification_commands
 from tapct.viz import commands as viz_commands
 
@@ -342,6 +343,7 @@ Commands = Mapping[str, Callable[..., int] | Group]
 
 COMMANDS: Commands = {
     "list": list_,
+    "config": shipped.config,
     "download": encoder_commands.download,
     "doctor": doctor,
     "run": run,
@@ -376,15 +378,20 @@ PLACED = ("name",)
 def main() -> None:
     """Runs the command; the exit status is 0 if all is well, 1 if not, 2 for a wrong command line."""
     terminal.accept_any_text()
-    parser = jsonargparse.ArgumentParser(prog="tapct", description=sys.modules["tapct"].__doc__)
-    _add_commands(parser, COMMANDS)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.subcommand != "doctor":
         os.environ[telemetry.VARIABLE] = "1"  # before anything imports eva; the doctor judges what `eva` would see
     try:
         sys.exit(_call(COMMANDS, arguments))
     except TapctError as error:
         sys.exit(f"tapct: {error}")
+
+
+def parser() -> jsonargparse.ArgumentParser:
+    """Returns what reads the command line."""
+    whole = jsonargparse.ArgumentParser(prog="tapct", description=sys.modules["tapct"].__doc__)
+    _add_commands(whole, COMMANDS)
+    return whole
 
 
 def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> None:

@@ -96,8 +96,8 @@ def shipped(task: str) -> Shipped | None:
         config = configs_by_task(SHIPPED_CONFIGS).get(task)
     except ValueError as error:
         raise RecordError(
-            f"there are no configs in {SHIPPED_CONFIGS.name}/ beside the package, which tell what is comparable. Run "
-            "tapct from a checkout"
+            f"there are no configs in {SHIPPED_CONFIGS}, which tell what is comparable. They come with "
+            "tapct-bench: install it again"
         ) from error
     if config is None:
         return None

@@ -42,6 +42,7 @@ CARD_CONTENT = "what the card ENCODER holds (sha256)"
 """Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`), or an exported folder."""
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
+"""Beside the package, in a checkout and where a wheel is installed."""
 
 SUITES_FOLDER = "suites"
 """The folder beside the configs that holds no tasks (see `tapct.sweep.suites`)."""
@@ -165,7 +166,7 @@ def configs_by_task(folder: Path) -> dict[str, Path]:
     paths = [path for path in paths if path.parent != folder / SUITES_FOLDER]
     if not paths:
         raise SweepError(
-            f"there are no configs in {folder}. Name the folder with --configs: eva_configs/ of a checkout"
+            f"there are no configs in {folder}. Name the folder with --configs; without, those that are installed count"
         )
     found: dict[str, Path] = {}
     for path in paths:
