@@ -1,5 +1,7 @@
 """docs/add-a-task.md, followed: a package of somebody's own, installed beside ours."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,9 +44,9 @@ def report(tmp_path_factory, slabs) -> dict:
     package = lay_out(checkout, blocks(GUIDE, "toml")[0], modules)
     for name in modules:
         (package / "splits" / f"{name}.csv").write_text(blocks(GUIDE, "csv")[0])
-    copied = (REPOSITORY / "eva_configs" / "segmentation" / "msd_pancreas.yaml").read_text(encoding="utf-8")
-    (package / "configs").mkdir()
-    (package / "configs" / "spleen.yaml").write_text(copied.replace("msd_pancreas", "spleen"))
+    make_config = blocks(GUIDE, "sh")[0].replace("tapct config", f"'{sys.executable}' -m tapct.cli config")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(["sh", "-euc", make_config], cwd=checkout, check=True, env=environment, timeout=60)
     for case, slab in slabs.items():
         for task in ("spleen", "spleen_injury"):
             save(data / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)
@@ -53,6 +55,7 @@ def report(tmp_path_factory, slabs) -> dict:
     (data / "spleen_injury" / "labels.csv").write_text("\n".join(["case,injured", *rows, ""]))
     with installed(checkout):
         found = told(data, package / "configs" / "spleen.yaml", checkout)
+    found["config"] = (package / "configs" / "spleen.yaml").read_text(encoding="utf-8")
     assert found["spleen"]["file"] == str(package / "spleen.py")
     return found
 
@@ -113,7 +116,9 @@ def test_models_that_were_pretrained_on_data_with_its_scans_are_marked(report):
     assert report["overlap"] == ("Our archive, 2024", "AbdomenAtlas 1.1", "Spleens")
 
 
-def test_the_copied_config_runs_in_eva(report):
+def test_the_copied_config_runs_in_eva_and_says_nothing_of_the_other_task(report):
+    assert "#" not in report["config"]
+    assert "ancreas" not in report["config"]
     assert report["dice"] is not None
     assert np.isfinite(report["dice"])
 
