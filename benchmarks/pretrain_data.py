@@ -24,10 +24,11 @@ import torch
 from pretrain.batches import Batches
 from pretrain.config import Config, load_config
 from pretrain.identity import StoreIdentity
+from pretrain.index import write_index
 from pretrain.prepare import CLIP_HU, Settings, convert
 from pretrain.reader import Job, Reader
 from pretrain.sources import find_scans
-from pretrain.store import Box, Store, write_index, write_settings
+from pretrain.store import Box, Store, write_settings
 from tapct.records import environment
 from tapct.volumes import read_ct
 
@@ -55,7 +56,7 @@ def make_store(folder: Path, sources: Path) -> tuple[Store, float]:
     settings = Settings(folder, CLIP_HU, min_slices=12, patient_given=False)
     write_settings(folder, CLIP_HU)
     started = time.process_time()
-    rows = [convert(source, settings) for source in find_scans([sources], ["*"], [])]
+    rows = [convert(source, settings, source.id_of()) for source in find_scans([sources], ["*"], [])]
     seconds = (time.process_time() - started) / len(rows)
     write_index(folder, {row.id: row for row in rows})
     return Store(folder), seconds

@@ -274,11 +274,12 @@ def _check(store: Store, config: Config) -> None:
             f"{store.clip_hu}. Prepare the scans again with --clip-hu {low:g} {high:g}, into another folder."
         )
     depth = max(crop_depth(config.crops.global_size), crop_depth(config.crops.local_size))
-    thin = [volume for volume in (store[number] for number in range(len(store))) if volume.shape[0] < depth]
+    thin = store.thinner_than(depth)
     if thin:
+        first = store[thin[0]]
         raise PretrainError(
             f"{len(thin)} volumes of {store.folder} have fewer than the {depth} slices of a crop, such as "
-            f"{thin[0].source} with {thin[0].shape[0]}. Prepare a store with --min-slices {depth}."
+            f"{first.source} with {first.shape[0]}. Prepare a store with --min-slices {depth}."
         )
 
 

@@ -8,16 +8,15 @@ the index is still that very file, or where `prepare` noted the digest of that f
 (`STORE/digests.json`); else it is not.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import PretrainError
 from pretrain.files import write
-from pretrain.store import Store, StoredVolume
+from pretrain.store import Store
 
 _NOTED = "digests.json"
 _ADOPT = "To train on with the store as it is now, which is noted in the run, give --run.adopt_store=true once"
@@ -30,7 +29,7 @@ class StoreIdentity:
     Attributes:
         digest: Of what decides the samples: two stores with the same digest give the same ones.
         volumes: Number of volumes.
-        index_sha256: Hash of the index file. The same file has the same digest, and is hashed faster.
+        index_sha256: Hash of the index file, by which checkpoints of before digests know their store.
     """
 
     digest: str
@@ -39,21 +38,12 @@ class StoreIdentity:
 
     @classmethod
     def of(cls, store: Store) -> "StoreIdentity":
-        """Reads the whole index."""
-        return cls(digest_of(store[number] for number in range(len(store))), len(store), store.index_sha256)
+        """Returns that of a store: `pretrain.index` has the digest at hand."""
+        return cls(store.digest, len(store), store.index_sha256)
 
     def is_of(self, store: Store) -> bool:
         """Whether a store gives the same samples."""
-        return store.index_sha256 == self.index_sha256 or StoreIdentity.of(store).digest == self.digest
-
-
-def digest_of(volumes: Iterable[StoredVolume]) -> str:
-    """Returns the digest of volumes in the order of the samples."""
-    digest = hashlib.sha256()
-    for volume in volumes:
-        line = [volume.id, volume.shape, volume.foreground_slices, volume.sha256]
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
+        return store.digest == self.digest
 
 
 def note_digest(folder: Path) -> None:

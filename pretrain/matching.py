@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pretrain.index import StoredVolume
 from pretrain.sources import Source
-from pretrain.store import StoredVolume
 from tapct.content_hashes import ContentHashes
 
 

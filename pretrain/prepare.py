@@ -24,16 +24,18 @@ from pathlib import Path
 import jsonargparse
 from rich.console import Console
 
+from pretrain.encoding import encode
 from pretrain.errors import PretrainError
 from pretrain.files import CannotWriteError, write
 from pretrain.fingerprint import Fingerprint, foreground
 from pretrain.identity import note_digest
+from pretrain.index import StoredVolume, read_index, write_index
 from pretrain.intensities import write_fingerprint
 from pretrain.matching import content_of, follow_moves, ids_of, is_stored, name_patients
 from pretrain.prepare_table import Tally, progress_beside, show
 from pretrain.skipping import known_skipped, what_else, write_skipped
 from pretrain.sources import Source, find_scans, patient_of_series
-from pretrain.store import Store, StoredVolume, encode, read_index, read_settings, write_index, write_settings
+from pretrain.store import Store, read_settings, write_settings
 from tapct import locks
 from tapct.errors import VolumeError
 from tapct.source_code import code_of
@@ -45,6 +47,8 @@ MIN_SLICES = 12
 """Depth of the crops of TAP-CT 3D (section 3.1): a thinner scan cannot be cropped."""
 SAVE_EVERY_S = 30.0
 """The index is written this often; a killed run repeats at most so much of its work."""
+_SAVING = 20
+"""But no more often than this many times what it takes: a million rows take most of a minute."""
 
 _HELP = {
     "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",
@@ -213,7 +217,7 @@ def _convert_all(
     ids = ids_of(todo, rows)
     for source in todo:  # what was stored of them is stale
         rows.pop(ids[source.path], None)
-    saved = time.monotonic()
+    save_at = time.monotonic() + SAVE_EVERY_S
     pool = _pool(min(workers, len(todo)))
     try:
         running = {pool.submit(convert, source, settings, ids[source.path]): source for source in todo}
@@ -224,9 +228,10 @@ def _convert_all(
                 row = _outcome(future, source, tally)
                 if row is not None:
                     rows[row.id] = row
-                if time.monotonic() - saved > SAVE_EVERY_S:
+                if (started := time.monotonic()) > save_at:
                     write_index(settings.store, rows)
-                    saved = time.monotonic()
+                    took = time.monotonic() - started
+                    save_at = started + took + max(SAVE_EVERY_S, _SAVING * took)
                 progress.update(bar, advance=1, description=f"preparing ({len(tally.refused)} quarantined)")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -271,7 +276,7 @@ def _patient(source: Source, settings: Settings) -> str:
 @functools.cache
 def _code_sha256() -> str:
     """Returns a hash of the code that makes a stored volume of a scan."""
-    return code_of("pretrain.store", "pretrain.fingerprint", "tapct.volumes.read").sha256
+    return code_of("pretrain.encoding", "pretrain.fingerprint", "tapct.volumes.read").sha256
 
 
 def _begin(settings: Settings) -> None:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pretrain.fingerprint import Fingerprint
+from pretrain.index import StoredVolume
 from pretrain.intensities import distance_in_words
-from pretrain.store import StoredVolume
 
 SHOWN = 20
 """Quarantined scans that are listed on the screen; the file lists all."""

@@ -26,4 +26,5 @@ class SampleOrder:
         return int(self._epoch(epoch)[place])
 
     def _order(self, epoch: int) -> torch.Tensor:
-        return torch.randperm(self._num_volumes, generator=generator(self._seed, epoch, 0, Stream.SAMPLES))
+        order = torch.randperm(self._num_volumes, generator=generator(self._seed, epoch, 0, Stream.SAMPLES))
+        return order.int()  # of a million volumes 4 MB, in every worker

@@ -1,39 +1,33 @@
 """The store: one compressed file a volume, and an index of them; written by `pretrain.prepare`, read in training.
 
     STORE/store.json          format, and the range to which HU are clipped
-    STORE/index.jsonl         one `StoredVolume` a line
+    STORE/index.jsonl         one `StoredVolume` a line, and index.offsets, see `pretrain.index`
     STORE/quarantine.jsonl    sources that were refused, and why
     STORE/fingerprint.json    statistics of the foreground
     STORE/digests.json        digests of the indexes that there were, see `pretrain.identity`
     STORE/volumes/ab/abcd....b2nd
 
-A volume is a Blosc2 array (D, H, W) of int16 HU in chunks of a few slices, cut into blocks that decode one by one, so
-a slab costs its own bytes and not the volume's. It is read with plain reads: a memory map of a file that another
-process cuts short kills the reader without a message.
+A slab costs its own bytes and not the volume's (`pretrain.encoding`). It is read with plain reads: a memory map of a
+file that another process cuts short kills the reader without a message.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import blosc2
 import numpy as np
 
+from pretrain.encoding import GEOMETRY, HISTOGRAM
 from pretrain.errors import PretrainError
 from pretrain.files import write
 from pretrain.fingerprint import Histogram
+from pretrain.index import Index, StoredVolume
 
 FORMAT = 1
-CHUNK_SLICES = 8
-BLOCK = (1, 64, 512)
-"""Slices, rows and columns of what is decoded at a time: no slice too many, few rows, and 64 KiB fit a core's cache."""
-# HC: packed once, ten times as slowly (a second a volume), and read thousands of times, faster and from fewer bytes.
-_CODEC = blosc2.CParams(codec=blosc2.Codec.LZ4HC, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
 _DECODE = blosc2.DParams(nthreads=1)
-_HISTOGRAM, _GEOMETRY = "foreground_histogram", "geometry"
 # What blosc2 raises on a file that is cut short, damaged, or none of its own.
 _UNREADABLE = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
 
@@ -58,72 +52,14 @@ class Box(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredVolume:
-    """A line of the index.
-
-    Attributes:
-        id: Name of the volume: the digest of the source that it was first made of, also where that has moved since.
-            The order of the index, so that of the samples, goes by it.
-        source: The file or DICOM folder that was converted.
-        source_bytes: Its size, all files together.
-        source_mtime_ns: When it last changed.
-        patient: The patient, see `pretrain.prepare`.
-        shape: Voxels along (z, y, x).
-        spacing_mm: Distance of neighbouring voxels along (z, y, x).
-        foreground_slices: First slice that shows body, and the one after the last.
-        size_bytes: Of the stored file.
-        sha256: Checksum of the stored file.
-        notes: What a user should know of how the scan was read.
-        source_sha256: Hash of what the source's files held, which tells whether it must be converted again; None in
-            stores of before it was kept.
-        code_sha256: Hash of the code that read and stored it; None likewise.
-    """
-
-    id: str
-    source: str
-    source_bytes: int
-    source_mtime_ns: int
-    patient: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    foreground_slices: tuple[int, int]
-    size_bytes: int
-    sha256: str
-    notes: tuple[str, ...] = ()
-    source_sha256: str | None = None
-    code_sha256: str | None = None
-
-    @property
-    def file(self) -> str:
-        """Path inside the store."""
-        return f"volumes/{self.id[:2]}/{self.id}.b2nd"
-
-    def to_json(self) -> str:
-        """Returns the line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> "StoredVolume":
-        """Reads a line.
-
-        Raises:
-            ValueError: It is no line of an index.
-        """
-        try:
-            fields: Any = json.loads(line, object_hook=_with_tuples)
-            return cls(**fields)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-
-
 class Store:
     """A store that is read.
 
     Attributes:
         folder: Where it is.
         clip_hu: Range to which its values are clipped.
-        index_sha256: Hash of its index file; what of it decides the samples is `pretrain.identity`'s.
+        index_sha256: Hash of its index file.
+        digest: Of what of the index decides the samples, see `pretrain.identity`.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -134,18 +70,24 @@ class Store:
         """
         self.folder = Path(folder)
         self.clip_hu = read_settings(self.folder)
-        content = _read(self.folder / "index.jsonl")
-        # The lines as they are: a hundred thousand parsed rows cost every worker ten times the memory.
-        self._lines = content.splitlines()
-        self.index_sha256 = hashlib.sha256(content).hexdigest()
-        if not self._lines:
+        self._index = Index(self.folder)
+        self.index_sha256, self.digest = self._index.sha256, self._index.digest
+        if not self._index:
             raise PretrainError(f"{self.folder} holds no volume. See its quarantine.jsonl, and prepare it again.")
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._index)
 
     def __getitem__(self, number: int) -> StoredVolume:
-        return _row(self._lines[number], self.folder, number)
+        return self._index[number]
+
+    def thinner_than(self, slices: int) -> list[int]:
+        """Returns the numbers of the volumes with fewer slices."""
+        found, first = list[int](), 0
+        for shapes in self._index.shapes():
+            found += (first + np.flatnonzero(shapes[:, 0] < slices)).tolist()
+            first += len(shapes)
+        return found
 
     def read(self, volume: StoredVolume, box: Box) -> np.ndarray:
         """Decodes a block of a volume.
@@ -183,7 +125,7 @@ class Store:
         """
         array = self._open(volume)  # held: its metadata dies with it
         try:
-            return Histogram.unpack(array.schunk.vlmeta[_HISTOGRAM])
+            return Histogram.unpack(array.schunk.vlmeta[HISTOGRAM])
         except _UNREADABLE as error:
             raise self._broken(volume, error) from error
 
@@ -195,7 +137,7 @@ class Store:
         """
         array = self._open(volume)
         try:
-            return np.array(array.schunk.vlmeta[_GEOMETRY], dtype=np.float64)
+            return np.array(array.schunk.vlmeta[GEOMETRY], dtype=np.float64)
         except _UNREADABLE as error:
             raise self._broken(volume, error) from error
 
@@ -248,27 +190,6 @@ def _whole_slices(array: blosc2.NDArray, start: int, number: int) -> np.ndarray:
     return slices
 
 
-def encode(hu: np.ndarray, clip_hu: tuple[float, float], affine: np.ndarray, histogram: Histogram) -> bytes:
-    """Compresses a volume.
-
-    Args:
-        hu: (D, H, W) Hounsfield units; rounded to whole ones.
-        clip_hu: Range to which they are clipped.
-        affine: (4, 4), homogeneous index to mm in RAS+.
-        histogram: Of the foreground.
-
-    Returns:
-        The content of the file.
-    """
-    whole = np.rint(hu.clip(*clip_hu)).astype(np.int16)
-    chunks = (min(CHUNK_SLICES, hu.shape[0]), *hu.shape[1:])
-    blocks = tuple(min(block, size) for block, size in zip(BLOCK, chunks, strict=True))
-    array = blosc2.asarray(whole, chunks=chunks, blocks=blocks, cparams=_CODEC)
-    array.schunk.vlmeta[_HISTOGRAM] = histogram.pack()
-    array.schunk.vlmeta[_GEOMETRY] = affine.tolist()
-    return bytes(array.to_cframe())
-
-
 def read_settings(folder: Path) -> tuple[float, float]:
     """Returns the range to which the HU of a store are clipped.
 
@@ -291,37 +212,6 @@ def read_settings(folder: Path) -> tuple[float, float]:
 def write_settings(folder: Path, clip_hu: tuple[float, float]) -> None:
     """Begins a store."""
     write(folder / "store.json", json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
-
-
-def read_index(folder: Path) -> dict[str, StoredVolume]:
-    """Returns the rows of a store's index by id; none where it has no index yet.
-
-    Raises:
-        PretrainError: The index is damaged.
-    """
-    path = folder / "index.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    rows = [_row(line, folder, number) for number, line in enumerate(lines)]
-    return {row.id: row for row in rows}
-
-
-def write_index(folder: Path, rows: dict[str, StoredVolume]) -> None:
-    """Writes the index, ordered by id."""
-    write(folder / "index.jsonl", "".join(rows[key].to_json() + "\n" for key in sorted(rows)))
-
-
-def _row(line: bytes, folder: Path, number: int) -> StoredVolume:
-    try:
-        return StoredVolume.from_json(line)
-    except ValueError as error:
-        raise PretrainError(
-            f"{folder / 'index.jsonl'}, line {number + 1}, is no line of an index ({error}). Delete the index and "
-            "prepare the store again."
-        ) from error
-
-
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _read(path: Path) -> bytes:

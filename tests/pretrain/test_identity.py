@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from pretrain.config import LossesConfig
-from pretrain.identity import StoreIdentity, digest_of
+from pretrain.identity import StoreIdentity
+from pretrain.index import digest_of, read_index, write_index
 from pretrain.monitor import read_events
 from pretrain.report import render
 from pretrain.run_folder import CHANGEABLE
-from pretrain.store import Box, Store, read_index, write_index
+from pretrain.store import Box, Store
 from tests.pretrain.runs import checkpoint, differing, run_here
 from tests.pretrain.test_prepare import rows, run, scan, write
 

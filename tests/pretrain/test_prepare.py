@@ -18,9 +18,10 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from pretrain import files
 from pretrain import prepare as module
 from pretrain.errors import PretrainError
+from pretrain.index import read_index
 from pretrain.prepare import main
 from pretrain.sources import find_scans
-from pretrain.store import Box, Store, read_index
+from pretrain.store import Box, Store
 from tests.conftest import QUICKSTART
 from tests.volumes.dicom_files import write_series
 

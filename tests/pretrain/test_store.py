@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pretrain.encoding import encode
 from pretrain.errors import PretrainError
 from pretrain.fingerprint import Histogram
-from pretrain.store import Box, Store, encode
+from pretrain.store import Box, Store
 from tapct.volumes import read_ct
 from tests.conftest import QUICKSTART
 from tests.pretrain.conftest import CLIP_HU
