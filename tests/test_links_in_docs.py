@@ -1,0 +1,57 @@
+"""Pages and sections that are referred to, by the docs and by the sources, are there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [path for folder in (".", "docs", "tapct", "pretrain") for path in sorted((REPOSITORY / folder).glob("*.md"))]
+SOURCES = [
+    REPOSITORY / "pyproject.toml",
+    *(
+        path
+        for folder in ("tapct", "baselines", "pretrain", "benchmarks", "eva_configs")
+        for path in sorted((REPOSITORY / folder).rglob("*"))
+        if path.suffix in (".py", ".yaml", ".md", ".html")
+    ),
+]
+
+
+def sections(page: Path) -> set[str]:
+    """Returns the anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.add(next(name for name in (anchor, *(f"{anchor}-{i}" for i in range(1, 99))) if name not in found))
+    return found
+
+
+def missing(place: Path, page: Path, section: str) -> Iterator[str]:
+    if not page.exists():
+        yield f"{place.relative_to(REPOSITORY)}: {page.relative_to(REPOSITORY)} is not there"
+    elif section and section not in sections(page):
+        yield f"{place.relative_to(REPOSITORY)}: {page.name} has no section #{section}"
+
+
+def test_links_of_the_pages_lead_somewhere():
+    links = [
+        (page, (page.parent / target if target else page).resolve(), section)
+        for page in PAGES
+        for target, section in re.findall(
+            r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8")
+        )
+    ]
+    assert len(links) > 100
+    assert [fault for link in links for fault in missing(*link)] == []
+
+
+def test_pages_that_the_sources_name_are_there():
+    named = [
+        (source, REPOSITORY / page, section)
+        for source in SOURCES
+        for page, section in re.findall(r"(?<![\w/])(docs/[\w-]+\.\w+)(?:#([\w-]+))?", source.read_text("utf-8"))
+    ]
+    assert len(named) > 20
+    assert [fault for name in named for fault in missing(*name)] == []
