@@ -29,6 +29,7 @@ _NO_OPTIONS = frozenset({"self", "weights", "deferred"})
 _TEXT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
 """Text that every file system takes in a name, and that cannot be mistaken for the end of an option."""
 _LONGEST_WORDS = 60
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 _SEVERAL = re.compile(r"-?[0-9.]+(x-?[0-9.]+)+")
 
 
@@ -330,6 +331,8 @@ def _candidates(value: Any) -> list[Any]:
         found.insert(0, None)
     if _SEVERAL.fullmatch(value):
         found.insert(0, value.split("x"))
+    if _WHOLE_NUMBER.fullmatch(value):
+        found.append(int(value))  # of a Literal of numbers; where text is wanted, it stays text
     return found
 
 

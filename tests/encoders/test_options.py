@@ -102,3 +102,10 @@ def test_a_name_on_the_command_line_is_the_encoder_with_its_options():
     encoder: Encoder = load_spec("tap-t-3d@random+in_plane_size=112", None, {"precision": "fp32"}, deferred=True)
     assert encoder.options == {"in_plane_size": 112, "precision": "fp32"}
     assert encoder.weights_source == "random"
+
+
+def test_a_choice_among_numbers_is_typed_as_it_is_spelt():
+    assert parse_options("coralbay", "stride=16") == {"stride": 16}
+    assert parse_options("coralbay", "stride=32") == {}
+    with pytest.raises(EncoderError, match="Known: 16, 32"):
+        parse_options("coralbay", "stride=8")
