@@ -20,7 +20,7 @@ from tapct.sweep.shipped import installed_configs
 from tapct.volumes.perturb import PERTURBATIONS
 
 REPOSITORY = Path(__file__).parents[1]
-DOCS = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+DOCS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 TEXTS = [
     path
     for folder in ("tapct", "baselines", "pretrain", "eva_configs")

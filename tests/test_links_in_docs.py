@@ -51,7 +51,7 @@ def test_pages_that_the_sources_name_are_there():
     named = [
         (source, REPOSITORY / page, section)
         for source in SOURCES
-        for page, section in re.findall(r"(?<![\w/])(docs/[\w-]+\.\w+)(?:#([\w-]+))?", source.read_text("utf-8"))
+        for page, section in re.findall(r"(?<![\w/])(docs/[\w-]+(?:\.\w+)+)(?:#([\w-]+))?", source.read_text("utf-8"))
     ]
     assert len(named) > 20
     assert [fault for name in named for fault in missing(*name)] == []
