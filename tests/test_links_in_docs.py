@@ -1,8 +1,11 @@
 """Pages and sections that are referred to, by the docs and by the sources, are there."""
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from tapct.sweep.cell import VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [path for folder in (".", "docs", "tapct", "pretrain") for path in sorted((REPOSITORY / folder).glob("*.md"))]
@@ -17,6 +20,7 @@ SOURCES = [
 ]
 
 
+@functools.cache
 def sections(page: Path) -> set[str]:
     """Returns the anchors that GitHub makes of a page's headings."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
@@ -26,6 +30,11 @@ def sections(page: Path) -> set[str]:
         anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
         found.add(next(name for name in (anchor, *(f"{anchor}-{i}" for i in range(1, 99))) if name not in found))
     return found
+
+
+def named_in_all(pattern: str) -> list[tuple[Path, str]]:
+    """Returns what pages and sources name where a pattern's group stands, with where."""
+    return [(place, name) for place in {*PAGES, *SOURCES} for name in re.findall(pattern, place.read_text("utf-8"))]
 
 
 def missing(place: Path, page: Path, section: str) -> Iterator[str]:
@@ -55,3 +64,20 @@ def test_pages_that_the_sources_name_are_there():
     ]
     assert len(named) > 20
     assert [fault for name in named for fault in missing(*name)] == []
+
+
+def test_files_and_programs_that_are_named_are_there():
+    stand_for_others = {"eva_configs/...yaml", "eva_configs/KIND/TASK.yaml", "tapct/kinds/NAME.py"}
+    folders = "tapct|baselines|pretrain|benchmarks|eva_configs|tests"
+    files = named_in_all(rf"(?<![\w/.-])((?:{folders})/[\w./-]+\.(?:py|yaml|csv|json|md|html))\b")
+    assert len(files) > 100
+    assert [named for named in files if not ((REPOSITORY / named[1]).exists() or named[1] in stand_for_others)] == []
+    modules = named_in_all(rf"python -m ((?:{folders})(?:\.\w+)+)")
+    assert len(modules) > 30
+    assert [named for named in modules if not (REPOSITORY / f"{named[1].replace('.', '/')}.py").is_file()] == []
+
+
+def test_readme_says_what_every_variable_of_the_configs_is():
+    table = (REPOSITORY / "README.md").read_text("utf-8").partition("| variable | is |")[2].partition("\n\n")[0]
+    said = {name for row in table.splitlines() for name in re.findall(r"`([A-Z_]+)`", row.partition(" | ")[0])}
+    assert said == {*VARIABLES, "TAPCT_FEATURES", "TAPCT_CACHE"}
