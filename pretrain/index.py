@@ -26,6 +26,8 @@ from pretrain.errors import PretrainError
 from pretrain.files import CannotWriteError, in_bytes, write
 
 INDEX, OFFSETS = "index.jsonl", "index.offsets"
+SHARDS = "shards"
+"""Folder of the files that hold many volumes, see `pretrain.shards`."""
 _FORMAT = 1
 _HEADER_BYTES = 512
 _ROW = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("shape", "<u4", 3)])
@@ -55,6 +57,8 @@ class StoredVolume:
         source_sha256: Hash of what the source's files held, which tells whether it must be converted again; None in
             stores of before it was kept.
         code_sha256: Hash of the code that read and stored it; None likewise.
+        shard: File that holds it with others, see `pretrain.shards`; None where it has one of its own.
+        offset: Byte of that file at which it begins.
     """
 
     id: str
@@ -70,15 +74,19 @@ class StoredVolume:
     notes: tuple[str, ...] = ()
     source_sha256: str | None = None
     code_sha256: str | None = None
+    shard: str | None = None
+    offset: int = 0
 
     @property
     def file(self) -> str:
         """Path inside the store."""
-        return f"volumes/{self.id[:2]}/{self.id}.b2nd"
+        return f"volumes/{self.id[:2]}/{self.id}.b2nd" if self.shard is None else f"{SHARDS}/{self.shard}"
 
     def to_json(self) -> str:
         """Returns the line."""
-        return json.dumps({name: getattr(self, name) for name in _FIELDS}, ensure_ascii=False)
+        # Without shards, the line is what it was when there were none, also for versions that know none.
+        names = _FIELDS if self.shard is not None else _OF_ITS_OWN
+        return json.dumps({name: getattr(self, name) for name in names}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "StoredVolume":
@@ -95,6 +103,7 @@ class StoredVolume:
 
 
 _FIELDS = tuple(field.name for field in fields(StoredVolume))
+_OF_ITS_OWN = tuple(name for name in _FIELDS if name not in ("shard", "offset"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretrain.index import StoredVolume
+from pretrain.shards import bytes_of, is_whole
 from pretrain.sources import Source
 from tapct.content_hashes import ContentHashes
 
@@ -29,12 +30,11 @@ def is_stored(source: Source, row: StoredVolume | None, store: Path, verify: str
     """
     if row is None or not _is_of(row, source):
         return False
-    path = store / row.file
-    if not path.is_file() or path.stat().st_size != row.size_bytes:
+    if not is_whole(store, row):
         return False
     if verify is None:
         return True
-    return row.code_sha256 == verify and hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+    return row.code_sha256 == verify and hashlib.sha256(bytes_of(store, row)).hexdigest() == row.sha256
 
 
 def follow_moves(sources: Sequence[Source], rows: dict[str, StoredVolume], patient_of: Callable[[Source], str]) -> int:

@@ -9,6 +9,7 @@ no CT at all (label maps, PET, other DICOM) is skipped.
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ from pretrain.index import StoredVolume, read_index, write_index
 from pretrain.intensities import write_fingerprint
 from pretrain.matching import content_of, follow_moves, ids_of, is_stored, name_patients
 from pretrain.prepare_table import Tally, progress_beside, show
+from pretrain.shards import groups_of, pack, tidy
 from pretrain.skipping import known_skipped, what_else, write_skipped
 from pretrain.sources import Source, find_scans, patient_of_series
 from pretrain.store import Store, read_settings, write_settings
@@ -60,6 +62,8 @@ _HELP = {
     "DICOM's PatientID, else what the folders and names of all scans tell (pretrain/patients.py)",
     "min_slices": "scans with fewer slices are quarantined; the depth of the deepest crop (default: %(default)s)",
     "clip_hu": "range to which HU are clipped; the same for all scans of a store (default: those of the paper)",
+    "shard_gb": "pack the volumes into files of so many GB, which a shared file system with many volumes needs; "
+    "without it, volumes that have files of their own keep them (pretrain/shards.py)",
     "verify": "compare what is stored with its checksums, and make again what differs or was made by other code",
 }
 
@@ -73,12 +77,14 @@ class Settings:
         clip_hu: Range to which HU are clipped.
         min_slices: Fewer are too thin.
         patient_given: Whether the patient comes from the path, whatever DICOM says.
+        shard_bytes: Size of the files into which volumes are packed; None leaves them as they are.
     """
 
     store: Path
     clip_hu: tuple[float, float]
     min_slices: int
     patient_given: bool
+    shard_bytes: int | None = None
 
 
 class _NotCT(PretrainError):
@@ -100,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pattern = re.compile(given.patient) if given.patient else None
         sources = find_scans(given.sources, given.include or ["*"], given.exclude or [], pattern)
         clip_hu = (float(given.clip_hu[0]), float(given.clip_hu[1]))
-        settings = Settings(given.output, clip_hu, given.min_slices, pattern is not None)
+        shard_bytes = _shard_bytes(given.shard_gb)
+        settings = Settings(given.output, clip_hu, given.min_slices, pattern is not None, shard_bytes)
         refused = prepare(sources, settings, given.workers, verify=given.verify, console=console)
     except (PretrainError, re.error) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
@@ -135,6 +142,7 @@ def prepare(
     with _sole_writer(settings.store):
         _begin(settings)
         rows = read_index(settings.store)
+        tidy(settings.store, rows)
         note_digest(settings.store)
         moved = follow_moves(sources, rows, lambda source: _patient(source, settings))
         name_patients(sources, rows)
@@ -143,6 +151,10 @@ def prepare(
         todo = _still_to_do(ct, rows, settings.store, verify=verify, console=console)
         tally.present = len(ct) - len(todo) - moved
         _convert_all(todo, settings, workers, rows, tally, console)
+        if settings.shard_bytes is not None:
+            groups = groups_of(settings.store, rows, settings.shard_bytes, finish=True)
+            with progress_beside(console) as progress:
+                pack(settings.store, rows, progress.track(groups, description="packing shards"))
         tally.added = len(todo) - len(tally.refused) - len(set(tally.skipped) & {str(source.path) for source in todo})
         _write_list(settings.store / "quarantine.jsonl", tally.refused, "reason")
         write_skipped(settings.store, sources, tally.skipped)
@@ -229,13 +241,21 @@ def _convert_all(
                 if row is not None:
                     rows[row.id] = row
                 if (started := time.monotonic()) > save_at:
-                    write_index(settings.store, rows)
+                    _save(settings, rows)
                     took = time.monotonic() - started
                     save_at = started + took + max(SAVE_EVERY_S, _SAVING * took)
                 progress.update(bar, advance=1, description=f"preparing ({len(tally.refused)} quarantined)")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         write_index(settings.store, rows)
+
+
+def _save(settings: Settings, rows: dict[str, StoredVolume]) -> None:
+    """Writes the index, and packs what fills shards: there are never many more files than there will be."""
+    if settings.shard_bytes is None:
+        write_index(settings.store, rows)
+    else:
+        pack(settings.store, rows, groups_of(settings.store, rows, settings.shard_bytes, finish=False))
 
 
 def _outcome(future: "Future[StoredVolume]", source: Source, tally: Tally) -> StoredVolume | None:
@@ -290,8 +310,6 @@ def _begin(settings: Settings) -> None:
             f"{settings.store} is clipped to {stored} HU, and {settings.clip_hu} was asked for. "
             f"Give --clip-hu {stored[0]:g} {stored[1]:g}, or prepare into another folder."
         )
-    for leftover in settings.store.glob("volumes/*/.*"):  # of a run that was killed while it wrote
-        leftover.unlink()
 
 
 @contextmanager
@@ -328,6 +346,14 @@ def _write_list(path: Path, entries: Mapping[str, str], name: str) -> None:
     write(path, "".join(line + "\n" for line in lines))
 
 
+def _shard_bytes(gigabytes: float | None) -> int | None:
+    if gigabytes is None:
+        return None
+    if gigabytes <= 0:
+        raise PretrainError(f"--shard-gb is {gigabytes:g}; give the size of a shard in GB, such as 4")
+    return math.ceil(gigabytes * 1e9)
+
+
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog="python -m pretrain.prepare",
@@ -341,6 +367,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--patient", metavar="REGEX", help=_HELP["patient"])
     parser.add_argument("--min-slices", type=int, default=MIN_SLICES, help=_HELP["min_slices"])
     parser.add_argument("--clip-hu", type=float, nargs=2, default=list(CLIP_HU), help=_HELP["clip_hu"])
+    parser.add_argument("--shard-gb", type=float, metavar="GB", help=_HELP["shard_gb"])
     parser.add_argument("--verify", action="store_true", help=_HELP["verify"])
     return parser
 

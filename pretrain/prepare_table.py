@@ -86,6 +86,7 @@ def _add_fingerprint(table: Table, volumes: Collection[StoredVolume], fingerprin
     raw = sum(2 * row.shape[0] * row.shape[1] * row.shape[2] for row in volumes)
     stored = sum(row.size_bytes for row in volumes)
     table.add_row("size", f"{stored / 1e9:,.2f} GB, {raw / stored:.2f} times smaller than int16")
+    table.add_row("files of volumes", f"{len({row.file for row in volumes}):,}")
     table.add_row("foreground", f"mean {fingerprint.mean_hu:.2f} HU, standard deviation {fingerprint.std_hu:.2f} HU")
     table.add_row("0.5 and 99.5 percentiles", f"{fingerprint.percentile_00_5_hu}, {fingerprint.percentile_99_5_hu} HU")
     table.add_row("against the paper's (Appendix B)", distance_in_words(fingerprint))

@@ -5,7 +5,7 @@
     STORE/quarantine.jsonl    sources that were refused, and why
     STORE/fingerprint.json    statistics of the foreground
     STORE/digests.json        digests of the indexes that there were, see `pretrain.identity`
-    STORE/volumes/ab/abcd....b2nd
+    STORE/volumes/ab/abcd....b2nd, or STORE/shards/*.shard, which hold many volumes each, see `pretrain.shards`
 
 A slab costs its own bytes and not the volume's (`pretrain.encoding`). It is read with plain reads: a memory map of a
 file that another process cuts short kills the reader without a message.
@@ -25,6 +25,7 @@ from pretrain.errors import PretrainError
 from pretrain.files import write
 from pretrain.fingerprint import Histogram
 from pretrain.index import Index, StoredVolume
+from pretrain.shards import bytes_of
 
 FORMAT = 1
 _DECODE = blosc2.DParams(nthreads=1)
@@ -151,13 +152,17 @@ class Store:
         Raises:
             PretrainError: It is missing or differs.
         """
-        if hashlib.sha256(_read(self.folder / volume.file)).hexdigest() != volume.sha256:
+        try:
+            content = bytes_of(self.folder, volume)
+        except OSError as error:
+            raise self._broken(volume, error) from error
+        if hashlib.sha256(content).hexdigest() != volume.sha256:
             raise self._broken(volume, ValueError("its checksum is not the index's"))
 
     def _open(self, volume: StoredVolume) -> blosc2.NDArray:
         path = self.folder / volume.file
         try:
-            array = blosc2.open(str(path), mode="r", dparams=_DECODE)
+            array = blosc2.open(str(path), mode="r", offset=volume.offset, dparams=_DECODE)
         except _UNREADABLE as error:
             raise self._broken(volume, error) from error
         if not isinstance(array, blosc2.NDArray) or array.shape != volume.shape or array.dtype != np.int16:
@@ -167,7 +172,8 @@ class Store:
     def _broken(self, volume: StoredVolume, error: Exception) -> PretrainError:
         path = self.folder / volume.file
         missing = f"{path} is missing" if not path.exists() else None
-        damaged = f"{path} cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+        where = "" if volume.shard is None else f" from byte {volume.offset} on"
+        damaged = f"{path}{where} cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
         return PretrainError(
             f"{missing or damaged}; it was made from {volume.source}. Run `python -m pretrain.prepare {volume.source} "
             f"-o {self.folder} --verify`, which makes again what is missing or damaged."

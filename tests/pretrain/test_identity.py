@@ -121,7 +121,7 @@ def test_the_digest_covers_what_decides_samples_and_nothing_else(own_store):
     before = [Store(own_store)[n] for n in range(3)]
     changed = {
         "source": "/elsewhere", "source_bytes": 1, "source_mtime_ns": 1, "patient": "x", "spacing_mm": (9.0, 1.0, 1.0),
-        "size_bytes": 1, "notes": ("n",), "source_sha256": "0", "code_sha256": "0",
+        "size_bytes": 1, "notes": ("n",), "source_sha256": "0", "code_sha256": "0", "shard": "0", "offset": 1,
     }  # fmt: skip
     for name, value in changed.items():
         assert digest_of([replace(before[0], **{name: value}), *before[1:]]) == digest_of(before), name
