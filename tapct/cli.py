@@ -145,7 +145,7 @@ def run(
         max_steps: Optimizer steps, instead of the configs'.
         runs: Runs, one seed each, instead of the configs'.
         accelerator: cpu, gpu or auto.
-        configs: Folder of KIND/TASK.yaml; by default eva_configs/ of this project.
+        configs: Folder of KIND/TASK.yaml; by default the ones that `tapct config` lists.
         override: YAML file that is passed to eva after the task's config; may be given several times.
         adaptors: What stands on the features, by comma: linear, knn, prototype, abmil; ridge, attention; cox;
             cosine; nearest, vote. Those that pool with :cls, :mean, :max, :mean+max or :mask behind them. "all" is each
