@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich import box
-from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -50,13 +49,10 @@ def print_json(content: object) -> None:
 def print_table(checks: Iterable[Check], title: str | None = None) -> None:
     """Prints a line for each check; addresses and paths are whole, however narrow the terminal: they are copied."""
     rows = [(check.status, (check.name, check.message, check.mend)) for check in checks]
-    table = Table("status", box=box.SIMPLE, title=title, title_justify="left")
-    for number, header in enumerate(("check", "found", "what to do")):
-        texts = [header, *(texts[number] for _, texts in rows)]
-        table.add_column(header, min_width=max(cell_len(word) for text in texts for word in text.split() or [""]))
+    table = Table("status", "check", "found", "what to do", box=box.SIMPLE, title=title, title_justify="left")
     for status, found in rows:
         table.add_row(f"[{_COLOURS[status]}]{status}", *map(escape, found))
-    terminal.output().print(table, crop=False)
+    terminal.output().print(table)
 
 
 def exit_status(checks: Iterable[Check]) -> int:

@@ -1,23 +1,22 @@
 """The `tapct` command."""
 
 import contextlib
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal
 
-import docstring_parser
 import jsonargparse
 from rich import box
 from rich.table import Table
 
-from tapct import cache, checks, telemetry, terminal
+from tapct import arguments, cache, checks, completion, telemetry, terminal
+from tapct.arguments import Commands, Group
 from tapct.citations import commands as citation_commands
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
-from tapct.errors import EncoderError, TapctError, TaskError
+from tapct.errors import EncoderError, TapctError, TaskError, in_one_message, shows_trace
 from tapct.imported import commands as import_commands
 from tapct.packs import commands as pack_commands
 from tapct.report import commands as report_commands
@@ -262,6 +261,22 @@ def leaderboard(
     )
 
 
+def complete(shell: Literal["bash", "zsh"]) -> int:
+    """Prints what makes a shell complete commands, options and names: eval "$(tapct completion bash)" in ~/.bashrc.
+
+    Args:
+        shell: Which shell.
+
+    Returns:
+        The exit status.
+    """
+    from tapct.tasks import list_tasks
+
+    names = {"-e": [*list_encoders(), *list_declared()], "-t": list_tasks()}
+    print(completion.script(COMMANDS, names, shell), end="")
+    return 0
+
+
 def record_schema() -> int:
     """Prints the JSON schema of a record's file.
 
@@ -278,7 +293,7 @@ def _encoders() -> tuple[Table, list[str]]:
     """Returns the encoders that can be used, and why each other one cannot."""
     table, unusable = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False), refused_encoders()
     for column in ("encoder", "params", "window", "grid", "stride", "features", "licence"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column)
     for name in [*list_encoders(), *list_declared()]:
         try:
             card = encoder_class(name).card
@@ -332,15 +347,6 @@ def _tasks() -> tuple[Table, list[str]]:
     return table, unusable
 
 
-class Group(NamedTuple):
-    """Commands under a command."""
-
-    help: str
-    commands: "Commands"
-
-
-Commands = Mapping[str, Callable[..., int] | Group]
-
 COMMANDS: Commands = {
     "list": list_,
     "config": shipped.config,
@@ -366,82 +372,45 @@ COMMANDS: Commands = {
     "verify-encoder": verification_commands.verify_encoder,
     "cite": citation_commands.cite,
     "record-schema": record_schema,
+    "completion": complete,
 }
 
-SHORT = {"encoders": "-e", "encoder": "-e", "tasks": "-t", "task": "-t", "weights": "-w", "out": "-o"}
-"""Options with a second name; they are named, not placed, even where they must be given."""
+FIRST = """\
+The first five commands (all of them: tapct --help; what one takes: tapct run --help):
 
-PLACED = ("name",)
-"""Options that are placed, not named, also where they may be left out; not where a command takes them by name alone."""
+  tapct list encoders                     what there is; also: tapct list tasks
+  tapct doctor                            what this machine lacks, and how to mend it
+  tapct run -e tap-t-3d -t quickstart     runs an encoder on a task: here on the two scans that ship
+  tapct status                            what is done, running, failed and why
+  tapct leaderboard results -o site       the page of all results
+"""
+"""What is said where no command is."""
 
 
 def main() -> None:
     """Runs the command; the exit status is 0 if all is well, 1 if not, 2 for a wrong command line."""
     terminal.accept_any_text()
-    arguments = parser().parse_args()
-    if arguments.subcommand != "doctor":
+    if len(sys.argv) == 1:
+        sys.stderr.write(f"{sys.modules['tapct'].__doc__}\n\n{FIRST}")
+        sys.exit(2)
+    given = parser().parse_args()
+    if given.subcommand != "doctor":
         os.environ[telemetry.VARIABLE] = "1"  # before anything imports eva; the doctor judges what `eva` would see
     try:
-        sys.exit(_call(COMMANDS, arguments))
+        sys.exit(_call(COMMANDS, given))
     except TapctError as error:
-        sys.exit(f"tapct: {error}")
+        if shows_trace():
+            raise
+        sys.exit(in_one_message(error))
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser() -> arguments.Parser:
     """Returns what reads the command line."""
-    whole = jsonargparse.ArgumentParser(prog="tapct", description=sys.modules["tapct"].__doc__)
-    _add_commands(whole, COMMANDS)
-    return whole
+    return arguments.parser(COMMANDS, sys.modules["tapct"].__doc__, version("tapct-bench"))
 
 
-def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> None:
-    subcommands = parser.add_subcommands()
-    for name, command in commands.items():
-        about = command.help if isinstance(command, Group) else (command.__doc__ or "").split("\n")[0]
-        subparser = jsonargparse.ArgumentParser(description=about)
-        subcommands.add_subcommand(name, subparser, help=about)
-        if isinstance(command, Group):
-            _add_commands(subparser, command.commands)
-            continue
-        special = [option for option in inspect.signature(command).parameters if _is_special(command, option)]
-        subparser.add_function_arguments(command, as_group=False, as_positional=True, skip=set(special))
-        for option in special:
-            _add_option(subparser, command, option)
-
-
-def _is_special(command: Callable[..., int], option: str) -> bool:
-    """Returns whether jsonargparse would spell it otherwise: a flag with a value, a word with an underscore."""
-    return (
-        option in (*SHORT, *PLACED)
-        or "_" in option
-        or get_type_hints(command)[option] in (bool, list[str], list[str] | None)
-    )
-
-
-def _add_option(parser: jsonargparse.ArgumentParser, command: Callable[..., int], option: str) -> None:
-    kind, parameter = get_type_hints(command)[option], inspect.signature(command).parameters[option]
-    default = parameter.default
-    texts = {p.arg_name: p.description for p in docstring_parser.parse(command.__doc__ or "").params}
-    names = [*filter(None, [SHORT.get(option)]), f"--{option.replace('_', '-')}"]
-    settings: dict[str, Any] = {"help": texts[option]}
-    if option in PLACED and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-        names = [option]
-        if default is not inspect.Parameter.empty:
-            settings["nargs"] = "?"
-    elif kind == list[str]:
-        names, settings["nargs"] = [option], "+"
-    elif kind is bool:
-        settings["action"] = "store_true"
-    elif kind == list[str] | None:
-        settings |= {"action": "append", "type": str}
-    else:
-        settings["type"] = kind
-        settings |= {"required": True} if default is inspect.Parameter.empty else {"default": default}
-    parser.add_argument(*names, **settings)
-
-
-def _call(commands: Commands, arguments: jsonargparse.Namespace) -> int:
-    command, settings = commands[arguments.subcommand], arguments[arguments.subcommand]
+def _call(commands: Commands, given: jsonargparse.Namespace) -> int:
+    command, settings = commands[given.subcommand], given[given.subcommand]
     return _call(command.commands, settings) if isinstance(command, Group) else command(**vars(settings))
 
 

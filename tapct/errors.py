@@ -1,6 +1,8 @@
 """Errors that a user of the benchmark sees: each says what is wrong, where, and how to mend it."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -34,6 +36,25 @@ class RecordError(TapctError, ValueError):
 
 class LockError(TapctError, OSError):
     """A file system refuses locks, without which two processes would write the same."""
+
+
+TRACE = "TAPCT_TRACEBACK"
+"""The variable that asks for the whole trace beside a message, for who looks for a fault of ours."""
+
+_IN_A_WORKER = re.compile(r"Caught \w+ in .*?\nOriginal Traceback.*\n[\w.]*Error: (.*)", re.DOTALL)
+"""An error that a process of PyTorch's loader passes on: its message is the trace, and ends with the message."""
+
+
+def shows_trace() -> bool:
+    """Returns whether the whole trace is asked for, by `TAPCT_TRACEBACK=1`."""
+    return os.environ.get(TRACE, "") not in ("", "0")
+
+
+def in_one_message(error: TapctError) -> str:
+    """Returns what is said of an error on the terminal: what was wrong, without where in our code it was found."""
+    text = str(error)
+    passed_on = _IN_A_WORKER.match(text)
+    return f"tapct: {passed_on[1].strip() if passed_on else text}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

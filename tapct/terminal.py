@@ -5,9 +5,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 WIDE = 200
 """Characters of a line where no terminal and no COLUMNS says how many there are: a table in a file is not cut."""
@@ -30,10 +33,44 @@ def accept_any_text() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+class _Whole(Console):
+    """A console that cuts no word of a table, however narrow the terminal: names, paths and addresses are copied."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Prints as `Console` does; of tables every word is whole, and a terminal that is too narrow breaks lines."""
+        parts = (part for one in objects for part in (one.renderables if isinstance(one, Group) else (one,)))
+        tables = [part for part in parts if isinstance(part, Table)]
+        for table in tables:
+            keep_words_whole(table)
+        if tables:
+            settings.setdefault("crop", False)
+        super().print(*objects, **settings)
+
+
+def keep_words_whole(table: Table) -> None:
+    """Makes each column of a table as wide as its longest word; of a column that does not wrap, as its longest cell.
+
+    A column that folds is left as it is: there a text without blanks goes on in the next line.
+    """
+    for column in table.columns:
+        if column.overflow == "fold":
+            continue
+        texts = (_plain(one) for one in (column.header, column.footer, *column.cells))
+        lines = (line for text in texts for line in text.splitlines())
+        parts = (part for line in lines for part in ([line] if column.no_wrap else line.split()))
+        column.min_width = max([column.min_width or 0, *map(cell_len, parts)])
+
+
+def _plain(cell: RenderableType) -> str:
+    if isinstance(cell, str):
+        return Text.from_markup(cell).plain
+    return cell.plain if isinstance(cell, Text) else ""
+
+
 def output() -> Console:
     """Returns the console of what was asked for."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else WIDE)
+    return _Whole(width=None if known else WIDE)
 
 
 @cache

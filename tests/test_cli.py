@@ -2,12 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from torch._utils import ExceptionWrapper
 
-from tapct.cli import main
+from tapct.cli import main, parser
+from tapct.errors import EncoderError, VolumeError, in_one_message
 
 
 @pytest.fixture
@@ -72,6 +77,96 @@ def test_doctor_reads_a_task_and_loads_an_encoder(here, monkeypatch):
     assert "Did you mean 'tap-s-2d'" in found["encoder tap-s2d"]
 
 
-@pytest.mark.parametrize("arguments", [["lst", "tasks"], ["list", "task"], ["doctor", "--taks", "x"], []])
-def test_a_wrong_command_line_ends_with_status_2(here, arguments):
-    assert here(*arguments)[0] == 2
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["lst", "tasks"], "tapct: there is no command 'lst'. Did you mean 'list'?"),
+        (["cache", "verfy"], "tapct cache: there is no command 'verfy'. Did you mean 'verify'?"),
+        (["cache"], "tapct cache: name one of ls, verify, rm"),
+        (["list", "task"], "tapct list: WHAT takes one of encoders, tasks, suites, not 'task'"),
+        (["doctor", "--taks", "x"], "tapct doctor: there is no option '--taks'. Did you mean '--task'"),
+        (["run", "--gpus", "x"], "tapct run: --gpus takes a whole number, not 'x'"),
+        (["embed", "scan.nii.gz"], "tapct embed: -e ENCODER and -o OUT must be given"),
+        (["compare", "curia", "suprem"], "tapct compare: -t TASK must be given"),
+        (["status", "more"], "tapct status: 'more' is one too many"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message_in_the_words_that_were_typed(monkeypatch, capsys, typed, said):
+    monkeypatch.setattr(sys, "argv", ["tapct", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert lines[0].startswith(said)
+    command = said.partition(":")[0]
+    assert lines[1:] == [f"See: {command} --help"]
+
+
+def test_without_a_command_the_first_five_are_shown_and_each_of_them_parses(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tapct"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = re.findall(r"^  (tapct .*?)  ", capsys.readouterr().err, re.MULTILINE)
+    assert ended.value.code == 2
+    assert len(shown) == 5
+    for line in shown:
+        assert parser().parse_args(line.split()[1:]).subcommand == line.split()[1]
+
+
+def test_the_version_is_that_of_the_package(here):
+    assert here("--version") == (0, f"tapct {version('tapct-bench')}\n")
+
+
+def test_bash_completes_commands_options_and_names(here, tmp_path):
+    status, script = here("completion", "bash")
+    assert status == 0
+    asked = {
+        "tapct ru": "run",
+        "tapct cache ": "ls verify rm",
+        "tapct run -e curia": "curia curia-2",
+        "tapct run --encoders chance,cora": "chance,coralbay",
+        "tapct doctor -t luna16_d": "luna16_detection",
+        "tapct run --launcher ": "local slurm",
+        "tapct run -e chance --la": "--launcher",
+        "tapct list enc": "encoders",
+    }
+    try_all = "".join(
+        f"COMP_WORDS=({words}{' ' * (not words.endswith(' '))}{repr('') if words.endswith(' ') else ''}); "
+        'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _tapct; echo "${COMPREPLY[*]}"\n'
+        for words in asked
+    )
+    (tmp_path / "try.sh").write_text(script + try_all, encoding="utf-8")
+    command = ["bash", "--norc", str(tmp_path / "try.sh")]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=60)
+    assert dict(zip(asked, done.stdout.splitlines(), strict=True)) == asked
+
+
+def test_a_mistake_is_one_message_through_eva_as_well(tmp_path):
+    config = Path(__file__).parents[1] / "eva_configs" / "quickstart.yaml"
+    env = os.environ | {"ENCODER": "crua", "ORT_DISABLE_TELEMETRY": "1", "OUTPUT_ROOT": str(tmp_path)}
+    command = [sys.executable, "-m", "eva", "fit", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=False, timeout=300)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("tapct: there is no encoder 'crua'. Did you mean 'curia'")
+
+
+def test_the_trace_can_be_had(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tapct", "describe", "crua"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code.startswith("tapct: there is no encoder 'crua'")
+    monkeypatch.setenv("TAPCT_TRACEBACK", "1")
+    with pytest.raises(EncoderError, match="there is no encoder 'crua'"):
+        main()
+
+
+def test_the_message_of_a_process_that_reads_is_its_own_and_not_its_trace():
+    try:
+        raise VolumeError("case_7/ct.nii.gz is cut off.\nCopy it again")
+    except VolumeError:
+        passed_on = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(VolumeError, match="Original Traceback") as raised:
+        passed_on.reraise()
+    assert in_one_message(raised.value) == "tapct: case_7/ct.nii.gz is cut off.\nCopy it again"
+    assert in_one_message(VolumeError("ct.nii.gz is cut off")) == "tapct: ct.nii.gz is cut off"

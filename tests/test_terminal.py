@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from tapct import terminal
 from tapct.checks import Check, print_table
@@ -56,3 +60,19 @@ def test_addresses_and_paths_of_checks_are_whole_on_a_narrow_terminal(capsys, mo
     printed = capsys.readouterr().out
     assert address in printed
     assert path in printed
+
+
+def test_no_name_in_a_table_is_cut_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "tap-b-3d+in_plane_size=512+precision=fp32"
+    table = Table("encoder", "what")
+    table.add_row(escape(name), "what it is in [red]several[/] words")
+    grid = Table("", "amos22, native")
+    grid.columns[1].no_wrap = True
+    grid.add_row(Text(name), "done (older protocol)")
+    terminal.output().print(Group(grid, "a line"))
+    terminal.output().print(table)
+    printed = capsys.readouterr().out
+    assert printed.count(name) == 2
+    assert "done (older protocol)" in printed
+    assert "…" not in printed

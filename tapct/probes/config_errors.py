@@ -1,17 +1,20 @@
-"""Naming the nearest key where a config has one that does not exist.
+"""What a user of `eva` is told of a mistake, once our trainer is named in a config.
 
-jsonargparse refuses an unknown key but does not say which one was meant, and eva's command line is not
-ours to change. Its message is completed here, once our trainer is named in a config.
+jsonargparse refuses an unknown key but does not say which one was meant, and eva's command line, which is not ours to
+change, shows a trace of 60 lines above every other mistake. The message is completed, the trace left out.
 """
 
 import importlib
 import inspect
 import re
+import sys
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jsonargparse
 
-from tapct.errors import nearest
+from tapct.errors import TapctError, in_one_message, nearest, shows_trace
 
 _UNKNOWN = re.compile(r"(?:Option|Key|accept option) '([\w.]+)'")
 _CLASS = re.compile(r"class_path '([\w.]+)'")
@@ -29,6 +32,31 @@ def name_nearest_keys() -> None:
 
     error.names_nearest_keys = True  # type: ignore[attr-defined]
     parser.error = error  # type: ignore[method-assign]
+
+
+def say_mistakes_in_one_message() -> None:
+    """Makes the command `eva` end with the message of an error of ours alone; anywhere else traces are a caller's.
+
+    Of every other error the trace is shown as ever, and of ours with `TAPCT_TRACEBACK=1`.
+    """
+    if not _is_eva_command() or hasattr(sys.excepthook, "says_one_message"):
+        return
+    original = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, TapctError) and not shows_trace():
+            sys.stderr.write(f"{in_one_message(error)}\n")
+        else:
+            original(kind, error, trace)
+
+    hook.says_one_message = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def _is_eva_command() -> bool:
+    """Returns whether this process is `eva` or `python -m eva`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return Path(sys.argv[0]).stem == "eva" or getattr(spec, "name", None) == "eva.__main__"
 
 
 def with_nearest(message: str) -> str:

@@ -16,6 +16,7 @@ from tapct.errors import TaskError
 from tapct.probes import config_errors
 
 config_errors.name_nearest_keys()
+config_errors.say_mistakes_in_one_message()
 
 
 class TrainingProgress(TQDMProgressBar):
