@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,23 +10,13 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.files import stamp_of
-from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import MIN_SLICES
+from tapct.tasks.crops import CroppedDataset
 from tapct.tasks.splits import Split
 from tapct.tasks.tables import read_table
-from tapct.volumes import Grid, Mask, Volume, crop_grid, crop_mm, files_of, read_ct, read_grid
-from tapct.volumes.plausibility import LEAST_HU
+from tapct.volumes import Grid, Mask
 
 SIZE_MM = 50.0
 """Edge of a crop (section 3.3.2 of the paper)."""
-
-OUTSIDE_HU = LEAST_HU
-"""Value of what was not measured, outside the scan (LUNA25's own blocks are padded with it) and in it.
-
-The reader raises padding to it; what noise leaves below is raised here, as in FMCiB's pretraining: some encoders do not
-clip (FMCiB, Curia). Everything above stays as it is.
-"""
 
 
 @dataclass(frozen=True)
@@ -105,14 +95,11 @@ def _nodule(row: dict[str, str], columns: NoduleColumns) -> Nodule:
     return Nodule(row[columns.patient], row[columns.series], where, malignant, diameter_mm)
 
 
-class NoduleDataset(ClassificationDataset):
-    """Cubes of 50 mm round nodules, on the voxels of their scans. A case is a nodule.
-
-    The last scan is kept in memory (one for each process that reads): the nodules of a scan follow each other
-    in the shipped splits, and reading a scan takes a hundred times as long as cutting a cube out of it.
-    """
+class NoduleDataset(CroppedDataset):
+    """Cubes of 50 mm round nodules, on the voxels of their scans. A case is a nodule."""
 
     columns: ClassVar[NoduleColumns]
+    size_mm = (SIZE_MM, SIZE_MM, SIZE_MM)
     window = "lung"
 
     def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
@@ -131,7 +118,6 @@ class NoduleDataset(ClassificationDataset):
             raise TaskError(f"there is no list of nodules {self.list_path}. To obtain the data: {self.spec.source}")
         self.nodules = read_nodules(self.list_path, self.columns)
         self._check_list()
-        self._last: tuple[list[Any], Volume] | None = None
 
     @property
     @abc.abstractmethod
@@ -141,32 +127,6 @@ class NoduleDataset(ClassificationDataset):
     @override
     def scan_paths(self, case: str) -> list[Path]:
         return list(dict.fromkeys([*super().scan_paths(case), self.list_path]))
-
-    @override
-    def scan_reading(self, case: str) -> list[Any]:
-        return [*super().scan_reading(case), self.nodules[case].centre_mm]  # the list was read some time ago
-
-    def read_volume(self, case: str) -> Volume:
-        """Returns what the crop of a case is cut out of."""
-        return read_ct(self.ct_path(case))
-
-    @override
-    def read_scan(self, case: str) -> Volume:
-        ct = self._volume(case)
-        if ct.shape[0] < MIN_SLICES:  # the crop has more slices than that, all but these of padding
-            raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
-        crop = crop_mm(ct, self.nodules[case].centre_mm, SIZE_MM, OUTSIDE_HU)
-        return replace(crop, hu=np.maximum(crop.hu, np.float32(OUTSIDE_HU)))
-
-    def volume_grid(self, case: str) -> Grid:
-        """Returns the grid of `read_volume`, from headers alone where that can be."""
-        if type(self).read_volume is NoduleDataset.read_volume:
-            return read_grid(self.ct_path(case))
-        return self.read_volume(case).grid
-
-    @override
-    def scan_grid(self, case: str) -> Grid:
-        return crop_grid(self.volume_grid(case), self.nodules[case].centre_mm, SIZE_MM, str(self.ct_path(case)))
 
     @override
     def targets(self, case: str) -> Sequence[int]:
@@ -187,13 +147,6 @@ class NoduleDataset(ClassificationDataset):
     @override
     def point_mm(self, case: str) -> tuple[float, float, float]:
         return self.nodules[case].centre_mm
-
-    def _volume(self, case: str) -> Volume:
-        which = [(file, stamp_of(file)) for path in self.scan_paths(case) for file in files_of(path)]
-        if self._last is None or self._last[0] != which:
-            self._last = None  # lets go of the old scan before the new one comes
-            self._last = which, self.read_volume(case)
-        return self._last[1]
 
     def _check_list(self) -> None:
         """Refuses a split that names other nodules or patients than the list: a patient could be on two sides."""

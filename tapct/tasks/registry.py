@@ -27,7 +27,7 @@ CORE = (
 """The tasks of the benchmark, in the paper's order."""
 
 FIRST = (
-    *("quickstart", *CORE, "btcv", "flare22", "word", "cc_ccii"),
+    *("quickstart", "quickstart_organs", *CORE, "btcv", "flare22", "word", "cc_ccii"),
     *("totalsegmentator_age", "totalsegmentator_sex", "totalsegmentator_organ_volume", "osic_fvc", "ictcf_lab"),
     *("lung1_survival", "luna16_detection", "vertebra_landmarks", "ct_rate", "rad_chest_ct"),
     "merlin_findings",

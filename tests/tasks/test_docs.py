@@ -18,7 +18,8 @@ from tests.tasks.shipped import SPLITS as SHIPPED
 REPOSITORY = Path(__file__).parents[2]
 GUIDE = (REPOSITORY / "docs" / "tasks.md").read_text(encoding="utf-8")
 CONFIGS = REPOSITORY / "eva_configs"
-TASKS = [name for name in list_tasks() if name != "quickstart"]
+DEMONSTRATIONS = [name for name in list_tasks() if task_class(name).shipped_root is not None]
+TASKS = [name for name in list_tasks() if name not in DEMONSTRATIONS]
 ROWS = {
     cells[0].split("`")[1]: cells
     for cells in ([cell.strip() for cell in line.strip("| ").split("|")] for line in GUIDE.splitlines())
@@ -95,9 +96,10 @@ def test_the_patients_are_those_of_the_split(task):
 
 
 def test_there_is_a_config_for_each_task_and_no_other():
-    found = {path for path in CONFIGS.rglob("*.yaml") if path != CONFIGS / "quickstart.yaml"}
+    found = {path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS}
     found -= {path for path in found if path.parent == CONFIGS / "suites"}
     assert found == {config_of(task) for task in TASKS}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(DEMONSTRATIONS)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import yaml
 
 from tapct.errors import TaskError, VolumeError
-from tapct.tasks import SplitTable, TaskData, nodules
+from tapct.tasks import SplitTable, TaskData, crops
 from tapct.tasks.luna16 import COLUMNS, LIST, LUNA16
 from tapct.tasks.nodules import lps_to_ras_point, read_nodules
 from tapct.tasks.sources import luna_splits
@@ -172,12 +172,12 @@ def test_nodules_of_one_scan_are_cut_from_one_reading_of_it(tmp_path, listed, mo
     other = some(listed, "train", 0)
     luna16.write(tmp_path, other)
     dataset = LUNA16(tmp_path, "train", luna16.write_split(tmp_path / "split.csv", train=[*pair, *other]))
-    reads, read = [], nodules.read_ct
-    monkeypatch.setattr(nodules, "read_ct", lambda path: reads.append(path) or read(path))
-    crops = [dataset[i][0] for i in range(3)]
+    reads, read = [], crops.read_ct
+    monkeypatch.setattr(crops, "read_ct", lambda path: reads.append(path) or read(path))
+    cubes = [dataset[i][0] for i in range(3)]
     assert len(reads) == 2
-    assert all(crop[8, 0, 8, 8] == CUBE_HU for crop in crops)
-    assert not (crops[0] == crops[1]).all()
+    assert all(cube[8, 0, 8, 8] == CUBE_HU for cube in cubes)
+    assert not (cubes[0] == cubes[1]).all()
 
 
 def test_a_split_that_gives_a_nodule_to_another_patient_is_refused(tmp_path, listed):

@@ -19,7 +19,7 @@ from tapct.packs.manifest import Pack
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Data
 from tapct.tasks import CTDataset, list_tasks, task_class, task_datasets, task_root
-from tapct.tasks.nodules import SIZE_MM, NoduleDataset
+from tapct.tasks.crops import CroppedDataset
 from tapct.tasks.splits import SPLITS, FoldTable, read_split
 from tapct.tasks.varied import varied
 from tapct.volumes import Grid, crop_grid, files_of
@@ -165,9 +165,10 @@ def _typical(data: Data) -> Scans:
         raise TaskError(f"the scans of {data.task} are not there, and no typical size of them is known")
     grid = Grid.of([int(row[n]) for n in ("slices", "rows", "columns")], np.diag([*_spacing(row), 1.0]))
     what, task = "scan", task_class(data.task)
-    if issubclass(task, NoduleDataset):
+    if issubclass(task, CroppedDataset):
         centre_mm = grid.affine[:3, :3] @ (np.array(grid.shape) // 2)
-        grid, what = crop_grid(grid, centre_mm, SIZE_MM, data.task), f"crop of {SIZE_MM:g} mm"
+        edges = " x ".join(f"{edge:g}" for edge in (task.size_mm if len(set(task.size_mm)) > 1 else task.size_mm[:1]))
+        grid, what = crop_grid(grid, centre_mm, task.size_mm, data.task), f"crop of {edges} mm"
     size = " x ".join(map(str, grid.shape))
     return Scans(list(_unread(data, grid)), f"{what} of {size} voxels: {row['source']}")
 
