@@ -11,7 +11,6 @@ from tapct import terminal
 from tapct.errors import nearest
 from tapct.files import write_atomically
 from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, runnable
-from tapct.sweep.suites import shipped_suites
 
 PRETRAINING = "pretrain"
 """What names of pretraining configs begin with; also the package whose folder `configs` holds them."""
@@ -59,6 +58,8 @@ def config(name: str | None = None, out: str | None = None) -> int:
 
 def installed_configs() -> dict[str, Path]:
     """Returns the configs by name: of tasks, also of those that other packages bring; of suites; of pretraining."""
+    from tapct.sweep.suites import shipped_suites  # pydantic
+
     pretraining = SHIPPED_CONFIGS.parent / PRETRAINING / "configs"  # found as a folder: tapct does not import pretrain
     return {
         **dict(sorted(runnable().items(), key=lambda item: (item[1].parent != SHIPPED_CONFIGS, item[0]))),
