@@ -397,11 +397,17 @@ def main() -> None:
     if given.subcommand != "doctor":
         os.environ[telemetry.VARIABLE] = "1"  # before anything imports eva; the doctor judges what `eva` would see
     try:
-        sys.exit(_call(COMMANDS, given))
+        status = _call(COMMANDS, given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not terminal.reader_is_gone():
+            raise
+        status = 141  # 128 + SIGPIPE, what a shell says of a command that ended so
     except TapctError as error:
         if shows_trace():
             raise
         sys.exit(in_one_message(error))
+    sys.exit(status)
 
 
 def parser() -> arguments.Parser:

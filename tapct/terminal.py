@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -31,6 +32,23 @@ def accept_any_text() -> None:
     """Lets stdout write what the locale's encoding lacks as an escape, as stderr does: it is no reason to end a run."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def reader_is_gone() -> bool:
+    """Returns whether who read stdout has had enough, as `head` has; what is still to be written then goes nowhere.
+
+    Where a system cannot tell (Windows has no `poll`), nobody is taken to be gone.
+    """
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # else Python says at its end that it could not write
+    os.close(nowhere)
+    return True
 
 
 class _Whole(Console):

@@ -170,3 +170,12 @@ def test_the_message_of_a_process_that_reads_is_its_own_and_not_its_trace():
         passed_on.reraise()
     assert in_one_message(raised.value) == "tapct: case_7/ct.nii.gz is cut off.\nCopy it again"
     assert in_one_message(VolumeError("ct.nii.gz is cut off")) == "tapct: ct.nii.gz is cut off"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tapct.cli", "cite", "curia"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, encoding="utf-8", check=False, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
