@@ -7,26 +7,37 @@ around): its 20 slices forwards and backwards, shifted in the plane from volume 
 cache, so this is the processor's part; a disk has to deliver the bytes that are printed. A sample is what a worker
 makes of a volume: the places of ten crops, and the block that holds them, in shared memory. "Per core" is per second of
 the processor's time (user and system) of one process with one thread; the whole stream is by the clock on the wall.
+
+`--store-gb-per-s 4 8 16` also simulates a run (`simulated_store.py`): so many `--ranks` and `--workers-per-rank`, whose
+workers read what was measured here from one store that delivers no more than that.
 """
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from simulated_store import Cluster, simulate
 
 from pretrain.batches import Batches
 from pretrain.config import Config, load_config
+from pretrain.encoding import CHUNK_SLICES
+from pretrain.errors import PretrainError
 from pretrain.identity import StoreIdentity
-from pretrain.index import write_index
+from pretrain.index import StoredVolume, write_index
 from pretrain.prepare import CLIP_HU, Settings, convert
 from pretrain.reader import Job, Reader
+from pretrain.sampling import SampleOrder
 from pretrain.sources import find_scans
 from pretrain.store import Box, Store, write_settings
 from tapct.records import environment
@@ -35,6 +46,8 @@ from tapct.volumes import read_ct
 ROOT = Path(__file__).parents[1]
 CHEST = ROOT / "tapct" / "tasks" / "quickstart_data" / "chest" / "ct_dicom"
 SLICES = 300
+STEP_S = 3648 * 3600 / 125_000 / 64
+"""Of 64 GPUs, if 125,000 steps take the 3,648 GPU hours that Table 6 of the paper has for TAP-B-3D."""
 
 
 def make_volumes(folder: Path, number: int) -> list[Path]:
@@ -99,6 +112,90 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
+class Checked(Store):
+    """A store that compares the checksums of the chunks that it reads; without what they should be, for the cost."""
+
+    def read(self, volume: StoredVolume, box: Box) -> np.ndarray:
+        array = self._open(volume)  # held: its chunks die with it
+        for chunk in range(box.z // CHUNK_SLICES, (box.z + box.depth - 1) // CHUNK_SLICES + 1):
+            zlib.crc32(array.schunk.get_chunk(chunk))
+        return super().read(volume, box)
+
+
+def checksum_cost(config: Config, store: Store, number: int) -> dict[str, dict[str, float]]:
+    """What a checksum of every chunk would cost where it is read: time of the processor, and bytes from the files."""
+    found = {}
+    for name, kind in (("plain", Store), ("checked", Checked)):
+        reader = Reader(config, StoreIdentity.of(store))
+        reader._opened = kind(store.folder), SampleOrder(len(store), config.run.seed)
+        before = read_so_far()
+        rate = per_second(lambda n: reader[Job(0, 0, n)], number)  # noqa: B023
+        size, reads = ((read_so_far() - before) / (number + min(3, number))).tolist()
+        found[name] = {"samples_per_s": rate, "megabytes_per_sample": size / 1e6, "reads_per_sample": reads}
+    return found
+
+
+def flipped_bits(store: Store, number: int) -> dict[str, float]:
+    """What single flipped bits of a volume's file do where nothing compares checksums; the file is left as it was."""
+    volume, rng = store[0], np.random.default_rng(0)
+    path = store.folder / volume.file
+    content, whole = bytearray(path.read_bytes()), Box(0, 0, 0, *volume.shape)
+    right = store.read(volume, whole)
+    voxels, errors_hu = [], []
+    for _ in range(number):
+        place, bit = int(rng.integers(len(content))), 1 << int(rng.integers(8))
+        content[place] ^= bit
+        path.write_bytes(content)
+        content[place] ^= bit
+        with suppress(PretrainError):
+            read = store.read(volume, whole)
+            wrong = np.flatnonzero(read != right)
+            error_hu = np.abs(read.flat[wrong].astype(np.int32) - right.flat[wrong])
+            voxels.append(len(wrong))
+            errors_hu.append(int(error_hu.max(initial=0)))
+    path.write_bytes(content)
+    return {
+        "flips": number,
+        "found": number - len(voxels),
+        "without_effect": voxels.count(0),
+        "median_voxels": float(np.median(voxels)),
+        "most_voxels": max(voxels),
+        "median_largest_error_hu": float(np.median(errors_hu)),
+        "largest_error_hu": max(errors_hu),
+    }
+
+
+def read_so_far() -> np.ndarray:
+    """Bytes and single reads of this process so far, from disks and from the page cache."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    found = {name: int(number) for name, number in (line.split(": ") for line in lines)}
+    return np.array([found["rchar"], found["syscr"]])
+
+
+def simulations(config: Config, figures: dict[str, Any], given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What a run of many ranks would reach with stores of some rates, by the rates that were measured here."""
+    read = figures["reading"]["plain"]
+    samples = config.run.micro_batch_size * config.run.micro_batches // given.ranks
+    in_flight = config.data.prefetch * (1 + config.run.micro_batch_size)
+    found = {}
+    for rate in given.store_gb_per_s:
+        cluster = Cluster(
+            ranks=given.ranks,
+            workers=given.workers_per_rank,
+            samples=samples,
+            prefetch_factor=max(2, math.ceil(in_flight / given.workers_per_rank)),
+            step_s=given.step_s,
+            decode_s=1 / figures["worker"]["samples_per_s_with_masks"],
+            bytes=read["megabytes_per_sample"] * 1e6,
+            reads=read["reads_per_sample"],
+            bytes_per_s=rate * 1e9,
+            reads_per_s=given.store_reads_per_s,
+            latency_s=given.latency_ms / 1e3,
+        )
+        found[f"{rate:g} GB/s"] = simulate(cluster)
+    return found
+
+
 def sample_rate(config: Config, store: Store, number: int) -> dict[str, float]:
     """Samples per second of one worker, the bytes that it sends, and how its memory grows."""
     reader = Reader(config, StoreIdentity.of(store))
@@ -142,7 +239,7 @@ def stream_rate(config: Config, device: str, micro_batches: int) -> dict[str, fl
     return {"samples_per_s": rate, "resident_growth_bytes_per_sample": growth if micro_batches >= 60 else None}
 
 
-def main() -> None:
+def parser_of_arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "pretrain" / "configs" / "tap_b_3d.yaml")
     parser.add_argument("--volumes", type=int, default=4)
@@ -152,8 +249,19 @@ def main() -> None:
     parser.add_argument("--micro-batch-size", type=int, default=8, help="of the whole stream")
     parser.add_argument("--micro-batches", type=int, default=8, help="of the whole stream; 0 leaves it out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the whole stream")
+    parser.add_argument("--flips", type=int, default=60, help="single bits that are flipped in a stored file")
+    parser.add_argument("--store-gb-per-s", type=float, nargs="+", help="simulate a run on stores that deliver this")
+    parser.add_argument("--store-reads-per-s", type=float, default=math.inf, help="of the simulated stores")
+    parser.add_argument("--ranks", type=int, default=64, help="of the simulated run")
+    parser.add_argument("--workers-per-rank", type=int, default=16, help="of the simulated run")
+    parser.add_argument("--step-s", type=float, default=STEP_S, help="of the simulated run (default: %(default).3g)")
+    parser.add_argument("--latency-ms", type=float, default=5.0, help="mean of what a simulated sample waits besides")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = parser_of_arguments().parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         sources = Path(folder) / "in"
@@ -181,7 +289,11 @@ def main() -> None:
                 str(depth): slab_rates(store, paths, depth, given.slabs) for depth in (12, 24, 48)
             },
             "worker": sample_rate(config, store, given.samples),
+            "flipped_bits": flipped_bits(store, given.flips),
+            "reading": checksum_cost(config, store, given.samples),
         }
+        if given.store_gb_per_s:
+            figures["simulated"] = simulations(load_config(given.config, []), figures, given)
         if given.micro_batches:
             figures["stream"] = {"device": given.device, **stream_rate(config, given.device, given.micro_batches)}
     record = {"figures": figures, "settings": {k: str(v) for k, v in vars(given).items()}}
