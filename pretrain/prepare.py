@@ -153,8 +153,9 @@ def prepare(
         _convert_all(todo, settings, workers, rows, tally, console)
         if settings.shard_bytes is not None:
             groups = groups_of(settings.store, rows, settings.shard_bytes, finish=True)
-            with progress_beside(console) as progress:
-                pack(settings.store, rows, progress.track(groups, description="packing shards"))
+            if groups:
+                with progress_beside(console) as progress:
+                    pack(settings.store, rows, progress.track(groups, description="packing shards"))
         tally.added = len(todo) - len(tally.refused) - len(set(tally.skipped) & {str(source.path) for source in todo})
         _write_list(settings.store / "quarantine.jsonl", tally.refused, "reason")
         write_skipped(settings.store, sources, tally.skipped)
