@@ -3,16 +3,18 @@
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from tapct import arguments, cache, checks, completion, telemetry, terminal
-from tapct.arguments import Commands, Group
+from tapct.arguments import Commands
 from tapct.citations import commands as citation_commands
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
@@ -289,12 +291,23 @@ def record_schema() -> int:
     return 0
 
 
-def _encoders() -> tuple[Table, list[str]]:
-    """Returns the encoders that can be used, and why each other one cannot."""
-    table, unusable = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False), refused_encoders()
-    for column in ("encoder", "params", "window", "grid", "stride", "features", "licence"):
-        table.add_column(column)
-    for name in [*list_encoders(), *list_declared()]:
+def _encoders() -> tuple[Group, list[str]]:
+    """Returns the encoders that can be used, eva's backbones apart for their long names, and why others cannot be."""
+    unusable = refused_encoders()
+    tables = [_cards(names, unusable) for names in (list_encoders(), list_declared())]
+    legend = (
+        f"{licence.NON_COMMERCIAL}: {licence.NC_MEANS}. gated: an account or an agreement is needed. "
+        "?: none is stated. In full: tapct download -e NAME --dry-run"
+    )
+    return Group(tables[0], "", tables[1], "", legend), unusable
+
+
+def _cards(names: Sequence[str], unusable: list[str]) -> Table:
+    """Returns a row for each encoder; why one cannot be used is added to those that cannot."""
+    table = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False, show_edge=False)
+    for column in ("encoder", "params", "window", "grid", "stride", "dim", "terms"):
+        table.add_column(column, no_wrap=column not in ("grid", "terms"))
+    for name in names:
         try:
             card = encoder_class(name).card
         except EncoderError as error:
@@ -309,12 +322,7 @@ def _encoders() -> tuple[Table, list[str]]:
             str(card.feature_dim),
             licence.brief(card.weights),
         )
-    table.caption = (
-        f"{licence.NON_COMMERCIAL}: {licence.NC_MEANS}. gated: an account or an agreement is needed. "
-        "?: none is stated. In full: tapct download -e NAME --dry-run"
-    )
-    table.caption_justify = "left"
-    return table, unusable
+    return table
 
 
 def _sizes(zyx: tuple[float, float, float]) -> str:
@@ -327,7 +335,7 @@ def _grid(card: EncoderCard) -> str:
     return " ".join(filter(None, (spacing, slices))) or "native"
 
 
-def _tasks() -> tuple[Table, list[str]]:
+def _tasks() -> tuple[Group, list[str]]:
     """Returns the tasks that can be used, and why each other one cannot."""
     from tapct.kinds import refused_kinds
     from tapct.tasks import core_tasks, list_tasks, task_class
@@ -344,7 +352,7 @@ def _tasks() -> tuple[Table, list[str]]:
             continue
         row = name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence
         table.add_row(*row, end_section=name in ("quickstart_organs", last))  # between them is what "all" means
-    return table, unusable
+    return Group(table), unusable
 
 
 COMMANDS: Commands = {
@@ -355,7 +363,7 @@ COMMANDS: Commands = {
     "run": run,
     "status": status,
     "leaderboard": leaderboard,
-    "cache": Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
+    "cache": arguments.Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
     "import-predictions": import_commands.import_predictions,
     "submit": submission_commands.submit,
     "verify": submission_commands.verify,
@@ -417,7 +425,7 @@ def parser() -> arguments.Parser:
 
 def _call(commands: Commands, given: jsonargparse.Namespace) -> int:
     command, settings = commands[given.subcommand], given[given.subcommand]
-    return _call(command.commands, settings) if isinstance(command, Group) else command(**vars(settings))
+    return _call(command.commands, settings) if isinstance(command, arguments.Group) else command(**vars(settings))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from torch._utils import ExceptionWrapper
 
 from tapct.cli import main, parser
+from tapct.encoders import list_declared, list_encoders
 from tapct.errors import EncoderError, VolumeError, in_one_message
 
 
@@ -41,6 +42,16 @@ def test_list_shows_encoders_and_tasks(here):
     assert "tap-b-3d" in shown
     assert "87.1 M" in shown
     assert "quickstart" in listed
+
+
+def test_encoders_fit_80_columns_with_names_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["tapct", "list", "encoders"])
+    with pytest.raises(SystemExit):
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if line.strip()} >= {*list_encoders(), *list_declared()}
+    assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 def test_a_locale_without_the_letters_of_a_table_ends_no_command():
