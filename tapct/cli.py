@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
-from rich import box
-from rich.console import Group
+from rich import box, console
 from rich.table import Table
 
 from tapct import arguments, cache, checks, completion, telemetry, terminal
-from tapct.arguments import Commands
+from tapct.arguments import Commands, Group
 from tapct.citations import commands as citation_commands
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders
 from tapct.encoders import commands as encoder_commands
@@ -291,7 +290,7 @@ def record_schema() -> int:
     return 0
 
 
-def _encoders() -> tuple[Group, list[str]]:
+def _encoders() -> tuple[console.Group, list[str]]:
     """Returns the encoders that can be used, eva's backbones apart for their long names, and why others cannot be."""
     unusable = refused_encoders()
     tables = [_cards(names, unusable) for names in (list_encoders(), list_declared())]
@@ -299,7 +298,7 @@ def _encoders() -> tuple[Group, list[str]]:
         f"{licence.NON_COMMERCIAL}: {licence.NC_MEANS}. gated: an account or an agreement is needed. "
         "?: none is stated. In full: tapct download -e NAME --dry-run"
     )
-    return Group(tables[0], "", tables[1], "", legend), unusable
+    return console.Group(tables[0], "", tables[1], "", legend), unusable
 
 
 def _cards(names: Sequence[str], unusable: list[str]) -> Table:
@@ -335,7 +334,7 @@ def _grid(card: EncoderCard) -> str:
     return " ".join(filter(None, (spacing, slices))) or "native"
 
 
-def _tasks() -> tuple[Group, list[str]]:
+def _tasks() -> tuple[console.Group, list[str]]:
     """Returns the tasks that can be used, and why each other one cannot."""
     from tapct.kinds import refused_kinds
     from tapct.tasks import core_tasks, list_tasks, task_class
@@ -352,7 +351,7 @@ def _tasks() -> tuple[Group, list[str]]:
             continue
         row = name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence
         table.add_row(*row, end_section=name in ("quickstart_organs", last))  # between them is what "all" means
-    return Group(table), unusable
+    return console.Group(table), unusable
 
 
 COMMANDS: Commands = {
@@ -363,7 +362,7 @@ COMMANDS: Commands = {
     "run": run,
     "status": status,
     "leaderboard": leaderboard,
-    "cache": arguments.Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
+    "cache": Group("Looks after stored features.", {"ls": cache.ls, "verify": cache.verify, "rm": cache.rm}),
     "import-predictions": import_commands.import_predictions,
     "submit": submission_commands.submit,
     "verify": submission_commands.verify,
@@ -425,7 +424,7 @@ def parser() -> arguments.Parser:
 
 def _call(commands: Commands, given: jsonargparse.Namespace) -> int:
     command, settings = commands[given.subcommand], given[given.subcommand]
-    return _call(command.commands, settings) if isinstance(command, arguments.Group) else command(**vars(settings))
+    return _call(command.commands, settings) if isinstance(command, Group) else command(**vars(settings))
 
 
 if __name__ == "__main__":
