@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pretrain.errors import PretrainError
 from pretrain.files import write
 from pretrain.identity import StoreIdentity, why_another_store
 from tapct import locks
+from tapct.records import git_state
 
 _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")
 
@@ -142,11 +142,13 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    git = git_state()
+    if git is None:
         found["commit"] = "not in a checkout"
+    elif "unavailable" in git:
+        found["commit"] = f"unknown ({git['unavailable']})"
+    else:
+        found["commit"] = git["commit"] + ("-dirty" if git["dirty"] else "")
     return found
 
 

@@ -1,6 +1,7 @@
 """The page of a run, and its cost as the paper's Table 6 counts."""
 
 import json
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from pretrain import report
 from pretrain.errors import PretrainError
 from pretrain.monitor import Monitor, Pace, console_line, duration, effective_rank, read_events
+from pretrain.run_folder import versions
+from tapct.records import provenance
 from tests.pretrain.runs import run_here
 
 START = {
@@ -197,3 +200,15 @@ def test_pace_is_what_the_clock_says(monkeypatch):
 )
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_wheel_in_somebodys_repository_does_not_say_that_it_is_of_their_commit(tmp_path, monkeypatch):
+    """git looks for a repository above as well: there an environment in a project's folder found the project's."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    module = tmp_path / "env" / "site-packages" / "tapct" / "records" / "provenance.py"
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    provenance.git_state.cache_clear()
+    try:
+        assert versions()["commit"] == "not in a checkout"
+    finally:
+        provenance.git_state.cache_clear()
