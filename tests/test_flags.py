@@ -145,6 +145,17 @@ def test_scores_that_are_all_the_same_are_at_chance_however_few_they_are():
     assert verdict(record(scans(np.full((4, 1), 0.5), np.array([[1], [0], [1], [0]])))) == "chance-level"
 
 
+def test_one_patient_cannot_be_told_from_chance():
+    """Whatever is dealt out to one patient is what was said of it: a model that is right throughout was *at chance*."""
+    rng = np.random.default_rng(4)
+    targets, one = rng.integers(0, 2, (60, 3)), np.zeros(60, dtype=int)
+    for p in (informed(targets, rng, 3.0), rng.random((60, 3))):
+        assert "one patient" in found(record(scans(p, targets, one)), "too-few-to-tell")
+        assert found(record(scans(p, targets, one)), "chance-level") is None
+    prior = np.broadcast_to([0.2, 0.5, 0.7], targets.shape)
+    assert verdict(record(scans(prior, targets, one))) == "chance-level", "it says the same of every case"
+
+
 def test_logits_beyond_where_sigmoids_are_1_are_no_guesses():
     rng = np.random.default_rng(3)
     targets = rng.integers(0, 2, (60, 2))

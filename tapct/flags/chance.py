@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from tapct import numeric
 from tapct.flags import dealt
-from tapct.flags.messages import Found, reported
+from tapct.flags.messages import ONE_PATIENT, Found, reported
 from tapct.kinds import Kind, Mean, PairRank, kind
 from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.intervals import Estimate, estimate
@@ -82,6 +82,9 @@ def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
         np.concatenate([values(some) for some in deals(levels, targets, patients, knowing)]) for knowing in (0.5, WEAK)
     )
     if numeric.at_least(random, own).mean() <= BY_LUCK:
+        return
+    if not patients.any() and (levels != levels[:, :1]).any():
+        yield "too-few-to-tell", f"{metric} {own[0]:.3f}: {ONE_PATIENT}"
         return
     said = f"{metric} {own[0]:.3f}: chance gives up to {np.quantile(random, 1 - BY_LUCK):.3f}"
     if numeric.equal(random, own).all():

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from tapct import numeric
-from tapct.flags.messages import Found
+from tapct.flags.messages import ONE_PATIENT, Found
 from tapct.kinds import Cases, Kind
 from tapct.records import CaseResult
 from tapct.records.case import as_cases
@@ -38,6 +38,9 @@ def against_chance(kind: Kind, ranked: str | None, runs: Sequence[Sequence[CaseR
     if np.isnan(own) or np.isnan(random).any():
         return
     if numeric.at_least(random, metric.sign * own).mean() <= BY_LUCK:
+        return
+    if len({case.patient for case in runs[0]}) == 1:
+        yield "too-few-to-tell", f"{metric.name} {own:.3f}: {ONE_PATIENT}"
         return
     said = f"{metric.name} {own:.3f}: predictions dealt out to other patients give "
     if numeric.equal(random, random[0]).all():

@@ -4,6 +4,11 @@ from collections.abc import Iterator
 
 from tapct.records import CaseResult, Flag, RunRecord
 
+ONE_PATIENT = (
+    "all cases are of one patient, and what is said of a patient stays together: there is nobody to deal it to"
+)
+"""Why a record cannot be told from chance."""
+
 MESSAGES = {
     "chance-level": "What knows nothing of the cases does as well. Check the labels, the learning rates "
     "and that the encoder sees what it was trained on (unit, orientation, window)",
