@@ -65,6 +65,10 @@ class MerlinScans(ReleaseScans):
         return [self.release.labels]
 
     @override
+    def value_paths(self, case: str, column: str) -> list[Path]:
+        return [self.release.metadata]
+
+    @override
     def read_value(self, case: str, column: str) -> Value:
         said = self.release.about.get(case)
         return None if said is None else said[column]
