@@ -137,7 +137,7 @@ def test_the_metadata_say_what_took_a_scan_and_of_whom(root):
     }
     assert (siemens["manufacturer"], siemens["kvp"], siemens["sex"]) == ("siemens", None, "female")
     (root / TOP / METADATA).unlink()
-    with pytest.raises(TaskError, match=r"files that the column 'kvp' is read from are not there, such as .*metadata\.csv"):
+    with pytest.raises(TaskError, match=r"the column 'kvp' is read from are not there, such as .*metadata\.csv"):
         MerlinFindings(root, "train").table_columns(["kvp"])
     assert set(MerlinFindings(root, "train").levels("AC421360a").values()) == {None}
     MerlinFindings(root, "train").validate()
