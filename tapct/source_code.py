@@ -25,7 +25,13 @@ WITHOUT_EFFECT = frozenset(
     {
         *("tapct.errors", "tapct.lazy", "tapct.files", "tapct.source_code"),
         # Which class, which file, which cases: all of them are known by what they hold.
-        *("tapct.encoders.registry", "tapct.encoders.download", "tapct.encoders.identity", "tapct.encoders.eva_names"),
+        *(
+            "tapct.encoders.registry",
+            "tapct.encoders.places",
+            "tapct.encoders.download",
+            "tapct.encoders.identity",
+            "tapct.encoders.eva_names",
+        ),
         "tapct.encoders.promises",  # raises, or not
         "tapct.encoders.authors",  # what `tapct verify-encoder` runs beside an adapter, which does not run it
         *("tapct.tasks.registry", "tapct.tasks.spec", "tapct.tasks.splits"),

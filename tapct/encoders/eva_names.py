@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tapct.encoders.places import exported
+
 PREFIX = "eva:"
 """Begins such names, and no others."""
 
@@ -27,7 +29,7 @@ def card_file(name: str) -> Path | None:
 
 def is_named_by_place(name: str) -> bool:
     """Returns whether an encoder is named by where it is: `package.module:Class`, or an exported folder."""
-    return not is_eva(name) and (":" in name or (Path(name) / "card.json").is_file())
+    return not is_eva(name) and (":" in name or exported(name) is not None)
 
 
 def encoder_name(name: str) -> str:

@@ -5,7 +5,7 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, InPlaneFilter, Weights
 from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
+from tapct.encoders.places import CARD_FILE, Place, exported
 from tapct.errors import EncoderError, WeightsError
 
-CARD_FILE = "card.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -49,7 +49,7 @@ class Exported(Encoder):
         """Builds the network that a folder describes, and loads its weights.
 
         Args:
-            folder: What `python -m pretrain.export` wrote.
+            folder: What `python -m pretrain.export` wrote; as NAME=FOLDER, under a name of one's own.
             weights: None for the file in the folder, a path to another of the same network, or "random".
             options: As for every encoder.
 
@@ -57,11 +57,12 @@ class Exported(Encoder):
             EncoderError: If the folder's descriptions are missing or not understood.
             WeightsError: If the weights do not fit.
         """
-        self.card = read_card(Path(folder))
-        config = _config(Path(folder))
+        place = exported(str(folder)) or Place(Path(folder), None)
+        self.card = read_card(place)
+        config = _config(place.folder)
         self.architecture: dict[str, Any] = config["architecture"]
-        self.intensities = asdict(_intensities(config, Path(folder)))
-        super().__init__(Path(folder) / WEIGHTS_FILE if weights is None else weights, **options)
+        self.intensities = asdict(_intensities(config, place.folder))
+        super().__init__(place.folder / WEIGHTS_FILE if weights is None else weights, **options)
 
     def build(self) -> nn.Module:
         """Returns the vision transformer of the folder's sizes."""
@@ -131,18 +132,20 @@ def check_trained_like(weights: Path, used: Intensities, in_plane_filter: InPlan
         )
 
 
-def read_card(folder: Path) -> EncoderCard:
-    """Reads the card of an exported encoder.
+def read_card(place: Place) -> EncoderCard:
+    """Reads the card of an exported encoder; where it was given a name, that is the card's.
 
     Raises:
         EncoderError: If there is none, or it is no card.
     """
-    fields = _read(folder / CARD_FILE)
+    file = place.folder / CARD_FILE
+    fields = _read(file)
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
     try:
-        return EncoderCard(**values | {"weights": Weights(**fields.get("weights", {}))})
+        card = EncoderCard(**values | {"weights": Weights(**fields.get("weights", {}))})
     except TypeError as error:  # a field that is missing or unknown
-        raise EncoderError(f"{folder / CARD_FILE} is not an encoder card: {error}") from error
+        raise EncoderError(f"{file} is not an encoder card: {error}") from error
+    return card if place.name is None else replace(card, name=place.name, display_name=place.name)
 
 
 def _config(folder: Path) -> dict[str, Any]:

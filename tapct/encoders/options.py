@@ -11,11 +11,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.eva_names import card_file, from_folders, in_folders
+from tapct.encoders.places import exported
 from tapct.encoders.registry import encoder_class, load_encoder
 from tapct.errors import EncoderError, nearest
 
@@ -261,19 +261,13 @@ def is_spellable(value: Any) -> bool:
 
 def _is_a_path(name: str) -> bool:
     file = card_file(name)
-    return _is_exported(name) if file is None else file.is_file()
-
-
-def _is_exported(name: str) -> bool:
-    from tapct.encoders.exported import CARD_FILE
-
-    return (Path(name) / CARD_FILE).is_file()
+    return exported(name) is not None if file is None else file.is_file()
 
 
 def _class_of(encoder: str) -> "type[Encoder]":
     from tapct.encoders.exported import Exported
 
-    return Exported if _is_exported(encoder) else encoder_class(encoder)
+    return Exported if exported(encoder) is not None else encoder_class(encoder)
 
 
 def _without(found: dict[str, Option]) -> dict[str, Option]:

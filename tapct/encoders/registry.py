@@ -6,7 +6,6 @@ which names are taken.
 
 import functools
 import importlib
-import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapct.encoders import eva_names
 from tapct.encoders.card import EncoderCard
+from tapct.encoders.places import SAFE, exported
 from tapct.errors import EncoderError, nearest
 from tapct.installed import Found, distribution, sorted_out
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 GROUP = "tapct.encoders"
 
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names that every file system takes."""
 
 FIRST = ("tap-s-2d", "tap-b-2d", "tap-s-2.5d", "tap-b-2.5d", "tap-s-3d", "tap-b-3d", "tap-t-3d")
@@ -98,18 +97,19 @@ def card_of(name: str) -> EncoderCard:
     Raises:
         EncoderError: If there is no such encoder, or its records would stand under the name of another.
     """
-    from tapct.encoders.exported import CARD_FILE, read_card
+    from tapct.encoders.exported import read_card
 
-    is_folder = (Path(name) / CARD_FILE).is_file()
-    card = read_card(Path(name)) if is_folder else encoder_class(name).card
-    if is_folder or (":" in name and not eva_names.is_eva(name)):
-        if not _SAFE.fullmatch(card.name):
+    place = exported(name)
+    card = encoder_class(name).card if place is None else read_card(place)
+    if place is not None or (":" in name and not eva_names.is_eva(name)):
+        if not SAFE.fullmatch(card.name):
             raise EncoderError(
                 f"{name}: its card has the name {card.name!r}, after which folders of results are called: write "
                 "letters, digits, '.', '_' and '-'"
             )
-        if is_installed(card.name) and (is_folder or encoder_class(card.name) is not encoder_class(name)):
-            raise EncoderError(f"{name}: its card has the name '{card.name}' of another encoder, which is installed")
+        if is_installed(card.name) and (place is not None or encoder_class(card.name) is not encoder_class(name)):
+            another = "" if place is None else f". Give it one of its own: NAME={place.folder}"
+            raise EncoderError(f"{name}: it has the name '{card.name}' of another encoder, which is installed{another}")
     return card
 
 
@@ -162,9 +162,9 @@ def load_encoder(
         EncoderError: If the name or an option is unknown.
         WeightsError: If the weights cannot be had or do not fit.
     """
-    from tapct.encoders.exported import CARD_FILE, Exported
+    from tapct.encoders.exported import Exported
 
-    if (Path(name) / CARD_FILE).is_file():
+    if exported(name) is not None:
         return Exported(name, weights, **options).to(device)
     return encoder_class(name)(weights, **options).to(device)
 

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tapct.content_hashes import ContentHashes
-from tapct.encoders.eva_names import card_file, is_named_by_place
+from tapct.encoders.eva_names import card_file
+from tapct.encoders.places import exported
 from tapct.errors import TapctError, TaskError, nearest
 from tapct.installed import is_ours
 from tapct.sweep.configs import resolved
@@ -104,8 +105,8 @@ class Cell:
         card = card_file(self.encoder)
         if card is not None and card.is_file():
             flat[CARD_CONTENT] = ContentHashes().of_files([card])
-        elif is_named_by_place(self.encoder) and ":" not in self.encoder:
-            flat[CARD_CONTENT] = ContentHashes().of_files(sorted(Path(self.encoder).glob("*.json")))
+        elif (place := exported(self.encoder)) is not None:
+            flat[CARD_CONTENT] = ContentHashes().of_files(sorted(place.folder.glob("*.json")))
         for variable, setting in {"ENCODER_WEIGHTS": WEIGHTS_CONTENT, "READER_WEIGHTS": READER_CONTENT}.items():
             weights = Path(self.variables.get(variable, ""))
             if weights.is_file():

@@ -23,6 +23,7 @@ from tapct.encoders.eva_names import (
 )
 from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_spec, spell_options
+from tapct.encoders.places import exported
 from tapct.errors import EncoderError, nearest
 from tapct.names import reads_no_features
 from tapct.sweep.cell import Cell, SweepError, choose
@@ -288,8 +289,8 @@ def _known(encoder: str, known: Sequence[str]) -> tuple[str, str]:
         name = in_folders(card_of(encoder).name if card_file(encoder) is None else encoder_name(encoder))
     except EncoderError as error:
         raise SweepError(str(error)) from error
-    if is_named_by_place(encoder) and ":" not in encoder:
-        return str(Path(encoder).absolute()), name
+    if (place := exported(encoder)) is not None:
+        return place.absolute, name
     own = card_file(encoder)
     return encoder if own is None else f"{PREFIX}{own.absolute()}", name
 

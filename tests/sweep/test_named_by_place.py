@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tapct.cli import main
-from tapct.encoders import list_encoders
+from tapct.encoders import list_encoders, load_encoder
+from tapct.encoders.registry import places_of
 from tapct.encoders.tap_t import FOLDER
 from tapct.sweep.bill.settings import wanted
 from tapct.sweep.cell import SweepError
@@ -71,6 +72,23 @@ def test_their_needs_are_known_and_a_changed_card_is_another_setting(exported):
     before = by_folder.settings()
     (exported / "card.json").write_text((exported / "card.json").read_text(encoding="utf-8").replace("TAP-T", "Mine"))
     assert by_folder.settings() != before
+
+
+def test_an_exported_one_may_be_given_a_name(exported, tmp_path, real_record):
+    """Two runs of one architecture have one card's name, and would be one model on the page."""
+    lab = Lab(tmp_path, real_record)
+    named = f"second={exported}"
+    assert lab.run(f"{exported},{named}+precision=fp32", "amos22", dry_run=True) == 0
+    plain, again = variants(f"{exported},{named}+in_plane_size=64", list_encoders())
+    assert (plain.label, again.label) == ("mine", "second+in_plane_size=64")
+    assert again.encoder == f"second={exported.absolute()}"
+    encoder = load_encoder(again.encoder, "random", deferred=True, in_plane_size=64)
+    assert (encoder.card.name, encoder.card.display_name, encoder.card.in_plane_size) == ("second", "second", 64)
+    assert places_of(f"{exported},{named}") == {"mine": str(exported), "second": named}
+    with pytest.raises(SweepError, match=r"the name 'curia' of another encoder.*NAME="):
+        variants(f"curia={exported}", list_encoders())
+    with pytest.raises(SweepError, match="there is no encoder 'second=nowhere'"):
+        variants("second=nowhere", list_encoders())
 
 
 @pytest.mark.parametrize(
