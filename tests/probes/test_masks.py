@@ -155,7 +155,10 @@ def test_a_dataset_without_masks_is_refused_before_anything_is_encoded(tmp_path,
 def test_tasks_that_have_masks():
     """RSNA's are of a few scans, LUNA25 has no sizes, and the lesions of FDG-PET-CT are the answer (docs/tasks.md)."""
     masked = [name for name in list_tasks() if task_class(name).spec.mask is not None]
-    assert masked == ["luna16", "lung1_survival", "c4kc_kits_retrieval", "nsclc_radiogenomics_retrieval"]
+    assert masked == [
+        *("quickstart_organs", "luna16", "lung1_survival"),
+        *("c4kc_kits_retrieval", "nsclc_radiogenomics_retrieval"),
+    ]
 
 
 def test_what_the_size_of_a_nodule_alone_knows_of_luna16_and_that_a_mask_tells_it():
