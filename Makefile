@@ -18,7 +18,7 @@ DEMONSTRATION := chance,intensity,random-pyramid,tap-t-3d,tap-t-3d@random
 RADIOMICS = $(shell $(BIN)/python -c "import mirp" 2>/dev/null && echo ,radiomics)
 
 leaderboard: install ## A small real sweep on the quickstart's scans, and the finished page
-	env -u DATA_ROOT $(BIN)/tapct run -e $(DEMONSTRATION),tap-s-2d@random,tap-s-3d@random -t quickstart --results results/demonstration
+	env -u DATA_ROOT $(BIN)/tapct run -e $(DEMONSTRATION),tap-s-2d@random -t quickstart --results results/demonstration
 	env -u DATA_ROOT $(BIN)/tapct run -e $(DEMONSTRATION)$(RADIOMICS) -t quickstart_organs --results results/demonstration
 	$(BIN)/tapct leaderboard results/demonstration -o results/demonstration/site
 	-@$(BIN)/python -m webbrowser "file://$(CURDIR)/results/demonstration/site/index.html" >/dev/null 2>&1
