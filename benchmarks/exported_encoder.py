@@ -31,7 +31,7 @@ from torch import optim
 from torch.nn import functional
 
 import tapct
-from pretrain.probe import Cells, organ_retrieval
+from pretrain.observe.probe import Cells, organ_retrieval
 from tapct.encoders import Encoder
 from tapct.features import extract
 from tapct.records import environment, git_state

@@ -29,17 +29,18 @@ import numpy as np
 import torch
 from simulated_store import Cluster, simulate
 
-from pretrain.batches import Batches
-from pretrain.config import Config, load_config
-from pretrain.encoding import CHUNK_SLICES
+from pretrain.config import Config
+from pretrain.data.batches import Batches
+from pretrain.data.encoding import CHUNK_SLICES
+from pretrain.data.identity import StoreIdentity
+from pretrain.data.index import StoredVolume, write_index
+from pretrain.data.prepare import CLIP_HU, Settings, convert
+from pretrain.data.reader import Job, Reader
+from pretrain.data.sampling import SampleOrder
+from pretrain.data.sources import find_scans
+from pretrain.data.store import Box, Store, write_settings
 from pretrain.errors import PretrainError
-from pretrain.identity import StoreIdentity
-from pretrain.index import StoredVolume, write_index
-from pretrain.prepare import CLIP_HU, Settings, convert
-from pretrain.reader import Job, Reader
-from pretrain.sampling import SampleOrder
-from pretrain.sources import find_scans
-from pretrain.store import Box, Store, write_settings
+from pretrain.settings import load_config
 from tapct.records import environment
 from tapct.volumes import read_ct
 

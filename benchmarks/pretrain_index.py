@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from pretrain import files
-from pretrain.index import OFFSETS, StoredVolume, write_index
-from pretrain.sampling import SampleOrder
-from pretrain.store import Store, write_settings
+from pretrain.data.index import OFFSETS, StoredVolume, write_index
+from pretrain.data.sampling import SampleOrder
+from pretrain.data.store import Store, write_settings
 from tapct.records import environment
 
 

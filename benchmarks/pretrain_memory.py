@@ -29,14 +29,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from pretrain.batches import MicroBatch
 from pretrain.config import Config
-from pretrain.exchange import Flat
-from pretrain.model import Pretrainer
-from pretrain.optim import apply_schedules, build_optimizer, clip_per_module
-from pretrain.prototypes import ChunkTerms
-from pretrain.schedules import Schedules
-from pretrain.selftest import masked_in_micro_batch
+from pretrain.data.batches import MicroBatch
+from pretrain.ssl.model import Pretrainer
+from pretrain.ssl.prototypes import ChunkTerms
+from pretrain.training.exchange import Flat
+from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module
+from pretrain.training.schedules import Schedules
+from pretrain.training.selftest import masked_in_micro_batch
 
 BLOCK_BYTES = 512
 """What the CUDA caching allocator rounds up to."""
@@ -157,7 +157,7 @@ def _as_on_a_gpu() -> Iterator[None]:
 
     with (
         mock.patch("torch.compile", compiled),
-        mock.patch("pretrain.prototypes._product", _product),
+        mock.patch("pretrain.ssl.prototypes._product", _product),
         mock.patch("tapct.vit.blocks.functional.scaled_dot_product_attention", _flash_attention),
     ):
         yield

@@ -12,7 +12,7 @@ The reference is the same step as one would first write it: eager, all prototype
 pass, the last block on all tokens, stochastic depth that computes what it drops, an unfused optimizer, and, on a CPU,
 memory that goes back to the system when it is freed, as it does by itself. The parts are timed in a pass of their own,
 in which the device is waited for after each; the totals are of a pass that waits at its end only. TFLOP/s are those of
-`pretrain.flops`, and MFU is their share of the rate of a large matrix product measured here, just before.
+`pretrain.training.flops`, and MFU is their share of the rate of a large matrix product measured here, just before.
 
 On a CPU the sizes are reduced (half the crops' sides, 4 samples, fp32), and the output says so.
 """
@@ -38,15 +38,16 @@ from pretrain_memory import table as memory_table
 from rich.console import Console
 from rich.table import Table
 
-from pretrain.batches import Batches, MicroBatch
-from pretrain.config import Config, load_config
-from pretrain.counters import Stream, generator
-from pretrain.exchange import Flat
-from pretrain.flops import sample_flops
-from pretrain.memory import keep_freed_memory
-from pretrain.model import Losses, Pretrainer, masked_patches
-from pretrain.optim import apply_schedules, build_optimizer, clip_per_module, parameter_groups
-from pretrain.schedules import Schedules
+from pretrain.config import Config
+from pretrain.data.batches import Batches, MicroBatch
+from pretrain.data.counters import Stream, generator
+from pretrain.settings import load_config
+from pretrain.ssl.model import Losses, Pretrainer, masked_patches
+from pretrain.training.exchange import Flat
+from pretrain.training.flops import sample_flops
+from pretrain.training.memory import keep_freed_memory
+from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module, parameter_groups
+from pretrain.training.schedules import Schedules
 from tapct.records import environment, git_state
 
 CONFIGS = Path(__file__).parents[1] / "pretrain" / "configs"

@@ -20,11 +20,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize, to_pil_image
 
 from pretrain import train
-from pretrain.checkpoint import load_checkpoint, newest_checkpoint
-from pretrain.config import Config, load_config
-from pretrain.crops import cut_crops
-from pretrain.masking import masked_counts
-from pretrain.monitor import read_events
+from pretrain.config import Config
+from pretrain.data.crops import cut_crops
+from pretrain.data.masking import masked_counts
+from pretrain.observe.monitor import read_events
+from pretrain.settings import load_config
+from pretrain.state_files import load_checkpoint
+from pretrain.training.checkpoint import newest_checkpoint
 from tapct.records import git_state
 from tapct.vit.blocks import num_kept_samples
 from tapct.vit.positions import positions_on_grid

@@ -1,10 +1,10 @@
 """Many ranks and workers that read from one store whose rate is limited, event by event; used by `pretrain_data.py`.
 
-Every worker does what `pretrain.batches` lets it do: its rank's jobs w, w + W, w + 2W ..., one after the other, as long
-as no more than `workers * prefetch_factor` of the rank are ahead of what was trained on. A job waits for the store,
-which serves one request after the other at its rate (bytes, or single reads, whatever takes longer), then for a latency
-that is exponentially distributed, and then decodes. A step begins when every rank has its samples in order and the step
-before has ended everywhere, as gradients are averaged.
+Every worker does what `pretrain.data.batches` lets it do: its rank's jobs w, w + W, w + 2W ..., one after the other, as
+long as no more than `workers * prefetch_factor` of the rank are ahead of what was trained on. A job waits for the
+store, which serves one request after the other at its rate (bytes, or single reads, whatever takes longer), then a
+latency that is exponentially distributed, and then decodes. A step begins when every rank has its samples in order and
+the step before has ended everywhere, as gradients are averaged.
 
 What is left out: caches of nodes and servers, the network between, and what goes wrong. So it says what a store must
 deliver at least, and how much of it the readers reach.

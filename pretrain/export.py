@@ -17,15 +17,18 @@ import safetensors.torch
 import torch
 import yaml
 
-from pretrain.checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
-from pretrain.config import Config, dump_config
+from pretrain import command
+from pretrain.command import ExitStatus
+from pretrain.config import Config
 from pretrain.errors import PretrainError
 from pretrain.files import write
-from pretrain.model import Pretrainer
-from pretrain.monitor import METRICS_FILE, read_events
-from pretrain.report import energy_mwh, sessions_of
-from pretrain.run_folder import saved_config
-from tapct.errors import TapctError
+from pretrain.observe.monitor import METRICS_FILE, read_events
+from pretrain.observe.report import energy_mwh, sessions_of
+from pretrain.settings import dump_config
+from pretrain.ssl.model import Pretrainer
+from pretrain.state_files import load_checkpoint
+from pretrain.training.checkpoint import checkpoints_in, newest_checkpoint
+from pretrain.training.run_folder import saved_config
 from tapct.vit import VisionTransformer
 from tapct.vit.blocks import Block
 
@@ -212,8 +215,8 @@ def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exports; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> ExitStatus:
+    """Exports."""
     parser = argparse.ArgumentParser(
         prog="python -m pretrain.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -231,14 +234,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", action="append", default=[], help="name of a dataset it saw; may be given several times"
     )
     chosen = parser.parse_args(arguments)
-    options = {k: v for k, v in vars(chosen).items() if k not in ("run", "output")}
-    try:
-        export(chosen.run, chosen.output, **options)
-    except (TapctError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{chosen.output}: ENCODER={chosen.output} ENCODER_WEIGHTS=null eva fit --config eva_configs/quickstart.yaml")
-    return 0
+    return command.run(lambda: _export(**vars(chosen)))
+
+
+def _export(*, run: Path, output: Path, **options: Any) -> ExitStatus:
+    export(run, output, **options)
+    print(f"{output}: ENCODER={output} ENCODER_WEIGHTS=null eva fit --config eva_configs/quickstart.yaml")
+    return ExitStatus.DONE
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from types import FrameType
 
 import torch
 
-from pretrain import intensities
-from pretrain.config import load_config
+from pretrain.command import ExitStatus, run
 from pretrain.distributed import World, join
-from pretrain.engine import Engine
-from pretrain.memory import keep_freed_memory
-from tapct.errors import TapctError
-
-REQUEUE_STATUS = 75
-"""EX_TEMPFAIL of sysexits.h: not done, no error, start the same command again."""
+from pretrain.errors import PretrainError
+from pretrain.settings import load_config
+from pretrain.training.engine import Engine
+from pretrain.training.memory import keep_freed_memory
+from pretrain.training.normalisation import far_from_store, with_intensities
 
 log = logging.getLogger("pretrain")
 
@@ -53,8 +51,8 @@ class StopRequest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> ExitStatus:
+    """Trains."""
     parser = argparse.ArgumentParser(
         prog="python -m pretrain.train",
         description=__doc__,
@@ -64,25 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="YAML file, such as pretrain/configs/tap_s_3d.yaml")
     chosen, overrides = parser.parse_known_args(arguments)
+    return run(lambda: _train(chosen.config, overrides))
+
+
+def _train(path: str, overrides: Sequence[str]) -> ExitStatus:
+    config = load_config(path, overrides)
     try:
-        config = load_config(chosen.config, overrides)
         with StopRequest() as stop, join(config.run.device) as world:
             _log_to_stderr(world)
             if world.device.type == "cpu" and config.run.keep_freed_memory:
                 keep_freed_memory()
-            config = intensities.with_intensities(config)
-            if world.is_first and (far := intensities.warning(config)) is not None:
+            config = with_intensities(config)
+            if world.is_first and (far := far_from_store(config)) is not None:
                 log.warning("%s", far)
             finished = Engine(config, world, stop).run()
-    except TapctError as error:
-        return _failed(str(error))
     except torch.OutOfMemoryError as error:
-        return _failed(f"the GPU's memory is full ({str(error).splitlines()[0]}). Lower run.micro_batch_size")
+        raise PretrainError(
+            f"the GPU's memory is full ({str(error).splitlines()[0]}). Lower run.micro_batch_size"
+        ) from error
     except OSError as error:
-        return _failed(f"{error}. Mend it and start the same command again; it resumes from the newest checkpoint")
+        raise PretrainError(
+            f"{error}. Mend it and start the same command again; it resumes from the newest checkpoint"
+        ) from error
     if not finished:
         log.info("asked to stop; all is saved, and the same command resumes")
-    return 0 if finished else REQUEUE_STATUS
+    return ExitStatus.DONE if finished else ExitStatus.STOPPED
 
 
 def _log_to_stderr(world: World) -> None:
@@ -92,11 +96,6 @@ def _log_to_stderr(world: World) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-
-
-def _failed(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    return 1
 
 
 if __name__ == "__main__":

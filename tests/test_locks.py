@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.data.prepare import _sole_writer
 from pretrain.errors import PretrainError
-from pretrain.prepare import _sole_writer
-from pretrain.run_folder import RunFolder
+from pretrain.training.run_folder import RunFolder
 from tapct import doctor, locks
 from tapct.cli import main
 from tapct.encoders.download import download

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pretrain.config import load_config
+from pretrain.settings import load_config
 from tapct.cli import main
 from tapct.sweep.shipped import installed_configs
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 import tapct
-from pretrain.config import load_config
+from pretrain.settings import load_config
 from tapct.encoders.base import identity
 from tapct.encoders.tap_t import FOLDER, TapT3D
 from tapct.features import extract

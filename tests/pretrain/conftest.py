@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from pretrain.config import Config, parse_config
-from pretrain.prepare import Settings, prepare
-from pretrain.sources import find_scans
+from pretrain.config import Config
+from pretrain.data.prepare import Settings, prepare
+from pretrain.data.sources import find_scans
+from pretrain.settings import parse_config
 from tests.conftest import QUICKSTART
 from tests.pretrain.runs import Running
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pretrain.batches import Batches, MicroBatch
+from pretrain.data.batches import Batches, MicroBatch
 
 
 def poison(step: int, index: int, set_attribute: Callable[[type, str, Any], None] = setattr) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from pretrain import train
-from pretrain.checkpoint import load_checkpoint
-from pretrain.monitor import read_events
+from pretrain.observe.monitor import read_events
+from pretrain.state_files import load_checkpoint
 from tests.pretrain.tiny import CONFIGS
 
 PROJECT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ STEPS = 8
 
 # Processes are forked from one that has imported everything and computed nothing: torch's import alone takes seconds.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.pretrain.runs", "torch._dynamo", "pretrain.batches"])
+_SERVER.set_forkserver_preload(["tests.pretrain.runs", "torch._dynamo", "pretrain.data.batches"])
 
 
 def arguments(store: Path, output: Path, *more: str) -> list[str]:

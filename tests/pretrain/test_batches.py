@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.batches import Batches
+from pretrain.data.batches import Batches
+from pretrain.data.store import Store
 from pretrain.errors import PretrainError
-from pretrain.store import Store
 from tests.pretrain.conftest import CLIP_HU
 
 

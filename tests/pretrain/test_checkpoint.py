@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.checkpoint import CheckpointWriter, checkpoints_in, load_checkpoint, newest_checkpoint
 from pretrain.errors import PretrainError
+from pretrain.state_files import load_checkpoint
+from pretrain.training.checkpoint import CheckpointWriter, checkpoints_in, newest_checkpoint
 
 FORK = multiprocessing.get_context("fork")
 

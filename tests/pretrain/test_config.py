@@ -4,9 +4,10 @@ import pytest
 import torch
 import yaml
 
-from pretrain.config import Config, dump_config, load_config, parse_config
+from pretrain.config import Config
 from pretrain.errors import PretrainError
-from pretrain.model import Pretrainer
+from pretrain.settings import dump_config, load_config, parse_config
+from pretrain.ssl.model import Pretrainer
 from tests.pretrain.tiny import CONFIGS, PAPER
 
 # Table 7 and Appendices A and B of the paper, typed by hand.
@@ -145,7 +146,7 @@ def test_overrides_are_yaml(override, field, expected):
         ("data.slab_slices=8", "data.slab_slices 8 is less than"),
         ("run.steps=100", "optim.warmup_steps 25000 leaves nothing of run.steps 100.*run.stop_at"),
         ("steps", "an override reads section.key=value, got 'steps'"),
-        ("run.steps.x=1", "not a section"),
+        ("run.steps.x=1", "run.steps: Input should be a valid integer"),
         ("run.steps=[", "cannot read the value"),
     ],
 )
@@ -183,3 +184,11 @@ def test_settings_cannot_be_changed_in_place():
     config = load_config(CONFIGS / "tap_b_3d.yaml")
     with pytest.raises(ValueError, match="frozen"):
         config.optim.base_lr = 1.0
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """YAML's own reader takes the last one in silence."""
+    twice = (CONFIGS / "tap_debug.yaml").read_text(encoding="utf-8").replace("run:\n", "run:\n  steps: 3\n")
+    (tmp_path / "twice.yaml").write_text(twice, encoding="utf-8")
+    with pytest.raises(PretrainError, match="duplicate key steps"):
+        load_config(tmp_path / "twice.yaml")

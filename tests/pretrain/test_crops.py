@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from scipy import stats
 from torchvision.transforms import v2
 
-from pretrain.augment import Augmentation, augment, draw_augmentation
 from pretrain.config import CropsConfig
-from pretrain.counters import Stream, generator
-from pretrain.crops import cut_crops, plan_crops
+from pretrain.data.augment import Augmentation, augment, draw_augmentation
+from pretrain.data.counters import Stream, generator
+from pretrain.data.crops import cut_crops, plan_crops
 from tapct.volumes import read_ct
 from tapct.volumes.geometry import Grid
 from tapct.volumes.resample import resample_image

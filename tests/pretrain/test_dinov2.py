@@ -17,9 +17,9 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from pretrain.config import Config
-from pretrain.model import Pretrainer
-from pretrain.optim import apply_schedules, build_optimizer, clip_per_module
-from pretrain.schedules import Schedules
+from pretrain.ssl.model import Pretrainer
+from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module
+from pretrain.training.schedules import Schedules
 from tests.pretrain.test_losses import brute_force_koleo, h
 from tests.pretrain.test_schedules import as_dinov2
 from tests.pretrain.tiny import random_batch, tiny_config

@@ -11,9 +11,9 @@ from eva.__main__ import main as eva
 
 import tapct
 from pretrain import export
-from pretrain.checkpoint import write_whole
-from pretrain.config import dump_config, load_config
-from pretrain.model import Pretrainer
+from pretrain.settings import dump_config, load_config
+from pretrain.ssl.model import Pretrainer
+from pretrain.state_files import write_whole
 from tapct.encoders import EncoderCard
 from tapct.errors import EncoderError, WeightsError
 from tapct.records import read_record

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import replay
-from pretrain.checkpoint import checkpoints_in, newest_checkpoint
-from pretrain.model import Pretrainer
-from pretrain.monitor import read_events
+from pretrain.observe import replay
+from pretrain.observe.monitor import read_events
+from pretrain.replay import main
+from pretrain.ssl.model import Pretrainer
+from pretrain.training.checkpoint import checkpoints_in, newest_checkpoint
 from tests.pretrain.poisoned_batches import poison as poison_batches
 from tests.pretrain.runs import Running, checkpoint, differing, logged, run_here, tensors
 
@@ -54,7 +55,7 @@ def test_a_nan_stops_the_run_and_its_batch_can_be_replayed(store, tmp_path, pois
     assert events(tmp_path, "end")[-1]["reason"].startswith("PretrainError")
     assert checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002.pt"
 
-    assert replay.main([str(dump), "--device", "cpu"]) == 0
+    assert main([str(dump), "--device", "cpu"]) == 0
     again = capsys.readouterr().out
     assert "step 2, micro-batch 3" in again
     recorded, replayed = (line.split(": ", 1)[1] for line in again.splitlines() if line.startswith(("step 2", "repl")))
@@ -72,7 +73,7 @@ def test_the_dump_of_a_finite_batch_says_so(store, tmp_path, poison, capsys):
     batch.global_crops.nan_to_num_(0.0)
     mended = replay.diagnose(model, batch, teacher_temperature=state["teacher_temperature"], scale=state["scale"])
     assert mended.is_finite
-    assert replay.main([str(tmp_path / "checkpoints" / "step_00000002.pt")]) == 2
+    assert main([str(tmp_path / "checkpoints" / "step_00000002.pt")]) == 1
     assert "not the dump of a batch" in capsys.readouterr().err
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from pretrain.data.fingerprint import Fingerprint, Histogram, foreground
 from pretrain.errors import PretrainError
-from pretrain.fingerprint import Fingerprint, Histogram, foreground
 from tapct.volumes import read_ct, read_labels
 from tapct.volumes.body import body_mask
 from tests.conftest import QUICKSTART

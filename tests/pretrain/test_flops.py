@@ -5,9 +5,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrain.config import load_config
-from pretrain.flops import masked_patches_per_sample, sample_flops
-from pretrain.model import Pretrainer
+from pretrain.settings import load_config
+from pretrain.ssl.model import Pretrainer
+from pretrain.training.flops import masked_patches_per_sample, sample_flops
 from tests.pretrain.tiny import CONFIGS, random_batch, tiny_config
 
 

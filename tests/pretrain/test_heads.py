@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from pretrain.heads import ProjectionHead
+from pretrain.ssl.heads import ProjectionHead
 from tests.vit.helpers import noise
 
 SIZES = {"hidden_dim": 20, "bottleneck_dim": 6, "prototypes": 11, "num_layers": 3}

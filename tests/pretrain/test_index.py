@@ -9,11 +9,11 @@ import shutil
 import pytest
 
 from pretrain import files
+from pretrain.data.identity import StoreIdentity
+from pretrain.data.index import Index, StoredVolume, digest_of, read_index, write_index
+from pretrain.data.sampling import SampleOrder
+from pretrain.data.store import Store, write_settings
 from pretrain.errors import PretrainError
-from pretrain.identity import StoreIdentity
-from pretrain.index import Index, StoredVolume, digest_of, read_index, write_index
-from pretrain.sampling import SampleOrder
-from pretrain.store import Store, write_settings
 
 
 def rows_of(number: int) -> dict[str, StoredVolume]:

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from pretrain.batches import Batches
-from pretrain.config import load_config
+from pretrain.data.batches import Batches
 from pretrain.errors import PretrainError
-from pretrain.intensities import warning, with_intensities
+from pretrain.settings import load_config
+from pretrain.training.normalisation import far_from_store, with_intensities
 from tests.pretrain.runs import arguments, checkpoint, run_here
 from tests.pretrain.test_prepare import run, scan, write
 
@@ -33,7 +33,7 @@ def test_the_stores_own_numbers_are_taken_and_are_those_of_its_voxels(bright, tm
     assert config.data.mean_hu == pytest.approx(40, abs=1)
     assert config.data.std_hu == pytest.approx(20, rel=0.03)
     assert config.data.clip_hu == pytest.approx((40 - 2.576 * 20, 40 + 2.576 * 20), abs=3), "of a normal distribution"
-    assert warning(config) is None
+    assert far_from_store(config) is None
     values = np.asarray(Batches(config, "cpu").get(0, 0).global_crops)
     assert values.min() == pytest.approx(-2.576, abs=0.2), "air, clipped"
     assert np.median(values[values > values.min() + 0.01]) == pytest.approx(0, abs=0.2)
@@ -42,12 +42,12 @@ def test_the_stores_own_numbers_are_taken_and_are_those_of_its_voxels(bright, tm
 def test_numbers_that_are_given_stay_and_a_store_far_from_them_is_named(bright, tmp_path, store):
     config = config_of(bright, tmp_path / "run")
     assert with_intensities(config) == config
-    said = warning(config)
+    said = far_from_store(config)
     assert "a mean of 0.39 and a standard deviation of 0.06 instead of 0 and 1" in said
     assert "--data.intensities=store" in said
     own = json.loads((store / "fingerprint.json").read_text(encoding="utf-8"))
     near = (f"--data.mean_hu={own['mean_hu'] + 0.2 * own['std_hu']}", f"--data.std_hu={1.2 * own['std_hu']}")
-    assert warning(config_of(store, tmp_path / "run", *near)) is None
+    assert far_from_store(config_of(store, tmp_path / "run", *near)) is None
 
 
 def test_a_run_keeps_its_numbers_when_its_store_grows(bright, tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_a_fingerprint_of_other_volumes_is_refused(store, tmp_path):
     index.write_text(index.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     with pytest.raises(PretrainError, match=r"fingerprint\.json is of 2 volumes, and the store has 1.*prepare"):
         with_intensities(config_of(copy, tmp_path / "run", "--data.intensities=store"))
-    assert "are not compared" in warning(config_of(copy, tmp_path / "run"))
+    assert "are not compared" in far_from_store(config_of(copy, tmp_path / "run"))
     (copy / "fingerprint.json").unlink()
     with pytest.raises(PretrainError, match=r"fingerprint\.json cannot be read"):
         with_intensities(config_of(copy, tmp_path / "run", "--data.intensities=store"))

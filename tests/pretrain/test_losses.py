@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain import losses
-from pretrain.prototypes import chunk_terms, cross_entropy, sum_of_logits
+from pretrain.ssl import losses
+from pretrain.ssl.prototypes import chunk_terms, cross_entropy, sum_of_logits
 from tests.vit.helpers import noise
 
 R, D, P = 23, 8, 31

@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage, stats
 
 from pretrain.config import MaskingConfig
-from pretrain.counters import Stream, generator
-from pretrain.masking import block_masks, masked_counts
+from pretrain.data.counters import Stream, generator
+from pretrain.data.masking import block_masks, masked_counts
 
 CONFIG = MaskingConfig()
 GRIDS = [(3, 28, 28), (6, 14, 14), (12, 14, 14), (14, 14), (2, 8, 8)]

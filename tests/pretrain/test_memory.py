@@ -6,7 +6,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import numpy as np
-from pretrain.memory import keep_freed_memory
+from pretrain.training.memory import keep_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from pretrain.model import Pretrainer
-from pretrain.optim import build_optimizer, clip_per_module
+from pretrain.ssl.model import Pretrainer
+from pretrain.training.optim import build_optimizer, clip_per_module
 from tests.pretrain.test_losses import brute_force_koleo, h
 from tests.pretrain.tiny import random_batch, tiny_config
 from tests.vit.helpers import randomise

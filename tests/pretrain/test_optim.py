@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pretrain.config import load_config
-from pretrain.model import Network, Pretrainer
-from pretrain.optim import apply_schedules, build_optimizer, clip_per_module, parameter_groups
-from pretrain.schedules import Schedules
+from pretrain.settings import load_config
+from pretrain.ssl.model import Network, Pretrainer
+from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module, parameter_groups
+from pretrain.training.schedules import Schedules
 from tests.pretrain.tiny import CONFIGS, tiny_config
 from tests.vit.helpers import noise
 

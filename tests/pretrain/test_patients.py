@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.patients import is_placeholder, patients_of
+from pretrain.data.patients import is_placeholder, patients_of
 
 TEN = range(1, 11)
 UID = "1.2.840.113619.2.55"

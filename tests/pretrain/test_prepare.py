@@ -16,12 +16,12 @@ import SimpleITK as sitk
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from pretrain import files
-from pretrain import prepare as module
+from pretrain.data import prepare as module
+from pretrain.data.index import read_index
+from pretrain.data.sources import find_scans
+from pretrain.data.store import Box, Store
 from pretrain.errors import PretrainError
-from pretrain.index import read_index
 from pretrain.prepare import main
-from pretrain.sources import find_scans
-from pretrain.store import Box, Store
 from tests.conftest import QUICKSTART
 from tests.volumes.dicom_files import write_series
 
@@ -97,7 +97,7 @@ def test_broken_and_thin_scans_are_quarantined_with_the_reason(tmp_path, capsys)
     whole = write(source / "cut.nii.gz").read_bytes()
     (source / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     (source / "page.nii.gz").write_bytes(gzip.compress(b"<html>not found</html>"))
-    assert run(source, "-o", tmp_path / "store") == 1
+    assert run(source, "-o", tmp_path / "store") == 3
     reasons = quarantine(tmp_path / "store")
     expected = {
         "thin.nii.gz": "11 slices, fewer than --min-slices 12",
@@ -120,7 +120,7 @@ def test_the_same_command_again_does_only_what_is_missing(tmp_path, monkeypatch)
     for name in "abcd":
         write(source / f"{name}.nii.gz", scan(seed=ord(name)))
     (source / "e.nii.gz").write_bytes(b"")
-    assert run(source, "-o", store) == 1
+    assert run(source, "-o", store) == 3
     before = {row.source: row for row in rows(store)}
     (store / rows(store)[1].file).unlink()  # b vanished
     write(source / "c.nii.gz", scan((30, 40, 40)))  # c has changed
@@ -139,7 +139,7 @@ def test_the_same_command_again_does_only_what_is_missing(tmp_path, monkeypatch)
     assert run(source, "-o", store) == 0
     assert done == []
     (source / "c.nii.gz").write_bytes(b"")  # c broke: what was made of it is not used any more
-    assert run(source, "-o", store) == 1
+    assert run(source, "-o", store) == 3
     assert str(source / "c.nii.gz") not in {row.source for row in rows(store)}
 
 
@@ -206,7 +206,7 @@ def test_verify_makes_damaged_files_again(tmp_path):
     assert run(source, "-o", store, "--verify") == 0
     assert path.read_bytes() == content
     path.write_bytes(content[:-50] + bytes(50))  # where its metadata are, which the fingerprint needs
-    assert run(source, "-o", store) == 2
+    assert run(source, "-o", store) == 1
     assert run(source, "-o", store, "--verify") == 0
 
 
@@ -216,8 +216,8 @@ def test_one_worker_and_two_give_the_same_store(tmp_path):
         write(source / name / "ct.nii.gz", scan(seed=ord(name)))
     (source / "d.nii").write_bytes(b"broken")
     stores = tmp_path / "one", tmp_path / "two"
-    assert main([str(source), "-o", str(stores[0]), "--workers", "1"]) == 1
-    assert main([str(source), "-o", str(stores[1]), "--workers", "2"]) == 1
+    assert main([str(source), "-o", str(stores[0]), "--workers", "1"]) == 3
+    assert main([str(source), "-o", str(stores[1]), "--workers", "2"]) == 3
     for path in (path for path in stores[0].rglob("*") if path.is_file()):
         assert path.read_bytes() == (stores[1] / path.relative_to(stores[0])).read_bytes()
     assert [row.patient for row in rows(stores[1])] == ["a", "b", "c"]
@@ -228,8 +228,8 @@ def test_a_killed_run_leaves_a_good_store_and_can_go_on(tmp_path):
     for number in range(40):
         write(source / f"{number:02}.nii.gz", scan((40, 96, 96), seed=number))
     code = (
-        "import sys, pretrain.prepare as p; p.SAVE_EVERY_S = 0.0; "
-        f"sys.exit(p.main([{str(source)!r}, '-o', {str(store)!r}, '--workers', '1']))"
+        "import sys; from pretrain import prepare; from pretrain.data import prepare as p; p.SAVE_EVERY_S = 0.0; "
+        f"sys.exit(prepare.main([{str(source)!r}, '-o', {str(store)!r}, '--workers', '1']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -298,7 +298,7 @@ def test_dicom_folders_are_found_as_the_reader_reads_them(tmp_path):
     (source / "cut" / "slice_19.dcm").rename(source / "cut" / "slice_19.dcm.part")
     (source / "texts").mkdir()
     (source / "texts" / "README").write_text("no scan", encoding="utf-8")
-    assert run(source, "-o", tmp_path / "store") == 1
+    assert run(source, "-o", tmp_path / "store") == 3
     assert [(Path(row.source).name, row.patient) for row in rows(tmp_path / "store")] == [("whole", "P7")]
     refused = quarantine(tmp_path / "store")
     assert sorted(refused) == ["cut", "lost"]
@@ -316,7 +316,7 @@ def test_scans_that_may_not_be_read_are_quarantined(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("tapct.volumes.dicom_files._head", forbidden)
-    assert run(source, "-o", tmp_path / "store") == 1
+    assert run(source, "-o", tmp_path / "store") == 3
     assert list(quarantine(tmp_path / "store")) == ["series"]
 
 
@@ -326,22 +326,22 @@ def test_scans_that_may_not_be_read_are_quarantined(tmp_path, monkeypatch):
         (["nowhere"], "nowhere does not exist"),
         (["empty"], "no scan found"),
         (["in", "--clip-hu", "-1000", "1000"], "is clipped to (-1008.0, 822.0) HU"),
-        (["in", "--patient", "("], "unterminated subpattern"),
+        (["in", "--patient", "("], "is not a regular expression"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+def test_what_cannot_be_done_is_said_with_status_1(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "in" / "a.nii.gz")
     assert run("in", "-o", "store") == 0
-    assert run(*arguments, "-o", "store") == 2
+    assert run(*arguments, "-o", "store") == 1
     assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_two_writers_at_a_time_are_refused(tmp_path, capsys):
     write(tmp_path / "in" / "a.nii.gz")
     with module._sole_writer(tmp_path / "store"):
-        assert run(tmp_path / "in", "-o", tmp_path / "store") == 2
+        assert run(tmp_path / "in", "-o", tmp_path / "store") == 1
     assert "another process is preparing" in " ".join(capsys.readouterr().err.split())
 
 
@@ -357,7 +357,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path, monkeypatch,
         real(path, content)
 
     monkeypatch.setattr(files, "write_atomically", full)
-    assert run(source, "-o", store) == 2
+    assert run(source, "-o", store) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(r"store/volumes/\S+b2nd could not be written \(No space left on device\)", error)
     assert re.search(r"it takes [\d.]+ kB, and [\d.]+ GB are free there", error)
@@ -402,7 +402,7 @@ def test_what_is_no_ct_is_skipped_and_not_read_again(tmp_path, capsys, monkeypat
 
 def test_a_folder_of_other_things_is_no_store(tmp_path, capsys):
     write(tmp_path / "in" / "mask.nii.gz", (scan() > 0).astype(np.int16))
-    assert run(tmp_path / "in", "-o", tmp_path / "store") == 2
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 1
     assert "none of the 1 files and folders is a CT" in " ".join(capsys.readouterr().err.split())
 
 
@@ -410,7 +410,7 @@ def test_a_scan_that_went_wrong_is_not_skipped(tmp_path):
     """Windowed to 8 bits, it repeats itself only where it was cut off."""
     write(tmp_path / "in" / "a.nii.gz", ((scan() + 1000) / 5).clip(0, 255).astype(np.int16))
     write(tmp_path / "in" / "b.nii.gz", ((scan() + 160) / 400 * 255).clip(0, 255).astype(np.int16))
-    assert run(tmp_path / "in", "-o", tmp_path / "store") == 1
+    assert run(tmp_path / "in", "-o", tmp_path / "store") == 3
     assert len(quarantine(tmp_path / "store")) == 2
 
 

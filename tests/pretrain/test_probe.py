@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional
 
 from pretrain.errors import PretrainError
-from pretrain.probe import VOTE_TEMPERATURE, Cells, organ_retrieval
+from pretrain.observe.probe import VOTE_TEMPERATURE, Cells, organ_retrieval
 
 
 def scan(seed: int, organs: list[int], size: int = 30) -> Cells:

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from pretrain import report
 from pretrain.errors import PretrainError
-from pretrain.monitor import Monitor, Pace, console_line, duration, effective_rank, read_events
-from pretrain.run_folder import versions
+from pretrain.observe import report
+from pretrain.observe.monitor import Monitor, Pace, console_line, duration, effective_rank, read_events
+from pretrain.report import main
+from pretrain.training.run_folder import versions
 from tapct.records import provenance
 from tests.pretrain.runs import run_here
 
@@ -118,7 +119,7 @@ def test_of_a_step_that_came_twice_the_last_counts():
 
 def test_the_page_of_a_real_run(store, tmp_path, capsys):
     assert run_here(store, tmp_path / "run", "--run.steps=4") == 0
-    assert report.main([str(tmp_path / "run")]) == 0
+    assert main([str(tmp_path / "run")]) == 0
     page = Checker((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
     assert page.pictures >= 9
     assert page.active == []
@@ -141,7 +142,7 @@ def test_what_a_run_says_cannot_run_in_the_page(tmp_path):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "is not the folder of a run" in capsys.readouterr().err
 
 

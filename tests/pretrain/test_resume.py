@@ -6,8 +6,9 @@ import pytest
 import torch
 import yaml
 
-from pretrain.checkpoint import checkpoints_in, load_checkpoint, write_whole
-from pretrain.monitor import read_events
+from pretrain.observe.monitor import read_events
+from pretrain.state_files import load_checkpoint, write_whole
+from pretrain.training.checkpoint import checkpoints_in
 from tests.pretrain.runs import STEPS, Running, checkpoint, differing, logged, run_here, tensors, torchrun
 
 CLOSE = {"rel": 2e-3, "abs": 1e-5}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.counters import Stream, generator
-from pretrain.sampling import SampleOrder
+from pretrain.data.counters import Stream, generator
+from pretrain.data.sampling import SampleOrder
 
 
 def test_every_volume_comes_once_an_epoch():

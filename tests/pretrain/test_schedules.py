@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pretrain.config import load_config
-from pretrain.schedules import Schedules
+from pretrain.settings import load_config
+from pretrain.training.schedules import Schedules
 from tests.pretrain.tiny import CONFIGS, tiny_config
 
 

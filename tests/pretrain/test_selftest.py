@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch._dynamo import utils as dynamo
 
-from pretrain.counters import Stream, generator
+from pretrain.data.counters import Stream, generator
+from pretrain.data.masking import block_masks
 from pretrain.distributed import World
 from pretrain.errors import PretrainError
-from pretrain.masking import block_masks
-from pretrain.model import Pretrainer
-from pretrain.monitor import read_events
-from pretrain.prototypes import ChunkTerms, chunk_terms
-from pretrain.selftest import check_compiled, differences, loss_rows
+from pretrain.observe.monitor import read_events
+from pretrain.ssl.model import Pretrainer
+from pretrain.ssl.prototypes import ChunkTerms, chunk_terms
+from pretrain.training.selftest import check_compiled, differences, loss_rows
 from tests.pretrain.runs import logged, run_here
 from tests.pretrain.tiny import random_batch, tiny_config
 
@@ -144,7 +144,7 @@ def test_every_shape_is_compiled_by_itself_and_the_self_test_meets_all(monkeypat
 
 
 def test_the_recipes_losses_have_four_shapes():
-    from pretrain.config import load_config
+    from pretrain.settings import load_config
     from tests.pretrain.tiny import CONFIGS
 
     config = load_config(CONFIGS / "tap_b_3d.yaml")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pretrain.encoding import encode
+from pretrain.data.encoding import encode
+from pretrain.data.fingerprint import Histogram
+from pretrain.data.store import Box, Store
 from pretrain.errors import PretrainError
-from pretrain.fingerprint import Histogram
-from pretrain.store import Box, Store
 from tapct.volumes import read_ct
 from tests.conftest import QUICKSTART
 from tests.pretrain.conftest import CLIP_HU

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pretrain.batches import Batches
-from pretrain.config import load_config
-from pretrain.model import Pretrainer
-from pretrain.monitor import read_events
-from pretrain.schedules import Schedules
+from pretrain.data.batches import Batches
+from pretrain.observe.monitor import read_events
+from pretrain.settings import load_config
+from pretrain.ssl.model import Pretrainer
+from pretrain.training.schedules import Schedules
 from tests.conftest import QUICKSTART
 from tests.pretrain.runs import Running, arguments, checkpoint, logged, run_here
 

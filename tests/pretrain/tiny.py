@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 import pretrain
-from pretrain.batches import MicroBatch
-from pretrain.config import Config, load_config
+from pretrain.config import Config
+from pretrain.data.batches import MicroBatch
+from pretrain.settings import load_config
 from tests.vit.helpers import noise
 
 CONFIGS = Path(pretrain.__file__).parent / "configs"

@@ -1,0 +1,1 @@
+"""The method: student and teacher, their heads, and the DINO, iBOT and KoLeo losses."""

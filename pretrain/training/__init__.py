@@ -1,0 +1,1 @@
+"""The run: optimizer, schedules, checkpoints, and the engine that puts all together."""
