@@ -31,8 +31,13 @@ def stamp_of(path: Path) -> Stamp | None:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, lasting: bool = True) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        lasting: Whether it must outlast a machine that goes down, for which the disk is waited for.
 
     Raises:
         OSError: If it cannot be written (a full disk, a read-only folder); the old file stays.
@@ -43,7 +48,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:

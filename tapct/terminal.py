@@ -4,7 +4,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,12 +15,15 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
+
+from tapct.progress import report
 
 WIDE = 200
 """Characters of a line where no terminal and no COLUMNS says how many there are: a table in a file is not cut."""
@@ -98,15 +101,52 @@ def notices() -> Console:
     return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
-def progress(*columns: ProgressColumn, transient: bool = True) -> Progress:
+class _Reported(Progress):
+    """A bar that also tells who watches from elsewhere (`tapct.progress`), with lines below it."""
+
+    below: Callable[[], Iterable[RenderableType]] = tuple
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yields the bar, then the lines."""
+        yield from super().get_renderables()
+        yield from self.below()
+
+    def add_task(self, description: str, *settings: Any, **more: Any) -> TaskID:
+        """Adds as `Progress` does, and reports, as the two that follow."""
+        task_id = super().add_task(description, *settings, **more)
+        self._report(task_id)
+        return task_id
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Updates as `Progress` does."""
+        super().update(task_id, **changes)
+        self._report(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Advances as `Progress` does."""
+        super().advance(task_id, advance)
+        self._report(task_id)
+
+    def _report(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        if task.total:
+            report(task.description, int(task.completed), int(task.total))
+
+
+def progress(
+    *columns: ProgressColumn, transient: bool = True, below: Callable[[], Iterable[RenderableType]] = tuple
+) -> Progress:
     """Returns a bar, shown inside `with`.
 
     Args:
         columns: What it shows.
         transient: Whether it goes when it is done.
+        below: Gives the lines below it, again and again.
     """
     # Else what is printed to a pipe meanwhile would go where the bar is.
-    return Progress(*columns, console=notices(), transient=transient, redirect_stdout=sys.stdout.isatty())
+    bar = _Reported(*columns, console=notices(), transient=transient, redirect_stdout=sys.stdout.isatty())
+    bar.below = below
+    return bar
 
 
 def track(items: Iterable[_Item], description: str, total: int) -> Iterator[_Item]:

@@ -197,12 +197,17 @@ class FeatureBank:
         return [key for key in keys if self._stored(key, of) is None]
 
     def _extract(self, todo: Sequence[CaseTask]) -> None:
-        columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
         with (
             terminal.progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
             ThreadPoolExecutor(2) as writers,
         ):
-            bar = progress.add_task("", total=len(todo), rate="")
+            bar = progress.add_task("extracting", total=len(todo), rate="")
 
             def advance(cases: int) -> None:
                 seconds = max(progress.tasks[0].elapsed or 0, 1e-6)

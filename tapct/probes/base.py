@@ -44,6 +44,9 @@ class Probe(module.ModelModule):
     kind: ClassVar[str]
     """The kind of task that it is for (`tapct.kinds`)."""
 
+    shows_results: ClassVar[bool] = True
+    """It prints a table of its record as the last run ends: no other is needed."""
+
     encoder: Encoder
     head_name: str
     """Name of the attribute that holds the heads (one, once it is chosen)."""

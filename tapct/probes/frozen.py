@@ -24,6 +24,8 @@ from tapct.features import EncodedCase
 from tapct.files import write_atomically
 from tapct.kinds import kind
 from tapct.names import file_in
+from tapct.probes import quiet
+from tapct.probes.bars import run_index
 from tapct.probes.base import Probe
 from tapct.probes.checkpoints import Checkpoints, decides, remove
 from tapct.probes.folds import folds_of, head_for, heads_of, is_of_folds, require_repeat, solve_folds
@@ -79,17 +81,17 @@ class FrozenEncoderProbe(Probe):
             self._setup_fit()
         elif stage == "predict":
             raise TaskError("a probe trains and reports heads (eva fit, validate, test). For features: `tapct embed`")
-        elif self._begun != _run_index(self.trainer):  # `eva test` or `eva validate`, without a fit before
+        elif self._begun != run_index(self.trainer):  # `eva test` or `eva validate`, without a fit before
             self._setup_loaded()
 
     def _begin(self) -> None:
         """Begins a run: all that is noted from here on is of this one."""
         self.require_data()
-        self.run = self._begun = _run_index(self.trainer)
+        self.run = self._begun = run_index(self.trainer)
         if (folds := folds_of(self.trainer.datamodule)) is not None:
             require_repeat(folds, max(self.run, getattr(self.trainer, "n_runs", 1) - 1))
         self.recorder = RunRecorder()
-        pl.seed_everything(self.seed, workers=True)
+        pl.seed_everything(self.seed, workers=True, verbose=False)
         self.source.seconds = self.recorder.seconds
         self.source.fill(self.trainer, again=bool(self.session.by_run), seen=self.seen, pooling=self.pooling)
         if not self.session.by_run:  # what no record could hold is said before anything trains
@@ -104,7 +106,7 @@ class FrozenEncoderProbe(Probe):
                 "model.init_args.head. `eva fit` trains one, and reports it as well"
             )
         runs = getattr(self.trainer, "n_runs", 1)
-        loaded = LoadedHead.find(self.head_path, _run_index(self.trainer), runs)
+        loaded = LoadedHead.find(self.head_path, run_index(self.trainer), runs)
         self._begin()
         loaded.check(self.seen_by_heads(), self._encoder_for_record())
         loaded.check_folds(folds_of(self.trainer.datamodule))
@@ -436,6 +438,7 @@ class FrozenEncoderProbe(Probe):
             remove(self.session.checkpoints)
             try:
                 print_summary(path)
+                quiet.results_are_shown()
             except Exception as error:  # noqa: BLE001 the record is written: no screen fails a cell that has trained
                 logger.warning(f"the summary of {path} cannot be shown: {type(error).__name__}: {error}")
 
@@ -462,9 +465,3 @@ def _mean_loss(results: Sequence[CaseResult | None]) -> float:
     """Returns the mean loss of a head over cases; NaN where it has diverged on one, or there is none."""
     losses = [result.loss for result in results if result is not None]
     return statistics.fmean(losses) if losses and len(losses) == len(results) else math.nan
-
-
-def _run_index(trainer: pl.Trainer) -> int:
-    """Returns which run of its session this is; eva tells it only by the name of the log folder."""
-    name = Path(str(trainer.log_dir)).name
-    return int(name.removeprefix("run_")) if name.startswith("run_") else 0

@@ -11,6 +11,7 @@ from lightning.fabric.utilities import move_data_to_device
 from loguru import logger
 from torch.utils.data import SequentialSampler
 
+from tapct import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.axes import grid_to_axes
 from tapct.encoders.regions import RegionEncoder
@@ -218,7 +219,8 @@ class CaseSource:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         part, device = datamodule.datasets.train, trainer.strategy.root_device
         if self.bank is not None:
-            yield from (self.bank.case(part, index).to(device, seen, None) for index in range(len(part)))
+            for index in terminal.track(range(len(part)), "reading training cases", total=len(part)):
+                yield self.bank.case(part, index).to(device, seen, None)
             return
         yield from (self.case_of(batch).to(device, seen, None) for batch in self._batches(trainer, part))
 
@@ -243,7 +245,8 @@ class CaseSource:
             cases = (self.case_of(batch) for batch in self._batches(trainer, part))
             rows = [(c.name, c.patient, self.vector(part, c, how), c.target) for c in cases]
         else:
-            rows = [self._stored_row(part, index, how) for index in range(len(part))]
+            shown = terminal.track(range(len(part)), f"vectors of '{split}'", total=len(part))
+            rows = [self._stored_row(part, index, how) for index in shown]
         names, patients, vectors, targets = zip(*rows, strict=True)
         if len({target.numel() for target in targets}) > 1:
             raise TaskError(f"the cases of '{split}' have targets of different lengths")

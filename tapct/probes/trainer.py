@@ -1,49 +1,21 @@
 """eva's trainer with the benchmark's protocol as its defaults, so that a config says only what is its own."""
 
-import contextlib
-import sys
 from typing import Any
 
 import eva
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from typing_extensions import override
 
 from tapct import terminal
 from tapct.errors import TaskError
-from tapct.probes import config_errors
+from tapct.probes import config_errors, quiet
+from tapct.probes.bars import ProgressReports, TrainingProgress
 
 config_errors.name_nearest_keys()
 config_errors.say_mistakes_in_one_message()
-
-
-class TrainingProgress(TQDMProgressBar):
-    """Lightning's progress bar, full when the run is, and on stderr.
-
-    Lightning's own counts batches up to the number of optimizer steps: with four cases a step it is full at a quarter.
-    """
-
-    @property
-    @override
-    def total_train_batches(self) -> int | float:
-        return self.trainer.num_training_batches
-
-    @override
-    def init_train_tqdm(self) -> Tqdm:
-        with contextlib.redirect_stdout(sys.stderr):
-            return super().init_train_tqdm()
-
-    @override
-    def init_validation_tqdm(self) -> Tqdm:
-        with contextlib.redirect_stdout(sys.stderr):
-            return super().init_validation_tqdm()
-
-    @override
-    def init_test_tqdm(self) -> Tqdm:
-        with contextlib.redirect_stdout(sys.stderr):
-            return super().init_test_tqdm()
+quiet.print_results_once()
 
 
 class Trainer(eva.Trainer):
@@ -91,12 +63,13 @@ class Trainer(eva.Trainer):
                 "the probe chooses the head that is reported (model.init_args.select: best or last) and writes it as "
                 "head.safetensors; leave checkpoint_type and enable_checkpointing out"
             )
+        quiet.leave_out_adverts()
         terminal.accept_any_text()  # Lightning's bar has a bullet
         # One process, whatever the variables of a job say. By RANK or SLURM_PROCID of 1 and more, Lightning leaves the
         # writing to process 0 and eva puts records beside their session; of SLURM_NTASKS it wants as many devices.
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
         kwargs.setdefault("plugins", [LightningEnvironment()])
-        callbacks = list(callbacks or [])
+        callbacks = [*(callbacks or []), ProgressReports()]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if not has_bar and kwargs.get("enable_progress_bar") is not False:
             callbacks.append(TrainingProgress())
@@ -114,3 +87,16 @@ class Trainer(eva.Trainer):
             log_every_n_steps=log_every_n_steps,
             **kwargs,
         )
+
+    @override
+    def validate(self, model: Any = None, *args: Any, verbose: bool = True, **kwargs: Any) -> Any:
+        return super().validate(model, *args, verbose=verbose and not _shows_results(model), **kwargs)
+
+    @override
+    def test(self, model: Any = None, *args: Any, verbose: bool = True, **kwargs: Any) -> Any:
+        return super().test(model, *args, verbose=verbose and not _shows_results(model), **kwargs)
+
+
+def _shows_results(model: Any) -> bool:
+    """Returns whether a model prints what came out itself, as probes do: Lightning's tables would be a second time."""
+    return getattr(model, "shows_results", False)

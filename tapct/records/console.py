@@ -16,14 +16,14 @@ from tapct.records.store import read_record
 
 
 def print_summary(path: Path) -> None:
-    """Prints the table of a record, its flags, where the record is, and the pictures beside it."""
+    """Prints the table of what a record reports, its flags, where the record is, and the pictures beside it."""
     record = read_record(path)
     console = terminal.output()
-    for split in sorted({split for run in record.runs for split in run.cases}):
-        has_dice = record.summaries(split, "dice_native")
-        console.print(class_table(record, split) if has_dice else metric_table(record, split))
+    split = _reported(record)  # of the selection cases, which chose the head, the record has what there is to say
+    has_dice = record.summaries(split, "dice_native")
+    console.print(class_table(record, split) if has_dice else metric_table(record, split))
     if record.cell_size is not None:
-        console.print(cell_size_line(record.cell_size, record), highlight=False, soft_wrap=True)
+        console.print(cell_size_line(record.cell_size, record), highlight=False)
     if record.older_protocol:
         console.print(f"[bold]older protocol: {record.older_protocol}[/bold]", highlight=False)
     if record.notice:
@@ -117,9 +117,13 @@ def _defined(value: float) -> float | None:
 def _title(record: Record, split: str) -> str:
     cases = max(len(run.cases.get(split, [])) for run in record.runs)
     return (
-        f"{record.task.name}, {cases} {split} case{'s' if cases != 1 else ''}, "
-        f"{record.encoder.full_name} (weights: {record.encoder.weights_name}), {len(record.runs)} runs"
+        f"{record.task.name}, {_counted(cases, f'{split} case')}, {record.encoder.full_name} "
+        f"(weights: {record.encoder.weights_name}), {_counted(len(record.runs), 'run')}"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _spread(values: Sequence[float | None], digits: int = 3) -> str:

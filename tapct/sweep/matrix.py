@@ -1,5 +1,6 @@
 """The matrix of a sweep, as a table."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tapct.encoders.options import encoder_of
+from tapct.sweep.progress import span
 from tapct.sweep.state import State, Status
 
 COLOURS: dict[Status, str] = {
@@ -84,7 +86,8 @@ def table(states: Sequence[State], estimates: Mapping[str, float | None] | None 
     for label in dict.fromkeys(state.label for state in states):
         cells = (by_name.get(f"{label} on {task}") for task in tasks)
         grid.add_row(escape(label), *(_cell(state, estimates) for state in cells))
-    lines = [_line(state) for state in states if state.status not in ("done", "missing")]
+    times = Times(states)
+    lines = [_line(state, times) for state in states if state.status not in ("done", "missing")]
     return Group(grid, *lines, Text(summary(states, estimates), style="bold"))
 
 
@@ -120,8 +123,16 @@ def _cell(state: State | None, estimates: Mapping[str, float | None] | None) -> 
     return f"[{COLOURS[state.status]}]{text}[/]"
 
 
-def _line(state: State) -> Text:
+def _line(state: State, times: Times) -> Text:
     log = f"\n    {state.log}" if state.log is not None and state.status == "failed" else ""
-    return Text.from_markup(
-        f"[{COLOURS[state.status]}]{_word(state.status)}[/] {escape(f'{state.name}: {state.detail}{log}')}"
-    )
+    text = f"{state.name}: {state.detail}{_left(state, times)}{log}"
+    return Text.from_markup(f"[{COLOURS[state.status]}]{_word(state.status)}[/] {escape(text)}")
+
+
+def _left(state: State, times: Times) -> str:
+    """Returns how long a cell that runs will take in all, where cells like it have finished."""
+    if state.status != "running" or state.progress is None:
+        return ""
+    minutes = times.minutes(state, state.progress.settings)
+    left_s = 0.0 if minutes is None else 60 * minutes - (time.time() - state.progress.began)
+    return f"; about {span(left_s)} left in all, by what cells like it took" if left_s > 0 else ""

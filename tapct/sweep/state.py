@@ -10,6 +10,7 @@ from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import WEIGHTS_CONTENT
+from tapct.sweep.progress import Progress, progress_of
 
 LOG_FILE = "log.txt"
 FAILURE_FILE = "failure.json"
@@ -42,6 +43,7 @@ class State:
         wall_s: What the attempt that gave the record took, in seconds.
         settings: What the record was made under.
         older: How the record was made otherwise than today's, such as "schema 2"; None if it was not.
+        progress: How far the last attempt has come, or had when it failed; None where it did not say so.
     """
 
     label: str
@@ -53,6 +55,7 @@ class State:
     wall_s: float | None = None
     settings: dict[str, str] | None = None
     older: str | None = None
+    progress: Progress | None = None
 
     @property
     def name(self) -> str:
@@ -105,10 +108,13 @@ def state_of(
     common: dict[str, Any] = {"label": folder.name, "task": folder.parent.name}
     common["attempts"] = 0 if attempt is None else attempt.number
     common["log"] = str(folder / LOG_FILE) if (folder / LOG_FILE).exists() else None
-    if running:
-        return State(status="running", detail=str(attempt or "just started"), **common)
-    if running is None:
-        return State(status="unknown", detail=f"{attempt or 'its first attempt'} {UNTOLD}", **common)
+    if running or running is None:
+        progress = None if attempt is None else progress_of(folder, attempt.number)
+        come = "" if progress is None else f"{progress.in_words()}; "
+        if running:
+            return State(status="running", detail=f"{come}{attempt or 'just started'}", progress=progress, **common)
+        detail = f"{come}{attempt or 'its first attempt'} {UNTOLD}"
+        return State(status="unknown", detail=detail, progress=progress, **common)
     recorded = recorded_state(folder, asked, whole=whole)
     if recorded is not None and recorded["status"] == "done":
         return State(**common, **recorded)
@@ -120,14 +126,23 @@ def state_of(
         return State(status="queued", detail=detail, **common)
     if recorded is not None:
         return State(**common, **recorded)
-    failure = _json(folder / FAILURE_FILE, attempt=int, host=str, time=str, reason=str)
+    return _failed(folder, attempt, common) or State(status="missing", **common)
+
+
+def _failed(folder: Path, attempt: lock.Attempt | None, common: dict[str, Any]) -> State | None:
+    """Returns why the last attempt at a cell gave no record, and how far it had come; None where none failed."""
+    progress = None if attempt is None else progress_of(folder, attempt.number)
+    come = "" if progress is None else f" (it had come to {progress.count})"
     if attempt is not None and attempt.ended_at is None:
-        return State(status="failed", detail=f"{attempt}: {LOST}", **common)
-    if failure:
-        which = "not started" if failure["attempt"] == NOT_STARTED else f"attempt {failure['attempt']}"
-        detail = f"{which} on {failure['host']}, {failure['time']}: {failure['reason']}"
-        return State(status="failed", detail=detail, **common)
-    return State(status="missing", **common)
+        return State(status="failed", detail=f"{attempt}: {LOST}{come}", progress=progress, **common)
+    failure = _json(folder / FAILURE_FILE, attempt=int, host=str, time=str, reason=str)
+    if not failure:
+        return None
+    if progress is None or failure["attempt"] != progress.attempt:  # refused since, before it was started
+        come, progress = "", None
+    which = "not started" if failure["attempt"] == NOT_STARTED else f"attempt {failure['attempt']}"
+    detail = f"{which} on {failure['host']}, {failure['time']}: {failure['reason']}{come}"
+    return State(status="failed", detail=detail, progress=progress, **common)
 
 
 def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = True) -> dict[str, Any] | None:

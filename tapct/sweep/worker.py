@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from tapct import telemetry
+from tapct import progress, telemetry
 from tapct.encoders.eva_names import encoder_name
 from tapct.encoders.options import parse_options
 from tapct.errors import TapctError
 from tapct.files import write_atomically
-from tapct.sweep import launches, lock
+from tapct.sweep import launches, lock, matrix
 from tapct.sweep.cell import Cell, Order, SweepError, set_variables
+from tapct.sweep.progress import PROGRESS_FILE, Reports
 from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, NOT_STARTED, Failure, recorded_state
 
 DONE, FAILED, HELD = 0, 10, 11
@@ -72,12 +73,18 @@ def work(order: Order, fit: Callable[[Cell], None] = eva_fit) -> int:
         with _logged(cell.folder / LOG_FILE) as start:
             print(f"===== {cell.name}, {attempt} =====", flush=True)
             try:
-                _run(order, fit)
+                with progress.told_to(Reports(cell.folder, attempt.number, _that_take_time(cell))):
+                    _run(order, fit)
             except BaseException as error:  # noqa: BLE001 whatever it was is the reason
                 _fail(cell.folder, attempt, error, start)
                 return FAILED
             _remove_features(order)
     return DONE
+
+
+def _that_take_time(cell: Cell) -> dict[str, str]:
+    settings = cell.settings()
+    return {key: settings[key] for key in matrix.BUDGET if key in settings}
 
 
 def _run(order: Order, fit: Callable[[Cell], None]) -> None:
@@ -151,7 +158,8 @@ def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float)
     }
     write_atomically(cell.folder / ABOUT_FILE, json.dumps(about, indent=1))
     write_record(flags.with_cross_checks(record, cell.folder.parents[1]), cell.folder)
-    (cell.folder / FAILURE_FILE).unlink(missing_ok=True)
+    for file in (FAILURE_FILE, PROGRESS_FILE):
+        (cell.folder / file).unlink(missing_ok=True)
     print(f"done in {wall_s:.0f} s: {target}", flush=True)
 
 
