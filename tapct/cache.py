@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.table import Table
 
 from tapct import terminal
 from tapct.errors import FeatureError
@@ -35,7 +34,9 @@ def ls(folder: str | None = None, json: bool = False) -> int:
         print(json_lib.dumps({"folder": str(store.folder), "nbytes": total, "rows": rows_found}, indent=1))
         return 0
     columns = ("encoder", "task", "cases", "with map", "in use", "GiB", "last used (UTC)")
-    table = Table(*columns, box=box.SIMPLE, show_footer=True)
+    table = terminal.Columns(box=box.SIMPLE, collapse_padding=True, pad_edge=False, show_footer=True)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     table.columns[0].footer, table.columns[5].footer = "total", _gib(total)
     for row in rows:
         counts = (str(row.cases), str(row.maps), "?" if row.in_use is None else str(row.in_use))

@@ -48,11 +48,15 @@ def print_json(content: object) -> None:
 
 def print_table(checks: Iterable[Check], title: str | None = None) -> None:
     """Prints a line for each check; addresses and paths are whole, however narrow the terminal: they are copied."""
-    rows = [(check.status, (check.name, check.message, check.mend)) for check in checks]
-    table = Table("status", "check", "found", "what to do", box=box.SIMPLE, title=title, title_justify="left")
-    for status, found in rows:
-        table.add_row(f"[{_COLOURS[status]}]{status}", *map(escape, found))
+    table = Table("status", "what was looked at, and found", box=box.SIMPLE, title=title, title_justify="left")
+    for check in list(checks):  # first all of them, for looking shows bars
+        found = f"[bold]{escape(check.name)}[/]: {escape(check.message)}"
+        table.add_row(f"[{_COLOURS[check.status]}]{check.status}", "\n".join([found, *_to_do(check)]))
     terminal.output().print(table)
+
+
+def _to_do(check: Check) -> list[str]:
+    return [escape(f"To do: {check.mend}")] if check.mend else []
 
 
 def exit_status(checks: Iterable[Check]) -> int:

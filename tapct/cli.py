@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jsonargparse
 from rich import box, console
 from rich.table import Table
+from rich.text import Text
 
 from tapct import arguments, cache, checks, completion, telemetry, terminal
 from tapct.arguments import Commands, Group
@@ -341,7 +342,10 @@ def _tasks() -> tuple[console.Group, list[str]]:
     from tapct.tasks.registry import refused_tasks
 
     last, unusable = core_tasks()[-1], [*refused_kinds(), *refused_tasks()]
-    table = Table("task", "kind", "classes", "train", "val", "test", "licence", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False, show_edge=False)
+    for column in ("task", "kind", "classes", "train", "val", "test"):
+        table.add_column(column, no_wrap=True)
+    by_licence: dict[str, list[str]] = {}
     for name in list_tasks():
         try:
             task = task_class(name)
@@ -349,9 +353,11 @@ def _tasks() -> tuple[console.Group, list[str]]:
         except TaskError as error:
             unusable.append(str(error))
             continue
-        row = name, task.spec.kind, str(len(task.spec.classes)), *counts, task.spec.licence
+        by_licence.setdefault(task.spec.licence, []).append(name)
+        row = name, task.spec.kind, str(len(task.spec.classes)), *counts
         table.add_row(*row, end_section=name in ("quickstart_organs", last))  # between them is what "all" means
-    return console.Group(table), unusable
+    licences = (Text.assemble((", ".join(names), "bold"), f": {text}") for text, names in by_licence.items())
+    return console.Group(table, "", "Licences of the data", *licences), unusable
 
 
 COMMANDS: Commands = {
@@ -383,13 +389,15 @@ COMMANDS: Commands = {
 }
 
 FIRST = """\
-The first five commands (all of them: tapct --help; what one takes: tapct run --help):
+The first five commands:
 
-  tapct list encoders                     what there is; also: tapct list tasks
-  tapct doctor                            what this machine lacks, and how to mend it
-  tapct run -e tap-t-3d -t quickstart     runs an encoder on a task: here on the two scans that ship
-  tapct status                            what is done, running, failed and why
-  tapct leaderboard results -o site       the page of all results
+  tapct list encoders                  what there is; also: tapct list tasks
+  tapct doctor                         what this machine lacks, how to mend it
+  tapct run -e tap-t-3d -t quickstart  an encoder on a task: two scans that ship
+  tapct status                         what is done, running, failed and why
+  tapct leaderboard results -o site    the page of all results
+
+All of them: tapct --help. What one takes: tapct run --help.
 """
 """What is said where no command is."""
 

@@ -1,10 +1,12 @@
 """Where commands write: what was asked for to stdout, bars and notices to stderr, so that pipes get the first alone."""
 
+import copy
 import io
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -54,18 +56,49 @@ def reader_is_gone() -> bool:
     return True
 
 
+class Columns(Table):
+    """A table whose columns may be shown in several tables below one another, each with the first column in front."""
+
+
 class _Whole(Console):
     """A console that cuts no word of a table, however narrow the terminal: names, paths and addresses are copied."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """Prints as `Console` does; of tables every word is whole, and a terminal that is too narrow breaks lines."""
-        parts = (part for one in objects for part in (one.renderables if isinstance(one, Group) else (one,)))
-        tables = [part for part in parts if isinstance(part, Table)]
-        for table in tables:
-            keep_words_whole(table)
-        if tables:
+        if any(isinstance(one, Table | Group) for one in objects):
             settings.setdefault("crop", False)
-        super().print(*objects, **settings)
+        super().print(*(self.laid_out(one) for one in objects), **settings)
+
+    def laid_out(self, what: Any) -> Any:
+        """Returns what is to be shown, with tables (also of a group) as wide as their words, and as the terminal."""
+        if isinstance(what, Group):
+            return Group(*(self.laid_out(one) for one in what.renderables))
+        if not isinstance(what, Table):
+            return what
+        keep_words_whole(what)
+        return Group(*self._below_one_another(what)) if isinstance(what, Columns) else what
+
+    def _below_one_another(self, table: Columns) -> Iterator[Columns]:
+        """Yields a table, or where it is too wide several, each with as many columns behind the first as fit."""
+        shown, left = [0], list(range(1, len(table.columns)))
+        while left:
+            wider = _with_columns(table, [*shown, left[0]])
+            if len(shown) > 1 and wider.__rich_measure__(self, self.options).minimum > self.width:
+                yield _with_columns(table, shown)
+                shown = [0]
+            shown.append(left.pop(0))
+        yield _with_columns(table, shown)
+
+
+def _with_columns(table: Columns, chosen: Sequence[int]) -> Columns:
+    """Returns a table with some of its columns; its title is above the first ones, its caption below the last."""
+    part = copy.copy(table)
+    part.columns = [replace(table.columns[index], _index=place) for place, index in enumerate(chosen)]
+    if 1 not in chosen:
+        part.title = None
+    if chosen[-1] != len(table.columns) - 1:
+        part.caption = None
+    return part
 
 
 def keep_words_whole(table: Table) -> None:
@@ -88,7 +121,7 @@ def _plain(cell: RenderableType) -> str:
     return cell.plain if isinstance(cell, Text) else ""
 
 
-def output() -> Console:
+def output() -> _Whole:
     """Returns the console of what was asked for."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return _Whole(width=None if known else WIDE)

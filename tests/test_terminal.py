@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from tapct import terminal
 from tapct.checks import Check, print_table
+from tapct.cli import main
 
 SCRIPT = """
 from tapct import terminal
@@ -76,3 +78,31 @@ def test_no_name_in_a_table_is_cut_on_a_narrow_terminal(capsys, monkeypatch):
     assert printed.count(name) == 2
     assert "done (older protocol)" in printed
     assert "…" not in printed
+
+
+def test_columns_that_do_not_fit_follow_below_each_time_behind_the_first(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "44")
+    table = terminal.Columns(
+        "", *(f"task-{number}" for number in range(8)), title="all", caption="read so", box=box.SIMPLE
+    )
+    for encoder in ("curia", "tap-b-3d+in_plane_size=512"):
+        table.add_row(encoder, *(f"{encoder[0]}{number}" for number in range(8)))
+    terminal.output().print(Group(table, "a line"))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 44
+    assert (shown.count("tap-b-3d+in_plane_size=512"), shown.count("all"), shown.count("read so")) == (8, 1, 1)
+    assert [shown.count(f"{letter}{number}") for letter in "ct" for number in range(8)] == [1] * 16
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal.output().print(table)
+    assert capsys.readouterr().out.count("tap-b-3d+in_plane_size=512") == 1
+
+
+@pytest.mark.parametrize("command", ["", "list encoders", "list tasks", "list suites", "list suites paper", "config"])
+def test_what_a_newcomer_types_fits_a_terminal_of_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["tapct", *command.split()])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr()
+    assert max(map(len, (shown.out + shown.err).splitlines())) <= 80
+    assert "…" not in shown.out

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tapct.similarity.found import Similarity
+    from tapct.terminal import Columns
 
 
 def compare(
@@ -85,13 +84,14 @@ def in_words(found: "Similarity") -> list[str]:
     return said
 
 
-def _tables(found: "Similarity") -> "list[Table]":
+def _tables(found: "Similarity") -> "list[Columns]":
     from rich import box
-    from rich.table import Table
+
+    from tapct.terminal import Columns
 
     tables = []
     for title, what in (("linear CKA, debiased", "cka"), (f"nearest {found.neighbours} in common", "neighbours")):
-        table = Table("", *(one.label for one in found.encoders), title=title, box=box.SIMPLE)
+        table = Columns("", *(one.label for one in found.encoders), title=title, box=box.SIMPLE)
         for one in found.encoders:
             pairs = [found.pair(one.label, other.label) for other in found.encoders]
             table.add_row(one.label, *("" if pair is None else _text(getattr(pair, what)) for pair in pairs))

@@ -165,10 +165,11 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
         _show(look())
     else:
         try:
-            with Live(matrix.table(look()), console=terminal.output(), auto_refresh=False) as live:
+            console = terminal.output()
+            with Live(console.laid_out(matrix.table(look())), console=console, auto_refresh=False) as live:
                 while True:
                     time.sleep(WATCH_S)
-                    live.update(matrix.table(look()), refresh=True)
+                    live.update(console.laid_out(matrix.table(look())), refresh=True)
         except KeyboardInterrupt:
             pass
     return 0

@@ -8,12 +8,12 @@ from statistics import fmean
 from rich import box
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from tapct.encoders.options import encoder_of
 from tapct.sweep.progress import span
 from tapct.sweep.state import State, Status
+from tapct.terminal import Columns
 
 COLOURS: dict[Status, str] = {
     "done": "green",
@@ -79,7 +79,7 @@ def table(states: Sequence[State], estimates: Mapping[str, float | None] | None 
         estimates: Minutes by the name of a cell, for those that would run.
     """
     tasks = list(dict.fromkeys(state.task for state in states))
-    grid = Table("", *map(escape, tasks), box=box.SIMPLE)
+    grid = Columns("", *map(escape, tasks), box=box.SIMPLE)
     for column in grid.columns:
         column.no_wrap = True
     by_name = {state.name: state for state in states}

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tapct.sweep import suites
 from tapct.sweep.asked import Sweep
+from tapct.terminal import Columns
 
 
 def all_suites() -> Table:
@@ -35,7 +36,7 @@ def one_suite(name: str) -> Group:
     suite = suites.read_suite(name)
     cells = Sweep(suite=name).cells() if suite.blocks else []
     tasks = list(dict.fromkeys(cell.task for cell in cells))
-    grid = Table("", *map(escape, tasks), box=box.SIMPLE)
+    grid = Columns("", *map(escape, tasks), box=box.SIMPLE)
     grid.columns[0].min_width = max((len(cell.label) for cell in cells), default=0)
     there = {(cell.label, cell.task) for cell in cells}
     for label in dict.fromkeys(cell.label for cell in cells):

@@ -7,13 +7,13 @@ from typing import Any
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from tapct.checks import Check
 from tapct.sweep.bill.count import Bill, Row
 from tapct.sweep.bill.fit import free_bytes, gb
 from tapct.sweep.bill.folder import Folder
+from tapct.terminal import Columns
 
 COLUMNS = ("scans", "windows", "TFLOP", "time", "GB", "stored", "head GB")
 UNKNOWN = "?"
@@ -21,7 +21,7 @@ UNKNOWN = "?"
 
 def table(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[str]) -> Group:
     """Returns a line for each cell, then the sums, what is known only roughly, and what is in the way."""
-    grid = Table("to do", *COLUMNS, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    grid = Columns("to do", *COLUMNS, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in grid.columns[1:]:
         column.justify, column.no_wrap = "right", True
     grid.columns[0].overflow = "fold"
