@@ -6,8 +6,25 @@ from tapct import lazy
 from tapct.encoders import list_encoders, load_encoder
 
 if TYPE_CHECKING:
+    from tapct.packs.arrays import load_features
     from tapct.records.cases import load_results
+    from tapct.records.store import read_record
+    from tapct.sweep.evaluation import evaluate
+    from tapct.tasks.registry import list_tasks
 
-__all__ = ["list_encoders", "load_encoder", "load_results"]
+__all__ = [
+    "evaluate",
+    "list_encoders",
+    "list_tasks",
+    "load_encoder",
+    "load_features",
+    "load_results",
+    "read_record",
+]
 
-__getattr__ = lazy.names(__name__, __all__, "tapct.records.cases")
+__getattr__ = lazy.names(
+    __name__,
+    __all__,
+    *("tapct.records.cases", "tapct.records.store", "tapct.tasks.registry", "tapct.sweep.evaluation"),
+    "tapct.packs.arrays",
+)

@@ -1,8 +1,9 @@
 """What `tapct pack`, `tapct unpack` and `tapct export-embeddings` do."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tapct.encoders import options
 from tapct.errors import FeatureError, nearest
@@ -136,6 +137,7 @@ def stored_run(
     config: str | None,
     accelerator: str,
     folder: str | None,
+    settings: Mapping[str, Any] | None = None,
 ) -> "tuple[FeatureBank, TaskData]":
     """Returns the bank and the task of a run of a config, as the command line names them.
 
@@ -147,9 +149,10 @@ def stored_run(
         config: YAML config of the run; None is that of the task.
         accelerator: Where the run was: "auto", "cpu" or "gpu".
         folder: The store; None is the usual one.
+        settings: Settings of the run over those of the config, by name.
 
     Raises:
-        FeatureError: If there is no such config.
+        FeatureError: If there is no such config, or a setting is none that decides which features it stored.
     """
     from tapct.packs import packing
     from tapct.sweep.cell import environment, runnable
@@ -163,6 +166,11 @@ def stored_run(
     variables = {name: value or os.environ.get(name) for name, value in given.items()}
     with environment({name: value for name, value in variables.items() if value is not None}):
         model, of_data = packing.settings_of(configs[task])
+        for name, value in (settings or {}).items():
+            if name not in (*packing.OF_FEATURES, *packing.OF_SCANS):
+                known = nearest(name, [*packing.OF_FEATURES, *packing.OF_SCANS])
+                raise FeatureError(f"there is no setting '{name}' that decides which features are stored. {known}")
+            (model if name in packing.OF_FEATURES else of_data)[name] = value
         bank = packing.bank_of(model, Path(folder) if folder else features_folder(), _device(accelerator))
     return bank, packing.task_of(of_data)
 

@@ -27,6 +27,13 @@ NOTICE = (
 )
 
 
+OF_FEATURES = ("precision", "feature_dtype", "window_overlap", "fit_windows")
+"""Arguments of a probe that decide which features of a scan are stored, beside the encoder (`bank_of`)."""
+
+OF_SCANS = ("num_workers", "split_file", "options", "accept_orientation")
+"""Arguments of the data that decide of which scans (`task_of`)."""
+
+
 def settings_of(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the arguments of the model and of the data in a config of eva, with the variables of this process.
 

@@ -66,13 +66,13 @@ def with_nearest(message: str) -> str:
         return message  # of something else, or of a nested parser that has said it
     classes = _CLASS.findall(message[: unknown.start()])
     if classes:
-        known = _parameters(classes[-1])
+        known = parameters_of(classes[-1])
     else:
         known = {"trainer", "model", "data"} if message.startswith("Subcommand") else set()
     return f"{message}\n    {nearest(unknown.group(1).split('.')[0], known)}" if known else message
 
 
-def _parameters(class_path: str) -> set[str]:
+def parameters_of(class_path: str) -> set[str]:
     """Returns the names of the parameters of a class and of its bases; empty where it cannot be imported."""
     module, _, name = class_path.rpartition(".")
     try:

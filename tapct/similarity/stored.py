@@ -1,21 +1,18 @@
 """Stored features of a task's cases as one vector each, and what encoders have in common. Nothing is encoded."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from tapct.encoders import options
-from tapct.errors import FeatureError, nearest
-from tapct.features import CacheMode, FeatureBank, FeatureMemory
+from tapct.errors import FeatureError
+from tapct.features import FeatureBank
 from tapct.metrics.similarity import linear_cka, neighbour_overlap
-from tapct.probes.adaptors import Adaptor
-from tapct.probes.source import CaseSource
+from tapct.probes.adaptors import Pooling
+from tapct.probes.vectors import pooling_of, stored_vectors
 from tapct.similarity.found import FEWEST_PATIENTS, Described, Pair, Similarity
 from tapct.tasks import TaskData
-
-POOLINGS = ("cls", "mean", "max", "mean+max", "mask")
 
 
 def compare(
@@ -35,8 +32,6 @@ def compare(
         FeatureError: If features are missing, two encoders are one, or there are too few of something.
         TaskError: If a case cannot be used, or the task has no masks to pool over.
     """
-    if pooling is not None and pooling not in POOLINGS:
-        raise FeatureError(f"there is no pooling '{pooling}'. {nearest(pooling, POOLINGS)}")
     described = [_described(bank, pooling) for bank in banks]
     labels = [label for label, *_ in described]
     if twice := [label for label in labels if labels.count(label) > 1]:
@@ -53,7 +48,7 @@ def compare(
         )
     if not 1 <= neighbours < number:
         raise FeatureError(f"--neighbours must be from 1 to {number - 1}, the patients less one, not {neighbours}")
-    vectors = {label: _vectors(bank, data, cases, how) for bank, (label, _, how) in zip(banks, described, strict=True)}
+    vectors = {label: stored_vectors(bank, cases, how) for bank, (label, _, how) in zip(banks, described, strict=True)}
     return Similarity(
         task=data.spec.name,
         cases=len(cases),
@@ -67,40 +62,17 @@ def compare(
     )
 
 
-def _described(bank: FeatureBank, pooling: str | None) -> tuple[str, str, str]:
+def _described(bank: FeatureBank, pooling: str | None) -> tuple[str, str, Pooling]:
     """Returns an encoder's label, its name in tables, and how its features are pooled."""
     encoder = bank.encoder
     is_random = not encoder.awaits_weights and encoder.weights_source == options.RANDOM
     label = options.label(encoder.card.name, is_random, encoder.options)
-    how = Adaptor.parse("linear" if pooling is None else f"linear:{pooling}").pooling_of(encoder.card)
-    return label, encoder.full_name + (" (random weights)" if is_random else ""), how
+    return label, encoder.full_name + (" (random weights)" if is_random else ""), pooling_of(encoder.card, pooling)
 
 
 def _parts(data: TaskData) -> list:
     """Returns the parts of a task; of a cross-validated one, whose cases are in each, those that are reported."""
     return [data.datasets.test] if data.folds is not None else list(data.parts)
-
-
-def _vectors(bank: FeatureBank, data: TaskData, cases: Sequence, how: str) -> np.ndarray:
-    """Returns the (N, P) features of the cases, one vector each; those that are stored as such need no map."""
-    source = CaseSource(
-        bank.encoder,
-        bank.store,
-        FeatureMemory(0),
-        mode=CacheMode.ONLY_CACHED,
-        dtype=bank.dtype,
-        overlap=bank.overlap,
-        fit_windows=bank.fit_windows,
-    )
-    source.bank = own = copy.copy(bank)
-    own.with_maps = False  # those that vectors are made of are asked for one by one
-    parts = _parts(data)
-    if how == "mask":
-        for part in parts:
-            part.require_masks()
-    own.fill(parts, source.lacks_vector(how))  # type: ignore[arg-type]
-    found = [source.vector(part, own.case(part, index), how) for part, index in cases]  # type: ignore[arg-type]
-    return np.stack([vector.cpu().numpy() for vector in found])
 
 
 def _pair(vectors: Mapping[str, np.ndarray], first: str, second: str, patients: np.ndarray, neighbours: int) -> Pair:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from tapct.files import Stamp, stamp_of
 
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
+_WHOLE = re.compile(rf"{_VARIABLE.pattern}[^{{}}]*\}}")
 
 
 def resolved(path: Path) -> dict[str, str]:
@@ -30,12 +31,23 @@ def resolved(path: Path) -> dict[str, str]:
     fixed, by_variables = _read(path, stamp_of(path))
     if by_variables is None:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        return {key: _text(value) for key, value in _leaves(content)}
+        return {key: text_of(value) for key, value in _leaves(content)}
     now = {name: os.environ.get(name) for name in {name for _, names in by_variables.values() for name in names}}
     return fixed | {
         key: _resolved(written, tuple((name, now[name]) for name in names))
         for key, (written, names) in by_variables.items()
     }
+
+
+def variables_of(path: Path) -> dict[str, str]:
+    """Returns the variable that each key of a config takes its whole value from, by the key's path.
+
+    Raises:
+        OSError: If it cannot be read; likewise the others of `resolved`.
+    """
+    _, by_variables = _read(path, stamp_of(path))
+    whole = {key: _WHOLE.fullmatch(written) for key, (written, _) in (by_variables or {}).items()}
+    return {key: found[1] for key, found in whole.items() if found is not None}
 
 
 @functools.lru_cache
@@ -46,7 +58,7 @@ def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, tu
     """
     leaves = list(_leaves(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
     written = {key: value for key, value in leaves if "${" in str(value)}
-    fixed = {key: _text(value) for key, value in leaves if key not in written}
+    fixed = {key: text_of(value) for key, value in leaves if key not in written}
     if not all(isinstance(v, str) and v.count("${") == len(_VARIABLE.findall(v)) for v in written.values()):
         return fixed, None
     return fixed, {key: (value, _VARIABLE.findall(value)) for key, value in written.items()}
@@ -56,7 +68,7 @@ def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, tu
 def _resolved(written: str, variables: tuple[tuple[str, str | None], ...]) -> str:
     """Returns the text of a value under the variables that it names, which are set so."""
     found = OmegaConf.to_container(OmegaConf.create({"value": written}), resolve=True)
-    return _text(found["value"])  # type: ignore[index, call-overload]
+    return text_of(found["value"])  # type: ignore[index, call-overload]
 
 
 def _leaves(content: Any, at: str = "") -> Iterator[tuple[str, Any]]:
@@ -67,7 +79,8 @@ def _leaves(content: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         yield at, content
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Returns a value as a variable holds it, and as `resolved` returns it."""
     if value is None:
         return "null"
     return value if isinstance(value, str) else json.dumps(value)
