@@ -109,7 +109,8 @@ class FeatureBank:
             names = ", ".join(task.case for task in todo[:3])
             raise FeatureError(
                 f"the features of {len(todo)} of {len(tasks)} cases of {parts[0].spec.name}, such as {names}, are not "
-                f"in {self.store.folder} or damaged there, and the mode is 'only-cached'. Run once with the mode 'use'"
+                f"in {self.store.folder} or damaged there, and the mode is 'only-cached'. Run once with the mode 'use' "
+                "(in Python: `tapct.load_features(..., extract=True)`)"
             )
         if todo:
             self._extract(todo)
