@@ -9,18 +9,18 @@ from tapct.arguments import CommandPath, Commands, Group, commands_below, names_
 _SCRIPT = """\
 # tapct {shell} completion: made by `tapct completion {shell}`, with the encoders and tasks that were installed then.
 _tapct() {{
-  local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" path="" values="" one
-  for one in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-    case "$path $one" in
+  local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" asked="" values="" place
+  for ((place = 1; place < COMP_CWORD; place++)); do
+    case "$asked ${{COMP_WORDS[place]}}" in
 {paths}
       *) break ;;
     esac
   done
-  case "$path $before" in
+  case "$asked $before" in
 {values}
   esac
   if [[ -z $values ]]; then
-    case "$path" in
+    case "$asked" in
 {words}
     esac
   fi
@@ -59,7 +59,7 @@ def script(commands: Commands, names: Mapping[str, Sequence[str]], shell: Litera
                 words[path] += known
     filled = _SCRIPT.format(
         shell=shell,
-        paths=_cases({path: [_joined(path)] for path in words if path}, "path"),
+        paths=_cases({path: [_joined(path)] for path in words if path}, "asked"),
         values=_cases(values, "values"),
         words=_cases(words, "values"),
     )
@@ -85,6 +85,6 @@ def _cases(found: Mapping[CommandPath, Sequence[str]], variable: str) -> str:
     """
     lines = []
     for path, texts in found.items():
-        value = texts[0] if variable == "path" else " ".join(text for text in texts if ":" not in text)
+        value = texts[0] if variable == "asked" else " ".join(text for text in texts if ":" not in text)
         lines.append(f"      {shlex.quote(_joined(path))}) {variable}={shlex.quote(value)} ;;")
     return "\n".join(lines)
