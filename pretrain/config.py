@@ -6,9 +6,10 @@ DINOv2, whose recipe it follows (section 3.1); the field's text then says so.
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from tapct.vit.positions import patch_grid
 
@@ -29,6 +30,28 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 Fractions = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
+
+
+def is_url(location: Any) -> bool:
+    """Whether a location is a URL, and not a folder."""
+    return isinstance(location, str) and "://" in location
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(
+            "a URL carries no password, query or fragment: settings are kept in every checkpoint. Credentials are read "
+            "where the protocol's own tools read them (docs/pretraining.md)"
+        )
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_without_secrets)]
+Location = Annotated[
+    Annotated[Path, Tag("folder")] | Annotated[Url, Tag("url")],
+    Discriminator(lambda given: "url" if is_url(given) else "folder"),
+]
 
 
 class _Section(BaseModel):
@@ -55,8 +78,13 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """The store of volumes and how it is read."""
 
-    store: Path
-    """The folder that `python -m pretrain.prepare` wrote."""
+    store: Location
+    """The folder that `python -m pretrain.prepare` wrote; or the URL of a copy of it, read through fsspec
+    (``s3://bucket/store``, ``gs://``, ``https://``)."""
+    cache: Path | None = None
+    """Folder on each node's own disk that keeps what was read from a URL; all processes of a node share it."""
+    cache_gb: Positive = 100.0
+    """What that folder holds at most, in 10^9 bytes; what was used least recently goes first."""
     intensities: Literal["given", "store"] = "given"
     """Where the next three come from: "given" takes them as they are here, "store" the store's own fingerprint, as the
     run begins."""
@@ -86,6 +114,15 @@ class DataConfig(_Section):
 
     Up to there each is reported, and the next volume in the order of the samples takes its place.
     """
+
+    @model_validator(mode="after")
+    def _url_has_a_cache(self) -> "DataConfig":
+        if is_url(self.store) and self.cache is None:
+            raise ValueError(
+                f"data.store {self.store} is a URL: give data.cache too, a folder on each node's own disk for what is "
+                "read from there, and data.cache_gb, how large it may grow"
+            )
+        return self
 
 
 class CropsConfig(_Section):

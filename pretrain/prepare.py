@@ -17,6 +17,7 @@ import jsonargparse
 from rich.console import Console
 
 from pretrain.command import ExitStatus, run
+from pretrain.config import is_url
 from pretrain.data.prepare import CLIP_HU, MIN_SLICES, Settings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
@@ -48,13 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> ExitStatus:
 
 
 def _prepare(given: jsonargparse.Namespace) -> ExitStatus:
+    for place in (*given.sources, given.output):
+        if is_url(place):
+            raise PretrainError(
+                f"{place} is a URL: scans are read from folders, and stores are written to one. Copy the finished "
+                "store with any tool, such as `aws s3 sync STORE s3://BUCKET/STORE`, and give its URL to training"
+            )
     try:
         pattern = re.compile(given.patient) if given.patient else None
     except re.error as error:
         raise PretrainError(f"--patient {given.patient!r} is not a regular expression ({error})") from error
-    sources = find_scans(given.sources, given.include or ["*"], given.exclude or [], pattern)
+    sources = find_scans([Path(place) for place in given.sources], given.include or ["*"], given.exclude or [], pattern)
     clip_hu = (float(given.clip_hu[0]), float(given.clip_hu[1]))
-    settings = Settings(given.output, clip_hu, given.min_slices, pattern is not None, _shard_bytes(given.shard_gb))
+    settings = Settings(
+        Path(given.output), clip_hu, given.min_slices, pattern is not None, _shard_bytes(given.shard_gb)
+    )
     refused = prepare(sources, settings, given.workers, verify=given.verify, console=Console())
     return ExitStatus.ATTENTION if refused else ExitStatus.DONE
 
@@ -72,8 +81,8 @@ def _parser() -> jsonargparse.ArgumentParser:
         prog="python -m pretrain.prepare",
         description=(__doc__ or "") + "\nExit status: 0 all CT stored, 3 some quarantined, 1 an error, 75 interrupted.",
     )
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help=_HELP["sources"])
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE", help=_HELP["output"])
+    parser.add_argument("sources", nargs="+", metavar="SRC", help=_HELP["sources"])
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help=_HELP["output"])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help=_HELP["workers"])
     parser.add_argument("--include", action="append", metavar="PATTERN", help=_HELP["include"])
     parser.add_argument("--exclude", action="append", metavar="PATTERN", help=_HELP["exclude"])

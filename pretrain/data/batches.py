@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pretrain.config import Config
+from pretrain.config import Config, is_url
 from pretrain.data.augment import augment, draw_augmentation
 from pretrain.data.counters import Stream, generator
 from pretrain.data.crops import crop_depth, cut_crops
 from pretrain.data.identity import StoreIdentity
+from pretrain.data.locations import open_store
 from pretrain.data.reader import ATTEMPTS, Job, Lost, Part, Reader, Sample, Visit, jobs_of
 from pretrain.data.store import Store
-from pretrain.errors import PretrainError
+from pretrain.errors import PretrainError, StoreError
 
 PATIENCE_S = 600
 """A worker that gives nothing for so long is stuck on its disk."""
@@ -73,7 +74,7 @@ class Batches:
             PretrainError: The store does not fit the config: clipped more narrowly, or with volumes thinner than a
                 crop.
         """
-        self.store = Store(config.data.store)
+        self.store = open_store(config.data)
         self.unreadable: dict[str, str] = {}
         self._config = config
         self._device = torch.device(device)
@@ -82,6 +83,13 @@ class Batches:
         self._reader = Reader(config, self.identity)
         self._streams: list[Iterator[MicroBatch]] = []
         _check(self.store, config)
+        if is_url(config.data.store) and self.store[0].shard is None:
+            _log.info(
+                "%s holds volumes in files of their own, so each visit that reads from the network costs a request "
+                "more, and to copy them one or more a volume. `python -m pretrain.prepare ... --shard-gb 4` packs them "
+                "in the folder that was copied",
+                self.store.location,
+            )
 
     def get(self, step: int, index: int) -> MicroBatch:
         """Makes one micro-batch here and now, as the stream gives it.
@@ -157,7 +165,7 @@ class Batches:
             return next(items)
         except (RuntimeError, OSError, EOFError) as error:  # a worker died, or gave nothing for PATIENCE_S
             raise PretrainError(
-                f"the workers that read {self.store.folder} failed ({' '.join(str(error).split())}). If one was "
+                f"the workers that read {self.store.location} failed ({' '.join(str(error).split())}). If one was "
                 "killed, memory or shared memory (/dev/shm) ran out: lower data.workers or data.prefetch, or give a "
                 "container more with --shm-size. If none answers, its disk does not. The run can be resumed."
             ) from error
@@ -243,9 +251,12 @@ class Batches:
                 f"data.max_quarantined_fraction {self._config.data.max_quarantined_fraction:g} allows {int(allowed)}. "
                 f"The last: {next(reversed(self.unreadable.values()))}"
             )
-        if any(isinstance(part, Lost) for part in parts):
+        lost = [part for part in parts if isinstance(part, Lost)]
+        if lost and (reason := lost[0].store_fault):
+            raise StoreError(reason)
+        if lost:
             raise PretrainError(
-                f"{ATTEMPTS} volumes in a row cannot be read: is the disk of {self.store.folder} gone? The last: "
+                f"{ATTEMPTS} volumes in a row cannot be read: is the disk of {self.store.location} gone? The last: "
                 f"{next(reversed(failures.values()))}"
             )
 
@@ -270,7 +281,7 @@ def _check(store: Store, config: Config) -> None:
     low, high = config.data.clip_hu
     if low < store.clip_hu[0] or high > store.clip_hu[1]:
         raise PretrainError(
-            f"data.clip_hu {config.data.clip_hu} reaches beyond the values of {store.folder}, which are clipped to "
+            f"data.clip_hu {config.data.clip_hu} reaches beyond the values of {store.location}, which are clipped to "
             f"{store.clip_hu}. Prepare the scans again with --clip-hu {low:g} {high:g}, into another folder."
         )
     depth = max(crop_depth(config.crops.global_size), crop_depth(config.crops.local_size))
@@ -278,7 +289,7 @@ def _check(store: Store, config: Config) -> None:
     if thin:
         first = store[thin[0]]
         raise PretrainError(
-            f"{len(thin)} volumes of {store.folder} have fewer than the {depth} slices of a crop, such as "
+            f"{len(thin)} volumes of {store.location} have fewer than the {depth} slices of a crop, such as "
             f"{first.source} with {first.shape[0]}. Prepare a store with --min-slices {depth}."
         )
 

@@ -18,7 +18,7 @@ from pretrain.data.store import Store
 from pretrain.errors import PretrainError
 from pretrain.files import write
 
-_NOTED = "digests.json"
+NOTED = "digests.json"
 _ADOPT = "To train on with the store as it is now, which is noted in the run, give --run.adopt_store=true once"
 
 
@@ -58,15 +58,15 @@ def note_digest(folder: Path) -> None:
     noted = _noted(folder)
     if store.index_sha256 not in noted:
         noted[store.index_sha256] = StoreIdentity.of(store).digest
-        write(folder / _NOTED, json.dumps(noted, indent=1) + "\n")
+        write(folder / NOTED, json.dumps(noted, indent=1) + "\n")
 
 
-def stores_of(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+def stores_of(state: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
     """Returns the stores that a run was trained on, oldest first: "step" it began with it, "digest", "volumes".
 
     Args:
         state: A checkpoint.
-        folder: The store now, which may know the digests of its earlier indexes.
+        store: The store now, which may know the digests of its earlier indexes.
 
     Returns:
         The stores; of a checkpoint of before digests, one, whose digest is None where it cannot be told.
@@ -74,23 +74,22 @@ def stores_of(state: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     if "stores" in state:
         return list(state["stores"])
     before = state["store_digest"]
-    now = StoreIdentity.of(Store(folder))
-    digest = now.digest if before == now.index_sha256 else _noted(folder).get(before)
+    digest = store.digest if before == store.index_sha256 else _noted(store.folder).get(before)
     return [{"step": 0, "digest": digest, "volumes": None}]
 
 
-def why_another_store(stores: list[dict[str, Any]], now: StoreIdentity, folder: Path) -> str | None:
+def why_another_store(stores: list[dict[str, Any]], now: StoreIdentity, location: Path | str) -> str | None:
     """Says why a run cannot resume with a store; None if it can."""
     last = stores[-1]
     if last["digest"] == now.digest:
         return None
     if last["digest"] is None:
         return (
-            f"it is of before checkpoints held what decides the samples, and {folder / 'index.jsonl'} was written anew "
+            f"it is of before checkpoints held what decides the samples, and {location}/index.jsonl was written anew "
             f"since: whether its volumes are the same cannot be told. {_ADOPT}"
         )
     number = "" if last["volumes"] is None else f" ({last['volumes']} then, {now.volumes} now)"
-    return f"the volumes of the store {folder} are others than before{number}. {_ADOPT}"
+    return f"the volumes of the store {location} are others than before{number}. {_ADOPT}"
 
 
 def trained_on(stores: list[dict[str, Any]], now: StoreIdentity, step: int) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def trained_on(stores: list[dict[str, Any]], now: StoreIdentity, step: int) -> l
 
 
 def _noted(folder: Path) -> dict[str, str]:
-    path = folder / _NOTED
+    path = folder / NOTED
     if not path.exists():
         return {}
     try:

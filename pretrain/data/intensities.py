@@ -14,12 +14,12 @@ PAPER_MEAN_HU, PAPER_STD_HU = -86.8086, 322.6347
 FAR_MEAN, FAR_STD = 0.25, 1.25
 """Beyond these a store counts as far from a normalisation, by our choice: the distance of the means in standard
 deviations, and the ratio of the standard deviations (either way round)."""
-_FILE = "fingerprint.json"
+FINGERPRINT = "fingerprint.json"
 
 
 def write_fingerprint(store: Path, fingerprint: Fingerprint) -> None:
     """Writes a store's fingerprint."""
-    write(store / _FILE, json.dumps(asdict(fingerprint), indent=1) + "\n")
+    write(store / FINGERPRINT, json.dumps(asdict(fingerprint), indent=1) + "\n")
 
 
 def read_fingerprint(store: Store) -> Fingerprint:
@@ -28,10 +28,10 @@ def read_fingerprint(store: Store) -> Fingerprint:
     Raises:
         PretrainError: There is none, or it is of other volumes: the preparation did not come to its end.
     """
-    path = store.folder / _FILE
+    path = f"{store.location}/{FINGERPRINT}"
     again = "Run `python -m pretrain.prepare` on the store again"
     try:
-        found = Fingerprint(**json.loads(path.read_text(encoding="utf-8")))
+        found = Fingerprint(**json.loads((store.folder / FINGERPRINT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise PretrainError(f"{path} cannot be read ({error}). {again}") from error
     if found.volumes != len(store):

@@ -12,10 +12,11 @@ from pretrain.config import Config
 from pretrain.data.counters import Stream, generator
 from pretrain.data.crops import CropPlan, plan_crops
 from pretrain.data.identity import StoreIdentity
+from pretrain.data.locations import open_store
 from pretrain.data.masking import block_masks
 from pretrain.data.sampling import SampleOrder
 from pretrain.data.store import Store
-from pretrain.errors import PretrainError
+from pretrain.errors import PretrainError, StoreError
 
 ATTEMPTS = 10
 """Unreadable volumes in a row after which the disk is at fault, not the volumes."""
@@ -77,9 +78,15 @@ class Visit:
 
 @dataclass(frozen=True)
 class Lost:
-    """A sample for which no volume could be read."""
+    """A sample for which no volume could be read.
+
+    Attributes:
+        failures: Volumes whose turn it was, with the reason.
+        store_fault: What is wrong with the store as a whole, for which no other volume makes up.
+    """
 
     failures: dict[str, str]
+    store_fault: str | None = None
 
 
 Part = Tensor | Visit | Lost
@@ -101,7 +108,10 @@ class Reader(Dataset[Part]):
         if job.sample is None:
             masks = generator(run.seed, job.step, job.micro_batch, Stream.MASKS)
             return block_masks(2 * run.micro_batch_size, self._config.global_grid, self._config.masking, masks)
-        return self._visit(job.step, job.micro_batch, job.sample)
+        try:
+            return self._visit(job.step, job.micro_batch, job.sample)
+        except StoreError as error:
+            return Lost({}, str(error))
 
     def _visit(self, step: int, index: int, number: int) -> Visit | Lost:
         run = self._config.run
@@ -121,6 +131,8 @@ class Reader(Dataset[Part]):
             )
             try:
                 slab = torch.from_numpy(store.read(volume, plan.slab))
+            except StoreError:
+                raise
             except PretrainError as error:
                 failures[volume.id] = str(error)
                 continue
@@ -129,10 +141,10 @@ class Reader(Dataset[Part]):
 
     def _open(self) -> tuple[Store, SampleOrder]:
         if self._opened is None:
-            store = Store(self._config.data.store)
+            store = open_store(self._config.data)
             if not self._identity.is_of(store):
                 raise PretrainError(
-                    f"the volumes of {store.folder} were changed after the run had opened it. Resume the run, with "
+                    f"the volumes of {store.location} were changed after the run had opened it. Resume the run, with "
                     "--run.adopt_store=true if it is to train on with them; prepare a store that is trained on into "
                     "another folder."
                 )

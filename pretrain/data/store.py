@@ -28,9 +28,10 @@ from pretrain.errors import PretrainError
 from pretrain.files import write
 
 FORMAT = 1
+SETTINGS = "store.json"
 _DECODE = blosc2.DParams(nthreads=1)
-# What blosc2 raises on a file that is cut short, damaged, or none of its own.
-_UNREADABLE = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
+UNREADABLE = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
+"""What blosc2 raises on a file that is cut short, damaged, or none of its own."""
 
 
 class Box(NamedTuple):
@@ -57,7 +58,8 @@ class Store:
     """A store that is read.
 
     Attributes:
-        folder: Where it is.
+        folder: Where its small files are: all but the volumes.
+        location: Where it is, for messages.
         clip_hu: Range to which its values are clipped.
         index_sha256: Hash of its index file.
         digest: Of what of the index decides the samples, see `pretrain.data.identity`.
@@ -70,11 +72,12 @@ class Store:
             PretrainError: There is none, it is of another format, or its index is damaged or empty.
         """
         self.folder = Path(folder)
+        self.location = str(folder)
         self.clip_hu = read_settings(self.folder)
         self._index = Index(self.folder)
         self.index_sha256, self.digest = self._index.sha256, self._index.digest
         if not self._index:
-            raise PretrainError(f"{self.folder} holds no volume. See its quarantine.jsonl, and prepare it again.")
+            raise PretrainError(f"{self.location} holds no volume. See its quarantine.jsonl, and prepare it again.")
 
     def __len__(self) -> int:
         return len(self._index)
@@ -110,12 +113,12 @@ class Store:
             or any(s.stop > n for s, n in zip(box.slices, volume.shape, strict=True))
         ):
             raise PretrainError(f"{volume.id}: the block {tuple(box)} reaches outside the volume, {volume.shape}")
-        array = self._open(volume)
+        array = self._open(volume, box)
         try:
             if (box.height, box.width) == volume.shape[1:]:
                 return _whole_slices(array, box.z, box.depth)
             return np.asarray(array[box.slices])
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._broken(volume, error) from error
 
     def histogram(self, volume: StoredVolume) -> Histogram:
@@ -124,10 +127,10 @@ class Store:
         Raises:
             PretrainError: The file is missing or damaged.
         """
-        array = self._open(volume)  # held: its metadata dies with it
+        packed = self._metadata(volume, HISTOGRAM)
         try:
-            return Histogram.unpack(array.schunk.vlmeta[HISTOGRAM])
-        except _UNREADABLE as error:
+            return Histogram.unpack(packed)
+        except UNREADABLE as error:
             raise self._broken(volume, error) from error
 
     def affine(self, volume: StoredVolume) -> np.ndarray:
@@ -136,11 +139,7 @@ class Store:
         Raises:
             PretrainError: The file is missing or damaged.
         """
-        array = self._open(volume)
-        try:
-            return np.array(array.schunk.vlmeta[GEOMETRY], dtype=np.float64)
-        except _UNREADABLE as error:
-            raise self._broken(volume, error) from error
+        return np.array(self._metadata(volume, GEOMETRY), dtype=np.float64)
 
     def histograms(self) -> Iterator[Histogram]:
         """Yields the intensities of the foreground of every volume, for `Fingerprint.of`."""
@@ -153,21 +152,35 @@ class Store:
             PretrainError: It is missing or differs.
         """
         try:
-            content = bytes_of(self.folder, volume)
+            content = self._content(volume)
         except OSError as error:
             raise self._broken(volume, error) from error
         if hashlib.sha256(content).hexdigest() != volume.sha256:
             raise self._broken(volume, ValueError("its checksum is not the index's"))
 
-    def _open(self, volume: StoredVolume) -> blosc2.NDArray:
+    def _open(self, volume: StoredVolume, box: Box | None = None) -> blosc2.NDArray:
+        """Opens a volume of which a block will be read, or only what stands beside its voxels."""
         path = self.folder / volume.file
         try:
             array = blosc2.open(str(path), mode="r", offset=volume.offset, dparams=_DECODE)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._broken(volume, error) from error
+        return self._checked(volume, array)
+
+    def _checked(self, volume: StoredVolume, array: blosc2.NDArray) -> blosc2.NDArray:
         if not isinstance(array, blosc2.NDArray) or array.shape != volume.shape or array.dtype != np.int16:
             raise self._broken(volume, ValueError("it holds another array than the index says"))
         return array
+
+    def _metadata(self, volume: StoredVolume, name: str) -> Any:
+        array = self._open(volume)  # held: its metadata dies with it
+        try:
+            return array.schunk.vlmeta[name]
+        except UNREADABLE as error:
+            raise self._broken(volume, error) from error
+
+    def _content(self, volume: StoredVolume) -> bytes:
+        return bytes_of(self.folder, volume)
 
     def _broken(self, volume: StoredVolume, error: Exception) -> PretrainError:
         path = self.folder / volume.file
@@ -202,7 +215,7 @@ def read_settings(folder: Path) -> tuple[float, float]:
     Raises:
         PretrainError: The folder is no store, or one of another format.
     """
-    path = folder / "store.json"
+    path = folder / SETTINGS
     try:
         settings: dict[str, Any] = json.loads(_read(path))
         if settings["format"] != FORMAT:
@@ -217,7 +230,7 @@ def read_settings(folder: Path) -> tuple[float, float]:
 
 def write_settings(folder: Path, clip_hu: tuple[float, float]) -> None:
     """Begins a store."""
-    write(folder / "store.json", json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
+    write(folder / SETTINGS, json.dumps({"format": FORMAT, "clip_hu": clip_hu}) + "\n")
 
 
 def _read(path: Path) -> bytes:

@@ -322,7 +322,7 @@ class Engine:
                 self._folder.write_config(self._config)
             return
         state = load_checkpoint(path)
-        stores, identity = stores_of(state, self._config.data.store), self._batches.identity
+        stores, identity = stores_of(state, self._batches.store), self._batches.identity
         check_same_run(state, self._config, stores, identity, path)
         self._model.load_state_dict(state["model"])
         # A copy: the optimizer keeps what it is given, and the file that it is mapped from will be removed.

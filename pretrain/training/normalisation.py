@@ -6,7 +6,7 @@ import yaml
 
 from pretrain.config import Config, DataConfig
 from pretrain.data.intensities import is_far, read_fingerprint
-from pretrain.data.store import Store
+from pretrain.data.locations import open_store
 from pretrain.errors import PretrainError
 from pretrain.settings import parse_config
 from pretrain.training.checkpoint import checkpoints_in
@@ -29,7 +29,7 @@ def with_intensities(config: Config) -> Config:
     begun = _begun(config)
     if begun is not None:
         return _with(config, {key: getattr(begun, key) for key in _KEYS})
-    store = Store(config.data.store)
+    store = open_store(config.data)
     found = read_fingerprint(store)
     low = max(float(found.percentile_00_5_hu), store.clip_hu[0])
     high = min(float(found.percentile_99_5_hu), store.clip_hu[1])
@@ -44,7 +44,7 @@ def with_intensities(config: Config) -> Config:
 def far_from_store(config: Config) -> str | None:
     """Says that a store's intensities are far from the run's normalisation, or not known; None where all is well."""
     try:
-        found = read_fingerprint(Store(config.data.store))
+        found = read_fingerprint(open_store(config.data))
     except PretrainError as error:
         return f"the store's intensities are not compared with the run's normalisation: {error}"
     if not is_far(found, config.data.mean_hu, config.data.std_hu):

@@ -23,6 +23,8 @@ _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")
 _ROUNDING = "other kernels or another order of sums for the same formula: rounding"
 CHANGEABLE = {
     "data.store": "where the store is; what is in it is compared (`pretrain.data.identity`)",
+    "data.cache": "where what was read is kept",
+    "data.cache_gb": "how much of what was read is kept",
     "data.intensities": "where numbers come from that are compared themselves",
     "data.workers": "who reads; random numbers come from counters",
     "data.prefetch": "how far ahead is read",

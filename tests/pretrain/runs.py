@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -33,12 +35,12 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.pretrain.runs", "torch._dynamo", "pretrain.data.batches"])
 
 
-def arguments(store: Path, output: Path, *more: str) -> list[str]:
+def arguments(store: Path | str, output: Path, *more: str) -> list[str]:
     config = str(CONFIGS / "tap_debug.yaml")
     return ["--config", config, *TINY, f"--data.store={store}", f"--run.output={output}", *more]
 
 
-def run_here(store: Path, output: Path, *more: str) -> int:
+def run_here(store: Path | str, output: Path, *more: str) -> int:
     """Trains in this process, whose memory stays as it is; returns the exit status."""
     return train.main(arguments(store, output, "--run.keep_freed_memory=false", *more))
 
@@ -64,9 +66,7 @@ class Running:
         for rank in range(processes):
             of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | shared if processes > 1 else {}
             extra = (of_rank | ({"POISON": poison} if poison else {}), str(self.log), most_file_bytes)
-            process = _SERVER.Process(target=_train, args=(arguments(store, output, *more), *extra))
-            process.start()
-            self.processes.append(process)
+            self.processes.append(start(_train, arguments(store, output, *more), *extra))
         Running.started.append(self)
 
     @property
@@ -102,6 +102,13 @@ class Running:
             assert self.is_alive, self.said
             assert time.monotonic() < end, self.said
             time.sleep(0.01)
+
+
+def start(target: Callable[..., None], *args: object) -> BaseProcess:
+    """Starts a process that has imported everything and computed nothing."""
+    process = _SERVER.Process(target=target, args=args)
+    process.start()
+    return process
 
 
 def _train(argv: list[str], environment: dict[str, str], log: str, most_file_bytes: int | None) -> None:

@@ -50,6 +50,16 @@ def test_kill_9_and_resumed_is_bitwise_the_same(store, straight, tmp_path):
     assert [event["step"] for event in read_events(tmp_path) if event["event"] == "start"] == [0, STEPS // 2]
 
 
+def test_a_run_resumes_where_its_store_was_copied_to(store, straight, tmp_path):
+    """From the network, of which the cache here keeps but a part."""
+    run = tmp_path / "run"
+    assert run_here(store, run, f"--run.stop_at={STEPS // 2}") == 0
+    cache = (f"--data.cache={tmp_path / 'cache'}", "--data.cache_gb=0.0005")
+    assert run_here(f"file://{store}", run, "--data.workers=0", *cache) == 0
+    assert differing(checkpoint(run, STEPS), checkpoint(straight, STEPS)) == []
+    assert logged(run) == logged(straight)
+
+
 def test_sigterm_saves_the_step_and_asks_to_be_started_again(store, straight, tmp_path):
     run = Running(store, tmp_path, "--run.checkpoint_every=1000")
     run.wait_for(lambda: logged(tmp_path))
