@@ -162,13 +162,15 @@ class Batches:
 
     def _receive(self, items: Iterator[Part]) -> "Part":
         try:
-            return next(items)
+            part = next(items)
         except (RuntimeError, OSError, EOFError) as error:  # a worker died, or gave nothing for PATIENCE_S
             raise PretrainError(
                 f"the workers that read {self.store.location} failed ({' '.join(str(error).split())}). If one was "
                 "killed, memory or shared memory (/dev/shm) ran out: lower data.workers or data.prefetch, or give a "
                 "container more with --shm-size. If none answers, its disk does not. The run can be resumed."
             ) from error
+        _check_store(part)
+        return part
 
     def _assemble(self, step: int, index: int, parts: Sequence[Part]) -> tuple[MicroBatch, "torch.cuda.Event | None"]:
         """Puts the parts of a micro-batch together on the device; the event marks when that is done."""
@@ -238,6 +240,8 @@ class Batches:
 
     def _account(self, parts: Sequence[Part]) -> None:
         """Reports what could not be read, and stops when it is too much."""
+        for part in parts:
+            _check_store(part)
         failures = {
             id_: reason for part in parts if not isinstance(part, Tensor) for id_, reason in part.failures.items()
         }
@@ -251,10 +255,7 @@ class Batches:
                 f"data.max_quarantined_fraction {self._config.data.max_quarantined_fraction:g} allows {int(allowed)}. "
                 f"The last: {next(reversed(self.unreadable.values()))}"
             )
-        lost = [part for part in parts if isinstance(part, Lost)]
-        if lost and (reason := lost[0].store_fault):
-            raise StoreError(reason)
-        if lost:
+        if any(isinstance(part, Lost) for part in parts):
             raise PretrainError(
                 f"{ATTEMPTS} volumes in a row cannot be read: is the disk of {self.store.location} gone? The last: "
                 f"{next(reversed(failures.values()))}"
@@ -292,6 +293,11 @@ def _check(store: Store, config: Config) -> None:
             f"{len(thin)} volumes of {store.location} have fewer than the {depth} slices of a crop, such as "
             f"{first.source} with {first.shape[0]}. Prepare a store with --min-slices {depth}."
         )
+
+
+def _check_store(part: Part) -> None:
+    if isinstance(part, Lost) and part.store_fault is not None:
+        raise StoreError(part.store_fault)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -99,6 +99,7 @@ class Reader(Dataset[Part]):
         self._config = config
         self._identity = identity
         self._opened: tuple[Store, SampleOrder] | None = None
+        self._fault: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
@@ -108,10 +109,12 @@ class Reader(Dataset[Part]):
         if job.sample is None:
             masks = generator(run.seed, job.step, job.micro_batch, Stream.MASKS)
             return block_masks(2 * run.micro_batch_size, self._config.global_grid, self._config.masking, masks)
-        try:
-            return self._visit(job.step, job.micro_batch, job.sample)
-        except StoreError as error:
-            return Lost({}, str(error))
+        if self._fault is None:
+            try:
+                return self._visit(job.step, job.micro_batch, job.sample)
+            except StoreError as error:
+                self._fault = str(error)  # every job would wait as long for the same
+        return Lost({}, self._fault)
 
     def _visit(self, step: int, index: int, number: int) -> Visit | Lost:
         run = self._config.run

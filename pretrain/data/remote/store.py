@@ -91,6 +91,7 @@ class RemoteStore(Store):
             except _DAMAGED as error:
                 raise self._broken(volume, error) from error
             if not ranges.fetched or volume.shard is not None or self._version_now(volume) == ranges.version:
+                ranges.keep()
                 return found
             self._replaced(volume)
         raise self._changed(volume)
@@ -155,12 +156,12 @@ class _Ranges:
 
     Attributes:
         version: Of the file.
-        fetched: Whether any came from the network.
+        fetched: Those that came from the network, by their names in the cache.
     """
 
     def __init__(self, volume: StoredVolume, version: str, files: RemoteFiles, cache: Cache) -> None:
         self._volume, self.version, self._files, self._cache = volume, version, files, cache
-        self.fetched = False
+        self.fetched: dict[str, bytes] = {}
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns a range, as far as the file goes."""
@@ -169,10 +170,13 @@ class _Ranges:
         key = f"{volume.sha256}{self.version}-{offset}-{size}"
         content = self._cache.get(key, size)
         if content is None:
-            self.fetched = True
-            content = self._files.read(volume.file, volume.offset + offset, size)
-            self._cache.put(key, content)
+            content = self.fetched[key] = self._files.read(volume.file, volume.offset + offset, size)
         return content
+
+    def keep(self) -> None:
+        """Puts what was fetched into the cache: it is known now to be of the version."""
+        for key, content in self.fetched.items():
+            self._cache.put(key, content)
 
 
 def _version_key(volume: StoredVolume) -> str:
