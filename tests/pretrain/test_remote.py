@@ -334,6 +334,32 @@ def test_a_server_without_ranges_is_refused(packed, tmp_path):
         RemoteStore(server.url, tmp_path / "cache", PLENTY)
 
 
+def test_s3(loose, packed, tmp_path, monkeypatch):
+    """Against a simulated S3; run with `pip install s3fs "moto[server]"`, which the project does not need."""
+    pytest.importorskip("s3fs")
+    simulated, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
+    server = simulated.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        for folder in (loose, packed):
+            for path in folder.rglob("*.*"):
+                if path.is_file():
+                    client.upload_file(str(path), "bucket", f"{folder.name}/{path.relative_to(folder)}")
+            remote = RemoteStore(f"s3://bucket/{folder.name}", tmp_path / "cache", PLENTY)
+            for _ in ("cold", "warm"):
+                assert_same_blocks(remote, Store(folder))
+        for place in ("bucket/elsewhere", "elsewhere/store"):
+            with pytest.raises(PretrainError, match=r"store\.json is not there: there is no store"):
+                RemoteStore(f"s3://{place}", tmp_path / "cache", PLENTY)
+    finally:
+        server.stop()
+
+
 # The settings.
 
 

@@ -156,7 +156,7 @@ def _meaning(what: str, error: Exception) -> Exception:
     """Returns the error that says what a failed request means."""
     # fsspec's HTTP answers any failure to look at a file by "not found", and gives the reason as the cause.
     cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ is not None else error
-    status = getattr(cause, "status", None)
+    status = _status(cause)
     words = " ".join(str(cause).split()) or type(cause).__name__
     if status in (404, 410) or isinstance(cause, FileNotFoundError):
         return MissingError(f"{what} is not there")
@@ -171,6 +171,14 @@ def _meaning(what: str, error: Exception) -> Exception:
     if isinstance(cause, asyncio.TimeoutError):
         words = f"no answer within {REQUEST_S:g} s"
     return _PassingError(f"{what} cannot be read ({words})")
+
+
+def _status(error: BaseException) -> Any:
+    """The HTTP status behind an error: of aiohttp, of botocore, of gcsfs."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None) or getattr(error, "code", None)
 
 
 def _marks(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
