@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
 from tapct.vit.positions import patch_grid
 
@@ -37,21 +37,21 @@ def is_url(location: Any) -> bool:
     return isinstance(location, str) and "://" in location
 
 
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
+def _location(given: Any) -> Path | str:
+    if not isinstance(given, str | Path):
+        raise ValueError(f"must be a folder or a URL, got {given!r}")
+    if not is_url(given):
+        return Path(given)
+    parts = urlsplit(str(given))
     if parts.password is not None or parts.query or parts.fragment:
         raise ValueError(
             "a URL carries no password, query or fragment: settings are kept in every checkpoint. Credentials are read "
             "where the protocol's own tools read them (docs/pretraining.md)"
         )
-    return url.rstrip("/")
+    return str(given).rstrip("/")
 
 
-Url = Annotated[str, AfterValidator(_without_secrets)]
-Location = Annotated[
-    Annotated[Path, Tag("folder")] | Annotated[Url, Tag("url")],
-    Discriminator(lambda given: "url" if is_url(given) else "folder"),
-]
+Location = Annotated[Path | str, PlainValidator(_location), PlainSerializer(str, when_used="json")]
 
 
 class _Section(BaseModel):

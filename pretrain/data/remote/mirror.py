@@ -77,6 +77,8 @@ def _look(files: RemoteFiles) -> dict[str, RemoteFile]:
 def _fetch(files: RemoteFiles, found: dict[str, RemoteFile], cache: Cache) -> Path:
     """Returns a new folder with the files."""
     needed = sum(file.size for file in found.values())
+    if OFFSETS not in found:  # made here as the index is opened
+        needed += found[INDEX].size // 8
     if found[SETTINGS].size > 1:
         files.read(SETTINGS, 0, 1)  # tells at once whether there are ranges
     try:
@@ -93,6 +95,9 @@ def _fetch(files: RemoteFiles, found: dict[str, RemoteFile], cache: Cache) -> Pa
         ranges = [(name, at, file.size) for name, file in found.items() for at in range(0, file.size, _RANGE_BYTES)]
         with ThreadPoolExecutor(_THREADS) as threads:
             list(threads.map(lambda part: _fill(files, temporary, *part), ranges))
+        for name in found:
+            with (temporary / name).open("rb") as made:
+                os.fsync(made.fileno())  # unlike blocks, they have no checksums that would tell after a loss of power
     except OSError as error:
         raise cannot_write(cache.folder, error, needed) from error
     return temporary

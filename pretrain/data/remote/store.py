@@ -48,7 +48,11 @@ class RemoteStore(Store):
             StoreError: There is no answer, or a refusal.
         """
         self._files, self._cache = RemoteFiles(url), Cache(cache, cache_bytes)
-        super().__init__(mirror(self._files, self._cache))
+        folder = mirror(self._files, self._cache)
+        try:
+            super().__init__(folder)
+        except PretrainError as error:
+            raise PretrainError(f"{url}, of which {folder} is a copy: {error}") from error
         self.location = url
 
     @cached_property
