@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart leaderboard paper-dry-run test lint install clean
+.PHONY: quickstart leaderboard pictures docs paper-dry-run test lint install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
@@ -23,6 +23,20 @@ leaderboard: install ## A small real sweep on the quickstart's scans, and the fi
 	$(BIN)/tapct leaderboard results/demonstration -o results/demonstration/site
 	-@$(BIN)/python -m webbrowser "file://$(CURDIR)/results/demonstration/site/index.html" >/dev/null 2>&1
 	@echo "results/demonstration/site/index.html"
+
+pictures: install ## README's pictures, made anew: the demonstration (minutes), an overlay of it, its page in Chromium
+	rm -rf results/demonstration
+	$(MAKE) leaderboard
+	$(BIN)/python -m tools.pictures results/demonstration
+
+docs: $(VENV)/.docs ## The documentation as a site, with every link checked
+	$(BIN)/python -m tools.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/docs/index.html; with its search: $(BIN)/python -m http.server -d build/docs"
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 paper-dry-run: install ## The paper's tables as cells: what is done, and what there is to do. No data, no weights
 	$(BIN)/tapct run --suite paper --dry-run

@@ -1,0 +1,1 @@
+"""Programs for those who work on the repository: what a user needs is in `tapct`."""
