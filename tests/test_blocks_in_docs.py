@@ -30,7 +30,9 @@ class Block(NamedTuple):
 
 
 BLOCKS = [
-    Block(f"{page.name}:{text[: found.start(4)].count(chr(10)) + 1}", found[1] or "", found[2] or "", found[4], found[5])
+    Block(
+        f"{page.name}:{text[: found.start(4)].count(chr(10)) + 1}", found[1] or "", found[2] or "", found[4], found[5]
+    )
     for page in DOCS
     for text in [page.read_text(encoding="utf-8")]
     for found in BLOCK.finditer(text)

@@ -8,7 +8,11 @@ from pathlib import Path
 from tapct.sweep.cell import VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [path for folder in (".", "docs", "tapct", "pretrain") for path in sorted((REPOSITORY / folder).glob("*.md"))]
+PAGES = [
+    path
+    for folder in (".", "docs", "docs/api", "tapct", "pretrain")
+    for path in sorted((REPOSITORY / folder).glob("*.md"))
+]
 SOURCES = [
     REPOSITORY / "pyproject.toml",
     *(
@@ -49,7 +53,7 @@ def test_links_of_the_pages_lead_somewhere():
         (page, (page.parent / target if target else page).resolve(), section)
         for page in PAGES
         for target, section in re.findall(
-            r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8")
+            r'(?:\]\(|src=")(?!https?:|mailto:)([^)"#\s]*)(?:#([^)\s]*))?[)"]', page.read_text("utf-8")
         )
     ]
     assert len(links) > 100
@@ -68,7 +72,7 @@ def test_pages_that_the_sources_name_are_there():
 
 def test_files_and_programs_that_are_named_are_there():
     stand_for_others = {"eva_configs/...yaml", "eva_configs/KIND/TASK.yaml", "tapct/kinds/NAME.py"}
-    folders = "tapct|baselines|pretrain|benchmarks|eva_configs|tests"
+    folders = "tapct|baselines|pretrain|benchmarks|eva_configs|tests|tools"
     files = named_in_all(rf"(?<![\w/.-])((?:{folders})/[\w./-]+\.(?:py|yaml|csv|json|md|html))\b")
     assert len(files) > 100
     assert [named for named in files if not ((REPOSITORY / named[1]).exists() or named[1] in stand_for_others)] == []

@@ -16,7 +16,7 @@ from tapct.report.overlays import draw_overlays
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 LARGEST_BYTES = 250_000
-PAGE_SIZE = (1280, 900)
+PAGE_SIZE = (1100, 1560)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

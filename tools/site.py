@@ -13,7 +13,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS, PAGES = REPOSITORY / "docs", REPOSITORY / "build" / "pages"
-LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+LINK = re.compile(r'(?:(?<=\]\()|(?<=src="))(?!https?:|mailto:|#)([^)"#\s]+)')
 FENCE = re.compile(r" *```")
 MARK = re.compile(r"(?:[-*+]|\d+\.) ")
 """Begins an entry of a list."""
@@ -39,8 +39,8 @@ def main() -> None:
             shutil.copyfile(source, place)
             continue
         text = source.read_text(encoding="utf-8")
-        page = _page(_of_script(text) if source.suffix == ".py" else text, source)
-        place.write_text(page, encoding="utf-8")
+        text_of_page = page(of_script(text) if source.suffix == ".py" else text, source)
+        place.write_text(text_of_page, encoding="utf-8")
         waiting += [target for link in LINK.findall(text) if (target := _target(source, link)).is_file()]
 
 
@@ -57,7 +57,7 @@ def _target(source: Path, link: str) -> Path:
     return Path(os.path.normpath(source.parent / link))
 
 
-def _page(text: str, source: Path) -> str:
+def page(text: str, source: Path) -> str:
     """Returns a page with links as they are in the site, and lists and tables as GitHub sees them."""
     folder = _in_site(source).parent
 
@@ -89,7 +89,7 @@ def _as_on_github(lines: Iterable[str]) -> Iterator[str]:
         before = line
 
 
-def _of_script(text: str) -> str:
+def of_script(text: str) -> str:
     """Returns a script in cells as a page: text cells as text, code cells as blocks."""
     parts: list[str] = []
     for cell in text.split(CELL)[1:]:
