@@ -1,10 +1,11 @@
-"""Every block of code in the docs is run: here, or by what a comment above it names. Or the comment says why it is not.
+"""Every block of code in the docs is run: here, or by what a comment above it names. Or the comment says why not.
 
-`<!-- run by: tests/test_add_a_task.py -->` and `<!-- not run: needs a cluster -->`, in the line above the block. Commands
-that are not run are read all the same, by test_commands_in_docs.py.
+`<!-- run by: tests/test_add_a_task.py -->` and `<!-- not run: needs a cluster -->`, in the line above the block.
+Commands that are not run are read all the same, by test_commands_in_docs.py.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,14 +30,14 @@ class Block(NamedTuple):
     code: str
 
 
-BLOCKS = [
-    Block(
-        f"{page.name}:{text[: found.start(4)].count(chr(10)) + 1}", found[1] or "", found[2] or "", found[4], found[5]
-    )
-    for page in DOCS
-    for text in [page.read_text(encoding="utf-8")]
-    for found in BLOCK.finditer(text)
-]
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in BLOCK.finditer(text):
+        line = text[: found.start(4)].count("\n") + 1
+        yield Block(f"{page.name}:{line}", found[1] or "", found[2] or "", found[4], found[5])
+
+
+BLOCKS = [block for page in DOCS for block in blocks(page)]
 RUN_HERE = [one for one in BLOCKS if one.language == "python" and not one.run]
 
 

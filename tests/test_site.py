@@ -6,13 +6,13 @@ from pathlib import Path
 
 import markdown
 import pytest
-import yaml
 from markdown_it import MarkdownIt
 
 from tools import site
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 ELEMENTS = ("ul", "ol", "li", "table", "tr", "td", "h1", "h2", "h3", "em", "strong", "a", "img")
 
 
@@ -21,7 +21,7 @@ def elements(html: str) -> Counter[str]:
 
 
 def without_blocks(text: str) -> str:
-    return re.sub(r"^ *```.*?^ *```$", "(code)", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^( *)```.*?^ *```$", r"\1(code)", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -38,29 +38,14 @@ def test_a_script_in_cells_is_a_page():
 
 
 def test_links_lead_to_where_files_are_in_the_site():
-    page = site.page(
-        '[a](docs/tasks.md#dice) [b](LICENSE) <img src="docs/images/overlay.png">', REPOSITORY / "README.md"
-    )
-    assert page == '[a](tasks.md#dice) [b](repository/LICENSE) <img src="images/overlay.png">\n'
-    page = site.page("[a](../README.md) [b](tutorial.py) [c](https://a.b/c.md)", REPOSITORY / "docs" / "tasks.md")
-    assert page == "[a](index.md) [b](tutorial.md) [c](https://a.b/c.md)\n"
+    text = '[a](docs/tasks.md#dice) [b](LICENSE) <img src="docs/images/overlay.png">'
+    of_home = '[a](tasks.md#dice) [b](repository/LICENSE) <img src="images/overlay.png">\n'
+    assert site.page(text, REPOSITORY / "README.md") == of_home
+    text = "[a](../README.md) [b](tutorial.py) [c](https://a.b/c.md)"
+    assert site.page(text, DOCS / "tasks.md") == "[a](index.md) [b](tutorial.md) [c](https://a.b/c.md)\n"
 
 
 def test_every_page_is_in_the_navigation():
-    class Loader(yaml.SafeLoader):
-        """Reads the Python objects of mkdocs.yml as nothing."""
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
-
-    def names(part):
-        return (
-            [part]
-            if isinstance(part, str)
-            else [n for p in (part.values() if isinstance(part, dict) else part) for n in names(p)]
-        )
-
-    listed = set(names(yaml.load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"]))
-    docs = REPOSITORY / "docs"
-    assert listed >= {
-        path.relative_to(docs).with_suffix(".md").as_posix() for s in ("md", "py") for path in docs.rglob(f"*.{s}")
-    }
+    listed = set(re.findall(r"\S+\.md", (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]))
+    pages = [path.relative_to(DOCS) for ending in ("md", "py") for path in DOCS.rglob(f"*.{ending}")]
+    assert {path.with_suffix(".md").as_posix() for path in pages} <= listed

@@ -1,7 +1,7 @@
 """README's two pictures, of what `make leaderboard` left: `make pictures` makes both anew.
 
-The overlay is that of `tapct overlay`, with one slice; the page is looked at with Chromium (Debian's package `chromium`).
-Nothing is retouched. Colours are never reduced to a palette: organs of like colour would become one.
+The overlay is that of `tapct overlay`, with one slice; the page is looked at with Chromium (Debian's package
+`chromium`). Nothing is retouched. Colours are never reduced to a palette: organs of like colour would become one.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Lays out the pages of the documentation for `mkdocs.yml`, in build/pages: `make docs`.
 
-The pages are written for GitHub, and lie where it shows them. In the site README.md is the first page, what pages link to
-outside of `docs/` (the changelog, a table of sizes) is under `repository/`, and a script in cells is a page. Plain files,
-and no plug-in, so that any generator that reads `mkdocs.yml` makes the site.
+The pages are written for GitHub, and lie where it shows them. In the site README.md is the first page, what pages link
+to outside of `docs/` (the changelog, a table of sizes) is under `repository/`, and a script in cells is a page. These
+are plain files, and no plug-in is needed: any generator that reads `mkdocs.yml` makes the site.
 """
 
 import os
@@ -81,7 +81,7 @@ def _as_on_github(lines: Iterable[str]) -> Iterator[str]:
                 deeper = " " * (4 - len(mark[0])) if mark else ""
             below_text = not mark and not line.startswith(("#", "|", "<", "```"))
         below_text = below_text and bool(line)
-        below_parts = nested and (below_parts or not before) or (below_parts and not line)
+        below_parts = (nested and (below_parts or not before)) or (below_parts and not line)
         if FENCE.match(line):
             fenced = not fenced
             below_text = not fenced
