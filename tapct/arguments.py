@@ -3,6 +3,7 @@
 A mistake is one message, in the words that were typed: `-e`, not `embed.encoder`.
 """
 
+import argparse
 import inspect
 import re
 import sys
@@ -38,11 +39,28 @@ _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (.+)", re.DOTALL)
 _WRONG_VALUE = re.compile(r'Parser key "([\w.-]+)":.*?(?:Got|Given) value: (.*)\Z', re.DOTALL)
 
 
+class Help(jsonargparse.DefaultHelpFormatter):
+    """jsonargparse's help without Python's types: a line says what an option is, and its default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        whole, said = super()._get_help_string(action), action.help or ""
+        if not whole.startswith(said):  # of --help itself
+            return whole
+        if action.required and action.option_strings:
+            return f"{said} (required)"
+        is_none = any(action.default is one for one in (None, False, argparse.SUPPRESS))
+        return said if is_none else f"{said} (default: %(default)s)"
+
+
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser, which says one thing of a mistake, and where to read on."""
 
     commands: ClassVar[Commands]
     """All commands: which one was meant is told by the arguments, for the parser that fails may be the outer one."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        """Initializes the parser; see `jsonargparse.ArgumentParser`."""
+        super().__init__(*arguments, formatter_class=Help, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends with status 2 and one message."""
@@ -172,10 +190,12 @@ def _add_commands(parser: jsonargparse.ArgumentParser, commands: Commands) -> No
         if isinstance(command, Group):
             _add_commands(subparser, command.commands)
             continue
-        special = [option for option in options(command) if _is_special(command, option)]
-        subparser.add_function_arguments(command, as_group=False, as_positional=True, skip=set(special))
-        for option in special:
-            _add_option(subparser, command, option)
+        for option in options(command):  # one by one, for the order of the signature
+            if _is_special(command, option):
+                _add_option(subparser, command, option)
+            else:
+                others: set[str | int] = {other for other in options(command) if other != option}
+                subparser.add_function_arguments(command, as_group=False, as_positional=True, skip=others)
 
 
 def _is_special(command: Callable[..., int], option: str) -> bool:

@@ -129,6 +129,17 @@ def test_the_version_is_that_of_the_package(here):
     assert here("--version") == (0, f"tapct {version('tapct-bench')}\n")
 
 
+def test_help_has_options_in_their_order_and_no_types_of_python(here):
+    status, shown = here("run", "--help")
+    assert status == 0
+    places = [shown.index(f"\n  {option}") for option in ("-e ENCODERS", "-t TASKS", "--suite", "--launcher", "--json")]
+    assert places == sorted(places)
+    assert "(default: local)" in shown
+    assert not [word for word in ("type:", "None", "null)", "Literal", "Optional") if word in shown]
+    assert "(required)" in here("embed", "--help")[1]
+    assert "(default: 0.0)" in here("embed", "--help")[1]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_completes_commands_options_and_names(here, tmp_path, shell):
     if shutil.which(shell) is None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 from rich import box
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
@@ -42,10 +44,9 @@ def as_table(encoder: Encoder) -> Table:
     """Returns the sheet for a terminal."""
     table = Table(title=f"What {encoder.full_name} is given", box=box.SIMPLE, title_justify="left")
     table.add_column("")
-    table.add_column("what", overflow="fold")
-    table.add_column("source", overflow="fold", style="dim")
+    table.add_column("what, and its source")
     for row in _rows(encoder):
-        table.add_row(*row)
+        table.add_row(escape(row.name), Text.assemble(row.text, (f"\n{row.source}", "dim")))
     return table
 
 

@@ -24,7 +24,6 @@ def table(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[str]
     grid = Columns("to do", *COLUMNS, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in grid.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    grid.columns[0].overflow = "fold"
     for task in dict.fromkeys(row.task for row in bill.rows):
         of_task = [row for row in bill.rows if row.task == task]
         grid.add_row(Text(f"{task}{' ~' * any(row.typical for row in of_task)}", style="bold"))
