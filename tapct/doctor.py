@@ -5,25 +5,25 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import requires, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from packaging.requirements import Requirement
 
-from tapct import telemetry
+from tapct import telemetry, tested
 from tapct.checks import Check, locks_check
 from tapct.errors import TapctError, WeightsError
 from tapct.files import features_folder, innermost_existing
 from tapct.sweep.asked import results_folder
+from tapct.system import cores
 
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
     from tapct.tasks.checks import CaseCheck
 
 
-READERS = min(8, os.cpu_count() or 1)
+READERS = min(8, cores())
 """Processes that read cases."""
 
 
@@ -70,25 +70,28 @@ def checks(
 
 def _python() -> Check:
     found = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    if (3, 11) <= sys.version_info < (3, 13):
+    first, last = tested.PYTHON
+    if first <= sys.version_info[:2] <= last:
         return Check("ok", "python", found)
-    return Check("fail", "python", f"{found}; 3.11 and 3.12 are tested", "make PYTHON=/path/to/python3.12 install")
+    span = " to ".join(".".join(map(str, one)) for one in tested.PYTHON)
+    return Check("warn", "python", f"{found}; {span} are tested", "nothing, if it works; else Python of that range")
 
 
 def _packages() -> Iterator[Check]:
-    """Compares what is installed with the ranges that this project was tested with."""
-    for text in requires("tapct-bench") or []:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        found = version(wanted.name)
-        if not wanted.specifier.contains(found, prereleases=True):
-            yield Check(
-                "fail",
-                wanted.name,
-                f"{found} is installed; {wanted.specifier} is tested",
-                f"pip install -c constraints.txt '{wanted.name}{wanted.specifier}'",
-            )
+    """Compares what is installed with what must be, and with what this project was tested with."""
+    newest, newer = tested.newest(), []
+    for wanted in tested.requirements():
+        found, asked = tested.installed(wanted.name), f"{wanted.name}{wanted.specifier}"
+        if found is None:
+            yield Check("fail", wanted.name, "is not installed", f"pip install '{asked}'")
+        elif not wanted.specifier.contains(found, prereleases=True):
+            why = tested.FORBIDDEN.get(wanted.name)
+            message = f"{found} is installed; {wanted.specifier} is {'tested' if why is None else f'needed: {why}'}"
+            yield Check("warn" if why is None else "fail", wanted.name, message, f"pip install '{asked}'")
+        elif found.release[:2] > newest[wanted.name].release[:2]:
+            newer.append(f"{wanted.name} {found} (tested up to {newest[wanted.name]})")
+    if newer:
+        yield Check("warn", "newer", ", ".join(newer), "nothing, if it works; else pip install the version in brackets")
     yield Check("ok", "packages", f"eva {version('kaiko-eva')}, torch {torch.__version__}")
 
 

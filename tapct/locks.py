@@ -6,7 +6,6 @@ The kernel lets go of a lock when its holder dies, so there are no dead locks to
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import filelock
 
+from tapct import system
 from tapct.errors import LockError
 
 _REFUSALS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -79,15 +79,12 @@ def is_held(file: FileIO, path: Path) -> bool:
         LockError: If the file system refuses locks.
     """
     try:
-        # Shared, so that two who look do not see each other, and NFS wants no write permission for it: filelock has
-        # no such lock. It ends as the file is closed.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return not _shared(file)
     except (BlockingIOError, PermissionError):  # the latter is what some file systems answer instead
         return True
     except OSError as error:
         _explain(error, path)
         raise
-    return False
 
 
 def require(folder: Path) -> None:
@@ -164,6 +161,17 @@ def _locked(path: Path, deadline_s: float) -> FileIO | None:
         poll_s = min(2 * poll_s, _LAST_POLL_S)
 
 
+def _shared(file: FileIO) -> bool:
+    """Takes a lock that others who look may have too, until the file is closed; returns whether it was to be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: who looks is in the way of others for that instant, who wait for longer
+        return filelock.lock_descriptor(file.fileno(), blocking=False)
+    # filelock has no such lock. Two who look do not see each other, and NFS wants no write permission for it.
+    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return True
+
+
 def _is_there(file: FileIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -207,4 +215,4 @@ def _let_go() -> None:
 
 
 # Loader processes are forked: one that outlives us must not hold what we held.
-os.register_at_fork(after_in_child=_let_go)
+system.in_forked(_let_go)

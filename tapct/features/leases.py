@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import json
 import math
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from tapct import locks
+from tapct import locks, system
 from tapct.errors import FeatureError, LockError
 
 FOLDER = "leases"
@@ -141,4 +140,4 @@ def _living(store: Path) -> Iterator[Path]:
 
 atexit.register(let_go)
 # A forked process does not hold what its parent does; see `tapct.locks`.
-os.register_at_fork(after_in_child=_mine.clear)
+system.in_forked(_mine.clear)

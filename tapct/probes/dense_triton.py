@@ -23,7 +23,7 @@ summation is the same on all of them."""
 
 def is_interpreted() -> bool:
     """Returns whether Triton interprets kernels on the CPU (TRITON_INTERPRET=1), as tests do."""
-    return triton.knobs.runtime.interpret
+    return not isinstance(_sums_kernel, triton.JITFunction)  # triton.knobs is younger than the oldest that is supported
 
 
 def add_sums(

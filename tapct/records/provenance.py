@@ -3,11 +3,12 @@
 import functools
 import os
 import platform
-import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tapct import system
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +54,11 @@ def environment(device: "torch.device") -> dict[str, Any]:
 
 
 def peak_memory_bytes(device: "torch.device") -> dict[str, int]:
-    """Returns the most memory that this process has used so far, on the host and on the device."""
+    """Returns the most memory that this process has used so far, on the host (not on Windows) and on the device."""
     import torch
 
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # Linux counts in KiB
+    host = system.peak_memory_bytes()
+    peak = {} if host is None else {"host": host}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak

@@ -14,9 +14,12 @@ from pydantic import (
     PlainValidator,
     SerializeAsAny,
     WithJsonSchema,
+    version,
 )
+from pydantic.fields import FieldInfo
 
 from tapct import names
+from tapct.errors import RecordError
 from tapct.names import LONGEST_NAME
 
 LONGEST_TEXT = 20_000
@@ -24,6 +27,22 @@ LARGEST = 2**63 - 1
 """Whole numbers are those of 64 bits, as tables and other languages have them."""
 DEEPEST, MOST_VALUES = 40, 100_000
 """How deep a setting of somebody's encoder may be nested, and how many values it may hold."""
+
+
+def _require_exclude_if() -> None:
+    """Makes sure that pydantic leaves out of a record what it must: what is written too much is signed too.
+
+    Raises:
+        RecordError: If it would take `exclude_if` without a word and not heed it.
+    """
+    if "exclude_if" not in FieldInfo.__slots__:
+        raise RecordError(
+            f"pydantic {version.VERSION} is installed, which writes keys into older records that were not there: their "
+            "fingerprints would change. pip install 'pydantic>=2.12'"
+        )
+
+
+_require_exclude_if()
 
 
 class Frozen(BaseModel):

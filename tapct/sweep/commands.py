@@ -96,10 +96,11 @@ def run(
         The exit status: 0 if every cell is done, runs elsewhere or is queued.
 
     Raises:
-        SweepError: If what the cells would store has no room; nothing is started.
+        SweepError: If what the cells would store has no room, or on Windows; nothing is started.
     """
     cells = sweep.cells()
     if not dry_run:
+        _require_signals()
         _require_locks(results_folder(sweep.results))
     # What would run is told by the headers of what is there; what is left alone is read in full.
     states = _states(cells, whole=not dry_run)
@@ -202,6 +203,19 @@ def _states(cells: Sequence[Cell], *, whole: bool = True) -> list[State]:
     # Where Slurm cannot be asked, a job that may still wait does not hold its cell: the lock does, once it starts.
     live = _live_jobs([cell.folder for cell in cells]) or {}
     return [state_of(cell.folder, cell.settings(), live, whole=whole) for cell in cells]
+
+
+def _require_signals() -> None:
+    """Makes sure that workers can be ended with their launcher.
+
+    Raises:
+        SweepError: On Windows, which has no groups of processes and no signals for them.
+    """
+    if not hasattr(os, "killpg"):
+        raise SweepError(
+            "cells cannot be run on Windows: use Linux or macOS (on Windows, WSL), or `eva fit` for one cell. "
+            "`tapct run --dry-run` and `tapct status` work as it is"
+        )
 
 
 def _require_locks(results: Path) -> None:

@@ -16,6 +16,7 @@ from tapct.sweep import lock
 from tapct.sweep.cell import Order
 from tapct.sweep.state import state_of
 from tapct.sweep.worker import DONE, FAILED, HELD, note_end
+from tapct.system import cores
 
 POLL_S = 0.2
 
@@ -153,7 +154,7 @@ def slots(jobs: int | None, accelerator: str | None) -> list[dict[str, str]]:
         return [{"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} for i in range(count)]
     if count == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)]
-    return [{"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // count))} for _ in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(1, cores() // count))} for _ in range(count)]
 
 
 def _devices() -> list[str]:
