@@ -1,14 +1,23 @@
-# Set-up and the main jobs, from a bare machine with Python 3.11 or 3.12 and make.
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+# Set-up and the main jobs, from a bare machine with Python 3.11, 3.12 or 3.13 and make.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
   $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Empty: PyTorch as the package index has it, on Linux with CUDA. `make TORCH=cpu ...`: without. uv knows where that is.
+TORCH ?=
+INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH),uv && $(BIN)/uv pip install --quiet \
+  --python $(BIN)/python --torch-backend $(TORCH))
+ifneq ($(and $(TORCH),$(wildcard $(VENV)/.installed)),) # which holds the TORCH that it was made with
+ifneq ($(TORCH),$(shell cat $(VENV)/.installed))
+$(error $(VENV) has another PyTorch than TORCH=$(TORCH). First: make clean)
+endif
+endif
 # eva imports onnxruntime; newer Linux wheels of it phone home unless this is set before the import.
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart leaderboard pictures docs paper-dry-run test lint install clean
+.PHONY: quickstart leaderboard pictures docs paper-dry-run test test-lowest test-newest lint install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
@@ -44,6 +53,11 @@ paper-dry-run: install ## The paper's tables as cells: what is done, and what th
 test: install ## The default test suite: CPU, no network
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+test-lowest test-newest: test-%: ## The same with the lowest, or newest, versions that are supported (tapct/tested)
+	"$(PYTHON)" -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --constraint tapct/tested/$*.txt --editable '.[test]'
+	$(VENV)-$*/bin/python -m pytest --numprocesses 2 --dist loadfile
+
 lint: install ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,10 +67,10 @@ install: $(VENV)/.installed ## The virtual environment, with the pinned versions
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(SUPPORTED)' || \
-	  { echo "Python 3.11 or 3.12 is needed. Try: make PYTHON=/path/to/python3.12"; exit 1; }
+	  { echo "Python 3.11, 3.12 or 3.13 is needed. Try: make PYTHON=/path/to/python3.12"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	$(INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@echo "$(TORCH)" >$@
 
 clean: ## Remove the virtual environment and the logs
-	rm -rf $(VENV) logs
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest logs

@@ -69,12 +69,11 @@ def checks(
 
 
 def _python() -> Check:
-    found = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    first, last = tested.PYTHON
-    if first <= sys.version_info[:2] <= last:
-        return Check("ok", "python", found)
-    span = " to ".join(".".join(map(str, one)) for one in tested.PYTHON)
-    return Check("warn", "python", f"{found}; {span} are tested", "nothing, if it works; else Python of that range")
+    version, *span = (".".join(map(str, one[:2])) for one in (sys.version_info, *tested.PYTHON))
+    if tested.PYTHON[0] <= sys.version_info[:2] <= tested.PYTHON[1]:
+        return Check("ok", "python", f"Python {version}")
+    message = f"Python {version}; {' to '.join(span)} are tested"
+    return Check("warn", "python", message, "nothing, if it works; else a Python of that range")
 
 
 def _packages() -> Iterator[Check]:
