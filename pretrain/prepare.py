@@ -7,7 +7,6 @@ not a CT at all (label maps, PET, other DICOM) is skipped.
 """
 
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pretrain.config import is_url
 from pretrain.data.prepare import CLIP_HU, MIN_SLICES, Settings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
+from tapct.system import cores
 
 _HELP = {
     "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",
@@ -83,7 +83,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("sources", nargs="+", metavar="SRC", help=_HELP["sources"])
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help=_HELP["output"])
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help=_HELP["workers"])
+    parser.add_argument("--workers", type=int, default=cores(), help=_HELP["workers"])
     parser.add_argument("--include", action="append", metavar="PATTERN", help=_HELP["include"])
     parser.add_argument("--exclude", action="append", metavar="PATTERN", help=_HELP["exclude"])
     parser.add_argument("--patient", metavar="REGEX", help=_HELP["patient"])
