@@ -37,7 +37,7 @@ def test_without_a_file_it_prints_a_table(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
     assert describe(monkeypatch, "suprem+features=decoder") == 0
     table = capsys.readouterr().out
-    assert re.search(r"HU window +-175 to 250 HU +authors: supervised_pretraining/train.py", table)
+    assert re.search(r"HU window +-175 to 250 HU +\n +authors: supervised_pretraining/train.py", table)
     assert re.search(r"Stride +1 x 1 x 1 voxels", table)
 
 
