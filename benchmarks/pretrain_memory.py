@@ -175,11 +175,20 @@ def _terms_without_intermediates(gradient: Tensor, student: Tensor, *_: Tensor) 
     return ChunkTerms(student.new_zeros(()), student.new_zeros(()))
 
 
+def by_phase(configs: dict[str, Config]) -> dict[str, Config]:
+    """Returns the settings of each phase of runs, named by its first step where there are several."""
+    return {
+        f"{name}, from step {first:,}" if len(config.phases) > 1 else name: phase
+        for name, config in configs.items()
+        for first, phase in config.phases
+    }
+
+
 def predictions(configs: dict[str, Config]) -> list[dict[str, Any]]:
     """Predicts each config in the ways that it may be run."""
     ways = {"compiled": (True, True), "compiled, run.recompute=false": (True, False), "eager": (False, False)}
     rows = []
-    for name, config in configs.items():
+    for name, config in by_phase(configs).items():
         for way, (compiled, recompute) in ways.items():
             run = config.run.model_copy(update={"compile": compiled, "recompute": recompute})
             found = predict(config.model_copy(update={"run": run}))

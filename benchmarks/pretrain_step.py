@@ -41,8 +41,9 @@ from rich.table import Table
 from pretrain.config import Config
 from pretrain.data.batches import Batches, MicroBatch
 from pretrain.data.counters import Stream, generator
+from pretrain.data.masking import masked_patches
 from pretrain.settings import load_config
-from pretrain.ssl.model import Losses, Pretrainer, masked_patches
+from pretrain.ssl.model import Losses, Pretrainer
 from pretrain.training.exchange import Flat
 from pretrain.training.flops import sample_flops
 from pretrain.training.memory import keep_freed_memory

@@ -57,7 +57,9 @@ Location = Annotated[Path | str, PlainValidator(_location), PlainSerializer(str,
 class _Section(BaseModel):
     """A part of the configuration: immutable, strictly typed, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, serialize_by_alias=True
+    )
 
 
 class ModelConfig(_Section):
@@ -73,6 +75,14 @@ class ModelConfig(_Section):
     """First value of the LayerScales (Table 7)."""
     num_register_tokens: Steps = 4
     """Register tokens (Table 7)."""
+
+
+class InitConfig(_Section):
+    """What a run begins with."""
+
+    source: Path | None = Field(default=None, alias="from")
+    """`from`: weights that the backbone begins with, read once (`pretrain.training.warm_start`): a 2D DINOv2 as Hugging
+    Face or torch.hub have it, or an encoder that `pretrain.export` wrote; null for fresh ones, as in the paper."""
 
 
 class DataConfig(_Section):
@@ -157,6 +167,17 @@ class CropsConfig(_Section):
     """
 
 
+class EarlyConfig(_Section):
+    """Smaller crops for the first steps of a run (multi-resolution); off where no size is given. Not in the paper."""
+
+    global_size: Size | None = None
+    """Global crop of the first steps after resizing, ([D,] H, W); null for `crops.global_size` in all."""
+    local_size: Size | None = None
+    """Local crop of the first steps after resizing, ([D,] H, W); goes with `global_size`."""
+    full_size_last: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the run's steps, the last ones, whose crops have the full size."""
+
+
 class MaskingConfig(_Section):
     """Which patches of the global crops the student does not see (iBOT)."""
 
@@ -170,6 +191,9 @@ class MaskingConfig(_Section):
     """Height over depth of a block, in patches, log-uniform; its range is our choice (section 3.1 gives none)."""
     min_patches: Count = 4
     """Smallest block (DINOv2)."""
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a global crop's patches that the student does not compute, drawn from those that are not masked; as many
+    in every crop, so that shapes never change. Not in the paper."""
 
 
 class HeadsConfig(_Section):
@@ -316,10 +340,14 @@ class Config(_Section):
 
     model: ModelConfig
     """The vision transformer."""
+    init: InitConfig = InitConfig()
+    """What it begins with."""
     data: DataConfig
     """The store of volumes and how it is read."""
     crops: CropsConfig
     """Multi-crop and augmentation."""
+    early: EarlyConfig = EarlyConfig()
+    """Smaller crops at first."""
     masking: MaskingConfig = MaskingConfig()
     """Which patches the student does not see."""
     heads: HeadsConfig = HeadsConfig()
@@ -342,6 +370,32 @@ class Config(_Section):
         return patch_grid(self.crops.local_size, self.model.patch_size, "crops.local_size")
 
     @property
+    def most_masked(self) -> int:
+        """A bound on the masked patches of one global crop; the masks may round up once more."""
+        return math.ceil(self.masking.ratio[1] * math.prod(self.global_grid)) + 1
+
+    @property
+    def computed_patches(self) -> int:
+        """Patches of a global crop that the student computes (`masking.drop`)."""
+        patches = math.prod(self.global_grid)
+        return patches - round(self.masking.drop * patches)
+
+    @property
+    def phases(self) -> tuple[tuple[int, "Config"], ...]:
+        """The first step of each phase, and the settings with its crops; without `early` one: these settings."""
+        early = self.early
+        if early.global_size is None:
+            return ((0, self),)
+        change = self.run.steps - max(1, round(self.run.steps * early.full_size_last))
+        sizes = {"global_size": early.global_size, "local_size": early.local_size}
+        full = self.model_copy(update={"early": EarlyConfig()})
+        return (0, full.model_copy(update={"crops": self.crops.model_copy(update=sizes)})), (change, full)
+
+    def at(self, step: int) -> "Config":
+        """Returns the settings with the crops of a step, counted from 0."""
+        return next(config for first, config in reversed(self.phases) if first <= step)
+
+    @property
     def batch_size(self) -> int:
         """Samples of one optimizer step, over all processes."""
         return self.run.micro_batch_size * self.run.micro_batches
@@ -353,18 +407,31 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "Config":
-        axes = {len(self.model.patch_size), len(self.crops.global_size), len(self.crops.local_size)}
-        if len(axes) > 1:
-            raise ValueError("model.patch_size, crops.global_size and crops.local_size must have as many axes")
-        _ = self.global_grid, self.local_grid  # raises where a crop is not a multiple of the patch
-        depths = [size[0] if len(size) == 3 else 1 for size in (self.crops.global_size, self.crops.local_size)]
-        if self.data.slab_slices < max(depths):
-            raise ValueError(
-                f"data.slab_slices {self.data.slab_slices} is less than the {max(depths)} slices of a crop"
-            )
+        self._check_sizes()
         if self.optim.warmup_steps >= self.run.steps:
             raise ValueError(
                 f"optim.warmup_steps {self.optim.warmup_steps} leaves nothing of run.steps {self.run.steps}; "
                 "to stop early on the same schedule, set run.stop_at"
             )
         return self
+
+    def _check_sizes(self) -> None:
+        """Raises where crops, patches and slabs do not fit each other, in either phase."""
+        early, crops = self.early, self.crops
+        if (early.global_size is None) != (early.local_size is None):
+            raise ValueError("early.global_size and early.local_size go together")
+        small = [size for size in (early.global_size, early.local_size) if size]
+        if len({len(size) for size in (self.model.patch_size, crops.global_size, crops.local_size, *small)}) > 1:
+            raise ValueError("model.patch_size, crops.* and early.* must have as many axes")
+        for name, size, full in zip(("global", "local"), small, (crops.global_size, crops.local_size), strict=False):
+            patch_grid(size, self.model.patch_size, f"early.{name}_size")
+            if any(one > whole for one, whole in zip(size, full, strict=True)):
+                raise ValueError(f"early.{name}_size {size} must not be larger than crops.{name}_size {full}")
+        _ = self.global_grid, self.local_grid  # raises where a crop is not a multiple of the patch
+        depth = max(size[0] if len(size) == 3 else 1 for size in (crops.global_size, crops.local_size))
+        if self.data.slab_slices < depth:
+            raise ValueError(f"data.slab_slices {self.data.slab_slices} is less than the {depth} slices of a crop")
+        for _, phase in self.phases if self.masking.drop else ():
+            if phase.computed_patches < phase.most_masked:
+                left, needed = phase.computed_patches, phase.most_masked
+                raise ValueError(f"masking.drop leaves {left} patches of a crop, and up to {needed} are masked")

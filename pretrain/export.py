@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from pretrain.settings import dump_config
 from pretrain.ssl.model import Pretrainer
 from pretrain.state_files import load_checkpoint
 from pretrain.training.checkpoint import checkpoints_in, newest_checkpoint
+from pretrain.training.phases import grown_weights
 from pretrain.training.run_folder import saved_config
+from pretrain.training.warm_start import WarmStart
 from tapct.vit import VisionTransformer
 from tapct.vit.blocks import Block
 
@@ -71,10 +74,13 @@ def export(
     config = saved_config(state, str(path))
     eager = config.model_copy(update={"run": config.run.model_copy(update={"compile": False})})
     model = Pretrainer(eager)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(grown_weights(state["model"], config.at(state["step"]), config))
     backbone = getattr(model, part).backbone
     name = name or run.resolve().name
-    card = encoder_card(config, backbone, name, in_plane_size=in_plane_size, licence=licence, data=data)
+    begun = state.get("init")
+    card = encoder_card(
+        config, backbone, name, in_plane_size=in_plane_size, licence=licence, data=data, init=_init(begun)
+    )
     weights = {key: value.to(DTYPES[dtype]).contiguous() for key, value in backbone.state_dict().items()}
     files: dict[str, str | bytes] = {
         "config.json": _json(network_config(config, backbone)),
@@ -96,6 +102,7 @@ def encoder_card(
     in_plane_size: int | None,
     licence: str | None,
     data: Sequence[str],
+    init: str | None = None,
 ) -> dict[str, Any]:
     """Returns the fields of a `tapct.encoders.EncoderCard`.
 
@@ -124,7 +131,8 @@ def encoder_card(
         "num_params": sum(p.numel() for p in backbone.parameters()),
         "weights": {"file": "model.safetensors", "licence": licence},
         "pretraining_data": list(data),
-        "reference": "Trained by TAP-CT Bench's pretrain, after Veenboer et al., TAP-CT, 2025",
+        "reference": "Trained by TAP-CT Bench's pretrain, after Veenboer et al., TAP-CT, 2025"
+        + ("" if init is None else f"; began with the weights of {init}"),
     }
 
 
@@ -178,6 +186,8 @@ def model_card(
         versions=state["versions"],
         costs=costs,
         licence=licence,
+        init=_init(state.get("init")),
+        less=_less_compute(config, state["step"]),
     )
 
 
@@ -205,6 +215,26 @@ def _costs(run: Path) -> str:
         return f"{sum(s.device_hours for s in sessions):.2f} process hours on CPUs"
     devices = ", ".join(sorted({s.start["device"] for s in sessions}))
     return f"{gpu_hours:,.1f} GPU hours ({devices}), {energy_mwh(gpu_hours):.3g} MWh at 700 W a GPU (a convention)"
+
+
+def _init(begun: dict[str, Any] | None) -> str | None:
+    """Names what the run began with by its file's name and hash; the folder is of one machine only."""
+    if begun is None:
+        return None
+    start = WarmStart(**begun)
+    return str(replace(start, source="/".join(Path(start.source).parts[-2:])))
+
+
+def _less_compute(config: Config, step: int) -> list[str]:
+    """Says which steps were computed otherwise than the whole recipe's."""
+    said = []
+    if len(config.phases) > 1:
+        (_, small), (change, _) = config.phases
+        crops = small.crops
+        said.append(f"steps up to {min(change, step):,} with crops of {crops.global_size} and {crops.local_size}")
+    if config.masking.drop:
+        said.append(f"{config.masking.drop:g} of the patches of global crops left out by the student")
+    return said
 
 
 def _in_3d(size: Sequence[int]) -> list[int]:

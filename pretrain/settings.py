@@ -114,4 +114,4 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
         section = annotation
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -32,6 +32,9 @@ class Stream(IntEnum):
     DROP_PATH = 5
     """Which samples skip a block."""
 
+    DROP_PATCHES = 6
+    """Which patches of the global crops the student does not compute."""
+
 
 def generator(seed: int, step: int, micro_batch: int, stream: Stream, item: int = 0) -> torch.Generator:
     """Returns a generator that is fresh for this purpose.

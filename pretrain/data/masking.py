@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pretrain.config import MaskingConfig
+from tapct.transfer import send
 
 
 def block_masks(num_crops: int, grid: Sequence[int], config: MaskingConfig, generator: torch.Generator) -> torch.Tensor:
@@ -41,6 +42,38 @@ def block_masks(num_crops: int, grid: Sequence[int], config: MaskingConfig, gene
     for crop, count in zip(rng.permutation(num_crops), counts, strict=False):
         _fill(masks[crop], count, config, rng)
     return torch.from_numpy(masks).flatten(1)
+
+
+def masked_patches(masks: torch.Tensor, count: int | None = None) -> torch.Tensor:
+    """Finds the masked patches.
+
+    Args:
+        masks: bool ``(I, N)``.
+        count: Their number, if it is known: without it, a GPU must be waited for.
+
+    Returns:
+        Their ascending indices into the ``I N`` patches, ``(M,)``.
+    """
+    flat = masks.flatten()
+    found = flat.nonzero() if count is None else torch.nonzero_static(flat, size=count)
+    return found.squeeze(1)
+
+
+def draw_computed(masks: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws the patches that the student computes: all that are masked, and others up to a number.
+
+    Args:
+        masks: (I, N) bool, on any device.
+        count: Patches of each crop; at least as many as are masked in one.
+        generator: Of random numbers, on the CPU; always as many are drawn.
+
+    Returns:
+        (I, count) int64, ascending in each crop, on the device of the masks.
+    """
+    order = send(torch.rand(masks.shape, generator=generator), masks.device)
+    # Below 1 are the masked ones, from 1 on the others. Ties of random numbers go by place, on every device.
+    chosen = (order + (~masks).to(order.dtype)).argsort(dim=1, stable=True)[:, :count]
+    return chosen.sort(dim=1).values
 
 
 def masked_counts(num_crops: int, num_patches: int, config: MaskingConfig, rng: np.random.Generator) -> list[int]:

@@ -9,6 +9,8 @@
     checkpoint  a checkpoint was started
     skipped     a step was not taken: its loss or gradient was not finite
     alarm       the representation collapses: which scalar, its value and limit
+    init        the weights that the backbone begins with (init.from)
+    phase       the crops have another size from here on (early)
     store       the run is trained on with another store than before (run.adopt_store)
     plain       compiled code does not compute what the plain code says, which is used instead (run.compile_check)
     end         why the process group stopped
@@ -116,7 +118,7 @@ class Pace:
         """Counts one step."""
         self._steps += 1
 
-    def take(self, steps_left: int) -> dict[str, float]:
+    def take(self, steps_left: float) -> dict[str, float]:
         """Returns the pace since the last call: step_s, samples_per_s, data_wait (share of the time), eta_s, mfu."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)

@@ -1,6 +1,6 @@
 """A step that went wrong, kept so that it can be looked at: what is not finite, and which module gave it first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from pretrain.settings import dump_config, parse_config
 from pretrain.ssl.model import Losses, Pretrainer
 from pretrain.state_files import bytes_of, load_checkpoint, write_whole
 
+DUMPS_PER_STEP = 2
+"""Of one process; the others would show the same."""
 _TENSORS = ("global_crops", "local_crops", "masks")
 
 
@@ -114,6 +116,38 @@ def write_dump(
     except (OSError, RuntimeError) as error:
         hint = f"The batch of step {batch.step} was not dumped, and the newest checkpoint is from before it"
         raise cannot_write(path, error, bytes_of(state), hint) from error
+
+
+def dump_faults(
+    folder: Path, model: Pretrainer, batches: Iterable[MicroBatch], *, teacher_temperature: float, scale: float
+) -> str:
+    """Runs micro-batches of a step one by one, and dumps the first of those that are not finite.
+
+    Args:
+        folder: Where the dumps lie.
+        model: As in `diagnose`.
+        batches: Made one after the other.
+        teacher_temperature: That of the step.
+        scale: That of the step.
+
+    Returns:
+        Which they are, what is wrong, and how to look at it; nothing where all are finite.
+
+    Raises:
+        PretrainError: If a dump cannot be written.
+    """
+    found: list[str] = []
+    how = {"teacher_temperature": teacher_temperature, "scale": scale}
+    for batch in batches:
+        diagnosis = diagnose(model, batch, **how)
+        if diagnosis.is_finite:
+            continue
+        path = folder / f"step_{batch.step:08d}_micro_batch_{batch.index:04d}.pt"
+        write_dump(path, model, batch, diagnosis=diagnosis, **how)
+        found.append(f"micro-batch {batch.index}: {diagnosis} (python -m pretrain.replay {path})")
+        if len(found) == DUMPS_PER_STEP:
+            break
+    return "; ".join(found)
 
 
 def read_dump(path: Path, device: torch.device) -> tuple[Pretrainer, MicroBatch, dict[str, Any]]:

@@ -140,7 +140,7 @@ def render(run: Path) -> str:
             }
             for s in sessions
         ],
-        warnings=[e for e in events if e["event"] in ("alarm", "skipped", "store", "plain")],
+        warnings=[e for e in events if e["event"] in ("alarm", "skipped", "store", "plain", "phase", "init")],
         pictures=_pictures(events),
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
     )

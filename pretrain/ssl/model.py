@@ -10,7 +10,6 @@ in between; while the centre settles (tens of steps) its CLS entropy may rise to
 down again. Staying at either end is collapse.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -22,6 +21,7 @@ from torch._functorch import config as functorch
 
 from pretrain.config import Config
 from pretrain.data.counters import Stream, generator
+from pretrain.data.masking import draw_computed, masked_patches
 from pretrain.ssl import losses
 from pretrain.ssl.heads import ProjectionHead
 from pretrain.ssl.prototypes import ChunkTerms, CrossEntropy, chunk_terms, cross_entropy, sum_of_logits
@@ -74,21 +74,6 @@ def build_backbone(config: Config) -> vit.VisionTransformer:
     if config.model.size == "debug":
         return vit.VisionTransformer(embed_dim=96, depth=4, num_heads=3, **options)
     return {"t": vit.vit_tiny, "s": vit.vit_small, "b": vit.vit_base}[config.model.size](**options)
-
-
-def masked_patches(masks: Tensor, count: int | None = None) -> Tensor:
-    """Finds the masked patches.
-
-    Args:
-        masks: bool ``(I, N)``.
-        count: Their number, if it is known: without it, a GPU must be waited for.
-
-    Returns:
-        Their ascending indices into the ``I N`` patches, ``(M,)``.
-    """
-    flat = masks.flatten()
-    found = flat.nonzero() if count is None else torch.nonzero_static(flat, size=count)
-    return found.squeeze(1)
 
 
 class Network(nn.Module):
@@ -250,7 +235,8 @@ class Pretrainer(nn.Module):
                 batch.global_crops,
                 patches,
                 masks=batch.masks,
-                most_patches=self._most_patches,
+                computed=self._computed_patches(batch),
+                most_patches=self.config.most_masked,
                 generator=drop_path,
                 prune=self.config.run.prune_last_block,
             )
@@ -273,7 +259,7 @@ class Pretrainer(nn.Module):
             cls, tokens = self.teacher.backbone.forward_at(
                 batch.global_crops,
                 patches,
-                most_patches=self._most_patches,
+                most_patches=self.config.most_masked,
                 prune=self.config.run.prune_last_block,
             )
             targets = _Targets(cls, self.teacher.dino_head(cls), self.teacher.ibot_head(tokens))
@@ -370,10 +356,13 @@ class Pretrainer(nn.Module):
         self._statistics.zero_()
         self._centres_are_due = False
 
-    @property
-    def _most_patches(self) -> int:
-        """Bounds the masked patches of one crop, so that shapes are fixed; the masks may round up once more."""
-        return math.ceil(self.config.masking.ratio[1] * math.prod(self.config.global_grid)) + 1
+    def _computed_patches(self, batch: "MicroBatch") -> Tensor | None:
+        """Draws the patches of the global crops that the student computes; None for all."""
+        config = self.config
+        if not config.masking.drop:
+            return None
+        draw = generator(config.run.seed, batch.step, batch.index, Stream.DROP_PATCHES)
+        return draw_computed(batch.masks, config.computed_patches, draw)
 
     @property
     def matmul_dtype(self) -> torch.dtype | None:

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -23,22 +23,24 @@ from pretrain.data.batches import Batches, MicroBatch
 from pretrain.data.identity import stores_of, trained_on
 from pretrain.distributed import World
 from pretrain.errors import PretrainError
+from pretrain.observe.collapse import CollapseAlarm
 from pretrain.observe.monitor import Monitor, Pace, console_line, effective_rank, peak_flops
 from pretrain.observe.probe import Probe
-from pretrain.observe.replay import diagnose, write_dump
+from pretrain.observe.replay import dump_faults
 from pretrain.settings import dump_config
 from pretrain.ssl.model import HEADS, Losses, Pretrainer
 from pretrain.state_files import load_checkpoint
 from pretrain.training.checkpoint import CheckpointWriter, newest_checkpoint
 from pretrain.training.exchange import Flat, Report
-from pretrain.training.flops import sample_flops
+from pretrain.training.flops import run_flops, step_flops
 from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module
+from pretrain.training.phases import grown
 from pretrain.training.run_folder import RunFolder, check_same_run, versions
 from pretrain.training.schedules import Schedules
 from pretrain.training.selftest import check_compiled
+from pretrain.training.warm_start import WarmStart, warm_start
 
 _LOSSES = tuple(field.name for field in fields(Losses) if field.name != "teacher_cls")
-_DUMPS_PER_STEP = 2  # of one process; the others would show the same
 
 log = logging.getLogger(__name__)
 
@@ -63,25 +65,32 @@ class Engine:
         self._folder = RunFolder(config.run.output)
         if world.is_first:
             self._folder.claim()
-        self._batches = Batches(config, world.device)
-        self._model = Pretrainer(config).to(world.device)
-        self._optimizer = build_optimizer(self._model.student, config)
         self._schedules = Schedules(config)
-        statistics = self._model.centre_statistics().numel()
-        self._flat = Flat(list(self._model.student.parameters()), statistics, len(_LOSSES) + 1)
-        self._step = 0
+        self._step, self._plainly = 0, False
+        self._begun: WarmStart | None = None
+        self._build(config.at(0))
         identity = self._batches.identity
         self._stores: list[dict[str, Any]] = [{"step": 0, "digest": identity.digest, "volumes": identity.volumes}]
         self._adopts = False
         self._saved_step: int | None = None
         self._skipped, self._skipped_in_a_row = 0, 0
         self._pending: Report | None = None
-        self._embeddings: list[Tensor] = []
-        self._last_pace: dict[str, float] = {}
-        self._alarms: set[str] = set()
+        self._embeddings, self._last_pace = list[Tensor](), dict[str, float]()
+        self._collapse = CollapseAlarm(config, world)
         self._probe = None if config.run.probe.folder is None else Probe(config, world)
         self._monitor = Monitor(config.run.output) if world.is_first else None
         self._writer = CheckpointWriter(self._folder.checkpoints, config.run.keep) if world.is_first else None
+
+    def _build(self, phase: Config) -> None:
+        """Makes what has the sizes of a phase; its weights are fresh."""
+        self._phase = phase
+        self._batches = Batches(phase, self._world.device)
+        self._model = Pretrainer(phase).to(self._world.device)
+        if self._plainly:
+            self._model.compute_plainly()
+        self._optimizer = build_optimizer(self._model.student, phase)
+        statistics = self._model.centre_statistics().numel()
+        self._flat = Flat(list(self._model.student.parameters()), statistics, len(_LOSSES) + 1)
 
     def run(self) -> bool:
         """Trains to the last step, or until a process is asked to stop.
@@ -94,8 +103,6 @@ class Engine:
         """
         self._resume()
         self._announce()
-        if self._adopts:
-            self._tell_adopted()
         try:
             finished = self._train()
         except BaseException as error:
@@ -110,8 +117,9 @@ class Engine:
         return finished
 
     def _train(self) -> bool:
-        fallen = check_compiled(self._model, self._world)
+        fallen = check_compiled(self._model, self._world, [phase for _, phase in self._config.phases])
         if fallen is not None:
+            self._plainly = True
             if self._world.is_first:
                 log.warning("%s", fallen)
             self._tell("plain", message=fallen)
@@ -127,8 +135,12 @@ class Engine:
                 break
             self._update()
             self._step += 1
-            if self._step % self._config.run.checkpoint_every == 0:
+            if self._config.at(self._step) != self._phase:
                 stop = self._settle()
+                self._enter_phase()
+                stream = self._batches.stream(self._step, self._share)
+            if self._step % self._config.run.checkpoint_every == 0:
+                stop = self._settle() or stop
                 self._save()
             if self._probe is not None and self._step % self._config.run.probe.every_steps == 0:
                 self._run_probe()
@@ -138,6 +150,23 @@ class Engine:
         if self._writer is not None:
             self._writer.wait()
         return self._step >= self._last_step
+
+    def _enter_phase(self) -> None:
+        """Trains on with the crops of the step's phase; nothing of a step may be pending."""
+        before, state = self._phase, {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        self._batches.close()
+        self._build(self._config.at(self._step))
+        self._load(grown(state, before, self._phase))
+        sizes = {name: getattr(self._phase.crops, name) for name in ("global_size", "local_size")}
+        message = f"crops of {sizes['global_size']} and {sizes['local_size']} from here on (early)"
+        log.info("step %d: %s", self._step, message)
+        self._tell("phase", message=message, **sizes)
+        self._pace = self._new_pace()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._model.load_state_dict(state["model"])
+        # A copy: the optimizer keeps what it is given, and the file that it is mapped from will be removed.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def _accumulate(self, stream: Iterator[MicroBatch]) -> None:
         """Adds the gradients of this process's micro-batches."""
@@ -177,7 +206,7 @@ class Engine:
             values |= {f"centre_norm_{head}": getattr(self._model, f"{head}_centre").norm() for head in HEADS}
         self._pace.stepped()
         if self._is_logged(self._step):
-            self._last_pace = self._pace.take(self._last_step - self._step - 1)
+            self._last_pace = self._pace.take(self._steps_left())
         self._pending = Report.of(self._step, values, self._moments() if self._is_logged(self._step) else None)
 
     def _settle(self) -> bool:
@@ -222,21 +251,9 @@ class Engine:
 
     def _find_fault(self, step: int) -> str:
         """Runs this process's micro-batches of a step one by one; dumps those that are not finite."""
+        batches = (self._batches.get(step, index) for index in self._share)
         temperature = self._schedules.teacher_temperature(step)
-        found = []
-        for index in self._share:
-            batch = self._batches.get(step, index)
-            diagnosis = diagnose(self._model, batch, teacher_temperature=temperature, scale=self._scale)
-            if diagnosis.is_finite:
-                continue
-            path = self._folder.dumps / f"step_{step:08d}_micro_batch_{index:04d}.pt"
-            write_dump(
-                path, self._model, batch, teacher_temperature=temperature, scale=self._scale, diagnosis=diagnosis
-            )
-            found.append(f"micro-batch {index}: {diagnosis} (python -m pretrain.replay {path})")
-            if len(found) == _DUMPS_PER_STEP:
-                break
-        return "; ".join(found)
+        return dump_faults(self._folder.dumps, self._model, batches, teacher_temperature=temperature, scale=self._scale)
 
     def _moments(self) -> Tensor:
         """Returns the second moments of the teacher's class tokens of this step over all processes, (C, C) float64."""
@@ -266,22 +283,11 @@ class Engine:
         self._look_for_collapse(step + 1, scalars)
 
     def _look_for_collapse(self, step: int, scalars: dict[str, float]) -> None:
-        limits = self._config.run.collapse
-        if step <= limits.after_steps:
-            return
-        bounds = {"entropy_dino": limits.min_entropy, "entropy_ibot": limits.min_entropy}
-        if 2 * self._config.batch_size >= 4 * limits.min_effective_rank:
-            bounds["effective_rank"] = limits.min_effective_rank
-        low = {name for name, bound in bounds.items() if scalars[name] < bound}
-        if limits.stop:  # at the bound, hosts may round differently; all stop, or none
-            low = self._world.from_first(low)
-        for name in sorted(low - self._alarms):
-            message = f"collapse: {name} = {scalars[name]:.3g} is below {bounds[name]:g} (run.collapse)"
-            log.warning("step %d: %s", step, message)
-            self._tell("alarm", step, message=message, name=name, value=scalars[name], limit=bounds[name])
-            if limits.stop:
-                raise PretrainError(f"step {step}: {message}. The run stops (run.collapse.stop)")
-        self._alarms = low
+        for alarm in self._collapse(step, scalars):
+            log.warning("step %d: %s", step, alarm["message"])
+            self._tell("alarm", step, **alarm)
+            if self._config.run.collapse.stop:
+                raise PretrainError(f"step {step}: {alarm['message']}. The run stops (run.collapse.stop)")
 
     def _run_probe(self) -> None:
         if self._probe is None:
@@ -307,6 +313,7 @@ class Engine:
                 "counters": {"skipped": self._skipped, "skipped_in_a_row": self._skipped_in_a_row},
                 "config": dump_config(self._config),
                 "stores": self._stores,
+                "init": None if self._begun is None else asdict(self._begun),
                 "versions": versions(),
                 "processes": self._world.size,
             }
@@ -318,18 +325,20 @@ class Engine:
         newest = newest_checkpoint(self._folder.checkpoints) if self._world.is_first else None
         path = self._world.from_first(newest)
         if path is None:
+            self._begun = warm_start(self._model, self._phase)
             if self._world.is_first:
                 self._folder.write_config(self._config)
             return
         state = load_checkpoint(path)
         stores, identity = stores_of(state, self._batches.store), self._batches.identity
         check_same_run(state, self._config, stores, identity, path)
-        self._model.load_state_dict(state["model"])
-        # A copy: the optimizer keeps what it is given, and the file that it is mapped from will be removed.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._step = state["step"]
-        self._skipped = state["counters"]["skipped"]
-        self._skipped_in_a_row = state["counters"]["skipped_in_a_row"]
+        if self._config.at(self._step) != self._phase:
+            self._batches.close()
+            self._build(self._config.at(self._step))
+        self._load(state)
+        self._begun = WarmStart(**state["init"]) if state.get("init") else None
+        self._skipped, self._skipped_in_a_row = (state["counters"][n] for n in ("skipped", "skipped_in_a_row"))
         if self._world.is_first:
             self._folder.write_config(self._config)
             log.info("resuming from %s", path)
@@ -338,13 +347,13 @@ class Engine:
 
     def _announce(self) -> None:
         config, world = self._config, self._world
-        backbone = self._model.student.backbone
+        backbone, volumes = self._model.student.backbone, len(self._batches.store)
         device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
         model = f"ViT-{config.model.size}, patch {config.model.patch_size}, window {config.crops.global_size}"
         if world.is_first:
             log.info(
                 "%s on %d x %s; %d volumes; %d samples a step (%d micro-batches of %d, %d a process); steps %d to %d",
-                *(model, world.size, device, len(self._batches.store), config.batch_size, config.run.micro_batches),
+                *(model, world.size, device, volumes, config.batch_size, config.run.micro_batches),
                 *(config.run.micro_batch_size, len(self._share), self._step, self._last_step),
             )
         self._tell(
@@ -356,9 +365,15 @@ class Engine:
             parameters=sum(p.numel() for p in backbone.parameters()),
             steps=config.run.steps,
             samples_per_step=config.batch_size,
-            volumes=len(self._batches.store),
+            volumes=volumes,
             versions=versions(),
         )
+        if self._adopts:
+            self._tell_adopted()
+        if self._begun is not None and self._step == 0:
+            message = f"the backbone begins with the weights of {self._begun}"
+            log.info("%s", message)
+            self._tell("init", message=message, **asdict(self._begun))
 
     def _tell_adopted(self) -> None:
         """Says that the run is trained on with another store than before."""
@@ -370,8 +385,12 @@ class Engine:
 
     def _new_pace(self) -> Pace:
         peak = peak_flops(self._world.device)
-        flops = sample_flops(self._config).total * self._config.batch_size
-        return Pace(self._config.batch_size, flops, None if peak is None else peak * self._world.size)
+        self._flops_of_step = step_flops(self._phase)
+        return Pace(self._config.batch_size, self._flops_of_step, None if peak is None else peak * self._world.size)
+
+    def _steps_left(self) -> float:
+        """What is left after this step, in steps of this phase's work."""
+        return run_flops(self._config, self._step + 1, self._last_step) / self._flops_of_step
 
     def _is_logged(self, step: int) -> bool:
         return (step + 1) % self._config.run.log_every == 0 or step == 0

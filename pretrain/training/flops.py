@@ -38,6 +38,27 @@ class SampleFlops:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
+def step_flops(config: Config) -> float:
+    """Counts the FLOPs of an optimizer step of one phase, over all processes."""
+    return sample_flops(config).total * config.batch_size
+
+
+def run_flops(config: Config, first: int = 0, last: int | None = None) -> float:
+    """Counts the FLOPs of some steps of a run, of whatever phases: all from ``first`` to before ``last``.
+
+    Args:
+        config: The settings of the run.
+        first: The first step.
+        last: The one after the last; None for all of the run.
+    """
+    last = config.run.steps if last is None else last
+    ends = [start for start, _ in config.phases[1:]] + [config.run.steps]
+    return sum(
+        max(0, min(last, end) - max(first, start)) * step_flops(phase)
+        for (start, phase), end in zip(config.phases, ends, strict=True)
+    )
+
+
 def masked_patches_per_sample(config: Config) -> float:
     """Returns the expected masked patches of both global crops of a sample (705.6 in TAP-B-3D)."""
     masking = config.masking
@@ -45,7 +66,7 @@ def masked_patches_per_sample(config: Config) -> float:
 
 
 def sample_flops(config: Config) -> SampleFlops:
-    """Counts the FLOPs of one sample; a step has ``config.batch_size`` of them.
+    """Counts the FLOPs of one sample of one phase (`Config.phases`); a step has ``config.batch_size`` of them.
 
     TAP-B-3D needs 5.44 TFLOP a sample and TAP-S-3D 1.97; without pruning 5.81 and 2.10.
     """
@@ -53,8 +74,8 @@ def sample_flops(config: Config) -> SampleFlops:
     backbone = _Backbone(config)
     per_crop = masked / crops.num_global
     teacher = backbone.forward(config.global_grid, per_crop)
-    student_global = backbone.training(config.global_grid, per_crop, crops.num_global)
-    student_local = backbone.training(config.local_grid, 0, crops.num_local)
+    student_global = backbone.training(config.global_grid, config.computed_patches, per_crop, crops.num_global)
+    student_local = backbone.training(config.local_grid, math.prod(config.local_grid), 0, crops.num_local)
     return SampleFlops(
         teacher=crops.num_global * teacher,
         student_global=crops.num_global * student_global,
@@ -75,19 +96,22 @@ class _Backbone:
 
     def forward(self, grid: tuple[int, ...], chosen_patches: float) -> float:
         """Counts a forward pass without stochastic depth; ``chosen_patches`` and the CLS token are read."""
-        return self._embed(grid) + self._blocks(grid, chosen_patches)
+        return self._embed(grid) + self._blocks(math.prod(grid), chosen_patches)
 
-    def training(self, grid: tuple[int, ...], chosen_patches: float, views: int) -> float:
-        """Counts a forward and a backward pass with stochastic depth; the input needs no gradient."""
+    def training(self, grid: tuple[int, ...], computed_patches: int, chosen_patches: float, views: int) -> float:
+        """Counts a forward and a backward pass with stochastic depth; the input needs no gradient.
+
+        All patches are embedded, and ``computed_patches`` of them enter the blocks.
+        """
         batch = views * self.config.run.micro_batch_size
         share = num_kept_samples(batch, self.config.model.drop_path_rate) / batch
-        return 2 * self._embed(grid) + 3 * share * self._blocks(grid, chosen_patches)
+        return 2 * self._embed(grid) + 3 * share * self._blocks(computed_patches, chosen_patches)
 
     def _embed(self, grid: tuple[int, ...]) -> float:
         return 2 * math.prod(grid) * math.prod(self.config.model.patch_size) * self.dim
 
-    def _blocks(self, grid: tuple[int, ...], chosen_patches: float) -> float:
-        tokens = self.extra_tokens + math.prod(grid)
+    def _blocks(self, patches: int, chosen_patches: float) -> float:
+        tokens = self.extra_tokens + patches
         rows = 1 + chosen_patches if self.config.run.prune_last_block else tokens
         return (self.depth - 1) * self._block(tokens, tokens) + self._block(tokens, rows)
 

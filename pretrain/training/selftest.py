@@ -6,7 +6,7 @@ on local crops, and the loss on the chunks of the run. What is compiled here is 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,12 +27,13 @@ products. Inductor on a CPU is off by 4e-7 and 2e-5; on a GPU it rounds to bfloa
 plain code does."""
 
 
-def check_compiled(model: Pretrainer, world: World) -> str | None:
+def check_compiled(model: Pretrainer, world: World, phases: Sequence[Config] = ()) -> str | None:
     """Compares compiled code with plain code on every process, and follows `run.compile_check`.
 
     Args:
         model: On its device; keeps weights and gradients.
         world: The processes.
+        phases: Settings of all phases of the run, whose shapes are met; by default those of the model alone.
 
     Returns:
         What the run falls back from, where it does; the model computes plainly then. None where all is well.
@@ -43,7 +44,7 @@ def check_compiled(model: Pretrainer, world: World) -> str | None:
     run = model.config.run
     if not run.compile or run.compile_check == "skip":
         return None
-    found = dict.fromkeys(what for own in world.gather(differences(model, world.device)) for what in own)
+    found = dict.fromkeys(what for own in world.gather(differences(model, world.device, phases)) for what in own)
     if not found:
         return None
     what = (
@@ -59,17 +60,23 @@ def check_compiled(model: Pretrainer, world: World) -> str | None:
     return f"{what}. The run falls back to plain code (run.compile_check = fall_back): slower, with more memory"
 
 
-def differences(model: Pretrainer, device: torch.device) -> list[str]:
-    """Returns what compiled code computes otherwise than plain code, in words."""
-    config = model.config
-    tests: list[tuple[str, Callable[[bool], list[Tensor]]]] = []
-    for name, crops, grid in (
-        ("global", config.crops.num_global, config.global_grid),
-        ("local", config.crops.num_local, config.local_grid),
-    ):
-        tests.append((f"a block on {name} crops", _of_block(model, crops * config.run.micro_batch_size, grid, device)))
-    if config.losses.chunk_rows is not None:
-        tests += [(f"the loss of {rows} rows", _of_loss(model, rows, device)) for rows in loss_rows(config)]
+def differences(model: Pretrainer, device: torch.device, phases: Sequence[Config] = ()) -> list[str]:
+    """Returns what compiled code computes otherwise than plain code, in words; phases as in `check_compiled`."""
+    phases = phases or [model.config]
+    blocks: dict[tuple[int, int], str] = {}
+    rows: set[int] = set()
+    for config in phases:
+        size, crops = config.run.micro_batch_size, config.crops
+        which = f" of {crops.global_size}" if len(phases) > 1 else ""
+        blocks.setdefault((crops.num_global * size, config.computed_patches), f"a block on global crops{which}")
+        which = f" of {crops.local_size}" if len(phases) > 1 else ""
+        blocks.setdefault((crops.num_local * size, math.prod(config.local_grid)), f"a block on local crops{which}")
+        rows |= set() if config.losses.chunk_rows is None else set(loss_rows(config))
+    tests: list[tuple[str, Callable[[bool], list[Tensor]]]] = [
+        *((name, _of_block(model, batch, patches, device)) for (batch, patches), name in blocks.items()),
+        *((f"the loss of {number} rows", _of_loss(model, number, device)) for number in sorted(rows)),
+    ]
+    precision = model.config.run.precision
     found = []
     for name, compute in tests:
         plain = compute(False)
@@ -80,8 +87,8 @@ def differences(model: Pretrainer, device: torch.device) -> list[str]:
         except RuntimeError as error:  # all errors of the compiler are; it may lack a C compiler or Triton
             found.append(f"{name} cannot be compiled ({str(error).strip().splitlines()[0]})")
             continue
-        if not worst <= TOLERANCE[config.run.precision]:
-            found.append(f"{name} is off by {worst:.2g} (at most {TOLERANCE[config.run.precision]:g})")
+        if not worst <= TOLERANCE[precision]:
+            found.append(f"{name} is off by {worst:.2g} (at most {TOLERANCE[precision]:g})")
     return found
 
 
@@ -99,15 +106,13 @@ def masked_in_micro_batch(config: Config) -> int:
     return sum(masked_counts(crops, patches, config.masking, np.random.default_rng(0)))
 
 
-def _of_block(
-    model: Pretrainer, batch: int, grid: tuple[int, ...], device: torch.device
-) -> Callable[[bool], list[Tensor]]:
+def _of_block(model: Pretrainer, batch: int, patches: int, device: torch.device) -> Callable[[bool], list[Tensor]]:
     """Runs the first block of the student; returns what it gives and its gradients."""
     backbone = model.student.backbone
     block = backbone.blocks[0]
     assert isinstance(block, Block)
     draw = torch.Generator().manual_seed(batch)
-    shape = (batch, 1 + backbone.num_register_tokens + math.prod(grid), backbone.embed_dim)
+    shape = (batch, 1 + backbone.num_register_tokens + patches, backbone.embed_dim)
     x, upstream = (torch.randn(shape, generator=draw).to(device) for _ in range(2))
     drawn = draw_kept_samples(batch, backbone.drop_path_rate, 1, device=device, generator=draw)
     kept = None if drawn is None else drawn[0]

@@ -164,6 +164,7 @@ class VisionTransformer(nn.Module):
         patches: Tensor | None = None,
         *,
         masks: Tensor | None = None,
+        computed: Tensor | None = None,
         most_patches: int | None = None,
         generator: torch.Generator | None = None,
         prune: bool = True,
@@ -177,6 +178,8 @@ class VisionTransformer(nn.Module):
             patches: The patches to return, ascending indices ``(M,)`` into the ``B N`` of the batch; None for
                 none.
             masks: As in `forward`.
+            computed: ``(B, K)``, the patches of each sample that are computed, ascending, ``patches`` among them; the
+                blocks never meet the others. None for all.
             most_patches: A bound on the patches of one sample, which fixes the shapes; None counts them,
                 which makes a GPU wait.
             generator: As in `forward`.
@@ -191,8 +194,11 @@ class VisionTransformer(nn.Module):
         """
         grid = self._grid_of(x)
         kept = self._draw_kept_samples(x, generator)
-        at = self._places(len(x), math.prod(grid), patches, most_patches, x.device)
-        tokens = self._run_blocks(self.embed(x, masks), kept, len(self.blocks) - 1)
+        tokens, length = self.embed(x, masks), math.prod(grid)
+        if computed is not None:
+            tokens, patches, length = self._leave_out(tokens, patches, computed)
+        at = self._places(len(x), length, patches, most_patches, x.device)
+        tokens = self._run_blocks(tokens, kept, len(self.blocks) - 1)
         last_kept = None if kept is None else kept[-1]
         last = self.blocks[-1]
         assert isinstance(last, Block)
@@ -202,6 +208,18 @@ class VisionTransformer(nn.Module):
             chosen = last(tokens, last_kept).flatten(0, 1).index_select(0, at.tokens)
         chosen = self.norm(chosen)
         return chosen[: len(x)], chosen[len(x) :]
+
+    def _leave_out(self, tokens: Tensor, patches: Tensor | None, computed: Tensor) -> tuple[Tensor, Tensor | None, int]:
+        """Returns the tokens without the patches that are not computed, the new ``patches``, and patches a sample."""
+        first_patch = 1 + self.num_register_tokens
+        batch, length = computed.shape
+        num_patches = tokens.shape[1] - first_patch
+        chosen = tokens[:, first_patch:].gather(1, computed.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
+        if patches is not None:
+            places = torch.arange(length, device=computed.device).expand(batch, -1)
+            rank = computed.new_zeros(batch, num_patches).scatter(1, computed, places)
+            patches = patches // num_patches * length + rank.flatten()[patches]
+        return torch.cat((tokens[:, :first_patch], chosen), dim=1), patches, length
 
     def _draw_kept_samples(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
         """Draws the samples that pass each residual branch, ``(depth, 2, K)``; None for all."""

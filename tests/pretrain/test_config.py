@@ -177,7 +177,7 @@ def test_every_field_is_documented():
             assert field.description, f"{section.__name__}.{name}"
             if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
                 sections.append(field.annotation)
-    assert len(sections) == 11
+    assert len(sections) == 13
 
 
 def test_settings_cannot_be_changed_in_place():

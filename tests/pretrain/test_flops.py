@@ -1,5 +1,7 @@
 """The FLOP model against a count of what really runs, and against the hand count of the recipe."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,16 +36,23 @@ def test_pruning_saves_what_the_last_block_does_not_compute():
     assert 0.03 < 1 - pruned / full < 0.07
 
 
-@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
-def test_model_equals_what_pytorch_counts(drop_path_rate):
-    config = tiny_config(
-        f"model.drop_path_rate={drop_path_rate}",
-        "run.prune_last_block=false",
-        "run.micro_batch_size=4",
-        "masking.ratio=[0.25, 0.5]",
-    )
-    masks = torch.zeros(8, 16, dtype=torch.bool)
-    masks[:3, :8] = True
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("model.drop_path_rate=0.5",),
+        ("masking.drop=0.4375",),
+        ("early.global_size=[4, 16, 32]", "early.local_size=[4, 16, 8]"),
+    ],
+    ids=["plain", "drop path", "patches left out", "early"],
+)
+def test_model_equals_what_pytorch_counts(options):
+    _, config = tiny_config(
+        *("run.prune_last_block=false", "run.micro_batch_size=4", "masking.ratio=[0.25, 0.5]"), *options
+    ).phases[0]
+    patches = math.prod(config.global_grid)
+    masks = torch.zeros(8, patches, dtype=torch.bool)
+    masks[:3, : patches // 2] = True
     assert masks.sum() == 4 * masked_patches_per_sample(config)
     batch = random_batch(config, torch.float32, masks=masks)
     model = Pretrainer(config)

@@ -113,7 +113,16 @@ def test_a_run_refuses_or_falls_back_aloud(monkeypatch, store, tmp_path, capsys)
     assert logged(tmp_path / "fallen") == logged(tmp_path / "plain")
 
 
-def test_every_shape_is_compiled_by_itself_and_the_self_test_meets_all(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "teacher_blocks"),
+    [
+        ((), 1),
+        (("masking.drop=0.375",), 1),
+        (("early.global_size=[4, 16, 32]", "early.local_size=[4, 8, 16]", "masking.drop=0.25"), 2),
+    ],
+    ids=["plain", "patches left out", "two phases"],
+)
+def test_every_shape_is_compiled_by_itself_and_the_self_test_meets_all(monkeypatch, options, teacher_blocks):
     """By the compiler's front end alone: what it hands to the back end, which here runs it as it is."""
     shapes: list[tuple] = []
 
@@ -124,22 +133,18 @@ def test_every_shape_is_compiled_by_itself_and_the_self_test_meets_all(monkeypat
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *given, **options: compile_(*given, backend=back_end, **options))
     torch.compiler.reset()
-    model = compiled_model()
-    assert differences(model, CPU) == []
+    phases = [phase for _, phase in tiny_config("run.compile=true", "model.drop_path_rate=0.4", *options).phases]
+    assert differences(Pretrainer(phases[0]), CPU, phases) == []
     tested = len(shapes)
-    for step in range(3):
-        masks = block_masks(
-            2 * model.config.run.micro_batch_size,
-            model.config.global_grid,
-            model.config.masking,
-            generator(0, step, 0, Stream.MASKS),
-        )
-        model.forward_backward(
-            random_batch(model.config, torch.float32, masks, seed=step), teacher_temperature=0.05, scale=1.0
-        )
+    for config in phases:
+        model = Pretrainer(config)
+        for step in range(3):
+            draw = generator(0, step, 0, Stream.MASKS)
+            masks = block_masks(2 * config.run.micro_batch_size, config.global_grid, config.masking, draw)
+            batch = random_batch(config, torch.float32, masks, seed=step)
+            model.forward_backward(batch, teacher_temperature=0.05, scale=1.0)
     torch.compiler.reset()
-    teacher_block = 1
-    assert len(shapes) == len(set(shapes)) == tested + teacher_block
+    assert len(shapes) == len(set(shapes)) == tested + teacher_blocks
     assert all(isinstance(size, int) for graph in shapes for shape in graph for size in shape)
 
 
