@@ -2,23 +2,28 @@
 
     python benchmarks/kill_9.py --kills 10          # of each: prepare and train, with and without shards
 
-Each command is killed so often at random moments, always started again, and then let end. After each kill every
-volume that the index names must be whole and none may have gone, and the newest checkpoint must be readable and no
-older than before. At the end the store holds what that of an undisturbed `prepare` holds, voxel by voxel, under the
-same digest; and the last checkpoint of the run is that of an undisturbed run to the bit, with the same metrics at every
-step. The run's crops grow half-way (`early`), and its student leaves patches out, so kills fall on either side of that.
-Index and shards are written after every volume instead of every 30 s, so that kills fall into writing them.
+Each command is killed so often at random moments, always started again, and then let end; where it ended before, a
+new one begins. After each kill every volume that the index names must be whole and none may have gone, and the newest
+checkpoint must be readable and no older than before. At the end the store holds what that of an undisturbed `prepare`
+holds, voxel by voxel, under the same digest; and the last checkpoint of the run is that of an undisturbed run to the
+bit, with the same metrics at every step. The run's crops grow half-way (`early`), and its student leaves patches out,
+so kills fall on either side of that. Index and shards are written after every volume instead of every 30 s, so that
+kills fall into writing them. Processes are forked from one that has imported everything, for an import takes longer
+than what is killed here.
 """
 
 import argparse
+import contextlib
 import json
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from pretrain import prepare, train
+from pretrain.data import prepare as data_prepare
 from pretrain.data.identity import StoreIdentity
 from pretrain.data.store import Box, Store
 from pretrain.observe.monitor import METRICS_FILE, read_events
@@ -34,13 +41,9 @@ from pretrain.training.checkpoint import newest_checkpoint
 from tapct.records import git_state
 
 CONFIG = Path(__file__).parents[1] / "pretrain" / "configs" / "tap_debug.yaml"
-VOLUMES, SHAPE = 150, (40, 96, 96)
+VOLUMES, SHAPE = 60, (40, 96, 96)
 SHARD_GB = "0.0008"
-STEPS = 120
-PREPARE = (
-    "import sys; from pretrain import prepare; from pretrain.data import prepare as p; "
-    "p.SAVE_EVERY_S = p._SAVING = 0.0; sys.exit(prepare.main(sys.argv[1:]))"
-)
+STEPS = 24
 SMALL = (
     *("crops.global_size=[4, 32, 32]", "crops.local_size=[4, 16, 16]", "crops.num_local=2", "data.slab_slices=4"),
     *("early.global_size=[4, 16, 16]", "early.local_size=[4, 8, 8]", "early.full_size_last=0.5"),
@@ -48,45 +51,61 @@ SMALL = (
     *("run.micro_batch_size=2", "run.micro_batches=2", f"run.steps={STEPS}", "run.checkpoint_every=1", "run.keep=2"),
 )
 PATIENCE_S = 300
+MOST_WAIT_S = 1.0
+"""Between a sign of progress and the kill."""
 
 
-def write_scans(folder: Path) -> None:
+def write_scans(folder: Path, count: int) -> None:
     """Cylinders of tissue in air, with noise."""
     _, y, x = np.mgrid[tuple(slice(n) for n in SHAPE)]
     inside = (y - SHAPE[1] / 2) ** 2 + (x - SHAPE[2] / 2) ** 2 < (0.4 * SHAPE[1]) ** 2
     folder.mkdir()
-    for number in range(VOLUMES):
+    for number in range(count):
         noise = np.random.default_rng(number).normal(0, 20, SHAPE)
         hu = (np.where(inside, 40, -1000) + noise).astype(np.int16)
         nib.save(nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.5, -1.5, 2.0, 1.0])), folder / f"{number:03}.nii")
 
 
-def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["kill_9", "torch._dynamo", "pretrain.data.batches", "torch.utils.tensorboard"])
 
 
-def finish(command: Sequence[str]) -> None:
-    process = start(command)
-    _, said = process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(f"exit status {process.returncode}: {said.decode()[-2000:]}")
+def work(command: str, arguments: Sequence[str]) -> None:
+    """What is killed: one of the two commands, in a process of its own."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    torch.set_num_threads(1)
+    if command == "train":
+        sys.exit(train.main(arguments))
+    data_prepare.SAVE_EVERY_S = 0.0
+    data_prepare._SAVING = 0
+    sys.exit(prepare.main(arguments))
 
 
-def kill_when(command: Sequence[str], moved: Callable[[], bool], wait_s: float) -> bool:
+def finish(command: str, arguments: Sequence[str]) -> None:
+    process = SERVER.Process(target=work, args=(command, list(arguments)))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise SystemExit(f"{command} {' '.join(arguments)}: exit status {process.exitcode}")
+
+
+def kill_when(command: str, arguments: Sequence[str], moved: Callable[[], bool], wait_s: float) -> bool:
     """Starts a command and kills it some time after it moved on; False where it had ended by then."""
-    process = start(command)
+    process = SERVER.Process(target=work, args=(command, list(arguments)))
+    process.start()
     end = time.monotonic() + PATIENCE_S
-    while not moved() and process.poll() is None and time.monotonic() < end:
+    while not moved() and process.is_alive() and time.monotonic() < end:
         time.sleep(0.005)
     time.sleep(wait_s)
-    killed = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return killed
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
-def prepare_command(sources: Path, store: Path, shards: bool) -> list[str]:
-    return ["-c", PREPARE, str(sources), "-o", str(store), "--workers", "1", *(["--shard-gb", SHARD_GB] * shards)]
+def prepare_options(sources: Path, store: Path, shards: bool) -> list[str]:
+    return [str(sources), "-o", str(store), "--workers", "1", *(["--shard-gb", SHARD_GB] * shards)]
 
 
 def voxels(store: Store) -> dict[str, bytes]:
@@ -95,73 +114,85 @@ def voxels(store: Store) -> dict[str, bytes]:
 
 
 def of_prepare(folder: Path, sources: Path, shards: bool, kills: int, draw: random.Random) -> dict[str, Any]:
-    store, undisturbed = folder / "store", folder / "undisturbed"
-    finish(prepare_command(sources, undisturbed, shards))
-    held: dict[str, str] = {}
-    found: dict[str, Any] = {"kills": 0, "volumes after each": [], "lost": 0}
+    undisturbed, found = folder / "undisturbed", {"kills": 0, "rounds": 0, "volumes after each": [], "lost": []}
+    finish("prepare", prepare_options(sources, undisturbed, shards))
+    whole = Store(undisturbed)
     while found["kills"] < kills:
-        files = _listing(store)
-        changed = lambda files=files: _listing(store) != files  # noqa: E731 - of this turn's files
-        found["kills"] += kill_when(prepare_command(sources, store, shards), changed, draw.uniform(0, 0.4))
-        if (store / "index.jsonl").exists():
-            opened = Store(store)
-            now = {opened[n].id: opened[n].sha256 for n in range(len(opened))}
-            for number in range(len(opened)):
-                opened.verify(opened[number])
-            found["lost"] += len([id_ for id_, digest in held.items() if now.get(id_) != digest])
-            held = now
-        found["volumes after each"].append(len(held))
-        if len(held) == VOLUMES:
-            raise SystemExit(f"all was done after {found['kills']} kills; raise VOLUMES")
-    finish(prepare_command(sources, store, shards))
-    one, other = Store(store), Store(undisturbed)
-    found["voxels equal"] = voxels(one) == voxels(other)
-    found["digest equal"] = StoreIdentity.of(one).digest == StoreIdentity.of(other).digest
-    found["left over"] = sorted(set(_listing(store, sizes=False)) ^ set(_listing(undisturbed, sizes=False)))
+        store, held = folder / f"store_{found['rounds']}", dict[str, str]()
+        found["rounds"] += 1
+        options = prepare_options(sources, store, shards)
+        while found["kills"] < kills:
+            files = _listing(store)
+            changed = lambda files=files, store=store: _listing(store) != files  # noqa: E731
+            if not kill_when("prepare", options, changed, draw.uniform(0, MOST_WAIT_S)):
+                break
+            found["kills"] += 1
+            before, held = held, _verified(store)
+            found["lost"] += [id_ for id_, digest in before.items() if held.get(id_) != digest]
+            found["volumes after each"].append(len(held))
+        finish("prepare", options)
+        one = Store(store)
+        found["lost"] += [] if voxels(one) == voxels(whole) else [f"voxels of {store.name}"]
+        found["lost"] += [] if StoreIdentity.of(one).digest == StoreIdentity.of(whole).digest else ["the digest"]
+        found["lost"] += [f"{name} is left over" for name in _names(store) ^ _names(undisturbed)]
     return found
 
 
-def _listing(folder: Path, sizes: bool = True) -> list[Any]:
+def _verified(store: Path) -> dict[str, str]:
+    """Checksums of the volumes that the index names, each compared with what lies there."""
+    if not (store / "index.jsonl").exists():
+        return {}
+    opened = Store(store)
+    volumes = [opened[number] for number in range(len(opened))]
+    for volume in volumes:
+        opened.verify(volume)
+    return {volume.id: volume.sha256 for volume in volumes}
+
+
+def _listing(folder: Path) -> list[tuple[str, int]]:
     found = []
     for path in sorted(folder.glob("[vs]*/**/*")) + sorted(folder.glob("index*")):
-        try:
-            name = "shard" if path.suffix == ".shard" and not sizes else str(path.relative_to(folder))
-            found.append((name, path.stat().st_size) if sizes else name)
-        except FileNotFoundError:  # renamed meanwhile
-            continue
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            found.append((str(path.relative_to(folder)), path.stat().st_size))
     return found
 
 
-def train_command(store: Path, output: Path) -> list[str]:
-    options = (*SMALL, f"data.store={store}", f"run.output={output}")
-    return ["-m", "pretrain.train", "--config", str(CONFIG), *(f"--{option}" for option in options)]
+def _names(folder: Path) -> set[str]:
+    """Files of a finished store; shards have names of their content."""
+    return {name for name, _ in _listing(folder) if not name.endswith(".shard")}
 
 
-def of_train(folder: Path, store: Path, kills: int, draw: random.Random) -> dict[str, Any]:
-    output, undisturbed = folder / "run", folder / "undisturbed_run"
-    finish(train_command(store, undisturbed))
-    found: dict[str, Any] = {"kills": 0, "newest checkpoint after each": [], "lost": 0}
-    newest = 0
+def train_options(store: Path, output: Path) -> list[str]:
+    options = (*SMALL, f"data.store={store}", f"run.output={output}", "run.keep_freed_memory=false")
+    return ["--config", str(CONFIG), *(f"--{option}" for option in options)]
+
+
+def of_train(folder: Path, sources: Path, shards: bool, kills: int, draw: random.Random) -> dict[str, Any]:
+    store, undisturbed = folder / "store", folder / "undisturbed_run"
+    finish("prepare", prepare_options(sources, store, shards))
+    finish("train", train_options(store, undisturbed))
+    found: dict[str, Any] = {"kills": 0, "rounds": 0, "newest checkpoint after each": [], "lost": []}
     while found["kills"] < kills:
-        lines = _lines(output)
-        moved = lambda lines=lines: _lines(output) > lines + 1  # noqa: E731 - more than the word of the start
-        found["kills"] += kill_when(train_command(store, output), moved, draw.uniform(0, 0.5))
-        path = newest_checkpoint(output / "checkpoints")
-        step = 0 if path is None else load_checkpoint(path)["step"]
-        found["lost"] += step < newest
-        newest = step
-        found["newest checkpoint after each"].append(step)
-        if step == STEPS:
-            raise SystemExit(f"all was done after {found['kills']} kills; raise STEPS")
-    finish(train_command(store, output))
-    states = [_tensors(load_checkpoint(path)) for run in (output, undisturbed) if (path := _last(run))]
-    found["tensors that differ"] = [n for n in states[0].keys() | states[1].keys() if not _equal(n, *states)]
-    found["metrics equal"] = _metrics(output) == _metrics(undisturbed)
+        output, newest = folder / f"run_{found['rounds']}", 0
+        found["rounds"] += 1
+        options = train_options(store, output)
+        while found["kills"] < kills:
+            lines = _lines(output)
+            moved = lambda lines=lines, output=output: _lines(output) > lines + 1  # noqa: E731 - the first is its start
+            if not kill_when("train", options, moved, draw.uniform(0, MOST_WAIT_S)):
+                break
+            found["kills"] += 1
+            path = newest_checkpoint(output / "checkpoints")
+            before, newest = newest, 0 if path is None else load_checkpoint(path)["step"]
+            found["lost"] += [f"checkpoint {before}"] if newest < before else []
+            found["newest checkpoint after each"].append(newest)
+        finish("train", options)
+        one, other = (
+            _tensors(load_checkpoint(newest_checkpoint(run / "checkpoints"))) for run in (output, undisturbed)
+        )
+        found["lost"] += [name for name in one.keys() | other.keys() if not _equal(name, one, other)]
+        found["lost"] += [] if _metrics(output) == _metrics(undisturbed) else ["metrics"]
     return found
-
-
-def _last(run: Path) -> Path | None:
-    return newest_checkpoint(run / "checkpoints")
 
 
 def _lines(output: Path) -> int:
@@ -192,19 +223,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="of each of the four")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
-    draw = random.Random(given.seed)
     figures: dict[str, Any] = {"git": git_state()}
-    with tempfile.TemporaryDirectory() as made:
-        sources = Path(made) / "scans"
-        write_scans(sources)
-        for shards in (False, True):
-            folder = Path(made) / ("packed" if shards else "single")
-            folder.mkdir()
-            which = "shards" if shards else "a file a volume"
-            figures[f"prepare, {which}"] = of_prepare(folder, sources, shards, given.kills, draw)
-            print(json.dumps(figures), flush=True)
-            figures[f"train, {which}"] = of_train(folder, folder / "store", given.kills, draw)
-            print(json.dumps(figures), flush=True)
+    with tempfile.TemporaryDirectory() as made, ThreadPoolExecutor() as pool:
+        sources, few = Path(made) / "scans", Path(made) / "few"
+        write_scans(sources, VOLUMES)
+        write_scans(few, 5)
+        asked = {}
+        for number, (which, shards) in enumerate({"a file a volume": False, "shards": True}.items()):
+            for kind, (work_of, scans) in {"prepare": (of_prepare, sources), "train": (of_train, few)}.items():
+                folder = Path(made) / f"{kind}_{number}"
+                folder.mkdir()
+                draw = random.Random(f"{given.seed} {kind} {which}")
+                asked[pool.submit(work_of, folder, scans, shards, given.kills, draw)] = f"{kind}, {which}"
+        for done in as_completed(asked):
+            figures[asked[done]] = done.result()
+            print(json.dumps({asked[done]: done.result()}), flush=True)
     print(json.dumps(figures, indent=1))
 
 

@@ -100,7 +100,7 @@ def test_true_sizes_and_parameter_counts(name):
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == sum(counts.values())
 
 
-@pytest.mark.parametrize("name", [*PAPER, "tap_t_3d", "tap_debug"])
+@pytest.mark.parametrize("name", [*PAPER, "tap_s_3d_short", "tap_t_3d", "tap_debug"])
 def test_dump_reads_back_to_the_same(name, tmp_path):
     config = load_config(CONFIGS / f"{name}.yaml")
     (tmp_path / "resolved.yaml").write_text(dump_config(config), encoding="utf-8")
