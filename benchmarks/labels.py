@@ -12,10 +12,10 @@ import time
 import numpy as np
 
 from tapct.kinds import Cases
-from tapct.leaderboard import TaskInputs, summarise_task
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.metrics.classification import OVER_LABELS
 from tapct.records import git_state
+from tapct.statistics import TaskInputs, summarise_task
+from tapct.statistics.summary import RESAMPLES
 
 LABELS = 18
 

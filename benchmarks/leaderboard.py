@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr
 
-from tapct.leaderboard import TaskInputs, summarise_task, summarise_tasks
+from tapct.statistics import TaskInputs, summarise_task, summarise_tasks
 
 # Task, metric, cases, patients, labels of the test splits of tapct/tasks.
 TASKS = [

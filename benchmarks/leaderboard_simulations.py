@@ -20,17 +20,17 @@ from scipy.special import ndtr
 from scipy.stats import expon, norm, rankdata
 
 from tapct.kinds import Cases
-from tapct.leaderboard import TaskInputs
-from tapct.leaderboard.comparison import ALPHA
-from tapct.leaderboard.differences import measure
-from tapct.leaderboard.intervals import bca, tail
-from tapct.leaderboard.levels import Levels, levels
-from tapct.leaderboard.mean_ranks import decided, ends
-from tapct.leaderboard.resampling import draw_patients, draw_swaps, evaluate, mean_over_cases
-from tapct.leaderboard.summary import Comparison, compare
-from tapct.leaderboard.thin import of_model
 from tapct.metrics.ranks import auroc_of_counts
 from tapct.metrics.resampled import in_resamples
+from tapct.statistics import TaskInputs
+from tapct.statistics.comparison import ALPHA
+from tapct.statistics.differences import measure
+from tapct.statistics.intervals import bca, tail
+from tapct.statistics.levels import Levels, levels
+from tapct.statistics.mean_ranks import decided, ends
+from tapct.statistics.resampling import draw_patients, draw_swaps, evaluate, mean_over_cases
+from tapct.statistics.summary import Comparison, compare
+from tapct.statistics.thin import of_model
 
 Sample = tuple[Callable[[np.ndarray], np.ndarray], float]
 """A metric, of (patients, R) counts, on one simulated sample; and the truth that it estimates."""

@@ -9,10 +9,10 @@ import jsonargparse
 import numpy as np
 import torch
 
-from tapct.leaderboard.resampling import draw_patients
 from tapct.metrics.survival import GRID_DAYS, HORIZONS_DAYS, Outcomes, evaluate, integrated_brier, kaplan_meier, uno_c
 from tapct.probes import cox_head, tables
 from tapct.probes.solved import PooledCases
+from tapct.statistics.resampling import draw_patients
 from tapct.tasks.lung1_survival import SPEC, LUNG1Survival, read_clinical
 from tapct.tasks.splits import FoldTable
 

@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tapct.leaderboard import TaskInputs
 from tapct.leaderboard.adaptors import SOURCES, Component, mean_squares, variance_components
-from tapct.leaderboard.intervals import Estimate
-from tapct.leaderboard.resampling import Resampled, draw_patients, resample
+from tapct.statistics import TaskInputs
+from tapct.statistics.intervals import Estimate
+from tapct.statistics.resampling import Resampled, draw_patients, resample
 
 SD = {"encoder": 0.03, "adaptor": 0.03, "encoder x adaptor": 0.01, "seed": 0.005}
 GRIDS = [(e, a, n) for e, a in ((3, 3), (5, 4), (8, 4)) for n in (20, 50, 100)]

@@ -4,7 +4,7 @@ import pytest
 
 from tapct.features.store import TensorStore
 from tapct.files import features_folder
-from tapct.leaderboard import robustness
+from tapct.statistics import robustness
 from tests.data import quickstart
 from tests.test_configs import eva_fit, record
 

@@ -2,12 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from tapct.errors import FeatureError
-
-FeatureDtype = Literal["bf16", "fp16", "fp32", "int8"]
-"""What features are stored as. In int8 a map is steps of a scale a channel; embeddings are few and bf16."""
 
 VALUE_BYTES: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4, "int8": 1}
 """Bytes of a value of the map, by dtype."""

@@ -10,7 +10,7 @@ from tapct.errors import FeatureError
 from tapct.features.bank import FeatureBank
 from tapct.features.filling import CaseTask
 from tapct.features.store import CacheMode, Entry, TensorStore
-from tapct.packs.manifest import Pack
+from tapct.tasks.pack import Pack
 
 if TYPE_CHECKING:
     from tapct.tasks.dataset import CTDataset

@@ -8,11 +8,11 @@ from tapct import numeric
 from tapct.flags.messages import Found, reported
 from tapct.flags.numbers import numbers
 from tapct.kinds import kind
-from tapct.leaderboard.inputs import is_solved
 from tapct.names import listed
 from tapct.records import ClassMetric, Record, RunRecord, SteppedSelection
 from tapct.records.cases import CLASS_METRICS
 from tapct.records.selection import solved_selections
+from tapct.statistics.inputs import is_solved
 
 DEAD_SHARE = 0.1
 """Share of constant channels from which on they are flagged; a few are dead in any network with ReLU."""

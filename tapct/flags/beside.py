@@ -6,12 +6,11 @@ from typing import Any
 from tapct.errors import RecordError
 from tapct.flags.messages import Found
 from tapct.flags.numbers import numbers
-from tapct.leaderboard import from_records, summarise_task
-from tapct.leaderboard.compared import ranked_metrics
-from tapct.leaderboard.inputs import is_solved
 from tapct.names import listed
 from tapct.records import Recorded
 from tapct.records.sections import NONE
+from tapct.statistics import from_records, summarise_task
+from tapct.statistics.inputs import is_solved, ranked_metrics
 
 CARD_SETTINGS = ("name", "window_size", "spacing_mm", "in_plane_size", "pad_hu")
 ENCODER_SETTINGS = ("weights_sha256", "precision_used")

@@ -19,14 +19,14 @@ from tapct import numeric
 from tapct.flags import dealt
 from tapct.flags.messages import ONE_PATIENT, Found, reported
 from tapct.kinds import Kind, Mean, PairRank, kind
-from tapct.leaderboard import TaskInputs
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import resample
 from tapct.metrics.by_label import RANKS, is_in_means
 from tapct.metrics.classification import OVER_LABELS
 from tapct.metrics.resampled import OfCounts
 from tapct.records import CaseResult, Record
 from tapct.records.case import as_cases
+from tapct.statistics import TaskInputs
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.resampling import resample
 
 DEALS = 400
 """How often scores are dealt out, each way."""

@@ -9,12 +9,12 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import TaskInputs, from_records
-from tapct.leaderboard.intervals import Estimate, estimate, no_interval
-from tapct.leaderboard.resampling import Resampled, draw_patients, resample
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Recorded
+from tapct.statistics import thin
+from tapct.statistics.inputs import TaskInputs, from_records
+from tapct.statistics.intervals import Estimate, estimate, no_interval
+from tapct.statistics.resampling import Resampled, draw_patients, resample
+from tapct.statistics.summary import RESAMPLES
 
 Source = Literal["encoder", "adaptor", "encoder x adaptor", "seed", "patients"]
 SOURCES: tuple[Source, ...] = get_args(Source)

@@ -16,20 +16,19 @@ from tapct.leaderboard.compared import (
     LeftOut,
     Named,
     contest,
-    ranked_metrics,
     usual_adaptor,
     why_no_number,
 )
-from tapct.leaderboard.inputs import adaptor_of, from_records
-from tapct.leaderboard.models import names_of
 from tapct.leaderboard.official import ranked_adaptor, why_own
-from tapct.leaderboard.overall import OverallModel, summarise_tasks
 from tapct.leaderboard.paper import AVERAGE, read_paper
 from tapct.leaderboard.reproduction import Known, reproduce
 from tapct.leaderboard.suite import Suite, core, declared
-from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
+from tapct.statistics.inputs import adaptor_of, from_records, ranked_metrics
+from tapct.statistics.models import names_of
+from tapct.statistics.overall import OverallModel, summarise_tasks
+from tapct.statistics.summary import RESAMPLES, TaskSummary, summarise_task
 from tapct.tasks import core_tasks, list_tasks
 from tapct.tasks.registry import spec_of
 

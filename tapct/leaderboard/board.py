@@ -20,17 +20,17 @@ from tapct.leaderboard.eva_results import EvaNumber
 from tapct.leaderboard.imported import Reference
 from tapct.leaderboard.marks import Mark, Marked
 from tapct.leaderboard.mistakes import MistakeTable
-from tapct.leaderboard.overall import OverallModel
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import AVERAGE, PaperRow
 from tapct.leaderboard.reproduction import METRICS, Reproduction
 from tapct.leaderboard.suite import Suite
-from tapct.leaderboard.summary import ModelSummary, TaskSummary
 from tapct.leaderboard.text import plain
 from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
 from tapct.records.sections import CardRecord
 from tapct.similarity.found import Similarity
+from tapct.statistics.overall import OverallModel
+from tapct.statistics.summary import ModelSummary, TaskSummary
 
 if TYPE_CHECKING:
     from tapct.leaderboard.robust_columns import RobustnessBoard

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
-from tapct import kinds
 from tapct.errors import RecordError
 from tapct.leaderboard.adaptors import AdaptorGrid, adaptor_grid
-from tapct.leaderboard.inputs import adaptor_of, from_records, ranked_by
 from tapct.leaderboard.official import is_whole
 from tapct.records import Protocol, Recorded
 from tapct.records.models import is_random
+from tapct.statistics.inputs import adaptor_of, from_records, ranked_metrics
 
 if TYPE_CHECKING:
     from tapct.leaderboard.board import Model
@@ -210,11 +209,3 @@ def _why_not(first: str, one: Recorded, second: str, other: Recorded) -> str | N
     except RecordError as error:
         return str(error)
     return None
-
-
-def ranked_metrics(record: Recorded) -> dict[Protocol, str]:
-    """Returns the ranked metric under each protocol."""
-    if (metric := ranked_by(record)) is None:
-        raise RecordError("a record's task has no metric that it is ranked by")
-    on_paper_grid = kinds.kind(record.task.kind).on_paper_grid if record.task.kind else None
-    return {"native": metric, "paper": (on_paper_grid or {}).get(metric, metric)}

@@ -11,12 +11,12 @@ from tapct.leaderboard import imported, marks, mistakes, shortcuts
 from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.compared import PROTOCOLS
 from tapct.leaderboard.eva_results import NOT_RANKED, as_rows
-from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.paper import AVERAGE, PAPER, PaperRow
 from tapct.leaderboard.reproduction import METRICS, SPLITS_DIFFER, Ours, Reproduction, family_of
 from tapct.leaderboard.text import as_csv, plain
 from tapct.records import Protocol, Recorded
+from tapct.statistics.intervals import Estimate
 
 ALL_TASKS = "(mean rank)"
 """Stands for the task in rows of the mean rank."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapct.leaderboard.board import Board, Task
-from tapct.leaderboard.inputs import from_records
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import resample
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import as_csv
 from tapct.names import adaptor_parts, reads_no_features
 from tapct.records.record import Recorded
+from tapct.statistics.inputs import from_records
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.resampling import resample
+from tapct.statistics.summary import RESAMPLES
 
 FILE = "gains.csv"
 

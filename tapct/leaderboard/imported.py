@@ -11,12 +11,12 @@ from typing import Any
 
 from tapct import kinds, numeric
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import from_records, ranked_by
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import resample
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Predictions, Recorded
+from tapct.statistics.inputs import from_records, ranked_by
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.resampling import resample
+from tapct.statistics.summary import RESAMPLES
 
 FILE = "imported.csv"
 TITLE = "Trained references"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tapct.leaderboard.adaptors import AdaptorGrid
-from tapct.leaderboard.inputs import EXTERNAL, is_solved
-from tapct.leaderboard.summary import ModelSummary, TaskSummary
-from tapct.leaderboard.thin import FEW_OF_A_CLASS, FEW_PATIENTS
 from tapct.records import Recorded
+from tapct.statistics.inputs import EXTERNAL, is_solved
+from tapct.statistics.summary import ModelSummary, TaskSummary
+from tapct.statistics.thin import FEW_OF_A_CLASS, FEW_PATIENTS
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from tapct import kinds, numeric
 from tapct.encoders.mistake_names import MISTAKE_NAMES, NO_EFFECT, OPTION
 from tapct.encoders.options import label as label_of
 from tapct.errors import RecordError
-from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import TaskInputs, adaptor_of, from_records, ranked_by
-from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.leaderboard.official import why_own
-from tapct.leaderboard.resampling import resample
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.records import Recorded
 from tapct.records.models import SETTING, as_text, what_is_known, what_is_recorded
+from tapct.statistics import thin
+from tapct.statistics.inputs import TaskInputs, adaptor_of, from_records, ranked_by
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.resampling import resample
+from tapct.statistics.summary import RESAMPLES
 
 FILE = "mistakes.csv"
 TITLE = "What each mistake costs"

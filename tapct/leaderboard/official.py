@@ -13,9 +13,9 @@ import yaml
 
 from tapct import kinds
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import external, is_solved, ranked_by
-from tapct.leaderboard.reported import reported
 from tapct.records import Recorded
+from tapct.statistics.inputs import external, is_solved, ranked_by
+from tapct.statistics.reported import reported
 from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
 from tapct.tasks import list_tasks, task_class
 from tapct.tasks.registry import why_unusable

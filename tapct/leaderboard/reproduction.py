@@ -17,15 +17,15 @@ from tapct import kinds
 from tapct.encoders import encoder_class
 from tapct.leaderboard import marks
 from tapct.leaderboard.compared import Entry, Named
-from tapct.leaderboard.inputs import adaptor_of, from_records
-from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.official import ranked_adaptor, shipped, why_own
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import AVERAGE, PaperRow, read_paper
-from tapct.leaderboard.summary import ModelSummary, TaskSummary, summarise_task
 from tapct.records import Recorded
 from tapct.records.paths import base_name
+from tapct.statistics.inputs import adaptor_of, from_records
+from tapct.statistics.intervals import Estimate
+from tapct.statistics.summary import ModelSummary, TaskSummary, summarise_task
 
 METRICS: Mapping[str, str] = {"DSC": "dice_paper", "AUC": "MicroAUROC", "AP": "MicroAP"}
 """Our metric of each of the paper's. Dice is on the encoder's own grid. The paper names the AUC of RSNA 2023 and the AP

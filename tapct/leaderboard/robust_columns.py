@@ -2,7 +2,7 @@
 
 Repeated scans are the tasks of the kind `reliability`, ranked as every task is. Perturbations of one sort (thicker
 slices at two levels, say) are one column over all tasks that were run under them: a model's mean rank by what it lost,
-the paired drop against the scans as they are. Its interval is that of mean ranks (`tapct.leaderboard.mean_ranks`).
+the paired drop against the scans as they are. Its interval is that of mean ranks (`tapct.statistics.mean_ranks`).
 
 Who finds nothing has nothing to lose. So controls, which nobody trained, and models that are not better than `chance`
 where that was run, have no rank by what they lost; the number stands there.
@@ -16,13 +16,13 @@ import numpy as np
 
 from tapct import numeric
 from tapct.leaderboard.board import Board, Task
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.levels import Levels
 from tapct.leaderboard.mistakes import model_of
-from tapct.leaderboard.overall import summarise_tasks
-from tapct.leaderboard.robustness import Robustness, lost
-from tapct.leaderboard.summary import TaskSummary
 from tapct.leaderboard.variations import Perturbed
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.levels import Levels
+from tapct.statistics.overall import summarise_tasks
+from tapct.statistics.robustness import Robustness, lost
+from tapct.statistics.summary import TaskSummary
 from tapct.volumes import perturb
 
 FILE = "robustness_ranks.csv"

@@ -22,9 +22,9 @@ from tapct.leaderboard import (
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.board import Board
 from tapct.leaderboard.page import render
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import as_csv
 from tapct.records import find_records
+from tapct.statistics.summary import RESAMPLES
 
 
 def build(

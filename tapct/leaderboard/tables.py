@@ -9,12 +9,12 @@ from tapct.leaderboard import imported, mistakes, paper_tables
 from tapct.leaderboard.board import ALL, Board, Model, Task, families
 from tapct.leaderboard.eva_results import NOT_RANKED
 from tapct.leaderboard.exports import ordered, share_reached
-from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.paper import AVERAGE, PAPER
 from tapct.leaderboard.reproduction import SPLITS_DIFFER, Cell
 from tapct.leaderboard.text import for_latex, for_markdown
+from tapct.statistics.intervals import Estimate
 
 NONE = "–"
 """Where there is no number."""

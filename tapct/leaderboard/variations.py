@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from tapct import kinds
 from tapct.errors import RecordError
-from tapct.leaderboard.inputs import adaptor_of, model_names, ranked_by
-from tapct.leaderboard.intervals import Estimate
-from tapct.leaderboard.label_efficiency import label_efficiency
 from tapct.leaderboard.official import why_own
-from tapct.leaderboard.robustness import Robustness, robustness
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.leaderboard.text import as_csv
 from tapct.records import Recorded
+from tapct.statistics.inputs import adaptor_of, model_names, ranked_by
+from tapct.statistics.intervals import Estimate
+from tapct.statistics.label_efficiency import label_efficiency
+from tapct.statistics.robustness import Robustness, robustness
+from tapct.statistics.summary import RESAMPLES
 
 LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
 ROBUSTNESS_FILE = "robustness.csv"

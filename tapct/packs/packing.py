@@ -17,8 +17,8 @@ from tapct.encoders.options import is_spellable, parse_options, spell_options, w
 from tapct.errors import FeatureError, TaskError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.store import Entry
-from tapct.packs.manifest import MANIFEST_FILE, Manifest, PackedCase, PackedEntry, as_packed
 from tapct.tasks import CTDataset, TaskData
+from tapct.tasks.pack import MANIFEST_FILE, Manifest, PackedCase, PackedEntry, as_packed
 
 NOTICE = (
     "These features are derived from the scans of {task} ({data}) by the weights of {encoder} ({weights}). A licence "

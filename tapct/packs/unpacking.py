@@ -14,8 +14,8 @@ from tapct.errors import FeatureError
 from tapct.features import TensorStore, values
 from tapct.features.extract import are_finite
 from tapct.features.store import Entry
-from tapct.packs.manifest import MANIFEST_FILE, MOST_BYTES, Manifest, Pack, PackedCase, packs_folder, parsed
 from tapct.tasks import task_class
+from tapct.tasks.pack import MANIFEST_FILE, MOST_BYTES, Manifest, Pack, PackedCase, packs_folder, parsed
 
 _CHUNK = 2**20
 

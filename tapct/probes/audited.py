@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tapct.leaderboard.resampling import draw_patients
 from tapct.metrics import shortcuts
 from tapct.probes.solved import PooledCases, deal_folds
+from tapct.statistics.resampling import draw_patients
 
 RESAMPLES = 1000
 """Of patients, for intervals."""

@@ -19,7 +19,6 @@ from tapct.encoders.regions import RegionEncoder
 from tapct.errors import EncoderError, TaskError
 from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
 from tapct.features.channels import Channels, map_of
-from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
 from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
@@ -30,6 +29,7 @@ from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import CaseSource
 from tapct.records import CaseResult, CellSize
 from tapct.records.case import as_cases
+from tapct.records.types import FeatureDtype
 
 Mode = Literal["use", "refresh", "only-cached", "off"]
 """What to do with stored features; see `tapct.features.CacheMode`."""

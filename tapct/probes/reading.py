@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from tapct.errors import TaskError
-from tapct.leaderboard.intervals import Estimate, estimate
 from tapct.metrics import ranks
 from tapct.metrics.by_label import is_defined, mean_in_resamples, stated
 from tapct.metrics.left_out import without_each
@@ -16,6 +15,7 @@ from tapct.probes import label_heads
 from tapct.probes.audited import Audited, Part, Targets, patients_with
 from tapct.probes.solved import LinearHead
 from tapct.records.shortcuts import Estimated, LevelRead, Read
+from tapct.statistics.intervals import Estimate, estimate
 
 LEAST_PATIENTS = 5
 """That have a level, and that have it not, among those who train a head, and among the reported ones."""

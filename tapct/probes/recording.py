@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 import torch
 
 from tapct.encoders import Encoder
+from tapct.encoders.verified import verification_of
 from tapct.encoders.weights import content_sha256
-from tapct.packs.manifest import Pack
 from tapct.probes.heads import Chosen
 from tapct.records import (
     CaseResult,
@@ -35,7 +35,7 @@ from tapct.records.paths import base_name, without_folders
 from tapct.records.reading import checked
 from tapct.records.shortcuts import ShortcutsRecord
 from tapct.records.types import shown
-from tapct.verification.stored import verification_of
+from tapct.tasks.pack import Pack
 
 
 class RunRecorder:

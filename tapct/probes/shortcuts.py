@@ -15,8 +15,6 @@ import torch
 from loguru import logger
 
 from tapct.kinds import Kind
-from tapct.leaderboard import intervals, resampling
-from tapct.leaderboard.intervals import estimate
 from tapct.metrics import retrieval, shortcuts
 from tapct.probes import audited, label_heads, reading, solved, solvers
 from tapct.probes.adaptors import Pooling
@@ -25,6 +23,8 @@ from tapct.probes.folds import folds_of
 from tapct.probes.reading import as_recorded, read
 from tapct.probes.source import CaseSource
 from tapct.records.shortcuts import LABEL, Shared, ShortcutRecord, ShortcutsRecord
+from tapct.statistics import intervals, resampling
+from tapct.statistics.intervals import estimate
 from tapct.tasks.shortcuts import VOLUME, of_grid
 
 MOST_LEVELS = 10

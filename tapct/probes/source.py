@@ -33,7 +33,6 @@ from tapct.features.extract import are_finite
 from tapct.features.filling import CaseTask
 from tapct.features.packed import PackedBank
 from tapct.metrics import confusion_matrix
-from tapct.packs.manifest import Pack
 from tapct.probes.adaptors import Pooling, instances, pooled
 from tapct.probes.batches import ScanBatch, scan_of
 from tapct.probes.cell_size import cell_size_confusion
@@ -44,6 +43,7 @@ from tapct.probes.merged_cells import Merging, merged
 from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.solved import PooledCases
 from tapct.probes.table_columns import TableColumns
+from tapct.tasks.pack import Pack
 from tapct.volumes import resample_labels
 
 CELL_MODULES = (merged.__module__, Channels.__module__)

@@ -8,6 +8,7 @@ from tapct import kinds
 from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import full_name, label
+from tapct.encoders.verified import Status, in_words
 from tapct.records.paths import base_name
 from tapct.records.types import (
     AtLeast1,
@@ -26,7 +27,6 @@ from tapct.records.types import (
     Whole,
     optional,
 )
-from tapct.verification.stored import Status, in_words
 
 RANDOM, NONE = "random", "none"
 """What stands for the name of a file of weights: drawn at random, or an encoder without parameters."""

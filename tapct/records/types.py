@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -191,3 +191,6 @@ Setting = Annotated[Any, PlainValidator(_setting), WithJsonSchema({"title": "any
 """A setting that is not ours to know: of a stranger's encoder, an optimizer, a data set."""
 
 Settings = dict[Name, Setting]
+
+FeatureDtype = Literal["bf16", "fp16", "fp32", "int8"]
+"""What features are stored as. In int8 a map is steps of a scale a channel; embeddings are few and bf16."""

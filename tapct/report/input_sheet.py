@@ -16,11 +16,11 @@ from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
 from tapct.encoders.mistakes import in_words
 from tapct.encoders.received import BEYOND_HU, window_fits
+from tapct.encoders.verified import verification_of
 from tapct.errors import EncoderError
 from tapct.features.extract import fitted_window
 from tapct.files import write_atomically
 from tapct.report.html import page
-from tapct.verification.stored import verification_of
 from tapct.viz.received import Received, draw_received, received_of, shipped_scan, shown_values
 from tapct.volumes import Size
 

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tapct.errors import RecordError
 from tapct.files import write_atomically
 from tapct.kinds import kind
-from tapct.leaderboard import Estimate, from_records, summarise_task
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.page import sections
 from tapct.leaderboard.page.sections import SPLIT, Shown, Table
@@ -21,6 +20,7 @@ from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
 from tapct.report.predictions import Found
+from tapct.statistics import Estimate, from_records, summarise_task
 
 TRAIN_LOSS = "train/AverageLoss"
 """What eva calls the training loss in the log of a run."""

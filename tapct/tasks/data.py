@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.packs.manifest import Pack
 from tapct.tasks.checks import Accepted, require_sound
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction
+from tapct.tasks.pack import Pack
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.registry import task_datasets, task_root
 from tapct.tasks.splits import SPLITS, FoldTable

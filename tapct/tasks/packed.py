@@ -9,10 +9,10 @@ import torch
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.packs.manifest import Pack
 from tapct.tasks.columns import Column
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.masked import MaskedDataset
+from tapct.tasks.pack import Pack
 from tapct.tasks.registry import task_class, task_datasets, task_root
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SPLITS, Split, SplitTable

@@ -10,8 +10,8 @@ from tapct.errors import EncoderError
 
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
+    from tapct.encoders.verified import Comparison
     from tapct.verification.compare import Beside
-    from tapct.verification.stored import Comparison
 
 NOT_COMPARED = 3
 """The exit status where the authors' code cannot be run: neither good (0) nor bad (1)."""
@@ -97,17 +97,18 @@ def _shown(encoder: "Encoder", found: "Comparison", beside: "Beside", out: Path 
     from rich.table import Table
 
     from tapct import terminal
-    from tapct.verification import picture, stored
+    from tapct.encoders import verified
+    from tapct.verification import picture
 
     table = Table("stage", "largest difference", box=box.SIMPLE, title=f"{encoder.full_name} beside {found.source}")
     for stage in found.stages:
         table.add_row(stage.name, stage.said)
     terminal.output().print(table)
-    stored.write(found)
+    verified.write(found)
     if out is not None:
         picture.write(encoder, found, beside, out)
         print(out)
-    known = stored.verification_of(encoder, found.weights_sha256)
+    known = verified.verification_of(encoder, found.weights_sha256)
     weights = "random weights alone" if found.weights_sha256 is None else "random weights, and the published ones"
     print(f"Compared with {weights}; relative to a stage's largest value; not compared: {found.left_out}.")
     print(f"{encoder.full_name}: {known.text}")

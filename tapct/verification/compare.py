@@ -25,11 +25,11 @@ from tapct.encoders.authors import Authors, NotComparableError, require
 from tapct.encoders.axes import from_axes
 from tapct.encoders.options import label
 from tapct.encoders.received import received
+from tapct.encoders.verified import Comparison, Stage, who
 from tapct.errors import EncoderError
 from tapct.features.extract import encoder_grid
 from tapct.features.received import HEIGHTS
 from tapct.source_code import version_of
-from tapct.verification.stored import Comparison, Stage, who
 from tapct.volumes import Volume, resample_image
 
 STAGES = ("voxels", "map", "embedding")

@@ -16,10 +16,10 @@ from tapct.encoders.mistake_names import MISTAKE_NAMES, MISTAKE_WORDS, NO_EFFECT
 from tapct.encoders.mistakes import BROAD_HU, MISTAKES, SOFT_TISSUE_HU
 from tapct.encoders.options import load_spec, parse_options
 from tapct.encoders.received import received
+from tapct.encoders.verified import verification_of
 from tapct.errors import EncoderError
 from tapct.features import encoder_grid, extract
 from tapct.report.input_sheet import write_sheet
-from tapct.verification.stored import verification_of
 from tapct.volumes import Grid, LinearMap, read_ct
 from tests.small import CubicMillimetres, Small3D, Standardised, small_card
 

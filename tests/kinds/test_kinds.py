@@ -11,10 +11,10 @@ from tapct import kinds
 from tapct.doctor import _plugins
 from tapct.errors import RecordError, TaskError
 from tapct.kinds import Cases, Field, Kind, Mean, Metric, Number, Statistic
-from tapct.leaderboard import TaskInputs, summarise_task
 from tapct.records import Record, find_records, write_record
 from tapct.records.case import as_cases
 from tapct.records.cases import COLUMNS, columns
+from tapct.statistics import TaskInputs, summarise_task
 from tapct.tasks.spec import TaskSpec
 from tests.leaderboard import results
 from tests.leaderboard.test_regression import model

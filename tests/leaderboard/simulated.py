@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tapct.leaderboard import TaskInputs
+from tapct.statistics import TaskInputs
 
 
 def task(values, patients=None, targets=None, *, name="simulated", metric=None, notice=None) -> TaskInputs:

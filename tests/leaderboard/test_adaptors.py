@@ -11,11 +11,11 @@ from tapct.flags import cross_flags
 from tapct.leaderboard import site
 from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares, variance_components
 from tapct.leaderboard.assembly import assemble
-from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.official import why_own
-from tapct.leaderboard.resampling import Resampled, draw_patients
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, tables
 from tapct.records import CellSize, read_records
+from tapct.statistics.inputs import from_records
+from tapct.statistics.resampling import Resampled, draw_patients
 from tapct.sweep.adaptors import SETTING
 from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, configs_by_task
 from tapct.tasks import list_tasks, task_class

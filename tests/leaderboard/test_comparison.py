@@ -7,11 +7,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from tapct.kinds import Cases
-from tapct.leaderboard import TaskInputs, comparison, summarise_task
-from tapct.leaderboard.contributions import of_means, of_pairs, of_statistic
-from tapct.leaderboard.differences import measure
-from tapct.leaderboard.resampling import draw_swaps, evaluate
-from tapct.leaderboard.summary import compare
+from tapct.statistics import TaskInputs, comparison, summarise_task
+from tapct.statistics.contributions import of_means, of_pairs, of_statistic
+from tapct.statistics.differences import measure
+from tapct.statistics.resampling import draw_swaps, evaluate
+from tapct.statistics.summary import compare
 from tests.leaderboard.simulated import clusters, task, within
 
 SIMULATIONS = 250

@@ -4,8 +4,8 @@ from pydantic import ValidationError
 from scipy import special
 
 from tapct.errors import RecordError
-from tapct.leaderboard import TaskInputs, from_records, model_name, summarise_task
 from tapct.records import CaseResult, Record, RunRecord, SteppedSelection
+from tapct.statistics import TaskInputs, from_records, model_name, summarise_task
 from tests.leaderboard.simulated import task
 from tests.records.made import encoder
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tapct.leaderboard import resampling, summarise_task
-from tapct.leaderboard.intervals import bca, estimate, tail
+from tapct.statistics import resampling, summarise_task
+from tapct.statistics.intervals import bca, estimate, tail
 from tests.leaderboard.simulated import clusters, task, within
 
 SIMULATIONS = 300

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import RecordError
-from tapct.leaderboard import label_efficiency, summarise_task
+from tapct.statistics import label_efficiency, summarise_task
 from tests.leaderboard.cells import cell
 from tests.leaderboard.simulated import clusters, task, within
 from tests.leaderboard.test_inputs import TASK, record, scan

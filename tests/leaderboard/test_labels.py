@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tapct.leaderboard import from_records, summarise_task
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.compared import Entry
 from tapct.leaderboard.page.kinds.classification import RESAMPLES
 from tapct.leaderboard.page.sections import Picture, Shown, Table, pictures
 from tapct.leaderboard.page.views import run_metric
-from tapct.leaderboard.resampling import draw_patients
 from tapct.metrics.ranks import average_precision_skill
 from tapct.records import Record
+from tapct.statistics import from_records, summarise_task
+from tapct.statistics.resampling import draw_patients
 from tests.leaderboard import results
 
 PATIENTS, SEEDS = 80, 2

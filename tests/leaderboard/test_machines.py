@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from tapct.leaderboard import summarise_task, summarise_tasks
 from tapct.leaderboard.site import build
+from tapct.statistics import summarise_task, summarise_tasks
 from tests.leaderboard import results
 from tests.leaderboard.simulated import task
 from tests.records.made import changed

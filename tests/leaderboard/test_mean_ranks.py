@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tapct.leaderboard.differences import Pairs, measure
-from tapct.leaderboard.levels import STEPS, Levels, levels
-from tapct.leaderboard.mean_ranks import decided, ends
-from tapct.leaderboard.resampling import draw_swaps
+from tapct.statistics.differences import Pairs, measure
+from tapct.statistics.levels import STEPS, Levels, levels
+from tapct.statistics.mean_ranks import decided, ends
+from tapct.statistics.resampling import draw_swaps
 from tests.leaderboard.simulated import task
 
 PATIENTS = 60

@@ -9,9 +9,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tapct.encoders.mistake_names import NO_EFFECT
-from tapct.leaderboard import TaskInputs, site, summarise_task
+from tapct.leaderboard import site
 from tapct.leaderboard.mistakes import FILE, tables
 from tapct.records import Record
+from tapct.statistics import TaskInputs, summarise_task
 from tests.leaderboard import results
 from tests.leaderboard.cells import cell
 from tests.leaderboard.simulated import task

@@ -6,8 +6,8 @@ from tapct.encoders import EncoderCard
 from tapct.errors import RecordError
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.exports import rows
-from tapct.leaderboard.inputs import model_names, require_one_encoder
 from tapct.records import read_records, to_table
+from tapct.statistics.inputs import model_names, require_one_encoder
 from tests.leaderboard import results
 from tests.records.made import changed
 

@@ -6,10 +6,11 @@ from scipy import stats
 
 from tapct.flags.chance import against_chance
 from tapct.kinds.reliability import case_loss, outcomes
-from tapct.leaderboard import from_records, site, summarise_task
+from tapct.leaderboard import site
 from tapct.leaderboard.assembly import assemble
 from tapct.metrics.reliability import standardised
 from tapct.records import CaseResult, Record, read_records, write_record
+from tapct.statistics import from_records, summarise_task
 from tests.leaderboard.test_inputs import record
 
 PATIENTS = 31

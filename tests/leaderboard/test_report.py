@@ -7,10 +7,10 @@ from tapct.errors import RecordError
 from tapct.kinds.report import COMMON, RANDOM, TEXT, case_loss, outcome
 from tapct.leaderboard import site
 from tapct.leaderboard.assembly import assemble
-from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.page.kinds import report as section
 from tapct.leaderboard.page.sections import Shown, Table
 from tapct.records import CaseResult, Record, read_records, write_record
+from tapct.statistics.inputs import from_records
 from tapct.tasks.ct_rate_report import READ_BY_MACHINE
 from tests.leaderboard.test_inputs import record
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tapct.leaderboard import contributions, resampling
 from tapct.metrics import ranks
 from tapct.metrics.by_label import RANKS
 from tapct.metrics.resampled import in_resamples
+from tapct.statistics import contributions, resampling
 from tests.leaderboard.simulated import clusters, task
 
 METRICS = {"MicroAUROC": roc_auc_score, "MicroAP": average_precision_score}

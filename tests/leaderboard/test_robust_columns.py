@@ -7,10 +7,11 @@ import pytest
 
 from tapct import kinds
 from tapct.kinds import Mean, Metric, Statistic
-from tapct.leaderboard import from_records, robustness, site, summarise_task
+from tapct.leaderboard import site
 from tapct.leaderboard.robust_columns import FILE, TITLE
-from tapct.leaderboard.summary import summarise_change
 from tapct.records import read_records, write_record
+from tapct.statistics import from_records, robustness, summarise_task
+from tapct.statistics.summary import summarise_change
 from tests.kinds.test_kinds import task as inputs_of
 from tests.leaderboard import results
 from tests.leaderboard.cells import cell

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import RecordError
-from tapct.leaderboard import TaskInputs, robustness, summarise_task
+from tapct.statistics import TaskInputs, robustness, summarise_task
 from tests.leaderboard.cells import cell
 from tests.leaderboard.simulated import clusters, task, within
 

@@ -13,16 +13,17 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 from tapct.errors import RecordError
-from tapct.leaderboard import official, site, summarise_tasks, text
+from tapct.leaderboard import official, site, text
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.board import in_letters, letter
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.page import _environment, svg
 from tapct.leaderboard.page.charts import pareto, patient_strips, rank_shares, reliability_curve, task_inputs
-from tapct.leaderboard.reported import reported
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.probes.base import Probe
 from tapct.records import read_records
+from tapct.statistics import summarise_tasks
+from tapct.statistics.reported import reported
 from tapct.tasks import TaskData
 from tests.leaderboard import results
 

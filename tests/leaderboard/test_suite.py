@@ -6,7 +6,7 @@ import pytest
 from tapct.errors import RecordError
 from tapct.leaderboard.board import Task
 from tapct.leaderboard.suite import Suite, core, declared
-from tapct.leaderboard.summary import summarise_task
+from tapct.statistics.summary import summarise_task
 from tests.leaderboard.simulated import task
 
 SHIPPED = ("amos22", "lits17", "luna16", "quickstart")

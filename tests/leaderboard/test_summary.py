@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, rankdata
 
-from tapct.leaderboard import summarise_task, summarise_tasks
-from tapct.leaderboard.intervals import tail
+from tapct.statistics import summarise_task, summarise_tasks
+from tapct.statistics.intervals import tail
 from tests.leaderboard.simulated import task
 
 

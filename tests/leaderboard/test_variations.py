@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from tapct.leaderboard import label_efficiency, robustness
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE, tables
 from tapct.numeric import rounded
+from tapct.statistics import label_efficiency, robustness
 from tests.leaderboard.cells import cell
 
 NOISE = {"perturbation": "noise-30hu", "perturbation_parameters": {"kind": "noise", "std_hu": 30.0}}

@@ -22,12 +22,12 @@ from tapct.errors import FeatureError, TaskError, WeightsError
 from tapct.features import CacheMode, FeatureBank, TensorStore
 from tapct.features.packed import PackedBank
 from tapct.packs import commands, packing
-from tapct.packs.manifest import MANIFEST_FILE, Pack
 from tapct.packs.unpacking import unpack
 from tapct.probes import SegmentationProbe, Trainer
 from tapct.records import read_record
 from tapct.tasks import TaskData
 from tapct.tasks.columns import code_of
+from tapct.tasks.pack import MANIFEST_FILE, Pack
 from tapct.tasks.packed import packed_datasets
 from tapct.tasks.rsna2023 import SPEC as RSNA2023
 from tests.data.abdomen import write_slabs

@@ -14,13 +14,13 @@ from tapct.kinds.report import COMMON, RANDOM, knowing_nothing
 from tapct.language_models.decoding import Decoding
 from tapct.language_models.files import find
 from tapct.language_models.model import Lora
-from tapct.leaderboard.inputs import from_records
 from tapct.probes import ReportProbe, Trainer
 from tapct.probes.checkpoints import FOLDER
 from tapct.probes.generated import Generator, ScanCells, Writer
 from tapct.records import read_record
 from tapct.records.case import as_cases
 from tapct.report.page import write_report
+from tapct.statistics.inputs import from_records
 from tests.data import written_reports
 
 SMALL = {"tokens": 2, "width": 32, "layers": 1, "heads": 4, "batch": 8, "decoding": Decoding(most_tokens=24)}

@@ -13,12 +13,12 @@ from torch import nn
 from tapct.errors import TaskError
 from tapct.flags import with_own_checks
 from tapct.kinds import kind
-from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.page.charts import reliability_curve
-from tapct.leaderboard.reported import reported
 from tapct.probes import ClassificationProbe
 from tapct.records import read_record
 from tapct.records.case import as_cases
+from tapct.statistics.inputs import from_records
+from tapct.statistics.reported import reported
 from tapct.submission.rules import expected_metrics
 from tests.probes import test_classification as slabs
 from tests.small import Drifting, small_encoder

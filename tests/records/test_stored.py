@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tapct.errors import RecordError
-from tapct.leaderboard import from_records
 from tapct.records import (
     CASES_FILE,
     RECORD_FILE,
@@ -20,6 +19,7 @@ from tapct.records import (
     read_stored,
     write_record,
 )
+from tapct.statistics import from_records
 from tests.leaderboard import results
 
 

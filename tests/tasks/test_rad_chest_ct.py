@@ -8,8 +8,8 @@ import pytest
 from eva.__main__ import main
 
 from tapct.errors import TapctError, TaskError
-from tapct.leaderboard.inputs import EXTERNAL, external
 from tapct.records import read_record
+from tapct.statistics.inputs import EXTERNAL, external
 from tapct.tasks import SPLITS, TaskData
 from tapct.tasks.ct_rate_release import FINDINGS
 from tapct.tasks.findings import findings

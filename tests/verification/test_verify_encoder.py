@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 
 from tapct.cli import main
-from tapct.encoders import tap_t
+from tapct.encoders import tap_t, verified
 from tapct.encoders.weights import content_sha256
 from tapct.errors import EncoderError
 from tapct.probes.recording import encoder_record
 from tapct.records import EncoderRecord, Record, write_record
-from tapct.verification import stored
 from tapct.verification.commands import NOT_COMPARED, verify_encoder
 from tests.leaderboard.results import record
 from tests.verification import code
@@ -38,7 +37,7 @@ def published(tmp_path):
 
 
 def known(**about):
-    return stored.verification_of(code.Adapter("random"), **about)
+    return verified.verification_of(code.Adapter("random"), **about)
 
 
 def test_an_adapter_that_does_what_its_authors_do_passes_on_random_weights(capsys):

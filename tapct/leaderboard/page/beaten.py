@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from tapct.encoders import is_installed
 from tapct.leaderboard.board import Model, Task
 from tapct.leaderboard.gains import columns_of, tables_alone
-from tapct.leaderboard.inputs import from_records
 from tapct.leaderboard.page.sections import Table
-from tapct.leaderboard.summary import Difference, TaskSummary, summarise_task
 from tapct.names import TABLE, adaptor_parts
+from tapct.statistics.inputs import from_records
+from tapct.statistics.summary import Difference, TaskSummary, summarise_task
 from tapct.tasks import list_tasks, task_class
 
 MOST_LINES = 20

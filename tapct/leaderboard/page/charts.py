@@ -11,10 +11,10 @@ from tapct import numeric
 from tapct.kinds import Cases
 from tapct.leaderboard.board import Board, Model, Task
 from tapct.leaderboard.exports import ordered
-from tapct.leaderboard.inputs import TaskInputs, from_records
 from tapct.leaderboard.page.svg import INK, LINE, MUTED, PAPER, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.text import plain
 from tapct.metrics import ranks
+from tapct.statistics.inputs import TaskInputs, from_records
 
 ROW_IN = 0.26
 """Height of a row, in inches."""

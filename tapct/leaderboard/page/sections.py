@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from tapct.kinds import Cases, Kind, Metric
 from tapct.leaderboard.board import Model, Task
-from tapct.leaderboard.reported import reported
 from tapct.records import Recorded
+from tapct.statistics.reported import reported
 
 SPLIT = "test"
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from tapct.leaderboard.gains import Part, of_task
-from tapct.leaderboard.intervals import Estimate
 from tapct.leaderboard.page.sections import Picture, Shown, Table
 from tapct.names import adaptor_parts
+from tapct.statistics.intervals import Estimate
 
 TITLE = "What encoders add to tables, and tables to encoders"
 

@@ -11,14 +11,14 @@ from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
 from tapct.leaderboard.board import Board, Entry, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
-from tapct.leaderboard.inputs import is_solved
 from tapct.leaderboard.page.beaten import beaten
 from tapct.leaderboard.page.in_common import in_common
 from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
-from tapct.leaderboard.reported import reported
 from tapct.leaderboard.tables import cell_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
 from tapct.similarity.found import Similarity
+from tapct.statistics.inputs import is_solved
+from tapct.statistics.reported import reported
 
 _SHRINKING = {"antialias": "averaged", "linear": "interpolated, not averaged"}
 """What an `in_plane_filter` does."""

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from tapct import terminal
 from tapct.errors import TapctError, TaskError
 from tapct.files import stamp_of
-from tapct.packs.manifest import Pack
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Data
 from tapct.tasks import CTDataset, list_tasks, task_class, task_datasets, task_root
 from tapct.tasks.crops import CroppedDataset
+from tapct.tasks.pack import Pack
 from tapct.tasks.splits import SPLITS, FoldTable, read_split
 from tapct.tasks.varied import varied
 from tapct.volumes import Grid, crop_grid, files_of

@@ -8,12 +8,12 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import Cases
-from tapct.leaderboard.intervals import estimate
 from tapct.leaderboard.page.charts import reliability
 from tapct.leaderboard.page.sections import Picture, Shown, Table
-from tapct.leaderboard.resampling import draw_patients
 from tapct.metrics import by_label, classification
 from tapct.metrics.left_out import without_each
+from tapct.statistics.intervals import estimate
+from tapct.statistics.resampling import draw_patients
 
 RESAMPLES = 500
 """Of patients, for the intervals of each label."""

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from tapct import numeric
 from tapct.kinds import Cases, Mean
 from tapct.kinds.report import COMMON, RANDOM, counts_of, findings_of, knowing_nothing
-from tapct.leaderboard.inputs import TaskInputs
-from tapct.leaderboard.intervals import estimate
 from tapct.leaderboard.page.sections import Picture, Shown, Table
 from tapct.leaderboard.page.svg import INK, LINE, MUTED, STYLE, colour, dots, figure, lines, render
-from tapct.leaderboard.reported import reported
-from tapct.leaderboard.resampling import resample
 from tapct.leaderboard.text import plain
 from tapct.metrics.by_label import FEW
 from tapct.metrics.report import Counts
+from tapct.statistics.inputs import TaskInputs
+from tapct.statistics.intervals import estimate
+from tapct.statistics.reported import reported
+from tapct.statistics.resampling import resample
 
 RESAMPLES = 1_000
 """Of patients, for the intervals beside what knows nothing."""

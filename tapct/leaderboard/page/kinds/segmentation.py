@@ -6,7 +6,7 @@ from statistics import fmean
 from tapct import numeric
 from tapct.leaderboard.page.charts import patient_strips
 from tapct.leaderboard.page.sections import Picture, Shown, Table
-from tapct.leaderboard.reported import reported
+from tapct.statistics.reported import reported
 
 BY_CLASS = (("dice_native", "Dice", 2), ("nsd_native", "NSD", 2), ("hd95_mm_native", "HD95, mm", 0))
 """Field, title, decimals."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import PairRank, Statistic
-from tapct.leaderboard.inputs import TaskInputs
-from tapct.leaderboard.resampling import evaluate, left_out
 from tapct.metrics.by_label import lost_of_pairs
 from tapct.metrics.left_out import Lost
+from tapct.statistics.inputs import TaskInputs
+from tapct.statistics.resampling import evaluate, left_out
 
 
 class Part(NamedTuple):

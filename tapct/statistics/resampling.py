@@ -8,10 +8,10 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import PairRank, Statistic
-from tapct.leaderboard.inputs import TaskInputs
 from tapct.metrics.by_label import RANKS
 from tapct.metrics.left_out import without_each
 from tapct.metrics.resampled import in_resamples
+from tapct.statistics.inputs import TaskInputs
 
 AT_ONCE = 2**23
 """Numbers of cases times resamples that are looked at together: 64 MB."""

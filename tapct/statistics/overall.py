@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard import mean_ranks
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.levels import Levels
-from tapct.leaderboard.summary import TaskSummary
+from tapct.statistics import mean_ranks
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.levels import Levels
+from tapct.statistics.summary import TaskSummary
 
 
 @dataclass(frozen=True, kw_only=True)

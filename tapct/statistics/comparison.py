@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard.differences import CERTAIN, Pairs
-from tapct.leaderboard.intervals import Estimate
+from tapct.statistics.differences import CERTAIN, Pairs
+from tapct.statistics.intervals import Estimate
 
 ALPHA = 0.05
 """Probability of one or more false differences in a family."""

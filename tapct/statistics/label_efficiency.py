@@ -7,12 +7,12 @@ import numpy as np
 
 from tapct import numeric
 from tapct.errors import RecordError
-from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import from_records, model_names, require_one_encoder
-from tapct.leaderboard.intervals import Estimate, estimate
-from tapct.leaderboard.resampling import Resampled, resample
-from tapct.leaderboard.summary import RESAMPLES
 from tapct.records.record import Recorded
+from tapct.statistics import thin
+from tapct.statistics.inputs import from_records, model_names, require_one_encoder
+from tapct.statistics.intervals import Estimate, estimate
+from tapct.statistics.resampling import Resampled, resample
+from tapct.statistics.summary import RESAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tapct import numeric
-from tapct.leaderboard.inputs import TaskInputs
+from tapct.statistics.inputs import TaskInputs
 
 FEW_PATIENTS = 50
 """Below this many, intervals of a mean are often too short (André et al., "Some hidden traps of confidence intervals in

@@ -11,11 +11,12 @@ import numpy as np
 from tapct import kinds
 from tapct.errors import RecordError
 from tapct.kinds import STEPPED_HEADS, Cases, Mean, Metric, PairRank, Statistic
-from tapct.leaderboard.models import is_setting, names_of
-from tapct.leaderboard.reported import Reported, reported
+from tapct.records import Protocol
 from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import Recorded
 from tapct.records.selection import Looks
+from tapct.statistics.models import is_setting, names_of
+from tapct.statistics.reported import Reported, reported
 
 Variable = Literal["train_fraction", "train_draw", "perturbation", "adaptor", "imported"]
 """What records of one task may be made to differ in, to see what it does."""
@@ -212,6 +213,18 @@ def ranked_by(record: Recorded) -> str | None:
 
 EXTERNAL = "External validation:"
 """How the notice of heads that were trained on another task or split begins."""
+
+
+def ranked_metrics(record: Recorded) -> dict[Protocol, str]:
+    """Returns the ranked metric under each protocol.
+
+    Raises:
+        RecordError: If its task has none.
+    """
+    if (metric := ranked_by(record)) is None:
+        raise RecordError("a record's task has no metric that it is ranked by")
+    on_paper_grid = kinds.kind(record.task.kind).on_paper_grid if record.task.kind else None
+    return {"native": metric, "paper": (on_paper_grid or {}).get(metric, metric)}
 
 
 def external(record: Recorded) -> str | None:

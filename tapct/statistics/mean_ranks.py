@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tapct.leaderboard.comparison import ALPHA
-from tapct.leaderboard.levels import STEPS, Levels
+from tapct.statistics.comparison import ALPHA
+from tapct.statistics.levels import STEPS, Levels
 
 DECIDED = 0.8
 """Share of `ALPHA` that is spent on pairs which are decided one by one; what is left counts the others."""

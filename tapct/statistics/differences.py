@@ -7,8 +7,8 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import Mean, PairRank, Statistic
-from tapct.leaderboard.contributions import Part, of_means, of_pairs, of_statistic
-from tapct.leaderboard.inputs import TaskInputs
+from tapct.statistics.contributions import Part, of_means, of_pairs, of_statistic
+from tapct.statistics.inputs import TaskInputs
 
 FEWEST_PATIENTS = 6
 """In five, 2 of the 32 ways to turn signs do as much as any difference: p is never below 1/16."""

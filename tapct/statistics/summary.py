@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tapct import kinds, numeric
-from tapct.leaderboard import comparison, resampling, thin
-from tapct.leaderboard.differences import Pairs, measure, too_few
-from tapct.leaderboard.inputs import TaskInputs
-from tapct.leaderboard.intervals import UNDEFINED_RESAMPLES, Estimate, estimate
-from tapct.leaderboard.levels import Levels, levels, no_levels
+from tapct.statistics import comparison, resampling, thin
+from tapct.statistics.differences import Pairs, measure, too_few
+from tapct.statistics.inputs import TaskInputs
+from tapct.statistics.intervals import UNDEFINED_RESAMPLES, Estimate, estimate
+from tapct.statistics.levels import Levels, levels, no_levels
 
 RESAMPLES = 2000
 

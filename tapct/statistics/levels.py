@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from tapct.leaderboard.differences import Pairs
+from tapct.statistics.differences import Pairs
 
 STEPS = 16
 """Levels in one standard deviation of the normal distribution."""

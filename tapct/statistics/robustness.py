@@ -7,11 +7,11 @@ import numpy as np
 
 from tapct import kinds, numeric
 from tapct.errors import RecordError
-from tapct.leaderboard import thin
-from tapct.leaderboard.inputs import TaskInputs, from_records, model_names, require_one_encoder
-from tapct.leaderboard.intervals import Estimate
-from tapct.leaderboard.summary import RESAMPLES, TaskSummary, summarise_change, summarise_task
 from tapct.records.record import Recorded
+from tapct.statistics import thin
+from tapct.statistics.inputs import TaskInputs, from_records, model_names, require_one_encoder
+from tapct.statistics.intervals import Estimate
+from tapct.statistics.summary import RESAMPLES, TaskSummary, summarise_change, summarise_task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tapct.encoders.weights import RANDOM
 from tapct.errors import FeatureError
-from tapct.features.nbytes import FeatureDtype
 from tapct.files import features_folder
-from tapct.records.types import CaseName, Name
+from tapct.records.types import CaseName, FeatureDtype, Name
 
 if TYPE_CHECKING:
     import torch
