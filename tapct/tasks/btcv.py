@@ -5,8 +5,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.eva_task import EvaTask
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 

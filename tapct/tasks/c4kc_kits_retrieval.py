@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.shortcuts import AGE, KERNEL, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS, VOLUME
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import by_name, read_table

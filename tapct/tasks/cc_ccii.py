@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from tapct.errors import TaskError, VolumeError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import Index, SplitPin
 from tapct.tasks.eva_task import EvaTask, split_of
 from tapct.tasks.npy import open_npy
+from tapct.tasks.own_split import SplitPin
+from tapct.tasks.release_files import Index
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import read_table

@@ -18,7 +18,7 @@ from typing import Literal
 from tapct.errors import TaskError
 from tapct.files import Stamp, stamp_of
 from tapct.tasks.columns import Value
-from tapct.tasks.dataset import Index
+from tapct.tasks.release_files import Index
 from tapct.tasks.shortcuts import AGE, KERNEL, MANUFACTURER, SCANNER_MODEL, SEX, of_tags
 from tapct.tasks.tables import flag, read_table
 

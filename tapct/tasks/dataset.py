@@ -2,12 +2,9 @@
 
 import abc
 import copy
-import itertools
-import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -15,12 +12,11 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
-from tapct.names import SHIPPED_SPLITS
 from tapct.source_code import code_of
-from tapct.tasks import shortcuts
-from tapct.tasks.columns import Column, Value
+from tapct.tasks.case_columns import CaseColumns
+from tapct.tasks.own_split import OwnSplit
 from tapct.tasks.spec import TaskSpec
-from tapct.tasks.splits import Split, SplitTable, read_exclusions, read_split
+from tapct.tasks.splits import Split
 from tapct.volumes import Grid, Volume, read_ct, read_grid
 from tapct.volumes.perturb import Perturbation
 
@@ -33,37 +29,20 @@ MIN_SLICES = 5
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
 """What the doctor found: status ("warn": a run continues), message, how to mend it."""
 
-_OF_GRID = frozenset(column.name for column in shortcuts.GEOMETRY)
-
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
 
-@dataclass(frozen=True)
-class SplitPin:
-    """What a split that is derived from the release's label file must come out as.
-
-    Attributes:
-        sha256: Hash of the table.
-        counts: Cases in (train, val, test).
-    """
-
-    sha256: str
-    counts: tuple[int, int, int]
-
-
-class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
+class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
     """Scans in HU with their targets, untouched, in SPL order.
 
     A sample is an eva `Volume` (D, 1, H, W), the target, and metadata with `case`, `patient`, `source`, `affine` and
     `notes` (of how the scan was read, one a line): the affine is repeated there because collating drops it from the
-    `Volume`. No dataset knows an
-    encoder; nothing is resampled or normalised here.
+    `Volume`. No dataset knows an encoder; nothing is resampled or normalised here.
 
     It has the methods of eva's `VisionDataset`, and is not derived from it: importing eva takes seconds, which
     whoever lists tasks, looks at their files or reads their cases (`read`) need not wait for.
 
-    A task sets `spec` and implements `ct_path`, `target_paths` and `read_target`. Its split is the CSV of its
-    name in `splits/`, or comes from `derive_split` where the release's list of cases may not be passed on.
+    A task sets `spec` and implements `ct_path`, `target_paths` and `read_target`; its split: `OwnSplit`.
     """
 
     spec: ClassVar[TaskSpec]
@@ -72,22 +51,10 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     shipped_root: ClassVar[Path | None] = None
     """Folder of the data, for a task that ships with the project."""
 
-    split_pin: ClassVar[SplitPin | None] = None
-    """What `derive_split` must give on the release's own label file."""
-
-    split_rule: ClassVar[str | None] = None
-    """What the table of `derive_split` is called, where only the data tell which cases it has: a rule of each name."""
-
     perturbation: Perturbation | None = None
     """What is done to the scans after they are read; see `perturbed`."""
 
     _perturbing: tuple[dict[str, Any], ...] = ()
-
-    _header: tuple[str, dict[str, Value]] | None = None
-    """The case whose header was read last, and what it says."""
-
-    _sizes: tuple[str, dict[str, float]] | None = None
-    """The case whose grid was read last, and its columns."""
 
     scan_patterns: tuple[str, ...] = ()
     """Globs under the root that find the scans of the release, for the doctor's count."""
@@ -146,76 +113,6 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             return read_grid(self.ct_path(case))
         return self.read_scan(case).grid
 
-    @classmethod
-    def split_counts(cls) -> tuple[int, int, int] | None:
-        """Returns the number of cases in (train, val, test); None where only the data tell."""
-        if cls.split_pin is not None:
-            return cls.split_pin.counts
-        table = cls.shipped_split()
-        return None if table is None else (table.counts["train"], table.counts["val"], table.counts["test"])
-
-    @classmethod
-    def shipped_exclusions(cls) -> dict[str, str]:
-        """Returns the cases that are left out wherever the release is read, with the reason."""
-        return read_exclusions(cls._shipped("exclusions", f"{cls.spec.name}.csv"))
-
-    @classmethod
-    def shipped_split(cls) -> SplitTable | None:
-        """Returns the task's own split where it ships; None of one that is derived from the release's label file."""
-        if cls.split_pin is not None or cls.split_rule is not None:
-            return None
-        return read_split(cls._split_path()).without(cls.shipped_exclusions())
-
-    @classmethod
-    def shipped_split_sha256(cls) -> str | None:
-        """Returns the hash of the task's own split, as records hold it; None where only the data tell."""
-        if cls.split_pin is not None:
-            return cls.split_pin.sha256
-        table = cls.shipped_split()
-        return None if table is None else table.sha256
-
-    @classmethod
-    def alternative_splits(cls) -> dict[str, SplitTable]:
-        """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
-        excluded = cls.shipped_exclusions()
-        paths = {name: cls._split_path(f"-{name}") for name in SHIPPED_SPLITS}
-        return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
-
-    @classmethod
-    def shipped_config(cls) -> Path | None:
-        """Returns the config that ships beside the module as `configs/TASK.yaml`; ours are in `eva_configs/`."""
-        path = cls._shipped("configs", f"{cls.spec.name}.yaml")
-        return path if path.is_file() else None
-
-    @classmethod
-    def _shipped(cls, folder: str, name: str) -> Path:
-        """Returns where a file ships: in a folder beside the module of the class, or of one that it derives from."""
-        modules = dict.fromkeys(each.__module__ for each in cls.__mro__ if issubclass(each, CTDataset))
-        files = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
-        paths = [Path(file).parent / folder / name for file in files if file is not None]
-        return next((path for path in paths if path.is_file()), paths[0])
-
-    @classmethod
-    def _split_path(cls, which: str = "") -> Path:
-        """Returns where a split of the task would ship: its own, its folds, else that of the release that it shares."""
-        names = (cls.spec.name, f"{cls.spec.name}_folds", cls.spec.folder)
-        paths = [cls._shipped("splits", f"{name}{which}.csv") for name in names]
-        return next((path for path in paths if path.is_file()), paths[-1])
-
-    @classmethod
-    def _alternative(cls, name: str) -> Path:
-        path = cls._split_path(f"-{name}")
-        if not path.is_file():
-            raise TaskError(
-                f"{cls.spec.name} ships no split '{name}' beside its own. Leave split_file out "
-                "(data.init_args.split_file, the variable SPLIT_FILE), or name a CSV; docs/tasks.md says what ships"
-            )
-        return path
-
-    def derive_split(self) -> SplitTable:
-        """Returns the split of a release whose list of cases may not be passed on, from its label file."""
-        raise TaskError(f"{self.spec.name} ships no split and has no rule for one")
-
     def left_out(self) -> dict[str, str]:
         """Returns the cases of the release's label file that cannot be used, with the reason, beside those that ship.
 
@@ -234,85 +131,6 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
     def describe(self) -> dict[str, Any]:
         """Returns the options of the dataset, for the record."""
         return {name: getattr(self, name) for name in self.described}
-
-    def read_value(self, case: str, column: str) -> Value:
-        """Returns what a column of `spec.table` or `spec.shortcuts` holds of a case; None where nothing is known.
-
-        What every task has, `value` knows. Those of `tapct.tasks.shortcuts.DICOM` are in the headers of scans that are
-        DICOM; a task with a table says here what that holds.
-
-        Raises:
-            TapctError: If it cannot be read.
-        """
-        if column in {one.name for one in shortcuts.DICOM}:
-            if self._header is None or self._header[0] != case:
-                self._header = (case, shortcuts.of_header(self.ct_path(case)))
-            return self._header[1][column]
-        raise NotImplementedError(f"{type(self).__name__} reads no '{column}', but its spec says that there is one")
-
-    def value_paths(self, case: str, column: str) -> list[Path]:
-        """Returns the files that `read_value` reads of a column, beside the scan; they need not be there."""
-        return []
-
-    def value(self, case: str, column: str) -> Value:
-        """Returns what a column of `spec.columns` holds of a case; None where nothing is known.
-
-        Raises:
-            TapctError: If it cannot be read.
-        """
-        if column not in _OF_GRID:
-            return self.read_value(case, column)
-        if self._sizes is None or self._sizes[0] != case:
-            self._sizes = (case, shortcuts.of_grid(self.scan_grid(case)))
-        return self._sizes[1][column]
-
-    def column_paths(self, case: str, column: str) -> list[Path]:
-        """Returns the files that `value` reads of a column, beside the scan; they need not be there."""
-        return [] if column in _OF_GRID else self.value_paths(case, column)
-
-    def table_columns(self, names: Sequence[str]) -> list[Column]:
-        """Returns the columns of `spec.columns` that have these names; see `TaskSpec.named`.
-
-        Raises:
-            TaskError: If there is none of such a name, or files that it is read from are not there.
-        """
-        columns = self.spec.named(names)
-        for column in columns:
-            paths = dict.fromkeys(path for case in self.cases for path in self.column_paths(case, column.name))
-            if missing := [path for path in paths if not path.exists()]:
-                raise TaskError(
-                    f"{self.spec.name}: {len(missing)} files that the column '{column.name}' is read from are not "
-                    f"there, such as {missing[0]}. To obtain the data: {self.spec.source}"
-                )
-        return columns
-
-    def values(self, case: str, columns: Sequence[Column]) -> list[float]:
-        """Returns what columns hold of a case, a number each (`Column.number`), NaN where nothing is known.
-
-        Raises:
-            TapctError: If a value cannot be read, or cannot be; the message names task and case.
-        """
-        try:
-            return [column.number(self.value(case, column.name)) for column in columns]
-        except TapctError as error:
-            where = f"{self.spec.name}, case {case}"
-            raise error if str(error).startswith(where) else type(error)(f"{where}: {error}") from error
-
-    def levels(self, case: str, columns: Sequence[Column] | None = None) -> dict[str, str | None]:
-        """Returns what a case is in columns of `spec.shortcuts`: by name its level, None where nothing is known.
-
-        Args:
-            case: The case.
-            columns: The columns; all of them by default.
-
-        Raises:
-            TapctError: If a value cannot be read, or cannot be; the message names task and case.
-        """
-        chosen = self.spec.shortcuts if columns is None else columns
-        try:
-            return {column.name: column.level(self.value(case, column.name)) for column in chosen}
-        except TapctError as error:
-            raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
 
     def point_mm(self, case: str) -> tuple[float, float, float] | None:
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""
@@ -379,24 +197,6 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
             ) from error
         own = f"{type(self).__module__}.{type(self).__qualname__}"
         return [self.spec.name, self.spec.version, self.describe(), own, code.sha256, code.libraries]
-
-    def _table(self, split_file: str | Path | None) -> SplitTable:
-        if split_file is not None:
-            named = str(split_file) in SHIPPED_SPLITS
-            return read_split(self._alternative(str(split_file)) if named else Path(split_file))
-        shipped = self._split_path()
-        if shipped.is_file():
-            return read_split(shipped)
-        table = self.derive_split()
-        counts = tuple(table.counts.values())
-        if self.split_pin is not None and table.sha256 != self.split_pin.sha256:
-            raise TaskError(
-                f"{self.spec.name}: the label file under {self.root} gives another split than the release's: {counts} "
-                f"instead of {self.split_pin.counts} cases in (train, val, test), or the same number of others. "
-                "Results would not be comparable. Fetch the label file again; to use another list of cases on "
-                "purpose, give it as split_file (data.init_args.split_file), which the record names"
-            )
-        return table
 
     @property
     def classes(self) -> list[str]:
@@ -484,65 +284,3 @@ class CTDataset(Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], ab
         volume = eva_tv_tensors.Volume(torch.from_numpy(ct.hu)[:, None], affine=affine)
         about = {"case": case, "patient": self._patients[case], "source": ct.source}
         return volume, target, {**about, "affine": affine, "notes": "\n".join(ct.notes)}
-
-
-class Index:
-    """Finds files and folders of a release by name, wherever a mirror has put them (it may even make each a folder).
-
-    Two of one scan are an error that names both: neither is taken by chance.
-    """
-
-    def __init__(self, root: Path, patterns: Iterable[str], tops: Iterable[str] = ("", "*/")) -> None:
-        """Initializes the index.
-
-        Args:
-            root: Folder of the task.
-            patterns: Globs of what is looked for, from the release's top folder; macOS's `._*` files are passed over.
-            tops: Globs of what may be the top folder, each ending in a slash: the task's folder itself, or the one in
-                it that the archive made. "**/" is any.
-        """
-        self._root = root
-        self._patterns = tuple(patterns)
-        self._tops = tuple(tops)
-
-    @cached_property
-    def _found(self) -> dict[str, list[Path]]:
-        """Paths by the last parts of their names, as many as their pattern has."""
-        found: dict[str, list[Path]] = {}
-        for top, pattern in itertools.product(self._tops, self._patterns):
-            for path in sorted(self._root.glob(top + pattern)):
-                if not path.name.startswith("._"):
-                    found.setdefault("/".join(path.parts[-len(PurePath(pattern).parts) :]), []).append(path)
-        return found
-
-    def find(self, *names: str) -> Path:
-        """Returns what has one of these names, from the release's top folder, else where the first belongs.
-
-        Raises:
-            TaskError: There are several.
-        """
-        return self._single([path for name in names for path in self._found.get(name, [])], names[0])
-
-    def only(self, name: str) -> Path:
-        """Returns the only thing that the patterns find, else where `name` belongs.
-
-        Raises:
-            TaskError: There are several.
-        """
-        return self._single([path for paths in self._found.values() for path in paths], name)
-
-    def _single(self, found: list[Path], name: str) -> Path:
-        if len(found) > 1:
-            # A folder that a mirror has made round a file has its name; links may lead to one file.
-            files = [path for path in found if not (path / path.name).exists()]
-            found = list({path.resolve(): path for path in reversed(files)}.values())
-        if len(found) > 1:
-            listed = ", ".join(sorted(str(path.relative_to(self._root)) for path in found))
-            what = f"{self._root} holds {found[0].name} {len(found)} times: {listed}"
-            raise TaskError(f"{what}. Leave the one to be used")
-        return found[0] if found else self._root / name
-
-
-def nifti(*stems: str) -> tuple[str, ...]:
-    """Returns the names that a NIfTI file may have, packed or not."""
-    return tuple(stem + end for stem in stems for end in (".nii.gz", ".nii"))

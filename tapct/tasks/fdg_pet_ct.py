@@ -10,7 +10,8 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.columns import Value
-from tapct.tasks.dataset import Index, SplitPin, nifti
+from tapct.tasks.own_split import SplitPin
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.shortcuts import AGE, MANUFACTURER, SEX, of_tags
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, stratified

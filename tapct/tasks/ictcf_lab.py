@@ -7,8 +7,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index
 from tapct.tasks.regression import Missing, RegressionDataset
+from tapct.tasks.release_files import Index
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, hash_rule, hashed

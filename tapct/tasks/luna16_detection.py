@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.source_code import code_of
-from tapct.tasks.dataset import CTDataset, Index
+from tapct.tasks.dataset import CTDataset
 from tapct.tasks.localisation import LocalisationDataset
 from tapct.tasks.luna16_scans import LICENCE, RELEASE, SOURCE, LUNA16Scans
 from tapct.tasks.nodules import lps_to_ras_point
+from tapct.tasks.release_files import Index
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import read_table

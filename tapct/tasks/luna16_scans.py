@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 
 from tapct.errors import VolumeError
-from tapct.tasks.dataset import CTDataset, Index
+from tapct.tasks.dataset import CTDataset
+from tapct.tasks.release_files import Index
 from tapct.volumes.metaimage import data_files
 
 RELEASE = "luna16"

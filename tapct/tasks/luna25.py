@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Value
-from tapct.tasks.dataset import Index
 from tapct.tasks.luna25_blocks import block_grid, read_block
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
+from tapct.tasks.release_files import Index
 from tapct.tasks.shortcuts import AGE, SEX
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.survival import Outcome, SurvivalDataset

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.sheets import read_sheet
 from tapct.tasks.shortcuts import AGE, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS, of_tags
 from tapct.tasks.splits import Split

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import by_name, read_table

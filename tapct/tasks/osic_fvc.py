@@ -7,8 +7,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index, nifti
 from tapct.tasks.regression import RegressionDataset
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, hash_rule, hashed
 from tapct.tasks.tables import number, read_table

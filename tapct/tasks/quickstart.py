@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.volumes import LabelMap, Volume, read_ct

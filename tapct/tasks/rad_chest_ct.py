@@ -11,8 +11,9 @@ from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.ct_rate_release import FINDINGS
 from tapct.tasks.ct_rate_scans import MACHINE_READ
-from tapct.tasks.dataset import Finding, Index
+from tapct.tasks.dataset import Finding
 from tapct.tasks.npy import npz_shape, read_npz
+from tapct.tasks.release_files import Index
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import header_of, read_table

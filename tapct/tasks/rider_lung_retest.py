@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
 from tapct.names import listed
-from tapct.tasks.dataset import Finding, Index, nifti
+from tapct.tasks.dataset import Finding
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.shortcuts import DICOM, positive_mm
 from tapct.tasks.spec import TaskSpec

@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import Index, SplitPin
+from tapct.tasks.own_split import SplitPin
+from tapct.tasks.release_files import Index
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, stratified

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Value
-from tapct.tasks.dataset import Index, nifti
+from tapct.tasks.release_files import Index, nifti
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.shortcuts import AGE, INSTITUTE, KVP, MANUFACTURER, SCANNER_MODEL, SEX, manufacturer
 from tapct.tasks.tables import number, read_table

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.columns import UNKNOWN, Value, in_one_spelling
-from tapct.tasks.dataset import Finding, Index
+from tapct.tasks.dataset import Finding
+from tapct.tasks.release_files import Index
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.tables import OLDEST_YEARS, number
 from tapct.tasks.tcia import DrawnScan, drawn_scan
