@@ -78,4 +78,6 @@ def results(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("block", RUN_HERE, ids=lambda block: block.where)
 def test_python_runs(block, results, monkeypatch):
     monkeypatch.chdir(results)
-    exec(compile(block.code, block.where, "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(block.code, block.where, "exec"), names)
+    assert names.keys() - {"__builtins__"}, "a block leaves what it imported and computed"
