@@ -17,7 +17,7 @@ endif
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart leaderboard pictures docs paper-dry-run test test-lowest test-newest lint install clean
+.PHONY: quickstart leaderboard pictures docs paper-dry-run test test-lowest test-newest lint mutants install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
@@ -71,6 +71,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv $(VENV)
 	$(INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@echo "$(TORCH)" >$@
+
+mutants: install ## Small mistakes in a module that its tests miss: MODULE=tapct/metrics/dice.py, SAMPLE=60 or all
+	$(BIN)/python -m tools.mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean: ## Remove the virtual environment and the logs
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest logs
