@@ -31,7 +31,7 @@ class LUNA16(LUNA16Scans, NoduleDataset):
     """The 677 nodules that at least three readers of LIDC-IDRI outlined and rated as benign or malignant.
 
     LUNA16's own files know no malignancy: labels, patients and places are in `labels/luna16_nodules.csv`, which
-    ships with the project (`tasks/sources/luna16.py` says how it is made). A case is `<SeriesInstanceUID>_<number>`.
+    ships with the project (`tools/splits/luna16.py` says how it is made). A case is `<SeriesInstanceUID>_<number>`.
     455 of the 888 scans have none of these nodules and need not be there.
     """
 

@@ -54,7 +54,7 @@ class Point:
 class QuickstartOrgans(CroppedDataset):
     """Points deep in eleven organs of two patients, by the masks of the quickstart. A case is a point.
 
-    The points ship (`labels/quickstart_organs.csv`; `tasks/sources/quickstart_organs.py` says how they are chosen). A
+    The points ship (`labels/quickstart_organs.csv`; `tools/splits/quickstart_organs.py` says how they are chosen). A
     block is wide enough to show what lies round an organ, and flat, since the chest has 40 mm in all.
     """
 

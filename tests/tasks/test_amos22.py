@@ -9,11 +9,11 @@ import pytest
 from tapct.errors import TapctError
 from tapct.tasks import SplitTable, TaskData, task_class
 from tapct.tasks.findings import findings
-from tapct.tasks.sources.segmentation_splits import voco_table
 from tests.data import amos22
 from tests.data.abdomen import spl
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
+from tools.splits.segmentation_splits import voco_table
 
 AMOS22 = task_class("amos22")
 

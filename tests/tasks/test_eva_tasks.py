@@ -19,13 +19,13 @@ from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU
 from tapct.tasks.eva_task import split_of
 from tapct.tasks.findings import findings
-from tapct.tasks.sources import eva_splits
 from tapct.volumes import Volume
 from tests.data import eva_tasks
 from tests.data.abdomen import block, spl
 from tests.leaderboard import results
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
+from tools.splits import eva_splits
 
 SEGMENTATION = ("btcv", "flare22", "word")
 FOLDERS = {"btcv": "BTCV", "flare22": "FLARE22Train", "word": "WORD-V0.1.0"}

@@ -6,11 +6,11 @@ import pytest
 from tapct.errors import TapctError
 from tapct.tasks import SplitTable, TaskData, task_class
 from tapct.tasks.findings import findings
-from tapct.tasks.sources.segmentation_splits import voco_table
 from tests.data import kits23
 from tests.data.abdomen import save, spl
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
+from tools.splits.segmentation_splits import voco_table
 
 KiTS23 = task_class("kits23")
 

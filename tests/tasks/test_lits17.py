@@ -10,11 +10,11 @@ from tapct.errors import TapctError
 from tapct.tasks import SplitTable, TaskData, segmentation, task_class
 from tapct.tasks.checks import cases_of, examine
 from tapct.tasks.findings import findings
-from tapct.tasks.sources.segmentation_splits import voco_table
 from tests.data import lits17
 from tests.data.abdomen import spl
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
+from tools.splits.segmentation_splits import voco_table
 
 LiTS17 = task_class("lits17")
 WRONG_SPACING = {f"volume-{n}" for n in range(28, 48)}

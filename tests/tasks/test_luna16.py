@@ -1,7 +1,6 @@
 """LUNA16 from a tree like the release's to a record, and each nodule's crop against its place in the world."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +11,14 @@ from tapct.errors import TaskError, VolumeError
 from tapct.tasks import SplitTable, TaskData, crops
 from tapct.tasks.luna16 import COLUMNS, LIST, LUNA16
 from tapct.tasks.nodules import lps_to_ras_point, read_nodules
-from tapct.tasks.sources import luna_splits
 from tapct.volumes import Grid, read_ct
 from tests.data import luna16
 from tests.data.luna16 import CUBE_HU, UNMEASURED_HU
 from tests.tasks import end_to_end
+from tests.tasks.shipped import SPLITS
+from tools.splits import luna_splits
 
-SPLIT = Path(luna_splits.__file__).parents[1] / "splits" / "luna16.csv"
+SPLIT = SPLITS / "luna16.csv"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import torch
 
 from tapct.errors import TapctError
 from tapct.tasks.luna16_detection import LUNA16Detection
-from tapct.tasks.sources import luna16_subsets
 from tapct.tasks.splits import SplitTable
 from tapct.volumes import Findings
 from tapct.volumes.perturb import perturbation
@@ -17,6 +16,7 @@ from tests.data import luna16_detection as data
 from tests.data.luna16 import CUBE_HU
 from tests.tasks.end_to_end import write_split
 from tests.tasks.shipped import SPLITS
+from tools.splits import luna16_subsets
 
 
 def dataset(tmp_path, nodules=None, split="test", options=None, **writing) -> LUNA16Detection:

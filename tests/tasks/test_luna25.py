@@ -13,13 +13,14 @@ from tapct.tasks import SplitTable, TaskData
 from tapct.tasks.luna25 import COLUMNS, LUNA25
 from tapct.tasks.luna25_blocks import read_block
 from tapct.tasks.nodules import lps_to_ras_point, read_nodules
-from tapct.tasks.sources import luna_splits
 from tests.data import luna25
 from tests.data.luna16 import CUBE_HU, scan
 from tests.data.luna25 import Annotation
 from tests.tasks import end_to_end
+from tests.tasks.shipped import SPLITS
+from tools.splits import luna_splits
 
-SPLIT = Path(luna_splits.__file__).parents[1] / "splits" / "luna25.csv"
+SPLIT = SPLITS / "luna25.csv"
 RELEASED = Path(__file__).parents[3] / "shared" / "reference" / "labels" / luna25.LIST
 needs_released = pytest.mark.skipif(not RELEASED.is_file(), reason="../shared/reference is not here")
 

@@ -12,11 +12,11 @@ from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks.findings import findings
 from tapct.tasks.lung1_survival import CLINICAL_FILE, RELEASE, LUNG1Survival
-from tapct.tasks.sources import lung1_folds
 from tapct.tasks.splits import FoldTable, read_split
 from tests.data import lung1
 from tests.data.lung1 import Patient
 from tests.data.slabs import slab
+from tools.splits import lung1_folds
 
 
 def folds(path: Path, patients: list[Patient]) -> Path:

@@ -9,8 +9,8 @@ import pytest
 from tapct.tasks import TaskData
 from tapct.tasks.quickstart import Quickstart
 from tapct.tasks.quickstart_organs import LIST, QuickstartOrgans
-from tapct.tasks.sources import quickstart_organs as source
 from tapct.volumes import read_grid
+from tools.splits import quickstart_organs as source
 
 
 @pytest.fixture(scope="module")

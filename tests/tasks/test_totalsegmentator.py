@@ -9,12 +9,12 @@ import pytest
 from tapct.errors import TapctError
 from tapct.tasks import SplitTable, TaskData, task_class
 from tapct.tasks.findings import findings
-from tapct.tasks.sources.segmentation_splits import totalsegmentator_table
 from tapct.tasks.totalsegmentator import STRUCTURES
 from tests.data import totalsegmentator
 from tests.data.abdomen import spl
 from tests.tasks.end_to_end import run, write_split
 from tests.tasks.shipped import SPLITS, reference
+from tools.splits.segmentation_splits import totalsegmentator_table
 
 TotalSegmentator = task_class("totalsegmentator")
 CLASSES = list(TotalSegmentator.spec.classes)

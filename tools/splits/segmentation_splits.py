@@ -1,6 +1,6 @@
 """Writes the shipped splits of the segmentation tasks from the public lists that they come from.
 
-    python -m tapct.tasks.sources.segmentation_splits LISTS OUT
+    python -m tools.splits.segmentation_splits LISTS OUT
 
 LISTS is a folder with these files, anywhere below it; OUT is the folder for the tables.
 
@@ -21,8 +21,9 @@ import jsonargparse
 
 from tapct.errors import TaskError
 from tapct.tasks.splits import SplitTable, read_exclusions, set_aside
+from tools.splits import TASKS
 
-EXCLUSIONS = Path(__file__).parents[1] / "exclusions"
+EXCLUSIONS = TASKS / "exclusions"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _numbers(entries: Iterable[dict[str, str]]) -> list[int]:
 
 def _csv(parts: dict[str, set[str]], *comments: str) -> str:
     rows = [(case, case, split) for split, cases in parts.items() for case in sorted(cases, key=_natural)]
-    made = "Made by: python -m tapct.tasks.sources.segmentation_splits"
+    made = "Made by: python -m tools.splits.segmentation_splits"
     return SplitTable.of(rows, "", where="the lists").to_csv(*comments, made)
 
 

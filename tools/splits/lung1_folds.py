@@ -1,6 +1,6 @@
 r"""Makes the folds of LUNG1 from the release's clinical table.
 
-    python -m tapct.tasks.sources.lung1_folds \
+    python -m tools.splits.lung1_folds \
         --clinical NSCLC-Radiomics-Lung1.clinical-version3-Oct-2019.csv -o lung1_survival_folds.csv
 
 The table itself (CC BY-NC 3.0) is not passed on: the file holds names of patients and numbers of folds.
@@ -25,7 +25,7 @@ The patients of NSCLC-Radiomics (LUNG1; Aerts HJWL et al., The Cancer Imaging Ar
 10.7937/K9/TCIA.2015.PF0M9REI), dealt out to five folds, ten times. Ours: patients are put in the order of their event,
 of the quarter that their time is in among those of the same event, and of the SHA-256 of seed, repeat and name; then
 they are dealt out in turn. So each fold has its share of early and late deaths and losses to within one patient.
-Made by tapct/tasks/sources/lung1_folds.py from version 3 (October 2019) of the clinical table, in the copy of
+Made by tools/splits/lung1_folds.py from version 3 (October 2019) of the clinical table, in the copy of
 lavrovaliz/radiomics-training at 14936c38; folds hold no clinical value."""
 
 

