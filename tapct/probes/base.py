@@ -2,37 +2,32 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules import module
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from loguru import logger
-from torch import nn, optim
+from torch import nn
 
 from tapct import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
 from tapct.encoders.regions import RegionEncoder
 from tapct.errors import EncoderError, TaskError
-from tapct.features import CacheMode, EncodedCase, FeatureMemory, Seen, TensorStore
+from tapct.features import EncodedCase, Seen
 from tapct.features.channels import Channels, map_of
-from tapct.files import features_folder
 from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
 from tapct.probes.heads import Session, State, finite_loss
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.recording import RunRecorder
+from tapct.probes.settings import ProbeSettings
 from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import CaseSource
 from tapct.records import CaseResult, CellSize
 from tapct.records.case import as_cases
-from tapct.records.types import FeatureDtype
-
-Mode = Literal["use", "refresh", "only-cached", "off"]
-"""What to do with stored features; see `tapct.features.CacheMode`."""
 
 
 class Probe(module.ModelModule):
@@ -52,82 +47,28 @@ class Probe(module.ModelModule):
     """Name of the attribute that holds the heads (one, once it is chosen)."""
 
     def __init__(
-        self,
-        encoder: str | Encoder,
-        weights: str | None = None,
-        precision: Precision = "auto",
-        encoder_options: dict[str, Any] | str | None = None,
-        window_overlap: float = 0.0,
-        fit_windows: bool = False,
-        optimizer: OptimizerCallable = optim.AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        learning_rates: list[float] | None = None,
-        select: Literal["best", "last"] = "best",
-        seed: int = 0,
-        runs_together: bool = True,
-        scale_features: bool = True,
-        checkpoint_every: int | None = None,
-        head: str | None = None,
-        features: Mode = "use",
-        feature_folder: str | None = None,
-        feature_dtype: FeatureDtype = "bf16",
-        feature_budget_gb: float | None = None,
-        feature_memory_gb: float = 4.0,
-        *,
-        of_eva: dict[str, Any],
+        self, encoder: str | Encoder, weights: str | None = None, *, of_eva: dict[str, Any], **settings: Any
     ) -> None:
         """Initializes what every probe has.
 
         Args:
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
-            precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
-            encoder_options: Settings of the card or of the encoder's constructor to change, such as
-                {in_plane_size: 512}, or as text: "in_plane_size=512+precision=fp32".
-            window_overlap: Share of overlap between windows, in [0, 1).
-            fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
-            optimizer: Of the head.
-            lr_scheduler: Of the head, stepped with the optimizer; None is a cosine that ends at zero.
-            learning_rates: Rates to choose from on the selection cases; None for the optimizer's own.
-            select: Which head is reported: the "best" on the selection cases over rates and looks at them (every
-                `val_check_interval` of the trainer), or the "last". Without selection cases it is the last.
-            seed: Run k starts from seed + k.
-            runs_together: Whether the runs of a session train side by side; the numbers are the same.
-            scale_features: Whether each channel is divided by its deviation over the training cases while the head
-                trains; see `tapct.probes.scaling`. False is the paper's plain protocol.
-            checkpoint_every: Steps between checkpoints of heads that are trained by steps: the same command resumes a
-                session that was ended before its time; None for none. See `tapct.probes.checkpoints`.
-            head: For `eva test` and `eva validate`: the folder of a session, or a `head.safetensors`, that was trained
-                before; `eva fit` trains its own.
-            features: What to do with stored features: "use", "refresh", "only-cached", "off".
-            feature_folder: Where they are; by default the variable TAPCT_FEATURES, else in the cache folder.
-            feature_dtype: What they are stored as: "bf16", "fp16", "fp32", or "int8" (half of bf16; marked).
-            feature_budget_gb: What the folder may take, in GiB; older ones make room.
-            feature_memory_gb: With "off": memory for the features of cases already encoded, in GiB.
             of_eva: Arguments of the eva module that the probe is derived from.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
+
+        Raises:
+            TapctError: If there is no such encoder, or it describes no places and the heads of this kind need them.
         """
         super().__init__(**of_eva)
-        self.encoder = loaded_encoder(encoder, weights, precision, encoder_options)
+        self.settings = ProbeSettings(**settings)
+        self.encoder = loaded_encoder(encoder, weights, self.settings.precision, self.settings.encoder_options)
         if isinstance(self.encoder, RegionEncoder) and not kind(self.kind).heads:
             raise TaskError(
                 f"{self.encoder.card.name} describes a region of a scan by one vector, and a task of {self.kind} needs "
                 "a map of features: take another encoder, or a task of classification, regression, survival, retrieval"
             )
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.window_overlap, self.fit_windows = window_overlap, fit_windows
-        self.learning_rates, self.select = learning_rates, select
-        self.seed, self.runs_together = seed, runs_together
-        self.scale_features, self.checkpoint_every = scale_features, checkpoint_every
-        self.head_path = head
-        self.source = CaseSource(
-            self.encoder,
-            TensorStore(feature_folder or features_folder(), feature_budget_gb),
-            FeatureMemory(int(feature_memory_gb * 2**30)),
-            mode=CacheMode(features),
-            dtype=feature_dtype,
-            overlap=window_overlap,
-            fit_windows=fit_windows,
-        )
+        self.source = CaseSource(self.encoder, self.settings)
         self.session = Session()
         self.run = 0
         self._begun: int | None = None
@@ -202,7 +143,7 @@ class Probe(module.ModelModule):
 
     def prepare(self) -> None:
         """Takes from the training cases what heads start from: the scale of their features."""
-        if self.scale_features and self.session.scale is None:
+        if self.settings.scale_features and self.session.scale is None:
             self.session.scale = self.source.channel_scale(self.trainer, self.seen, self.head_input)
 
     def on_device(self, case: EncodedCase, device: torch.device) -> EncodedCase:
@@ -215,7 +156,7 @@ class Probe(module.ModelModule):
 
     def seen_by_heads(self) -> dict[str, Any]:
         """Returns the settings that decide what heads see and say, for the record and for heads trained before."""
-        windows = {"window_overlap": self.window_overlap, "fit_windows": self.fit_windows}
+        windows = {"window_overlap": self.settings.window_overlap, "fit_windows": self.settings.fit_windows}
         return {"classes": self.classes, **windows}
 
     def score(self, results: list[CaseResult]) -> float | None:

@@ -62,7 +62,7 @@ class ClassificationProbe(ScanProbe):
                 without steps or rates.
             bag: What abmil looks at: the class tokens of a scan's windows ("cls"), its patch features ("patch"), or
                 "auto", class tokens where the model has some, else patches. "abmil:patch" says the same.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor or bag, or the encoder has no class tokens for it.
@@ -81,7 +81,7 @@ class ClassificationProbe(ScanProbe):
         for part in filter(None, (train, selection)):
             for name, target in zip(part.names, part.targets, strict=True):
                 self._checked(name, torch.from_numpy(target))
-        return solve(self.adaptor.head, train, selection, self._rank, scale=self.scale_features)
+        return solve(self.adaptor.head, train, selection, self._rank, scale=self.settings.scale_features)
 
     @override
     def solved_head(self, state: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -73,19 +73,15 @@ def with_nearest(message: str) -> str:
 
 
 def parameters_of(class_path: str) -> set[str]:
-    """Returns the names of the parameters of a class and of its bases; empty where it cannot be imported."""
+    """Returns the names of the settings of a class, as jsonargparse finds them; empty where it cannot be imported."""
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return set()
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names: set[str] = set()
-    for cls in inspect.getmro(found):
-        if "__init__" not in vars(cls):
-            continue
-        parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())
-        names |= {p.name for p in parameters if p.kind in named}
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-            break  # this constructor passes nothing on to its bases
-    return names - {"self"} | {"class_path", "init_args"}
+    if not inspect.isclass(found):
+        return set()
+    # Below a name of its own: a setting may be called as something of the parser.
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    keys = parser.add_class_arguments(found, "init_args", fail_untyped=False)
+    return {key.split(".")[1] for key in keys} | {"class_path", "init_args"}

@@ -91,7 +91,7 @@ class FrozenEncoderProbe(Probe):
         if (folds := folds_of(self.trainer.datamodule)) is not None:
             require_repeat(folds, max(self.run, getattr(self.trainer, "n_runs", 1) - 1))
         self.recorder = RunRecorder()
-        pl.seed_everything(self.seed, workers=True, verbose=False)
+        pl.seed_everything(self.settings.seed, workers=True, verbose=False)
         self.source.seconds = self.recorder.seconds
         self.source.fill(self.trainer, again=bool(self.session.by_run), seen=self.seen, pooling=self.pooling)
         if not self.session.by_run:  # what no record could hold is said before anything trains
@@ -100,13 +100,13 @@ class FrozenEncoderProbe(Probe):
 
     def _setup_loaded(self) -> None:
         """Takes a head that was trained before."""
-        if self.head_path is None:
+        if self.settings.head is None:
             raise TaskError(
                 "`eva test` and `eva validate` report a head that was trained before: name its session's folder with "
                 "model.init_args.head. `eva fit` trains one, and reports it as well"
             )
         runs = getattr(self.trainer, "n_runs", 1)
-        loaded = LoadedHead.find(self.head_path, run_index(self.trainer), runs)
+        loaded = LoadedHead.find(self.settings.head, run_index(self.trainer), runs)
         self._begin()
         loaded.check(self.seen_by_heads(), self._encoder_for_record())
         loaded.check_folds(folds_of(self.trainer.datamodule))
@@ -115,7 +115,7 @@ class FrozenEncoderProbe(Probe):
         self._take_head()
 
     def _setup_fit(self) -> None:
-        if self.head_path is not None:
+        if self.settings.head is not None:
             raise TaskError(
                 "`eva fit` trains its own head, but model.init_args.head names one. Leave it out, or use `eva test`"
             )
@@ -125,7 +125,7 @@ class FrozenEncoderProbe(Probe):
             self.candidates = None
             return
         planned = getattr(self.trainer, "n_runs", 1)
-        runs = range(self.run, planned) if self.runs_together else [self.run]
+        runs = range(self.run, planned) if self.settings.runs_together else [self.run]
         if self.is_solved:
             self._solve(runs)
             return
@@ -133,9 +133,9 @@ class FrozenEncoderProbe(Probe):
         self.prepare()
         self.candidates = Candidates(
             runs,
-            self.learning_rates,
+            self.settings.learning_rates,
             lambda: self.build_head(self.classes),
-            self.seed,
+            self.settings.seed,
             self.folded,
             self._deciding(),
             self.ranked.sign,
@@ -179,7 +179,7 @@ class FrozenEncoderProbe(Probe):
 
     @property
     def _selects(self) -> bool:
-        return self.select == "best" and self.trainer.datamodule.datasets.val is not None
+        return self.settings.select == "best" and self.trainer.datamodule.datasets.val is not None
 
     def _check_selection(self) -> None:
         if folds_of(self.trainer.datamodule) is not None:
@@ -187,12 +187,12 @@ class FrozenEncoderProbe(Probe):
                 "a cross-validated task takes heads that are solved, and this one is trained by steps: name another "
                 "adaptor, or give a split_file without folds"
             )
-        if len(self.learning_rates or []) > 1 and not self._selects:
+        if len(self.settings.learning_rates or []) > 1 and not self._selects:
             raise TaskError(
                 "several learning_rates need selection cases to choose by (a task with a `val` split, and select: "
                 "best); nothing may be chosen on the reported cases"
             )
-        if self.trainer.gradient_clip_val is not None and self.runs_together:
+        if self.trainer.gradient_clip_val is not None and self.settings.runs_together:
             raise TaskError(
                 "gradient_clip_val clips the heads that train side by side as one; set runs_together: false and give "
                 "at most one learning rate"
@@ -208,22 +208,24 @@ class FrozenEncoderProbe(Probe):
         if self.candidates is None:
             return None
         # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
-        optimizer = self.optimizer(self.candidates.parameter_groups(self.undecayed))
+        optimizer = self.settings.optimizer(self.candidates.parameter_groups(self.undecayed))
         steps = self.trainer.max_steps
-        if self.lr_scheduler is None and steps <= 0:  # a cosine of -1 steps would switch between the rate and zero
+        if (
+            self.settings.lr_scheduler is None and steps <= 0
+        ):  # a cosine of -1 steps would switch between the rate and zero
             raise TaskError("the rate ends at zero with the last step: set trainer.max_steps, or model.lr_scheduler")
-        schedule = self.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=steps)
+        schedule = self.settings.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule(optimizer), "interval": "step"}}
 
     @override
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._started = time.perf_counter()
-        if self.candidates is not None and self.checkpoint_every is not None:
+        if self.candidates is not None and self.settings.checkpoint_every is not None:
             encoder, described = self._encoder_for_record(), self.describe()
             of = decides(self.trainer, self.candidates, encoder, described, type(self).__module__)
             self._checkpoints = Checkpoints(
-                self.trainer, self.candidates, self.session, of=of, every=self.checkpoint_every
+                self.trainer, self.candidates, self.session, of=of, every=self.settings.checkpoint_every
             )
             self._checkpoints.resume()
         if self._notice and self.run == 0:
@@ -423,7 +425,7 @@ class FrozenEncoderProbe(Probe):
         path = self.recorder.write(
             self.trainer,
             run=self.run,
-            seed=self.seed + self.run,
+            seed=self.settings.seed + self.run,
             head=self.trained_head,
             chosen=self.session.by_run[self.run],
             features=self.session.features.describe(),
@@ -451,11 +453,11 @@ class FrozenEncoderProbe(Probe):
             "module": f"{type(self).__module__}.{type(self).__qualname__}",
             "head": str(self.trained_head),
             **self.seen_by_heads(),
-            "seed": self.seed,
-            "learning_rates": self.learning_rates,
-            "scale_features": self.scale_features,
+            "seed": self.settings.seed,
+            "learning_rates": self.settings.learning_rates,
+            "scale_features": self.settings.scale_features,
             "feature_scale": None if self.session.scale is None else self.session.scale.describe(),
-            "select": self.select if self._selects else "last",
+            "select": self.settings.select if self._selects else "last",
             "feature_dtype": self.source.dtype,
             **(self.session.settings if self.loaded is None else self.loaded.settings()),
         }

@@ -54,8 +54,8 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
             weights: None for the published weights, the path of a file, or "random".
             overlays: Reported cases to draw a picture of, in the first run.
             apart_mm: Least distance between two candidates of a scan.
-            settings: As in `tapct.probes.base.Probe`; whole scans are never smaller than they should be, so without
-                `fit_windows`.
+            settings: As in `tapct.probes.settings.ProbeSettings`; whole scans are never smaller than they should be, so
+                without `fit_windows`.
 
         Raises:
             TaskError: If the distance is none.

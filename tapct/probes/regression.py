@@ -64,7 +64,7 @@ class RegressionProbe(ScanProbe):
                 which is trained by steps. See `tapct.probes.adaptors`.
             bag: What attention looks at: the class tokens of a scan's windows ("cls"), its patch features ("patch"), or
                 "auto", class tokens where the model has some, else patches. "attention:patch" says the same.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor or bag, or the encoder has no class tokens for it.
@@ -75,7 +75,7 @@ class RegressionProbe(ScanProbe):
 
     @override
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
-        return ridge.solve(train, selection, self.classes, scale=self.scale_features)
+        return ridge.solve(train, selection, self.classes, scale=self.settings.scale_features)
 
     @override
     def solved_head(self, state: Mapping[str, torch.Tensor]) -> nn.Module:

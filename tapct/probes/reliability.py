@@ -71,7 +71,7 @@ class ReliabilityProbe(ScanProbe):
             weights: None for the published weights, the path of a file, or "random".
             adaptor: How features are pooled: "cosine:cls", "cosine:mean", "cosine:max", "cosine:mean+max". "cosine"
                 pools class tokens where the model has some, else all cells.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor, or it is of another kind of task.

@@ -77,7 +77,7 @@ class ReportProbe(ScanProbe):
             reader_backbone: The folder, or the repository of the hub, with its config and tokenizer; None for its own.
             write_texts: Whether the texts are written too, as texts.jsonl in the folder of each run.
             generator: Of "generated", what writes.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor, it is of another kind of task, or the generator lacks something.

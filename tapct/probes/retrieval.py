@@ -135,7 +135,7 @@ class RetrievalProbe(ScanProbe):
             weights: None for the published weights, the path of a file, or "random".
             adaptor: How features are pooled: "cosine:cls", "cosine:mean", "cosine:max", "cosine:mean+max" or, where the
                 task has masks, "cosine:mask". "cosine" pools class tokens where the model has some, else all cells.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor, or it is of another kind of task.

@@ -63,7 +63,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
             criterion: Of a head that is trained by steps.
             shortcuts: Whether the shortcut audit is made (docs/methodology.md): what else the nearest scan shares, and
                 what a linear probe can read.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor or bag for this kind, or the encoder has no class tokens for it.
@@ -108,7 +108,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         if stage in ("fit", "test") and self._is_audited:
             start = time.perf_counter()
             pooling = self.pooling or ("cls" if self.encoder.card.has_cls else "mean")
-            of, settings = kind(self.kind), {"scale": self.scale_features, "trains": stage == "fit"}
+            of, settings = kind(self.kind), {"scale": self.settings.scale_features, "trains": stage == "fit"}
             self.session.shortcuts = shortcuts.of_session(self.source, self.trainer, of, pooling, **settings)
             self.recorder.seconds["shortcuts"] = time.perf_counter() - start
 

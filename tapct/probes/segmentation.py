@@ -81,8 +81,8 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             start_bias: What the head's bias starts from: "prior", the log share of each class among the training
                 voxels, free of weight decay, so that no step is spent on learning how large the background is; or
                 "zero", the paper's plain protocol.
-            settings: As in `tapct.probes.base.Probe`; whole scans are never smaller than they should be, so without
-                `fit_windows`.
+            settings: As in `tapct.probes.settings.ProbeSettings`; whole scans are never smaller than they should be, so
+                without `fit_windows`.
 
         Raises:
             TaskError: If the tolerance is not a distance.

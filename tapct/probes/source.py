@@ -22,10 +22,8 @@ from tapct.features import (
     EncodedCase,
     EncodedCases,
     FeatureBank,
-    FeatureMemory,
     Seen,
     StoredFeatures,
-    TensorStore,
     extract,
 )
 from tapct.features.channels import Channels, scan_cells
@@ -41,6 +39,7 @@ from tapct.probes.dense import predict_labels
 from tapct.probes.input_sheet import recorded_sheet
 from tapct.probes.merged_cells import Merging, merged
 from tapct.probes.scaling import ChannelScale, Moments
+from tapct.probes.settings import ProbeSettings
 from tapct.probes.solved import PooledCases
 from tapct.probes.table_columns import TableColumns
 from tapct.tasks.pack import Pack
@@ -76,34 +75,19 @@ class CaseSource:
         most_cells: Where heads see merged cells (`tapct.probes.merged_cells`), how many at most; else None.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        store: TensorStore,
-        memory: FeatureMemory,
-        *,
-        mode: CacheMode,
-        dtype: str,
-        overlap: float,
-        fit_windows: bool,
-    ) -> None:
+    def __init__(self, encoder: Encoder, settings: ProbeSettings) -> None:
         """Initializes the source; nothing is read or encoded yet.
 
         Args:
-            encoder: The frozen encoder.
-            store: Of features, for every mode but "off".
-            memory: Of features, for the mode "off".
-            mode: What to do with stored features.
-            dtype: Of stored features; an encoder may have its own.
-            overlap: Share of overlap between windows.
-            fit_windows: Whether windows shrink to small scans.
+            encoder: The frozen encoder; it may have a dtype of stored features of its own.
+            settings: What is done with stored features, where and as what they are stored, and how scans are tiled.
         """
         self.table = TableColumns()
         self.most_cells: int | None = None
         self._parts: dict[str, Any] = {}
-        self._encoder, self._store, self._memory = encoder, store, memory
-        self.mode, self._overlap, self._fit_windows = mode, overlap, fit_windows
-        self._dtype = encoder.feature_dtype or dtype
+        self._encoder, self._settings = encoder, settings
+        self._store, self._memory = settings.store(), settings.memory()
+        self._dtype = encoder.feature_dtype or settings.feature_dtype
         self._said: set[tuple[str, str]] = set()
         self.bank: FeatureBank | None = None
         self.seconds: dict[str, float] = {}
@@ -135,7 +119,7 @@ class CaseSource:
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         pack = getattr(datamodule, "pack", None)
-        if (pack is None and self.mode is CacheMode.OFF) or not hasattr(datamodule, "use_encoded"):
+        if (pack is None and self._settings.mode is CacheMode.OFF) or not hasattr(datamodule, "use_encoded"):
             return  # cases are encoded as they come, as eva would
         start = time.perf_counter()
         with_maps = pooling is None and seen == "map" and self.most_cells is None
@@ -173,18 +157,20 @@ class CaseSource:
         return FeatureBank(
             self._encoder,
             self._store,
-            mode=CacheMode.USE if again and self.mode is CacheMode.REFRESH else self.mode,
+            mode=CacheMode.USE if again and self._settings.mode is CacheMode.REFRESH else self._settings.mode,
             dtype=self._dtype,
-            overlap=self._overlap,
-            fit_windows=self._fit_windows,
+            overlap=self._settings.window_overlap,
+            fit_windows=self._settings.fit_windows,
             with_maps=with_maps,
             num_workers=trainer.datamodule.dataloaders.train.num_workers or 0,  # type: ignore[attr-defined]
             device=trainer.strategy.root_device,
         )
 
     def _packed_bank(self, pack: Pack, with_maps: bool) -> FeatureBank:
-        windows: dict[str, Any] = {"overlap": self._overlap, "fit": self._fit_windows}
-        return PackedBank(self._encoder, pack, mode=self.mode, dtype=self._dtype, with_maps=with_maps, **windows)
+        windows: dict[str, Any] = {"overlap": self._settings.window_overlap, "fit": self._settings.fit_windows}
+        return PackedBank(
+            self._encoder, pack, mode=self._settings.mode, dtype=self._dtype, with_maps=with_maps, **windows
+        )
 
     def cases_of(self, batch: Any) -> list[EncodedCase]:
         """Returns the cases of a training batch: several where they come encoded."""
@@ -432,7 +418,10 @@ class CaseSource:
         features = self._memory.get(key)
         if features is None:
             start = time.perf_counter()
-            options: dict[str, Any] = {"overlap": self._overlap, "fit_windows": self._fit_windows}
+            options: dict[str, Any] = {
+                "overlap": self._settings.window_overlap,
+                "fit_windows": self._settings.fit_windows,
+            }
             features = extract(self._encoder, scan.hu, scan.grid, name=scan.name, **options)
             if not are_finite(features.map, features.embeddings):
                 raise EncoderError(f"{self._encoder.card.name} gives features that are not finite for {scan.name}")
@@ -449,7 +438,7 @@ class CaseSource:
             self._say(case, note)
         given = grid_to_axes(features.encoder_grid, self._encoder.way.axes)
         size, window = given.shape, self._encoder.card.window_size
-        if not self._fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
+        if not self._settings.fit_windows and any(n < w for n, w in zip(size, window, strict=True)):
             voxels, wanted = (" x ".join(map(str, s)) for s in (size, window))
             self._say(case, f"{voxels} voxels are fewer than a window of {wanted}; padded with air")
 

@@ -35,7 +35,7 @@ class SurvivalProbe(ScanProbe):
                 the task has masks, "cox:mask"; with columns of the task's table behind them, "cox:mean&table=age+stage"
                 or, without features, "cox:table=age+stage". "cox" pools class tokens where the model has some, else
                 all cells.
-            settings: As in `tapct.probes.base.Probe`.
+            settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:
             TaskError: If there is no such adaptor, or it is of another kind of task.
@@ -44,7 +44,7 @@ class SurvivalProbe(ScanProbe):
 
     @override
     def solve_head(self, train: PooledCases, selection: PooledCases | None) -> Solution:
-        return cox_head.solve(train, selection, scale=self.scale_features)
+        return cox_head.solve(train, selection, scale=self.settings.scale_features)
 
     @override
     def solved_head(self, state: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapct.errors import FeatureError, nearest
-from tapct.features import CacheMode, FeatureBank, FeatureMemory
+from tapct.features import FeatureBank
 from tapct.probes.adaptors import Adaptor, Pooling
+from tapct.probes.settings import ProbeSettings
 from tapct.probes.source import CaseSource
 
 if TYPE_CHECKING:
@@ -44,15 +45,9 @@ def stored_vectors(bank: FeatureBank, cases: Sequence[tuple[Any, int]], how: Poo
         FeatureError: If features are missing.
         TaskError: If they are pooled over masks, and the task has none.
     """
-    source = CaseSource(
-        bank.encoder,
-        bank.store,
-        FeatureMemory(0),
-        mode=CacheMode.ONLY_CACHED,
-        dtype=bank.dtype,
-        overlap=bank.overlap,
-        fit_windows=bank.fit_windows,
-    )
+    settings: dict[str, Any] = {"feature_dtype": bank.dtype, "feature_folder": str(bank.store.folder)}
+    windows: dict[str, Any] = {"window_overlap": bank.overlap, "fit_windows": bank.fit_windows}
+    source = CaseSource(bank.encoder, ProbeSettings(features="only-cached", **settings, **windows))
     source.bank = own = copy.copy(bank)
     own.with_maps = False  # those that vectors are made of are asked for one by one
     parts = list({id(part): part for part, _ in cases}.values())

@@ -42,7 +42,7 @@ _NAMED_OTHERWISE = {
     "default_root_dir": "results= names the folder of the results",
     "head": "a head that was trained before is reported by `eva test`; evaluate trains its own",
 }
-_NO_SETTINGS = {"class_path", "init_args", "of_eva", "encoder", "weights", "task", "data_root", *_NAMED_OTHERWISE}
+_NO_SETTINGS = {"class_path", "init_args", "encoder", "weights", "task", "data_root", *_NAMED_OTHERWISE}
 _PATHS = {"split_file"}
 _VARIED = ("train_fraction", "train_draw", "perturbation")
 """What makes a cell of its own (`tapct.sweep.variants`), and is no more than a setting where one cell is asked for."""

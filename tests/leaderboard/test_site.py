@@ -20,7 +20,7 @@ from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.page import _environment, svg
 from tapct.leaderboard.page.charts import pareto, patient_strips, rank_shares, reliability_curve, task_inputs
 from tapct.probes import SegmentationProbe, Trainer
-from tapct.probes.base import Probe
+from tapct.probes.settings import ProbeSettings
 from tapct.records import read_records
 from tapct.statistics import summarise_tasks
 from tapct.statistics.reported import reported
@@ -462,12 +462,12 @@ def test_what_we_say_of_the_shipped_protocol_is_what_probes_and_trainer_do():
     def default(of, name):
         return inspect.signature(of.__init__).parameters[name].default
 
-    assert official.UNSAID["window_overlap"] == default(Probe, "window_overlap")
-    assert official.UNSAID["fit_windows"] == default(Probe, "fit_windows")
-    assert official.UNSAID["scale_features"] == default(Probe, "scale_features")
-    assert official.UNSAID["select"] == default(Probe, "select")
-    assert official.UNSAID["learning_rates"] == default(Probe, "learning_rates")
-    assert official.UNSAID["optimizer"]["class"] == default(Probe, "optimizer").__name__
+    assert official.UNSAID["window_overlap"] == default(ProbeSettings, "window_overlap")
+    assert official.UNSAID["fit_windows"] == default(ProbeSettings, "fit_windows")
+    assert official.UNSAID["scale_features"] == default(ProbeSettings, "scale_features")
+    assert official.UNSAID["select"] == default(ProbeSettings, "select")
+    assert official.UNSAID["learning_rates"] == default(ProbeSettings, "learning_rates")
+    assert official.UNSAID["optimizer"]["class"] == default(ProbeSettings, "optimizer").__name__
     assert official.UNSAID["optimizer"]["weight_decay"] == default(torch.optim.AdamW, "weight_decay")
     for name, value in official.OF_ADAMW.items():
         assert value == pytest.approx(default(torch.optim.AdamW, name), rel=0)

@@ -12,9 +12,10 @@ import tapct
 from baselines.ibsi import NAMES
 from baselines.radiomics import Radiomics
 from tapct.errors import TaskError, VolumeError
-from tapct.features import CacheMode, CaseFeatures, FeatureBank, FeatureMemory, TensorStore
+from tapct.features import CaseFeatures, FeatureBank, TensorStore
 from tapct.probes import source
 from tapct.probes.adaptors import pooled
+from tapct.probes.settings import ProbeSettings
 from tapct.probes.source import CaseSource
 from tapct.tasks import SplitTable, list_tasks, task_class
 from tapct.tasks.classification import ClassificationDataset
@@ -72,9 +73,7 @@ def part(tmp_path) -> Liver:
 def filled(folder, part, encoder=None) -> CaseSource:
     """A source as a new process has it, its store filled."""
     encoder, store = encoder or CubicMillimetres("random"), TensorStore(folder)
-    found = CaseSource(
-        encoder, store, FeatureMemory(0), mode=CacheMode.USE, dtype="fp32", overlap=0.0, fit_windows=False
-    )
+    found = CaseSource(encoder, ProbeSettings(feature_folder=str(folder), feature_dtype="fp32"))
     found.bank = FeatureBank(encoder, store, dtype="fp32")
     found.bank.fill([part])
     return found

@@ -154,11 +154,12 @@ def test_what_is_there_at_once_is_that_of_a_simulation(tmp_path, jobs):
 
 
 def test_what_configs_leave_out_is_what_the_probes_take():
-    from tapct.probes.base import Probe
     from tapct.probes.classification import ClassificationProbe
+    from tapct.probes.settings import ProbeSettings
     from tapct.tasks.data import TaskData
 
-    taken = inspect.signature(Probe.__init__).parameters | inspect.signature(ClassificationProbe.__init__).parameters
+    taken = dict(inspect.signature(ProbeSettings).parameters)
+    taken |= inspect.signature(ClassificationProbe.__init__).parameters
     assert {name: taken[name].default for name in settings.DEFAULTS} == settings.DEFAULTS
     data = inspect.signature(TaskData.__init__).parameters
     assert {name: data[name].default for name in settings.DATA_DEFAULTS} == settings.DATA_DEFAULTS
