@@ -11,6 +11,7 @@ Which tests go with a module, and which of its mutants change nothing, is in tes
 import argparse
 import ast
 import contextlib
+import gc
 import importlib
 import importlib.machinery
 import importlib.util
@@ -215,17 +216,19 @@ def import_all(names: Sequence[str]) -> None:
                 importlib.import_module(name)
 
 
-def try_mutants(module: str, sample: int | None) -> int:
+def try_mutants(module: str, sample: int | None, only: Sequence[str] = ("",)) -> int:
     """Tries the mutants of a module and prints those that survive; returns the exit status."""
     start, path, entry = time.monotonic(), REPOSITORY / module, entry_of(module)
     tree, name = ast.parse(path.read_bytes()), ".".join(Path(module).with_suffix("").parts)
     every = mutants_of(tree)
     chosen = set(sorted(every, key=lambda one: one.order)[:sample])
+    chosen = {one for one in chosen if any(text in one.key for text in only)}
     results = dict[str, list[Mutant]]()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         before = baseline(path, entry.tests, work)
         import_all(before.libraries)
+        gc.freeze()  # so that children neither look through what was imported nor copy it
         print(f"{module}: {len(chosen)} of {len(every)} mutants, {len(before.seconds)} tests", flush=True)
         for mutant in (one for one in every if one in chosen):
             tests = before.tests_for(mutant)
@@ -259,10 +262,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__.partition("\n")[0])
     parser.add_argument("module", help="file of the module, from the repository's root: tapct/metrics/dice.py")
     parser.add_argument("--sample", type=int, help="how many mutants, always the same ones; all by default")
+    parser.add_argument("--only", action="append", help="text of the mutants that are tried again; may be repeated")
     asked = parser.parse_args(arguments)
     os.chdir(REPOSITORY)
     try:
-        return try_mutants(asked.module, asked.sample)
+        return try_mutants(asked.module, asked.sample, asked.only or [""])
     except (LookupError, OSError, RuntimeError) as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2

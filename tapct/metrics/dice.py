@@ -95,7 +95,8 @@ def summarise(values: np.ndarray) -> Summary:
     Args:
         values: (cases, K) with background first, NaN where undefined.
     """
-    foreground = np.asarray(values, dtype=np.float64)[:, 1:]
+    values = np.asarray(values, dtype=np.float64)
+    foreground = values[:, 1:]
     per_class = _mean(values, axis=0)
     return Summary(
         headline=float(_mean(_mean(foreground, axis=1), axis=0)),

@@ -59,6 +59,32 @@ def test_without_a_patient_a_mean_is_that_of_the_others(metric):
         np.testing.assert_allclose(found, METRICS[metric](scores, targets, others), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("metric", OVER_LABELS)
+def test_what_a_mean_loses_without_the_positives_or_the_negatives_of_a_patient(metric):
+    for seed in (0, 1):
+        scores, targets, patients, _ = random_set(seed)
+        wanted = []
+        for s, t in zip(scores.T, targets.T, strict=True):
+            if min((t == 1).sum(), (t == 0).sum()) < 20:
+                continue
+            for own in (t == 1, t == 0):
+                kept = [~np.isnan(t) & ~(own & (patients == of)) for of in (-1, *range(patients.max() + 1))]
+                whole, *left = (REFERENCES[metric](t[k], s[k], sample_weight=np.ones(k.sum())) for k in kept)
+                wanted.append(
+                    (whole - np.array(left), [(own & (patients == of)).sum() for of in range(patients.max() + 1)])
+                )
+        found = by_label.lost_by_mean(OVER_LABELS[metric], scores, targets, patients)
+        assert len(found) == len(wanted) > 0
+        for one, (lost, cases) in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one.lost, lost / (len(wanted) / 2), rtol=1e-11, atol=1e-14)
+            np.testing.assert_array_equal(one.cases, cases)
+
+
+def test_a_label_with_one_positive_or_one_negative_is_defined():
+    targets = np.array([[0, 1, 0, 1, np.nan], [0, 1, 0, 0, 1], [0, 1, 1, 1, 1]])
+    assert by_label.is_defined(targets).tolist() == [False, False, True, True, False]
+
+
 @pytest.mark.parametrize("patients", [3, 40])  # of many cases each, which are counted anew, and of few
 def test_what_is_left_without_a_patient_is_as_counted_anew(patients):
     for seed in range(15):

@@ -65,6 +65,21 @@ def test_metrics_equal_scikit_learn_and_torchmetrics(scale):
     )
 
 
+@pytest.mark.parametrize("name", classification.METRICS)
+def test_in_resamples_metrics_are_those_of_the_repeated_cases(name):
+    logits, targets = (of.double().numpy() for of in predictions())
+    targets[::7, 1] = np.nan
+    counts = np.random.default_rng(0).integers(0, 3, (300, 5))
+    found = classification.METRICS[name](logits, targets, counts.astype(float))
+    rows = [np.repeat(np.arange(300), times) for times in counts.T]
+    assert found == pytest.approx([classification.value(name, logits[of], targets[of]) for of in rows], rel=1e-12)
+
+
+def test_probabilities_are_of_float64_whatever_the_logits_are():
+    for logits in ([-3, 0, 2], np.array([-3, 0, 2], dtype=np.float32)):
+        assert sigmoid(logits) == pytest.approx([1 / (1 + np.exp(3)), 0.5, 1 / (1 + np.exp(-2))], rel=1e-15)
+
+
 def calibration(probabilities: torch.Tensor, targets: torch.Tensor) -> float:
     """That of torchmetrics, which has a bin of its own for exactly 1, and rounds to float32 if it is let."""
     just_below = probabilities.clamp(max=1 - 1e-15)

@@ -22,6 +22,11 @@ def test_counts_and_dice_equal_scikit_learn():
     assert np.allclose(dice_per_class(counts.numpy()), f1_score(*flat, labels=range(5), average=None))
 
 
+def test_more_voxels_than_labels_of_a_byte_can_count():
+    labels = torch.zeros(300, dtype=torch.uint8)
+    assert confusion_matrix(labels, labels, 2).tolist() == [[300, 0], [0, 0]]
+
+
 def test_dice_of_several_scans_is_that_of_each():
     counts = torch.stack([confusion_matrix(volume(i), volume(i + 10), 5) for i in range(6)]).numpy()
     apart = np.stack([dice_per_class(c) for c in counts])
@@ -67,10 +72,19 @@ def test_the_two_orders_of_averaging_differ_and_both_are_given():
     assert (summary.undefined_cells, summary.cells) == (6, 9)
 
 
-def test_nothing_defined_is_nan_and_not_zero():
+def test_nothing_defined_is_nan_and_not_zero(recwarn):
     summary = summarise(np.full((2, 3), math.nan))
     assert math.isnan(summary.headline)
     assert math.isnan(summary.class_mean)
+    assert not recwarn.list
+
+
+def test_means_are_of_float64_whatever_the_values_are():
+    values = np.random.default_rng(0).random((50, 4)).astype(np.float32)
+    exact = [sum(map(float, column)) / len(values) for column in values.T]
+    summary = summarise(values)
+    assert summary.per_class == pytest.approx(exact, rel=1e-14)
+    assert (summary.headline, summary.class_mean) == pytest.approx((sum(exact[1:]) / 3,) * 2, rel=1e-14)
 
 
 @pytest.mark.parametrize(

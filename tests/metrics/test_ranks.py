@@ -11,6 +11,8 @@ from tapct.metrics.ranks import (
     auroc_of_counts,
     average_precision,
     average_precision_of_counts,
+    average_precision_skill,
+    stated,
     thresholds,
 )
 
@@ -100,8 +102,27 @@ def test_pairs_beyond_what_float64_counts_are_counted():
     assert auroc_of_counts(positives, negatives)[0] == float(Fraction(twice, 2 * sum(p) * sum(n)))
 
 
+def test_thresholds_are_numbered_from_the_highest_score_on_and_negatives_alone_share_one():
+    assert thresholds([4, 9, 8, 3, 2, 2, 1], [1, 0, 0, 0, 0, 1, 0]).tolist() == [1, 0, 0, 2, 3, 3, 4]
+    assert thresholds([1, 2, 3], [1, 1, 1]).tolist() == [2, 1, 0]
+    assert thresholds([], []).tolist() == []
+
+
+def test_only_pairs_that_are_stated_are_ranked():
+    scores, targets = stated([[3.0, 1.0], [np.nan, 2.0]], [[1, np.nan], [np.nan, 0]])
+    assert (scores.tolist(), targets.tolist()) == ([3.0, 2.0], [1.0, 0.0])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_the_skill_is_how_far_the_average_precision_is_from_chance(share):
+    scores, targets = scored("some ties", share=share)
+    positives = targets.mean()
+    expected = (average_precision_score(targets, scores) - positives) / (1 - positives)
+    assert average_precision_skill(scores, targets) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("targets", [[0, 0, 0], [1, 1, 1], []])
-@pytest.mark.parametrize("metric", [auroc, average_precision])
+@pytest.mark.parametrize("metric", [auroc, average_precision, average_precision_skill])
 def test_without_a_positive_and_a_negative_they_are_undefined(targets, metric, recwarn):
     assert np.isnan(metric([0.1, 0.2, 0.3][: len(targets)], targets))
     assert not recwarn.list

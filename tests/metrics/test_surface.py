@@ -131,6 +131,7 @@ def test_a_distance_of_the_tolerance_is_within_it_on_a_turned_patient():
         (torch.zeros(2, 3, 4), 2.0, "not a pair"),
         (torch.full((2, 3, 3), 3, dtype=torch.uint8), 2.0, r"\[0, 3\)"),
         (torch.tensor([[[0, -1, 2]] * 3] * 2, dtype=torch.int16), 2.0, r"\[0, 3\)"),
+        (torch.tensor([[[0, 1, 3]] * 3] * 2, dtype=torch.int16), 2.0, r"\[0, 3\)"),
         (torch.zeros(3, 3, dtype=torch.uint8), 2.0, "not a pair"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), -1.0, "a distance in mm"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), math.inf, "a distance in mm"),

@@ -134,6 +134,44 @@ def test_what_nothing_is_known_of_is_undefined():
     assert np.isnan([early[name][0] for name in ("AUROC@1095d", "IBS")]).all()
 
 
+def test_the_quarters_of_three_years():
+    assert pytest.approx([365.25 * quarter / 4 for quarter in range(1, 13)]) == GRID_DAYS
+    assert pytest.approx([365.25, 730.5, 1095.75]) == HORIZONS_DAYS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_curve_of_a_resample_is_that_of_the_repeated_patients(kind):
+    outcomes, _, _ = simulated(kind, 20)
+    counts = np.random.default_rng(1).multinomial(20, np.full(20, 1 / 20), size=10).T
+    counts[np.argmax(outcomes.days), :5] = 0  # the last of all is not drawn
+    together = kaplan_meier(outcomes, counts)
+    for resample in range(10):
+        alone = kaplan_meier(outcomes[np.repeat(np.arange(20), counts[:, resample])])
+        assert together.values[:, resample] == pytest.approx(alone.at(outcomes.moments)[:, 0], abs=1e-12)
+
+
+def test_a_death_that_is_not_drawn_needs_no_weight():
+    """In the resample nobody is under observation from day 5 on, and who died on day 10 is not in it."""
+    outcomes = Outcomes(np.array([1.0, 5.0, 10.0]), np.array([True, False, True]))
+    counts = np.array([[1, 1], [1, 1], [0, 1]])
+    assert uno_c(outcomes, np.array([2.0, 1.0, 3.0]), counts)[0] == 1
+
+
+def test_who_dies_on_the_day_of_the_horizon_has_died_by_then():
+    outcomes = Outcomes(np.array([100.0, 101.0]), np.array([True, True]))
+    assert auroc(outcomes, np.array([2.0, 1.0]), 100.0)[0] == 1
+    assert np.isnan(auroc(outcomes, np.array([2.0, 1.0]), 101.0)[0]), "nobody outlived it"
+
+
+@pytest.mark.parametrize(
+    ("days", "event"),
+    [(np.ones(2), np.ones(3, dtype=bool)), (np.ones((2, 2)), np.ones((2, 2), dtype=bool)), (np.ones(2), np.ones(2))],
+)
+def test_what_are_no_outcomes_is_refused(days, event):
+    with pytest.raises(ValueError, match="days and"):
+        Outcomes(days, event)
+
+
 @pytest.mark.parametrize("days", [-1.0, 0.0, np.nan, np.inf])
 def test_times_that_cannot_be_are_refused(days):
     with pytest.raises(ValueError, match="positive numbers of days"):
