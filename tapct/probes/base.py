@@ -8,6 +8,7 @@ import torch
 from eva.core.metrics import AverageLoss
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules import module
+from lightning.pytorch.trainer.states import TrainerFn
 from loguru import logger
 from torch import nn
 
@@ -23,6 +24,7 @@ from tapct.probes.adaptors import Pooling
 from tapct.probes.heads import Session, State, finite_loss
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.recording import RunRecorder
+from tapct.probes.selecting import has_selection
 from tapct.probes.settings import ProbeSettings
 from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import CaseSource
@@ -199,6 +201,36 @@ class Probe(module.ModelModule):
     def cell_size(self) -> CellSize | None:
         """Returns the size of feature cells and what it costs; None where no map is used."""
         return None
+
+    @property
+    def trained_head(self) -> nn.Module:
+        """The head of this run, once it is chosen."""
+        return getattr(self, self.head_name)[0]
+
+    @property
+    def split(self) -> str:
+        """The split that is evaluated."""
+        return "test" if self.trainer.state.fn == TrainerFn.TESTING else "val"
+
+    @property
+    def notice(self) -> str | None:
+        """What must stand next to every number of the task; None of most."""
+        return getattr(self.trainer.datamodule, "notice", None)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the settings of the probe for the record, from the objects that ran."""
+        return {
+            "module": f"{type(self).__module__}.{type(self).__qualname__}",
+            "head": str(self.trained_head),
+            **self.seen_by_heads(),
+            "seed": self.settings.seed,
+            "learning_rates": self.settings.learning_rates,
+            "scale_features": self.settings.scale_features,
+            "feature_scale": None if self.session.scale is None else self.session.scale.describe(),
+            "select": "best" if has_selection(self.trainer, self.settings) else "last",
+            "feature_dtype": self.source.dtype,
+            **(self.session.settings if self.loaded is None else self.loaded.settings()),
+        }
 
     @property
     def classes(self) -> list[str]:

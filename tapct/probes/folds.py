@@ -1,6 +1,6 @@
 """Heads of a cross-validated task: one a fold, each trained on the patients of all others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from tapct.errors import TaskError
+from tapct.probes.heads import Chosen
+from tapct.probes.scaling import ChannelScale
 from tapct.probes.solved import PooledCases, Solution
-from tapct.records import FoldedSelection
+from tapct.records import FoldedSelection, Selection
 from tapct.tasks.splits import FoldTable
 
 _NAME = "fold_"
@@ -52,6 +54,38 @@ def solve_folds(
     return heads, FoldedSelection(by_fold=tuple(solution.selection for solution in solutions))
 
 
+def solve_runs(
+    solve: Callable[[PooledCases, PooledCases | None], Solution],
+    runs: Iterable[int],
+    train: PooledCases,
+    selection: PooledCases | None,
+    table: FoldTable | None,
+) -> tuple[dict[int, Chosen], ChannelScale | None]:
+    """Returns the heads of runs, and what the features are divided by: None where the folds each have their own.
+
+    No seed decides anything of a head that is solved, so runs share one. Of a cross-validated task each run is another
+    repeat of the folds, and has a head for each of them.
+
+    Args:
+        solve: Solves a head on training cases.
+        runs: Indices of the runs.
+        train: The cases that train.
+        selection: The selection cases, if there are any.
+        table: The folds of a cross-validated task.
+
+    Raises:
+        TaskError: If a fold leaves nobody to train on.
+    """
+    if table is None:
+        one = solve(train, selection)
+        return {run: _chosen(run, one.head, one.selection) for run in runs}, one.scale
+    return {run: _chosen(run, *solve_folds(solve, train, table.folds[run])) for run in runs}, None
+
+
+def _chosen(run: int, head: nn.Module, selection: Selection) -> Chosen:
+    return Chosen(run, dict(head.state_dict()), selection)
+
+
 def head_for(head: nn.Module, table: FoldTable | None, run: int, patient: str) -> nn.Module:
     """Returns the head that reports a patient: of several the one of his fold, which has not seen him."""
     if not isinstance(head, FoldHeads):
@@ -77,6 +111,18 @@ def heads_of(build: Callable[[dict[str, torch.Tensor]], nn.Module], state: Mappi
         fold, _, rest = name.removeprefix(_NAME).partition(".")
         by_fold.setdefault(int(fold), {})[rest] = tensor
     return FoldHeads([build(by_fold[fold]) for fold in sorted(by_fold)])
+
+
+def head_of_state(
+    build: Callable[[dict[str, torch.Tensor]], nn.Module], state: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Returns the head that weights fit into, be they of one head or of `FoldHeads`.
+
+    Args:
+        build: Gives the head of the weights of one.
+        state: The weights.
+    """
+    return heads_of(build, state) if is_of_folds(state) else build(dict(state))
 
 
 def folds_of(datamodule: Any) -> FoldTable | None:

@@ -1,55 +1,35 @@
-"""What all probes share: a frozen encoder, stored features, heads trained side by side, records."""
+"""What eva and Lightning call of a probe: a session with its runs, steps and evaluations."""
 
 import functools
-import math
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import safetensors.torch
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from loguru import logger
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import override
 
-from tapct import flags
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.files import write_atomically
 from tapct.kinds import kind
-from tapct.names import file_in
-from tapct.probes import quiet
 from tapct.probes.bars import run_index
 from tapct.probes.base import Probe
-from tapct.probes.checkpoints import Checkpoints, decides, remove
-from tapct.probes.folds import folds_of, head_for, heads_of, is_of_folds, require_repeat, solve_folds
-from tapct.probes.heads import Candidates, Chosen, DivergedError, State
+from tapct.probes.checkpoints import Checkpoints, decides
+from tapct.probes.finishing import finish
+from tapct.probes.folds import folds_of, head_for, head_of_state, require_repeat, solve_runs
+from tapct.probes.heads import Candidates, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
-from tapct.records import CaseResult, EncoderRecord, Selection, print_summary, read_record, write_record
+from tapct.probes.selecting import ValidationEvaluations, has_selection, require_selectable, selection_patients
+from tapct.records import EncoderRecord
 from tapct.records.case import as_cases
-from tapct.records.paths import base_name
-from tapct.volumes import Volume
-
-
-class PictureOf(NamedTuple):
-    """What a picture of a case needs.
-
-    Attributes:
-        path: Where it belongs, in the folder of the run.
-        scan: The scan, as encoders get it.
-        title: The case, and what saw it.
-    """
-
-    path: Path
-    scan: Volume
-    title: str
 
 
 class FrozenEncoderProbe(Probe):
@@ -129,7 +109,7 @@ class FrozenEncoderProbe(Probe):
         if self.is_solved:
             self._solve(runs)
             return
-        self._check_selection()
+        require_selectable(self.trainer, self.settings)
         self.prepare()
         self.candidates = Candidates(
             runs,
@@ -137,10 +117,12 @@ class FrozenEncoderProbe(Probe):
             lambda: self.build_head(self.classes),
             self.settings.seed,
             self.folded,
-            self._deciding(),
+            selection_patients(self.trainer),
             self.ranked.sign,
         )
-        self._seen: list[list[CaseResult | None]] = [[] for _ in self.candidates.all]
+        self._validation = ValidationEvaluations(
+            self.candidates, functools.partial(self.evaluate, reported=False), self.score
+        )
         setattr(self, self.head_name, self.candidates.modules)
         probe_record(self.describe())
 
@@ -158,50 +140,11 @@ class FrozenEncoderProbe(Probe):
         for name, vector in zip(train.names, train.encoded, strict=True):
             if len(vector) and self.session.features.wants(name):
                 self.session.features.add(name, torch.from_numpy(vector[:, None]))
-        table = folds_of(self.trainer.datamodule)
-        solved: dict[int, tuple[nn.Module, Selection]]
-        if table is None:
-            solution = self.solve(train, selection)
-            self.session.scale = solution.scale
-            solved = dict.fromkeys(runs, (solution.head, solution.selection))
-        else:
-            solved = {run: solve_folds(self.solve, train, table.folds[run]) for run in runs}
-        for run, (head, of_run) in solved.items():
-            self.session.by_run[run] = Chosen(run, dict(head.state_dict()), of_run)
+        solved, self.session.scale = solve_runs(self.solve, runs, train, selection, folds_of(self.trainer.datamodule))
+        self.session.by_run |= solved
         self.recorder.seconds["fit"] = time.perf_counter() - start
         self.trainer.limit_train_batches = 0
         self.candidates = None
-
-    def _deciding(self) -> int:
-        """Returns how many selection patients there are."""
-        part = self.trainer.datamodule.datasets.val
-        return 0 if part is None else len(getattr(part, "patients", range(len(part))))
-
-    @property
-    def _selects(self) -> bool:
-        return self.settings.select == "best" and self.trainer.datamodule.datasets.val is not None
-
-    def _check_selection(self) -> None:
-        if folds_of(self.trainer.datamodule) is not None:
-            raise TaskError(
-                "a cross-validated task takes heads that are solved, and this one is trained by steps: name another "
-                "adaptor, or give a split_file without folds"
-            )
-        if len(self.settings.learning_rates or []) > 1 and not self._selects:
-            raise TaskError(
-                "several learning_rates need selection cases to choose by (a task with a `val` split, and select: "
-                "best); nothing may be chosen on the reported cases"
-            )
-        if self.trainer.gradient_clip_val is not None and self.settings.runs_together:
-            raise TaskError(
-                "gradient_clip_val clips the heads that train side by side as one; set runs_together: false and give "
-                "at most one learning rate"
-            )
-
-    @property
-    def trained_head(self) -> nn.Module:
-        """The head of this run, once it is chosen."""
-        return getattr(self, self.head_name)[0]
 
     @override
     def configure_optimizers(self) -> Any:
@@ -209,12 +152,10 @@ class FrozenEncoderProbe(Probe):
             return None
         # eva's default, ConstantLR, is a third of the rate for five epochs: with one long epoch, for ever.
         optimizer = self.settings.optimizer(self.candidates.parameter_groups(self.undecayed))
-        steps = self.trainer.max_steps
-        if (
-            self.settings.lr_scheduler is None and steps <= 0
-        ):  # a cosine of -1 steps would switch between the rate and zero
+        schedule, steps = self.settings.lr_scheduler, self.trainer.max_steps
+        if schedule is None and steps <= 0:  # a cosine of -1 steps would switch between the rate and zero
             raise TaskError("the rate ends at zero with the last step: set trainer.max_steps, or model.lr_scheduler")
-        schedule = self.settings.lr_scheduler or functools.partial(CosineAnnealingLR, T_max=steps)
+        schedule = schedule or functools.partial(CosineAnnealingLR, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule(optimizer), "interval": "step"}}
 
     @override
@@ -228,8 +169,8 @@ class FrozenEncoderProbe(Probe):
                 self.trainer, self.candidates, self.session, of=of, every=self.settings.checkpoint_every
             )
             self._checkpoints.resume()
-        if self._notice and self.run == 0:
-            print(f"\n{self._notice}\n", file=sys.stderr)
+        if self.notice and self.run == 0:
+            print(f"\n{self.notice}\n", file=sys.stderr)
 
     @override
     def on_train_start(self) -> None:
@@ -250,9 +191,9 @@ class FrozenEncoderProbe(Probe):
                 self.recorder.seconds["fit"] = self._checkpoints.seconds
                 self._checkpoints.save(self.trainer.global_step * self.trainer.accumulate_grad_batches)
             self.session.settings = training_settings(self.trainer)
-            step = self.trainer.global_step
+            step, by_score = self.trainer.global_step, has_selection(self.trainer, self.settings)
             for run in {candidate.run: None for candidate in self.candidates.all}:
-                self.session.by_run[run] = self.candidates.choose(run, step, by_score=self._selects)
+                self.session.by_run[run] = self.candidates.choose(run, step, by_score=by_score)
         self._take_head()
         folder = Path(str(self.trainer.log_dir))
         write_atomically(folder / HEAD_FILE, safetensors.torch.save(self.session.by_run[self.run].state))
@@ -271,7 +212,7 @@ class FrozenEncoderProbe(Probe):
         Raises:
             TaskError: If they are not those of a head for this encoder and task.
         """
-        head = heads_of(self.head_of, state) if is_of_folds(state) else self.head_of(state)
+        head = head_of_state(self.head_of, state)
         expected = {name: tuple(p.shape) for name, p in head.state_dict().items()}
         found = {name: tuple(p.shape) for name, p in state.items()}
         if found != expected:
@@ -320,25 +261,9 @@ class FrozenEncoderProbe(Probe):
             case = self.source.case_of(batch)
             if self.trainer.state.fn != TrainerFn.FITTING:
                 outputs, result = self.evaluate(self._head_for(case.patient), case, reported=True)
-                self.recorder.cases[self._split].append(result)
+                self.recorder.cases[self.split].append(result)
                 return outputs
-            assert self.candidates is not None
-            looks = [self._look(head, case) for head in self._looked_at]
-            for seen, look in zip(self._seen, looks, strict=True):
-                seen.append(None if look is None else look[1])
-            sound = [outputs for outputs, _ in filter(None, looks)]
-            if not sound:
-                raise DivergedError(
-                    f"every head has diverged at step {self.trainer.global_step}; lower the learning rates"
-                )
-            return sound[0]  # what eva logs while training is one head's
-
-    def _look(self, head: nn.Module, case: EncodedCase) -> tuple[dict[str, Any], CaseResult] | None:
-        """Evaluates a head while it trains; None if it has diverged, which must not end the others."""
-        try:
-            return self.evaluate(head, case, reported=False)
-        except DivergedError:
-            return None
+            return self._validation.evaluate(case, self.trainer.global_step)
 
     @override
     def on_test_epoch_end(self) -> None:
@@ -351,50 +276,17 @@ class FrozenEncoderProbe(Probe):
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self._log_metrics()
         if self.trainer.state.fn == TrainerFn.FITTING and self.candidates is not None:
-            scores = [self._score(results) for results in self._seen]
-            losses = [_mean_loss(results) for results in self._seen]
-            self.candidates.observe(scores, losses, self.trainer.global_step)
-            self._seen = [[] for _ in self.candidates.all]
+            self._validation.end(self.trainer.global_step)
 
     def _log_metrics(self) -> None:
         """Logs the metrics of the reported cases, where eva does not compute them."""
         of = kind(self.kind)
         if of.outcome:
-            found = of.numbers(as_cases(of, self.recorder.cases[self._split]))
+            found = of.numbers(as_cases(of, self.recorder.cases[self.split]))
             for name, value in found.items():  # in float64: what is logged is what is recorded
-                self.log(f"{self._split}/{name}", torch.tensor(value, dtype=torch.float64))
-
-    def _score(self, results: list[CaseResult | None]) -> float | None:
-        sound = [result for result in results if result is not None]
-        return self.score(sound) if len(sound) == len(results) else None
-
-    # -- Pictures --------------------------------------------------------------------------------------
-
-    def picture_of(self, case: EncodedCase, wanted: int) -> PictureOf | None:
-        """Returns what a picture of a reported case needs; None where there is to be none.
-
-        Args:
-            case: The case.
-            wanted: How many of the reported cases are drawn, in the first run.
-        """
-        if self._split != "test" or self.run != 0 or len(self.recorder.cases["test"]) >= wanted:
-            return None
-        if getattr(self.trainer.datamodule, "pack", None) is not None:
-            logger.info(f"{case.name}: no overlay, for the features come from a pack and there is no scan")
-            return None
-        path = file_in(Path(str(self.trainer.log_dir)) / "overlays", case.name, ".png")
-        title = f"{case.name}: {self.encoder.full_name} ({base_name(str(self.encoder.weights_source))})"
-        return PictureOf(path, self.trainer.datamodule.scan(case.name), title)
+                self.log(f"{self.split}/{name}", torch.tensor(value, dtype=torch.float64))
 
     # -- The record ------------------------------------------------------------------------------------
-
-    @property
-    def _split(self) -> str:
-        return "test" if self.trainer.state.fn == TrainerFn.TESTING else "val"
-
-    @property
-    def _notice(self) -> str | None:
-        return getattr(self.trainer.datamodule, "notice", None)
 
     @override
     def on_validation_start(self) -> None:
@@ -404,7 +296,7 @@ class FrozenEncoderProbe(Probe):
         elif self.candidates is not None:
             # As they would be reported, for features as they are: what chooses is then what is reported, to the bit.
             states = [self.folded(candidate.head.state_dict()) for candidate in self.candidates.all]
-            self._looked_at = [self._head(state) for state in states]
+            self._validation.begin([self._head(state) for state in states])
 
     @override
     def on_test_start(self) -> None:
@@ -436,34 +328,7 @@ class FrozenEncoderProbe(Probe):
         )
         last = self.run == getattr(self.trainer, "n_runs", 1) - 1
         if last and (self.loaded is not None or split == "test" or self.trainer.datamodule.datasets.test is None):
-            write_record(flags.with_own_checks(read_record(path)), path.parent)
-            remove(self.session.checkpoints)
-            try:
-                print_summary(path)
-                quiet.results_are_shown()
-            except Exception as error:  # noqa: BLE001 the record is written: no screen fails a cell that has trained
-                logger.warning(f"the summary of {path} cannot be shown: {type(error).__name__}: {error}")
+            finish(path, self.session.checkpoints)
 
     def _encoder_for_record(self) -> EncoderRecord:
         return encoder_record(self.encoder, self.source.description(self.device))
-
-    def describe(self) -> dict[str, Any]:
-        """Returns the settings of the probe for the record, from the objects that ran."""
-        return {
-            "module": f"{type(self).__module__}.{type(self).__qualname__}",
-            "head": str(self.trained_head),
-            **self.seen_by_heads(),
-            "seed": self.settings.seed,
-            "learning_rates": self.settings.learning_rates,
-            "scale_features": self.settings.scale_features,
-            "feature_scale": None if self.session.scale is None else self.session.scale.describe(),
-            "select": self.settings.select if self._selects else "last",
-            "feature_dtype": self.source.dtype,
-            **(self.session.settings if self.loaded is None else self.loaded.settings()),
-        }
-
-
-def _mean_loss(results: Sequence[CaseResult | None]) -> float:
-    """Returns the mean loss of a head over cases; NaN where it has diverged on one, or there is none."""
-    losses = [result.loss for result in results if result is not None]
-    return statistics.fmean(losses) if losses and len(losses) == len(results) else math.nan

@@ -15,8 +15,8 @@ from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.features.channels import Channels, scan_cells
 from tapct.kinds.localisation import CANDIDATE, POINT
-from tapct.probes.frozen import FrozenEncoderProbe, PictureOf
 from tapct.probes.heatmap import Heatmap, Stamp, focal_loss, heatmap, stamps
+from tapct.probes.map_probe import MapProbe, PictureOf
 from tapct.probes.peaks import APART_MM, Candidates, candidates
 from tapct.records import CaseResult, CellSize
 from tapct.viz.marks import draw_marks
@@ -26,7 +26,7 @@ _VALUES_AT_ONCE = 2**22
 """Values of features that are held in float64 at a time."""
 
 
-class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
+class LocalisationProbe(MapProbe, eva_head.HeadModule):
     """Trains and evaluates a linear detector on whole scans in eva.
 
     Places are those of cells in the world: of the feature grid, whose affine knows the stride, the padding and where in
@@ -35,8 +35,6 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
 
     kind: ClassVar[str] = "localisation"
     head_name = "head"
-    seen = "map"
-    feature_weights = ("weight",)
     undecayed = ("bias",)
 
     def __init__(
@@ -65,16 +63,7 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         of_eva = {"head": nn.Identity(), "criterion": nn.Identity()}
         super().__init__(encoder, weights, of_eva=of_eva, fit_windows=False, **settings)
         self.overlays, self.apart_mm = overlays, apart_mm
-        self._prior: torch.Tensor | None = None
         self._stamps: dict[str, list[Stamp]] = {}
-
-    @override
-    def build_head(self, classes: list[str]) -> nn.Module:
-        head = nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
-        assert head.bias is not None
-        with torch.no_grad():
-            head.bias.copy_(torch.zeros(len(classes)) if self._prior is None else self._prior)
-        return head
 
     @override
     def head_input(self, case: EncodedCase) -> Channels:
@@ -83,7 +72,7 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     @override
     def prepare(self) -> None:
         super().prepare()
-        self._prior = self._mean_targets()
+        self.prior = self._mean_targets()
 
     @override
     def seen_by_heads(self) -> dict[str, Any]:
@@ -106,13 +95,13 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
         if reported and case.name not in self.session.cells:
             self.session.cells.add(case.name, case.features.feature_grid.spacing_mm)
         found = [candidates(of.cpu().numpy(), case.features.feature_grid, self.apart_mm) for of in scores]
-        if reported and (picture := self.picture_of(case, self.overlays)) is not None:
+        if reported and (picture := self.picture_of(case)) is not None:
             self._draw(picture, case, found)
         return {"loss": loss}, self.result(case, loss, self._outcome(case, found))
 
     @override
     def cell_size(self) -> CellSize | None:
-        return self.session.cells.summary([case.case for case in self.recorder.cases[self._split]], ())
+        return self.session.cells.summary([case.case for case in self.recorder.cases[self.split]], ())
 
     def _outcome(self, case: EncodedCase, found: Sequence[Candidates]) -> dict[str, dict[str, list[float]]]:
         """Returns what the record holds of a case: what is to be found, and the candidates, places to 0.01 mm."""
@@ -134,9 +123,9 @@ class LocalisationProbe(FrozenEncoderProbe, eva_head.HeadModule):
     def _draw(self, picture: PictureOf, case: EncodedCase, found: Sequence[Candidates]) -> None:
         best = np.argsort(-np.concatenate([one.scores for one in found]), kind="stable")
         places = np.concatenate([one.places_mm for one in found])[best]
-        window = getattr(getattr(self.trainer.datamodule.datasets, self._split), "window", "soft-tissue")
+        window = getattr(getattr(self.trainer.datamodule.datasets, self.split), "window", "soft-tissue")
         path, scan, title = picture
-        draw_marks(path, scan.hu, scan.grid, self._findings(case), places, title, notice=self._notice, window=window)
+        draw_marks(path, scan.hu, scan.grid, self._findings(case), places, title, notice=self.notice, window=window)
 
     def _mean_targets(self) -> torch.Tensor:
         """Returns (K,) the logit of the mean target of the training scans' cells: what a head says that sees nothing.

@@ -148,12 +148,12 @@ class RegressionProbe(ScanProbe):
         """
         if len(self.classes) == 1:
             return [1.0]
-        part = getattr(self.trainer.datamodule.datasets, self._split)
+        part = getattr(self.trainer.datamodule.datasets, self.split)
         targets = np.stack([part.target(case).numpy() for case in part.table.cases["train"]])
         return TargetScale.of(targets, self.classes).deviation.tolist()
 
     def _with_reasons(self, case: EncodedCase) -> EncodedCase:
         """Returns a case with a note of each target that it lacks, where its dataset knows why."""
-        part = getattr(self.trainer.datamodule.datasets, self._split)
+        part = getattr(self.trainer.datamodule.datasets, self.split)
         reasons = part.missing(case.name) if isinstance(part, RegressionDataset) else ()
         return replace(case, notes=(*case.notes, *reasons))

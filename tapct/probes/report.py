@@ -215,7 +215,7 @@ class ReportProbe(ScanProbe):
         """Returns the report of a case, which is written together with those of the cases behind it."""
 
         def write_next() -> dict[str, Report]:
-            cases, part = [case], getattr(self.trainer.datamodule.datasets, self._split)
+            cases, part = [case], getattr(self.trainer.datamodule.datasets, self.split)
             if (bank := self.source.bank) is not None:
                 at = part.cases.index(case.name)
                 cases += [bank.case(part, place) for place in range(at + 1, min(at + self.generator.batch, len(part)))]
@@ -251,7 +251,7 @@ class ReportProbe(ScanProbe):
         """Returns the text that a case is given, and the training case whose report it is."""
         assert isinstance(head, NearestReports)
         assert self.pooling is not None
-        part = getattr(self.trainer.datamodule.datasets, self._split)
+        part = getattr(self.trainer.datamodule.datasets, self.split)
         vector = self.source.vector(part, case, self.pooling).cpu().numpy()
         of = self.reports.named(head.pick(case.name, case.patient, unit(np.atleast_2d(vector))[0]))
         return self.reports.text(of), of

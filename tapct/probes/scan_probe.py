@@ -173,7 +173,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
     def outputs(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
         """Returns the (K,) outputs of a head on a case, float64 of a solved one."""
         if self.pooling is not None:
-            part = getattr(self.trainer.datamodule.datasets, self._split)
+            part = getattr(self.trainer.datamodule.datasets, self.split)
             tables.require_table(head, self.source.table.of(part))
             return head(self.source.vector(part, case, self.pooling).to(self.device))
         return self.attended(head, case)

@@ -27,8 +27,8 @@ from tapct.metrics import (
     surface_metrics,
 )
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
-from tapct.probes.frozen import FrozenEncoderProbe, PictureOf
 from tapct.probes.heads import finite_loss
+from tapct.probes.map_probe import MapProbe, PictureOf
 from tapct.probes.scaling import log_prior
 from tapct.records import CaseResult, CellSize, Protocol
 from tapct.viz.overlay import draw_overlay
@@ -47,7 +47,7 @@ class DiceCE(nn.Module):
         return dice_ce_loss(logits, target, to_voxels, fused=self.fused)
 
 
-class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmentationModule):
+class SegmentationProbe(MapProbe, semantic_segmentation.SemanticSegmentationModule):
     """Trains and evaluates a linear segmentation probe in eva.
 
     The loss is taken on the encoder's grid (labels resampled by nearest neighbour), as in the paper.
@@ -57,8 +57,6 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
 
     kind = "segmentation"
     head_name = "decoder"
-    seen = "map"
-    feature_weights = ("weight",)
 
     def __init__(
         self,
@@ -95,7 +93,6 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         self.nsd_tolerance_mm = nsd_tolerance_mm
         self.start_bias = start_bias
         self.undecayed = ("bias",) if start_bias == "prior" else ()
-        self._prior: torch.Tensor | None = None
 
     @property
     @override
@@ -110,18 +107,10 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         super().setup(stage)
 
     @override
-    def build_head(self, classes: list[str]) -> nn.Module:
-        head = nn.Conv3d(self.encoder.card.feature_dim, len(classes), kernel_size=1)
-        assert head.bias is not None
-        with torch.no_grad():
-            head.bias.copy_(torch.zeros(len(classes)) if self._prior is None else self._prior)
-        return head
-
-    @override
     def prepare(self) -> None:
         super().prepare()
         if self.start_bias == "prior":
-            self._prior = log_prior(self.source.class_voxels(self.trainer, len(self.classes)))
+            self.prior = log_prior(self.source.class_voxels(self.trainer, len(self.classes)))
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -157,7 +146,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
             self.session.cells.add(case.name, features.feature_grid.spacing_mm, confusion)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None
-        if reported and (picture := self.picture_of(case, self.overlays)) is not None:
+        if reported and (picture := self.picture_of(case)) is not None:
             self._draw(picture, case, predicted)
         outputs = {
             "loss": loss,
@@ -169,7 +158,7 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
 
     @override
     def cell_size(self) -> CellSize | None:
-        return self.session.cells.summary([case.case for case in self.recorder.cases[self._split]], self.classes)
+        return self.session.cells.summary([case.case for case in self.recorder.cases[self.split]], self.classes)
 
     @override
     def score(self, results: list[CaseResult]) -> float | None:
@@ -217,4 +206,4 @@ class SegmentationProbe(FrozenEncoderProbe, semantic_segmentation.SemanticSegmen
         path, scan, title = picture
         truth, predicted = (np.asarray(t.cpu()) for t in (case.target, prediction))
         columns = {"prediction": predicted}
-        draw_overlay(path, scan.hu, scan.grid, truth, columns, self.classes, title, notice=self._notice)
+        draw_overlay(path, scan.hu, scan.grid, truth, columns, self.classes, title, notice=self.notice)

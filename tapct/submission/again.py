@@ -25,7 +25,7 @@ from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.kinds import Kind
 from tapct.metrics import confusion_matrix, dice_per_class, surface_metrics
 from tapct.probes.dense import predict_labels
-from tapct.probes.folds import head_for, heads_of, is_of_folds
+from tapct.probes.folds import head_for, head_of_state
 from tapct.probes.frozen import FrozenEncoderProbe
 from tapct.records import CaseResult, Record, RunRecord
 from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_encoder
@@ -130,7 +130,7 @@ def _head(submission: Submission, run: RunRecord, places: Places) -> nn.Module:
     probe = _probe(record, places)
     classes = list(record.task.classes)
     build = probe.head_of if probe.is_solved else lambda state: probe.build_head(classes)
-    head = heads_of(build, state) if is_of_folds(state) else build(state)
+    head = head_of_state(build, state)
     head.load_state_dict(state)
     return head.eval()
 
