@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tapct.kinds import Cases
 from tapct.metrics import ranks
 from tapct.metrics.by_label import RANKS
 from tapct.metrics.resampled import in_resamples
-from tapct.statistics import contributions, resampling
+from tapct.statistics import TaskInputs, contributions, resampling
 from tests.leaderboard.simulated import clusters, task
 
 METRICS = {"MicroAUROC": roc_auc_score, "MicroAP": average_precision_score}
@@ -88,6 +89,59 @@ def test_the_resamples_are_whole_sets_of_patients_and_the_tasks_own():
     # How often one patient is drawn is binomial(30, 1/30): mean 1, variance 29/30, over 4000 resamples.
     np.testing.assert_allclose(counts.mean(axis=1), 1, atol=4.5 * np.sqrt(1 / 4000))
     np.testing.assert_allclose(counts.var(axis=1).mean(), 29 / 30, rtol=0.02)
+
+
+def test_resamples_stay_those_that_published_intervals_are_of():
+    assert resampling.draw_patients(4, 3, "task").tolist() == [[1, 0, 1], [0, 3, 1], [2, 0, 2], [1, 1, 0]]
+    assert resampling.draw_swaps(2, 6, "task").tolist() == [[1, -1, 1, 1, 1, 1], [1, 1, -1, 1, -1, -1]]
+
+
+def test_what_is_done_a_block_at_a_time_is_as_all_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    inputs = task(rng.random((2, 3, 40)), np.repeat(np.arange(10), 4))
+    whole = resampling.resample(inputs, 30), resampling.draw_swaps(10, 30, "any")
+    monkeypatch.setattr(resampling, "AT_ONCE", 130)
+    parts = resampling.resample(inputs, 30), resampling.draw_swaps(10, 30, "any")
+    for one, other in zip((*whole[0], whole[1]), (*parts[0], parts[1]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_difference_of_two_models_is_that_of_their_means_over_seeds():
+    rng = np.random.default_rng(0)
+    values = rng.random((3, 2, 12))
+    found = resampling.resample(task(values, None), 20)
+    value, resampled, without = found.difference(2, 0)
+    each = values[2].mean(axis=0) - values[0].mean(axis=0)
+    assert value == pytest.approx(each.mean(), rel=1e-12)
+    assert resampled == pytest.approx((found.draws[2] - found.draws[0]).mean(axis=0), rel=1e-9)
+    assert sorted(without) == pytest.approx(sorted((each.sum() - each) / 11), rel=1e-9)
+    assert [of.tolist() for of in found.difference(1, 1)[1:]] == [[0] * 20, [0] * 12]
+
+
+def test_a_statistic_is_of_the_cases_as_often_as_their_patient_was_drawn(monkeypatch):
+    rng = np.random.default_rng(0)
+    patients = tuple(f"patient {p}" for p in rng.permutation(np.repeat(np.arange(20), 4)))
+    names, targets = tuple(f"case {i}" for i in range(80)), (rng.random((80, 2)) < 0.5).astype(float)
+    logits = targets + rng.normal(size=(2, 3, 80, 2))
+    samples = [
+        [Cases(names, patients, ("a", "b"), {"logit": seed, "target": targets}) for seed in model] for model in logits
+    ]
+    inputs = TaskInputs(
+        task="simulated", version="1", metric="MacroAUROC", models=("a", "b"), cases=names, patients=patients,
+        samples=tuple(map(tuple, samples)),
+    )  # fmt: skip
+    counts = resampling.draw_patients(20, 15, "any")
+    monkeypatch.setattr(resampling, "AT_ONCE", 300)
+    found, without = resampling.evaluate(inputs, counts), resampling.left_out(inputs)
+    for model, seed in np.ndindex(2, 3):
+        for r in range(15):
+            rows = np.repeat(np.arange(80), counts[inputs.patient_index, r])
+            expected = roc_auc_score(targets[rows], logits[model, seed, rows])
+            assert found[model, seed, r] == pytest.approx(expected, rel=1e-12)
+        for patient in range(20):
+            rows = np.flatnonzero(inputs.patient_index != patient)
+            expected = roc_auc_score(targets[rows], logits[model, seed, rows])
+            assert without[model, seed, patient] == pytest.approx(expected, rel=1e-12)
 
 
 def test_half_of_the_patients_swap():

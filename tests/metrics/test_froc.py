@@ -197,6 +197,18 @@ def test_bands_share_the_findings_out():
     assert together == pytest.approx(once(every))
 
 
+def test_the_error_is_the_median_of_what_is_drawn():
+    """Found 1, 3 and 7 mm off, in a scan each; of an even number, the mean of the middle two."""
+    found = Detections.of([[one_scan([[off, 0, 0]], [0.5], [[0, 0, 0]], [20.0])] for off in (1.0, 3.0, 7.0)])
+    counts = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 1, 1], [2, 0, 1], [1, 1, 2], [0, 0, 0]]).T
+    assert found.error_mm(counts) == pytest.approx([1, 3, 2, 3, 5, 1, 5, math.nan], nan_ok=True)
+
+
+def test_the_smallest_findings_are_in_a_band():
+    tiny = Detections.of([[one_scan([[0, 0, 0]], [0.5], [[0, 0, 0]], [0.5])]])
+    assert [len(tiny.within(*band).scores) for band in BANDS_MM] == [1, 0, 0, 0]
+
+
 def test_the_curve_passes_through_the_sensitivities():
     every = detections(made_scans(5))
     false, sensitivity = every.curve()

@@ -69,6 +69,24 @@ def test_the_training_mean_explains_nothing_and_orders_nothing():
     assert np.isnan(one("CalibrationSlope", constant, targets, centre, counts)).all()
 
 
+def test_references_that_are_all_the_training_mean_leave_nothing_to_explain():
+    assert np.isnan(one("R2", np.array([1.0, 2.0]), np.array([5.0, 5.0]), 5.0)).all()
+    assert one("R2", np.array([0.0, 0.01]), np.array([0.0, 0.02]), 0.0)[0] == pytest.approx(0.75), "of a small unit"
+
+
+def test_two_cases_have_an_order():
+    assert one("Spearman", np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.0)[0] == 1
+    assert one("Spearman", np.array([1.0, 2.0]), np.array([4.0, 3.0]), 0.0)[0] == -1
+
+
+def test_a_mean_over_targets_is_one_of_each_resample():
+    predictions, targets, _ = scored(30)
+    counts = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), size=7).T.astype(float)
+    arguments = (predictions[:, None], targets[:, None], np.full((30, 1), 57.3), counts)
+    found = regression.mean_over_targets(METRICS["RMSE"], *arguments)
+    assert found == pytest.approx(one("RMSE", predictions, targets, 57.3, counts))
+
+
 def test_the_order_of_cases_changes_no_bit():
     predictions, targets, centre = scored(ties=False)
     order = np.random.default_rng(3).permutation(len(targets))

@@ -9,12 +9,23 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from tapct.metrics import retrieval
-from tapct.metrics.retrieval import Chance, Ranking, ordered, similarities, unit
+from tapct.metrics.retrieval import Chance, Ranking, Untied, ordered, similarities, unit
 
 
 def ranking(similarity, relevant) -> Ranking:
     order, level = ordered(np.asarray(similarity, dtype=np.float64))
     return Ranking.of(level, np.asarray(relevant, dtype=bool)[order])
+
+
+def test_the_smallest_galleries():
+    assert Untied(np.empty(0, dtype=int), 3).hit(1) == 0
+    assert (Untied(np.array([2]), 3).hit(1), Untied(np.array([2]), 3).hit(2)) == (0, 1)
+    assert [Chance(*one).average_precision() for one in ((1, 1), (2, 2), (1, 2))] == [1, 1, 0.75]
+
+
+def test_units_are_of_float64_whatever_the_vectors_are():
+    found = unit(np.array([[1, 2, 2], [0, 0, 0], [3, 0, 0]], dtype=np.float32))
+    assert found == pytest.approx(np.array([[1 / 3, 2 / 3, 2 / 3], [0, 0, 0], [1, 0, 0]]), rel=1e-15)
 
 
 def by_hand(order, relevant, k):

@@ -90,7 +90,9 @@ def test_lps_and_ras_differ_in_the_sign_of_x_and_y():
 
 def test_only_trailing_axes_of_length_one_are_dropped():
     assert as_3d(np.zeros((1, 2, 1, 1, 1)), "a").shape == (1, 2, 1)
-    assert as_3d(np.zeros((2, 3, 4, 1)), "a").shape == (2, 3, 4)
+    array = np.zeros((2, 3, 4, 1))
+    assert as_3d(array, "a").shape == (2, 3, 4)
+    assert np.shares_memory(as_3d(array, "a"), array), "scans are large"
     for shape in [(2, 3), (2, 3, 4, 2), (2, 3, 1, 2), (1, 3, 4, 2), (2, 3, 4, 2, 1)]:
         with pytest.raises(VolumeError, match=r"scan\.nii is \d-D"):
             as_3d(np.zeros(shape), "scan.nii")
