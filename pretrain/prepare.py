@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pretrain.command import ExitStatus, run
 from pretrain.config import is_url
-from pretrain.data.prepare import CLIP_HU, MIN_SLICES, Settings, prepare
+from pretrain.data.prepare import CLIP_HU, MIN_SLICES_OF_A_CROP, Settings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
 from tapct.system import cores
@@ -87,7 +87,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--include", action="append", metavar="PATTERN", help=_HELP["include"])
     parser.add_argument("--exclude", action="append", metavar="PATTERN", help=_HELP["exclude"])
     parser.add_argument("--patient", metavar="REGEX", help=_HELP["patient"])
-    parser.add_argument("--min-slices", type=int, default=MIN_SLICES, help=_HELP["min_slices"])
+    parser.add_argument("--min-slices", type=int, default=MIN_SLICES_OF_A_CROP, help=_HELP["min_slices"])
     parser.add_argument("--clip-hu", type=float, nargs=2, default=list(CLIP_HU), help=_HELP["clip_hu"])
     parser.add_argument("--shard-gb", type=float, metavar="GB", help=_HELP["shard_gb"])
     parser.add_argument("--verify", action="store_true", help=_HELP["verify"])

@@ -114,7 +114,7 @@ class _Summary:
         volumes: Number of lines.
         index_bytes: Size of the index.
         index_sha256: Its hash.
-        digest: See `digest_of`.
+        digest: Of id, shape, foreground and checksum of each volume, in the order of the samples.
         rows_sha256: Hash of the rows that follow.
         format: Of the file.
     """
@@ -133,7 +133,7 @@ class Index:
     Attributes:
         path: Its file.
         sha256: Hash of this file.
-        digest: Of what of it decides the samples, see `digest_of`.
+        digest: Of what of it decides the samples: id, shape, foreground and checksum of each volume, in their order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -171,14 +171,6 @@ class Index:
         path = self.path.with_name(OFFSETS)
         content = _read(self._rows, _HEADER_BYTES + first * _ROW.itemsize, number * _ROW.itemsize, path)
         return np.frombuffer(content, _ROW)
-
-
-def digest_of(volumes: Iterable[StoredVolume]) -> str:
-    """Returns the digest of volumes in the order of the samples: id, shape, foreground and checksum of each."""
-    digest = hashlib.sha256()
-    for volume in volumes:
-        digest.update(_decisive(volume))
-    return digest.hexdigest()
 
 
 def read_index(folder: Path) -> dict[str, StoredVolume]:

@@ -40,7 +40,7 @@ from tapct.volumes import read_ct
 
 CLIP_HU = (-1008.0, 822.0)
 """0.5 and 99.5 percentiles of the foreground of the TAP-CT paper's dataset (Appendix B)."""
-MIN_SLICES = 12
+MIN_SLICES_OF_A_CROP = 12
 """Depth of the crops of TAP-CT 3D (section 3.1): a thinner scan cannot be cropped."""
 SAVE_EVERY_S = 30.0
 """The index is written this often; a killed run repeats at most so much of its work."""

@@ -16,7 +16,7 @@ from tapct.encoders.identity import identity
 from tapct.encoders.options import RANDOM, label
 from tapct.errors import EncoderError, FeatureError
 from tapct.features import leases, values
-from tapct.features.cases import EncodedCase, StoredFeatures, grid_of, plain
+from tapct.features.cases import EncodedCase, StoredFeatures
 from tapct.features.extract import CaseFeatures, are_finite, encoder_grid
 from tapct.features.filling import CaseTask, Pass, Unwritten
 from tapct.features.identity import ContentHashes, key_of
@@ -243,9 +243,9 @@ class FeatureBank:
             "case": task.case,
             "card": self._label(),
             "encoder": self._description(),
-            "native_grid": plain(features.native_grid),
-            "encoder_grid": plain(features.encoder_grid),
-            "feature_grid": plain(features.feature_grid),
+            "native_grid": features.native_grid.to_json(),
+            "encoder_grid": features.encoder_grid.to_json(),
+            "feature_grid": features.feature_grid.to_json(),
             "padding": list(features.padding),
             "notes": [*notes, *features.notes],
         }
@@ -307,7 +307,7 @@ class FeatureBank:
         """
         key = self._tasks[part.split, part.cases[index]].features_key
         alone = embeddings_key(key)
-        return grid_of(self.store.about(alone if alone in self.store else key)["native_grid"])
+        return Grid.from_json(self.store.about(alone if alone in self.store else key)["native_grid"])
 
     def content_of(self, paths: Sequence[Path]) -> str:
         """Returns a hash of what is in files, for what is derived of them beside features.

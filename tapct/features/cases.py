@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -42,7 +42,7 @@ class StoredFeatures:
     def of(cls, entry: Entry, *, with_map: bool) -> "StoredFeatures":
         """Returns what an entry holds, with its map only if that is wanted."""
         about, tensors = entry.about, entry.tensors
-        grids = {grid: grid_of(about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}
+        grids = {grid: Grid.from_json(about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}
         return cls(
             stored_map=tensors.get("map") if with_map else None,
             map_scale=tensors.get("map_scale") if with_map else None,
@@ -127,13 +127,3 @@ class EncodedCase:
             features = replace(self.features, **moved)
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, features=features, target=self.target.to(device), labels=labels)
-
-
-def plain(grid: Grid) -> dict[str, Any]:
-    """Returns a grid as JSON has it."""
-    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
-
-
-def grid_of(content: dict[str, Any]) -> Grid:
-    """Returns the grid that `plain` was called on."""
-    return Grid.of(content["shape"], content["affine"])

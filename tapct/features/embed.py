@@ -18,7 +18,7 @@ from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.promises import require_parameters
 from tapct.errors import EncoderError, FeatureError, TapctError
-from tapct.features.extract import CaseFeatures, encoder_grid, extract
+from tapct.features.extract import CaseFeatures, are_finite, encoder_grid, extract
 from tapct.features.identity import ContentHashes, key_of
 from tapct.features.values import DTYPES
 from tapct.files import features_folder, write_atomically
@@ -64,7 +64,7 @@ def encode(encoder: Encoder, ct: Volume, device: torch.device | str = "cpu", *, 
         finally:
             hook.remove()
     require_parameters(encoder)
-    if not all(bool(torch.isfinite(t).all()) for t in (found.map, found.embeddings)):
+    if not are_finite(found.map, found.embeddings):
         raise EncoderError(f"{encoder.card.name} gives features that are not finite for {ct.source}")
     return CaseFeatures(
         map=found.map.cpu(),
@@ -197,7 +197,7 @@ def _write(
     notes: tuple[str, ...],
 ) -> None:
     tensors = {name: getattr(features, name).to(DTYPES[dtype]).contiguous() for name in ("map", "embeddings")}
-    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+    if not are_finite(*tensors.values()):
         raise FeatureError(f"{encoder.card.name} gives features too large for {dtype}: give --dtype bf16 or fp32")
     plan = _plan(encoder, features.native_grid, overlap)
     tensors["windows"] = torch.tensor(plan.origins, dtype=torch.int32)
@@ -207,8 +207,8 @@ def _write(
         "card": {"name": encoder.card.name, "display_name": encoder.card.display_name, "has_cls": encoder.card.has_cls},
         "encoder": encoder.describe() | {"weights": Path(str(encoder.weights_source)).name},
         "window_size": list(plan.window),
-        "native_grid": _plain(features.native_grid),
-        "encoder_grid": _plain(features.encoder_grid),
+        "native_grid": features.native_grid.to_json(),
+        "encoder_grid": features.encoder_grid.to_json(),
         "padding": list(features.padding),
         "notes": list(notes),
     }
@@ -227,10 +227,6 @@ def _plan(encoder: Encoder, grid: Grid, overlap: float) -> WindowPlan:
             f"'{encoder.mistake}' they lie otherwise. `tapct run --mistakes` runs it on a task"
         )
     return WindowPlan.of(encoder_grid(grid, card, way).shape, card.window_size, card.feature_stride, overlap)
-
-
-def _plain(grid: Grid) -> dict[str, Any]:
-    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """The paper's Tables 2 to 5, to stand beside our numbers: for reference, never ranked with them."""
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
+
+from tapct.tasks.tables import read_table
 
 PAPER = (
     "Veenboer et al., TAP-CT: 3D Task-Agnostic Pretraining of Computed Tomography Foundation Models, arXiv:2512.00872"
@@ -104,9 +106,9 @@ class PaperRow:
 
 def read_paper() -> tuple[PaperRow, ...]:
     """Returns the rows of Tables 2 to 5, in the paper's order."""
-    text = (files("tapct.leaderboard") / "paper.csv").read_text(encoding="utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(_row(row) for row in csv.DictReader(lines))
+    path = Path(str(files("tapct.leaderboard"))) / "paper.csv"
+    columns = ("table", "model", "settings", "task", "metric", "mean", "std", "note")
+    return tuple(_row(row) for row in read_table(path, columns, what="list of the paper's rows", comments=True))
 
 
 def _row(row: dict[str, str]) -> PaperRow:

@@ -8,7 +8,7 @@ import numpy as np
 from tapct import numeric
 from tapct.errors import RecordError
 from tapct.records.record import Recorded
-from tapct.statistics import thin
+from tapct.statistics.header import OfMetric, header
 from tapct.statistics.inputs import from_records, model_names, require_one_encoder
 from tapct.statistics.intervals import Estimate, estimate
 from tapct.statistics.resampling import Resampled, resample
@@ -39,23 +39,13 @@ class LabelPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelEfficiency:
+class LabelEfficiency(OfMetric):
     """One metric of one task over the fraction of patients that trained.
 
     Attributes:
-        task: Name of the task.
-        metric: The metric.
-        notice: What must stand beside every number, if anything.
-        num_patients: Reported patients.
-        warnings: What to know before reading the numbers.
         curves: Model to its points, one for each fraction that any model has, ascending.
     """
 
-    task: str
-    metric: str
-    notice: str | None
-    num_patients: int
-    warnings: tuple[str, ...]
     curves: dict[str, tuple[LabelPoint, ...]]
 
 
@@ -103,11 +93,7 @@ def label_efficiency(
         )
 
     return LabelEfficiency(
-        task=inputs.task,
-        metric=metric,
-        notice=inputs.notice,
-        num_patients=inputs.num_patients,
-        warnings=thin.of_task(inputs),
+        **header(inputs),
         curves={model: tuple(point(model, fraction) for fraction in wanted) for model in dict.fromkeys(models)},
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from tapct import kinds, numeric
 from tapct.errors import RecordError
 from tapct.records.record import Recorded
-from tapct.statistics import thin
+from tapct.statistics.header import OfMetric, header
 from tapct.statistics.inputs import TaskInputs, from_records, model_names, require_one_encoder
 from tapct.statistics.intervals import Estimate
 from tapct.statistics.summary import RESAMPLES, TaskSummary, summarise_change, summarise_task
@@ -46,26 +46,16 @@ class Drop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Robustness:
+class Robustness(OfMetric):
     """One metric of one task under perturbations.
 
     Attributes:
-        task: Name of the task.
-        metric: The metric.
-        notice: What must stand beside every number, if anything.
-        num_patients: Reported patients.
-        warnings: What to know before reading the numbers.
         drops: For every perturbation that any model has, all models in the order in which they first appear.
         changes: By perturbation, the statistics of what changed under it, of the models that have both numbers; without
             one of which nobody has.
         clean: By perturbation, those of the same models on the scans as they are.
     """
 
-    task: str
-    metric: str
-    notice: str | None
-    num_patients: int
-    warnings: tuple[str, ...]
     drops: tuple[Drop, ...]
     changes: Mapping[str, TaskSummary] = field(default_factory=dict)
     clean: Mapping[str, TaskSummary] = field(default_factory=dict)
@@ -127,11 +117,7 @@ def robustness(
         for model in dict.fromkeys(models):
             drops.append(found.get(model) or _no_drop(name, model, has_clean=model in clean))
     return Robustness(
-        task=inputs.task,
-        metric=metric,
-        notice=inputs.notice,
-        num_patients=inputs.num_patients,
-        warnings=thin.of_task(inputs),
+        **header(inputs),
         drops=tuple(drops),
         changes=changes,
         clean=as_they_are,

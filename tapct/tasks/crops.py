@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from tapct.errors import TaskError
 from tapct.files import stamp_of
 from tapct.tasks.classification import ClassificationDataset
-from tapct.tasks.dataset import MIN_SLICES
+from tapct.tasks.dataset import require_slices
 from tapct.tasks.splits import Split
 from tapct.volumes import Grid, Volume, crop_grid, crop_mm, files_of, read_ct, read_grid
 from tapct.volumes.plausibility import LEAST_HU
@@ -64,8 +63,7 @@ class CroppedDataset(ClassificationDataset):
     @override
     def read_scan(self, case: str) -> Volume:
         ct = self._volume(case)
-        if ct.shape[0] < MIN_SLICES:  # the block has more slices than that, all but these of padding
-            raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
+        require_slices(ct)  # the block has more of them than that, all but these of padding
         crop = crop_mm(ct, self.point_mm(case), self.size_mm, OUTSIDE_HU)
         return replace(crop, hu=np.maximum(crop.hu, np.float32(OUTSIDE_HU)))
 

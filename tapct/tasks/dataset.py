@@ -23,13 +23,23 @@ from tapct.volumes.perturb import Perturbation
 if TYPE_CHECKING:
     from eva.vision.data import tv_tensors as eva_tv_tensors
 
-MIN_SLICES = 5
+MIN_SLICES_OF_A_SCAN = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
 
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
 """What the doctor found: status ("warn": a run continues), message, how to mend it."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
+
+
+def require_slices(ct: Volume) -> None:
+    """Checks that a scan has as many slices as any scan has.
+
+    Raises:
+        TaskError: If it has fewer.
+    """
+    if ct.shape[0] < MIN_SLICES_OF_A_SCAN:
+        raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES_OF_A_SCAN}: a broken export")
 
 
 class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
@@ -266,8 +276,7 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
         """
         try:
             ct = self.read_scan(case)
-            if ct.shape[0] < MIN_SLICES:
-                raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES}: a broken export")
+            require_slices(ct)
             target = self.read_target(case, ct)
             ct = self._perturbed(case, ct)
         except TapctError as error:

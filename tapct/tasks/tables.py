@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from tapct.errors import TaskError
 
@@ -93,19 +93,24 @@ def header_of(path: Path) -> list[str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(line for line in file if line.strip() and not line.startswith("#")), [])
+            return _opened(file, comments=True)[1]
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
 
 
 def _read(file: TextIO, comments: bool, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header, and the rows that are not blank with the numbers of their (last) lines."""
+    reader, header, skipped = _opened(file, comments, separator)
+    return header, [(reader.line_num + skipped, row) for row in reader if row]
+
+
+def _opened(file: TextIO, comments: bool, separator: str = ",") -> tuple[Any, list[str], int]:
+    """Returns the reader of a table behind its header, the header, and how many lines stand above it."""
     first, skipped = file.readline(), 0
     while comments and first and (first.startswith("#") or not first.strip()):
         first, skipped = file.readline(), skipped + 1
     reader = csv.reader(itertools.chain([first] if first else [], file), strict=True, delimiter=separator)
-    header = next(reader, [])
-    return header, [(reader.line_num + skipped, row) for row in reader if row]
+    return reader, next(reader, []), skipped
 
 
 def flag(row: dict[str, str], column: str, where: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tapct.errors import TaskError
-from tapct.tasks.dataset import MIN_SLICES
+from tapct.tasks.dataset import MIN_SLICES_OF_A_SCAN
 from tapct.volumes.dicom_files import read_dataset, series_files
 from tapct.volumes.dicom_masks import drawn_on
 
@@ -39,7 +39,7 @@ class Series:
     @property
     def is_scan(self) -> bool:
         """Whether it is a CT of more slices than a localizer has."""
-        return self.modality == "CT" and len(self.files) >= MIN_SLICES
+        return self.modality == "CT" and len(self.files) >= MIN_SLICES_OF_A_SCAN
 
 
 @dataclass(frozen=True)

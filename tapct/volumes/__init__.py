@@ -5,7 +5,7 @@ from tapct.volumes.findings import Findings
 from tapct.volumes.geometry import Grid, Size
 from tapct.volumes.masks import Mask
 from tapct.volumes.read import files_of, read_ct, read_grid, read_labels
-from tapct.volumes.resample import LinearMap, resample_image, resample_labels, resample_one_hot
+from tapct.volumes.resample import LinearMap, resample_image, resample_labels
 from tapct.volumes.volume import LabelMap, Volume, check_same_grid
 from tapct.volumes.windows import Stitcher, WindowPlan
 
@@ -28,5 +28,4 @@ __all__ = [
     "read_labels",
     "resample_image",
     "resample_labels",
-    "resample_one_hot",
 ]

@@ -1,8 +1,8 @@
 """Sampling grids: where the voxels of an array lie in the patient, and how one grid maps to another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,15 @@ class Grid:
     def of(cls, shape: Sequence[int], affine: np.ndarray) -> "Grid":
         """Returns the grid of an array of `shape` (D, H, W) with `affine` (4, 4)."""
         return cls(Size(*(int(n) for n in shape)), np.asarray(affine, dtype=np.float64))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Grid":
+        """Returns the grid that `to_json` was called on."""
+        return cls.of(content["shape"], content["affine"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the grid as JSON has it."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist()}
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

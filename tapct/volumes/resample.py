@@ -109,23 +109,6 @@ def resample_labels(labels: torch.Tensor, source: Grid, target: Grid) -> torch.T
     return labels
 
 
-def resample_one_hot(labels: torch.Tensor, source: Grid, target: Grid, num_classes: int) -> torch.Tensor:
-    """Resamples a label map (D, H, W) by the class with the largest share of each target voxel.
-
-    Smoother than `resample_labels` where the target is coarser. One class is held at a time, so memory
-    does not grow with the number of classes.
-    """
-    resample = LinearMap.between(source, target, antialias=True)
-    best = torch.zeros(tuple(target.shape), dtype=labels.dtype, device=labels.device)
-    most = torch.full(tuple(target.shape), -1.0, device=labels.device)
-    for label in range(num_classes):
-        share = resample((labels == label).to(torch.float32))
-        better = share > most
-        best[better] = label
-        most = torch.where(better, share, most)
-    return best
-
-
 def _axis_weights(where: np.ndarray, size: int, support: float) -> torch.Tensor:
     """Returns the (len(where), size) weights at the coordinates `where` of `size` voxels.
 

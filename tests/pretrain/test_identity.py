@@ -12,12 +12,13 @@ import torch
 
 from pretrain.config import LossesConfig
 from pretrain.data.identity import StoreIdentity
-from pretrain.data.index import digest_of, read_index, write_index
+from pretrain.data.index import read_index, write_index
 from pretrain.data.store import Box, Store
 from pretrain.observe.monitor import read_events
 from pretrain.observe.report import render
 from pretrain.training.run_folder import CHANGEABLE
 from tests.pretrain.runs import checkpoint, differing, run_here
+from tests.pretrain.test_index import digest_of
 from tests.pretrain.test_prepare import rows, run, scan, write
 
 

@@ -5,15 +5,25 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from pretrain import files
 from pretrain.data.identity import StoreIdentity
-from pretrain.data.index import Index, StoredVolume, digest_of, read_index, write_index
+from pretrain.data.index import Index, StoredVolume, read_index, write_index
 from pretrain.data.sampling import SampleOrder
 from pretrain.data.store import Store, write_settings
 from pretrain.errors import PretrainError
+
+
+def digest_of(volumes: Iterable[StoredVolume]) -> str:
+    """Returns the digest of an index that has just been written."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_index(Path(folder), {str(number): volume for number, volume in enumerate(volumes)})
+        return Index(Path(folder)).digest
 
 
 def rows_of(number: int) -> dict[str, StoredVolume]:

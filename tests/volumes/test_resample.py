@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from tapct.errors import VolumeError
-from tapct.volumes import Grid, LinearMap, resample_image, resample_labels, resample_one_hot
+from tapct.volumes import Grid, LinearMap, resample_image, resample_labels
 from tests.small import abdomen
 
 
@@ -114,19 +114,6 @@ def test_labels_by_nearest_equal_torch_nearest_exact():
     theirs = F.interpolate(labels[None, None].float(), size=(11, 33, 7), mode="nearest-exact")[0, 0]
     assert torch.equal(ours, theirs.to(torch.uint8))
     assert ours.dtype == torch.uint8
-
-
-def test_labels_by_largest_share_equal_the_argmax_of_resampled_one_hot():
-    source = grid((6, 20, 16))
-    labels = torch.randint(0, 4, (6, 20, 16))
-    target = source.resized((3, 9, 5))
-    shares = resample_image(F.one_hot(labels, 4).permute(3, 0, 1, 2).double(), source, target)
-    top = shares.sort(dim=0).values
-    clear = (top[-1] - top[-2]) > 1e-6
-    ours = resample_one_hot(labels, source, target, 4)
-    assert torch.equal(ours[clear], shares.argmax(0)[clear])
-    two = torch.tensor([3, 1], dtype=torch.uint8)[:, None, None]
-    assert resample_one_hot(two, along_z(2, 1.0), along_z(1, 2.0, 0.5), 4).flatten().tolist() == [1], "a tie: the lower"
 
 
 # Labels to an encoder's grid and back to the scan's own, by nearest neighbour: the least mean Dice over organs.

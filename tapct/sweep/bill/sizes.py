@@ -1,6 +1,5 @@
 """How large the scans of a task are: from their headers where they are there, else what is typical of it."""
 
-import csv
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from tapct.tasks import CTDataset, list_tasks, task_class, task_datasets, task_r
 from tapct.tasks.crops import CroppedDataset
 from tapct.tasks.pack import Pack
 from tapct.tasks.splits import SPLITS, FoldTable, read_split
+from tapct.tasks.tables import read_table
 from tapct.tasks.varied import varied
 from tapct.volumes import Grid, crop_grid, files_of
 
@@ -199,6 +199,6 @@ def _spacing(row: Mapping[str, str]) -> list[float]:
 
 @functools.cache
 def _rows() -> dict[str, dict[str, Any]]:
-    text = files("tapct.sweep.bill").joinpath("typical_sizes.csv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return {row["task"]: row for row in csv.DictReader(lines)}
+    path = Path(str(files("tapct.sweep.bill"))) / "typical_sizes.csv"
+    columns = ("task", "slices", "rows", "columns", "z_mm", "y_mm", "x_mm", "source")
+    return {row["task"]: row for row in read_table(path, columns, what="list of sizes", comments=True)}
