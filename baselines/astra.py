@@ -23,11 +23,11 @@ from typing import Any, Literal
 import torch
 
 from baselines.merlin import Merlin
+from tapct._utils.files import cache_folder
 from tapct.encoders import Declared, EncoderCard, HuWindow, InputSheet, Weights
 from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.weights import file_sha256
 from tapct.errors import EncoderError, WeightsError
-from tapct.files import cache_folder
 
 # sft/dataset/data_helper.py, ImageTransforms_merlin_chest and _abd: a_min, a_max; and the spacing, see above.
 CLIP_HU = {"chest": (-1000.0, 200.0), "abdomen": (-1000.0, 1000.0)}

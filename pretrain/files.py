@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from pretrain.errors import PretrainError
-from tapct.files import innermost_existing, write_atomically
+from tapct._utils.files import innermost_existing, write_atomically
 
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 

@@ -20,7 +20,7 @@ from pretrain.config import is_url
 from pretrain.data.prepare import CLIP_HU, MIN_SLICES_OF_A_CROP, Settings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
-from tapct.system import cores
+from tapct._utils.system import cores
 
 _HELP = {
     "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",

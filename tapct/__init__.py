@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tapct import lazy
+from tapct._utils import lazy
 from tapct.encoders import list_encoders, load_encoder
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich import box
 
-from tapct import terminal
+from tapct._utils import terminal
+from tapct._utils.files import features_folder
 from tapct.errors import FeatureError
-from tapct.files import features_folder
 
 if TYPE_CHECKING:
     from tapct.features.store import TensorStore

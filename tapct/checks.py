@@ -10,9 +10,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tapct import locks, terminal
+from tapct._utils import locks, terminal
+from tapct._utils.files import innermost_existing
 from tapct.errors import LockError
-from tapct.files import innermost_existing
 
 Status = Literal["ok", "warn", "fail"]
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -13,7 +13,8 @@ from rich import box, console
 from rich.table import Table
 from rich.text import Text
 
-from tapct import arguments, cache, checks, completion, telemetry, terminal
+from tapct import arguments, cache, checks, completion
+from tapct._utils import telemetry, terminal
 from tapct.arguments import Commands, Group
 from tapct.citations import commands as citation_commands
 from tapct.encoders import EncoderCard, encoder_class, licence, list_declared, list_encoders, refused_encoders

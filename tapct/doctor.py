@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from tapct import telemetry, tested
+from tapct import tested
+from tapct._utils import telemetry
+from tapct._utils.files import features_folder, innermost_existing
+from tapct._utils.system import cores
 from tapct.checks import Check, locks_check
 from tapct.errors import TapctError, WeightsError
-from tapct.files import features_folder, innermost_existing
 from tapct.sweep.asked import results_folder
-from tapct.system import cores
 
 if TYPE_CHECKING:
     from tapct.encoders import Encoder

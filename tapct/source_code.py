@@ -23,7 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 WITHOUT_EFFECT = frozenset(
     {
-        *("tapct.errors", "tapct.lazy", "tapct.files", "tapct.source_code"),
+        *("tapct.errors", "tapct._utils.lazy", "tapct._utils.files", "tapct.source_code"),
         # Which class, which file, which cases: all of them are known by what they hold.
         *(
             "tapct.encoders.registry",

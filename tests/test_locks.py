@@ -13,12 +13,13 @@ import torch
 from pretrain.data.prepare import _sole_writer
 from pretrain.errors import PretrainError
 from pretrain.training.run_folder import RunFolder
-from tapct import doctor, locks
+from tapct import doctor
+from tapct._utils import locks
+from tapct._utils.locks import Mount, mount_of
 from tapct.cli import main
 from tapct.encoders.download import download
 from tapct.errors import FeatureError, LockError, TapctError
 from tapct.features.store import TensorStore
-from tapct.locks import Mount, mount_of
 from tapct.sweep.lock import LOCK_FILE, Attempt, attempt, last_attempt
 from tests.features.processes import Child
 from tests.leaderboard.results import record, write

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tapct import locks, system
+from tapct._utils import locks, system
 from tapct.records.provenance import peak_memory_bytes
 from tapct.sweep.local import slots
 from tapct.tasks.quickstart import Quickstart

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.checks import Check, print_table
 from tapct.cli import main
 
 SCRIPT = """
-from tapct import terminal
+from tapct._utils import terminal
 for item in terminal.track(range(3), "reading", total=3):
     print(item)
 terminal.notices().print("a notice")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tapct._utils.files import features_folder
 from tapct.features.store import TensorStore
-from tapct.files import features_folder
 from tapct.statistics import robustness
 from tests.data import quickstart
 from tests.test_configs import eva_fit, record

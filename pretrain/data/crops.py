@@ -19,7 +19,7 @@ import torch
 
 from pretrain.config import CropsConfig
 from pretrain.data.store import Box
-from tapct.transfer import send
+from tapct._utils.transfer import send
 
 TRIES = 10
 """Of `torchvision.transforms.RandomResizedCrop`."""

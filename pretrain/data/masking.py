@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pretrain.config import MaskingConfig
-from tapct.transfer import send
+from tapct._utils.transfer import send
 
 
 def block_masks(num_crops: int, grid: Sequence[int], config: MaskingConfig, generator: torch.Generator) -> torch.Tensor:

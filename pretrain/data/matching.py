@@ -8,7 +8,7 @@ from pathlib import Path
 from pretrain.data.index import StoredVolume
 from pretrain.data.shards import bytes_of, is_whole
 from pretrain.data.sources import Source
-from tapct.content_hashes import ContentHashes
+from tapct._utils.content_hashes import ContentHashes
 
 
 def content_of(source: Source) -> str | None:

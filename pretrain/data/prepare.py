@@ -33,7 +33,7 @@ from pretrain.data.sources import Source, patient_of_series
 from pretrain.data.store import Store, read_settings, write_settings
 from pretrain.errors import PretrainError
 from pretrain.files import CannotWriteError, write
-from tapct import locks
+from tapct._utils import locks
 from tapct.errors import VolumeError
 from tapct.source_code import code_of
 from tapct.volumes import read_ct

@@ -15,7 +15,7 @@ from pretrain.data.identity import StoreIdentity, why_another_store
 from pretrain.errors import PretrainError
 from pretrain.files import write
 from pretrain.settings import dump_config, parse_config
-from tapct import locks
+from tapct._utils import locks
 from tapct.records import git_state
 
 _PACKAGES = ("torch", "numpy", "blosc2", "tapct-bench")

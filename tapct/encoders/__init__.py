@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tapct import lazy
+from tapct._utils import lazy
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.registry import (
     card_of,

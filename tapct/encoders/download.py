@@ -19,13 +19,13 @@ from huggingface_hub.errors import (
 )
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tapct import locks, terminal
+from tapct._utils import locks, terminal
+from tapct._utils.files import cache_folder
 from tapct.encoders import network
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.encoders.eva_names import in_folders
 from tapct.encoders.licence import terms
 from tapct.errors import WeightsError
-from tapct.files import cache_folder
 
 TERMS = "accept its terms there while logged in, then run `hf auth login`, or set HF_TOKEN"
 """What a gated file takes."""

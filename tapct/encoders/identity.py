@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tapct.content_hashes import ContentHashes
+from tapct._utils.content_hashes import ContentHashes
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.card import EncoderCard
 from tapct.errors import EncoderError

@@ -1,7 +1,7 @@
 """Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`.
 
-Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`). `tapct.installed` says
-which names are taken.
+Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`).
+`tapct._utils.installed` says which names are taken.
 """
 
 import functools
@@ -12,11 +12,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tapct._utils.installed import Found, distribution, sorted_out
 from tapct.encoders import eva_names
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.places import SAFE, exported
 from tapct.errors import EncoderError, nearest
-from tapct.installed import Found, distribution, sorted_out
 
 if TYPE_CHECKING:
     import torch

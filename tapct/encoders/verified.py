@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tapct._utils.files import cache_folder, write_atomically
 from tapct.encoders.eva_names import in_folders
 from tapct.errors import EncoderError
-from tapct.files import cache_folder, write_atomically
 from tapct.source_code import code_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.encoders.card import EncoderCard
 from tapct.errors import WeightsError
 

@@ -10,7 +10,7 @@ from loguru import logger
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.options import RANDOM, label

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders.options import encoder_of
 from tapct.errors import FeatureError, nearest
 from tapct.features.store import TensorStore

@@ -13,7 +13,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 
-from tapct import terminal
+from tapct._utils import terminal
+from tapct._utils.files import features_folder, write_atomically
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.encoders.promises import require_parameters
@@ -21,7 +22,6 @@ from tapct.errors import EncoderError, FeatureError, TapctError
 from tapct.features.extract import CaseFeatures, are_finite, encoder_grid, extract
 from tapct.features.identity import ContentHashes, key_of
 from tapct.features.values import DTYPES
-from tapct.files import features_folder, write_atomically
 from tapct.volumes import Grid, Volume, WindowPlan, read_ct
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tapct import content_hashes
+from tapct._utils import content_hashes
 from tapct.encoders.identity import HARNESS
 from tapct.errors import FeatureError
 from tapct.features.store import FORMAT

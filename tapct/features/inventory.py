@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tapct.content_hashes import SETTLED_S
+from tapct._utils.content_hashes import SETTLED_S
 
 SUFFIX = ".safetensors"
 

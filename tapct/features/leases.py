@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from tapct import locks, system
+from tapct._utils import locks, system
 from tapct.errors import FeatureError, LockError
 
 FOLDER = "leases"
@@ -139,5 +139,5 @@ def _living(store: Path) -> Iterator[Path]:
 
 
 atexit.register(let_go)
-# A forked process does not hold what its parent does; see `tapct.locks`.
+# A forked process does not hold what its parent does; see `tapct._utils.locks`.
 system.in_forked(_mine.clear)

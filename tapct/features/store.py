@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tapct import locks
+from tapct._utils import locks
 from tapct.encoders.weights import content_sha256
 from tapct.errors import FeatureError
 from tapct.features import leases

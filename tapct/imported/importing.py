@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tapct import flags, kinds, terminal
+from tapct import flags, kinds
+from tapct._utils import terminal
 from tapct.errors import RecordError
 from tapct.imported.label_maps import LabelMaps, ids_by_class
 from tapct.imported.probabilities import Probabilities

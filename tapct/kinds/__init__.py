@@ -9,8 +9,8 @@ import importlib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 
+from tapct._utils.installed import OURS, Found, distribution, sorted_out
 from tapct.errors import TaskError, nearest
-from tapct.installed import OURS, Found, distribution, sorted_out
 from tapct.kinds.base import (
     ATTENTION_HEADS,
     STEPPED_HEADS,

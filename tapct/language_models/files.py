@@ -15,12 +15,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tapct.content_hashes import ContentHashes
+from tapct._utils.content_hashes import ContentHashes
+from tapct._utils.files import cache_folder, write_atomically
 from tapct.encoders import network
 from tapct.encoders.card import Weights
 from tapct.encoders.download import HUB, TERMS, asked_hub, offline
 from tapct.errors import WeightsError
-from tapct.files import cache_folder, write_atomically
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders.options import full_name
 from tapct.errors import RecordError
 from tapct.leaderboard.board import LONGEST_REASON, Board, Model, Own, Task, families

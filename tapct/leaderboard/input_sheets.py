@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders import is_installed
 from tapct.encoders.options import is_spellable
 from tapct.leaderboard.board import Board, Model

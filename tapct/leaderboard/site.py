@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tapct import files
+from tapct._utils import files
 from tapct.errors import RecordError
 from tapct.leaderboard import (
     eva_results,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tapct import lazy
+from tapct._utils import lazy
 from tapct.metrics.dice import Summary, confusion_matrix, dice_per_class, summarise
 
 if TYPE_CHECKING:

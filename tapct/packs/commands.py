@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tapct._utils.files import features_folder
 from tapct.encoders import options
 from tapct.errors import FeatureError, nearest
-from tapct.files import features_folder
 
 if TYPE_CHECKING:
     from tapct.features import FeatureBank

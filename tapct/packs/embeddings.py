@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.errors import FeatureError, nearest
 from tapct.features import EncodedCase, FeatureBank
 from tapct.features.channels import scan_cells

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from tapct._utils.files import write_atomically
 from tapct.errors import FeatureError
-from tapct.files import write_atomically
 from tapct.names import file_in, path_fault
 
 MANIFEST = "manifest.csv"

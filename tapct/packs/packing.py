@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders import Encoder, load_encoder
 from tapct.encoders.options import is_spellable, parse_options, spell_options, with_precision
 from tapct.errors import FeatureError, TaskError

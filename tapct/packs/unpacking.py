@@ -9,7 +9,7 @@ from typing import IO
 
 import torch
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.errors import FeatureError
 from tapct.features import TensorStore, values
 from tapct.features.extract import are_finite

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tapct import lazy
+from tapct._utils import lazy
 
 if TYPE_CHECKING:
     from tapct.probes.classification import ClassificationProbe

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from typing_extensions import override
 
-from tapct.progress import report
+from tapct._utils.progress import report
 
 
 def run_index(trainer: pl.Trainer) -> int:

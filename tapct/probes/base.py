@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from loguru import logger
 from torch import nn
 
-from tapct import telemetry
+from tapct._utils import telemetry
 from tapct.encoders import Encoder, Precision, load_encoder
 from tapct.encoders.options import parse_options, with_precision
 from tapct.encoders.regions import RegionEncoder

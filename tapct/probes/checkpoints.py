@@ -19,8 +19,8 @@ import lightning.pytorch as pl
 import torch
 from loguru import logger
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TaskError
-from tapct.files import write_atomically
 from tapct.probes.heads import Candidates, Session
 from tapct.probes.recording import probe_record, task_record, training_settings
 from tapct.records import EncoderRecord

@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import override
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
-from tapct.files import write_atomically
 from tapct.kinds import kind
 from tapct.probes.bars import run_index
 from tapct.probes.base import Probe

@@ -12,10 +12,10 @@ from loguru import logger
 from torch import nn
 from typing_extensions import override
 
+from tapct._utils.files import write_atomically
 from tapct.encoders import Encoder
 from tapct.features import EncodedCase
 from tapct.features.channels import Channels
-from tapct.files import write_atomically
 from tapct.kinds.report import case_loss
 from tapct.metrics.retrieval import unit
 from tapct.probes import nearest_reports

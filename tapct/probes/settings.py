@@ -6,9 +6,9 @@ from typing import Any, Literal
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import optim
 
+from tapct._utils.files import features_folder
 from tapct.encoders import Precision
 from tapct.features import CacheMode, FeatureMemory, TensorStore
-from tapct.files import features_folder
 from tapct.records.types import FeatureDtype
 
 

@@ -11,7 +11,7 @@ from lightning.fabric.utilities import move_data_to_device
 from loguru import logger
 from torch.utils.data import SequentialSampler
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.axes import grid_to_axes
 from tapct.encoders.regions import RegionEncoder

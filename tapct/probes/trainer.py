@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from typing_extensions import override
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.errors import TaskError
 from tapct.probes import config_errors, quiet
 from tapct.probes.bars import ProgressReports, TrainingProgress

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.records.case import ClassMetric
 from tapct.records.record import CellSize, Record
 from tapct.records.store import read_record

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapct import system
+from tapct._utils import system
 
 if TYPE_CHECKING:
     import torch

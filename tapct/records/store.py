@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tapct import files
+from tapct._utils import files
 from tapct.errors import RecordError
 from tapct.records.cases import CASES_FILE
 from tapct.records.execution import Execution

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import PrivateAttr, ValidationError
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.errors import RecordError
 from tapct.records import parquet
 from tapct.records.cases import CASES_FILE

@@ -84,7 +84,7 @@ def describe(name: str, out: str | None = None) -> int:
     Returns:
         The exit status: 1 if what the network receives contradicts what is declared.
     """
-    from tapct import terminal
+    from tapct._utils import terminal
     from tapct.encoders.options import load_spec
     from tapct.report import input_sheet
 

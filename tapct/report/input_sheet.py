@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tapct._utils.files import write_atomically
 from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
 from tapct.encoders.mistakes import in_words
@@ -19,7 +20,6 @@ from tapct.encoders.received import BEYOND_HU, window_fits
 from tapct.encoders.verified import verification_of
 from tapct.errors import EncoderError
 from tapct.features.extract import fitted_window
-from tapct.files import write_atomically
 from tapct.report.html import page
 from tapct.viz.received import Received, draw_received, received_of, shipped_scan, shown_values
 from tapct.volumes import Size

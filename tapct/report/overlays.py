@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from tapct._utils.files import write_atomically
 from tapct.errors import RecordError, nearest
-from tapct.files import write_atomically
 from tapct.names import file_in
 from tapct.report.predictions import Found, Prediction, predict
 from tapct.viz.overlay import draw_overlay

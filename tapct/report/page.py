@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
-from tapct.files import write_atomically
 from tapct.kinds import kind
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.page import sections

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tapct import kinds
+from tapct._utils.files import features_folder
 from tapct.encoders import Encoder, EncoderCard, encoder_class, is_installed, load_encoder
 from tapct.encoders.eva_names import is_eva
 from tapct.encoders.options import parse_options
 from tapct.encoders.weights import RANDOM, content_sha256
 from tapct.errors import RecordError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
-from tapct.files import features_folder
 from tapct.metrics import confusion_matrix, dice_per_class
 from tapct.probes.dense import predict_labels
 from tapct.records import RECORD_FILE, CaseResult, EncoderRecord, IdentityRecord, Record, RunRecord, read_record

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapct.files import cache_folder
+from tapct._utils.files import cache_folder
 from tapct.report_texts.rows import KeyedRows
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from tapct import terminal
-from tapct.files import write_atomically
+from tapct._utils import terminal
+from tapct._utils.files import write_atomically
 
 BATCH = 64
 """Rows of a file."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tapct._utils.files import cache_folder
 from tapct.errors import TaskError
-from tapct.files import cache_folder
 from tapct.kinds.report import OF_WORDS
 from tapct.report_texts.reader import text_sha256
 from tapct.report_texts.rows import KeyedRows

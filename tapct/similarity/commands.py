@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from tapct._utils.terminal import Columns
     from tapct.similarity.found import Similarity
-    from tapct.terminal import Columns
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     """
     import os
 
-    from tapct import terminal
+    from tapct._utils import terminal
     from tapct.encoders.options import RANDOM, parse_spec
     from tapct.packs.commands import stored_run
     from tapct.similarity.found import write
@@ -87,7 +87,7 @@ def in_words(found: "Similarity") -> list[str]:
 def _tables(found: "Similarity") -> "list[Columns]":
     from rich import box
 
-    from tapct.terminal import Columns
+    from tapct._utils.terminal import Columns
 
     tables = []
     for title, what in (("linear CKA, debiased", "cka"), (f"nearest {found.neighbours} in common", "neighbours")):

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
-from tapct.files import write_atomically
 
 FILE = "similarity.json"
 """RESULTS/TASK/ holds it, beside the cells."""

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tapct.content_hashes import ContentHashes
+from tapct._utils.content_hashes import ContentHashes
+from tapct._utils.installed import is_ours
 from tapct.encoders.eva_names import card_file
 from tapct.encoders.places import exported
 from tapct.errors import TapctError, TaskError, nearest
-from tapct.installed import is_ours
 from tapct.sweep.configs import resolved
 
 VARIABLES = (

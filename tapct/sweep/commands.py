@@ -11,7 +11,7 @@ from typing import Literal
 
 from rich.live import Live
 
-from tapct import locks, terminal
+from tapct._utils import locks, terminal
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.options import encoder_of, parse_spec

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tapct.files import Stamp, stamp_of
+from tapct._utils.files import Stamp, stamp_of
 
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
 _WHOLE = re.compile(rf"{_VARIABLE.pattern}[^{{}}]*\}}")

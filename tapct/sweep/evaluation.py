@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tapct import locks
+from tapct._utils import locks
+from tapct._utils.files import write_atomically
 from tapct.errors import nearest
-from tapct.files import write_atomically
 from tapct.records import RECORD_FILE, Record, read_record
 from tapct.sweep import launches, local
 from tapct.sweep.asked import Sweep, results_folder

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tapct import locks
+from tapct._utils import locks
+from tapct._utils.files import features_folder, write_atomically
 from tapct.errors import TapctError
-from tapct.files import features_folder, write_atomically
 from tapct.sweep.cell import WEIGHTS_CONTENT, Cell, Keep, SweepError
 from tapct.sweep.state import recorded_state
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Literal, NoReturn, Protocol
 
+from tapct._utils.system import cores
 from tapct.sweep import lock
 from tapct.sweep.cell import Order
 from tapct.sweep.state import state_of
 from tapct.sweep.worker import DONE, FAILED, HELD, note_end
-from tapct.system import cores
 
 POLL_S = 0.2
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
-from tapct import locks
+from tapct._utils import locks
 from tapct.errors import LockError
 
 LOCK_FILE = "cell.lock"

@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
+from tapct._utils.terminal import Columns
 from tapct.encoders.options import encoder_of
 from tapct.sweep.progress import span
 from tapct.sweep.state import State, Status
-from tapct.terminal import Columns
 
 COLOURS: dict[Status, str] = {
     "done": "green",

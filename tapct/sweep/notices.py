@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.sweep import matrix
 from tapct.sweep.cell import Order
 from tapct.sweep.progress import EVERY_S, progress_of

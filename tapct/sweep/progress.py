@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tapct.files import write_atomically
+from tapct._utils.files import write_atomically
 
 PROGRESS_FILE = "progress.json"
 
@@ -68,7 +68,7 @@ class _Begun(NamedTuple):
 
 
 class Reports:
-    """Writes the file of an attempt, as `tapct.progress` tells it how far the process has come."""
+    """Writes the file of an attempt, as `tapct._utils.progress` tells it how far the process has come."""
 
     def __init__(
         self,

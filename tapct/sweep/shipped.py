@@ -7,9 +7,9 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from tapct import terminal
+from tapct._utils import terminal
+from tapct._utils.files import write_atomically
 from tapct.errors import nearest
-from tapct.files import write_atomically
 from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, runnable
 
 PRETRAINING = "pretrain"

@@ -16,7 +16,7 @@ from typing import Any
 
 import submitit
 
-from tapct.files import write_atomically
+from tapct._utils.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import Order, SweepError
 from tapct.sweep.local import Notify, Process, Start, Worker, settle

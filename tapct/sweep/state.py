@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
-from tapct.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import WEIGHTS_CONTENT
 from tapct.sweep.progress import Progress, progress_of

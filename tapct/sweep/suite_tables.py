@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tapct._utils.terminal import Columns
 from tapct.sweep import suites
 from tapct.sweep.asked import Sweep
-from tapct.terminal import Columns
 
 
 def all_suites() -> Table:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from tapct import progress, telemetry
+from tapct._utils import progress, telemetry
+from tapct._utils.files import write_atomically
 from tapct.encoders.eva_names import encoder_name
 from tapct.encoders.options import parse_options
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 from tapct.sweep import launches, lock, matrix
 from tapct.sweep.cell import Cell, Order, SweepError, set_variables
 from tapct.sweep.progress import PROGRESS_FILE, Reports

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tapct import lazy
+from tapct._utils import lazy
 from tapct.tasks.checks import examine, require_sound
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import CTDataset

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from loguru import logger
 from torch.utils.data import DataLoader, Dataset
 
-from tapct import terminal
+from tapct._utils import terminal
+from tapct._utils.files import cache_folder, stamp_of, write_atomically
 from tapct.errors import TapctError, TaskError
-from tapct.files import cache_folder, stamp_of, write_atomically
 from tapct.source_code import code_of
 from tapct.tasks import alignment, anatomy
 from tapct.tasks.anatomy import Orientation

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from tapct.files import stamp_of
+from tapct._utils.files import stamp_of
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import require_slices
 from tapct.tasks.splits import Split

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from tapct._utils.files import Stamp, stamp_of
 from tapct.errors import TaskError
-from tapct.files import Stamp, stamp_of
 from tapct.tasks.columns import Value
 from tapct.tasks.release_files import Index
 from tapct.tasks.shortcuts import AGE, KERNEL, MANUFACTURER, SCANNER_MODEL, SEX, of_tags

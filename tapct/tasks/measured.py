@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tapct.content_hashes import ContentHashes
+from tapct._utils.content_hashes import ContentHashes
+from tapct._utils.files import cache_folder, write_atomically
 from tapct.errors import TaskError
-from tapct.files import cache_folder, write_atomically
 from tapct.tasks.dataset import CTDataset
 
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 from tapct.volumes.sizes import check_claim, check_memory, deflated, memory_errors
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tapct._utils.files import features_folder
 from tapct.encoders.weights import RANDOM
 from tapct.errors import FeatureError
-from tapct.files import features_folder
 from tapct.records.types import CaseName, FeatureDtype, Name
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from tapct._utils.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.errors import TaskError, nearest
-from tapct.installed import OURS, Found, distribution, is_ours, sorted_out
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.spec import TaskSpec

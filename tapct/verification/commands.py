@@ -96,7 +96,7 @@ def _shown(encoder: "Encoder", found: "Comparison", beside: "Beside", out: Path 
     from rich import box
     from rich.table import Table
 
-    from tapct import terminal
+    from tapct._utils import terminal
     from tapct.encoders import verified
     from tapct.verification import picture
 

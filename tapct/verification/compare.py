@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.encoders import Encoder, Features
 from tapct.encoders import weights as weights_lib
 from tapct.encoders.authors import Authors, NotComparableError, require

@@ -8,12 +8,12 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 
+from tapct._utils.files import write_atomically
 from tapct.encoders import Encoder
 from tapct.encoders.axes import from_axes
 from tapct.encoders.verified import Comparison
 from tapct.errors import EncoderError
 from tapct.features.received import Received, sha256_of
-from tapct.files import write_atomically
 from tapct.report.html import page
 from tapct.verification.compare import Beside
 from tapct.viz.received import draw_received, shown_values

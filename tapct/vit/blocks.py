@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tapct.transfer import send
+from tapct._utils.transfer import send
 
 
 class Attention(nn.Module):

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from tapct._utils.files import write_atomically
 from tapct.encoders.axes import OPPOSITE
 from tapct.errors import TapctError, nearest
-from tapct.files import write_atomically
 from tapct.volumes import Grid
 
 

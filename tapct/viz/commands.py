@@ -161,7 +161,7 @@ def retrieve(
     Returns:
         The exit status.
     """
-    from tapct.files import write_atomically
+    from tapct._utils.files import write_atomically
     from tapct.viz import retrieval
     from tapct.viz.feature_maps import similarity
     from tapct.volumes import read_ct, read_labels

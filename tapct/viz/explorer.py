@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tapct.files import write_atomically
+from tapct._utils.files import write_atomically
 from tapct.viz import canvas
 from tapct.viz.canvas import PictureError
 from tapct.viz.feature_maps import Scan

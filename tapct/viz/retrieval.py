@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
+from tapct._utils.files import write_atomically
 from tapct.features import CaseFeatures
-from tapct.files import write_atomically
 from tapct.viz import canvas
 from tapct.viz.canvas import PictureError
 from tapct.viz.feature_maps import Scan, nearest_cell, similarity

@@ -16,7 +16,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 
 UNREADABLE = (

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 
 _DATA = "ElementDataFile"

@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 from tapct.volumes.nifti_header import Header, unreadable
 from tapct.volumes.orient import Stored, as_3d

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
-from tapct.content import HEAD, what_it_is
+from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
 
 TOLERANCE = 0.01

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tapct.transfer import send
+from tapct._utils.transfer import send
 from tapct.volumes.geometry import Grid
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tapct.content_hashes import SETTLED_S, ContentHashes
+from tapct._utils.content_hashes import SETTLED_S, ContentHashes
 from tapct.errors import FeatureError
 from tapct.features import FeatureBank, TensorStore
 from tapct.features.commands import entries
@@ -108,9 +108,9 @@ def test_what_is_at_rest_is_hashed_once(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("one")
     hashes = ContentHashes(tmp_path / "hashes")
     later = time.time_ns() + int(2 * SETTLED_S * 1e9)
-    monkeypatch.setattr("tapct.content_hashes.time.time_ns", lambda: later)
+    monkeypatch.setattr("tapct._utils.content_hashes.time.time_ns", lambda: later)
     first = hashes.of_files([tmp_path / "a"])
-    monkeypatch.setattr("tapct.content_hashes._sha256", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("tapct._utils.content_hashes._sha256", lambda *_: pytest.fail("hashed again"))
     assert hashes.of_files([tmp_path / "a"]) == first
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tapct import progress, terminal
+from tapct._utils import progress, terminal
 from tapct.sweep import matrix
 from tapct.sweep.lock import attempt
 from tapct.sweep.progress import PROGRESS_FILE, Reports, progress_of, span

@@ -74,7 +74,7 @@ def test_windows_and_disk_of_the_bill_are_those_that_the_cell_then_took(swept, m
 
 def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
     tapct, _ = swept
-    monkeypatch.setattr("tapct.content_hashes._sha256", None)  # nothing is hashed
+    monkeypatch.setattr("tapct._utils.content_hashes._sha256", None)  # nothing is hashed
     monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
     (cell,) = dry_run(tapct)["cells"]
     assert cell["stored_scans"] == 2

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tapct import cli, doctor
+from tapct._utils.files import cache_folder
 from tapct.errors import TapctError, TaskError
-from tapct.files import cache_folder
 from tapct.tasks import Quickstart, TaskData
 from tapct.tasks.checks import cases_of, examine, require_sound
 from tapct.tasks.findings import findings

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 import jsonargparse
 
-from tapct.files import write_atomically
+from tapct._utils.files import write_atomically
 from tapct.tasks.eva_task import EvaSplit, EvaTask, split_of
 from tapct.tasks.luna25 import COLUMNS
 from tapct.tasks.nodules import read_nodules

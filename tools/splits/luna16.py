@@ -31,8 +31,8 @@ from typing import Any
 import jsonargparse
 import numpy as np
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TapctError, TaskError
-from tapct.files import write_atomically
 
 MIN_READINGS = 3  # that make a nodule of a group
 MAX_READINGS = 4  # LIDC-IDRI had four readers: a larger group is more than one nodule

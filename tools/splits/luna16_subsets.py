@@ -15,8 +15,8 @@ from pathlib import Path
 
 import jsonargparse
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TapctError, TaskError
-from tapct.files import write_atomically
 from tapct.tasks.splits import Split, SplitTable
 
 SIDES: dict[Split, range] = {"train": range(7), "val": range(7, 8), "test": range(8, 10)}

@@ -16,8 +16,8 @@ from typing import Literal
 
 import jsonargparse
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 from tapct.tasks import luna16, luna25
 from tapct.tasks.nodules import Nodule, read_nodules
 from tapct.tasks.splits import SplitTable, stratified

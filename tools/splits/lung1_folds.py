@@ -13,8 +13,8 @@ from pathlib import Path
 
 import jsonargparse
 
+from tapct._utils.files import write_atomically
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 from tapct.tasks.lung1_survival import LUNG1Survival, read_clinical, without_time
 from tapct.tasks.splits import FoldTable
 

@@ -17,7 +17,7 @@ import jsonargparse
 import numpy as np
 from scipy import ndimage
 
-from tapct.files import write_atomically
+from tapct._utils.files import write_atomically
 from tapct.tasks.quickstart import ORGANS, Quickstart
 from tapct.tasks.quickstart_organs import QuickstartOrgans
 from tapct.tasks.splits import SPLITS

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from pretrain.errors import PretrainError
 from pretrain.files import in_bytes
-from tapct import locks
+from tapct._utils import locks
 from tapct.errors import LockError
 
 _CHECKSUM_BYTES = 4

@@ -19,7 +19,7 @@ from pretrain.data.remote.files import MissingError, RefusedError, RemoteFile, R
 from pretrain.data.store import SETTINGS
 from pretrain.errors import PretrainError
 from pretrain.files import cannot_write, in_bytes
-from tapct import locks
+from tapct._utils import locks
 
 _NEEDED, _OPTIONAL = (SETTINGS, INDEX), (OFFSETS, FINGERPRINT, NOTED)
 _RANGE_BYTES = 1 << 24

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapct import terminal
+from tapct._utils import terminal
 from tapct.errors import TapctError
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import Card

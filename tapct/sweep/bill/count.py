@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from tapct import kinds
+from tapct._utils.files import features_folder
 from tapct.errors import TapctError
 from tapct.features.nbytes import entry_nbytes
-from tapct.files import features_folder
 from tapct.sweep.bill.cards import UTILISATION, Card
 from tapct.sweep.bill.cost import SHIPPED, Costs
 from tapct.sweep.bill.encoding import Encoded, Encodings

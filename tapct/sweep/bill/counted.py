@@ -4,9 +4,9 @@ import json
 
 import torch
 
+from tapct._utils.files import write_atomically
 from tapct.encoders import list_encoders
 from tapct.errors import TapctError
-from tapct.files import write_atomically
 from tapct.sweep.bill.cost import SHIPPED, Costs
 from tapct.sweep.bill.encoding import Encodings
 from tapct.sweep.bill.remembered import Remembered

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tapct._utils.files import innermost_existing
 from tapct.checks import Check, locks_check
 from tapct.errors import TapctError, TaskError
-from tapct.files import innermost_existing
 from tapct.sweep.bill.count import Bill
 from tapct.sweep.bill.folder import Folder
 from tapct.sweep.bill.settings import Data

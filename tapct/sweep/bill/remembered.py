@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tapct.files import cache_folder, write_atomically
+from tapct._utils.files import cache_folder, write_atomically
 
 
 class Remembered:

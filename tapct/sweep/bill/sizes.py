@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from tapct import terminal
+from tapct._utils import terminal
+from tapct._utils.files import stamp_of
 from tapct.errors import TapctError, TaskError
-from tapct.files import stamp_of
 from tapct.sweep.bill.remembered import Remembered, key_of
 from tapct.sweep.bill.settings import Data
 from tapct.tasks import CTDataset, list_tasks, task_class, task_datasets, task_root

@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from tapct._utils.terminal import Columns
 from tapct.checks import Check
 from tapct.sweep.bill.count import Bill, Row
 from tapct.sweep.bill.fit import free_bytes, gb
 from tapct.sweep.bill.folder import Folder
-from tapct.terminal import Columns
 
 COLUMNS = ("scans", "windows", "TFLOP", "time", "GB", "stored", "head GB")
 UNKNOWN = "?"

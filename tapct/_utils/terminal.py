@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tapct.progress import report
+from tapct._utils.progress import report
 
 WIDE = 200
 """Characters of a line where no terminal and no COLUMNS says how many there are: a table in a file is not cut."""
@@ -135,7 +135,7 @@ def notices() -> Console:
 
 
 class _Reported(Progress):
-    """A bar that also tells who watches from elsewhere (`tapct.progress`), with lines below it."""
+    """A bar that also tells who watches from elsewhere (`tapct._utils.progress`), with lines below it."""
 
     below: Callable[[], Iterable[RenderableType]] = tuple
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapct.files import Stamp, cache_folder, stamp_of, write_atomically
+from tapct._utils.files import Stamp, cache_folder, stamp_of, write_atomically
 
 SETTLED_S = 2.0
 """A file that changed less than this ago may change again without another stamp: file systems keep time in ticks, the

@@ -1,6 +1,6 @@
 """What operating systems differ in, asked in one place. Linux is what it was made on; docs/start-here.md says the rest.
 
-Locks on files are in `tapct.locks`, free memory in `tapct.volumes.sizes`.
+Locks on files are in `tapct._utils.locks`, free memory in `tapct.volumes.sizes`.
 """
 
 import os

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from tapct import system
+from tapct._utils import system
 from tapct.errors import LockError
 
 _REFUSALS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})

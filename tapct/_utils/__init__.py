@@ -1,0 +1,1 @@
+"""What packages share that is of no model, task or result: files, locks, the terminal, the operating system."""
