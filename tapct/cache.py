@@ -2,23 +2,28 @@
 
 import json as json_lib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich import box
 
 from tapct._utils import terminal
 from tapct._utils.files import features_folder
+from tapct.arguments import ENCODER, NUMBER, TASK
 from tapct.errors import FeatureError
 
 if TYPE_CHECKING:
     from tapct.features.store import TensorStore
 
 
-def ls(folder: str | None = None, json: bool = False) -> int:
+def ls(
+    *,
+    folder: str | None = None,
+    json: bool = False,
+) -> int:
     """Lists what is stored, by encoder and task.
 
     Args:
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
         json: Print JSON instead of a table.
 
     Returns:
@@ -46,11 +51,14 @@ def ls(folder: str | None = None, json: bool = False) -> int:
     return 0
 
 
-def verify(folder: str | None = None) -> int:
+def verify(
+    *,
+    folder: str | None = None,
+) -> int:
     """Reads everything that is stored, and lists what is damaged.
 
     Args:
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
 
     Returns:
         The exit status: 1 if anything is damaged.
@@ -68,11 +76,12 @@ def verify(folder: str | None = None) -> int:
 
 
 def rm(
+    *,
     folder: str | None = None,
     broken: bool = False,
-    encoder: str | None = None,
-    task: str | None = None,
-    unused_days: float | None = None,
+    encoder: Annotated[str | None, ENCODER] = None,
+    task: Annotated[str | None, TASK] = None,
+    unused_days: Annotated[float | None, NUMBER] = None,
     all: bool = False,
 ) -> int:
     """Removes stored features that meet every condition given; they are computed again when a run needs them.
@@ -80,13 +89,13 @@ def rm(
     What a running process needs stays.
 
     Args:
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
-        broken: Those that are damaged, and what killed processes left half written.
-        encoder: Those of this encoder, under all its options or under those behind its name; "labels" for the labels,
-            which encoders share.
-        task: Those of this task.
-        unused_days: Those that no run has used for so many days.
-        all: Everything.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
+        broken: Remove entries that are damaged, and what killed processes left half written.
+        encoder: Remove entries of this encoder, with all its options or only with those that are given; "labels" stands
+            for the labels, which encoders share.
+        task: Remove entries of this task.
+        unused_days: Remove entries that no run has used for so many days.
+        all: Remove everything.
 
     Returns:
         The exit status.

@@ -2,9 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from tapct.arguments import CommandPath, Commands, Group, commands_below, names_of, options
+from cyclopts import App
+
+from tapct.arguments import CommandPath, commands_below, names_below
 
 _SCRIPT = """\
 # tapct {shell} completion: made by `tapct completion {shell}`, with the encoders and tasks that were installed then.
@@ -35,28 +37,23 @@ _ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bash
 """zsh reads a script for bash after this."""
 
 
-def script(commands: Commands, names: Mapping[str, Sequence[str]], shell: Literal["bash", "zsh"]) -> str:
+def script(app: App, names: Mapping[str, Sequence[str]], shell: Literal["bash", "zsh"]) -> str:
     """Returns the script for a shell.
 
     Args:
-        commands: All commands.
-        names: What may stand behind an option, by its short name: encoders behind `-e`, tasks behind `-t`.
+        app: All commands.
+        names: What may follow an option, by its short name: encoders after `-e`, tasks after `-t`.
         shell: The shell.
     """
-    words: dict[CommandPath, list[str]] = {(): list(commands)}
-    words |= {(name,): list(of.commands) for name, of in commands.items() if isinstance(of, Group)}
+    words: dict[CommandPath, list[str]] = {}
     values: dict[CommandPath, list[str]] = {}
-    for path, command in commands_below(commands):
-        hints = get_type_hints(command)
-        words[path] = []
-        for option in options(command):
-            typed = names_of(command, option)
-            known = list(names.get(typed[0], ())) or _choices(hints[option])
-            if typed[0].startswith("-"):
-                words[path] += typed
-                values |= {(*path, name): known for name in typed if known}
-            else:
-                words[path] += known
+    for path, command in commands_below(app):
+        words[path] = names_below(command)
+        for argument in command.assemble_argument_collection() if command.default_command else ():
+            options = [name for name in argument.names if name.startswith("-") and name not in argument.negatives]
+            known = [one for option in options for one in names.get(option, ())] or argument.get_choices(force=True)
+            words[path] += options or known or ()
+            values |= {(*path, option): list(known) for option in options if known}
     filled = _SCRIPT.format(
         shell=shell,
         paths=_cases({path: [_joined(path)] for path in words if path}, "asked"),
@@ -64,14 +61,6 @@ def script(commands: Commands, names: Mapping[str, Sequence[str]], shell: Litera
         words=_cases(words, "values"),
     )
     return filled if shell == "bash" else _ZSH + filled
-
-
-def _choices(kind: Any) -> list[str]:
-    """Returns the values of a type that has few."""
-    if get_origin(kind) is Literal:
-        return [str(one) for one in get_args(kind)]
-    inner = [one for one in get_args(kind) if get_origin(one) is Literal]
-    return _choices(inner[0]) if inner else []
 
 
 def _joined(path: CommandPath) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from torch._utils import ExceptionWrapper
 
-from tapct.cli import main, parser
+from tapct.arguments import commands_below
+from tapct.cli import app, main
 from tapct.encoders import list_declared, list_encoders
 from tapct.errors import EncoderError, VolumeError, in_one_message
 
@@ -92,13 +93,18 @@ def test_doctor_reads_a_task_and_loads_an_encoder(here, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["lst", "tasks"], "tapct: there is no command 'lst'. Did you mean 'list'?"),
-        (["cache", "verfy"], "tapct cache: there is no command 'verfy'. Did you mean 'verify'?"),
+        (["lst", "tasks"], 'tapct: Unknown command "lst". Did you mean "list"?'),
+        (["cache", "verfy"], 'tapct cache: Unknown command "verfy". Did you mean "verify"?'),
         (["cache"], "tapct cache: name one of ls, verify, rm"),
-        (["list", "task"], "tapct list: WHAT takes one of encoders, tasks, suites, not 'task'"),
-        (["doctor", "--taks", "x"], "tapct doctor: there is no option '--taks'. Did you mean '--task'"),
-        (["run", "--gpus", "x"], "tapct run: --gpus takes a whole number, not 'x'"),
+        (["list", "task"], 'tapct list: Invalid value "task" for WHAT. Choose from: "encoders", "tasks", "suites".'),
+        (["doctor", "--taks", "x"], "tapct doctor: Unknown option: --taks. Did you mean --task?"),
+        (["run", "--gpus", "x"], "tapct run: Invalid value for --gpus: a whole number is needed, not 'x'"),
+        (["run", "--runs", "2.5"], "tapct run: Invalid value for --runs: a whole number is needed, not '2.5'"),
+        (["run", "--fractions", "a,1"], "tapct run: Invalid value for --fractions: comma-separated numbers are needed"),
+        (["doctor", "--options", "[1]"], "tapct doctor: Invalid value for --options: a JSON object is needed"),
         (["embed", "scan.nii.gz"], "tapct embed: -e ENCODER and -o OUT must be given"),
+        (["embed", "scan.nii.gz", "-o"], "tapct embed: -o takes a value"),
+        (["cite"], "tapct cite: RECORDS must be given"),
         (["compare", "curia", "suprem"], "tapct compare: -t TASK must be given"),
         (["status", "more"], "tapct status: 'more' is one too many"),
     ],
@@ -122,7 +128,8 @@ def test_without_a_command_the_first_five_are_shown_and_each_of_them_parses(monk
     assert ended.value.code == 2
     assert len(shown) == 5
     for line in shown:
-        assert parser().parse_args(line.split()[1:]).subcommand == line.split()[1]
+        command, _, _ = app.parse_args(line.split()[1:])
+        assert command == app[line.split()[1]].default_command
 
 
 def test_the_version_is_that_of_the_package(here):
@@ -134,10 +141,24 @@ def test_help_has_options_in_their_order_and_no_types_of_python(here):
     assert status == 0
     places = [shown.index(f"\n  {option}") for option in ("-e ENCODERS", "-t TASKS", "--suite", "--launcher", "--json")]
     assert places == sorted(places)
-    assert "(default: local)" in shown
-    assert not [word for word in ("type:", "None", "null)", "Literal", "Optional") if word in shown]
+    assert "(one of local, slurm; default: local)" in " ".join(shown.split())
+    assert not [
+        word for word in ("type:", "None", "null)", "Literal", "Optional", "STR", "INT", "CHOICE") if word in shown
+    ]
     assert "(required)" in here("embed", "--help")[1]
     assert "(default: 0.0)" in here("embed", "--help")[1]
+
+
+def test_help_fits_80_columns_and_says_what_each_command_and_option_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for path, _ in commands_below(app):
+        monkeypatch.setattr(sys, "argv", ["tapct", *path, "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        shown = capsys.readouterr().out
+        assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+        listed = re.findall(r"^  (?=\S)(.*(?:\n {10,}.*)*)", shown, re.MULTILINE)
+        assert [entry for entry in listed if not re.search(r"\s{2,}\S", entry)] == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

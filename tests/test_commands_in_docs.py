@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import io
 import itertools
 import re
 import shlex
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jsonargparse
 import pytest
+from cyclopts import CycloptsError
+from rich.console import Console
 
 from tapct import cli
 from tapct.encoders import list_encoders
@@ -79,11 +81,6 @@ def bare(words: list[str]) -> list[str]:
     return [word.strip("[]").removesuffix("...") for word in words if word != "..."]
 
 
-@pytest.fixture(scope="module")
-def parser() -> jsonargparse.ArgumentParser:
-    return cli.parser()
-
-
 def test_the_docs_show_commands_of_every_sort():
     assert len(of("tapct")) > 50
     assert len(of("eva")) > 10
@@ -91,23 +88,22 @@ def test_the_docs_show_commands_of_every_sort():
 
 
 @pytest.mark.parametrize("shown", of("tapct"), ids=lambda shown: shown.where)
-def test_a_tapct_command_parses(shown, parser, capsys):
+def test_a_tapct_command_parses(shown):
     try:
-        parser.parse_args(bare(shown.words[1:]))
-    except SystemExit:
-        pytest.fail(capsys.readouterr().err)
+        cli.app.parse_args(bare(shown.words[1:]))
+    except CycloptsError as error:
+        pytest.fail(str(error))
 
 
 @pytest.mark.parametrize("shown", of("tapct", "run"), ids=lambda shown: shown.where)
-def test_a_sweep_has_cells(shown, parser, monkeypatch):
+def test_a_sweep_has_cells(shown, monkeypatch):
     """Encoders with their options, tasks, suites, adaptors, perturbations and mistakes all exist, and go together."""
     if any(MADE_BY_THE_READER.search(word) for word in shown.words):
         return
     for variable in ("ADAPTOR", "BAG", "ENCODER_OPTIONS", "ENCODER_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
-    asked = parser.parse_args(shown.words[1:])["run"]
-    of_sweep = ("encoders", "tasks", "suite", "adaptors", "bags", "perturbations", "mistakes")
-    assert Sweep(**{name: asked[name] for name in of_sweep}).cells()
+    _, given, _ = cli.app.parse_args(shown.words[1:])
+    assert given.arguments["sweep"].cells()
 
 
 def named_in_docs(pattern: str) -> set[str]:
@@ -135,44 +131,25 @@ def test_encoders_that_are_named_with_an_option_can_be_built_so():
     assert len({cell.label for cell in cells}) > 10
 
 
-def command_of(words: list[str]) -> tuple[str, ...]:
-    """Returns the command that words begin with, a group's with the one under it; empty if there is none."""
-    command: list[str] = []
-    within: cli.Commands = cli.COMMANDS
-    for word in words:
-        found = within.get(word)
-        if found is None:
-            break
-        command.append(word)
-        if not isinstance(found, cli.Group):
-            break
-        within = found.commands
-    return tuple(command)
-
-
-@pytest.fixture
-def options(parser, capsys):
-    """Returns the options of a command, by its help."""
-
-    @functools.cache
-    def of_command(command: tuple[str, ...]) -> set[str]:
-        with pytest.raises(SystemExit):
-            parser.parse_args([*command, "--help"])
-        listed = re.findall(r"^  (-.*?)(?:  |$)", capsys.readouterr().out, re.MULTILINE)
-        return {option for line in listed for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", line)}
-
-    return of_command
+@functools.cache
+def options(command: tuple[str, ...]) -> set[str]:
+    """Returns the options of a command, as its help lists them."""
+    help_print, given, _ = cli.app.parse_args([*command, "--help"])
+    shown = io.StringIO()
+    help_print(given.arguments["tokens"], console=Console(file=shown, width=120))
+    listed = re.findall(r"^  (-.*?)(?:  |$)", shown.getvalue(), re.MULTILINE)
+    return {option for line in listed for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", line)}
 
 
 @pytest.mark.parametrize("place", ["docs", "messages"])
-def test_commands_between_backticks_and_their_options_exist(place, options):
+def test_commands_between_backticks_and_their_options_exist(place):
     wrong, seen = [], 0
     for path in DOCS if place == "docs" else TEXTS:
         for code in re.findall(
             r"(?:`|<code>)(?:\S+=\S+ )*(?:[\w./]*/)?tapct ([a-z][^`<]*)", path.read_text(encoding="utf-8")
         ):
             seen += 1
-            command = command_of(code.split())
+            command, _, _ = cli.app.parse_commands(code.split())
             named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", code))
             if not command or named - options(command):
                 wrong.append(f"{path.relative_to(REPOSITORY)}: tapct {code}")

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from tapct.citations.cited import Cited
 
 
-def cite(records: list[str]) -> int:
+def cite(
+    records: list[str],
+    /,
+) -> int:
     """Prints what to cite for results, as BibTeX: the task's data, the encoder, eva and TAP-CT Bench.
 
     Where nothing is established, a comment says so; nothing is made up.
 
     Args:
-        records: Files record.json, folders of one, or folders of results; or names of encoders and tasks.
+        records: Files record.json, folders of one, folders of results, or names of encoders and tasks.
 
     Returns:
         The exit status.

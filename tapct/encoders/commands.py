@@ -1,21 +1,29 @@
 """What `tapct download` does: published weights onto this machine, or into a folder to carry to another."""
 
 from pathlib import Path
+from typing import Annotated
 
 from tapct import checks
+from tapct.arguments import ENCODERS
 from tapct.encoders.registry import list_declared, list_encoders
 from tapct.errors import EncoderError
 
 _ALL = "all"
 
 
-def download(encoders: str, to: str | None = None, dry_run: bool = False, json: bool = False) -> int:
+def download(
+    *,
+    encoders: Annotated[str, ENCODERS],
+    to: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
     """Fetches published weights, where there is a network: on a login node, say.
 
     Args:
-        encoders: Names by comma, or "all".
-        to: Copy them to FOLDER/ENCODER/FILE, for a machine without a network: `tapct run -w FOLDER` takes them. By
-            default they stay in the caches (HF_HOME, TAPCT_CACHE), where runs of this account find them.
+        encoders: Comma-separated names of encoders, or "all".
+        to: Copy the weights to FOLDER/ENCODER/FILE, for a machine without a network: `tapct run -w FOLDER` takes them.
+            By default they stay in the caches (HF_HOME, TAPCT_CACHE), where runs of this account find them.
         dry_run: Only show where they are published, under what licence, and what is here.
         json: Print JSON instead of a table.
 

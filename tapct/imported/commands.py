@@ -1,41 +1,45 @@
 """What `tapct import-predictions` does."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from tapct.arguments import JSON_OBJECT, NAME, NUMBER, TASK
 
 
 def import_predictions(
     predictions: list[str],
-    task: str,
+    /,
     *,
-    name: str,
+    task: Annotated[str, TASK],
+    name: Annotated[str, NAME],
     results: str | None = None,
     root: str | None = None,
     labels: str | None = None,
     about: str | None = None,
     trained_on: str | None = None,
     split_file: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: Annotated[dict[str, Any] | None, JSON_OBJECT] = None,
     accept_orientation: list[str] | None = None,
-    nsd_tolerance_mm: float = 2.0,
+    nsd_tolerance_mm: Annotated[float, NUMBER] = 2.0,
 ) -> int:
     """Scores what a model predicted that was trained elsewhere, such as an nnU-Net: a reference, never ranked.
 
     Args:
-        predictions: Folder with CASE.nii.gz of every reported case, or CSV with the columns case and each label, values
-            from 0 to 1; several are runs of one model.
-        task: Name of the task, of segmentation or classification.
-        name: What the model is called on the page.
-        results: The results folder; by default the variable RESULTS_ROOT, else `results`.
-        root: Folder that holds one folder per task; by default the variable DATA_ROOT.
-        labels: What the numbers of label maps are: nnU-Net's dataset.json, with the task's names; by default they are
-            the task's own.
-        about: What the model is and how it was trained; it stands on the page.
-        trained_on: The cases that trained it; it stands on the page.
-        split_file: Cases to score instead of the task's own split.
-        options: Settings of the task.
-        accept_orientation: A case that may lie otherwise than its header says, or "all"; may be given several times.
-        nsd_tolerance_mm: Distance at which surfaces still agree, in mm.
+        predictions: A folder with CASE.nii.gz of every reported case, or a CSV with the columns case and each label,
+            values from 0 to 1. Several are runs of one model.
+        task: The name of the task, of segmentation or classification.
+        name: The name of the model on the page.
+        results: The folder of the results. The default is the variable RESULTS_ROOT, or "results".
+        root: The folder that holds one folder per task. The default is the variable DATA_ROOT.
+        labels: The file that says what the numbers of label maps are: nnU-Net's dataset.json, with the task's names. By
+            default the numbers are the task's own.
+        about: What the model is and how it was trained, for the page.
+        trained_on: The cases that trained it, for the page.
+        split_file: A file of the cases to score, instead of the task's own split.
+        options: Settings of the task, such as '{"ct_file": "CTres.nii.gz"}'.
+        accept_orientation: A case that may lie otherwise than its header says, or "all". The option may be given
+            several times.
+        nsd_tolerance_mm: The distance at which surfaces still agree, in mm.
 
     Returns:
         The exit status.

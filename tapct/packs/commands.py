@@ -3,9 +3,10 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tapct._utils.files import features_folder
+from tapct.arguments import ENCODER, OUT, TASK, WEIGHTS
 from tapct.encoders import options
 from tapct.errors import FeatureError, nearest
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def pack(
-    encoder: str,
-    task: str,
-    out: str,
-    weights: str | None = None,
+    *,
+    encoder: Annotated[str, ENCODER],
+    task: Annotated[str, TASK],
+    out: Annotated[str, OUT],
+    weights: Annotated[str | None, WEIGHTS] = None,
     root: str | None = None,
     targets: bool = False,
     config: str | None = None,
@@ -31,16 +33,17 @@ def pack(
     and its licence decides whether they may be passed on. Whether features may be, read the notice that is printed.
 
     Args:
-        encoder: Name of the encoder, with options such as tap-b-3d+in_plane_size=512.
-        task: Name of the task.
-        out: The file to write, ending in .tar; or a folder, for a name of its own.
-        weights: A path, "random" or "null" (published); by default the variable ENCODER_WEIGHTS.
-        root: Folder that holds one folder per task; by default the variable DATA_ROOT. The scans say which features
-            are theirs.
-        targets: Put the labels (or targets) of the cases in as well.
-        config: YAML config of the run whose features they are; by default that of the task.
-        accelerator: Where the run was, which decides its precision.
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        encoder: The name of the encoder, with options such as tap-b-3d+in_plane_size=512.
+        task: The name of the task.
+        out: The file to write, ending in .tar; or a folder, to name the file after task and encoder.
+        weights: The weights: a path, "random", or "null" for the published ones. The default is the variable
+            ENCODER_WEIGHTS.
+        root: The folder that holds one folder per task. The default is the variable DATA_ROOT. The scans say which
+            features are theirs.
+        targets: Add the labels (or targets) of the cases.
+        config: The YAML config of the run whose features they are. The default is the task's own.
+        accelerator: The accelerator that the run was on, which decides its precision.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
 
     Returns:
         The exit status.
@@ -61,13 +64,14 @@ def pack(
 
 
 def export_embeddings(
-    encoder: str,
-    task: str,
-    out: str,
+    *,
+    encoder: Annotated[str, ENCODER],
+    task: Annotated[str, TASK],
+    out: Annotated[str, OUT],
     format: Literal["eva"] = "eva",
     what: Literal["map", "embedding", "windows", "patches"] | None = None,
     label: str | None = None,
-    weights: str | None = None,
+    weights: Annotated[str | None, WEIGHTS] = None,
     root: str | None = None,
     config: str | None = None,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
@@ -77,20 +81,21 @@ def export_embeddings(
     """Writes the stored features of a task as another program reads them. The same command again does what is missing.
 
     Args:
-        encoder: Name of the encoder, with options such as tap-b-3d+in_plane_size=512.
-        task: Name of the task.
-        out: Folder to write into.
-        format: eva: manifest.csv and .pt files, for the embedding data sets of kaiko-eva.
-        what: map (segmentation), embedding (one vector a scan), windows or patches (a bag a scan); by default the map
-            with its masks in segmentation, else the embedding.
-        label: The class that is the target; needed where a task has several labels a case.
-        weights: A path, "random" or "null" (published); by default the variable ENCODER_WEIGHTS.
-        root: Folder that holds one folder per task; by default the variable DATA_ROOT. The scans say which features
-            are theirs.
-        config: YAML config of the run whose features they are; by default that of the task.
-        accelerator: Where the run was, which decides its precision.
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
-        replace: Replace a manifest of other features that is there.
+        encoder: The name of the encoder, with options such as tap-b-3d+in_plane_size=512.
+        task: The name of the task.
+        out: The folder to write to.
+        format: The format: manifest.csv and .pt files, for the embedding data sets of kaiko-eva.
+        what: What to write: the map (segmentation), the embedding (one vector a scan), windows or patches (a bag a
+            scan). The default is the map with its masks in segmentation, and the embedding in other tasks.
+        label: The class that is the target, which must be named where a task has several labels a case.
+        weights: The weights: a path, "random", or "null" for the published ones. The default is the variable
+            ENCODER_WEIGHTS.
+        root: The folder that holds one folder per task. The default is the variable DATA_ROOT. The scans say which
+            features are theirs.
+        config: The YAML config of the run whose features they are. The default is the task's own.
+        accelerator: The accelerator that the run was on, which decides its precision.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
+        replace: Replace an existing manifest of other features.
 
     Returns:
         The exit status.
@@ -104,12 +109,17 @@ def export_embeddings(
     return 0
 
 
-def unpack(file: str, folder: str | None = None) -> int:
+def unpack(
+    file: str,
+    /,
+    *,
+    folder: str | None = None,
+) -> int:
     """Checks a feature pack and puts it beside the features that were extracted here.
 
     Args:
-        file: What `tapct pack` wrote.
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        file: The file that `tapct pack` wrote.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
 
     Returns:
         The exit status.

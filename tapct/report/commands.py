@@ -3,35 +3,40 @@
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tapct.arguments import ENCODERS, OUT, WEIGHTS, WHOLE
 
 
 def overlay(
     records: list[str],
-    out: str,
+    /,
+    *,
+    out: Annotated[str, OUT],
     cases: str = "best,median,worst",
     judge: Literal["mean", "first"] = "mean",
     data_root: str | None = None,
     window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
-    slices: int = 3,
+    slices: Annotated[int, WHOLE] = 3,
     device: str = "auto",
-    weights: str | None = None,
-    encoders: str | None = None,
+    weights: Annotated[str | None, WEIGHTS] = None,
+    encoders: Annotated[str | None, ENCODERS] = None,
 ) -> int:
     """Draws truth and predictions of several models side by side, on cases that a rule picks.
 
     Args:
-        records: Segmentation records of one task, each with its runs beside it, or of the folder of a sweep's cell.
-        out: Folder for the PNGs and cases.csv.
-        cases: By comma: best, median, worst (by Dice on the scan's grid), or names of cases.
-        judge: What they are ranked by: the mean over all records, or the first record alone ("first").
-        data_root: Folder that holds the task's; by default the variable DATA_ROOT, else what ships.
-        window: soft-tissue, lung, bone or liver.
-        slices: Slices of each case.
-        device: Such as cpu or cuda; by default a GPU if there is one.
-        weights: Files of weights that are not the published ones, by comma: ENCODER=PATH.
-        encoders: Encoders of the records that are not installed, by comma: package.module:Class, or the folder of an
-            exported one.
+        records: Segmentation records of one task, each with its runs next to it, or folders of a sweep's cells.
+        out: The folder to write the PNGs and cases.csv to.
+        cases: Comma-separated rules that pick cases (best, median, worst: by Dice on the scan's grid), or names of
+            cases.
+        judge: What cases are ranked by: the mean over all records, or the first record alone.
+        data_root: The folder that holds the task's. The default is the variable DATA_ROOT, or what ships.
+        window: The HU window to show.
+        slices: The number of slices of each case.
+        device: The device to compute on, such as cpu or cuda; auto is a GPU if there is one.
+        weights: Comma-separated pairs ENCODER=PATH, for weights that are not the published ones.
+        encoders: Comma-separated encoders of the records that are not installed, each as package.module:Class, or as
+            the folder of an exported one.
 
     Returns:
         The exit status.
@@ -57,12 +62,17 @@ def overlay(
     return 0
 
 
-def report(record: str, out: str | None = None) -> int:
+def report(
+    record: str,
+    /,
+    *,
+    out: Annotated[str | None, OUT] = None,
+) -> int:
     """Writes one cell as a page: settings, provenance, red flags, results, curves, pictures.
 
     Args:
         record: A record.json, or the folder that holds it.
-        out: The page; by default report.html beside the record.
+        out: The page to write. The default is report.html next to the record.
 
     Returns:
         The exit status.
@@ -73,12 +83,17 @@ def report(record: str, out: str | None = None) -> int:
     return 0
 
 
-def describe(name: str, out: str | None = None) -> int:
+def describe(
+    name: str,
+    /,
+    *,
+    out: Annotated[str | None, OUT] = None,
+) -> int:
     """Says what an encoder is given: axes, spacing, HU window, padding, cells, each with its source.
 
     Args:
-        name: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
-        out: Write a page instead, HTML, with slices of a shipped scan as the network receives them. Nothing is
+        name: The name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
+        out: Write an HTML page instead, with slices of a shipped scan as the network receives them. Nothing is
             downloaded: what it receives does not depend on weights.
 
     Returns:

@@ -1,7 +1,9 @@
 """What `tapct compare` does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tapct.arguments import TASK, WEIGHTS, WHOLE
 
 if TYPE_CHECKING:
     from tapct._utils.terminal import Columns
@@ -10,11 +12,12 @@ if TYPE_CHECKING:
 
 def compare(
     encoders: list[str],
-    task: str,
+    /,
     *,
+    task: Annotated[str, TASK],
     pooling: Literal["cls", "mean", "max", "mean+max", "mask"] | None = None,
-    neighbours: int = 10,
-    weights: str | None = None,
+    neighbours: Annotated[int, WHOLE] = 10,
+    weights: Annotated[str | None, WEIGHTS] = None,
     root: str | None = None,
     results: str | None = None,
     config: str | None = None,
@@ -28,18 +31,18 @@ def compare(
     Args:
         encoders: Names of two encoders or more, with options such as tap-b-3d+in_plane_size=512; curia@random is curia
             with random weights.
-        task: Name of the task.
-        pooling: How features become one vector a case; by default class tokens where an encoder has some, else the
+        task: The name of the task.
+        pooling: How features become one vector a case. The default are class tokens where an encoder has some, else the
             mean.
-        neighbours: How many nearest cases are asked for.
-        weights: One value for all (a path, "random" or "null"), or ENCODER=VALUE by comma; by default the variable
-            ENCODER_WEIGHTS.
-        root: Folder that holds one folder per task; by default the variable DATA_ROOT. The scans say which features are
-            theirs.
-        results: Folder of results: leaves what was found there, for the page of `tapct leaderboard`.
-        config: YAML config of the runs whose features they are; by default that of the task.
-        accelerator: Where the runs were, which decides their precision.
-        folder: The store; by default the variable TAPCT_FEATURES, else `features/` of the cache folder.
+        neighbours: The number of nearest cases to compare.
+        weights: The weights of all encoders (a path, "random" or "null"), or comma-separated pairs ENCODER=VALUE. The
+            default is the variable ENCODER_WEIGHTS.
+        root: The folder that holds one folder per task. The default is the variable DATA_ROOT. The scans say which
+            features are theirs.
+        results: A folder of results, to leave what was found there for the page of `tapct leaderboard`.
+        config: The YAML config of the runs whose features they are. The default is the task's own.
+        accelerator: The accelerator that the runs were on, which decides their precision.
+        folder: The folder of the store. The default is the variable TAPCT_FEATURES, or `features/` in the cache folder.
 
     Returns:
         The exit status.

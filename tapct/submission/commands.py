@@ -4,9 +4,10 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from tapct import checks
+from tapct.arguments import ENCODERS, OUT, WEIGHTS, WHOLE
 from tapct.checks import Check
 from tapct.errors import RecordError
 
@@ -14,14 +15,21 @@ if TYPE_CHECKING:
     import torch
 
 
-def submit(record: str, out: str, demonstration: bool = False, encoders: str | None = None) -> int:
+def submit(
+    record: str,
+    /,
+    *,
+    out: Annotated[str, OUT],
+    demonstration: bool = False,
+    encoders: Annotated[str | None, ENCODERS] = None,
+) -> int:
     """Puts a result together as one folder that a pull request can carry.
 
     Args:
-        record: The record.json of a finished cell, with its runs beside it; or the folder that it is in.
-        out: Folder of submissions; the result goes into OUT/TASK/ENCODER-FINGERPRINT.
-        demonstration: Also a demonstration, such as the quickstart, to try this out.
-        encoders: The encoder, where it is not installed: package.module:Class, or the folder of an exported one.
+        record: The record.json of a finished cell, with its runs next to it; or the folder that it is in.
+        out: The folder of submissions. The result is written to OUT/TASK/ENCODER-FINGERPRINT.
+        demonstration: Allow a demonstration, such as the quickstart, to try this out.
+        encoders: The encoder, where it is not installed, as package.module:Class, or as the folder of an exported one.
 
     Returns:
         The exit status: 1 if a maintainer's check would refuse it; nothing is left then.
@@ -49,23 +57,26 @@ def submit(record: str, out: str, demonstration: bool = False, encoders: str | N
 
 def verify(
     folders: list[str],
-    recompute: int = 0,
+    /,
+    *,
+    recompute: Annotated[int, WHOLE] = 0,
     data_root: str | None = None,
-    weights: str | None = None,
+    weights: Annotated[str | None, WEIGHTS] = None,
     salt: str = "",
-    encoders: str | None = None,
+    encoders: Annotated[str | None, ENCODERS] = None,
     json: bool = False,
 ) -> int:
     """Checks submitted results: what each says of itself, and with --recompute what comes out of the scans again.
 
     Args:
         folders: Submissions, or folders with submissions in them.
-        recompute: Encode so many cases of each again, and compare.
-        data_root: Folder that holds one folder per task, for --recompute; not for a task that ships with its data.
-        weights: File of the encoder's weights, for --recompute; by default the published ones.
-        salt: A word that chooses which cases are encoded again, together with the record's fingerprint.
-        encoders: Encoders that are not installed, by comma: package.module:Class, or the folder of an exported one. No
-            code is run that a record names.
+        recompute: The number of cases of each submission to encode again and to compare.
+        data_root: The folder that holds one folder per task, for --recompute. A task that ships with its data needs
+            none.
+        weights: The file of the encoder's weights, for --recompute. The default are the published weights.
+        salt: A word that chooses, together with the record's fingerprint, which cases are encoded again.
+        encoders: Comma-separated encoders that are not installed, each as package.module:Class, or as the folder of an
+            exported one. No code is run that a record names.
         json: Print JSON instead of tables.
 
     Returns:

@@ -1,17 +1,20 @@
 """What `tapct run` and `tapct status` do."""
 
-import json
+import json as json_lib
 import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from rich.live import Live
 
 from tapct._utils import locks, terminal
+from tapct.arguments import ENCODERS, NOT_AN_OPTION, SETTINGS, TASKS, WHOLE
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.options import encoder_of, parse_spec
@@ -22,82 +25,56 @@ from tapct.sweep.bill.cards import card_named
 from tapct.sweep.cell import Cell, Keep, Order, SweepError, choose, runnable
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
+from tapct.sweep.resources import Resources
 from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import meant, one_spelling
 
 WATCH_S = 5.0
 
 
-def shares(fractions: str | None) -> list[float]:
-    """Returns the numbers of a list by comma.
-
-    Raises:
-        SweepError: If one is no number.
-    """
-    try:
-        return [float(word) for word in (fractions or "").split(",") if word.strip()]
-    except ValueError as error:
-        raise SweepError(f"--fractions {fractions}: write numbers by comma, such as 0.01,0.1,1") from error
-
-
-def job_resources(
-    partition: str | None,
-    gpus: int | None,
-    time_min: int | None,
-    cpus: int | None,
-    mem_gb: float | None,
-    extra: Sequence[str],
-    sweep: Sweep,
-) -> dict[str, object]:
-    """Returns what each Slurm job asks for, without what is left to its default.
-
-    Raises:
-        SweepError: If an extra option is not KEY=VALUE.
-    """
-    pairs = [option.lstrip("-").partition("=") for option in extra]
-    if wrong := [option for option, (key, equals, _) in zip(extra, pairs, strict=True) if not (key and equals)]:
-        raise SweepError(f"--slurm-extra {wrong[0]}: write KEY=VALUE, such as account=radiology")
-    if gpus is None and _accelerator(sweep) == "cpu":
-        gpus = 0
-    asked = {"partition": partition, "gpus": gpus, "time_min": time_min, "cpus": cpus, "mem_gb": mem_gb}
-    return {k: v for k, v in asked.items() if v is not None} | {"extra": {key: value for key, _, value in pairs}}
-
-
 def run(
-    sweep: Sweep,
+    sweep: Annotated[Sweep, SETTINGS] = Sweep(),  # noqa: B008, as it is frozen
     *,
-    launcher: Literal["local", "slurm"],
-    dry_run: bool,
-    replace: bool,
-    jobs: int | None,
-    detach: bool,
-    resources: Mapping[str, object],
-    keep: Keep = "all",
-    start: local.Start = local.Worker,
-    refused: Callable[[Sequence[Cell]], Mapping[str, str]] | None = None,
-    shown: Shown | None = None,
+    launcher: Literal["local", "slurm"] = "local",
+    dry_run: bool = False,
+    replace: bool = False,
+    keep: Annotated[Keep, Parameter(name="--keep-features")] = "all",
+    jobs: Annotated[int | None, WHOLE] = None,
+    detach: bool = False,
+    resources: Annotated[Resources, SETTINGS] = Resources(),  # noqa: B008
+    shown: Annotated[Shown, SETTINGS] = Shown(),  # noqa: B008
+    start: Annotated[local.Start, NOT_AN_OPTION] = local.Worker,
+    refused: Annotated[Callable[[Sequence[Cell]], Mapping[str, str]] | None, NOT_AN_OPTION] = None,
 ) -> int:
-    """Runs what is not done, and can run: cells whose weights or data are not there are refused before the first.
+    """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
+
+    Cells whose weights or data are not there are refused before the first one starts.
 
     Args:
         sweep: What was asked for.
-        launcher: Where the workers are.
-        dry_run: Only show the matrix, and the bill of what would run.
+        launcher: Where to run: in processes on this machine, or as jobs of a Slurm cluster.
+        dry_run: Only show what is done, what would run, and what that takes: windows, TFLOP, hours, disk, memory.
         replace: Put records aside that are broken or of other settings, and run their cells again.
-        jobs: Workers at once on this machine; None is one a device.
-        detach: Leave Slurm's jobs alone once they are submitted.
-        resources: Of Slurm's jobs, as `tapct.sweep.slurm.Resources` takes them.
-        keep: What stays of a cell's features once it and all that need them are done; see `tapct.features.keeping`.
+        keep: What to keep of a cell's stored features once no cell needs them: "all", the "embeddings" of windows
+            without the maps, or "none".
+        jobs: The number of processes at once on this machine. The default is one for each GPU.
+        detach: Do not wait for Slurm's jobs.
+        resources: What each Slurm job asks for.
+        shown: How a dry run shows its bill.
         start: Starts a worker; the tests put something faster here.
         refused: Says, by name, which cells cannot run and why; likewise. None is `tapct.sweep.ready.refused`.
-        shown: How a dry run shows the bill.
 
     Returns:
-        The exit status: 0 if every cell is done, runs elsewhere or is queued.
+        The exit status: 0 if every cell is done, runs elsewhere or is queued; 1 if one failed; 128 + N if signal N
+        ended the launcher.
 
     Raises:
         SweepError: If what the cells would store has no room, or on Windows; nothing is started.
     """
+    if shown != Shown() and not dry_run:
+        raise SweepError("--card, --measure and --json say how a dry run shows its bill: add --dry-run")
+    if resources.gpus is None and _accelerator(sweep) == "cpu":
+        resources = replaced(resources, gpus=0)
     cells = sweep.cells()
     if not dry_run:
         _require_signals()
@@ -112,7 +89,7 @@ def run(
     ]
     at_once = len(orders) if launcher == "slurm" else len(local.slots(jobs, _accelerator(sweep)))
     if dry_run:
-        _show_bill(sweep, states, orders, at_once, shown or Shown(), keep)
+        _show_bill(sweep, states, orders, at_once, shown, keep)
         return 0
     if orders:
         from tapct.sweep import ready  # torch, only where something runs
@@ -135,15 +112,23 @@ def run(
     return _report(_states(cells))
 
 
-def status(results: str | None, encoders: str | None, tasks: str | None, *, watch: bool, as_json: bool) -> int:
-    """Shows what the files of a results folder say.
+def status(
+    *,
+    results: str | None = None,
+    encoders: Annotated[str | None, ENCODERS] = None,
+    tasks: Annotated[str | None, TASKS] = None,
+    watch: bool = False,
+    json: bool = False,
+) -> int:
+    """Shows which cells are done, running (where, since when), failed (why) or missing.
 
     Args:
-        results: The folder.
-        encoders: Names by comma; None is those that are there.
-        tasks: Likewise.
+        results: The folder of the results. The default is the variable RESULTS_ROOT, or "results".
+        encoders: Comma-separated names of encoders, each with all that is varied about it, or with an option such as
+            tap-b-3d+in_plane_size=512 only that. The default are those that have been run.
+        tasks: Comma-separated names of tasks. The default are those that have been run.
         watch: Refresh until Ctrl-C.
-        as_json: Print JSON instead of a table.
+        json: Print JSON instead of a table.
 
     Returns:
         The exit status.
@@ -160,8 +145,8 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
         live = _live_jobs(folders)
         return [state_of(one, None, live, whole=False) for one in folders]
 
-    if as_json:
-        print(json.dumps([asdict(state) for state in look()], indent=1))
+    if json:
+        print(json_lib.dumps([asdict(state) for state in look()], indent=1))
     elif not watch:
         _show(look())
     else:
@@ -176,13 +161,10 @@ def status(results: str | None, encoders: str | None, tasks: str | None, *, watc
     return 0
 
 
-def _run_on_slurm(
-    orders: list[Order], resources: Mapping[str, object], results: Path, detach: bool, start: local.Start
-) -> None:
-    from tapct.sweep import slurm
+def _run_on_slurm(orders: list[Order], resources: Resources, results: Path, detach: bool, start: local.Start) -> None:
+    from tapct.sweep import slurm  # submitit
 
-    asked = slurm.Resources(**resources)  # type: ignore[arg-type]
-    jobs = slurm.submit(orders, asked, results / ".slurm", start)
+    jobs = slurm.submit(orders, resources, results / ".slurm", start)
     print(f"submitted {len(jobs)} jobs: {', '.join(jobs)}. `tapct status --results {results} --watch` shows them")
     if detach:
         return
@@ -305,7 +287,7 @@ def _show_bill(
 
         bill = show(cells, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep=keep)
         if bill is not None:
-            print(json.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
+            print(json_lib.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
 
 
 def _show(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> None:

@@ -3,12 +3,14 @@
 import re
 from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
 
 from rich import box
 from rich.table import Table
 
 from tapct._utils import terminal
 from tapct._utils.files import write_atomically
+from tapct.arguments import OUT
 from tapct.errors import nearest
 from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, runnable
 
@@ -25,12 +27,18 @@ NOT_SAID = re.compile(r"\. |: [\d ]+(%|scans)? ?train the probe| \(docs/")
 """Where the comment at a config's head ends to say what it is: with its sentence, or before the counts of the split."""
 
 
-def config(name: str | None = None, out: str | None = None) -> int:
+def config(
+    name: str | None = None,
+    /,
+    *,
+    out: Annotated[str | None, OUT] = None,
+) -> int:
     """Lists the configs that are installed, prints where one lies, or copies it.
 
     Args:
-        name: Of a task, such as amos22; or suites/NAME, pretrain/NAME. Without: all of them are listed.
-        out: File to copy it to, which must not be there yet.
+        name: The name of a config: of a task, such as amos22, or suites/NAME or pretrain/NAME. Without a name, all
+            configs are listed.
+        out: The file to copy it to, which must not exist yet.
 
     Returns:
         The exit status.

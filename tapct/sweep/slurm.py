@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tapct._utils.files import write_atomically
 from tapct.sweep import lock
 from tapct.sweep.cell import Order, SweepError
 from tapct.sweep.local import Notify, Process, Start, Worker, settle
+from tapct.sweep.resources import Resources
 from tapct.sweep.state import SUBMITTED_FILE, state_of
 from tapct.sweep.worker import FAILED, note_end
 
@@ -27,27 +28,6 @@ POLL_S = 5.0
 _ASK_TIMEOUT_S = 60.0
 _MAX_REQUEUES = 10
 _TAIL = 20
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What each job asks Slurm for.
-
-    Attributes:
-        partition: None is the cluster's own.
-        gpus: Per job.
-        time_min: Wall time in minutes; a job that needs more is queued again, up to ten times.
-        cpus: Cores per job.
-        mem_gb: Memory per job in GB; None is the cluster's own.
-        extra: Further options of sbatch, without the dashes.
-    """
-
-    partition: str | None = None
-    gpus: int = 1
-    time_min: int = 240
-    cpus: int = 8
-    mem_gb: float | None = None
-    extra: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,11 +196,11 @@ def _options(resources: Resources) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if resources.partition is not None:
         options["partition"] = resources.partition
-    if resources.gpus:
-        options["gpus-per-node"] = resources.gpus
+    if (gpus := 1 if resources.gpus is None else resources.gpus) > 0:
+        options["gpus-per-node"] = gpus
     if resources.mem_gb is not None:
         options["mem"] = f"{int(resources.mem_gb * 1024)}M"
-    return {**options, **resources.extra}
+    return options | dict(option.lstrip("-").split("=", 1) for option in resources.extra)
 
 
 def _last_line(text: str) -> str:

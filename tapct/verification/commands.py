@@ -4,8 +4,9 @@ import contextlib
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from tapct.arguments import OUT, WEIGHTS
 from tapct.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ NOT_COMPARED = 3
 
 def verify_encoder(
     name: str,
-    weights: str | None = None,
-    out: str | None = None,
+    /,
+    *,
+    weights: Annotated[str | None, WEIGHTS] = None,
+    out: Annotated[str | None, OUT] = None,
     code: str | None = None,
     code_revision: str | None = None,
     trust_remote_code: bool = False,
@@ -31,12 +34,12 @@ def verify_encoder(
     published ones where they are on this machine. Nothing is downloaded.
 
     Args:
-        name: Name of an encoder (`tapct list encoders`), with options such as colipri+orientation=SAR.
-        weights: The file of the published weights; by default the one in the cache, if there is one. "random" leaves
-            them out.
+        name: The name of an encoder (`tapct list encoders`), with options such as colipri+orientation=SAR.
+        weights: The file of the published weights. The default is the one in the cache, if there is one; "random"
+            leaves them out.
         out: Draw what both networks receive: a PNG, or an HTML page.
         code: A git clone of the authors' repository, where their code is in no registry.
-        code_revision: The full commit of it that you have read; only what is in that commit is run.
+        code_revision: The full commit of that clone that you have read; only what is in that commit is run.
         trust_remote_code: Let that commit's Python run on this machine, with all that you may do.
 
     Returns:

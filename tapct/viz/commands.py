@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from tapct.arguments import ENCODER, JSON_OBJECT, NUMBER, OUT, WEIGHTS, WHOLE
 from tapct.errors import TapctError
 
 if TYPE_CHECKING:
@@ -16,26 +17,28 @@ if TYPE_CHECKING:
 
 def embed(
     inputs: list[str],
-    encoder: str,
-    out: str,
-    weights: str | None = None,
-    options: dict[str, Any] | None = None,
+    /,
+    *,
+    encoder: Annotated[str, ENCODER],
+    out: Annotated[str, OUT],
+    weights: Annotated[str | None, WEIGHTS] = None,
+    options: Annotated[dict[str, Any] | None, JSON_OBJECT] = None,
     dtype: Literal["fp16", "bf16", "fp32"] = "fp16",
-    overlap: float = 0.0,
+    overlap: Annotated[float, NUMBER] = 0.0,
     device: str = "auto",
     replace: bool = False,
 ) -> int:
     """Writes the features of any CT. The same command again does what is missing.
 
     Args:
-        inputs: NIfTI, MetaImage, or folders of DICOM slices.
-        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
-        out: Folder to write into: FOLDER/NAME.safetensors, by the input's name and the folder that it is in.
-        weights: Path of a file, or "random"; by default the published ones.
+        inputs: Scans: NIfTI, MetaImage, or folders of DICOM slices.
+        encoder: The name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
+        out: The folder to write to, as FOLDER/NAME.safetensors, named after the input and the folder that it is in.
+        weights: The path of a file of weights, or "random". The default are the published weights.
         options: Settings of the encoder, such as '{"in_plane_size": 512}'.
-        dtype: What the features are written as: fp16, bf16 or fp32.
-        overlap: Share of overlap between windows, in [0, 1).
-        device: Such as cpu or cuda; by default a GPU if there is one.
+        dtype: The type of the numbers that are written.
+        overlap: The share of overlap between windows, in [0, 1).
+        device: The device to compute on, such as cpu or cuda; auto is a GPU if there is one.
         replace: Replace files of another encoder, other settings or another scan under the same name.
 
     Returns:
@@ -65,30 +68,33 @@ def embed(
 
 def features(
     ct: list[str],
-    encoder: str,
-    out: str,
-    weights: str | None = None,
+    /,
+    *,
+    encoder: Annotated[str, ENCODER],
+    out: Annotated[str, OUT],
+    weights: Annotated[str | None, WEIGHTS] = None,
     pca: bool = False,
     at: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: Annotated[dict[str, Any] | None, JSON_OBJECT] = None,
     window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
-    overlap: float = 0.0,
+    overlap: Annotated[float, NUMBER] = 0.0,
     device: str = "auto",
 ) -> int:
     """Draws what an encoder sees in scans: principal components as colours, or the likeness to a point.
 
     Args:
-        ct: NIfTI, MetaImage, or folders of DICOM slices; several share one basis, or are compared with the first.
-        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
-        out: Where to write: a PNG; with .html a page in which a click shows the likeness to the clicked patch.
-        weights: Path of a file, or "random"; by default the published ones.
+        ct: Scans: NIfTI, MetaImage, or folders of DICOM slices. Several share one basis, or are compared with the
+            first.
+        encoder: The name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
+        out: The file to write: a PNG; or, with .html, a page in which a click shows the likeness to the clicked patch.
+        weights: The path of a file of weights, or "random". The default are the published weights.
         pca: Draw the first three principal components as red, green and blue.
-        at: x,y,z in mm of the first scan's world (RAS+, as NIfTI viewers show): draw the cosine similarity to it.
-            Write --at=-12,30,100 where x is negative.
+        at: Draw the cosine similarity to this point: x,y,z in mm of the first scan's world (RAS+, as NIfTI viewers
+            show). Write --at=-12,30,100 where x is negative.
         options: Settings of the encoder, such as '{"in_plane_size": 512}'.
-        window: soft-tissue, lung, bone or liver.
-        overlap: Share of overlap between windows, in [0, 1).
-        device: Such as cpu or cuda; by default a GPU if there is one.
+        window: The HU window to show.
+        overlap: The share of overlap between windows, in [0, 1).
+        device: The device to compute on, such as cpu or cuda; auto is a GPU if there is one.
 
     Returns:
         The exit status.
@@ -128,35 +134,38 @@ def retrieve(
     baseline: str,
     mask: str,
     followup: str,
-    encoder: str,
-    out: str,
-    weights: str | None = None,
+    /,
+    *,
+    encoder: Annotated[str, ENCODER],
+    out: Annotated[str, OUT],
+    weights: Annotated[str | None, WEIGHTS] = None,
     followup_mask: str | None = None,
-    label: int | None = None,
-    top_k: int = 5,
-    apart_mm: float = 0.0,
-    options: dict[str, Any] | None = None,
+    label: Annotated[int | None, WHOLE] = None,
+    top_k: Annotated[int, WHOLE] = 5,
+    apart_mm: Annotated[float, NUMBER] = 0.0,
+    options: Annotated[dict[str, Any] | None, JSON_OBJECT] = None,
     window: Literal["soft-tissue", "lung", "bone", "liver"] = "soft-tissue",
-    overlap: float = 0.0,
+    overlap: Annotated[float, NUMBER] = 0.0,
     device: str = "auto",
 ) -> int:
     """Finds a lesion again in a later scan: the patches most like it, as a picture and a CSV.
 
     Args:
         baseline: The earlier scan: NIfTI, MetaImage, or a folder of DICOM slices.
-        mask: The lesion in it: NIfTI or MetaImage on its grid.
+        mask: The lesion in the earlier scan: NIfTI or MetaImage on its grid.
         followup: The later scan.
-        encoder: Name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
-        out: Folder for matches.csv, matches.png and summary.json.
-        weights: Path of a file, or "random"; by default the published ones.
+        encoder: The name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.
+        out: The folder to write matches.csv, matches.png and summary.json to.
+        weights: The path of a file of weights, or "random". The default are the published weights.
         followup_mask: The lesion in the later scan, to judge the matches by.
-        label: The label of the lesion in both masks; by default all that is not background.
-        top_k: Matches to return.
-        apart_mm: Least distance between matches; 0, as in the paper, returns the best patches, often neighbours.
+        label: The label of the lesion in both masks. The default is all that is not background.
+        top_k: The number of matches to return.
+        apart_mm: The least distance between matches, in mm. With 0, as in the paper, the best patches are returned,
+            which are often neighbours.
         options: Settings of the encoder, such as '{"in_plane_size": 512}'.
-        window: soft-tissue, lung, bone or liver.
-        overlap: Share of overlap between windows, in [0, 1).
-        device: Such as cpu or cuda; by default a GPU if there is one.
+        window: The HU window to show.
+        overlap: The share of overlap between windows, in [0, 1).
+        device: The device to compute on, such as cpu or cuda; auto is a GPU if there is one.
 
     Returns:
         The exit status.

@@ -131,13 +131,13 @@ def test_the_command_says_what_it_did_and_does_what_is_missing(root, tmp_path, m
     )
     asked = {"config": str(config), "accelerator": "cpu", "folder": str(root / "features")}
     out = tmp_path / "out"
-    assert export_embeddings("small-3d", "quickstart", str(out), **asked) == 0
+    assert export_embeddings(encoder="small-3d", task="quickstart", out=str(out), **asked) == 0
     assert "3 cases for eva, 6 files written" in capsys.readouterr().out
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     (tmp_path / "out" / "manifest.csv").unlink()
     next(out.glob("val/c1-mask-*.pt")).unlink()
     monkeypatch.setattr(Small3D, "materialise", lambda self: pytest.fail("nothing is encoded"))
-    assert export_embeddings("small-3d", "quickstart", str(out), **asked) == 0
+    assert export_embeddings(encoder="small-3d", task="quickstart", out=str(out), **asked) == 0
     assert "3 cases for eva, 2 files written" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
     with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:

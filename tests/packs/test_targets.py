@@ -39,7 +39,7 @@ def test_a_run_on_a_pack_is_the_run_on_the_scans(write, kind, task, missing, tar
     monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "features"))
     on_scans = run(config, data, None, tmp_path / "scans", kind, encoder="intensity")
     path, of = str(tmp_path / "pack.tar"), {"config": str(config), "accelerator": "cpu"}
-    assert commands.pack("intensity", task, path, root=str(data), targets=targets, **of) == 0
+    assert commands.pack(encoder="intensity", task=task, out=path, root=str(data), targets=targets, **of) == 0
     monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "elsewhere"))
     assert commands.unpack(path) == 0
     (unpacked,) = (tmp_path / "elsewhere" / "packs").iterdir()

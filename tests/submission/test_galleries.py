@@ -18,7 +18,7 @@ def submitted(tmp_path_factory):
     ct_rate.write(folder / "data" / "ct_rate")
     run(CONFIG, folder / "data", None, folder, "retrieval", encoder="intensity")
     (path,) = folder.glob("logs/*/*/record.json")
-    assert commands.submit(str(path), str(folder / "out")) == 0
+    assert commands.submit(str(path), out=str(folder / "out")) == 0
     return folder
 
 
@@ -49,7 +49,7 @@ def test_pairs_are_submitted_and_come_out_again_and_other_scans_do_not_pass(tmp_
     ct_rate.write(tmp_path / "data" / "ct_rate", more=ct_rate.MORE)
     run(PAIRS, tmp_path / "data", None, tmp_path, "reliability", encoder="intensity")
     (path,) = tmp_path.glob("logs/*/*/record.json")
-    assert commands.submit(str(path), str(tmp_path / "out")) == 0
+    assert commands.submit(str(path), out=str(tmp_path / "out")) == 0
     status, said = verified(tmp_path, tmp_path / "data", capsys)
     assert status == 0, said
     assert said.count("numbers are the same") + said.count("numbers agree") == 2

@@ -386,7 +386,7 @@ def test_a_result_that_verify_would_refuse_is_not_put_together(tmp_path, capsys)
     path.unlink()
     foreign = record.task.model_copy(update={"split_sha256": "0" * 64})
     write_record(record.model_copy(update={"task": foreign}), path.parent)
-    assert commands.submit(str(path), str(tmp_path / "out")) == 1
+    assert commands.submit(str(path), out=str(tmp_path / "out")) == 1
     assert "Nothing was written" in capsys.readouterr().out
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
@@ -397,7 +397,7 @@ def test_submit_says_what_to_do_next_and_takes_places_of_a_machine_out(tmp_path,
     path.unlink()
     somewhere = record.encoder.model_copy(update={"weights": "/home/me/checkpoints/best.pt"})
     write_record(record.model_copy(update={"encoder": somewhere}), path.parent)
-    assert commands.submit(str(path), str(tmp_path / "out")) == 0
+    assert commands.submit(str(path), out=str(tmp_path / "out")) == 0
     (place,) = submissions_below(tmp_path / "out")
     assert "/home" not in (place / RECORD_FILE).read_text() + (place / README_FILE).read_text()
     assert "best.pt" in (place / README_FILE).read_text()

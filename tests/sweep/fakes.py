@@ -141,12 +141,9 @@ class Lab:
         asked = commands.Sweep(encoders=encoders, tasks=tasks, results=str(self.results), **sweep)
         return commands.run(
             asked,
-            launcher="local",
             dry_run=dry_run,
             replace=replace,
             jobs=jobs,
-            detach=False,
-            resources={},
             start=self.start,
             refused=lambda cells: {},
         )

@@ -64,7 +64,7 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
         accelerator="cpu",
         adaptors=ADAPTORS,
     )
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     with mock.patch.dict(os.environ, variables):  # workers set more of them
         assert commands.run(asked, **options, start=start) == 0
         cells = asked.cells()

@@ -52,9 +52,7 @@ def test_status_takes_the_path_of_a_card_with_options(tmp_path, capsys):
     for label in ("eva~mine", "eva~mine@random+window_size=64x64x64"):
         (tmp_path / "results" / "amos22" / label).mkdir(parents=True)
         (tmp_path / "results" / "amos22" / label / LOCK_FILE).touch()
-    assert (
-        status(str(tmp_path / "results"), f"{card}@random+window_size=64x64x64", None, watch=False, as_json=True) == 0
-    )
+    assert status(results=str(tmp_path / "results"), encoders=f"{card}@random+window_size=64x64x64", json=True) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["label"] == "eva~mine@random+window_size=64x64x64"
 

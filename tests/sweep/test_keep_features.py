@@ -33,10 +33,10 @@ def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
             sweep = commands.Sweep(
                 **{"encoders": "small-3d", "tasks": "luna16", "accelerator": "cpu", **settings, **asked}
             )
-            options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False}
+            options = {"jobs": 1}
             with mock.patch.dict(os.environ, variables):  # workers set more of them
                 self.cells = sweep.cells()
-                return commands.run(sweep, **options, resources={}, keep=keep, start=start or self.start)
+                return commands.run(sweep, **options, keep=keep, start=start or self.start)
 
         def start(self, order, variables):
             self.current = order.cell.label

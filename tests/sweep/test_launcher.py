@@ -348,9 +348,9 @@ def test_status_tells_from_the_disk(lab, capsys):
     assert lab.run("curia", T) == 1
     with attempt(lab.folder("fmcib on amos22")):
         capsys.readouterr()
-        assert commands.status(str(lab.results), None, None, watch=False, as_json=True) == 0
+        assert commands.status(results=str(lab.results), json=True) == 0
         states = {f"{s['label']} on {s['task']}": s for s in json.loads(capsys.readouterr().out)}
-        assert commands.status(str(lab.results), "fmcib", "kits23,amos22", watch=False, as_json=False) == 0
+        assert commands.status(results=str(lab.results), encoders="fmcib", tasks="kits23,amos22") == 0
         assert "1 running, 1 to do" in capsys.readouterr().out
     assert {name: s["status"] for name, s in states.items()} == {
         "curia on amos22": "done",
@@ -377,7 +377,7 @@ def test_a_record_of_an_older_schema_is_done_and_said_to_be_older(lab, capsys):
     assert lab.run("curia", "amos22") == 0
     assert len(lab.ran()) == 1
     capsys.readouterr()
-    assert commands.status(str(lab.results), None, None, watch=False, as_json=True) == 0
+    assert commands.status(results=str(lab.results), json=True) == 0
     assert json.loads(capsys.readouterr().out)[0]["older"] == "schema 2"
 
 
@@ -392,7 +392,7 @@ def test_files_of_a_cell_that_are_not_ours_end_no_status(content, lab, capsys):
         for name in ("cell.json", "failure.json", "slurm.json", "cell.lock"):
             (lab.results / "amos22" / cell / name).write_text(content, encoding="utf-8")
     capsys.readouterr()
-    assert commands.status(str(lab.results), None, None, watch=False, as_json=False) == 0
+    assert commands.status(results=str(lab.results)) == 0
     out = capsys.readouterr().out
     assert "1 done, 1 to do" in out
     assert "[bold]fmcib" in out

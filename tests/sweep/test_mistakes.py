@@ -101,7 +101,7 @@ def test_real_cells_come_to_the_page_as_costs_and_in_no_ranking(site, tmp_path, 
         accelerator="cpu",
         mistakes="mirrored,padding-after-normalising",
     )
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     with mock.patch.dict(os.environ, {"DATA_ROOT": str(tmp_path), "NUM_WORKERS": "0"}):  # workers set more of them
         assert commands.run(asked, **options, start=Here) == 0
     folder = tmp_path / "results" / "quickstart"

@@ -60,7 +60,7 @@ def test_a_file_of_weights_that_is_not_there_is_refused(unreachable, tmp_path):
 def test_the_others_run_and_the_refused_one_is_a_failure_with_its_reason(tmp_path, real_record, capsys):
     lab = Lab(tmp_path, real_record)
     asked = commands.Sweep(encoders="curia,suprem", tasks="amos22", results=str(lab.results))
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
 
     def run(why: str | None) -> int:
         found = {} if why is None else {"suprem on amos22": why}

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 def test_from_scans_to_the_page(data, tmp_path, monkeypatch):
     results = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["tapct"])
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     asked = commands.Sweep(encoders=",".join(ROWS), tasks=TASK, results=str(results), accelerator="cpu")
     with mock.patch.dict(
         os.environ, {"DATA_ROOT": str(data), "SPLIT_FILE": str(data / "split.csv"), "NUM_WORKERS": "0"}

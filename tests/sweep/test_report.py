@@ -17,7 +17,7 @@ def test_from_scans_to_the_page(tmp_path, monkeypatch):
     reader, results = report_reader.of_ct_rate(tmp_path / "reader"), tmp_path / "results"
     variables = {"DATA_ROOT": str(tmp_path), "NUM_WORKERS": "0", "READER_BACKBONE": str(reader.backbone)}
     monkeypatch.setattr("sys.argv", ["tapct"])
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     asked = commands.Sweep(
         encoders="intensity", tasks="ct_rate_report", results=str(results), accelerator="cpu", adaptors="nearest,vote"
     )

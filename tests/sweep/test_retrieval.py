@@ -32,7 +32,7 @@ def variables(tmp_path):
 def test_from_scans_to_the_page(variables, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["tapct"])
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     asked = commands.Sweep(
         encoders="intensity",
         tasks=TASK,
@@ -66,7 +66,7 @@ def test_features_stay_for_another_task_on_the_scans_of_the_release(variables, t
     monkeypatch.setattr(Intensity, "_encode", counted)
     monkeypatch.setattr("tapct.probes.input_sheet.received_of", lambda encoder, ct: None)
     monkeypatch.setattr("sys.argv", ["tapct"])
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     tasks, results = f"{TASK},totalsegmentator_study_retrieval", str(tmp_path / "results")
     asked = commands.Sweep(encoders="intensity", tasks=tasks, results=results, accelerator="cpu")
     with mock.patch.dict(os.environ, {**variables, "TAPCT_FEATURES": str(tmp_path / "features")}):

@@ -67,7 +67,7 @@ def test_a_suite_of_one_task_of_each_kind(site, tmp_path, monkeypatch):
         max_steps=1,
         accelerator="cpu",
     )
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     with mock.patch.dict(os.environ, {"DATA_ROOT": str(tmp_path), "NUM_WORKERS": "0"}):  # workers set more of them
         assert commands.run(asked, **options, start=Here) == 0
     assert_done(tmp_path / "results", tasks)

@@ -28,7 +28,7 @@ def folds(tmp_path):
 def test_from_scans_to_the_page(folds, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["tapct"])
-    options = {"launcher": "local", "dry_run": False, "replace": False, "jobs": 1, "detach": False, "resources": {}}
+    options = {"jobs": 1}
     asked = commands.Sweep(
         encoders="chance", tasks="lung1_survival", results=str(results), runs=2, accelerator="cpu", adaptors=ADAPTORS
     )

@@ -74,13 +74,6 @@ def test_what_cannot_be_is_refused(asked, words):
         cells(**asked)
 
 
-def test_shares_are_numbers():
-    assert commands.shares("0.01, 1") == [0.01, 1]
-    assert commands.shares(None) == []
-    with pytest.raises(SweepError, match="write numbers"):
-        commands.shares("a tenth")
-
-
 def test_each_adaptor_is_a_cell_and_the_tasks_own_has_no_label_of_its_own():
     asked = "knn,linear:mean+max,abmil,linear, knn"
     whole_scan = cells(tasks="fdg_pet_ct", adaptors=asked)  # its own is abmil

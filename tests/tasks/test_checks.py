@@ -259,7 +259,7 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path, name, mes
     with pytest.raises(PictureError, match=message):
         png_path(str(tmp_path / name))
     with pytest.raises(PictureError, match=message):
-        cli.doctor("quickstart", root=str(tmp_path / "nowhere"), look=str(tmp_path / name))
+        cli.doctor(task="quickstart", root=str(tmp_path / "nowhere"), look=str(tmp_path / name))
     assert png_path(str(tmp_path / "sheet.PNG")) == tmp_path / "sheet.PNG"
 
 
@@ -272,7 +272,7 @@ def test_what_is_about_a_task_needs_one(settings):
 def test_the_doctors_table_keeps_what_stands_in_brackets(root, capsys, monkeypatch):
     turn(root, "second", 0)
     monkeypatch.setenv("COLUMNS", "200")
-    assert cli.doctor("quickstart", root=str(root), split_file=str(root / "split.csv")) == 1
+    assert cli.doctor(task="quickstart", root=str(root), split_file=str(root / "split.csv")) == 1
     assert "[all]" in capsys.readouterr().out
 
 

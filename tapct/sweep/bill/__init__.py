@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """How a dry run shows its bill.
+    """How a dry run shows its bill: each field is an option of `tapct run`.
 
     Attributes:
-        card: Name of the card that hours are estimated for; None for what was measured here.
-        measure: Whether every encoder that was not measured on the device at hand is measured now.
-        json: Whether as JSON.
+        card: Let a dry run estimate hours for this graphics card (a100, h100, h200, ...). The default is the device at
+            hand.
+        measure: Let a dry run first measure each encoder on the device at hand, for at most 20 s.
+        json: Let a dry run print JSON instead of tables.
     """
 
     card: str | None = None
