@@ -250,19 +250,22 @@ def main(arguments: Sequence[str] | None = None) -> ExitStatus:
     parser = argparse.ArgumentParser(
         prog="python -m pretrain.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="folder of the run (its run.output)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--name", help="name of the encoder; default: that of the run's folder")
-    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
-    parser.add_argument("--part", choices=("teacher", "student"), default="teacher", help="default: %(default)s")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="of the weights; default: %(default)s")
+    parser.add_argument("run", type=Path, help="The folder of the run (its run.output).")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="The folder to write to.")
+    parser.add_argument("--name", help="The name of the encoder. The default is that of the run's folder.")
+    parser.add_argument("--step", type=int, help="The step of the checkpoint. The default is the newest.")
+    part = "The network to export. The default is the %(default)s."
+    parser.add_argument("--part", choices=("teacher", "student"), default="teacher", help=part)
+    dtype = "The type of the weights. The default is %(default)s."
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help=dtype)
     parser.add_argument(
-        "--in-plane-size", type=int, metavar="N", help="pixels of a slice in the benchmark; default: the window's"
+        "--in-plane-size",
+        type=int,
+        metavar="N",
+        help="The pixels of a slice in the benchmark. The default is the window's.",
     )
-    parser.add_argument("--licence", help="licence of the weights as the hub spells it, such as apache-2.0")
-    parser.add_argument(
-        "--data", action="append", default=[], help="name of a dataset it saw; may be given several times"
-    )
+    parser.add_argument("--licence", help="The licence of the weights as the hub spells it, such as apache-2.0.")
+    parser.add_argument("--data", action="append", default=[], help="The name of a dataset it saw. It may be repeated.")
     chosen = parser.parse_args(arguments)
     return command.run(lambda: _export(**vars(chosen)))
 

@@ -6,13 +6,13 @@ that cannot be read, has no body in it or too few slices is quarantined: listed 
 not a CT at all (label maps, PET, other DICOM) is skipped.
 """
 
+import argparse
 import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
 from rich.console import Console
 
 from pretrain.command import ExitStatus, run
@@ -23,18 +23,19 @@ from pretrain.errors import PretrainError
 from tapct._utils.system import cores
 
 _HELP = {
-    "sources": "files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series",
-    "output": "folder of the store; made if it is not there, extended if it is",
-    "workers": "processes that read and compress, each with up to 2 GB of memory (default: the number of cores)",
-    "include": "take only paths that match this pattern, such as '*/ct.nii.gz'; may be given several times",
-    "exclude": "leave out paths that match this pattern, such as '*/segmentations/*'; may be given several times",
-    "patient": "regular expression over the path whose first group is the patient, such as 'sub-([^/]+)'; by default "
-    "DICOM's PatientID, else what the folders and names of all scans tell (pretrain/data/patients.py)",
-    "min_slices": "scans with fewer slices are quarantined; the depth of the deepest crop (default: %(default)s)",
-    "clip_hu": "range to which HU are clipped; the same for all scans of a store (default: those of the paper)",
-    "shard_gb": "pack the volumes into files of so many GB, which a shared file system with many volumes needs; "
-    "without it, volumes that have files of their own keep them (pretrain/data/shards.py)",
-    "verify": "compare what is stored with its checksums, and make again what differs or was made by other code",
+    "sources": "Files and folders, searched to any depth: NIfTI, MetaImage, and folders that hold a DICOM series.",
+    "output": "The folder of the store. It is made if it is not there, and extended if it is.",
+    "workers": "The number of processes that read and compress, each with up to 2 GB of memory. The default is the "
+    "number of cores.",
+    "include": "Take only paths that match this pattern, such as '*/ct.nii.gz'. It may be repeated.",
+    "exclude": "Leave out paths that match this pattern, such as '*/segmentations/*'. It may be repeated.",
+    "patient": "A regular expression over the path whose first group is the patient, such as 'sub-([^/]+)'. The "
+    "default is DICOM's PatientID, else what the folders and names of all scans tell (pretrain/data/patients.py).",
+    "min_slices": "Quarantine scans with fewer slices. The default is the depth of the deepest crop, %(default)s.",
+    "clip_hu": "The range to which HU are clipped, the same in all of a store. The default is that of the paper.",
+    "shard_gb": "Pack the volumes into files of so many GB, which a shared file system with many volumes needs. "
+    "Without it, volumes that have files of their own keep them (pretrain/data/shards.py).",
+    "verify": "Compare what is stored with its checksums, and make again what differs or was made by other code.",
 }
 
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitStatus:
         return ExitStatus.STOPPED
 
 
-def _prepare(given: jsonargparse.Namespace) -> ExitStatus:
+def _prepare(given: argparse.Namespace) -> ExitStatus:
     for place in (*given.sources, given.output):
         if is_url(place):
             raise PretrainError(
@@ -76,10 +77,11 @@ def _shard_bytes(gigabytes: float | None) -> int | None:
     return math.ceil(gigabytes * 1e9)
 
 
-def _parser() -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m pretrain.prepare",
         description=(__doc__ or "") + "\nExit status: 0 all CT stored, 3 some quarantined, 1 an error, 75 interrupted.",
+        allow_abbrev=False,
     )
     parser.add_argument("sources", nargs="+", metavar="SRC", help=_HELP["sources"])
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help=_HELP["output"])

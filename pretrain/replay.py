@@ -18,8 +18,10 @@ from pretrain.observe.replay import diagnose, read_dump
 def main(arguments: Sequence[str] | None = None) -> ExitStatus:
     """Replays one dump; DONE if the fault came again, ATTENTION if all is finite now."""
     parser = argparse.ArgumentParser(prog="python -m pretrain.replay", description=__doc__)
-    parser.add_argument("file", type=Path, help="RUN/dumps/step_*.pt")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run it")
+    parser.add_argument("file", type=Path, help="The file of the step: RUN/dumps/step_*.pt.")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="The device to run it on."
+    )
     chosen = parser.parse_args(arguments)
     return run(lambda: _replay(chosen.file, torch.device(chosen.device)))
 

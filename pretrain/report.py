@@ -13,8 +13,8 @@ from pretrain.observe.report import render
 def main(arguments: Sequence[str] | None = None) -> ExitStatus:
     """Writes the page."""
     parser = argparse.ArgumentParser(prog="python -m pretrain.report", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run (its run.output)")
-    parser.add_argument("-o", "--output", type=Path, help="the page; default: RUN/report.html")
+    parser.add_argument("run", type=Path, help="The folder of the run (its run.output).")
+    parser.add_argument("-o", "--output", type=Path, help="The page to write. The default is RUN/report.html.")
     chosen = parser.parse_args(arguments)
     return run(lambda: _report(chosen.run, chosen.output or chosen.run / "report.html"))
 

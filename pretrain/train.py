@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> ExitStatus:
         epilog="Every key of the config can be overridden: --optim.base_lr=0.002 --run.output=runs/second",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="YAML file, such as pretrain/configs/tap_s_3d.yaml")
+    parser.add_argument(
+        "--config", required=True, help="The YAML file of the run, such as pretrain/configs/tap_s_3d.yaml."
+    )
     chosen, overrides = parser.parse_known_args(arguments)
     return run(lambda: _train(chosen.config, overrides))
 
