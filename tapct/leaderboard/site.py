@@ -60,42 +60,46 @@ def build(
     """
     references = eva_results.read_all(eva)
     found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
+    records = [record for of_folder in found.values() for record in of_folder.sound.values()]
+    ranked = [record for record in records if record.imported is None]
+    varied, unvaried, perturbed = variations.tables(ranked, resamples=resamples)
     board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
-    every = [record for of_folder in found.values() for record in of_folder.sound.values()]
-    records = [record for record in every if record.imported is None]
-    varied, unvaried, perturbed = variations.tables(records, resamples=resamples)
     names = names_on(board)
+    alike, unread = similarity.found_in(results, [task.name for task in board.tasks if task.summaries])
     board = replace(
         board,
         robustness=robust_columns.assemble(board, perturbed, names),
-        mistakes=mistakes.tables(records, names, resamples=resamples),
-        imported=imported.references(every, board.ranked, {one.name: one.title for one in board.tasks}, resamples),
+        mistakes=mistakes.tables(ranked, names, resamples=resamples),
+        imported=imported.references(records, board.ranked, {one.name: one.title for one in board.tasks}, resamples),
+        similarities=alike,
     )
-    alike, unread = similarity.found_in(results, [task.name for task in board.tasks if task.summaries])
-    board = replace(board, similarities=alike)
-    formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
-    contents = {f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()} | varied
-    if (adaptors := exports.adaptors_to_csv(board)) is not None:
-        contents[exports.ADAPTORS_FILE] = adaptors
-    if (added := gains.to_csv(board)) is not None:
-        contents[gains.FILE] = added
-    if (reproduction := exports.reproduction_to_csv(board)) is not None:
-        contents[exports.REPRODUCTION_FILE] = reproduction
-    if board.mistakes:
-        contents[mistakes.FILE] = as_csv(mistakes.as_rows(board.mistakes))
-    if board.robustness and board.robustness.columns:
-        contents[robust_columns.FILE] = as_csv(robust_columns.as_rows(board.robustness))
-    if board.similarities:
-        contents[similarity.FILE] = as_csv(similarity.as_rows(board.similarities))
-    if board.imported:
-        contents[imported.FILE] = as_csv(imported.as_rows(board.imported))
-    if (audits := shortcuts.to_csv(board)) is not None:
-        contents[shortcuts.FILE] = audits
-    if board.eva:
-        contents[exports.EVA_FILE] = exports.eva_to_csv(board)
-    contents["index.html"] = render(board)  # last: a page that is there has its tables
-    _write(site, contents)
+    _write(site, _tables(board) | varied | {"index.html": render(board)})  # last: a page that is there has its tables
     left_out = [*(f"{out.path}: {out.reason}" for out in board.left_out), *unvaried, *unread]
+    _say(board, left_out, site)
+    return int(strict and bool(left_out))
+
+
+def _tables(board: Board) -> dict[str, str]:
+    """Returns the files beside the page, by their names: those without a row are left out."""
+    formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
+    robust = board.robustness
+    found: dict[str, str | None] = {
+        **{f"leaderboard.{suffix}": table(board) for suffix, table in formats.items()},
+        exports.ADAPTORS_FILE: exports.adaptors_to_csv(board),
+        gains.FILE: gains.to_csv(board),
+        exports.REPRODUCTION_FILE: exports.reproduction_to_csv(board),
+        mistakes.FILE: as_csv(mistakes.as_rows(board.mistakes)) if board.mistakes else None,
+        robust_columns.FILE: as_csv(robust_columns.as_rows(robust)) if robust and robust.columns else None,
+        similarity.FILE: as_csv(similarity.as_rows(board.similarities)) if board.similarities else None,
+        imported.FILE: as_csv(imported.as_rows(board.imported)) if board.imported else None,
+        shortcuts.FILE: shortcuts.to_csv(board),
+        exports.EVA_FILE: exports.eva_to_csv(board) if board.eva else None,
+    }
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def _say(board: Board, left_out: Sequence[str], site: Path) -> None:
+    """Prints what is not on the page, what is in a section of its own, and where the page is."""
     for out in left_out:
         print(f"left out: {out}", file=sys.stderr)
     for own in board.own:
@@ -103,7 +107,6 @@ def build(
     boards = [board, *(own.board for own in board.own)]
     shown = sum(len(model.entries) for each in boards for model in each.models)
     print(f"{shown} records, {len(board.models)} models that compare: {(site / 'index.html').resolve()}")
-    return int(strict and bool(left_out))
 
 
 def names_on(board: Board) -> dict[str, str]:
