@@ -284,6 +284,26 @@ def test_a_misspelt_key_names_the_nearest(argument, hint, monkeypatch, capsys, t
     assert hint in capsys.readouterr().err
 
 
+def test_parsers_of_others_are_left_as_they_were(capsys):
+    """What a parser of configs is told more, it alone is told; jsonargparse itself is not changed."""
+    error = jsonargparse.ArgumentParser.error
+    ours, theirs = jsonargparse.ArgumentParser(), jsonargparse.ArgumentParser()
+    ours.add_argument("--trainer", type=tapct.probes.Trainer)
+    theirs.add_argument("--loader", type=torch.utils.data.DataLoader)
+    messages = []
+    for parser, words in (
+        (theirs, ["--loader.class_path=torch.utils.data.DataLoader", "--loader.init_args.bach_size=1"]),
+        (ours, ["--trainer.class_path=tapct.probes.Trainer", "--trainer.init_args.max_stepz=3"]),
+        (theirs, ["--loader.class_path=torch.utils.data.DataLoader", "--loader.init_args.bach_size=1"]),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        messages.append("Did you mean" in capsys.readouterr().err)
+    assert messages == [False, True, False]
+    assert jsonargparse.ArgumentParser.error is error
+    assert error.__module__.startswith("jsonargparse")
+
+
 def test_a_misspelt_section_names_the_nearest(monkeypatch, capsys, tmp_path):
     config = tmp_path / "misspelt.yaml"
     config.write_text((CONFIGS / "quickstart.yaml").read_text(encoding="utf-8").replace("data:\n", "dat:\n"))

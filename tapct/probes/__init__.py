@@ -1,6 +1,6 @@
 """Probes: what is trained on frozen features, as eva modules, and the trainer with the protocol's defaults."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tapct._utils import lazy
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # They import eva, which takes seconds; adaptors are named without.
-__getattr__ = lazy.names(
+_names = lazy.names(
     __name__,
     __all__,
     *(
@@ -39,3 +39,12 @@ __getattr__ = lazy.names(
         )
     ),
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Returns what is exported: to a parser of configs with help for its errors."""
+    found = _names(name)
+    from tapct.probes import config_errors  # jsonargparse, as eva
+
+    config_errors.name_nearest_keys()
+    return found

@@ -4,13 +4,15 @@ jsonargparse refuses an unknown key but does not say which one was meant, and ev
 change, shows a trace of 60 lines above every other mistake. The message is completed, the trace left out.
 """
 
+import functools
 import importlib
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonargparse
 
@@ -21,17 +23,20 @@ _CLASS = re.compile(r"class_path '([\w.]+)'")
 
 
 def name_nearest_keys() -> None:
-    """Makes jsonargparse's error for an unknown key end with the nearest keys that exist."""
-    parser = jsonargparse.ArgumentParser
-    if hasattr(parser.error, "names_nearest_keys"):
-        return
-    original = parser.error
+    """Makes the parsers that are asking for a class of ours, and no others, name the nearest keys to an unknown one.
 
-    def error(self: jsonargparse.ArgumentParser, message: str, *args: Any, **kwargs: Any) -> Any:
-        return original(self, with_nearest(str(message)), *args, **kwargs)
+    jsonargparse tells a class nothing of who parses, so they are looked for among the callers.
+    """
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        asking = frame.f_locals.get("self")
+        if isinstance(asking, jsonargparse.ArgumentParser) and "error" not in vars(asking):
+            asking.error = functools.partial(_error, asking.error)  # type: ignore[method-assign]
 
-    error.names_nearest_keys = True  # type: ignore[attr-defined]
-    parser.error = error  # type: ignore[method-assign]
+
+def _error(original: Callable[..., NoReturn], message: str, *args: Any, **kwargs: Any) -> NoReturn:
+    original(with_nearest(str(message)), *args, **kwargs)
 
 
 def say_mistakes_in_one_message() -> None:

@@ -13,7 +13,6 @@ from tapct.errors import TaskError
 from tapct.probes import config_errors, quiet
 from tapct.probes.bars import ProgressReports, TrainingProgress
 
-config_errors.name_nearest_keys()
 config_errors.say_mistakes_in_one_message()
 quiet.print_results_once()
 
