@@ -7,7 +7,7 @@ from scipy import ndimage, stats
 
 from pretrain.config import MaskingConfig
 from pretrain.data.counters import Stream, generator
-from pretrain.data.masking import block_masks, masked_counts
+from pretrain.data.masking import block_masks, masked_counts, masked_patches
 
 CONFIG = MaskingConfig()
 GRIDS = [(3, 28, 28), (6, 14, 14), (12, 14, 14), (14, 14), (2, 8, 8)]
@@ -35,6 +35,11 @@ def test_masked_patches_of_the_real_grid_lie_in_blocks():
         [row[torch.randperm(row.numel(), generator=torch.Generator().manual_seed(0))] for row in masks]
     )
     assert share_in_blocks(shuffled, (3, 28, 28), (1, 2, 2)) < 0.6
+
+
+def test_masked_patches_are_found_in_order_whether_or_not_their_number_is_known():
+    masks = torch.tensor([[False, True, True], [True, False, False]])
+    assert masked_patches(masks).tolist() == masked_patches(masks, 3).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -115,6 +115,19 @@ def test_what_the_scanner_did_not_measure_is_as_outside_the_scan_and_all_else_un
     assert (round_[~outside] == whole[~outside]).all()
 
 
+def test_noise_below_air_is_air(tmp_path, listed):
+    (case,) = some(listed, "test", 0)
+    dataset = one_case(tmp_path, case)
+    path = str(dataset.ct_path(case))
+    image = sitk.ReadImage(path)
+    hu = sitk.GetArrayFromImage(image)
+    hu[:, ::2] = -1030
+    noisy = sitk.GetImageFromArray(hu)
+    noisy.CopyInformation(image)
+    sitk.WriteImage(noisy, path)
+    assert dataset[0][0].min() == -1024
+
+
 @pytest.mark.parametrize("folder", ["subset0", "", "LUNA16/subset7", "LUNA16"])
 def test_scans_are_found_where_mirrors_put_them_and_the_masks_of_their_name_are_not(folder, tmp_path, listed):
     (case,) = some(listed, "test", 1)
@@ -164,6 +177,8 @@ def test_a_scan_of_three_slices_is_refused_though_its_crop_is_padded_to_seventee
     sitk.WriteImage(image[:, :, k - 1 : k + 2], path)
     with pytest.raises(TaskError, match=rf"case {case}: .*has 3 slices"):
         dataset[0]
+    sitk.WriteImage(image[:, :, k - 2 : k + 3], path)
+    assert dataset[0][0].shape[0] == 17, "five are enough"
 
 
 def test_nodules_of_one_scan_are_cut_from_one_reading_of_it(tmp_path, listed, monkeypatch):
@@ -178,6 +193,9 @@ def test_nodules_of_one_scan_are_cut_from_one_reading_of_it(tmp_path, listed, mo
     assert len(reads) == 2
     assert all(cube[8, 0, 8, 8] == CUBE_HU for cube in cubes)
     assert not (cubes[0] == cubes[1]).all()
+    one, another = (dataset.scan_reading(case) for case in pair)
+    assert one != another, "the keys of their features"
+    assert one == dataset.scan_reading(pair[0])
 
 
 def test_a_split_that_gives_a_nodule_to_another_patient_is_refused(tmp_path, listed):
