@@ -6,63 +6,28 @@ DINOv2, whose recipe it follows (section 3.1); the field's text then says so.
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
+from pretrain.setting_types import (
+    Count,
+    Fractions,
+    Location,
+    NonNegative,
+    Positive,
+    PositiveRange,
+    Probability,
+    Range,
+    Section,
+    Size,
+    Steps,
+    is_url,
+)
 from tapct.vit.positions import patch_grid
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]
-Size = tuple[Count, Count] | tuple[Count, Count, Count]
 
-
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"must be (min, max), got {bounds}")
-    return bounds
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-Fractions = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
-
-
-def is_url(location: Any) -> bool:
-    """Whether a location is a URL, and not a folder."""
-    return isinstance(location, str) and "://" in location
-
-
-def _location(given: Any) -> Path | str:
-    if not isinstance(given, str | Path):
-        raise ValueError(f"must be a folder or a URL, got {given!r}")
-    if not is_url(given):
-        return Path(given)
-    parts = urlsplit(str(given))
-    if parts.password is not None or parts.query or parts.fragment:
-        raise ValueError(
-            "a URL carries no password, query or fragment: settings are kept in every checkpoint. Credentials are read "
-            "where the protocol's own tools read them (docs/pretraining.md)"
-        )
-    return str(given).rstrip("/")
-
-
-Location = Annotated[Path | str, PlainValidator(_location), PlainSerializer(str, when_used="json")]
-
-
-class _Section(BaseModel):
-    """A part of the configuration: immutable, strictly typed, without unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, serialize_by_alias=True
-    )
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The vision transformer. Its native window is the global crop (`crops.global_size`)."""
 
     size: Literal["debug", "t", "s", "b"]
@@ -77,7 +42,7 @@ class ModelConfig(_Section):
     """Register tokens (Table 7)."""
 
 
-class InitConfig(_Section):
+class InitConfig(Section):
     """What a run begins with."""
 
     source: Path | None = Field(default=None, alias="from")
@@ -85,7 +50,7 @@ class InitConfig(_Section):
     Face or torch.hub have it, or an encoder that `pretrain.export` wrote; null for fresh ones, as in the paper."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """The store of volumes and how it is read."""
 
     store: Location
@@ -135,7 +100,7 @@ class DataConfig(_Section):
         return self
 
 
-class CropsConfig(_Section):
+class CropsConfig(Section):
     """Multi-crop and augmentation, on the device."""
 
     global_size: Size
@@ -167,7 +132,7 @@ class CropsConfig(_Section):
     """
 
 
-class EarlyConfig(_Section):
+class EarlyConfig(Section):
     """Smaller crops for the first steps of a run (multi-resolution); off where no size is given. Not in the paper."""
 
     global_size: Size | None = None
@@ -178,7 +143,7 @@ class EarlyConfig(_Section):
     """Share of the run's steps, the last ones, whose crops have the full size."""
 
 
-class MaskingConfig(_Section):
+class MaskingConfig(Section):
     """Which patches of the global crops the student does not see (iBOT)."""
 
     probability: Probability = 0.5
@@ -196,7 +161,7 @@ class MaskingConfig(_Section):
     in every crop, so that shapes never change. Not in the paper."""
 
 
-class HeadsConfig(_Section):
+class HeadsConfig(Section):
     """The two projection heads, DINO's and iBOT's, with weights of their own (untied, Table 7)."""
 
     prototypes: Count = 65536
@@ -212,7 +177,7 @@ class HeadsConfig(_Section):
     ``norm_last_layer``, so that a logit is a cosine. The paper does not say."""
 
 
-class LossesConfig(_Section):
+class LossesConfig(Section):
     """DINO, iBOT and KoLeo."""
 
     dino_weight: NonNegative = 1.0
@@ -235,7 +200,7 @@ class LossesConfig(_Section):
     """Takes the mean of the teacher's logits from the mean of its bottleneck vectors; false sums the logits (equal)."""
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """AdamW and its schedules."""
 
     base_lr: Positive = 0.0035
@@ -262,7 +227,7 @@ class OptimConfig(_Section):
     """Momentum of the teacher at the start and at the end, along a cosine (Table 7)."""
 
 
-class ProbeConfig(_Section):
+class ProbeConfig(Section):
     """The online k-NN probe of the teacher on volumes that are not trained on."""
 
     folder: Path | None = None
@@ -273,7 +238,7 @@ class ProbeConfig(_Section):
     """Neighbours that vote (DINO's k-NN)."""
 
 
-class CollapseConfig(_Section):
+class CollapseConfig(Section):
     """When the representation counts as collapsed, judged at each line of the log."""
 
     min_entropy: Probability = 0.1
@@ -286,7 +251,7 @@ class CollapseConfig(_Section):
     """Stops the run at an alarm; false only tells."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """How long, how large, where to, and what to do when something goes wrong."""
 
     output: Path
@@ -335,7 +300,7 @@ class RunConfig(_Section):
     """The online probe."""
 
 
-class Config(_Section):
+class Config(Section):
     """All settings of a run."""
 
     model: ModelConfig

@@ -16,10 +16,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pretrain.command import ExitStatus, run
-from pretrain.config import is_url
 from pretrain.data.prepare import CLIP_HU, MIN_SLICES_OF_A_CROP, Settings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
+from pretrain.setting_types import is_url
 from tapct._utils.system import cores
 
 _HELP = {

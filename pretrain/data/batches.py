@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pretrain.config import Config, is_url
+from pretrain.config import Config
 from pretrain.data.augment import augment, draw_augmentation
 from pretrain.data.counters import Stream, generator
 from pretrain.data.crops import crop_depth, cut_crops
@@ -29,6 +29,7 @@ from pretrain.data.locations import open_store
 from pretrain.data.reader import ATTEMPTS, Job, Lost, Part, Reader, Sample, Visit, jobs_of
 from pretrain.data.store import Store
 from pretrain.errors import PretrainError, StoreError
+from pretrain.setting_types import is_url
 
 PATIENCE_S = 600
 """A worker that gives nothing for so long is stuck on its disk."""

@@ -1,7 +1,8 @@
 """Where a store is: a folder, or a URL."""
 
-from pretrain.config import DataConfig, is_url
+from pretrain.config import DataConfig
 from pretrain.data.store import Store
+from pretrain.setting_types import is_url
 
 
 def open_store(data: DataConfig) -> Store:

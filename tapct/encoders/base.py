@@ -3,7 +3,7 @@
 import abc
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -19,24 +19,11 @@ from tapct.encoders.identity import identity
 from tapct.encoders.input_sheet import InputSheet
 from tapct.encoders.mistake_names import MistakeName
 from tapct.encoders.mistakes import Way, require_it_can_be_made, way_of
+from tapct.encoders.outputs import Features
 from tapct.encoders.statistics import problem_with
 from tapct.errors import EncoderError, WeightsError
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-
-class Features(NamedTuple):
-    """What an encoder says of a batch of windows.
-
-    Attributes:
-        map: (B, C, d, h, w) last layer of the encoder, in SPL order.
-        embedding: (B, E) the class token where the model has one, else its own pooled embedding.
-        cls: (B, E) the class token, or None.
-    """
-
-    map: torch.Tensor
-    embedding: torch.Tensor
-    cls: torch.Tensor | None
 
 
 class _NotesArguments(abc.ABCMeta):

@@ -8,7 +8,7 @@ from tapct.flags.messages import Found
 from tapct.flags.numbers import numbers
 from tapct.names import listed
 from tapct.records import Recorded
-from tapct.records.sections import NONE
+from tapct.records.encoder import NONE
 from tapct.statistics import from_records, summarise_task
 from tapct.statistics.inputs import is_solved, ranked_metrics
 

@@ -26,7 +26,7 @@ from tapct.records import (
     write_record,
 )
 from tapct.records.case import as_cases
-from tapct.records.sections import NONE, CardRecord, WeightsRecord
+from tapct.records.encoder import NONE, CardRecord, WeightsRecord
 from tapct.tasks import TaskData
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.segmentation import SegmentationDataset

@@ -26,8 +26,8 @@ from tapct.leaderboard.reproduction import METRICS, Reproduction
 from tapct.leaderboard.suite import Suite
 from tapct.leaderboard.text import plain
 from tapct.records import Protocol, Recorded
+from tapct.records.encoder import CardRecord
 from tapct.records.models import is_random
-from tapct.records.sections import CardRecord
 from tapct.similarity.found import Similarity
 from tapct.statistics.overall import OverallModel
 from tapct.statistics.summary import ModelSummary, TaskSummary

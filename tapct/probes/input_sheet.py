@@ -14,7 +14,7 @@ NEVER_CALLED = "its network is never called"
 
 
 def recorded_sheet(encoder: Encoder) -> dict[str, Any]:
-    """Returns what `tapct.records.sections.InputSheetRecord` holds of an encoder; its network need not be built."""
+    """Returns what `tapct.records.encoder.InputSheetRecord` holds of an encoder; its network need not be built."""
     sheet: dict[str, Any] = {"rows": [row._asdict() for row in rows(encoder)]}
     try:
         found = received_of(encoder, _scan())

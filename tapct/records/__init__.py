@@ -3,9 +3,11 @@
 from tapct.records.case import CaseResult, ClassMetric, Protocol
 from tapct.records.cases import CASES_FILE, read_cases, to_table
 from tapct.records.console import print_summary
+from tapct.records.encoder import CardRecord, EncoderRecord, IdentityRecord, InputSheetRecord, VerificationRecord
 from tapct.records.execution import Execution, GitState
 from tapct.records.header import RecordHeader, read_header
 from tapct.records.imported import ImportedRecord, Predictions
+from tapct.records.probe import ProbeRecord
 from tapct.records.provenance import environment, git_state
 from tapct.records.record import (
     CellSize,
@@ -17,18 +19,10 @@ from tapct.records.record import (
     Split,
 )
 from tapct.records.schema import SCHEMA_VERSION
-from tapct.records.sections import (
-    CardRecord,
-    EncoderRecord,
-    IdentityRecord,
-    InputSheetRecord,
-    ProbeRecord,
-    TaskRecord,
-    VerificationRecord,
-)
 from tapct.records.selection import FoldedSelection, Looks, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 from tapct.records.stored import StoredRecord, find_records, read_stored
+from tapct.records.task import TaskRecord
 
 __all__ = [
     "CASES_FILE",

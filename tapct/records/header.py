@@ -10,11 +10,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tapct.errors import RecordError
+from tapct.records.encoder import EncoderRecord
+from tapct.records.probe import ProbeRecord
 from tapct.records.reading import first_fault, parsed
 from tapct.records.record import Record
 from tapct.records.schema import OlderSchema, migrated
-from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
 from tapct.records.store import read_record
+from tapct.records.task import TaskRecord
 from tapct.records.types import AtLeast1, Count, Sha256, Text, shown
 
 HEADER_BYTES = 1 << 16

@@ -20,13 +20,15 @@ from tapct.kinds import Metric
 from tapct.metrics.classification import sigmoid
 from tapct.metrics.dice import Summary, summarise
 from tapct.records.case import CaseResult, ClassMetric, check_cases
+from tapct.records.encoder import EncoderRecord
 from tapct.records.execution import Execution
 from tapct.records.imported import ImportedRecord
+from tapct.records.probe import ProbeRecord
 from tapct.records.reading import first_fault, parsed
 from tapct.records.schema import SCHEMA_VERSION, OlderSchema, fingerprint, migrated
-from tapct.records.sections import EncoderRecord, ProbeRecord, TaskRecord
 from tapct.records.selection import Selection
 from tapct.records.shortcuts import ShortcutsRecord
+from tapct.records.task import TaskRecord
 from tapct.records.types import (
     AtLeast1,
     Finite,

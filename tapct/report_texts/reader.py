@@ -26,7 +26,7 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Returns what decides what it reads, for the record: the fields of `tapct.records.sections.ReaderRecord`."""
+        """Returns what decides what it reads, for the record: the fields of `tapct.records.probe.ReaderRecord`."""
 
     @abc.abstractmethod
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:

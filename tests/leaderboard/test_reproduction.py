@@ -12,7 +12,7 @@ from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page.paper import ours_by_theirs
 from tapct.leaderboard.paper_tables import tables
 from tapct.records import read_records
-from tapct.records.sections import IdentityRecord
+from tapct.records.encoder import IdentityRecord
 from tests.leaderboard import results
 
 RESAMPLES = 200

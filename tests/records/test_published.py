@@ -13,7 +13,7 @@ from tapct.cli import main
 from tapct.encoders.card import EncoderCard, Weights
 from tapct.errors import RecordError
 from tapct.records import CardRecord, Record, read_record, write_record
-from tapct.records.sections import WeightsRecord
+from tapct.records.encoder import WeightsRecord
 from tests.leaderboard import results
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "record.schema.json"
