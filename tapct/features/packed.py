@@ -4,11 +4,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.errors import FeatureError
 from tapct.features.bank import FeatureBank
-from tapct.features.filling import CaseTask
+from tapct.features.entries import StoredEntries
+from tapct.features.keys import KeyedCase
 from tapct.features.store import CacheMode, Entry, TensorStore
 from tapct.tasks.pack import Pack
 
@@ -69,9 +72,9 @@ class PackedBank(FeatureBank):
         for setting, value in asked.items():
             if there[setting] != value:
                 raise FeatureError(f"the pack {pack.name} was made with {setting} {there[setting]}; asked for: {value}")
-        self.pack = pack
+        self.pack, self.entries = pack, PackedEntries(self.store, pack)
 
-    def fill(self, parts: "Sequence[CTDataset]", needs_map: Callable[[CaseTask], bool] | None = None) -> None:
+    def fill(self, parts: "Sequence[CTDataset]", needs_map: Callable[[KeyedCase], bool] | None = None) -> None:
         """Takes the keys of the cases from the pack.
 
         Args:
@@ -83,10 +86,12 @@ class PackedBank(FeatureBank):
         """
         self._require_encoder()
         packed = {case.case: case for case in self.pack.manifest.cases}
+        cases: list[KeyedCase] = []
         for part in parts:
             for index, name in enumerate(part.cases):
                 case = packed[name]
-                self._tasks[part.split, name] = CaseTask(part, index, (), case.features, case.labels)
+                cases.append(KeyedCase(part, index, (), case.features, case.labels))
+        self.hold(cases)
 
     @property
     def precision(self) -> str:
@@ -113,14 +118,24 @@ class PackedBank(FeatureBank):
                 "(ENCODER_WEIGHTS) and options that the pack was made with, or take another pack"
             )
 
-    def _features(self, task: CaseTask) -> Entry:
-        return self._entry(task, "features", task.features_key)  # the manifest names no others
 
-    def _entry(self, task: CaseTask, kind: str, key: str) -> Entry:
-        entry = super()._entry(task, kind, key)
-        if entry.sha256 != self.pack.manifest.entries[key].sha256:
+class PackedEntries(StoredEntries):
+    """The entries of a pack: those that its manifest names, and no others."""
+
+    def __init__(self, store: TensorStore, pack: Pack) -> None:
+        super().__init__(store)
+        self._pack = pack
+
+    @override
+    def features(self, keyed: KeyedCase, *, with_map: bool) -> Entry:
+        return self.of_case(keyed, "features", keyed.features_key)
+
+    @override
+    def of_case(self, keyed: KeyedCase, kind: str, key: str) -> Entry:
+        entry = super().of_case(keyed, kind, key)
+        if entry.sha256 != self._pack.manifest.entries[key].sha256:
             raise FeatureError(
-                f"{self.store.path(key)} is not the entry that the pack {self.pack.name} names: it was changed. Delete "
-                f"{self.pack.folder}, and unpack it again"
+                f"{self.store.path(key)} is not the entry that the pack {self._pack.name} names: it was changed. "
+                f"Delete {self._pack.folder}, and unpack it again"
             )
         return entry

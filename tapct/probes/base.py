@@ -23,6 +23,7 @@ from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
 from tapct.probes.heads import Session, State, finite_loss
 from tapct.probes.loaded import LoadedHead
+from tapct.probes.of_training import channel_scale
 from tapct.probes.recording import RunRecorder
 from tapct.probes.selecting import has_selection
 from tapct.probes.settings import ProbeSettings
@@ -146,7 +147,7 @@ class Probe(module.ModelModule):
     def prepare(self) -> None:
         """Takes from the training cases what heads start from: the scale of their features."""
         if self.settings.scale_features and self.session.scale is None:
-            self.session.scale = self.source.channel_scale(self.trainer, self.seen, self.head_input)
+            self.session.scale = channel_scale(self.source, self.trainer, self.seen, self.head_input)
 
     def on_device(self, case: EncodedCase, device: torch.device) -> EncodedCase:
         """Returns a case with what heads see of it on a device."""

@@ -29,6 +29,7 @@ from tapct.metrics import (
 from tapct.probes.dense import dice_ce_loss, predict_labels, require_fused
 from tapct.probes.heads import finite_loss
 from tapct.probes.map_probe import MapProbe, PictureOf
+from tapct.probes.of_training import class_voxels
 from tapct.probes.scaling import log_prior
 from tapct.records import CaseResult, CellSize, Protocol
 from tapct.viz.overlay import draw_overlay
@@ -110,7 +111,7 @@ class SegmentationProbe(MapProbe, semantic_segmentation.SemanticSegmentationModu
     def prepare(self) -> None:
         super().prepare()
         if self.start_bias == "prior":
-            self.prior = log_prior(self.source.class_voxels(self.trainer, len(self.classes)))
+            self.prior = log_prior(class_voxels(self.source, self.trainer, len(self.classes)))
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class SegmentationProbe(MapProbe, semantic_segmentation.SemanticSegmentationModu
         loss = self._loss(logits, case)
         value = finite_loss(loss, case.name)
         if reported and case.name not in self.session.cells:
-            confusion = self.source.cell_size_confusion(case, len(self.classes))
+            confusion = self.source.derived.cell_size_confusion(case, len(self.classes))
             self.session.cells.add(case.name, features.feature_grid.spacing_mm, confusion)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -14,8 +14,7 @@ from torch.utils.data import SequentialSampler
 from tapct._utils import terminal
 from tapct.encoders import Encoder
 from tapct.encoders.axes import grid_to_axes
-from tapct.encoders.regions import RegionEncoder
-from tapct.errors import EncoderError, FeatureError, TaskError
+from tapct.errors import EncoderError, TaskError
 from tapct.features import (
     CacheMode,
     CaseFeatures,
@@ -26,33 +25,18 @@ from tapct.features import (
     StoredFeatures,
     extract,
 )
-from tapct.features.channels import Channels, scan_cells
+from tapct.features.channels import Channels
 from tapct.features.extract import are_finite
-from tapct.features.filling import CaseTask
 from tapct.features.packed import PackedBank
-from tapct.metrics import confusion_matrix
-from tapct.probes.adaptors import Pooling, instances, pooled
+from tapct.probes.adaptors import Pooling
 from tapct.probes.batches import ScanBatch, scan_of
-from tapct.probes.cell_size import cell_size_confusion
-from tapct.probes.cells import class_shares, mask_shares
-from tapct.probes.dense import predict_labels
+from tapct.probes.derived import Derived
 from tapct.probes.input_sheet import recorded_sheet
-from tapct.probes.merged_cells import Merging, merged
-from tapct.probes.scaling import ChannelScale, Moments
 from tapct.probes.settings import ProbeSettings
 from tapct.probes.solved import PooledCases
 from tapct.probes.table_columns import TableColumns
 from tapct.tasks.pack import Pack
 from tapct.volumes import resample_labels
-
-CELL_MODULES = (merged.__module__, Channels.__module__)
-"""Whose code merges cells."""
-
-_CELLS_AS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.bfloat16}
-"""What merged cells are stored as, by the dtype of features: means of steps are none."""
-
-VECTOR_MODULES = (pooled.__module__, Channels.__module__, mask_shares.__module__)
-"""Whose code makes a vector of features; that of masks themselves is in the task's reading."""
 
 
 def needed_parts(trainer: pl.Trainer) -> list[Any]:
@@ -101,6 +85,11 @@ class CaseSource:
         """What the features that heads see were stored as."""
         return "fp32" if self.bank is None else self._dtype
 
+    @property
+    def derived(self) -> Derived:
+        """What is computed of the features of cases, and stored next to them."""
+        return Derived(self._encoder, self.bank)
+
     def fill(
         self,
         trainer: pl.Trainer,
@@ -126,32 +115,13 @@ class CaseSource:
         bank = self._own_bank(trainer, again, with_maps) if pack is None else self._packed_bank(pack, with_maps)
         self.bank = bank
         parts = needed_parts(trainer)
-        lacks = (
-            self.lacks_cells if self.most_cells is not None else None if pooling is None else self.lacks_vector(pooling)
-        )
+        lacks = None if pooling is None else self.derived.lacks_vector(pooling)
+        if self.most_cells is not None:
+            lacks = self.derived.lacks_cells(self.most_cells)
         bank.fill(parts, lacks)
         self._parts = {name: part for part in parts for name in part.cases}
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
         self._took(start)
-
-    def lacks_cells(self, task: CaseTask) -> bool:
-        """Returns whether the map of a case is needed: its merged cells are not stored."""
-        return self.bank is None or not self.bank.has_derived(self._cells_of(task.features_key), CELL_MODULES)
-
-    def lacks_vector(self, how: Pooling) -> Callable[[CaseTask], bool]:
-        """Returns what says of a case whether its map is needed: its vector is of the map, and is not stored.
-
-        Args:
-            how: How features are pooled.
-        """
-
-        def lacks(task: CaseTask) -> bool:
-            if self.bank is None or how in ("cls", "none"):
-                return False
-            of = self._vector_of(task.dataset, task.case, task.features_key, how)
-            return not self.bank.has_derived(of, VECTOR_MODULES)
-
-        return lacks
 
     def _own_bank(self, trainer: pl.Trainer, again: bool, with_maps: bool) -> FeatureBank:
         return FeatureBank(
@@ -252,152 +222,22 @@ class CaseSource:
         Raises:
             TapctError: If they are pooled over a mask that cannot be read or is empty, or a value cannot be read.
         """
-        bank = self.bank
-        if bank is None or case.features_key is None or how in ("cls", "none"):
-            pooled = self._vector(part, case.name, case.features_key, lambda: case.features, how)
-        else:
-            pooled = self._vector(part, case.name, case.features_key, lambda: bank.whole(part, case.name), how)
-        return self.table.behind(pooled, part, case.name)
+        return self.table.behind(self.derived.vector(part, case, how), part, case.name)
 
     def merged_cells(self, case: EncodedCase) -> Channels:
-        """Returns the (C, d, h, w) merged cells of a case, stored beside its features; see `most_cells`."""
+        """Returns the (C, d, h, w) merged cells of a case, stored next to its features; see `most_cells`."""
         assert self.most_cells is not None
-        bank, block = self.bank, Merging.of(case.features, self.most_cells).block
-        if bank is None or case.features_key is None:
-            return Channels(merged(scan_cells(case.features), block))
-
-        def compute() -> dict[str, torch.Tensor]:
-            found = merged(scan_cells(bank.whole(self._parts[case.name], case.name)), block)
-            return {"cells": found.to(_CELLS_AS[self._dtype])}
-
-        return Channels(bank.derived(case.name, self._cells_of(case.features_key), CELL_MODULES, compute)["cells"])
-
-    def _cells_of(self, key: str) -> dict[str, Any]:
-        """Returns what decides the merged cells of a case beside code."""
-        return {"what": "merged cells", "most": self.most_cells, "features": key}
+        return self.derived.merged_cells(self._parts.get(case.name), case, self.most_cells)
 
     def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""
-        bank, name = self.bank, part.cases[index]
-        assert bank is not None
-        key, _ = bank.keys(part, index)
-
-        def features() -> CaseFeatures | StoredFeatures:
-            return bank.case(part, index).features if how in ("cls", "none") else bank.whole(part, name)
-
-        pooled = self._vector(part, name, key, features, how)
-        return name, part.patient(name), self.table.behind(pooled, part, name), part.target(name)
-
-    def _vector(
-        self,
-        part: Any,
-        name: str,
-        key: str | None,
-        features: Callable[[], CaseFeatures | StoredFeatures],
-        how: Pooling,
-    ) -> torch.Tensor:
-        """Returns the vector of a case whose features have this key, and are read only if that is needed."""
-
-        def compute() -> torch.Tensor:
-            if how == "mask" and isinstance(self._encoder, RegionEncoder):
-                scan, _ = part.read(name)
-                return self._encoder.of_mask(torch.from_numpy(scan.hu), scan.grid, part.mask(name, scan.grid))
-            found = features()
-            mask = part.mask(name, found.native_grid) if how == "mask" else None
-            return pooled(found, how, mask)
-
-        bank = self.bank
-        if bank is None or key is None or how == "none":
-            return compute()
-        of = self._vector_of(part, name, key, how)
-
-        def to_store() -> dict[str, torch.Tensor]:
-            vector = compute()
-            if self._vector_of(part, name, key, how) != of:
-                raise FeatureError(f"{name}: its mask changed while it was read. Nothing was stored of it; run again")
-            return {"vector": vector}
-
-        return bank.derived(name, of, VECTOR_MODULES, to_store)["vector"]
-
-    def _vector_of(self, part: Any, name: str, key: str, how: Pooling) -> dict[str, Any]:
-        """Returns what decides the vector of a case beside code."""
-        assert self.bank is not None
-        mask = [*part.mask_reading(name), self.bank.content_of(part.mask_paths(name))] if how == "mask" else []
-        return {"what": "pooled", "how": how, "features": key, "mask": mask}
+        name = part.cases[index]
+        vector = self.table.behind(self.derived.stored_vector(part, index, how), part, name)
+        return name, part.patient(name), vector, part.target(name)
 
     def _batches(self, trainer: pl.Trainer, part: Any) -> Iterator[Any]:
         loader = trainer.datamodule.dataloaders.train(part, sampler=SequentialSampler(part))  # type: ignore[attr-defined]
         return (move_data_to_device(batch, trainer.strategy.root_device) for batch in loader)
-
-    def channel_scale(
-        self, trainer: pl.Trainer, seen: Seen, head_input: Callable[[EncodedCase], Channels]
-    ) -> ChannelScale:
-        """Returns the scale of the channels over the training cases.
-
-        Args:
-            trainer: Whose training cases and device are used.
-            seen: The features that `head_input` takes.
-            head_input: Gives the (C, N) features of a case that a head sees.
-        """
-
-        def compute() -> dict[str, torch.Tensor]:
-            return vars(Moments.over(head_input(case) for case in self.training_cases(trainer, [seen])))
-
-        of_cells = {} if self.most_cells is None else {"most_cells": self.most_cells}
-        what = {"what": "channel moments", "seen": seen, **of_cells}
-        modules = [one.__module__ for one in (Moments, head_input, instances, Channels)]
-        moments = self._of_training(trainer, what, modules, compute, of_labels=False)
-        return Moments(**moments).scale()
-
-    def class_voxels(self, trainer: pl.Trainer, num_classes: int) -> torch.Tensor:
-        """Returns (K,) int64: how many voxels of the training cases are of each class, on the encoder's grid."""
-
-        def compute() -> dict[str, torch.Tensor]:
-            counts = torch.zeros(num_classes, dtype=torch.int64)
-            for case in self.training_cases(trainer):
-                assert case.labels is not None
-                counts += torch.bincount(case.labels.flatten().long(), minlength=num_classes).cpu()
-            return {"counts": counts}
-
-        what = {"what": "class voxels", "classes": num_classes}
-        return self._of_training(trainer, what, [__name__], compute, of_labels=True)["counts"]
-
-    def _of_training(
-        self,
-        trainer: pl.Trainer,
-        what: dict[str, Any],
-        modules: Sequence[str],
-        compute: Callable[[], dict[str, torch.Tensor]],
-        *,
-        of_labels: bool,
-    ) -> dict[str, torch.Tensor]:
-        """Returns something of all training cases, stored under the keys of their features (or labels)."""
-        if self.bank is None:
-            return compute()
-        part = trainer.datamodule.datasets.train  # type: ignore[attr-defined]
-        keys = [self.bank.keys(part, index) for index in range(len(part))]
-        entries = [labels if of_labels else features for features, labels in keys]
-        return self.bank.derived("all training cases", {**what, "entries": entries}, modules, compute)
-
-    def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
-        """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""
-
-        def compute() -> dict[str, torch.Tensor]:
-            grids = (case.features.native_grid, case.features.feature_grid)
-            return {"confusion": cell_size_confusion(case.target, *grids, num_classes)}
-
-        if self.bank is None or case.labels_key is None:
-            return compute()["confusion"]
-        cells = case.features.feature_grid
-        parts = {
-            "what": "cell-size reference",
-            "labels": case.labels_key,
-            "cells": [list(cells.shape), cells.affine.tolist()],
-            "classes": num_classes,
-        }
-        computing = (cell_size_confusion, class_shares, predict_labels, confusion_matrix)
-        modules = [each.__module__ for each in computing]
-        return self.bank.derived(case.name, parts, modules, compute)["confusion"]
 
     def description(self, device: torch.device) -> dict[str, Any]:
         """Returns what the record must hold of the encoder, which runs (or ran, for a pack) on this device.

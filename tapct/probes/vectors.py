@@ -9,8 +9,7 @@ import numpy as np
 from tapct.errors import FeatureError, nearest
 from tapct.features import FeatureBank
 from tapct.probes.adaptors import Adaptor, Pooling
-from tapct.probes.settings import ProbeSettings
-from tapct.probes.source import CaseSource
+from tapct.probes.derived import Derived
 
 if TYPE_CHECKING:
     from tapct.encoders import EncoderCard
@@ -45,15 +44,13 @@ def stored_vectors(bank: FeatureBank, cases: Sequence[tuple[Any, int]], how: Poo
         FeatureError: If features are missing.
         TaskError: If they are pooled over masks, and the task has none.
     """
-    settings: dict[str, Any] = {"feature_dtype": bank.dtype, "feature_folder": str(bank.store.folder)}
-    windows: dict[str, Any] = {"window_overlap": bank.overlap, "fit_windows": bank.fit_windows}
-    source = CaseSource(bank.encoder, ProbeSettings(features="only-cached", **settings, **windows))
-    source.bank = own = copy.copy(bank)
+    own = copy.copy(bank)
     own.with_maps = False  # those that vectors are made of are asked for one by one
     parts = list({id(part): part for part, _ in cases}.values())
     if how == "mask":
         for part in parts:
             part.require_masks()
-    own.fill(parts, source.lacks_vector(how))
-    found = [source.vector(part, own.case(part, index), how) for part, index in cases]
+    derived = Derived(bank.encoder, own)
+    own.fill(parts, derived.lacks_vector(how))
+    found = [derived.vector(part, own.case(part, index), how) for part, index in cases]
     return np.stack([vector.cpu().numpy() for vector in found])

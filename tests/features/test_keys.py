@@ -218,10 +218,10 @@ def test_another_version_of_a_library_is_a_miss(root, tmp_path, monkeypatch):
 
 def test_an_entry_that_is_of_another_case_is_an_error(root, tmp_path):
     bank = filled(tmp_path / "f", root)
-    (task,) = bank._tasks.values()
-    entry = bank.store.load(task.features_key)
+    key, _ = bank.keys(Reading(root, "train", root / "split.csv"), 0)
+    entry = bank.store.load(key)
     tensors = {name: tensor.clone() for name, tensor in entry.tensors.items()}
-    bank.store.save(task.features_key, tensors, entry.about | {"case": "c7"})
+    bank.store.save(key, tensors, entry.about | {"case": "c7"})
     again = filled(tmp_path / "f", root)
     with pytest.raises(FeatureError, match=r"holds the features of case c7 of quickstart, not the features of case c0"):
         feature_map(again, root)

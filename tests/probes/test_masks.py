@@ -13,7 +13,7 @@ from baselines.ibsi import NAMES
 from baselines.radiomics import Radiomics
 from tapct.errors import TaskError, VolumeError
 from tapct.features import CaseFeatures, FeatureBank, TensorStore
-from tapct.probes import source
+from tapct.probes import derived
 from tapct.probes.adaptors import pooled
 from tapct.probes.settings import ProbeSettings
 from tapct.probes.source import CaseSource
@@ -85,8 +85,8 @@ def vectors(of: CaseSource, part) -> list[float]:
 
 def test_the_mean_over_a_mask_is_stored_and_follows_its_file(part, tmp_path, monkeypatch):
     computed = []
-    monkeypatch.setattr(source, "pooled", lambda *of: computed.append(of[1]) or pooled(*of))
-    monkeypatch.setattr(source.pooled, "__module__", pooled.__module__)
+    monkeypatch.setattr(derived, "pooled", lambda *of: computed.append(of[1]) or pooled(*of))
+    monkeypatch.setattr(derived.pooled, "__module__", pooled.__module__)
     first = vectors(filled(tmp_path / "f", part), part)
     for index, value in enumerate(first):  # cells hold the mean HU of 8 mm: near that of the liver's own voxels
         ct, _ = part.read(part.cases[index])

@@ -14,7 +14,7 @@ import torch
 from tapct.encoders import registry
 from tapct.encoders.registry import places_of
 from tapct.errors import RecordError
-from tapct.features.bank import FeatureBank
+from tapct.features.filling import Filling
 from tapct.records import read_record
 from tapct.report.overlays import choose, draw_overlays, ranked
 from tapct.report.predictions import Found, predict
@@ -36,7 +36,7 @@ def test_predictions_made_again_are_those_of_the_record(copies, data_root, monke
     def never(*_):
         raise AssertionError("the features are stored")
 
-    monkeypatch.setattr(FeatureBank, "_extract", never)
+    monkeypatch.setattr(Filling, "run", never)
     predictions = predict(Found.at(copies[0]), ["c3", "c2"], str(data_root), CPU)
     assert list(predictions) == ["c3", "c2"]
     for case, prediction in predictions.items():

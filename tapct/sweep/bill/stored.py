@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from tapct.errors import TapctError
-from tapct.features import CacheMode, FeatureBank, TensorStore
+from tapct.features import TensorStore
+from tapct.features.keys import FeatureKeys
 from tapct.sweep.bill.settings import Encoding
 from tapct.sweep.bill.sizes import Scan
 from tapct.sweep.bill.weights import with_weights
@@ -28,7 +29,7 @@ class Stored:
         """
         self._store, self._device = TensorStore(folder), device
         self._bytes = {file.key: file.nbytes for file in self._store.files()}
-        self._banks: dict[Encoding, FeatureBank | None] = {}
+        self._keys: dict[Encoding, FeatureKeys | None] = {}
 
     @property
     def nbytes(self) -> int:
@@ -37,35 +38,34 @@ class Stored:
 
     def of(self, encoding: Encoding, scans: Sequence[Scan]) -> list[tuple[int, int]]:
         """Returns the bytes that are stored of each scan's features and labels; 0 where none are known to be."""
-        bank = self._bank(encoding) if self._bytes else None
-        return [(0, 0) if bank is None else self._of(bank, scan) for scan in scans]
+        keys = self._keys_of(encoding) if self._bytes else None
+        return [(0, 0) if keys is None else self._of(keys, scan) for scan in scans]
 
-    def _of(self, bank: FeatureBank, scan: Scan) -> tuple[int, int]:
-        task = None if scan.place is None else bank.remembered(*scan.place)
-        if task is None:
+    def _of(self, keys: FeatureKeys, scan: Scan) -> tuple[int, int]:
+        keyed = None if scan.place is None else keys.remembered(*scan.place)
+        if keyed is None:
             return 0, 0
-        return self._bytes.get(task.features_key, 0), self._bytes.get(task.labels_key or "", 0)
+        return self._bytes.get(keyed.features_key, 0), self._bytes.get(keyed.labels_key or "", 0)
 
-    def _bank(self, encoding: Encoding) -> FeatureBank | None:
-        if encoding not in self._banks:
-            self._banks[encoding] = self._made(encoding)
-        return self._banks[encoding]
+    def _keys_of(self, encoding: Encoding) -> FeatureKeys | None:
+        if encoding not in self._keys:
+            self._keys[encoding] = self._made(encoding)
+        return self._keys[encoding]
 
-    def _made(self, encoding: Encoding) -> FeatureBank | None:
+    def _made(self, encoding: Encoding) -> FeatureKeys | None:
         try:
             encoder = with_weights(encoding)
             if encoder is None:  # what was made with weights that are gone has a key that cannot be told
                 return None
-            bank = FeatureBank(
+            keys = FeatureKeys(
                 encoder,
-                self._store,
-                mode=CacheMode.ONLY_CACHED,
+                self._store.folder,
                 dtype=encoding.dtype,
                 overlap=encoding.overlap,
                 fit_windows=encoding.fit_windows,
                 device=self._device,
             )
-            bank.identify()
+            keys.identify()
         except TapctError:  # a run says it as well, where it matters
             return None
-        return bank
+        return keys
