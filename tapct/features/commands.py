@@ -45,7 +45,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Row:
+class EncoderRow:
     """What is stored of one encoder for one task.
 
     Attributes:
@@ -82,7 +82,7 @@ def entries(store: TensorStore) -> Iterator[Stored]:
         )
 
 
-def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> list[Row]:
+def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> list[EncoderRow]:
     """Returns a row for each encoder and task, by name.
 
     Args:
@@ -96,7 +96,7 @@ def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> 
         of_cases = [entry for entry in group if entry.kind != "derived"]
         needed = None if in_use is None else len({e.case for e in of_cases if e.key in in_use})
         rows.append(
-            Row(
+            EncoderRow(
                 encoder=encoder,
                 task=task,
                 cases=len({entry.case for entry in of_cases}),

@@ -21,7 +21,7 @@ from tapct.features import EncodedCase, Seen
 from tapct.features.channels import Channels, map_of
 from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
-from tapct.probes.heads import Session, State, finite_loss
+from tapct.probes.heads import SharedByRuns, State, finite_loss
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.of_training import channel_scale
 from tapct.probes.recording import RunRecorder
@@ -72,7 +72,7 @@ class Probe(module.ModelModule):
                 "a map of features: take another encoder, or a task of classification, regression, survival, retrieval"
             )
         self.source = CaseSource(self.encoder, self.settings)
-        self.session = Session()
+        self.session = SharedByRuns()
         self.run = 0
         self._begun: int | None = None
         self.loaded: LoadedHead | None = None

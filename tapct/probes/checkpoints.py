@@ -21,7 +21,7 @@ from loguru import logger
 
 from tapct._utils.files import write_atomically
 from tapct.errors import TaskError
-from tapct.probes.heads import Candidates, Session
+from tapct.probes.heads import Candidates, SharedByRuns
 from tapct.probes.recording import probe_record, task_record, training_settings
 from tapct.records import EncoderRecord
 from tapct.source_code import code_of
@@ -70,7 +70,7 @@ class Checkpoints:
         self,
         trainer: pl.Trainer,
         candidates: Candidates,
-        session: Session,
+        session: SharedByRuns,
         *,
         of: Mapping[str, Any],
         every: int,

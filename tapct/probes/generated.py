@@ -119,7 +119,7 @@ class ScanCells(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class WrittenReport:
     """A report that was written.
 
     Attributes:
@@ -183,13 +183,13 @@ class Writer:
         asked = [report_tokens(text, self.model.tokenizer, most) for text in reports]
         return self.model.losses(prompts, asked, head.lora)
 
-    def write(self, head: ReportHead, prompts: Sequence[torch.Tensor], cases: Sequence[str]) -> list[Report]:
+    def write(self, head: ReportHead, prompts: Sequence[torch.Tensor], cases: Sequence[str]) -> list[WrittenReport]:
         """Returns the report of each case behind its prompt; what is drawn for one depends on its name and the seed."""
         how = self.settings.decoding
         seeds = [int.from_bytes(hashlib.sha256(f"{how.seed} {case}".encode()).digest()[:7], "big") for case in cases]
         found = write(self.model, prompts, how, seeds, head.lora)
         texts = [self.model.tokenizer.decode(list(one.tokens), skip_special_tokens=True) for one in found]
-        return [Report(" ".join(text.split()), one.is_cut) for text, one in zip(texts, found, strict=True)]
+        return [WrittenReport(" ".join(text.split()), one.is_cut) for text, one in zip(texts, found, strict=True)]
 
     def seen_by_heads(self) -> dict[str, Any]:
         """Returns what decides what heads see and say: two language models never count as one, whatever their names."""
@@ -215,9 +215,9 @@ class WrittenAhead:
     """Reports of the cases that are about to be asked for, written several at once."""
 
     def __init__(self) -> None:
-        self._written: dict[tuple[int, str], Report] = {}
+        self._written: dict[tuple[int, str], WrittenReport] = {}
 
-    def take(self, head: nn.Module, case: str, write_next: Callable[[], Mapping[str, Report]]) -> Report:
+    def take(self, head: nn.Module, case: str, write_next: Callable[[], Mapping[str, WrittenReport]]) -> WrittenReport:
         """Returns the report of a case by a head.
 
         Args:

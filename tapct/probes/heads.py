@@ -289,7 +289,7 @@ class LossCurve:
         return [] if not whole else (torch.stack(self._sums[:whole])[:, head] / self._per_bin).tolist()
 
 
-class Session:
+class SharedByRuns:
     """What the runs of a session share: eva copies the model for each run, and a copy of this is itself."""
 
     def __init__(self) -> None:
@@ -301,6 +301,6 @@ class Session:
         self.checkpoints: list[Path] = []
         self.shortcuts: ShortcutsRecord | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Session":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SharedByRuns":
         """Returns itself: see the class."""
         return self

@@ -90,9 +90,7 @@ class ReliabilityProbe(ScanProbe):
     @override
     def on_test_start(self) -> None:
         super().on_test_start()
-        assert self.pooling is not None
-        cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
-        assert cases is not None
+        cases = self.reported_cases()
         assert isinstance(self.trained_head, PairsHead)
         self.trained_head.of(cases.names)  # one that was made before is of these scans, or refused
         self._found = self._outcomes(PairsHead.of_cases(cases), list(cases.names))

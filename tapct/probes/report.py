@@ -19,7 +19,7 @@ from tapct.features.channels import Channels
 from tapct.kinds.report import case_loss
 from tapct.metrics.retrieval import unit
 from tapct.probes import nearest_reports
-from tapct.probes.generated import FEATURE_WEIGHTS, Generator, Report, ScanCells, Writer, WrittenAhead
+from tapct.probes.generated import FEATURE_WEIGHTS, Generator, ScanCells, Writer, WrittenAhead, WrittenReport
 from tapct.probes.merged_cells import Merging
 from tapct.probes.nearest_reports import NearestReports
 from tapct.probes.report_cases import TaskReports
@@ -211,10 +211,10 @@ class ReportProbe(ScanProbe):
     def _prompted(self, head: Any, case: EncodedCase) -> torch.Tensor:
         return self._writer.prompted(head, self._cells(case))
 
-    def _written(self, head: Any, case: EncodedCase) -> Report:
+    def _written(self, head: Any, case: EncodedCase) -> WrittenReport:
         """Returns the report of a case, which is written together with those of the cases behind it."""
 
-        def write_next() -> dict[str, Report]:
+        def write_next() -> dict[str, WrittenReport]:
             cases, part = [case], getattr(self.trainer.datamodule.datasets, self.split)
             if (bank := self.source.bank) is not None:
                 at = part.cases.index(case.name)

@@ -156,10 +156,7 @@ class RetrievalProbe(ScanProbe):
     @override
     def on_test_start(self) -> None:
         super().on_test_start()
-        assert self.pooling is not None
-        cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
-        assert cases is not None
-        self._queries = self._asked(cases, self.trained_head)
+        self._queries = self._asked(self.reported_cases(), self.trained_head)
 
     def _asked(self, cases: PooledCases, head: nn.Module) -> Queries:
         assert isinstance(head, GalleryHead)

@@ -170,6 +170,13 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         table = {"table": self.source.table.said} if self.source.table.said else {}
         return {**super().describe(), **mask, **table}
 
+    def reported_cases(self) -> PooledCases:
+        """Returns all cases that are reported, as one vector each."""
+        assert self.pooling is not None
+        cases = self.source.pooled_cases(self.trainer, "test", self.pooling)
+        assert cases is not None
+        return cases
+
     def outputs(self, head: nn.Module, case: EncodedCase) -> torch.Tensor:
         """Returns the (K,) outputs of a head on a case, float64 of a solved one."""
         if self.pooling is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tapct.errors import TaskError
-from tapct.probes.heads import Candidates, DivergedError, LossCurve, Session, finite_loss
+from tapct.probes.heads import Candidates, DivergedError, LossCurve, SharedByRuns, finite_loss
 
 RATES = (0.1, 0.01)
 
@@ -198,5 +198,5 @@ def test_a_loss_that_is_not_finite_names_the_case(value):
 
 
 def test_the_runs_of_a_session_share_it():
-    session = Session()
+    session = SharedByRuns()
     assert copy.deepcopy(session) is session
