@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from tapct.metrics import confusion_matrix, dice_per_class
-from tapct.probes.cell_size import cell_size_confusion
+from tapct.probes.cell_size import CellSizes, cell_size_confusion
 from tapct.probes.cells import class_shares
+from tapct.records.record import CellSize
 from tapct.volumes import Grid
 from tests.small import abdomen
 
@@ -66,3 +67,34 @@ def test_larger_cells_hold_less_of_real_organs():
     assert dice[0] == pytest.approx(1, abs=1e-3)  # the scan's own voxels
     assert 0.6 < dice[1] < 0.9
     assert dice[2] < 0.3
+
+
+def test_the_summary_is_of_median_sizes_and_of_means_over_the_reported_cases():
+    whole, cut, sizes = (
+        [[5, 0, 0, 0], [1, 3, 0, 0], [0] * 4, [0] * 4],
+        [[5, 1, 0, 0], [0, 2, 0, 0], [0, 1, 1, 0], [0] * 4],
+        CellSizes(),
+    )
+    of_cases = {
+        "a": ((3.0, 4.0, 5.0), whole),
+        "b": ((1.0, 2.0, 9.0), cut),
+        "c": ((2.0, 8.0, 7.0), whole),
+        "d": ((9.0, 9.0, 9.0), cut),
+    }
+    for case, (size_mm, counts) in of_cases.items():
+        sizes.add(case, size_mm, torch.tensor(counts))
+    assert ("a" in sizes, "e" in sizes) == (True, False)
+    found = sizes.summary(["a", "b", "c"], ("background", "liver", "spleen", "kidney"))
+    assert (found.size_mm, found.cases) == ((2.0, 4.0, 7.0), 3)
+    assert found.dice == pytest.approx((6 / 7 + 2 / 3 + 6 / 7) / 3)
+    assert found.by_class == {
+        "liver": pytest.approx((6 / 7 + 2 / 3 + 6 / 7) / 3),
+        "spleen": pytest.approx(2 / 3),
+        "kidney": None,
+    }
+
+
+def test_without_a_reference_the_summary_is_of_sizes_alone():
+    sizes = CellSizes()
+    sizes.add("a", (1.0, 2.0, 3.0))
+    assert sizes.summary(["a"], ("background", "liver")) == CellSize(size_mm=(1, 2, 3), dice=None, by_class={}, cases=1)

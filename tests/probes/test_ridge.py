@@ -1,5 +1,7 @@
 """Ridge regression against scikit-learn, on planted numbers and on noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,25 @@ def test_features_that_say_nothing_predict_the_training_mean_to_the_bit():
     found = solve(cases(np.zeros((77, 1)), ages), None, ("age",), scale=True)
     assert predicted(found, np.zeros((3, 1))).ravel().tolist() == [ages.mean()] * 3
     assert found.selection.setting == STRENGTHS[-1]
+
+
+def test_the_score_is_the_mean_absolute_error_and_the_loss_the_share_of_the_variance_that_is_left():
+    """Of features that say nothing: folds that others predict by their mean, which is nearly that of all."""
+    _, ages = planted(200, 2)
+    about = solve(cases(np.zeros((200, 1)), ages), None, ("age",), scale=True).selection
+    assert about.is_solved
+    assert about.score == pytest.approx(np.abs(ages - ages.mean()).mean(), rel=0.02)
+    assert about.loss == pytest.approx(1, rel=0.02)
+
+
+def test_penalties_go_from_a_millionth_to_a_million():
+    assert pytest.approx([10.0**power for power in range(-6, 7)]) == STRENGTHS
+
+
+def test_of_a_single_penalty_nothing_is_chosen():
+    features, ages = planted(40, 3)
+    found = solve(replace(cases(features, ages), table=3), None, ("age",), scale=True)
+    assert (found.selection.setting, found.selection.candidates, found.selection.is_solved) == (None, (), True)
 
 
 def test_a_unit_changes_the_numbers_and_nothing_else():
