@@ -32,7 +32,14 @@ def test_divisors_are_the_deviations_over_all_values_of_all_cases():
     assert scale.divisor.numpy() == pytest.approx(expected, rel=1e-12)
     about = scale.describe()
     assert (about["channels"], about["constant_channels"]) == (5, 2)
-    assert about["max"] == pytest.approx(expected.max())
+    spread = [about[name] for name in ("min", "median", "max")]
+    assert spread == pytest.approx([expected.min(), np.median(expected), expected.max()])
+
+
+def test_a_channel_that_varies_by_no_more_than_bf16_rounds_is_constant():
+    least = 2.0**-9
+    cases = [torch.tensor([[1 - of * least, 1 + of * least]], dtype=torch.float64) for of in (0.9, 1.1)]
+    assert [Moments.over([case]).scale().constant for case in cases] == [1, 0]
 
 
 def test_a_head_folded_for_plain_features_gives_what_it_gave_for_scaled_ones():
