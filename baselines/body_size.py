@@ -19,7 +19,7 @@ VOXEL_LITRES = SPACING_MM**3 / 1e6
 
 
 class BodySize(Encoder):
-    """One feature: the volume in litres of the body mask of the whole scan, the same in every cell and window.
+    """One feature: the volume in litres of the body mask of the whole scan, the same in every patch and window.
 
     The mask is the one of `tapct.volumes.body`, which pretraining has as well: with the air inside the body, without
     table and clothes.
@@ -61,11 +61,11 @@ class BodySize(Encoder):
             ),
             padding="ours: air",
             window="ours: any, as all say the same",
-            cells="ours: any, as all say the same",
+            patches="ours: any, as all say the same",
             embedding=Declared("the volume of the body in the whole scan, in litres", "ours: a baseline"),
         )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
-        cells = [size // step for size, step in zip(windows_hu.shape[2:], self.card.feature_stride, strict=True)]
+        patches = [size // step for size, step in zip(windows_hu.shape[2:], self.card.feature_stride, strict=True)]
         litres = statistics["body_litres"]
-        return Features(litres.expand(-1, 1, *cells), litres.flatten(1), None)
+        return Features(litres.expand(-1, 1, *patches), litres.flatten(1), None)

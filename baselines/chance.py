@@ -23,7 +23,7 @@ class Chance(Encoder):
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         stride = self.card.feature_stride
-        cells = [size // step for size, step in zip(windows_hu.shape[2:], stride, strict=True)]
+        patches = [size // step for size, step in zip(windows_hu.shape[2:], stride, strict=True)]
         return Features(
-            windows_hu.new_zeros(len(windows_hu), 1, *cells), windows_hu.new_zeros(len(windows_hu), 1), None
+            windows_hu.new_zeros(len(windows_hu), 1, *patches), windows_hu.new_zeros(len(windows_hu), 1), None
         )

@@ -7,7 +7,7 @@ window, padding), model/image.py and pooling.py (what is projected and pooled).
   the same weights, to RAS. One of the two is not what the network was trained on, and their maps differ by half of
   their length. The newest is the default, `orientation="SAR"` the other.
 * The map is the backbone's, which the package gives by default (864 channels; the README's 768 are an older version's).
-  `features="aligned"` is the map in the space of the reports: the pooler's value and output projections at every cell.
+  `features="aligned"` is the map in the space of the reports: the pooler's value and output projections at every patch.
 * The embedding is what the authors compare with reports, but for its length: they divide by it, `normalise=True` too.
 * Positions count from the corner of each window, so that any canvas can be given; the authors' is the window here.
 * The padding is the smallest value of the clipped scan, as in the package: air, unless a scan has none.
@@ -75,7 +75,7 @@ class Colipri(Encoder):
             orientation: How scans are turned: see the module.
             features: What the map is: "tokens", the backbone's last layer (864 channels), or "aligned", in the space of
                 reports (768).
-            normalise: Whether the features of each cell, and each embedding, are divided by their length.
+            normalise: Whether the features of each patch, and each embedding, are divided by their length.
             options: As in `Encoder`.
 
         Raises:
@@ -111,8 +111,8 @@ class Colipri(Encoder):
             normalisation=Declared("the HU window to -1 to 1, linear", "authors: configs/processor"),
             padding="authors: configs/processor, the clipped scan's smallest value",
             window="authors: configs/processor",
-            cells="authors: model/image.py, patches",
-            embedding=Declared("attention from the mean of the projected cells", "authors: model/pooling.py"),
+            patches="authors: model/image.py, patches",
+            embedding=Declared("attention from the mean of the projected patches", "authors: model/pooling.py"),
         )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
@@ -143,7 +143,7 @@ class ImageEncoder(nn.Module):
 
 
 class _Pooler(nn.Module):
-    """Attends to the cells of a map from their mean."""
+    """Attends to the patches of a map from their mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +156,6 @@ class _Pooler(nn.Module):
         return pooled.squeeze(1)
 
     def aligned(self, projected: torch.Tensor) -> torch.Tensor:
-        """Returns what each cell would add to the embedding if it alone were attended to, (B, 768, d, h, w)."""
+        """Returns what each patch would add to the embedding if it alone were attended to, (B, 768, d, h, w)."""
         value, bias = (whole[2 * PROJECTED :] for whole in (self.attn.in_proj_weight, self.attn.in_proj_bias))
         return self.attn.out_proj(linear(projected.movedim(1, -1), value, bias)).movedim(-1, 1)

@@ -9,7 +9,7 @@ maps make the embedding). The network is that of `baselines/voco.py` but for the
   same names, and that is what users get today: the default. `merging="monai-1.4"` is the one before. The four readings
   give maps that differ by two thirds of their length.
 * The names in the file are inferred, not read: `encoder.` before those of eva's class.
-* A window needs two cells at least: the instance norm of a single voxel is undefined.
+* A window needs two patches at least: the instance norm of a single voxel is undefined.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class CoralBay(Encoder):
     """CoralBay's encoder."""
 
     axes = "RAS"
-    least_cells = 2  # instance norm on the last map
+    least_patches = 2  # instance norm on the last map
     authors = "baselines.authors.coralbay:CoralBayAuthors"
     card = EncoderCard(
         name="coralbay",
@@ -102,12 +102,12 @@ class CoralBay(Encoder):
         """
         return swin_encoder(self.card.name, self.merging)
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
-        """Takes multiples of 32, two cells of it at least, whichever map is asked for."""
+    def supports(self, size: tuple[int, int, int]) -> bool:
+        """Takes multiples of 32, two patches of it at least, whichever map is asked for."""
         return all(n > 0 and n % 32 == 0 for n in size) and max(size) > 32
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
         return "each size must be a multiple of 32, and one of them more than 32"
 
     def input_sheet(self) -> InputSheet:
@@ -121,7 +121,7 @@ class CoralBay(Encoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: the model's page"),
             padding="ours: the low end of the HU window",
             window="authors: the model's page, which crops to it",
-            cells="authors: eva 0.4.5, SwinUNETREncoder",
+            patches="authors: eva 0.4.5, SwinUNETREncoder",
             embedding=Declared("means of all five stages", "authors: eva 0.4.5, SwinUNETREncoder"),
         )
 

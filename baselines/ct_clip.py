@@ -8,10 +8,10 @@ vector-quantize-pytorch 1.1.2, which it pins. The network is written anew from t
   (b, z, x, y, c). It was trained so and is kept: put right, it moves the tokens by their own length.
 * Keys and values are made of the tokens before their norm, queries after it. The norm of a context, which is in the
   file, is never used, and dropped.
-* The map is *quantised*, as the authors use it: each cell is the raw vector of the code nearest to its token in angle.
+* The map is *quantised*, as the authors use it: each patch is the raw vector of the code nearest to its token in angle.
   `features="tokens"` is the map before. In train mode each call would move the codebook; here nothing does.
 * The embedding is what is compared with reports: codes averaged over slices, projected, of length 1. The projection is
-  bound to 24 x 24 cells, so that windows are 480 voxels in the plane; slices may be any multiple of 10.
+  bound to 24 x 24 patches, so that windows are 480 voxels in the plane; slices may be any multiple of 10.
 * Upstream crops or pads a scan about its centre to 240 x 480 x 480, clips before it resamples, and averages nothing
   where it shrinks. Here scans are tiled, clipped last, and slices averaged along z.
 """
@@ -96,14 +96,14 @@ class CTCLIP(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the encoder and the projection of its embedding."""
-        return _ImageEncoder(cells=(self.in_plane // PATCH[1]) * (self.in_plane // PATCH[2]))
+        return _ImageEncoder(patches=(self.in_plane // PATCH[1]) * (self.in_plane // PATCH[2]))
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes any number of slices that is a multiple of 10, of 480 x 480 voxels."""
         return size[0] > 0 and size[0] % PATCH[0] == 0 and size[1:] == (self.in_plane, self.in_plane)
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
         return f"in the plane it must be {self.in_plane} x {self.in_plane}, its slices a multiple of {PATCH[0]}"
 
     def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
@@ -122,7 +122,7 @@ class CTCLIP(Encoder):
             normalisation=Declared("the HU window to -1 to 1, linear", "authors: data_inference_nii.py"),
             padding="authors: data_inference_nii.py",
             window="authors: data_inference_nii.py, to which they crop or pad a scan",
-            cells="authors: scripts/run_zero_shot.py, patches",
+            patches="authors: scripts/run_zero_shot.py, patches",
             embedding=Declared("codes averaged over slices, projected, of length 1", "authors: ct_clip.py"),
         )
 
@@ -137,10 +137,10 @@ class CTCLIP(Encoder):
 class _ImageEncoder(nn.Module):
     """What of CTCLIP sees images, under the names of the published file."""
 
-    def __init__(self, cells: int) -> None:
+    def __init__(self, patches: int) -> None:
         super().__init__()
         self.visual_transformer = CTViT()
-        self.to_visual_latent = nn.Linear(cells * DIM, DIM, bias=False)
+        self.to_visual_latent = nn.Linear(patches * DIM, DIM, bias=False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns tokens and codes, (B, t, h, w, 512) each, and the embedding (B, 512)."""
@@ -181,7 +181,7 @@ class _Patches(nn.Module):
 
 
 class _PositionBias(nn.Module):
-    """What is added to the attention between two cells of a slab, by the offset between them."""
+    """What is added to the attention between two patches of a slab, by the offset between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class _Transformer(nn.Module):
 
 
 class _PositionConv(nn.Module):
-    """A convolution of each channel over a 3 x 3 x 3 neighbourhood, which along z ends at the cell itself."""
+    """A convolution of each channel over a 3 x 3 x 3 neighbourhood, which along z ends at the patch itself."""
 
     def __init__(self) -> None:
         super().__init__()

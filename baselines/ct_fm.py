@@ -6,10 +6,10 @@ SPL, spacing, HU range, padding) and scripts/feature_extractor.py (embedding = m
 * Norms are BatchNorm, MONAI's default, which no configuration names. With instance norm the file loads once its
   running statistics are dropped, and gives other features; loading is strict.
 * The window is (32, 128, 128), the crop of pretraining (64 x 128 x 128 mm), and not the (24, 128, 128) of
-  feature_extractor.py and of the paper's table. Each stride-2 convolution (kernel 3, padding 1) centres its cell i
-  on cell 2i, so cell i of the last map sits on voxel 16i, and 24 slices give ceil(24/16) = 2 cells, on slices 0 and
-  16, just as 32 do. Windows of 32 side by side have cells on 0, 16, 32, 48, ...; windows of 24 on 0, 16, 24, 40, 48,
-  ..., which no stride describes: under the 12 that would fit the count, every second cell is 4 slices (12 mm) off.
+  feature_extractor.py and of the paper's table. Each stride-2 convolution (kernel 3, padding 1) centres its patch i
+  on patch 2i, so patch i of the last map sits on voxel 16i, and 24 slices give ceil(24/16) = 2 patches, on slices 0 and
+  16, just as 32 do. Windows of 32 side by side have patches on 0, 16, 32, 48, ...; windows of 24 on 0, 16, 24, 40, 48,
+  ..., which no stride describes: under the 12 that would fit the count, every second patch is 4 slices (12 mm) off.
   The authors' window is accepted by a direct call, to reproduce their embeddings.
 * Its own pipeline crops the foreground before it cuts windows; here the scan is whole.
 """
@@ -35,7 +35,7 @@ class CTFM(Encoder):
     """CT-FM."""
 
     axes = "SPL"
-    cell_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: cell i is on voxel 16 i
+    patch_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: patch i is on voxel 16 i
     authors = "baselines.authors.ct_fm:CTFMAuthors"
     card = EncoderCard(
         name="ct-fm",
@@ -78,9 +78,9 @@ class CTFM(Encoder):
 
         return SegResEncoder(spatial_dims=3, in_channels=1, init_filters=32, blocks_down=(1, 2, 2, 4, 4), norm="batch")
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of the stride, and the window of the authors' script."""
-        return size == AUTHORS_WINDOW or super().accepts(size)
+        return size == AUTHORS_WINDOW or super().supports(size)
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""
@@ -92,7 +92,7 @@ class CTFM(Encoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: intrasample_simclr.yaml"),
             padding="authors: intrasample_simclr.yaml",
             window="authors: intrasample_simclr.yaml, pretraining's crop; feature_extractor.py has 24 slices",
-            cells="authors: experiments/fm/backbones/segresenc.yaml, MONAI's padded convolutions",
+            patches="authors: experiments/fm/backbones/segresenc.yaml, MONAI's padded convolutions",
             embedding=Declared("mean of the last map", "authors: scripts/feature_extractor.py"),
         )
 

@@ -102,14 +102,14 @@ class Curia(Encoder):
             normalisation=Declared("z-score of each slice, unbiased deviation", "authors: curia_image_processor.py"),
             padding="ours: air; their pipeline resizes and never pads",
             window="authors: extract_feat_LP.py",
-            cells="authors: save_model.py, patches",
+            patches="authors: save_model.py, patches",
             embedding=Declared("after the final norm", "authors: extract_feat_LP.py"),
         )
 
     def _encode(self, windows_hu: torch.Tensor) -> Features:
         x = windows_hu.squeeze(2)
         x = x.clamp(min=AIR_HU) if self.clip_below_air else x
-        # In one pass (Welford) a constant slice has a deviation of exactly 0. That of `x.std()` beside `x.mean()` is
+        # In one pass (Welford) a constant slice has a deviation of exactly 0. That of `x.std()` next to `x.mean()` is
         # rounding, which can be more than MIN_STD and would be blown up to unit variance.
         std, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True)
         x = (x - mean) / torch.where(std < MIN_STD, 1.0, std)

@@ -93,7 +93,7 @@ class FlexiCT3D(RotaryViTEncoder):
             ),
             padding="authors: downstream/vlm/dataset.py, raised to the scan's least value",
             window="authors: the model's page, FlexiCT-3D",
-            cells="authors: flexi_ct/flexi_ct_3d.py, patches",
+            patches="authors: flexi_ct/flexi_ct_3d.py, patches",
             embedding=Declared(self.embedding_text(), "authors: flexi_ct/flexi_ct_3d.py"),
         )
 

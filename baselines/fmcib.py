@@ -7,8 +7,8 @@ Facts: AIM-Harvard/foundation-cancer-image-biomarker: fmcib/models/__init__.py (
 * HU are scaled and not clipped: (HU + 1024) / 3072. (Pretraining cut what lies below -1024; inference does not.)
 * Upstream loads without strictness, and its removal of `module.` is overwritten by the next line: such a file would
   leave random weights there. Here every key counts.
-* The last map of the authors' 50 voxels has ceil(50/32) = 2 cells along an axis, as that of 64 has, on voxels 0 and 32.
-  Windows are 64 (the paper's table); 50, no multiple of the stride, cannot tile a scan, but is accepted as a crop.
+* The last map of the authors' 50 voxels has ceil(50/32) = 2 patches along an axis, as that of 64 has, on voxels 0 and
+  32. Windows are 64 (the paper's table); 50, no multiple of the stride, cannot tile a scan, but is accepted as a crop.
 """
 
 import math
@@ -33,7 +33,7 @@ class FMCIB(Encoder):
     """FMCiB."""
 
     axes = "SPL"
-    cell_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: cell i is on voxel 32 i
+    patch_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: patch i is on voxel 32 i
     authors = "baselines.authors.fmcib:FMCIBAuthors"
     card = EncoderCard(
         name="fmcib",
@@ -67,9 +67,9 @@ class FMCIB(Encoder):
         )
         return nn.Sequential(OrderedDict((name, part) for name, part in trunk.named_children() if name != "avgpool"))
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of the stride, and the crop of the authors."""
-        return size == AUTHORS_CROP or super().accepts(size)
+        return size == AUTHORS_CROP or super().supports(size)
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""
@@ -85,7 +85,7 @@ class FMCIB(Encoder):
             normalisation=Declared(f"(HU + {SHIFT_HU:g}) / {SCALE_HU:g}", "authors: preprocessing/__init__.py"),
             padding="authors: preprocessing/__init__.py, 0 after scaling",
             window="paper: Table of TAP-CT; the authors' own crop is 50 voxels",
-            cells="authors: fmcib/models/__init__.py, padded convolutions",
+            patches="authors: fmcib/models/__init__.py, padded convolutions",
             embedding=Declared("mean of the last map", "authors: fmcib/models/__init__.py"),
         )
 

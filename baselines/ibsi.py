@@ -164,7 +164,7 @@ def _times(spacing_mm: tuple[float, float, float]) -> str:
 
 
 def _require_mirp() -> None:
-    """Refuses to go on without mirp.
+    """Refuses to continue without mirp.
 
     Raises:
         EncoderError: If it cannot be imported.

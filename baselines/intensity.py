@@ -5,7 +5,7 @@ apart, and flat regions from mixed ones, but knows no shape, no edge's direction
 
 The grid is that of TAP-CT's 3D models: the scan's slices, 224 pixels in the plane, a feature for each 4 x 8 x 8 voxels.
 It is among the finest lattices here, so that the baseline does not lose by resolution, and what those models add in a
-cell is what they know beyond its voxel values.
+patch is what they know beyond its voxel values.
 """
 
 import itertools
@@ -141,7 +141,7 @@ class Intensity(Encoder):
             ),
             padding="ours: the lowest value of 12 bits",
             window="ours: that of TAP-CT's 3D models",
-            cells="ours: blocks of TAP-CT's 3D patches",
+            patches="ours: blocks of TAP-CT's 3D patches",
             embedding=Declared("the same statistics of the whole window", "ours: a baseline"),
         )
 

@@ -8,7 +8,7 @@ blocks are those of the weights of Astra, the same network (astra.py). Upstream 
 Traps: The network sees (z, x, y) of a RAS volume, one channel repeated to three. Of a bottleneck's convolutions the
 middle one has three slices and the stride, along z too. The stride is 16 along z and 32 in the plane, where the stem
 alone halves. `ImageEmbedding=True` returns the embeddings of a batch as (1, B, 2048); here they are (B, 2048). The
-checkpoint holds the text encoder and two heads beside the network.
+checkpoint holds the text encoder and two heads next to the network.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
 
 PREFIX = "encode_image.i3_resnet."
-# merlin/models/build.py and i3res.py: what the checkpoint holds beside the network.
+# merlin/models/build.py and i3res.py: what the checkpoint holds next to the network.
 HEADS = ("encode_text.", "logit_scale", f"{PREFIX}classifier.", f"{PREFIX}contrastive_head.")
 
 
@@ -30,7 +30,7 @@ class Merlin(Encoder):
     clip_hu: tuple[float, float] = (-1000.0, 1000.0)
     """merlin/data/monai_transforms.py: a_min, a_max."""
 
-    cell_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: cell i is on voxel 16 i, 32 i, 32 i
+    patch_centre = (0.0, 0.0, 0.0)  # padded strided convolutions and max-pool: patch i is on voxel 16 i, 32 i, 32 i
     authors = "baselines.authors.merlin:MerlinAuthors"
     card = EncoderCard(
         name="merlin",
@@ -71,7 +71,7 @@ class Merlin(Encoder):
             ),
             padding="authors: merlin/data/monai_transforms.py, 0 after scaling",
             window="authors: merlin/data/monai_transforms.py, to which they pad or crop a scan",
-            cells="authors: merlin/models/i3res.py, padded convolutions",
+            patches="authors: merlin/models/i3res.py, padded convolutions",
             embedding=Declared("mean of the last map", "authors: merlin/models/i3res.py"),
         )
 

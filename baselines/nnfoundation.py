@@ -7,8 +7,8 @@ are a third party's reading.
 
 * Intensities are z-scores of the whole scan: mean and deviation of every voxel, without a mask and without a clip. So a
   scan whose field of view is surrounded by -3024 HU is another one than with air there.
-* Scans keep their own spacing, so that the size of a cell is the scanner's.
-* The embedding is the mean over cells: the authors have no class token, and name no pooling.
+* Scans keep their own spacing, so that the size of a patch is the scanner's.
+* The embedding is the mean over patches: the authors have no class token, and name no pooling.
 * The window is the canvas of pretraining, 13,824 tokens: `window_size=96x96x96` is what a third party's evaluation
   takes, and what a CPU can. The learnt positions are interpolated for it.
 * Padding is air. nnU-Net pads what it has normalised with 0, which is the mean of the scan: open.
@@ -27,7 +27,7 @@ DIM, DEPTH, HEADS = 1056, 40, 16
 CANVAS = (192, 192, 192)
 MIN_STD_HU = 1e-8  # normalization_schemes.py
 
-# Of the file, only the network of the encoder is read, as nnU-Net does; beside it are the decoder of pretraining with
+# Of the file, only the network of the encoder is read, as nnU-Net does; next to it are the decoder of pretraining with
 # its mask token, the plan and the citations.
 KEPT = ("down_projection.", "eva.")
 
@@ -60,8 +60,8 @@ class NNFoundationViT(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the vision transformer."""
-        cells = (CANVAS[0] // PATCH, CANVAS[1] // PATCH, CANVAS[2] // PATCH)
-        return Primus(DIM, DEPTH, HEADS, table=cells)
+        patches = (CANVAS[0] // PATCH, CANVAS[1] // PATCH, CANVAS[2] // PATCH)
+        return Primus(DIM, DEPTH, HEADS, table=patches)
 
     def scan_statistics(self, scan_hu: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns mean and population deviation of all voxels, as numpy has them."""
@@ -78,8 +78,8 @@ class NNFoundationViT(Encoder):
             ),
             padding="ours: air; nnU-Net pads with 0 after the z-score",
             window="third party: the canvas of pretraining",
-            cells="authors: dynamic-network-architectures, patches",
-            embedding=Declared("mean over the cells", "ours: the authors name no pooling"),
+            patches="authors: dynamic-network-architectures, patches",
+            embedding=Declared("mean over the patches", "ours: the authors name no pooling"),
         )
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:

@@ -125,7 +125,7 @@ class OrganCentre(Encoder):
             ),
             padding="ours: air",
             window="ours: the whole of any scan",
-            cells="ours: 32 mm; a parabola is found between cells whatever their size",
+            patches="ours: 32 mm; a parabola is found between patches whatever their size",
             embedding=Declared("the centre of the organ in dm, from the first voxel", "ours: a baseline"),
         )
 
@@ -134,8 +134,8 @@ class OrganCentre(Encoder):
         centre = torch.stack([statistics[name].flatten() for name in "zyx"], dim=1)
         squared = windows_hu.new_zeros(1)
         for axis, step in enumerate(self.card.feature_stride):
-            cells = torch.arange(windows_hu.shape[2 + axis] // step, device=windows_hu.device) * step + (step - 1) / 2
+            patches = torch.arange(windows_hu.shape[2 + axis] // step, device=windows_hu.device) * step + (step - 1) / 2
             shape = [len(windows_hu), 1, 1, 1, 1]
             shape[2 + axis] = -1
-            squared = squared + ((cells - centre[:, axis, None]) * dm).square().view(shape)
+            squared = squared + ((patches - centre[:, axis, None]) * dm).square().view(shape)
         return Features(-squared.clamp(max=1), centre * dm, None)

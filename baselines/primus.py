@@ -4,7 +4,7 @@ Facts: dynamic-network-architectures 0.4.4, architectures/primus.py and building
 network is written here from its formulas, under the names of the published files: timm has moved its table of rotary
 positions since (from 1.0.23 on, Primus cannot be built on it).
 
-* Rotary positions count cells from 0 along each axis, whatever the window. Pairs of *neighbouring* channels turn; a
+* Rotary positions count patches from 0 along each axis, whatever the window. Pairs of *neighbouring* channels turn; a
   third of a head's pairs belongs to each axis, in the order of the array. The table is not in the files.
 * q and v have a bias, k has none. The heads' output is normed before its projection, as the gated hidden layer is.
 * All norms have an epsilon of 1e-5.
@@ -32,7 +32,8 @@ class Primus(nn.Module):
             dim: Channels; a head's number of them must be a multiple of 6.
             depth: Number of blocks.
             heads: Number of heads.
-            table: Cells, along the axes of the array, of the canvas whose absolute positions it learnt; None has none.
+            table: Patches, along the axes of the array, of the canvas whose absolute positions it learnt; None has
+                none.
         """
         super().__init__()
         proj = nn.Conv3d(1, dim, kernel_size=PATCH, stride=PATCH)
@@ -44,9 +45,9 @@ class Primus(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the map (B, C, d, h, w) of the tokens after the final norm, of (B, 1, D, H, W)."""
-        cells = self.down_projection(x)
-        tokens = self.eva(cells.flatten(2).transpose(1, 2), cells.shape[2:])
-        return tokens.transpose(1, 2).unflatten(2, cells.shape[2:])
+        patches = self.down_projection(x)
+        tokens = self.eva(patches.flatten(2).transpose(1, 2), patches.shape[2:])
+        return tokens.transpose(1, 2).unflatten(2, patches.shape[2:])
 
 
 class _Eva(nn.Module):

@@ -10,12 +10,12 @@ Where they are measured:
   clothes; in voxels of 4 mm, which are means over 4 x 4 x 4 of 1 mm. Of air alone, in all of it.
 * In a crop round a nodule, which is a scan of at most 64 mm along every axis, and holds no body: in what is above -400
   HU (half-way from aerated lung to soft tissue), is connected with the middle of the crop or what lies within 3 mm of
-  it, and is within a sphere of 30 mm round it (what is larger is no nodule by definition). Where there is nothing of
+  it, and is within a sphere of 30 mm round it (what is larger is not a nodule by definition). Where there is nothing of
   that kind, as of a ground-glass nodule: in a sphere of 10 mm. No contour was drawn: the list says where a nodule is,
   no more.
 
 How they stand in a vector: intensities in thousands of HU; all else as sign(x) log10(1 + |x|), since some are shares
-and others sums over millions of voxels, beside which a cosine or a neighbour would see nothing else.
+and others sums over millions of voxels, next to which a cosine or a neighbour would see nothing else.
 """
 
 import math
@@ -145,7 +145,7 @@ class Radiomics(RegionEncoder):
             ),
             padding="ours: air, which is never looked at",
             window="ours: any, as all say the same",
-            cells="ours: any, as all say the same",
+            patches="ours: any, as all say the same",
             region=Declared(
                 f"a mask, where an adaptor has one; else the body (above {BODY_ABOVE_HU} HU, holes filled), or in a "
                 f"crop of {CROP_MM:g} mm what is above {NODULE_ABOVE_HU:g} HU in its middle, up to {NODULE_MM:g} mm, "

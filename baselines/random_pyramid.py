@@ -47,25 +47,25 @@ class Pyramid(nn.Module):
             channels = filters
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the responses of all layers, averaged over each cell.
+        """Returns the responses of all layers, averaged over each patch.
 
         Args:
-            x: (B, 1, D, H, W) from -1 to 1, a whole number of cells along each axis.
+            x: (B, 1, D, H, W) from -1 to 1, a whole number of patches along each axis.
 
         Returns:
             (B, 112, D / 4, H / 8, W / 8).
         """
-        cell, found = np.prod(POOLED, axis=0), []
+        patch, found = np.prod(POOLED, axis=0), []
         for layer, step in enumerate(POOLED):
             x = functional.pad(x, (1,) * 6, mode="replicate")
             x = functional.relu(functional.conv3d(x, getattr(self, f"filters_{layer}")))
-            found.append(functional.avg_pool3d(x, tuple(map(int, cell))))
-            x, cell = functional.avg_pool3d(x, step), cell // step
+            found.append(functional.avg_pool3d(x, tuple(map(int, patch))))
+            x, patch = functional.avg_pool3d(x, step), patch // step
         return torch.cat(found, dim=1)
 
 
 class RandomPyramid(Encoder):
-    """Responses of random filters in each cell of 4 x 8 x 8 voxels; as embedding, their mean over the window."""
+    """Responses of random filters in each patch of 4 x 8 x 8 voxels; as embedding, their mean over the window."""
 
     card = baseline_card("random-pyramid", "Random pyramid", sum(FILTERS))
 
@@ -102,7 +102,7 @@ class RandomPyramid(Encoder):
             normalisation=Declared("the HU window to -1 to 1, linear", "ours: a baseline"),
             padding="ours: the lowest value of 12 bits",
             window="ours: that of TAP-CT's 3D models",
-            cells="ours: blocks of TAP-CT's 3D patches",
+            patches="ours: blocks of TAP-CT's 3D patches",
             embedding=Declared("the mean of the map", "ours: a baseline"),
         )
 

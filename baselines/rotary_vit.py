@@ -90,7 +90,7 @@ class RotaryViT(nn.Module):
         heads: Attention heads.
         patch: Voxels of a patch, along the axes of the input.
         periods: Of the rotation, (dim / heads / 6,); their type is that of its arithmetic.
-        storage_tokens: Further tokens beside the class token.
+        storage_tokens: Further tokens next to the class token.
         qkv_bias: Whether queries, keys and values have one.
         norm_eps: Epsilon of the layer norms.
         layer_scale: First value of both LayerScales.

@@ -74,12 +74,12 @@ class Spectre(RotaryViTEncoder):
             layer_scale=1.0,
         )
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes its own window alone: patch_embed.py refuses any other."""
         return size == WINDOW
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
         return f"its authors' network takes {WINDOW} alone"
 
     def input_sheet(self) -> InputSheet:
@@ -94,7 +94,7 @@ class Spectre(RotaryViTEncoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: windowing.py"),
             padding="authors: windowing.py, 0 after scaling",
             window="authors: windowing.py, DEFAULT_CROP_SIZE",
-            cells="authors: presets.py, patches",
+            patches="authors: presets.py, patches",
             embedding=Declared(self.embedding_text(), "authors: models/vision_transformer.py"),
         )
 

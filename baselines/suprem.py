@@ -28,7 +28,7 @@ from tapct.errors import EncoderError
 CLIP_HU = (-175.0, 250.0)  # to 0..1: supervised_pretraining/train.py, a_min and a_max
 
 PREFIX = "module.backbone."
-# Dropped on purpose: what Universal_model.py in the same folder has beside the U-Net, the running statistics, and,
+# Dropped on purpose: what Universal_model.py in the same folder has next to the U-Net, the running statistics, and,
 # where only the encoder is wanted, the decoder.
 HEADS = re.compile(r"^module\.(organ_embedding|text_to_vision|precls_conv|GAP|controller)(\.|$)")
 RUNNING = re.compile(r"\.bn1\.(running_mean|running_var|num_batches_tracked)$")
@@ -108,12 +108,12 @@ class SuPreM(Encoder):
         """Returns the encoder, or the whole U-Net."""
         return UNet3D(decoder=self.features == "decoder")
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of 8: the decoder's map has stride 1, but its network too halves the window three times."""
-        return all(n > 0 and n % 8 == 0 for n in size) and math.prod(size) > 8**3  # instance norm: not a single cell
+        return all(n > 0 and n % 8 == 0 for n in size) and math.prod(size) > 8**3  # instance norm: not a single patch
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
         return "each size must be a multiple of 8, and one of them more than 8"
 
     def input_sheet(self) -> InputSheet:
@@ -126,7 +126,7 @@ class SuPreM(Encoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: supervised_pretraining/train.py"),
             padding="authors: dataset/dataloader_bdmap.py, 0 after scaling",
             window="authors: supervised_pretraining/train.py",
-            cells="authors: direct_inference/model/Unet.py",
+            patches="authors: direct_inference/model/Unet.py",
             embedding=Declared("mean of the deepest layer", "authors: Universal_model.py, which pools it"),
         )
 

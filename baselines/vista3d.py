@@ -9,7 +9,7 @@ spacing, window, weights) and configs/train/hyper_parameters_stage1.yaml (data, 
   file would load, but is another model.
 * Upstream's inference clips HU before it resamples, its training after; here a scan is resampled first, as in
   training. The two differ at edges between voxels of which one lies outside the range.
-* A window needs two cells at least: the instance norm of a single voxel is undefined.
+* A window needs two patches at least: the instance norm of a single voxel is undefined.
 """
 
 import torch
@@ -34,8 +34,8 @@ class Vista3D(Encoder):
     """The image encoder of VISTA3D."""
 
     axes = "RAS"
-    cell_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: cell i is on voxel 16 i
-    least_cells = 2  # instance norm on the last map
+    patch_centre = (0.0, 0.0, 0.0)  # four convolutions of stride 2 and padding 1: patch i is on voxel 16 i
+    least_patches = 2  # instance norm on the last map
     authors = "baselines.authors.vista3d:Vista3DAuthors"
     card = EncoderCard(
         name="vista3d",
@@ -79,7 +79,7 @@ class Vista3D(Encoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: configs/infer.yaml"),
             padding="authors: configs/train/hyper_parameters_stage1.yaml, 0 after scaling",
             window="authors: configs/infer.yaml",
-            cells="authors: vista3d/build_vista3d.py, padded convolutions",
+            patches="authors: vista3d/build_vista3d.py, padded convolutions",
             embedding=Declared("mean of the last map", "ours: the authors pool nothing"),
         )
 

@@ -3,14 +3,14 @@
 Facts: Luffy03/Large-Scale-Medical: Self-supervised/models/voco_head.py (network, embedding), voco_train.py (HU range,
 spacing) and utils/ (orientation, padding, data); README.md (files); Downstream/monai/BTCV/main.py (window).
 
-* It was trained with MONAI 1.3.0, whose patch merging takes two of a cell's eight voxels twice and two never. MONAI
-  1.5.0 mended that in place: the file still loads, and gives other features without an error. The network here has
+* It was trained with MONAI 1.3.0, whose patch merging takes two of a patch's eight voxels twice and two never. MONAI
+  1.5.0 fixed that in place: the file still loads, and gives other features without an error. The network here has
   the old merging.
 * `VoComni_B.pt` is a whole SwinUNETR with the same encoder, whose decoder and output layer are dropped.
 * Upstream's loader leaves at random what does not fit by name or shape; here every key of the encoder counts.
 * In pretraining, chest scans alone had 5 x 1.25 x 1.25 mm and -1000..500 HU (utils/data_trans.py). One setting serves
   all tasks here: that of the other scans, and of upstream's abdominal downstream tasks.
-* A window needs two cells at least: the instance norm of a single voxel is undefined.
+* A window needs two patches at least: the instance norm of a single voxel is undefined.
 """
 
 import re
@@ -37,7 +37,7 @@ class VoCoB(Encoder):
     """VoCo's base model, with the patch merging that it was trained with."""
 
     axes = "RAS"
-    least_cells = 2  # instance norm on the last map
+    least_patches = 2  # instance norm on the last map
     authors = "baselines.authors.voco:VoCoAuthors"
     card = EncoderCard(
         name="voco-b",
@@ -80,7 +80,7 @@ class VoCoB(Encoder):
             normalisation=Declared("the HU window to 0 to 1, linear", "authors: Self-supervised/voco_train.py"),
             padding="authors: Self-supervised/utils, 0 after scaling",
             window="authors: Downstream/monai/BTCV/main.py",
-            cells="authors: Self-supervised/models/voco_head.py",
+            patches="authors: Self-supervised/models/voco_head.py",
             embedding=Declared("means of all five stages", "authors: Self-supervised/models/voco_head.py"),
         )
 

@@ -14,7 +14,7 @@ are relative to the window, so that any multiple of the patch can be given.
 Traps: The norms have an epsilon of 1e-5, not DINOv2's 1e-6. Rotary positions turn the patch tokens only, by pairs of
 neighbouring channels. The periods of the rotation are a buffer in the file: they are loaded, as upstream does, after a
 check against the formula. Upstream's DICOM reader clips at 1000 HU, its NIfTI reader and the pretraining at 1900, which
-is used here. Where a scan is no multiple of the patch upstream crops it, while the harness pads with air.
+is used here. Where a scan is not a multiple of the patch upstream crops it, while the harness pads with air.
 """
 
 import math
@@ -82,7 +82,7 @@ class VoxelFM(Encoder):
             ),
             padding="ours: air; the authors crop to whole patches",
             window="authors: dinov2/configs/ssl_default_config.yaml, global crops",
-            cells="authors: dinov2/models/vision_transformer.py, patches",
+            patches="authors: dinov2/models/vision_transformer.py, patches",
             embedding=Declared("after the final norm", "authors: dinov2/models/vision_transformer.py"),
         )
 

@@ -1,9 +1,10 @@
-"""The bill of cells beside what they then took: windows, disk, peak memory.
+"""The bill of experiments next to what they then took: windows, disk, peak memory.
 
     python -m benchmarks.bill -e tap-t-3d -t quickstart --steps 40
 
-runs each cell in a process of its own with an empty store, and prints a line for each. Peak memory is the process's own
-resident set, of which what Python and the libraries take before the heads train is measured by `eva fit --help`.
+runs each experiment in a process of its own with an empty store, and prints a line for each. Peak memory is the
+process's own resident set, of which what Python and the libraries take before the heads train is measured by `eva fit
+--help`.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from tapct.features import TensorStore
 from tapct.sweep.asked import Sweep
 from tapct.sweep.bill.count import bill_of
-from tapct.sweep.cell import Order
+from tapct.sweep.experiment import Order
 
 
 def peak_of(command: list[str], environment: dict[str, str]) -> int:
@@ -38,9 +39,9 @@ def main() -> None:
             encoders=asked.encoders, tasks=asked.tasks, results=folder, max_steps=asked.steps, accelerator="cpu"
         )
         base = peak_of([sys.executable, "-m", "eva", "fit", "--help"], dict(os.environ))
-        for cell in sweep.cells():
-            (row,) = bill_of([cell], accelerator="cpu").rows
-            order = Order(cell).to_json()
+        for experiment in sweep.experiments():
+            (row,) = bill_of([experiment], accelerator="cpu").rows
+            order = Order(experiment).to_json()
             peak = peak_of([sys.executable, "-m", "tapct.sweep.worker", order, str(os.getpid())], dict(os.environ))
             store = TensorStore(Path(folder) / "features")
             files = [f for f in store.files() if store.about(f.key)["kind"] in ("features", "labels")]
@@ -50,7 +51,7 @@ def main() -> None:
                 if store.about(f.key)["kind"] == "features"
             )
             print(
-                f"{cell.name}: windows {row.windows} said, {windows} taken; disk {row.disk_bytes:,} said, "
+                f"{experiment.name}: windows {row.windows} said, {windows} taken; disk {row.disk_bytes:,} said, "
                 f"{sum(f.nbytes for f in files):,} taken; heads {(row.head_bytes or 0) / 1e9:.2f} GB said, "
                 f"{(peak - base) / 1e9:.2f} GB over the {base / 1e9:.2f} GB of eva alone taken"
             )

@@ -32,11 +32,11 @@ STRIDE = (4, 8, 8)
 def measure(way: str, size: tuple[int, int, int], classes: int) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     grid = Grid.of(size, torch.eye(4).double().numpy())
-    cells = grid.cells(STRIDE)
+    patches = grid.patches(STRIDE)
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(classes, *cells.shape, generator=generator).to(device).requires_grad_()
+    logits = torch.randn(classes, *patches.shape, generator=generator).to(device).requires_grad_()
     target = torch.randint(classes, size, generator=generator, dtype=torch.uint8).to(device)
-    to_voxels = LinearMap.between(cells, grid)
+    to_voxels = LinearMap.between(patches, grid)
     naive = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False)
 
     def step() -> torch.Tensor:

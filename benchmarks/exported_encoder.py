@@ -31,7 +31,7 @@ from torch import optim
 from torch.nn import functional
 
 import tapct
-from pretrain.observe.probe import Cells, organ_retrieval
+from pretrain.observe.probe import Patches, organ_retrieval
 from tapct.encoders import Encoder
 from tapct.features import extract
 from tapct.records import environment, git_state
@@ -41,7 +41,7 @@ from tapct.viz.retrieval import lesion_embedding, retrieve
 from tapct.volumes import LabelMap, Volume, read_ct, read_labels, resample_labels
 
 SEEDS = (0, 1, 2)
-CELLS_PER_ORGAN = 200
+PATCHES_PER_ORGAN = 200
 TURN_DEGREES, SHIFT_MM = 6.0, (18.0, -18.0, 9.0)
 
 Make = Callable[[int], Encoder]
@@ -72,7 +72,7 @@ def encoded(encoder: Encoder, ct: Volume) -> Scan:
     return Scan(ct, features)
 
 
-def cells(encoder: Encoder, ct: Volume, labels: LabelMap) -> Cells:
+def patches(encoder: Encoder, ct: Volume, labels: LabelMap) -> Patches:
     """Returns the patches of a scan whose centre lies in an organ, a few of each organ."""
     scan = encoded(encoder, ct)
     organs = resample_labels(torch.from_numpy(labels.labels), ct.grid, scan.features.feature_grid).flatten().long()
@@ -80,10 +80,10 @@ def cells(encoder: Encoder, ct: Volume, labels: LabelMap) -> Cells:
     kept = []
     for organ in organs.unique().tolist():
         places = torch.nonzero(organs == organ).flatten()
-        step = max(1, math.ceil(len(places) / CELLS_PER_ORGAN))
+        step = max(1, math.ceil(len(places) / PATCHES_PER_ORGAN))
         kept.append(places[::step] if organ else places[:0])
     chosen = torch.cat(kept)
-    return Cells(features[chosen], organs[chosen])
+    return Patches(features[chosen], organs[chosen])
 
 
 def organs(encoder: Encoder) -> dict[str, float]:
@@ -93,7 +93,7 @@ def organs(encoder: Encoder) -> dict[str, float]:
     for part in data.parts:
         for case in part.cases:
             ct = part.read_scan(case)
-            found.append(cells(encoder, ct, part.read_labels(case, ct)))
+            found.append(patches(encoder, ct, part.read_labels(case, ct)))
     return organ_retrieval(found, 20)
 
 
@@ -133,7 +133,7 @@ def random_weights(export: str, in_plane: int) -> Make:
     def make(seed: int) -> Encoder:
         encoder = tapct.load_encoder(export, "random", in_plane_size=in_plane, deferred=True)
         encoder.seed = seed
-        encoder.materialise()
+        encoder.load()
         return encoder
 
     return make

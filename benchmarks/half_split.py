@@ -1,9 +1,10 @@
 """What one draw of queries and gallery decides: `python -m benchmarks.half_split [--draws N] [--kits kits.json]`.
 
 FlexiCT (ricklisz/FlexiCT, e120a9b, downstream/retrieval) searches half of the scans of each grade or stage for the
-other half, drawn once. Here the features of one model stay as they are, and only the draw changes; beside it stands the
-same model as our tasks have it: every scan asks, all others are searched, and labels count alike. Also what chance has
-there; and, of C4KC-KiTS, what the radiologist's size of the tumour knows, whose nearest are those of the nearest log.
+other half, drawn once. Here the features of one model stay as they are, and only the draw changes; next to it stands
+the same model as our tasks have it: every scan asks, all others are searched, and labels count alike. Also what chance
+has there; and, of C4KC-KiTS, what the radiologist's size of the tumour knows, whose nearest are those of the nearest
+log.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What features in int8 change in a classification, through `eva fit`: AUROC beside that of bf16.
+"""What features in int8 change in a classification, through `eva fit`: AUROC next to that of bf16.
 
     python -m benchmarks.int8_classification [--cases 60] [-e tap-t-3d]
 

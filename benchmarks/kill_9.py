@@ -113,7 +113,7 @@ def voxels(store: Store) -> dict[str, bytes]:
     return {id_: array.tobytes() for id_, array in whole.items()}
 
 
-def of_prepare(folder: Path, sources: Path, shards: bool, kills: int, draw: random.Random) -> dict[str, Any]:
+def of_prepare(folder: Path, sources: Path, shards: bool, kills: int, rng: random.Random) -> dict[str, Any]:
     undisturbed, found = folder / "undisturbed", {"kills": 0, "rounds": 0, "volumes after each": [], "lost": []}
     finish("prepare", prepare_options(sources, undisturbed, shards))
     whole = Store(undisturbed)
@@ -124,7 +124,7 @@ def of_prepare(folder: Path, sources: Path, shards: bool, kills: int, draw: rand
         while found["kills"] < kills:
             files = _listing(store)
             changed = lambda files=files, store=store: _listing(store) != files  # noqa: E731
-            if not kill_when("prepare", options, changed, draw.uniform(0, MOST_WAIT_S)):
+            if not kill_when("prepare", options, changed, rng.uniform(0, MOST_WAIT_S)):
                 break
             found["kills"] += 1
             before, held = held, _verified(store)
@@ -167,7 +167,7 @@ def train_options(store: Path, output: Path) -> list[str]:
     return ["--config", str(CONFIG), *(f"--{option}" for option in options)]
 
 
-def of_train(folder: Path, sources: Path, shards: bool, kills: int, draw: random.Random) -> dict[str, Any]:
+def of_train(folder: Path, sources: Path, shards: bool, kills: int, rng: random.Random) -> dict[str, Any]:
     store, undisturbed = folder / "store", folder / "undisturbed_run"
     finish("prepare", prepare_options(sources, store, shards))
     finish("train", train_options(store, undisturbed))
@@ -179,7 +179,7 @@ def of_train(folder: Path, sources: Path, shards: bool, kills: int, draw: random
         while found["kills"] < kills:
             lines = _lines(output)
             moved = lambda lines=lines, output=output: _lines(output) > lines + 1  # noqa: E731 - the first is its start
-            if not kill_when("train", options, moved, draw.uniform(0, MOST_WAIT_S)):
+            if not kill_when("train", options, moved, rng.uniform(0, MOST_WAIT_S)):
                 break
             found["kills"] += 1
             path = newest_checkpoint(output / "checkpoints")
@@ -233,8 +233,8 @@ def main() -> None:
             for kind, (work_of, scans) in {"prepare": (of_prepare, sources), "train": (of_train, few)}.items():
                 folder = Path(made) / f"{kind}_{number}"
                 folder.mkdir()
-                draw = random.Random(f"{given.seed} {kind} {which}")
-                asked[pool.submit(work_of, folder, scans, shards, given.kills, draw)] = f"{kind}, {which}"
+                rng = random.Random(f"{given.seed} {kind} {which}")
+                asked[pool.submit(work_of, folder, scans, shards, given.kills, rng)] = f"{kind}, {which}"
         for done in as_completed(asked):
             figures[asked[done]] = done.result()
             print(json.dumps({asked[done]: done.result()}), flush=True)

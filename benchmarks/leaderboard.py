@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/leaderboard.py [--models 20] [--seeds 3] [--resamples 2000] [--json out.json]
 
 The ten tasks have the test cases, patients and labels of ours, simulated; the last sizes are the worst: as many cases
-as the largest, each with eight labels. (Not called statistics.py: beside other scripts it would be imported in place of
-Python's own module.)
+as the largest, each with eight labels. (Not called statistics.py: next to other scripts it would be imported in place
+of Python's own module.)
 """
 
 import argparse

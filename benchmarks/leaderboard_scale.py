@@ -3,8 +3,8 @@
     python -m benchmarks.leaderboard_scale [--models 100] [--tasks 30] [--seeds 5] [--patients 500] [--folder DIR]
 
 The ten shipped tasks, and copies of them that nobody ships, so that they stand in sections of their own. Numbers are
-simulated: each model has its own ability, each patient its own difficulty. Every cell has its own `cases.parquet` of
-the true size; the `record.json` beside it, which is hashed and not parsed, is one file a task under many names.
+simulated: each model has its own ability, each patient its own difficulty. Every experiment has its own `cases.parquet`
+of the true size; the `record.json` next to it, which is hashed and not parsed, is one file a task under many names.
 (From the checkout's root: the simulated records are those of the tests.)
 """
 
@@ -44,11 +44,11 @@ def fill(results: Path, models: int, tasks: int, seeds: int, patients: int) -> i
         shared.write_text(text, encoding="utf-8")
         sha256, table, header = hashlib.sha256(text.encode()).hexdigest(), base.table(), header_content(base)
         for model in range(models):
-            cell = results / name / f"model-{model:03}"
-            cell.mkdir(parents=True)
-            os.link(shared, cell / RECORD_FILE)
+            experiment = results / name / f"model-{model:03}"
+            experiment.mkdir(parents=True)
+            os.link(shared, experiment / RECORD_FILE)
             content = packed(*_of_model(table, header, base, model), sha256)
-            (cell / CASES_FILE).write_bytes(content)
+            (experiment / CASES_FILE).write_bytes(content)
             written += len(content) + len(text)
         shared.unlink()
     return written
@@ -87,7 +87,7 @@ def main() -> None:
         if not (folder / "results").exists():
             sizes = (arguments.models, arguments.tasks, arguments.seeds, arguments.patients)
             written = fill(folder / "results", *sizes)
-            print(f"{written / 2**30:.1f} GiB of records, of which JSON is counted once a cell", flush=True)
+            print(f"{written / 2**30:.1f} GiB of records, of which JSON is counted once an experiment", flush=True)
         start = time.perf_counter()
         command = [sys.executable, "-c", MEASURED, "leaderboard", str(folder / "results"), "-o", str(folder / "site")]
         done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)

@@ -5,8 +5,8 @@
 
 coverage: 95 % intervals of numbers, by several methods. equal: the simulated tasks in which equal models are told
 apart, which should be one in twenty; labels: the same of means over labels. power: how often a true difference of AUROC
-is found, beside DeLong's test. apart: how often the interval of a difference holds it. ranks: how often all mean ranks
-are held at once, and by how wide intervals, beside those of differences that are decided one by one. Each takes
+is found, next to DeLong's test. apart: how often the interval of a difference holds it. ranks: how often all mean ranks
+are held at once, and by how wide intervals, next to those of differences that are decided one by one. Each takes
 minutes.
 """
 
@@ -90,11 +90,11 @@ def binormal(distance: float, share: float = 0.25) -> Callable[[int, np.random.G
     return sample
 
 
-def intervals(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> Iterator[tuple[str, tuple]]:
+def intervals(value: float, bootstrap: np.ndarray, jackknife: np.ndarray, cut: float) -> Iterator[tuple[str, tuple]]:
     """Each method by name, with its two ends."""
     for name, each in (("", 0.025), (" expanded", cut)):
-        yield f"percentile{name}", tuple(np.quantile(draws, [each, 1 - each]))
-        if (ends := bca(value, draws, jackknife, each)) is not None:
+        yield f"percentile{name}", tuple(np.quantile(bootstrap, [each, 1 - each]))
+        if (ends := bca(value, bootstrap, jackknife, each)) is not None:
             yield f"BCa{name}", ends
 
 
@@ -119,8 +119,8 @@ def coverage(simulations: int, resamples: int) -> Iterator[tuple[str, dict[str, 
                 without = found[1 + resamples :]
                 if np.isnan(found[0]) or np.isnan(without).any():
                     continue  # the leaderboard shows no interval here
-                draws = found[1 : 1 + resamples]
-                defined = draws[~np.isnan(draws)]
+                bootstrap = found[1 : 1 + resamples]
+                defined = bootstrap[~np.isnan(bootstrap)]
                 ways = dict(intervals(found[0], defined, without, tail(patients)))
                 if len(ways) < 4:
                     continue  # nothing varies: nor does it here

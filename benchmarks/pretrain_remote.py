@@ -5,7 +5,7 @@
 The volumes are those of `pretrain_data.py`, in one shard. The server is a process of its own, which waits so long
 before each answer; object storage takes tens of milliseconds. "cold" empties the cache before every sample (not
 measured), so that all of it is fetched and kept; "warm" reads the same samples again. Times are of one process that
-reads one sample after the other, on the wall and of its processor; a run has many that wait beside each other.
+reads one sample after the other, on the wall and of its processor; a run has many that wait next to each other.
 """
 
 import argparse

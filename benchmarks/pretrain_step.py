@@ -1,7 +1,7 @@
 """A pretraining step, part by part: seconds, TFLOP/s, peak memory, samples/s, and the GPU hours of the whole recipe.
 
     python benchmarks/pretrain_step.py                         # TAP-S-3D and TAP-B-3D, at their true sizes on a GPU
-    python benchmarks/pretrain_step.py --reference             # beside a straightforward step, on the same data
+    python benchmarks/pretrain_step.py --reference             # next to a straightforward step, on the same data
     python benchmarks/pretrain_step.py --reference --each      # and with each gain switched off by itself
 
 Measured is what a process repeats: some micro-batches of real CT (the quickstart's chest, made 300x512x512), and one

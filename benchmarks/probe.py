@@ -1,15 +1,17 @@
-"""The same cell with stock eva's way and with ours, each in a process of its own: wall time and peak memory.
+"""The same experiment with stock eva's way and with ours, each in a process of its own: wall time and peak memory.
 
     python benchmarks/probe.py [--steps 100] [--seeds 3] [--stock-steps 100] [--encoder tap-s-3d] [--json out.json]
     python benchmarks/probe.py --before CHECKOUT [--rounds 3] [--json out.json]
 
-The cell is the quickstart (real CT, segmentation, random weights). Stock encodes the scan in every step of every seed,
-upsamples all logits to voxels and takes MONAI's Dice + cross-entropy by autograd; ours extracts once to an empty store,
-trains the seeds side by side and takes the loss by slabs. With fewer --stock-steps than --steps, stock's time for the
-rest is extrapolated from its own time a step, and said to be. Ours is run with one seed more as well, for its cost.
+The experiment is the quickstart (real CT, segmentation, random weights). Stock encodes the scan in every step of every
+seed, upsamples all logits to voxels and takes MONAI's Dice + cross-entropy by autograd; ours extracts once to an empty
+store, trains the seeds side by side and takes the loss by slabs. With fewer --stock-steps than --steps, stock's time
+for the rest is extrapolated from its own time a step, and said to be. Ours is run with one seed more as well, for its
+cost.
 
-With --before, two checkouts side by side, on stored features (benchmarks/stored_cells.py says of what): segmentation,
-and the adaptors of a classification cell beside attention. CPU seconds of a session without imports, in turns; medians.
+With --before, two checkouts side by side, on stored features (benchmarks/stored_experiments.py says of what):
+segmentation, and the adaptors of a classification experiment next to attention. CPU seconds of a session without
+imports, in turns; medians.
 """
 
 import argparse
@@ -50,7 +52,7 @@ class StockProbe(SegmentationProbe):
 
 
 def run(way: str, encoder: str, seeds: int, steps: int) -> dict:
-    """Fits and evaluates the cell; called in a process of its own, whose peak memory is then that way's."""
+    """Fits and evaluates the experiment; called in a process of its own, whose peak memory is then that way's."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from eva.core.trainers.functional import run_evaluation_session
 
@@ -87,31 +89,31 @@ GRID = ("linear:cls", "linear:mean", "linear:max", "linear:mean+max", "knn", "pr
 """The adaptors that are solved; abmil is named by itself."""
 
 
-def stored_cell(checkout: Path, folder: Path, cell: str, runs: int, steps: int) -> float:
+def stored_experiment(checkout: Path, folder: Path, experiment: str, runs: int, steps: int) -> float:
     """Runs a session of a checkout on stored features, and returns its CPU seconds."""
     paths = os.pathsep.join([str(checkout.resolve()), str(Path(__file__).parent.resolve())])
-    command = [sys.executable, "-m", "stored_cells", str(folder), cell, str(runs), str(steps)]
+    command = [sys.executable, "-m", "stored_experiments", str(folder), experiment, str(runs), str(steps)]
     settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TAPCT_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=checkout, env=settings, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    print(f"{folder.name:7} {cell:20} {runs} runs x {steps:4} steps {result['cpu_s']:7.1f} s", flush=True)
+    print(f"{folder.name:7} {experiment:20} {runs} runs x {steps:4} steps {result['cpu_s']:7.1f} s", flush=True)
     return result["cpu_s"]
 
 
 def side_by_side(before: Path, rounds: int) -> dict[str, float]:
-    """Returns median CPU seconds of both checkouts by cell."""
+    """Returns median CPU seconds of both checkouts by experiment."""
     after, taken = Path(__file__).parents[1], dict[str, list[float]]()
     with tempfile.TemporaryDirectory() as temporary:
         of = {"before": (before, Path(temporary) / "before"), "after": (after, Path(temporary) / "after")}
         for checkout, folder in of.values():
             for kind in ("segmentation", "classification"):
-                stored_cell(checkout, folder, f"store {kind}", 1, 10)
+                stored_experiment(checkout, folder, f"store {kind}", 1, 10)
         for _ in range(rounds):
-            cells = [(name, "segmentation", 20) for name in of] + [(name, "abmil", 500) for name in of]
-            for name, cell, steps in [*cells, *(("after", adaptor, 500) for adaptor in GRID)]:
-                taken.setdefault(f"{cell}, {name}", []).append(stored_cell(*of[name], cell, 3, steps))
-    found = {cell: statistics.median(seconds) for cell, seconds in taken.items()}
-    grid, attention = sum(found[f"{cell}, after"] for cell in GRID), found["abmil, before"]
+            experiments = [(name, "segmentation", 20) for name in of] + [(name, "abmil", 500) for name in of]
+            for name, experiment, steps in [*experiments, *(("after", adaptor, 500) for adaptor in GRID)]:
+                taken.setdefault(f"{experiment}, {name}", []).append(stored_experiment(*of[name], experiment, 3, steps))
+    found = {experiment: statistics.median(seconds) for experiment, seconds in taken.items()}
+    grid, attention = sum(found[f"{experiment}, after"] for experiment in GRID), found["abmil, before"]
     print(f"segmentation, after / before: {found['segmentation, after'] / found['segmentation, before']:.2f}")
     print(f"attention, after / before: {found['abmil, after'] / attention:.2f}")
     print(f"the grid of {len(GRID)} solved adaptors, {grid:.1f} s, / attention before: {grid / attention:.2f}")

@@ -2,7 +2,7 @@
 
 A gallery of random features, with 18 labels and 4 columns of 5 levels, each query as `RetrievalProbe` answers it, and
 what the nearest scan shares as the shortcut audit finds it. Time is CPU time of one core, of some queries, and told for
-all of them, beside the time on the clock; the memory is the highest that the process had (resource.getrusage).
+all of them, next to the time on the clock; the memory is the highest that the process had (resource.getrusage).
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m benchmarks.stored_bytes [-e tap-t-3d] [-w random]
 
 On the two scans that ship. Compression is by zstd after blosc2's byte shuffle, the best of those tried for bf16; labels
-by plain zstd, as the store has them. AUROC is of logistic regression on blocks of 1 x 2 x 2 feature cells: trained on
+by plain zstd, as the store has them. AUROC is of logistic regression on blocks of 1 x 2 x 2 patches: trained on
 those of the abdomen, reported on those of the chest, over the organs that lie in both. For Dice, run the quickstart:
 
     FEATURE_DTYPE=int8 eva fit --config eva_configs/quickstart.yaml
@@ -23,7 +23,7 @@ from tapct import load_encoder
 from tapct.features import FeatureBank, TensorStore
 from tapct.metrics.ranks import auroc
 from tapct.probes import solvers
-from tapct.probes.cells import class_shares
+from tapct.probes.patches import class_shares
 from tapct.tasks.quickstart import Quickstart
 
 HELD = 0.02
@@ -43,7 +43,7 @@ def best_s(work: Callable[[], object], times: int = 5) -> float:
 
 
 def blocks(values: torch.Tensor) -> np.ndarray:
-    """Returns (N, C) means over blocks of 1 x 2 x 2 cells of (C, d, h, w)."""
+    """Returns (N, C) means over blocks of 1 x 2 x 2 patches of (C, d, h, w)."""
     return torch.nn.functional.avg_pool3d(values[None], (1, 2, 2))[0].flatten(1).T.double().numpy()
 
 

@@ -1,9 +1,9 @@
-"""CPU seconds and memory of `tapct status` and `tapct run --dry-run` of thousands of cells.
+"""CPU seconds and memory of `tapct status` and `tapct run --dry-run` of thousands of experiments.
 
     python -m benchmarks.sweep_scale [--patients 300] [--folder DIR] [--json out.json]
 
 Every encoder that is installed on every task with every perturbation and share of the training patients, nine in ten
-of them done. The records are simulated, of three seeds; a task's cells share the cases' numbers, not the files.
+of them done. The records are simulated, of three seeds; a task's experiments share the cases' numbers, not the files.
 (From the checkout's root: the simulated records are those of the tests.)
 """
 
@@ -17,8 +17,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tapct.sweep.cell import Cell
 from tapct.sweep.commands import Sweep
+from tapct.sweep.experiment import Experiment
 from tapct.sweep.lock import LOCK_FILE, Attempt
 from tests.leaderboard.results import record
 
@@ -27,24 +27,24 @@ STATUS = ("status", "--results")
 DRY_RUN = ("run", "-e", "all", "-t", "all", "--fractions", "0.01,0.1,0.25,1", "--perturbations", "all", "--dry-run")
 
 
-def fill(results: Path, patients: int) -> list[Cell]:
-    """Writes the files of each cell, but of every tenth."""
-    cells = Sweep(encoders="all", tasks="all", results=str(results), **VARIED).cells()
+def fill(results: Path, patients: int) -> list[Experiment]:
+    """Writes the files of each experiment, but of every tenth."""
+    experiments = Sweep(encoders="all", tasks="all", results=str(results), **VARIED).experiments()
     ended = Attempt(1, "node", 1, "2026-11-28T10:00:00+00:00", None, "2026-11-28T11:00:00+00:00")
     texts: dict[str, tuple[str, str]] = {}
-    for number, cell in enumerate(cells):
+    for number, experiment in enumerate(experiments):
         if number % 10 == 9:
             continue
-        if cell.task not in texts:
-            one = record("tap-b-3d", cell.task, patients=patients)
-            texts = {cell.task: (one.to_json(), one.fingerprint)}
-        text, fingerprint = texts[cell.task]
-        cell.folder.mkdir(parents=True)
-        about = {"settings": cell.settings(), "fingerprint": fingerprint, "wall_s": 900.0}
-        (cell.folder / "record.json").write_text(text, encoding="utf-8")
-        (cell.folder / "cell.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        (cell.folder / LOCK_FILE).write_text(json.dumps(asdict(ended)), encoding="utf-8")
-    return cells
+        if experiment.task not in texts:
+            one = record("tap-b-3d", experiment.task, patients=patients)
+            texts = {experiment.task: (one.to_json(), one.fingerprint)}
+        text, fingerprint = texts[experiment.task]
+        experiment.folder.mkdir(parents=True)
+        about = {"settings": experiment.settings(), "fingerprint": fingerprint, "wall_s": 900.0}
+        (experiment.folder / "record.json").write_text(text, encoding="utf-8")
+        (experiment.folder / "cell.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (experiment.folder / LOCK_FILE).write_text(json.dumps(asdict(ended)), encoding="utf-8")
+    return experiments
 
 
 MEASURED = """
@@ -85,9 +85,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     try:
-        cells = fill(folder / "results", arguments.patients)
+        experiments = fill(folder / "results", arguments.patients)
         sizes = [path.stat().st_size for path in folder.glob("results/*/*/record.json")]
-        found = {"cells": len(cells), "records": len(sizes), "mean_record_kib": round(sum(sizes) / len(sizes) / 1024)}
+        found = {
+            "cells": len(experiments),
+            "records": len(sizes),
+            "mean_record_kib": round(sum(sizes) / len(sizes) / 1024),
+        }
         own = {"RESULTS_ROOT": str(folder / "results"), "TAPCT_CACHE": str(folder / "cache")}
         found["status"] = measure(*STATUS, str(folder / "results"), environment=own)
         found["dry_run"] = measure(*DRY_RUN, environment=own)

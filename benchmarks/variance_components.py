@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/variance_components.py [--simulations 1000] [--resamples 1000] [--json out.json]
 
 Dice-like scores of encoders x adaptors x three seeds, with effects of encoder (SD 0.03), adaptor (0.03), their
-interaction (0.01) and seed (0.005), and patients of differing difficulty: for all cells alike (0.15), and each in its
-own way for an encoder, an adaptor, a cell and a run (0.04, 0.04, 0.03, 0.02). Two truths are asked for: the components
-of *these* encoders, adaptors and seeds on infinitely many patients, which is what the page says its intervals hold;
-and those of the distributions that they were drawn from, which nobody can know from a few.
+interaction (0.01) and seed (0.005), and patients of differing difficulty: for all experiments alike (0.15), and each in
+its own way for an encoder, an adaptor, an experiment and a run (0.04, 0.04, 0.03, 0.02). Two truths are asked for: the
+components of *these* encoders, adaptors and seeds on infinitely many patients, which is what the page says its
+intervals hold; and those of the distributions that they were drawn from, which nobody can know from a few.
 """
 
 import argparse
@@ -32,12 +32,12 @@ def simulated(
     encoders: int, adaptors: int, patients: int, resamples: int, name: str, rng: np.random.Generator
 ) -> tuple[Sequence[Component], np.ndarray, np.ndarray]:
     """Returns the components of one grid, and the true variances: of its own effects, and those drawn from."""
-    cells = (encoders, adaptors)
-    shapes = {"encoder": (encoders, 1, 1), "adaptor": (1, adaptors, 1), "encoder x adaptor": (*cells, 1)}
-    effects = sum(SD[source] * rng.normal(size=shapes.get(source, (*cells, SEEDS))) for source in SD)
-    effects = np.broadcast_to(effects, (*cells, SEEDS))
+    experiments = (encoders, adaptors)
+    shapes = {"encoder": (encoders, 1, 1), "adaptor": (1, adaptors, 1), "encoder x adaptor": (*experiments, 1)}
+    effects = sum(SD[source] * rng.normal(size=shapes.get(source, (*experiments, SEEDS))) for source in SD)
+    effects = np.broadcast_to(effects, (*experiments, SEEDS))
     hard = [(0.15, (1, 1, 1)), *((sd, shapes[s]) for s, sd in zip(shapes, (0.04, 0.04, 0.03), strict=True))]
-    hard.append((0.02, (*cells, SEEDS)))
+    hard.append((0.02, (*experiments, SEEDS)))
     scores = 0.5 + effects[..., None] + sum(sd * rng.normal(size=(*shape, patients)) for sd, shape in hard)
     between = sum(sd**2 for sd, _ in hard) / patients
     inputs = TaskInputs(
@@ -50,7 +50,7 @@ def simulated(
         values=scores.reshape(-1, SEEDS, patients),
         targets=None,
     )
-    found = Resampled(*(of.reshape(*cells, *of.shape[1:]) for of in resample(inputs, resamples)))
+    found = Resampled(*(of.reshape(*experiments, *of.shape[1:]) for of in resample(inputs, resamples)))
     components, reason = variance_components(found, draw_patients(patients, resamples, inputs.key))
     assert reason is None
     of, seed = mean_squares(effects.mean(axis=2)), effects.var(axis=2, ddof=1).mean()

@@ -62,13 +62,13 @@ for case in features:
     print(case.case, case.split, "map", case.map.shape, "embeddings of windows", case.embeddings.shape)
 
 # %% [markdown]
-# Each cell of a map has a place in the patient, and each voxel of the scan a label: here cells are labelled by the
+# Each patch of a map has a place in the patient, and each voxel of the scan a label: here patches are labelled by the
 # voxel at their centre. The affine of a grid takes an index to millimetres, its inverse goes back.
 
 
 # %%
-def cells_and_labels(case):
-    """Returns the (N, C) features of the cells whose centres lie in the scan, and the (N,) labels there."""
+def patches_and_labels(case):
+    """Returns the (N, C) features of the patches whose centres lie in the scan, and the (N,) labels there."""
     places = case.positions_mm.reshape(-1, 3)
     grid = case.scan_grid
     index = np.c_[places, np.ones(len(places))] @ np.linalg.inv(grid.affine).T
@@ -79,24 +79,24 @@ def cells_and_labels(case):
 
 
 train, test = (next(case for case in features if case.split == split) for split in ("train", "test"))
-cells, labels = cells_and_labels(train)
-other_cells, other_labels = cells_and_labels(test)
-print(len(cells), "cells of", train.case, "and", len(other_cells), "of", test.case)
+patches, labels = patches_and_labels(train)
+other_patches, other_labels = patches_and_labels(test)
+print(len(patches), "patches of", train.case, "and", len(other_patches), "of", test.case)
 
 # %% [markdown]
 # ## A question without a probe
-# Is the liver of one patient found in another, by nothing but the likeness of features? The mean feature of its cells
-# in one scan (less the mean of all cells) is compared with each cell of the other.
+# Is the liver of one patient found in another, by nothing but the likeness of features? The mean feature of its patches
+# in one scan (less the mean of all patches) is compared with each patch of the other.
 
 # %%
 liver = list(features.classes).index("liver")
-prototype = cells[labels == liver].mean(axis=0) - cells.mean(axis=0)
-centred = other_cells - other_cells.mean(axis=0)
+prototype = patches[labels == liver].mean(axis=0) - patches.mean(axis=0)
+centred = other_patches - other_patches.mean(axis=0)
 likeness = centred @ prototype / (np.linalg.norm(centred, axis=1) * np.linalg.norm(prototype))
 is_liver = other_labels == liver
 nearest = np.argsort(-likeness)[: is_liver.sum()]
 found, chance = is_liver[nearest].mean(), is_liver.mean()
-print(f"of the {is_liver.sum()} cells most like it, {found:.0%} are liver; by chance {chance:.0%}")
+print(f"of the {is_liver.sum()} patches most like it, {found:.0%} are liver; by chance {chance:.0%}")
 
 # %% [markdown]
 # ## One vector a case

@@ -13,7 +13,7 @@ class ExitStatus(IntEnum):
     DONE = 0
     """All is done, and all is well."""
     ERROR = 1
-    """An error, which is named. Nothing is lost: mend it and run the same command again."""
+    """An error, which is named. Nothing is lost: fix it and run the same command again."""
     USAGE = 2
     """The command line is wrong; nothing was done. (argparse's own.)"""
     ATTENTION = 3

@@ -72,7 +72,7 @@ class DataConfig(Section):
     antialias: bool = True
     """Whether crops are averaged in the plane where they shrink, as DINOv2's are and as the benchmark resizes scans.
 
-    False takes the two voxels beside each pixel's centre: the encoder is then trained on noisier images than most
+    False takes the two voxels next to each pixel's centre: the encoder is then trained on noisier images than most
     readers of CT see. The paper does not say; runs from before this setting did without.
     """
     slab_slices: Count

@@ -1,4 +1,4 @@
-"""Errors of pretraining: each says what is wrong, where, and how to mend it."""
+"""Errors of pretraining: each says what is wrong, where, and how to fix it."""
 
 from tapct.errors import TapctError
 

@@ -33,12 +33,12 @@ def cannot_write(path: Path, error: Exception, needed_bytes: int, hint: str = "N
         path: The file.
         error: What the system, or torch, said.
         needed_bytes: What the file takes.
-        hint: What is left, before how to mend it.
+        hint: What is left, before how to fix it.
     """
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return CannotWriteError(
         f"{path} could not be written ({reason.splitlines()[0]}): it takes {in_bytes(needed_bytes)}, and "
-        f"{in_bytes(free_bytes(path))} are free there. {hint}. Make room on the disk or mend the rights, then run the "
+        f"{in_bytes(free_bytes(path))} are free there. {hint}. Make room on the disk or fix the rights, then run the "
         "same command again."
     )
 

@@ -84,7 +84,7 @@ def _train(path: str, overrides: Sequence[str]) -> ExitStatus:
         ) from error
     except OSError as error:
         raise PretrainError(
-            f"{error}. Mend it and start the same command again; it resumes from the newest checkpoint"
+            f"{error}. Fix it and start the same command again; it resumes from the newest checkpoint"
         ) from error
     if not finished:
         log.info("asked to stop; all is saved, and the same command resumes")

@@ -1,6 +1,6 @@
 """What the options of commands have in common, how the help shows them, and what is said of a wrong command line.
 
-cyclopts reads a command's options from its signature and docstring; what is special about one is declared beside its
+cyclopts reads a command's options from its signature and docstring; what is special about one is declared next to its
 type: `Annotated[str, ENCODER]`. Parameters before `/` are placed, those behind `*` are named.
 """
 

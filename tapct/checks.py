@@ -27,13 +27,13 @@ class Check:
             that somebody should know of it.
         name: What was looked at.
         message: What was found.
-        mend: What to do about it; empty where nothing is to be done.
+        fix: What to do about it; empty where nothing is to be done.
     """
 
     status: Status
     name: str
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
 def as_json(checks: Iterable[Check]) -> list[dict[str, str]]:
@@ -56,7 +56,7 @@ def print_table(checks: Iterable[Check], title: str | None = None) -> None:
 
 
 def _to_do(check: Check) -> list[str]:
-    return [escape(f"To do: {check.mend}")] if check.mend else []
+    return [escape(f"To do: {check.fix}")] if check.fix else []
 
 
 def exit_status(checks: Iterable[Check]) -> int:

@@ -23,7 +23,7 @@ def list_(what: Literal["encoders", "tasks", "suites"], name: str | None = None,
 
     Args:
         what: What to list.
-        name: The name or path of a suite, to list its cells and what its source does not say.
+        name: The name or path of a suite, to list its experiments and what its source does not say.
 
     Returns:
         The exit status.
@@ -256,7 +256,7 @@ FIRST = """\
 The first five commands:
 
   tapct list encoders                  what there is; also: tapct list tasks
-  tapct doctor                         what this machine lacks, how to mend it
+  tapct doctor                         what this machine lacks, how to fix it
   tapct run -e tap-t-3d -t quickstart  an encoder on a task: two scans that ship
   tapct status                         what is done, running, failed and why
   tapct leaderboard results -o site    the page of all results

@@ -131,7 +131,7 @@ def _output() -> Check:
 
 
 def _plugins() -> Iterator[Check]:
-    """Imports every encoder, kind of task and task that is installed, a stranger's above all."""
+    """Imports every encoder, kind of task and task that is installed, a third party's above all."""
     from tapct import kinds
     from tapct.encoders import encoder_class, list_encoders, refused_encoders
     from tapct.tasks import list_tasks, task_class
@@ -149,7 +149,7 @@ def _importable(what: str, names: list[str], load: Callable[[str], Any], broken:
         except TapctError as error:
             broken.append(str(error))
     for why in broken:
-        yield Check("warn", what, why, "mend, rename or uninstall it; the others work")
+        yield Check("warn", what, why, "fix, rename or uninstall it; the others work")
     if not broken:
         yield Check("ok", what, f"{len(names)} are installed")
 
@@ -160,8 +160,8 @@ def _task(name: str, root: str | None, look: Path | None, **settings: Any) -> It
     shown: list[CaseCheck] = []
     show = None if look is None else shown.append
     try:
-        for status, message, mend in findings(name, root, READERS, show=show, **settings):
-            yield Check(status, f"task {name}", message, mend)
+        for status, message, fix in findings(name, root, READERS, show=show, **settings):
+            yield Check(status, f"task {name}", message, fix)
         if look is not None:
             yield _sheet(name, shown, look)
     except TapctError as error:
@@ -211,7 +211,7 @@ def _another_size(encoder: "Encoder") -> list[tuple[int, int, int]]:
         [w if w == 1 else 2 * w for w in window],
     ]
     sizes = [(d, h, w) for d, h, w in per_axis if (d, h, w) != window]
-    return [size for size in sizes if encoder.accepts(size)][:1]
+    return [size for size in sizes if encoder.supports(size)][:1]
 
 
 def _tried(encoder: "Encoder", size: tuple[int, int, int]) -> str | None:
@@ -225,8 +225,8 @@ def _tried(encoder: "Encoder", size: tuple[int, int, int]) -> str | None:
         require_parameters(encoder)
     except TapctError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001  whatever a stranger's network raises
-        return f"a window of {size}, which it says that it takes (`accepts`), ends in {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001  whatever a third-party network raises
+        return f"a window of {size}, which it says that it takes (`supports`), ends in {type(error).__name__}: {error}"
     if not all(torch.isfinite(part).all() for part in features if part is not None):
         return f"a window of {size} gives features that are NaN or infinite"
     return None

@@ -1,4 +1,4 @@
-"""Errors that a user of the benchmark sees: each says what is wrong, where, and how to mend it."""
+"""Errors that a user of the benchmark sees: each says what is wrong, where, and how to fix it."""
 
 import difflib
 import os
@@ -39,7 +39,7 @@ class LockError(TapctError, OSError):
 
 
 TRACE = "TAPCT_TRACEBACK"
-"""The variable that asks for the whole trace beside a message, for who looks for a fault of ours."""
+"""The variable that asks for the whole trace next to a message, for who looks for a fault of ours."""
 
 _IN_A_WORKER = re.compile(r"Caught \w+ in .*?\nOriginal Traceback.*\n[\w.]*Error: (.*)", re.DOTALL)
 """An error that a process of PyTorch's loader passes on: its message is the trace, and ends with the message."""

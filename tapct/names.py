@@ -15,7 +15,7 @@ LISTED = 5
 """Names that a message lists."""
 
 LONGEST_NAME = 100
-"""Characters. With what a file is called beside, it fits into the 255 bytes of a file's name."""
+"""Characters. With what a file is called next to it, it fits into the 255 bytes of a file's name."""
 
 
 TABLE = "table="

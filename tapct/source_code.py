@@ -33,7 +33,7 @@ WITHOUT_EFFECT = frozenset(
             "tapct.encoders.eva_names",
         ),
         "tapct.encoders.promises",  # raises, or not
-        "tapct.encoders.authors",  # what `tapct verify-encoder` runs beside an adapter, which does not run it
+        "tapct.encoders.authors",  # what `tapct verify-encoder` runs next to an adapter, which does not run it
         *("tapct.tasks.registry", "tapct.tasks.spec", "tapct.tasks.splits"),
         "tapct.volumes.perturb",  # in the keys of what is perturbed, by itself
     }
@@ -72,7 +72,7 @@ def code_of(*roots: str) -> Code:
     """Returns the code that modules run.
 
     What they import is followed through this project, the package of the first and whatever is not installed as a
-    library, such as a file beside theirs. Of an installed library the version is taken. Python's own modules are left
+    library, such as a file next to theirs. Of an installed library the version is taken. Python's own modules are left
     out.
 
     Args:
@@ -112,7 +112,7 @@ def code_of(*roots: str) -> Code:
 def sources_sha256(*modules: str) -> str:
     """Returns a hash of the sources of just these modules, whatever they import.
 
-    Asked once: a process goes on with the code that it began with.
+    Asked once: a process continues with the code that it began with.
 
     Raises:
         LookupError: If one has no source file.
@@ -266,7 +266,7 @@ def _spec(name: str) -> ModuleSpec | None:
 def version_of(name: str) -> str:
     """Returns the version of an installed distribution without that of its build (2.11.0+cpu, 2.11.0+cu130).
 
-    Before a release the build says which code it is (2.6.0a0+ecf3bae), and stays. Asked once: a process goes on with
+    Before a release the build says which code it is (2.6.0a0+ecf3bae), and stays. Asked once: a process continues with
     the libraries that it began with, and reading their metadata for each key was a quarter of a short session.
     """
     try:

@@ -20,7 +20,7 @@ from tapct.volumes import LabelMap, Volume
 
 @contextlib.contextmanager
 def known_by_name(name: str, path: str) -> Iterator[None]:
-    """Makes an encoder known by a name for a while, beside those that are installed, as a stranger's package would."""
+    """Makes an encoder known by a name for a while, next to those installed, as a third-party package would."""
     installed = registry.entry_points
     with pytest.MonkeyPatch.context() as patch:
         point = EntryPoint(name, path, registry.GROUP)

@@ -13,8 +13,8 @@ from tapct.cli import main
 from tapct.errors import RecordError
 from tapct.records import Record, find_records, write_record
 from tests.data.abdomen import block, save
-from tests.strangers import blocks, installed, lay_out
 from tests.tasks.end_to_end import run
+from tests.third_party import blocks, installed, lay_out
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "add-a-kind.md").read_text(encoding="utf-8")
 CASES = [f"c{number:02}" for number in range(22)]
@@ -61,7 +61,7 @@ def report(checkout) -> dict:
         with pytest.raises(RecordError) as refused:
             Record.from_json(json.dumps(content), where="changed")
         report["refused"] = str(refused.value)
-        (stored, *_) = find_records(checkout / "results").sound.values()
+        (stored, *_) = find_records(checkout / "results").valid.values()
         report["columns"] = stored.table().column_names[-2:]
         patch.setattr("sys.argv", ["tapct", "leaderboard", "results", "-o", "site"])
         with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""docs/add-a-task.md, followed: a package of somebody's own, installed beside ours."""
+"""docs/add-a-task.md, followed: a package of somebody's own, installed next to ours."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ import pytest
 
 from tapct.leaderboard.overlap import known_overlap
 from tapct.sweep.asked import Sweep
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 from tapct.tasks import TaskData, core_tasks, list_tasks, task_class
 from tapct.tasks.findings import findings
 from tests.data.abdomen import Block, block, save
-from tests.strangers import blocks, installed, lay_out
 from tests.tasks.end_to_end import run
+from tests.third_party import blocks, installed, lay_out
 
 REPOSITORY = Path(__file__).parents[1]
 GUIDE = (REPOSITORY / "docs" / "add-a-task.md").read_text(encoding="utf-8")
@@ -23,9 +23,12 @@ FIRST = {"p1_2019": 90, "p1_2020": 92, "p2_2019": 94, "p3_2021": 96}
 """Case of the guide's split to the first slice of its slab; all show the spleen."""
 
 
-def cells(tasks: str) -> dict[str, str] | str:
+def experiments(tasks: str) -> dict[str, str] | str:
     try:
-        return {cell.task: str(cell.config) for cell in Sweep(encoders="chance", tasks=tasks).cells()}
+        return {
+            experiment.task: str(experiment.config)
+            for experiment in Sweep(encoders="chance", tasks=tasks).experiments()
+        }
     except SweepError as error:
         return str(error)
 
@@ -78,7 +81,7 @@ def told(data: Path, config: Path, out: Path) -> dict:
         }
     TaskData("spleen_injury", str(data)).setup("fit")
     (case,) = run(config, data, None, out, "segmentation").runs[0].cases["test"]
-    report["cells"] = {asked: cells(asked) for asked in ("spleen", "spleen_injury", "all")}
+    report["cells"] = {asked: experiments(asked) for asked in ("spleen", "spleen_injury", "all")}
     report["dice"] = case.dice["native"]["spleen"]
     labels = data / "spleen_injury" / "labels.csv"
     whole = labels.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ DAY_S = 24 * 3600
 HALF = b"half written"
 
 CUBIC = "cubic@random"
-"""What cells of the encoder are called, and so its features."""
+"""What experiments of the encoder are called, and so its features."""
 
 
 @pytest.fixture(scope="module")

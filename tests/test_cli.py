@@ -67,7 +67,7 @@ def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
     without = tapct("doctor", "--json", FORCE_COLOR="1")
     (check,) = (c for c in json.loads(without.stdout) if c["name"] == "telemetry")
     assert check["status"] == "fail"
-    assert "export ORT_DISABLE_TELEMETRY=1" in check["mend"]
+    assert "export ORT_DISABLE_TELEMETRY=1" in check["fix"]
     assert without.returncode == 1
 
 

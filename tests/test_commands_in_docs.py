@@ -96,14 +96,14 @@ def test_a_tapct_command_parses(shown):
 
 
 @pytest.mark.parametrize("shown", of("tapct", "run"), ids=lambda shown: shown.where)
-def test_a_sweep_has_cells(shown, monkeypatch):
+def test_a_sweep_has_experiments(shown, monkeypatch):
     """Encoders with their options, tasks, suites, adaptors, perturbations and mistakes all exist, and go together."""
     if any(MADE_BY_THE_READER.search(word) for word in shown.words):
         return
     for variable in ("ADAPTOR", "BAG", "ENCODER_OPTIONS", "ENCODER_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
     _, given, _ = cli.app.parse_args(shown.words[1:])
-    assert given.arguments["sweep"].cells()
+    assert given.arguments["sweep"].experiments()
 
 
 def named_in_docs(pattern: str) -> set[str]:
@@ -124,11 +124,11 @@ def test_perturbations_and_mistakes_that_are_named_exist():
 def test_encoders_that_are_named_with_an_option_can_be_built_so():
     names = "|".join(map(re.escape, sorted(list_encoders(), key=len, reverse=True)))
     label = rf"(?<![\w-])((?:{names})(?:\+\w+=[\w.x-]+)+)"
-    varied = re.compile(r"\+(adaptor|bag|fraction|draw|perturbation|mistake)=")  # of the folder of a cell
+    varied = re.compile(r"\+(adaptor|bag|fraction|draw|perturbation|mistake)=")  # of the folder of an experiment
     named = {one.rstrip(".") for one in named_in_docs(label) if not varied.search(one)}
     assert len(named) > 10
-    cells = Sweep(encoders=",".join(sorted(named)), tasks="amos22").cells()
-    assert len({cell.label for cell in cells}) > 10
+    experiments = Sweep(encoders=",".join(sorted(named)), tasks="amos22").experiments()
+    assert len({experiment.label for experiment in experiments}) > 10
 
 
 @functools.cache

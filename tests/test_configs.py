@@ -68,31 +68,31 @@ def short(monkeypatch, short_on_shipped_data, small_data):
 def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_shipped_data, capsys):
     eva_fit(monkeypatch, tmp_path, is_drawn=True)
     out, folder = capsys.readouterr().out, session(tmp_path)
-    cell = record(tmp_path)
-    assert cell.complete
-    assert [run.seed for run in cell.runs] == [0, 1]
-    assert "not a benchmark score" in cell.notice
-    assert cell.notice in out
+    experiment = record(tmp_path)
+    assert experiment.complete
+    assert [run.seed for run in experiment.runs] == [0, 1]
+    assert "not a benchmark score" in experiment.notice
+    assert experiment.notice in out
     assert str(folder / "record.json") in out
     assert (folder / "run_0" / "overlays" / "chest.png").stat().st_size > 20_000
     for organ in ("liver", "costal cartilages"):
         assert organ in out
-    (case,) = cell.runs[0].cases["test"]
+    (case,) = experiment.runs[0].cases["test"]
     assert (case.case, case.patient) == ("chest", "totalsegmentator-example-ct-dicom")
     assert case.dice.keys() == {"native", "paper"}
     assert len(case.dice["native"]) == 11
     assert case.padding_voxels == (0, 0, 0)
-    assert cell.encoder.weights == "random"
-    assert cell.encoder.precision == "auto"
-    assert cell.task.split_sha256
-    assert cell.execution.packages["kaiko-eva"] == "0.4.5"
+    assert experiment.encoder.weights == "random"
+    assert experiment.encoder.precision == "auto"
+    assert experiment.task.split_sha256
+    assert experiment.execution.packages["kaiko-eva"] == "0.4.5"
     # eva's own file, where eva users look for it, with the same numbers.
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["metrics"]["test"][0]
     for metric in ("dice_native", "dice_paper"):
-        values = [run.metrics["test"][metric] for run in cell.runs]
+        values = [run.metrics["test"][metric] for run in experiment.runs]
         assert results[f"test/{metric}"]["values"] == pytest.approx(values)
     mean = sum(case.dice["native"].values()) / 11
-    assert cell.runs[0].metrics["test"]["dice_native"] == pytest.approx(mean)
+    assert experiment.runs[0].metrics["test"]["dice_native"] == pytest.approx(mean)
 
 
 def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monkeypatch, tmp_path, short):
@@ -128,10 +128,10 @@ def test_a_crash_in_the_last_run_loses_nothing(monkeypatch, tmp_path, short):
     with pytest.raises(RuntimeError, match="node failure"):
         eva_fit(monkeypatch, tmp_path)
     assert not (session(tmp_path) / "results.json").exists()
-    cell = record(tmp_path)
-    assert [run.run for run in cell.runs] == [0]
-    assert not cell.complete
-    assert cell.runs_planned == 2
+    experiment = record(tmp_path)
+    assert [run.run for run in experiment.runs] == [0]
+    assert not experiment.complete
+    assert experiment.runs_planned == 2
 
 
 def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
@@ -156,7 +156,7 @@ def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
 
 def test_features_are_extracted_once_and_the_encoder_is_not_even_built_again(monkeypatch, tmp_path, short):
     built = []
-    monkeypatch.setattr("tests.small.Small3D.materialise", lambda self: built.append(1) or Encoder.materialise(self))
+    monkeypatch.setattr("tests.small.Small3D.load", lambda self: built.append(1) or Encoder.load(self))
     lazy = {**SMALL, "init_args": {"weights": "random", "deferred": True}}
     eva_fit(monkeypatch, tmp_path, encoder=lazy)
     assert built
@@ -222,9 +222,9 @@ def test_the_command_line_overrides_the_config(monkeypatch, tmp_path, short):
     command = ["eva", "fit", "--config", str(CONFIGS / "quickstart.yaml"), "--model.weights=null", *small, *overrides]
     monkeypatch.setattr(sys, "argv", command)
     main()
-    cell = record(tmp_path)
-    assert [run.seed for run in cell.runs] == [3]
-    assert cell.probe.optimizer["lr"] == 0.125
+    experiment = record(tmp_path)
+    assert [run.seed for run in experiment.runs] == [3]
+    assert experiment.probe.optimizer["lr"] == 0.125
 
 
 def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_path, short):
@@ -378,8 +378,8 @@ def test_how_a_scan_was_read_is_in_the_record_and_said_once(monkeypatch, tmp_pat
         monkeypatch.setenv("NUM_WORKERS", workers)
         eva_fit(monkeypatch, tmp_path, features=mode)
         assert capfd.readouterr().err.count(f"chest: {PADDED}") == 1, mode
-    cells = [record(tmp_path, index) for index in range(3)]
-    assert [run.cases["test"][0].notes for cell in cells for run in cell.runs] == [(PADDED,)] * 6
+    experiments = [record(tmp_path, index) for index in range(3)]
+    assert [run.cases["test"][0].notes for experiment in experiments for run in experiment.runs] == [(PADDED,)] * 6
     page = write_report(session(tmp_path) / "record.json").read_text(encoding="utf-8")
     assert "How scans were read" in page
     assert PADDED in page

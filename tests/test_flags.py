@@ -1,4 +1,4 @@
-"""Red flags: each is raised by what it is for, and not by what is sound."""
+"""Red flags: each is raised by what it is for, and not by what is valid."""
 
 import hashlib
 
@@ -245,7 +245,7 @@ def execution(**training):
     return {"features": SEEN, "runs": [{"run": i, "seconds": {}, "training": {**usual, **training}} for i in (0, 1)]}
 
 
-def test_a_sound_record_has_no_flag():
+def test_a_valid_record_has_no_flag():
     assert own_flags(record(GOOD, OTHER, execution=execution())) == []
 
 
@@ -347,7 +347,7 @@ def test_what_a_record_of_before_does_not_hold_raises_no_flag():
     assert own_flags(bare) == []
 
 
-# -- Beside other cells ------------------------------------------------------------------------------------
+# -- Next to other experiments ------------------------------------------------------------------------------------
 
 
 def heads(one: Record, name: str) -> Record:
@@ -421,7 +421,7 @@ def test_published_weights_that_do_no_better_than_random_ones_are_flagged():
     assert flag.id == "no-better-than-random-weights"
     assert flag.detail.startswith("MicroAUROC 0.")
     assert "with random weights 0.9" in flag.detail
-    # The random cell itself, and one that trained otherwise, have nothing to answer for.
+    # The random experiment itself, and one that trained otherwise, have nothing to answer for.
     assert cross_flags(record(weak, encoder=random), [heads(record(strong), "p")]) == []
     fewer = record(strong, encoder=random, task={"train_fraction": 0.1})
     assert cross_flags(record(weak), [heads(fewer, "r")]) == []
@@ -436,7 +436,7 @@ def test_flags_are_made_anew_and_the_two_kinds_keep_out_of_each_others_way(tmp_p
     once = with_cross_checks(with_own_checks(mine), tmp_path)
     assert ids(once.flags) == ["seeds-without-effect", "equal-to-another-encoder"]
     write_record(once, tmp_path / "made" / "curia")
-    assert with_cross_checks(once, tmp_path) == once, "its own record in the folder is no other cell"
+    assert with_cross_checks(once, tmp_path) == once, "its own record in the folder is no other experiment"
     assert once.fingerprint == mine.fingerprint
     assert ids(with_cross_checks(once, tmp_path / "elsewhere").flags) == ["seeds-without-effect"]
     assert ids(with_own_checks(once).flags) == ["seeds-without-effect"]

@@ -30,11 +30,11 @@ for arguments in json.load(sys.stdin):
 
 from tapct.tasks.quickstart import Quickstart
 from tapct.features import FeatureBank, TensorStore
-from tapct.tasks.checks import require_sound
+from tapct.tasks.checks import require_valid
 from tests.small import CubicMillimetres
 
 part = Quickstart(Quickstart.shipped_root, "train")
-require_sound([part])
+require_valid([part])
 bank = FeatureBank(CubicMillimetres("random"), TensorStore("bank"))
 bank.fill([part])
 report.append([bank.extracted - 1, sorted({name.partition(".")[0] for name in sys.modules})])

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tapct.sweep.cell import VARIABLES
+from tapct.sweep.experiment import VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [

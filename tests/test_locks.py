@@ -55,10 +55,10 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path / "features"))
     write(tmp_path / "results", "tap-s-3d", record("tap-s-3d", "amos22", patients=4, seeds=2))
-    cell = tmp_path / "results" / "amos22" / "curia"
-    cell.mkdir()
+    experiment = tmp_path / "results" / "amos22" / "curia"
+    experiment.mkdir()
     begun = Attempt(1, "node7", 1234, "2026-11-28T10:00:00+00:00")
-    (cell / LOCK_FILE).write_text(json.dumps(vars(begun)), encoding="utf-8")
+    (experiment / LOCK_FILE).write_text(json.dumps(vars(begun)), encoding="utf-8")
     about = {"kind": "features", "card": "tap-s-3d", "task": "amos22", "case": "1"}
     TensorStore(tmp_path / "features").save(KEY, {"map": torch.zeros(1)}, about)
     return tmp_path
@@ -97,7 +97,7 @@ def test_what_writes_says_which_mount_option_is_missing(folder, refused, monkeyp
     (store.path(KEY).with_suffix(".lock")).touch()
     before = sorted((folder / "features").rglob("*"))
     ran = tapct(monkeypatch, "run", "-e", "curia", "-t", "amos22", "--results", str(folder / "results"))
-    assert "cells cannot be run in" in ran
+    assert "experiments cannot be run in" in ran
     assert "the mount option flock" in ran
     assert "the mount option flock" in tapct(monkeypatch, "cache", "rm", "--all")
     assert [path for path in sorted((folder / "features").rglob("*")) if "leases" not in path.parts] == before
@@ -206,11 +206,11 @@ def test_the_doctor_tries_locks_where_results_and_features_are(folder, monkeypat
     monkeypatch.setattr(locks, "mount_of", lambda folder: Mount("nfs", frozenset({"nolock"})))
     for check in found(monkeypatch, folder).values():
         assert (check.status, "on this machine alone (mount option nolock)" in check.message) == ("warn", True)
-        assert "mount it without nolock" in check.mend
+        assert "mount it without nolock" in check.fix
 
 
 def test_the_doctor_says_what_a_mount_lacks(folder, refused, monkeypatch):
     for name, check in found(monkeypatch, folder).items():
         assert check.status == "fail"
         assert "the mount option flock" in check.message
-        assert ("RESULTS_ROOT" if "results" in name else "TAPCT_FEATURES") in check.mend
+        assert ("RESULTS_ROOT" if "results" in name else "TAPCT_FEATURES") in check.fix

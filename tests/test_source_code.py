@@ -102,7 +102,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A stranger's package on the path; nothing of it is imported."""
+    """A third-party package on the path; nothing of it is imported."""
     write(tmp_path / "site" / "mypkg", PACKAGE)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     importlib.invalidate_caches()
@@ -128,7 +128,7 @@ def test_what_a_module_imports_of_its_package_belongs_to_it_wherever_it_stands(p
 def test_a_change_of_any_of_them_is_another_code(name, package):
     before = code_of("mypkg.encoder").sha256
     source = (package / name).read_text(encoding="utf-8")
-    (package / name).write_text(f"# mended\n{source}", encoding="utf-8")
+    (package / name).write_text(f"# fixed\n{source}", encoding="utf-8")
     assert code_of("mypkg.encoder").sha256 == before
     (package / name).write_text(f"{source}\nx = 2\n", encoding="utf-8")
     assert code_of("mypkg.encoder").sha256 != before

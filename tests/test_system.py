@@ -48,7 +48,7 @@ def test_all_modules_import_and_encoders_are_doctored_embedded_and_ranked(tmp_pa
     )
     *fine, refused = statuses
     assert fine == [0, 0, 0, 0], printed
-    assert "cells cannot be run on Windows" in refused
+    assert "experiments cannot be run on Windows" in refused
     assert (tmp_path / "site" / "index.html").is_file()
     assert (tmp_path / "embedded" / "abdomen" / "ct.safetensors").is_file()
 

@@ -1,4 +1,4 @@
-"""The tutorial, run as it stands: on eight slices of each scan, its cell in this process."""
+"""The tutorial, run as it stands: on eight slices of each scan, its experiment in this process."""
 
 import runpy
 from pathlib import Path

@@ -16,7 +16,7 @@ def shortest(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
 
 
-def test_a_perturbed_cell_differs_in_the_reported_scans_alone(monkeypatch, tmp_path, shortest):
+def test_a_perturbed_experiment_differs_in_the_reported_scans_alone(monkeypatch, tmp_path, shortest):
     eva_fit(monkeypatch, tmp_path)
     stored = len(TensorStore(features_folder()).files())
     monkeypatch.setenv("PERTURBATION", "noise-100hu")

@@ -85,7 +85,7 @@ def test_the_doctor_warns_of_what_was_not_tested(monkeypatch):
         "numpy": "warn",
     }
     assert re.search(r"torch 3\.1\.0 \(tested up to 2\.\d+\.\d+\)", checks["newer"].message)
-    assert checks["numpy"].mend == "pip install 'numpy>=2.1'"
+    assert checks["numpy"].fix == "pip install 'numpy>=2.1'"
 
 
 @pytest.mark.parametrize(

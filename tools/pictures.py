@@ -27,8 +27,8 @@ def main() -> None:
     results = parser.parse_args().results
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        of_cell = results / "quickstart" / "tap-t-3d"
-        overlay, _table = draw_overlays([of_cell], Path(folder), ["chest"], slices=1)
+        of_experiment = results / "quickstart" / "tap-t-3d"
+        overlay, _table = draw_overlays([of_experiment], Path(folder), ["chest"], slices=1)
         page = Path(folder) / "page.png"
         photograph(results / "site" / "index.html", page)
         for picture, name in ((overlay, "overlay.png"), (page, "leaderboard.png")):

@@ -1,1 +1,1 @@
-"""The authors' own code beside our adapters, one file an adapter: see `tapct.encoders.authors`."""
+"""The authors' own code next to our adapters, one file an adapter: see `tapct.encoders.authors`."""

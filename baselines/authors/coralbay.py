@@ -21,7 +21,7 @@ class CoralBayAuthors(Authors):
         self.axes = encoder.options.get("orientation", "RAS")
 
     def window_for(self, encoder: Encoder) -> tuple[int, int, int]:
-        """Returns a window of 2 x 1 x 3 of the deepest cells, whichever map is compared."""
+        """Returns a window of 2 x 1 x 3 of the deepest patches, whichever map is compared."""
         return (64, 32, 96)
 
     def build(self) -> nn.Module:

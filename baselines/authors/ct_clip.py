@@ -29,7 +29,7 @@ class CTCLIPAuthors(Authors):
     axes = "SLP"
 
     def window_for(self, encoder: Any) -> tuple[int, int, int]:
-        """Returns two cells of slices, of the only size in the plane."""
+        """Returns two patches of slices, of the only size in the plane."""
         return (_SLICES, encoder.in_plane, encoder.in_plane)
 
     def build(self) -> nn.Module:
@@ -40,7 +40,7 @@ class CTCLIPAuthors(Authors):
 
         attention.torch = ctvit.torch = _OnCPU()
         size = self.window[1]
-        cells = (size // 20) ** 2
+        patches = (size // 20) ** 2
         network = nn.Module()
         network.visual_transformer = ctvit.CTViT(
             dim=512,
@@ -53,7 +53,7 @@ class CTCLIPAuthors(Authors):
             dim_head=32,
             heads=8,
         )
-        network.to_visual_latent = nn.Linear(cells * 512, 512, bias=False)
+        network.to_visual_latent = nn.Linear(patches * 512, 512, bias=False)
         return network
 
     def load(self, network: nn.Module, published: dict[str, Any]) -> None:

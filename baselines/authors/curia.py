@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tapct.encoders import Authors, Features
-from tapct.encoders.authors import cells_of
+from tapct.encoders.authors import patches_of
 
 CONFIG: dict[str, Any] = {
     "architectures": ["Dinov2Model"],
@@ -81,5 +81,5 @@ class CuriaAuthors(Authors):
     def encode(self, network: nn.Module, x: torch.Tensor) -> Features:
         """Returns patch tokens and `pooler_output`."""
         out = network(pixel_values=x)
-        patches = cells_of(out.last_hidden_state[:, 1:], tuple(x.shape[2:]), (16, 16))
+        patches = patches_of(out.last_hidden_state[:, 1:], tuple(x.shape[2:]), (16, 16))
         return Features(patches.unsqueeze(2), out.pooler_output, out.last_hidden_state[:, 0])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tapct.encoders import Authors, Features
-from tapct.encoders.authors import bare_package, cells_of
+from tapct.encoders.authors import bare_package, patches_of
 
 
 class FlexiCTAuthors(Authors):
@@ -59,4 +59,4 @@ class FlexiCTAuthors(Authors):
         cls, patches = out["x_norm_clstoken"], out["x_norm_patchtokens"]
         both = self.encoder.options.get("embedding") == "cls_and_mean"
         embedding = torch.cat([cls, patches.mean(1)], dim=1) if both else cls
-        return Features(cells_of(patches, tuple(x.shape[2:]), (8, 8, 8)), embedding, cls)
+        return Features(patches_of(patches, tuple(x.shape[2:]), (8, 8, 8)), embedding, cls)

@@ -10,14 +10,14 @@ from torch import nn
 from baselines import nnfoundation
 from baselines.authors.colipri import PRIMUS
 from tapct.encoders import Authors, Features
-from tapct.encoders.authors import cells_of
+from tapct.encoders.authors import patches_of
 
 
 class NNFoundationAuthors(Authors):
     """Primus on a canvas of its own, for which the table of positions is interpolated as nnU-Net does.
 
     The z-score and the interpolation are written down from nnssl and nnU-Net (normalization_schemes.py, line 42;
-    load_weights_utils.py, line 209), which do not import beside this project's torch.
+    load_weights_utils.py, line 209), which do not import next to this project's torch.
     """
 
     source = "Primus of dynamic-network-architectures 0.4.4; z-score and positions as in nnssl and nnU-Net"
@@ -25,7 +25,7 @@ class NNFoundationAuthors(Authors):
     axes = "SPL"
 
     def build(self) -> nn.Module:
-        """Returns Primus; `table` beside it is the table of the file, of the canvas of pretraining."""
+        """Returns Primus; `table` next to it is the table of the file, of the canvas of pretraining."""
         from dynamic_network_architectures.architectures.primus import Primus  # type: ignore[import-not-found]
 
         network = Primus(
@@ -64,24 +64,24 @@ class NNFoundationAuthors(Authors):
 
     def encode(self, network: nn.Module, x: torch.Tensor) -> Features:
         """Returns the tokens after the last norm; the authors name no pooling, and their mean is ours."""
-        mapped = cells_of(network(x), tuple(x.shape[2:]), (8, 8, 8))
+        mapped = patches_of(network(x), tuple(x.shape[2:]), (8, 8, 8))
         return Features(mapped, mapped.mean((2, 3, 4)), None)
 
 
 class _Whole(nn.Module):
     """Primus, and the positions of its file, which it interpolates for its own canvas."""
 
-    def __init__(self, network: nn.Module, cells: list[int], dim: int) -> None:
+    def __init__(self, network: nn.Module, patches: list[int], dim: int) -> None:
         super().__init__()
-        self.network, self.cells = network, cells
-        self.table = nn.Parameter(0.02 * torch.randn(1, cells[0] * cells[1] * cells[2], dim))
+        self.network, self.patches = network, patches
+        self.table = nn.Parameter(0.02 * torch.randn(1, patches[0] * patches[1] * patches[2], dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns tokens (B, N, C)."""
         grid = tuple(n // 8 for n in x.shape[2:])
-        table = self.table.reshape(1, *self.cells, -1).permute(0, 4, 1, 2, 3)
+        table = self.table.reshape(1, *self.patches, -1).permute(0, 4, 1, 2, 3)
         table = nn.functional.interpolate(table, grid, mode="trilinear", align_corners=False)
         self.network.eva.pos_embed.copy_(table.flatten(2).transpose(1, 2))  # type: ignore[union-attr, operator]
-        cells = self.network.down_projection(x)  # type: ignore[operator]
-        tokens, _ = self.network.eva(cells.flatten(2).transpose(1, 2))  # type: ignore[operator]
+        patches = self.network.down_projection(x)  # type: ignore[operator]
+        tokens, _ = self.network.eva(patches.flatten(2).transpose(1, 2))  # type: ignore[operator]
         return tokens

@@ -7,7 +7,7 @@ from torch import nn
 
 from baselines import spectre
 from tapct.encoders import Authors, Features
-from tapct.encoders.authors import cells_of
+from tapct.encoders.authors import patches_of
 
 
 class SpectreAuthors(Authors):
@@ -38,4 +38,4 @@ class SpectreAuthors(Authors):
         cls, patches = tokens[:, 0], tokens[:, 1:]
         both = self.encoder.options.get("embedding") == "cls_and_mean"
         embedding = torch.cat([cls, patches.mean(1)], dim=1) if both else cls
-        return Features(cells_of(patches, tuple(x.shape[2:]), (16, 16, 8)), embedding, cls)
+        return Features(patches_of(patches, tuple(x.shape[2:]), (16, 16, 8)), embedding, cls)

@@ -24,7 +24,7 @@ class SuPreMAuthors(Authors):
     axes = "RAS"
 
     def window_for(self, encoder: Any) -> tuple[int, int, int]:
-        """Returns 3 x 2 x 4 of the deepest cells, whichever map is compared."""
+        """Returns 3 x 2 x 4 of the deepest patches, whichever map is compared."""
         return (24, 16, 32)
 
     def build(self) -> nn.Module:

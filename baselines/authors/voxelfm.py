@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from tapct.encoders import Authors, Features
-from tapct.encoders.authors import cells_of, module_at
+from tapct.encoders.authors import module_at, patches_of
 
 
 class VoxelFMAuthors(Authors):
@@ -57,4 +57,4 @@ class VoxelFMAuthors(Authors):
         """Returns patch tokens and class token."""
         out = network(x[:, 0])  # it takes (B, D, H, W)
         cls, patches = out["x_norm_clstoken"], out["x_norm_patchtokens"]
-        return Features(cells_of(patches, tuple(x.shape[2:]), (14, 14, 14)), cls, cls)
+        return Features(patches_of(patches, tuple(x.shape[2:]), (14, 14, 14)), cls, cls)

@@ -85,5 +85,5 @@ def _blur(crops: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(B,) on the CPU to (B, 1, 1, 1) beside the crops."""
+    """(B,) on the CPU to (B, 1, 1, 1) next to the crops."""
     return send(values.to(like.dtype), like.device)[:, None, None, None]

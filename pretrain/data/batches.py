@@ -3,7 +3,7 @@
 A micro-batch is a function of the config, the store, the step and its number in the step; workers, ranks and restarts
 change nothing in it. Workers send one sample at a time: the block that holds its crops, int16, through shared memory.
 The device pads the blocks to one tensor, cuts and resizes all crops of a view at once, and augments; on a GPU on a
-stream of its own, beside the training step.
+stream of its own, next to the training step.
 """
 
 import itertools

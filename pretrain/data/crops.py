@@ -96,9 +96,9 @@ def cut_crops(
     Bilinear, corners not aligned, and nothing from outside the crop: the same numbers as
     `torchvision.transforms.v2.functional.resized_crop` slice by slice. With antialiasing an axis that shrinks is
     averaged over the triangle that the benchmark averages scans with (`tapct.volumes.resample`), Pillow's and
-    PyTorch's. Without, a pixel is made of the two voxels beside its centre however many it stands for, and noise stays:
-    20 HU of it on 512 x 512 pixels are 13 in a crop of 224, against 6 in what the benchmark feeds an encoder that
-    averages.
+    PyTorch's. Without, a pixel is made of the two voxels next to its centre however many it stands for, and noise
+    stays: 20 HU of it on 512 x 512 pixels are 13 in a crop of 224, against 6 in what the benchmark feeds an encoder
+    that averages.
 
     Args:
         slabs_hu: (b, D, H, W) of any type; smaller slabs padded at the high end with anything finite.

@@ -93,7 +93,7 @@ class StoredVolume:
         """Reads a line.
 
         Raises:
-            ValueError: It is no line of an index.
+            ValueError: It is not a line of an index.
         """
         try:
             fields: Any = json.loads(line, object_hook=_with_tuples)
@@ -304,7 +304,7 @@ def _volume(line: bytes, path: Path, number: int) -> StoredVolume:
     try:
         return StoredVolume.from_json(line)
     except ValueError as error:
-        raise PretrainError(f"{path}, line {number + 1}, is no line of an index ({error}). {_MADE_ANEW}") from error
+        raise PretrainError(f"{path}, line {number + 1}, is not a line of an index ({error}). {_MADE_ANEW}") from error
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:

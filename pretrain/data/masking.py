@@ -2,7 +2,7 @@
 
 As DINOv2: half of the crops are masked, each to its own ratio, the ratios spread evenly over their range; a mask grows
 block by block until it has the wanted number of patches. In 3D (TAP-CT, section 3.1) a block has a height-depth aspect
-ratio beside height-width, so blocks tend to cubes.
+ratio next to height-width, so blocks tend to cubes.
 
 A crop is only a few patches deep (3 of 28x28), so a cube of hundreds of patches does not fit. The depth is then the
 whole of the crop's, and the plane takes what is left: **the number of patches is kept, not the height-depth ratio**.

@@ -2,9 +2,9 @@
 
     p01/CT.nii.gz                   p01      CT says what it is, not whose
     p01/CT/scan.nii.gz              p01
-    p01/study/series/ct.nii.gz      p01      folders with nothing beside them, dates, UIDs, numbers of series
+    p01/study/series/ct.nii.gz      p01      folders with nothing next to them, dates, UIDs, numbers of series
     images/p01_0000.nii.gz          p01_0000
-    train_1/train_1_a/1.nii.gz      train_1  a name that goes on from its folder's
+    train_1/train_1_a/1.nii.gz      train_1  a name that continues from its folder's
     p01/early.nii.gz, p02/early...  p01      the same names in many folders
 
 From the file upwards, the first name that can be a patient's is taken. It is a guess: two visits in folders of names of

@@ -68,7 +68,7 @@ class Settings:
 
 
 class _NotCT(PretrainError):
-    """What was found is no CT at all: nothing is wrong with it."""
+    """What was found is not a CT at all: nothing is wrong with it."""
 
 
 def prepare(
@@ -134,7 +134,7 @@ def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
 
     Raises:
         VolumeError: The scan cannot be read, or is not a CT in HU.
-        _NotCT: It is no CT at all.
+        _NotCT: It is not a CT at all.
         PretrainError: It has too few slices or shows no body; or the store cannot be written.
     """
     before = content_of(source)

@@ -26,7 +26,7 @@ class Tally:
         present: Number of scans that the store had under their paths.
         moved: Number of scans that it had under other paths.
         refused: The quarantined scans: path to reason.
-        skipped: What is no CT at all: path to what it is.
+        skipped: What is not a CT at all: path to what it is.
     """
 
     added: int = 0
@@ -37,7 +37,7 @@ class Tally:
 
 
 def progress_beside(console: Console) -> Progress:
-    """Returns a progress bar beside the tables, which are what was asked for."""
+    """Returns a progress bar next to the tables, which are what was asked for."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # FORCE_COLOR does not make a terminal of a file.
     beside = Console(stderr=True, force_terminal=sys.stderr.isatty(), quiet=console.quiet)

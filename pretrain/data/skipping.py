@@ -1,4 +1,4 @@
-"""What is no CT at all, such as the label maps and PET that lie beside scans: skipped, and nothing to mend.
+"""What is not a CT at all, such as the label maps and PET that lie next to scans: skipped, and nothing to fix.
 
 Asked only of what the reader has refused, so that no CT is skipped that could be read. A scan that was meant to be a CT
 and went wrong (normalised, windowed, cut short) is not skipped: somebody should look at it.
@@ -22,7 +22,7 @@ from tapct.volumes import read_labels
 from tapct.volumes.dicom_files import read_dataset
 
 MOST_LABELS = 1000
-"""More different values are no labels."""
+"""More different values are not labels."""
 SAME_AS_NEIGHBOUR = 0.7
 """Of voxels that are not background and whose neighbour is not: labels repeat it, the noise of a scan does not."""
 _FILE = "skipped.jsonl"
@@ -30,7 +30,7 @@ _PET = re.compile(r"(?<![a-z])(pet|suv|pt)(?![a-z])", re.IGNORECASE)
 
 
 def what_else(source: Source) -> str | None:
-    """Says what a scan is that is no CT; None where it may be one.
+    """Says what a scan is that is not a CT; None where it may be one.
 
     Args:
         source: A scan that could not be read as CT.

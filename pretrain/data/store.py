@@ -159,7 +159,7 @@ class Store:
             raise self._broken(volume, ValueError("its checksum is not the index's"))
 
     def _open(self, volume: StoredVolume, box: Box | None = None) -> blosc2.NDArray:
-        """Opens a volume of which a block will be read, or only what stands beside its voxels."""
+        """Opens a volume of which a block will be read, or only what stands next to its voxels."""
         path = self.folder / volume.file
         try:
             array = blosc2.open(str(path), mode="r", offset=volume.offset, dparams=_DECODE)
@@ -213,7 +213,7 @@ def read_settings(folder: Path) -> tuple[float, float]:
     """Returns the range to which the HU of a store are clipped.
 
     Raises:
-        PretrainError: The folder is no store, or one of another format.
+        PretrainError: The folder is not a store, or one of another format.
     """
     path = folder / SETTINGS
     try:

@@ -49,7 +49,7 @@ class Monitor:
     """Writes the events of a run; only the first process has one."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens the files of a run, to go on where they end.
+        """Opens the files of a run, to resume where they end.
 
         Raises:
             PretrainError: If they cannot be written.

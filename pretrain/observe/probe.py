@@ -26,7 +26,7 @@ LABELS_NAME = "organs.nii.gz"
 WINDOWS_PER_SCAN = 16
 """Windows that are encoded of a scan, evenly spread over those with organs."""
 
-CELLS_PER_ORGAN = 200
+PATCHES_PER_ORGAN = 200
 """Patches that are kept of one organ of one scan, evenly spread."""
 
 WHOLE = 0.5
@@ -39,7 +39,7 @@ _WINDOWS_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Cells:
+class Patches:
     """Patches of one scan.
 
     Attributes:
@@ -90,10 +90,10 @@ class Probe:
         with torch.compiler.set_stance("force_eager"):  # its batches have shapes of their own
             own = [self._encode(scan, backbone) for scan in self._scans]
         return organ_retrieval(
-            [cells for share in self._world.gather(own) for cells in share], self._config.run.probe.neighbours
+            [patches for share in self._world.gather(own) for patches in share], self._config.run.probe.neighbours
         )
 
-    def _encode(self, scan: _Scan, backbone: VisionTransformer) -> Cells:
+    def _encode(self, scan: _Scan, backbone: VisionTransformer) -> Patches:
         device = self._world.device
         bf16 = self._config.run.precision == "bf16"
         features = []
@@ -103,10 +103,10 @@ class Probe:
                 features.append(functional.normalize(tokens.float(), dim=-1).cpu())
         flat, organs = torch.cat(features).flatten(0, 1), scan.organs.flatten()
         kept = torch.cat([_spread(torch.nonzero(organs == o).flatten()) for o in organs.unique().tolist() if o])
-        return Cells(flat[kept], organs[kept].long())
+        return Patches(flat[kept], organs[kept].long())
 
 
-def organ_retrieval(scans: Sequence[Cells], neighbours: int) -> dict[str, float]:
+def organ_retrieval(scans: Sequence[Patches], neighbours: int) -> dict[str, float]:
     """Classifies the patches of each scan by their neighbours in all others.
 
     Args:
@@ -181,21 +181,21 @@ def _read(ct_path: Path, labels_path: Path, config: Config) -> _Scan:
     image = resample_image(torch.from_numpy(ct.hu), ct.grid, grid)
     image = plan.pad(image, data.clip_hu[0]).clamp(*data.clip_hu)
     organs = plan.pad(resample_labels(torch.from_numpy(labels.labels.astype("int32")), ct.grid, grid), 0)
-    windows, cells = [], []
+    windows, patches = [], []
     for origin in plan.origins:
-        of_cells = _organ_of_cells(plan.window_at(organs, origin), patch)
-        if of_cells.any():
+        of_patches = _organ_of_patches(plan.window_at(organs, origin), patch)
+        if of_patches.any():
             windows.append(plan.window_at(image, origin))
-            cells.append(of_cells)
+            patches.append(of_patches)
     if not windows:
         raise PretrainError(f"{labels_path} has no organ that fills half a patch of {patch} voxels")
     chosen = _spread(torch.arange(len(windows)), WINDOWS_PER_SCAN).tolist()
     batch = torch.stack([windows[i] for i in chosen]).unsqueeze(1)
     batch = (batch - data.mean_hu) / data.std_hu
-    return _Scan(batch.squeeze(2) if two_d else batch, torch.stack([cells[i] for i in chosen]))
+    return _Scan(batch.squeeze(2) if two_d else batch, torch.stack([patches[i] for i in chosen]))
 
 
-def _organ_of_cells(labels: Tensor, patch: tuple[int, ...]) -> Tensor:
+def _organ_of_patches(labels: Tensor, patch: tuple[int, ...]) -> Tensor:
     """Returns the organ of each patch (N,), row-major; 0 where none has half of it."""
     depth, height, width = (n // p for n, p in zip(labels.shape, patch, strict=True))
     voxels = labels.reshape(depth, patch[0], height, patch[1], width, patch[2]).permute(0, 2, 4, 1, 3, 5)
@@ -205,7 +205,7 @@ def _organ_of_cells(labels: Tensor, patch: tuple[int, ...]) -> Tensor:
     return torch.where(share >= WHOLE, organ, 0)
 
 
-def _spread(items: Tensor, at_most: int = CELLS_PER_ORGAN) -> Tensor:
+def _spread(items: Tensor, at_most: int = PATCHES_PER_ORGAN) -> Tensor:
     """Returns at most so many of the items, evenly spread over them."""
     if len(items) <= at_most:
         return items

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, newest first, written while the training goes on.
+"""Checkpoints: whole or not there, newest first, written while the training continues.
 
 A checkpoint is one file, `step_00001000.pt`: everything that the next step depends on. It is written under another
 name, read back, and renamed, so that whatever is called `step_*.pt` was once complete on the disk.
@@ -31,7 +31,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Returns the newest checkpoint that can be read, every byte of it, or None where there is none.
 
-    A run goes on to the same bits from an older one. A damaged one is logged, and left where it is.
+    A run resumes to the same bits from an older one. A damaged one is logged, and left where it is.
 
     Raises:
         PretrainError: If there are checkpoints, and none can be read.

@@ -99,7 +99,7 @@ class Engine:
             Whether the last step was reached; if not, all is saved, and the same command resumes.
 
         Raises:
-            PretrainError: If the run cannot go on; says why.
+            PretrainError: If the run cannot continue; says why.
         """
         self._resume()
         self._announce()
@@ -321,7 +321,7 @@ class Engine:
         self._tell("checkpoint")
 
     def _resume(self) -> None:
-        """Goes on from the newest checkpoint, if there is one."""
+        """Resumes from the newest checkpoint, if there is one."""
         newest = newest_checkpoint(self._folder.checkpoints) if self._world.is_first else None
         path = self._world.from_first(newest)
         if path is None:

@@ -111,10 +111,10 @@ def _of_block(model: Pretrainer, batch: int, patches: int, device: torch.device)
     backbone = model.student.backbone
     block = backbone.blocks[0]
     assert isinstance(block, Block)
-    draw = torch.Generator().manual_seed(batch)
+    rng = torch.Generator().manual_seed(batch)
     shape = (batch, 1 + backbone.num_register_tokens + patches, backbone.embed_dim)
-    x, upstream = (torch.randn(shape, generator=draw).to(device) for _ in range(2))
-    drawn = draw_kept_samples(batch, backbone.drop_path_rate, 1, device=device, generator=draw)
+    x, upstream = (torch.randn(shape, generator=rng).to(device) for _ in range(2))
+    drawn = draw_kept_samples(batch, backbone.drop_path_rate, 1, device=device, generator=rng)
     kept = None if drawn is None else drawn[0]
 
     def compute(compiled: bool) -> list[Tensor]:
@@ -130,11 +130,11 @@ def _of_block(model: Pretrainer, batch: int, patches: int, device: torch.device)
 def _of_loss(model: Pretrainer, rows: int, device: torch.device) -> Callable[[bool], list[Tensor]]:
     """Runs the iBOT loss on unit vectors; returns loss, entropy and gradients."""
     heads, config = (model.student.ibot_head, model.teacher.ibot_head), model.config
-    draw = torch.Generator().manual_seed(rows)
+    rng = torch.Generator().manual_seed(rows)
     width, prototypes = config.heads.bottleneck_dim, config.heads.prototypes
-    vectors = [torch.nn.functional.normalize(torch.randn(rows, width, generator=draw)).to(device) for _ in range(2)]
-    centre = (0.1 * torch.randn(prototypes, generator=draw)).to(device)
-    weights = torch.rand(rows, generator=draw).to(device)
+    vectors = [torch.nn.functional.normalize(torch.randn(rows, width, generator=rng)).to(device) for _ in range(2)]
+    centre = (0.1 * torch.randn(prototypes, generator=rng)).to(device)
+    weights = torch.rand(rows, generator=rng).to(device)
 
     def compute(compiled: bool) -> list[Tensor]:
         student = vectors[0].clone().requires_grad_()

@@ -135,12 +135,12 @@ def _read(path: Path) -> _Source:
             grid = patch_grid(own["window_size"], own["patch_size"])
             return _Source(file, layout, weights, grid, own["num_heads"])
         except (KeyError, TypeError, ValueError) as error:
-            raise PretrainError(f"init.from: config.json beside {file} lacks the network's sizes ({error})") from error
+            raise PretrainError(f"init.from: config.json next to {file} lacks the network's sizes ({error})") from error
     return _Source(file, layout, weights, _square(weights, file), described.get("num_attention_heads"))
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """Returns what the file beside the weights says of the network; nothing where there is none."""
+    """Returns what the file next to the weights says of the network; nothing where there is none."""
     if not path.is_file():
         return {}
     try:

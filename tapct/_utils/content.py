@@ -40,11 +40,11 @@ def what_it_is(head: bytes) -> str | None:
     """
     if not head:
         return "it is empty: fetch it again"
-    for place, mark, what, mend in _BINARY:
+    for place, mark, what, fix in _BINARY:
         if head[place : place + len(mark)] == mark:
-            return f"it {what}: {mend}"
+            return f"it {what}: {fix}"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for mark, what, mend in _TEXT:
+    for mark, what, fix in _TEXT:
         if start.startswith(mark):
-            return f"it {what}: {mend}"
+            return f"it {what}: {fix}"
     return None

@@ -1,7 +1,7 @@
-"""What packages install under a group of entry points: ours and a stranger's the same way.
+"""What packages install under a group of entry points: ours and a third party's the same way.
 
-A name that ships is ours alone, and one that two strangers give is nobody's: a record says little more of what it was
-made with than the name.
+A name that ships is ours alone, and one that two third parties give is nobody's: a record says little more of what it
+was made with than the name.
 """
 
 from collections import defaultdict
@@ -27,12 +27,12 @@ def sorted_out(points: Iterable[EntryPoint], what: str) -> Found:
         by_name[point.name].append(point)
     found, refused = {}, {}
     for name, of_name in sorted(by_name.items()):
-        strangers = [point for point in of_name if not is_ours(point)]
-        if len(strangers) == len(of_name) == 1 or not strangers:
+        third_parties = [point for point in of_name if not is_ours(point)]
+        if len(third_parties) == len(of_name) == 1 or not third_parties:
             found[name] = of_name[0]
             continue
-        who = " and ".join(distribution(point) for point in strangers)
-        if len(strangers) == len(of_name):
+        who = " and ".join(distribution(point) for point in third_parties)
+        if len(third_parties) == len(of_name):
             refused[name] = f"two {what}s have the name '{name}', of {who}: uninstall one, or rename it"
         else:
             found[name] = next(point for point in of_name if is_ours(point))

@@ -102,7 +102,7 @@ def require(folder: Path) -> None:
         path = Path(inside) / "lock"
         with hold(path, 0) as first, hold(path, 0) as second:
             if first is None or second is not None:
-                raise LockError(f"{folder}: locks keep nobody out there. {_mend(mount_of(folder))}")
+                raise LockError(f"{folder}: locks keep nobody out there. {_fix(mount_of(folder))}")
 
 
 def only_here(folder: Path) -> str | None:
@@ -186,11 +186,11 @@ def _explain(error: BaseException, path: Path) -> None:
     mount = mount_of(path.parent)
     kind = "" if mount is None else f" ({mount.kind})"
     raise LockError(
-        f"the file system of {path.parent}{kind} refuses locks: {os.strerror(error.errno or 0)}. {_mend(mount)}"
+        f"the file system of {path.parent}{kind} refuses locks: {os.strerror(error.errno or 0)}. {_fix(mount)}"
     ) from error
 
 
-def _mend(mount: Mount | None) -> str:
+def _fix(mount: Mount | None) -> str:
     """Says what a mount lacks for locks to work."""
     lustre = "Lustre needs the mount option flock on every client"
     nfs = "NFS needs version 4, or 3 with lockd and rpc.statd on client and server, without the mount option nolock"

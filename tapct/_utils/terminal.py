@@ -104,7 +104,7 @@ def _with_columns(table: Columns, chosen: Sequence[int]) -> Columns:
 def keep_words_whole(table: Table) -> None:
     """Makes each column of a table as wide as its longest word; of a column that does not wrap, as its longest cell.
 
-    A column that folds is left as it is: there a text without blanks goes on in the next line.
+    A column that folds is left as it is: there a text without blanks continues in the next line.
     """
     for column in table.columns:
         if column.overflow == "fold":

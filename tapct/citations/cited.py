@@ -16,7 +16,7 @@ class Cited:
     Attributes:
         what: The thing, in words.
         entries: BibTeX by key; empty where none is established.
-        why: Why there is none, or what is to be said beside them.
+        why: Why there is none, or what is to be said next to them.
     """
 
     what: str
@@ -56,7 +56,7 @@ _ENCODERS: dict[str, tuple[tuple[str, ...], str | None]] = {
     **{f"eva:radiology/suprem_{network}": (("li2024suprem",), None) for network in ("swin_unetr", "segresnet")},
     **{f"eva:radiology/voco_{size}": (("wu2024voco", "wu2026voco"), None) for size in "blh"},
 }
-"""Of the encoders that ship, by name. Beside the adapters and not in them: these are compared with their authors' code
+"""Of the encoders that ship, by name. Next to the adapters and not in them: these are compared with their authors' code
 and key stored features, none of which a citation should undo."""
 
 _TASKS: dict[str, tuple[tuple[str, ...], str | None]] = {

@@ -59,7 +59,7 @@ def _cited(what: str) -> "Iterator[Cited]":
         raise RecordError(f"there is no record at {what}, and none below it")
     else:
         raise RecordError(
-            f"'{what}' is no record, no folder of results, and no name of an encoder or a task. "
+            f"'{what}' is neither a record, a folder of results, nor the name of an encoder or a task. "
             f"{nearest(what, [*encoders, *list_tasks()])}"
         )
 

@@ -1,4 +1,4 @@
-"""The authors' own code for an encoder: what `tapct verify-encoder` runs beside the adapter.
+"""The authors' own code for an encoder: what `tapct verify-encoder` runs next to the adapter.
 
 A counterpart says which packages it needs, or which repository, builds the authors' network, and prepares a scan as
 they do. An adapter names it as `authors = "package.module:Class"`; nothing but the command and tests imports it.
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Window = tuple[int, int, int]
 
-_CELLS = (3, 2, 4)
-"""Cells of the window that is compared: another number along each axis, so that no two can be mistaken."""
+_PATCHES = (3, 2, 4)
+"""Patches of the window that is compared: another number along each axis, so that no two can be mistaken."""
 
 
 class NotComparableError(EncoderError):
@@ -75,11 +75,11 @@ class Authors(abc.ABC):
         self.window = self.window_for(encoder)
 
     def window_for(self, encoder: "Encoder") -> Window:
-        """Returns the (z, y, x) voxels of the scan that is compared: a few cells, or the only size that is taken."""
+        """Returns the (z, y, x) voxels of the scan that is compared: a few patches, or the only size that is taken."""
         card = encoder.card
-        few = zip(card.window_size, card.feature_stride, _CELLS, strict=True)
-        d, h, w = (min(whole, stride * cells) for whole, stride, cells in few)
-        return (d, h, w) if encoder.accepts((d, h, w)) else card.window_size
+        few = zip(card.window_size, card.feature_stride, _PATCHES, strict=True)
+        d, h, w = (min(whole, stride * patches) for whole, stride, patches in few)
+        return (d, h, w) if encoder.supports((d, h, w)) else card.window_size
 
     @abc.abstractmethod
     def build(self) -> nn.Module:
@@ -125,7 +125,7 @@ def counterpart_of(encoder: "Encoder | type[Encoder]") -> type[Authors]:
 
     Raises:
         NotComparableError: If it names none, or what it names needs what is not installed.
-        EncoderError: If what it names is no counterpart.
+        EncoderError: If what it names is not a counterpart.
     """
     # The card of an exported encoder lies in its folder.
     name = encoder.card.name if hasattr(encoder, "card") else encoder.__name__
@@ -195,7 +195,7 @@ def module_at(file: Path) -> types.ModuleType:
     return module
 
 
-def cells_of(tokens: torch.Tensor, sizes: tuple[int, ...], patch: tuple[int, ...]) -> torch.Tensor:
+def patches_of(tokens: torch.Tensor, sizes: tuple[int, ...], patch: tuple[int, ...]) -> torch.Tensor:
     """Returns tokens (B, N, C) as a map (B, C, ...) of an image of `sizes` in patches.
 
     Raises:

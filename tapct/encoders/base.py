@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from tapct._utils import renamed
 from tapct.encoders import options as options_lib
 from tapct.encoders import promises
 from tapct.encoders import weights as weights_lib
@@ -36,6 +37,16 @@ class _NotesArguments(abc.ABCMeta):
         return encoder
 
 
+RENAMED = {
+    "cell_centre": "patch_centre",
+    "least_cells": "least_patches",
+    "accepts": "supports",
+    "wants": "input_requirement",
+    "materialise": "load",
+}
+"""What adapters set, by its old name."""
+
+
 class Encoder(nn.Module, metaclass=_NotesArguments):
     """Base class of every encoder: a card, a network, and the way from HU to features.
 
@@ -54,13 +65,13 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     """Directions in which the axes of the network's array grow: "SPL" is (z, y, x) as everything here has it,
     "RAS" is the (x, y, z) of MONAI's `Orientationd("RAS")`. Windows are turned so, the map back; may be an option."""
 
-    cell_centre: ClassVar[tuple[float, float, float] | None] = None
+    patch_centre: ClassVar[tuple[float, float, float] | None] = None
     """Voxel of a window, along the network's own axes, on which its first feature is centred. None is the
     middle of the stride, as for patches and pooling. A convolution of kernel 3, stride 2 and padding 1 is
     centred on the first voxel of its stride instead, and so is a chain of them: (0, 0, 0). Mistaken by half a
     stride, every prediction is shifted (by 23 mm at stride 32 and 1.5 mm), and no 1x1x1 probe can undo it."""
 
-    least_cells: ClassVar[int] = 1
+    least_patches: ClassVar[int] = 1
     """Features that a window must have. Instance norm has nothing to normalise over in a map of one."""
 
     seed: ClassVar[int] = 0
@@ -72,6 +83,11 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     authors: ClassVar[str | None] = None
     """What runs its authors' own code, `package.module:Class` of a `tapct.encoders.Authors`, for
     `tapct verify-encoder`. It decides no feature, and no setting is it."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuses the names that adapters set before they were called otherwise."""
+        super().__init_subclass__(**keywords)
+        renamed.refuse(cls, RENAMED, EncoderError)
 
     def __init__(
         self,
@@ -108,7 +124,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         self._weights_source = None if weights is None else weights_lib.source_of(weights, self.card)
         self._deferred = deferred
         if not deferred:
-            self.materialise()
+            self.load()
 
     _given: dict[str, Any]
 
@@ -157,7 +173,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """Whether the network is there; a deferred encoder has none before its first windows."""
         return "network" in self._modules
 
-    def materialise(self) -> None:
+    def load(self) -> None:
         """Builds the network and loads its weights, if that has not been done.
 
         Raises:
@@ -187,7 +203,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     def set_while_building(self) -> frozenset[str]:
         """Names that a deferred encoder got while its network was built, such as a buffer.
 
-        They are no settings: before there were windows they were not there, and it is the same encoder.
+        They are not settings: before there were windows they were not there, and it is the same encoder.
         """
         return self._of_build
 
@@ -265,21 +281,21 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """Returns the voxel within its stride on which a feature is centred, along (z, y, x) in SPL order."""
         stride = self.card.feature_stride
         centre = [(s - 1) / 2 for s in stride]
-        if self.cell_centre is not None:
+        if self.patch_centre is not None:
             order, flips = turn_of(self.axes)
-            for i, (axis, voxel) in enumerate(zip(order, self.cell_centre, strict=True)):
+            for i, (axis, voxel) in enumerate(zip(order, self.patch_centre, strict=True)):
                 centre[axis] = stride[axis] - 1 - voxel if i in flips else voxel
         return centre[0], centre[1], centre[2]
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Returns whether the network can take windows of `size` (D, H, W): here, multiples of the stride."""
         stride = self.card.feature_stride
         whole = all(n > 0 and n % s == 0 for n, s in zip(size, stride, strict=True))
-        return whole and math.prod(size) // math.prod(stride) >= self.least_cells
+        return whole and math.prod(size) // math.prod(stride) >= self.least_patches
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
-        least = f", and at least {self.least_cells} features" if self.least_cells > 1 else ""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
+        least = f", and at least {self.least_patches} features" if self.least_patches > 1 else ""
         return f"each size must be a multiple of its stride {self.card.feature_stride}{least}"
 
     def forward(
@@ -296,7 +312,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             windows_hu: (B, 1, D, H, W) float32 HU, at the card's spacing, in SPL order; any size that is
                 a multiple of the feature stride.
             judged: Whether the values were judged already, as extraction judges a whole scan: one window of it may
-                hold anything (a fill of 0 and 1, say), and what it gives must not depend on those beside it.
+                hold anything (a fill of 0 and 1, say), and what it gives must not depend on those next to it.
             statistics: What `statistics_of` says of the scan of each window, (B,) each; None takes each window's own.
             handed_over: Whether a mistake was made already, as extraction makes it with the whole scan.
 
@@ -312,7 +328,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         if self.mistake is not None and not handed_over:
             return self.way.encoded(self, windows_hu, statistics)
         if not self.is_built:
-            self.materialise()
+            self.load()
             self.to(windows_hu.device)
         device = windows_hu.device.type
         beside = self._beside(windows_hu, statistics, judged=judged)
@@ -330,7 +346,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
     def _beside(
         self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, *, judged: bool
     ) -> list[dict[str, torch.Tensor]]:
-        """Returns what `_encode` gets beside the windows."""
+        """Returns what `_encode` gets next to the windows."""
         if type(self).scan_statistics is Encoder.scan_statistics:
             return []
         if statistics is None:
@@ -345,8 +361,8 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
-        if not self.accepts((x.shape[2], x.shape[3], x.shape[4])):
-            raise EncoderError(f"{name} cannot take windows of {tuple(x.shape[2:])}: {self.wants()}")
+        if not self.supports((x.shape[2], x.shape[3], x.shape[4])):
+            raise EncoderError(f"{name} cannot take windows of {tuple(x.shape[2:])}: {self.input_requirement()}")
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
             raise EncoderError(f"{name} is a 2D encoder: it wants windows with D = 1, but got D = {x.shape[2]}")
 
@@ -366,7 +382,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
 
     def describe(self) -> dict[str, Any]:
         """Returns what a record must hold: weights, their hash, precision and what identifies it, as they are."""
-        self.materialise()
+        self.load()
         state = self.network.state_dict()
         return {
             "identity": self._recorded_identity(),

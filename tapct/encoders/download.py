@@ -38,7 +38,7 @@ HOSTS = ("huggingface.co", "zenodo.org")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A published file of weights that is no encoder's.
+    """A published file of weights that is not an encoder's.
 
     Attributes:
         name: What it is of.
@@ -214,13 +214,13 @@ def asked_hub(repository: str, weights: Weights, name_s: float, answer_s: float)
 
 
 def download(address: str, path: Path, *, name_s: float = network.NAME_S, answer_s: float = network.ANSWER_S) -> Path:
-    """Downloads a file, going on where an interrupted download stopped.
+    """Downloads a file, resuming where an interrupted download stopped.
 
     Args:
         address: The URL.
-        path: Where the complete file is put; until then it grows beside it as `.part`.
+        path: Where the complete file is put; until then it grows next to it as `.part`.
         name_s: How long the name of the server or proxy may take to be resolved.
-        answer_s: How long each may take to answer, and to go on once it sends.
+        answer_s: How long each may take to answer, and to continue once it sends.
 
     Raises:
         UnreachableError: If the server, or the proxy before it, gives no answer.

@@ -53,15 +53,15 @@ class EvaBackbone(Encoder):
             raise EncoderError(f"{name}: its card says num_params {self.card.num_params}, and the network has {found}")
         return network
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Takes multiples of what the whole network halves, also where an earlier map is read."""
         multiple = self.declared.multiple
         whole = all(n > 0 and n % m == 0 for n, m in zip(size, multiple, strict=True))
-        return whole and math.prod(size) // math.prod(multiple) >= self.declared.least_cells
+        return whole and math.prod(size) // math.prod(multiple) >= self.declared.least_patches
 
-    def wants(self) -> str:
-        """Returns what `accepts` accepts, for its error."""
-        least = f", and hold {self.declared.least_cells} of these blocks" if self.declared.least_cells > 1 else ""
+    def input_requirement(self) -> str:
+        """Returns what `supports` asks of a window's size, for its error."""
+        least = f", and hold {self.declared.least_patches} of these blocks" if self.declared.least_patches > 1 else ""
         return f"each size must be a multiple of {self.declared.multiple}{least}"
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -92,7 +92,7 @@ class EvaBackbone(Encoder):
             normalisation=Declared(f"the HU window to {low:g} to {high:g}, linear", source),
             padding=source,
             window=source,
-            cells=source,
+            patches=source,
             embedding=Declared(embedding, source),
         )
 
@@ -141,8 +141,8 @@ def backbone_class(name: str) -> type[EvaBackbone]:
         "card": declared.card(),
         "declared": declared,
         "axes": declared.axes,
-        "cell_centre": declared.cell_centre,
-        "least_cells": declared.least_cells,
+        "patch_centre": declared.patch_centre,
+        "least_patches": declared.least_patches,
     }
     return types.new_class(EvaBackbone.__name__, (EvaBackbone,), exec_body=lambda namespace: namespace.update(held))
 

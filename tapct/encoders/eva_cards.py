@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from yaml import YAMLError
 
 from tapct.encoders.card import EncoderCard, InPlaneFilter, Weights
@@ -95,10 +95,14 @@ class DeclaredCard(_Model):
     """Voxels between neighbouring features of that map."""
     feature_dim: Annotated[int, Field(gt=0)]
     """Its channels."""
-    cell_centre: tuple[float, float, float] | None = None
+    patch_centre: tuple[float, float, float] | None = Field(
+        default=None, validation_alias=AliasChoices("patch_centre", "cell_centre")
+    )
     """Voxel on which the first feature is centred, along the network's own axes; null is the middle of the stride, as
     for patches and pooling. Convolutions of kernel 3, stride 2 and padding 1 have (0, 0, 0)."""
-    least_cells: Annotated[int, Field(gt=0)] = 1
+    least_patches: Annotated[int, Field(gt=0)] = Field(
+        default=1, validation_alias=AliasChoices("least_patches", "least_cells")
+    )
     """`window_multiple`s that a window must hold: 2 where the last map has an instance norm."""
     embedding: Literal["backbone", "feature"]
     """The embedding of a window: the backbone's own, or the mean of the feature map."""
@@ -133,10 +137,10 @@ class DeclaredCard(_Model):
             raise ValueError(f"name {self.name} would be taken for the path of a card: leave its ending out")
         if self.scaled_to[0] == self.scaled_to[1]:
             raise ValueError(f"scaled_to {list(self.scaled_to)} makes every voxel the same")
-        if self.cell_centre is not None and not all(
-            0 <= voxel <= s - 1 for voxel, s in zip(self.cell_centre, self.stride_along_axes, strict=True)
+        if self.patch_centre is not None and not all(
+            0 <= voxel <= s - 1 for voxel, s in zip(self.patch_centre, self.stride_along_axes, strict=True)
         ):
-            raise ValueError(f"cell_centre {list(self.cell_centre)} must lie in a stride of {self.stride_along_axes}")
+            raise ValueError(f"patch_centre {list(self.patch_centre)} must lie in a stride of {self.stride_along_axes}")
         if any(m % s for m, s in zip(self.multiple, self.feature_stride, strict=True)):
             raise ValueError(f"window_multiple {list(self.multiple)} must be multiples of feature_stride")
         if any(w % m for w, m in zip(self.window_size, self.multiple, strict=True)):
@@ -144,7 +148,7 @@ class DeclaredCard(_Model):
         try:
             re.compile(self.weights.keep or "")
         except re.error as error:
-            raise ValueError(f"weights.keep is no regular expression: {error}") from error
+            raise ValueError(f"weights.keep is not a regular expression: {error}") from error
         return self
 
     @property

@@ -84,7 +84,7 @@ class Exported(Encoder):
             ),
             padding="authors: card.json of the folder",
             window="authors: card.json of the folder",
-            cells="authors: config.json of the folder, patches",
+            patches="authors: config.json of the folder, patches",
             embedding=Declared("after the final norm", "authors: config.json of the folder"),
         )
 
@@ -108,7 +108,7 @@ def check_trained_like(weights: Path, used: Intensities, in_plane_filter: InPlan
     """Refuses exported weights in an encoder that would feed them other images than they were trained on.
 
     Args:
-        weights: The weights file; only one with a `card.json` beside it is known to be exported.
+        weights: The weights file; only one with a `card.json` next to it is known to be exported.
         used: How the encoder scales HU.
         in_plane_filter: How it resizes slices.
         name: The encoder's name.

@@ -244,8 +244,8 @@ class _Settings:
     def _taken(self, function: types.FunctionType, where: str) -> dict[str, Any]:
         """Returns which function of its module it is, what it takes from the one that it was made in, its defaults."""
         self._named(function)
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        taken = {name: cell.cell_contents for name, cell in cells if name != "__class__"}
+        patches = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        taken = {name: patch.cell_contents for name, patch in patches if name != "__class__"}
         taken |= {f"default {number}": value for number, value in enumerate(function.__defaults__ or ())}
         taken |= function.__kwdefaults__ or {}
         found: dict[str, Any] = {"line": function.__code__.co_firstlineno}

@@ -91,7 +91,7 @@ class InputSheet:
         normalisation: What becomes of the HU.
         padding: Source of the card's `pad_hu`.
         window: Source of the card's window.
-        cells: Source of the stride, and of where a cell is centred.
+        patches: Source of the stride, and of where a patch is centred.
         embedding: What the embedding of a window is.
         region: What part of a scan is described; None where it is all that lies in a window.
     """
@@ -103,7 +103,7 @@ class InputSheet:
     normalisation: Declared | None = None
     padding: str | None = None
     window: str | None = None
-    cells: str | None = None
+    patches: str | None = None
     embedding: Declared | None = None
     region: Declared | None = None
 
@@ -161,8 +161,8 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     )
     two_d = ": one slice" if card.window_size[0] == 1 else ""
     yield of_card("Window", f"{_times(card.window_size)} voxels (z, y, x){two_d}", sheet.window, "window_size")
-    yield _said("Stride", f"{_times(card.feature_stride)} voxels (z, y, x){_millimetres(encoder)}", sheet.cells)
-    yield _said("Centre of a cell", _centre(encoder), sheet.cells)
+    yield _said("Stride", f"{_times(card.feature_stride)} voxels (z, y, x){_millimetres(encoder)}", sheet.patches)
+    yield _said("Centre of a patch", _centre(encoder), sheet.patches)
     pooled = "class token" if card.has_cls else "pooled"
     what = pooled if sheet.embedding is None else f"{pooled}: {sheet.embedding.text}"
     yield _said(
@@ -170,7 +170,7 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     )
     if sheet.region is not None:
         yield Row("Region", sheet.region.text, sheet.region.source)
-    yield _said("Map", f"{card.feature_dim:,} channels", sheet.cells)
+    yield _said("Map", f"{card.feature_dim:,} channels", sheet.patches)
     yield Row("Data type", f"float32 HU; the network computes in {_precision(encoder)}", "ours: precision")
 
 
@@ -201,7 +201,7 @@ def _statistics(encoder: "Encoder") -> str:
 
 
 def _millimetres(encoder: "Encoder") -> str:
-    """Returns how large a cell is, where the spacing says it."""
+    """Returns how large a patch is, where the spacing says it."""
     spacing = encoder.card.spacing_mm
     if spacing is None or encoder.card.in_plane_size is not None:
         return ""

@@ -4,7 +4,7 @@ import re
 from typing import Protocol
 
 NON_COMMERCIAL = "NC"
-"""Stands beside the name of an encoder whose weights are not for commercial use."""
+"""Stands next to the name of an encoder whose weights are not for commercial use."""
 
 NC_MEANS = "the stated licence of the weights forbids commercial use, or is taken to"
 

@@ -130,16 +130,16 @@ class Way:
         """
         return from_axes(feature_map, self.axes) if self.labels_follow else feature_map
 
-    def cells_on_labels(self, grid: Grid, cells: Callable[[Grid], Grid]) -> Grid:
-        """Returns where the cells of that map are taken to lie.
+    def patches_on_labels(self, grid: Grid, patches: Callable[[Grid], Grid]) -> Grid:
+        """Returns where the patches of that map are taken to lie.
 
         Args:
             grid: The scan as it was handed over.
-            cells: Gives the cells of a scan.
+            patches: Gives the patches of a scan.
         """
         if self.labels_follow:
-            return grid_from_axes(cells(grid), self.axes)
-        return cells(grid_from_axes(grid, self.axes))
+            return grid_from_axes(patches(grid), self.axes)
+        return patches(grid_from_axes(grid, self.axes))
 
     def encoded(
         self, encoder: "Encoder", windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None

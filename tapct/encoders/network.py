@@ -130,7 +130,7 @@ def _within(limit_s: float, what: Callable[[], _Answer]) -> _Answer:
     """Returns what a function does.
 
     Raises:
-        TimeoutError: If it takes longer. Its thread then goes on alone, and ends with the process at the latest.
+        TimeoutError: If it takes longer. Its thread then continues alone, and ends with the process at the latest.
     """
     done: Future[_Answer] = Future()
 

@@ -51,7 +51,7 @@ class Spec(NamedTuple):
         return "+".join(filter(None, [f"{name}@random" if self.random else name, self.options]))
 
     def weights(self, named: str | None) -> str | None:
-        """Returns the weights to load, of those that are named beside it.
+        """Returns the weights to load, of those that are named next to it.
 
         Raises:
             EncoderError: If both name some, and not the same.
@@ -141,7 +141,7 @@ def load_spec(
     named = parse_options(spec.encoder, spec.options)
     others = parse_options(spec.encoder, options)
     if twice := sorted(named.keys() & others.keys()):
-        raise EncoderError(f"{text}: the option '{twice[0]}' is named beside it as well; leave one out")
+        raise EncoderError(f"{text}: the option '{twice[0]}' is named next to it as well; leave one out")
     return load_encoder(spec.encoder, spec.weights(weights), deferred=deferred, **named, **others)
 
 
@@ -167,7 +167,7 @@ def spell_options(options: Mapping[str, Any]) -> str:
 
 
 def label(encoder: str, random: bool, options: Mapping[str, Any]) -> str:
-    """Returns what the cells of an encoder are called: `tap-b-3d@random+in_plane_size=512`; any value can be in it.
+    """Returns what experiments of an encoder are called: `tap-b-3d@random+in_plane_size=512`; any value can be in it.
 
     It is the name of a folder too (see `eva_names.in_folders`).
     """
@@ -179,7 +179,7 @@ def label(encoder: str, random: bool, options: Mapping[str, Any]) -> str:
 
 
 def encoder_of(label: str) -> str:
-    """Returns the encoder that a cell's label names."""
+    """Returns the encoder that an experiment's label names."""
     return from_folders(label.partition("@")[0].partition("+")[0])
 
 
@@ -251,7 +251,7 @@ def set_options(encoder: "Encoder", given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_spellable(value: Any) -> bool:
-    """Returns whether a value can stand in the name of a cell."""
+    """Returns whether a value can stand in the name of an experiment."""
     try:
         _spelt("", value)
     except EncoderError:
@@ -361,8 +361,8 @@ def _spelt(name: str, value: Any) -> str:
         case [_, _, *_] if all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
             return "x".join(_spelt(name, one) for one in value)
     raise EncoderError(
-        f"the option {name}={value!r} cannot stand in the name of a cell: write a finite number, several as AxBxC, "
-        "true, false, null, or a word of letters, digits, '_', '.' and '-'"
+        f"the option {name}={value!r} cannot stand in the name of an experiment: write a finite number, several as "
+        "AxBxC, true, false, null, or a word of letters, digits, '_', '.' and '-'"
     )
 
 

@@ -22,7 +22,7 @@ def zero_hu(encoder: Encoder, statistics: Mapping[str, torch.Tensor]) -> float:
 
     Raises:
         EncoderError: If it has none: it receives no image of the window's size, or several windows of HU as channels;
-            what a voxel becomes depends on those beside it; or no HU becomes 0.
+            what a voxel becomes depends on those next to it; or no HU becomes 0.
     """
     tried, values = _tried(encoder, statistics)
     crossing = np.flatnonzero((values[:-1] <= 0) & (values[1:] > 0))
@@ -51,7 +51,7 @@ def _tried(encoder: Encoder, statistics: Mapping[str, torch.Tensor]) -> tuple[np
     """Returns rising HU and what the network receives of each."""
     card = encoder.card
     thin = (card.feature_stride[0], *card.window_size[1:])
-    size = thin if encoder.accepts(thin) else card.window_size
+    size = thin if encoder.supports(thin) else card.window_size
     ramp = torch.linspace(-BEYOND_HU, BEYOND_HU, int(np.prod(size))).reshape(1, 1, *size)
     of_both = {name: value.cpu().expand(2) for name, value in statistics.items()}
     other = ramp / 2 + _APART_HU  # another mean and another spread
@@ -66,5 +66,5 @@ def _tried(encoder: Encoder, statistics: Mapping[str, torch.Tensor]) -> tuple[np
     whole, part = (image.flatten().double().cpu().numpy() for image in images)
     tried = ramp.flatten().double().cpu().numpy()
     if np.abs(np.interp(tried / 2 + _APART_HU, tried, whole) - part).max() > _SAME * np.abs(whole).max():
-        raise EncoderError("what a voxel becomes depends on those beside it: before padding its 0 is another")
+        raise EncoderError("what a voxel becomes depends on those next to it: before padding its 0 is another")
     return tried, whole

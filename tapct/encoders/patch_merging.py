@@ -1,6 +1,6 @@
 """The patch merging of MONAI's Swin transformers, which MONAI 1.5 changed under the weights that there were.
 
-Up to MONAI 1.4, two of a cell's eight voxels are taken twice and two never. MONAI 1.5.0 mended that in place: a file
+Up to MONAI 1.4, two of a patch's eight voxels are taken twice and two never. MONAI 1.5.0 fixed that in place: a file
 from before still loads, and gives other features without an error. Whoever trained with the old one needs it.
 """
 

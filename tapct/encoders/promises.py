@@ -36,12 +36,12 @@ def broken_by_features(card: EncoderCard, windows: Sequence[int], features: "Fea
         return f"of {batch} windows it gave a map {shape}, which is not (B, C, d, h, w)"
     if shape[1] != card.feature_dim:
         return f"its card says feature_dim {card.feature_dim}, and the map has {shape[1]} channels"
-    # Of a size that is no multiple of the stride, the last cell reaches beyond the window.
-    cells = tuple(math.ceil(n / s) for n, s in zip(size, card.feature_stride, strict=True))
-    if shape[2:] != cells:
+    # Of a size that is not a multiple of the stride, the last patch reaches beyond the window.
+    patches = tuple(math.ceil(n / s) for n, s in zip(size, card.feature_stride, strict=True))
+    if shape[2:] != patches:
         return (
-            f"its card says feature_stride {card.feature_stride}, by which a window of {tuple(size)} has {cells} "
-            f"cells, and the map has {shape[2:]}"
+            f"its card says feature_stride {card.feature_stride}, by which a window of {tuple(size)} has {patches} "
+            f"patches, and the map has {shape[2:]}"
         )
     if tuple(features.embedding.shape) != (batch, card.embedding_dim):
         return (

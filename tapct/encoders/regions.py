@@ -35,7 +35,7 @@ class Region(NamedTuple):
 
 
 class RegionEncoder(Encoder):
-    """An encoder of numbers that are measured in a region of the scan, the same in every cell and window.
+    """An encoder of numbers that are measured in a region of the scan, the same in every patch and window.
 
     A scan has the region that a rule finds in it. Adaptors that pool over a mask have these numbers measured in the
     mask itself (`of_mask`), not an average of a map, which says the same everywhere. Nothing is rounded where it is
@@ -75,7 +75,7 @@ class RegionEncoder(Encoder):
         """Returns a network that does nothing."""
         return nn.Identity()
 
-    def accepts(self, size: tuple[int, int, int]) -> bool:
+    def supports(self, size: tuple[int, int, int]) -> bool:
         """Returns that any window will do: none of them is looked at."""
         return all(n > 0 for n in size)
 
@@ -121,13 +121,13 @@ class RegionEncoder(Encoder):
 
     def _encode(self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor]) -> Features:
         size, stride = windows_hu.shape[2:], self.card.feature_stride
-        cells = [-(-n // step) for n, step in zip(size, stride, strict=True)]
+        patches = [-(-n // step) for n, step in zip(size, stride, strict=True)]
         found = torch.cat([statistics[name].flatten(1) for name in self.numbers], dim=1)
-        return Features(found[:, :, None, None, None].expand(-1, -1, *cells), found, None)
+        return Features(found[:, :, None, None, None].expand(-1, -1, *patches), found, None)
 
 
 def _with_a_rim(mask: Mask) -> Mask:
-    """Returns a mask with a voxel outside of it on each side: beyond a lattice its border voxels would go on."""
+    """Returns a mask with a voxel outside of it on each side: beyond a lattice its border voxels would continue."""
     step = np.eye(4)
     step[:3, 3] = -1
     inside = np.pad(mask.inside, 1)

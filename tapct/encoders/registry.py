@@ -1,4 +1,4 @@
-"""Finding encoders by name: ours and a stranger's the same way, through the entry points `tapct.encoders`.
+"""Finding encoders by name: ours and a third party's the same way, through the entry points `tapct.encoders`.
 
 Names that begin with `eva:` are backbones of eva's with a card (`tapct.encoders.eva_cards`).
 `tapct._utils.installed` says which names are taken.
@@ -76,7 +76,7 @@ def encoder_class(name: str) -> "type[Encoder]":
     except (Exception, SystemExit) as error:
         raise EncoderError(
             f"the encoder '{name}' of {distribution(point)} cannot be imported ({point.value}): "
-            f"{type(error).__name__}: {error}. Mend or uninstall it"
+            f"{type(error).__name__}: {error}. Fix or uninstall it"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Encoder) and hasattr(loaded, "card")):
         raise EncoderError(

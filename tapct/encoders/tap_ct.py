@@ -40,7 +40,7 @@ class TapCT(Encoder):
     native_window: ClassVar[tuple[int, ...]]
     """The window of pretraining, whose patch grid the learned positions have."""
 
-    def materialise(self) -> None:
+    def load(self) -> None:
         """Builds the network and loads its weights.
 
         Raises:
@@ -49,7 +49,7 @@ class TapCT(Encoder):
         if self.weights_source != RANDOM:
             used = Intensities(CLIP_HU, MEAN_HU, STD_HU)
             check_trained_like(Path(self.weights_source), used, self.card.in_plane_filter, self.card.name)
-        super().materialise()
+        super().load()
 
     def build(self) -> nn.Module:
         """Returns the vision transformer at its pretraining window, four registers (Table 7)."""
@@ -68,7 +68,7 @@ class TapCT(Encoder):
             ),
             padding="third party: its published configuration, -1024 HU before clipping",
             window="paper: sections 3.1 and 3.2",
-            cells="paper: section 3.1, patches",
+            patches="paper: section 3.1, patches",
             embedding=Declared("after the final norm", "paper: section 4.5"),
         )
 

@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An adapter beside its authors' code.
+    """An adapter next to its authors' code.
 
     Attributes:
         encoder: The name that was compared, with options.
@@ -86,7 +86,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What is known here of an encoder beside its authors' code.
+    """What is known here of an encoder next to its authors' code.
 
     Attributes:
         status: As in `WORDS`.
@@ -121,7 +121,7 @@ def in_words(
     differences: Sequence[float] = (),
     why: str | None = None,
 ) -> str:
-    """Returns in words, for people, what is known of an encoder beside its authors' code."""
+    """Returns in words, for people, what is known of an encoder next to its authors' code."""
     words = WORDS[status]
     if status != "none" and source and date:
         words += f" ({source}, {date[:10]}: {max(differences, default=0.0):.1e} apart at most)"

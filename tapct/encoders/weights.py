@@ -191,7 +191,7 @@ def joined(state_dict: dict[str, torch.Tensor], *keys: str) -> torch.Tensor:
     """Returns matrices of a file as one, below each other.
 
     Raises:
-        WeightsError: If one is stored as whole numbers, which beside fractions would be taken for such.
+        WeightsError: If one is stored as whole numbers, which next to fractions would be taken for such.
     """
     for key in keys:
         if not state_dict[key].is_floating_point():

@@ -11,7 +11,7 @@ from tapct.errors import EncoderError
 
 
 class LinearDecoder(Decoder):
-    """One linear map of the features of a cell to its class logits, upsampled trilinearly to the size of the image."""
+    """One linear map of the features of a patch to its class logits, upsampled trilinearly to the size of the image."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         """Initializes the decoder.

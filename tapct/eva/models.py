@@ -68,7 +68,7 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
     @override
     def load_model(self) -> Encoder:
         encoder = loaded_encoder(*self._given)
-        encoder.materialise()
+        encoder.load()
         return encoder
 
     @override
@@ -109,8 +109,8 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
 class DenseEncoder(FrozenModel[list[torch.Tensor]]):
     """An encoder for the decoders of eva's `SemanticSegmentationModule`: a list of one map, (B, C, d, h, w).
 
-    The cells of the map divide the field of view of the scan evenly (see `tapct.features.outside`), so that any decoder
-    that upsamples to the size of the image is right.
+    The patches of the map divide the field of view of the scan evenly (see `tapct.features.outside`), so that any
+    decoder that upsamples to the size of the image is right.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class DenseEncoder(FrozenModel[list[torch.Tensor]]):
         found = torch.cat([self.model(piece, judged=True).map for piece in pieces])
         stride = self.model.card.feature_stride
         covered = [n * s for n, s in zip(found.shape[2:], stride, strict=True)]
-        cells = grid.padded(covered).cells(stride, self.model.feature_centre())
-        return [over_image(self._finite(found, found), cells, grid)]
+        patches = grid.padded(covered).patches(stride, self.model.feature_centre())
+        return [over_image(self._finite(found, found), patches, grid)]
 
 
 class Backbone(FrozenModel[torch.Tensor]):
@@ -164,7 +164,7 @@ class Backbone(FrozenModel[torch.Tensor]):
             weights: None for the published weights, the path of a file, or "random".
             output: "embedding": (B, E), the mean of the embeddings of a scan's windows. "windows": (B, N, E), these
                 embeddings (class tokens, where the encoder has some). "patches": (B, N, C), the features of all
-                cells that do not lie in the padding.
+                patches that do not lie in the padding.
             settings: As in `FrozenModel`.
 
         Raises:

@@ -161,7 +161,7 @@ class FeatureBank:
         return keyed.features_key, keyed.labels_key
 
     def native_grid(self, part: "CTDataset", index: int) -> Grid:
-        """Returns the grid of a case's scan, from what is stored beside its features, which are not read.
+        """Returns the grid of a case's scan, from what is stored next to its features, which are not read.
 
         Raises:
             FeatureError: If they are no longer there.
@@ -171,7 +171,7 @@ class FeatureBank:
         return Grid.from_json(self.store.about(alone if alone in self.store else key)["native_grid"])
 
     def content_of(self, paths: Sequence[Path]) -> str:
-        """Returns a hash of what is in files, for what is derived of them beside features.
+        """Returns a hash of what is in files, for what is derived of them next to features.
 
         Raises:
             FeatureError: If one cannot be read.
@@ -191,7 +191,7 @@ class FeatureBank:
 
         Args:
             case: The case that it is of.
-            parts: What decides it beside code: the keys of the entries that it is computed of, and what it is.
+            parts: What decides it next to code: the keys of the entries that it is computed of, and what it is.
             modules: Whose code computes it; of one in no file, as in a notebook, nothing is stored.
             compute: Computes it.
 

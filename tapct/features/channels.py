@@ -71,8 +71,8 @@ def map_of(features: CaseFeatures | StoredFeatures) -> Channels:
     return Channels(features.map)
 
 
-def scan_cells(features: CaseFeatures | StoredFeatures) -> Channels:
-    """Returns the (C, d, h, w) cells whose centre lies in the scan; one along an axis always counts.
+def scan_patches(features: CaseFeatures | StoredFeatures) -> Channels:
+    """Returns the (C, d, h, w) patches whose centre lies in the scan; one along an axis always counts.
 
     Those in the padding say nothing of it, and how many there are depends on the encoder's window.
     """
@@ -82,14 +82,14 @@ def scan_cells(features: CaseFeatures | StoredFeatures) -> Channels:
 
 
 def in_scan(features: CaseFeatures | StoredFeatures) -> tuple[slice, slice, slice]:
-    """Returns which cells of the feature grid `scan_cells` has, along (z, y, x); no map is needed."""
+    """Returns which patches of the feature grid `scan_patches` has, along (z, y, x); no map is needed."""
     where = features.feature_grid.coordinates_in(features.encoder_grid)
     z, y, x = (_within(at, size) for at, size in zip(where, features.encoder_grid.shape, strict=True))
     return z, y, x
 
 
 def _within(where: np.ndarray, size: int) -> slice:
-    """Returns which of the cells along an axis lie within so many voxels, the nearest to the middle if none does."""
+    """Returns which of the patches along an axis lie within so many voxels, the nearest to the middle if none does."""
     inside = np.flatnonzero((where >= -0.5) & (where <= size - 0.5))
     if not len(inside):
         inside = np.argmin(np.abs(where - (size - 1) / 2), keepdims=True)

@@ -26,7 +26,7 @@ class Stored:
 
     Attributes:
         key: Its key.
-        encoder: The encoder as a sweep's cells name it, with its options; `LABELS` or `UNKNOWN`.
+        encoder: The encoder as a sweep's experiments name it, with its options; `LABELS` or `UNKNOWN`.
         task: Name of the task, or `UNKNOWN`.
         case: Case in the split file, or what it is derived from.
         kind: "features" (with their map), "embeddings" (alone), "labels", or "derived": made of those of cases, as
@@ -49,7 +49,7 @@ class EncoderRow:
     """What is stored of one encoder for one task.
 
     Attributes:
-        encoder: The encoder as a sweep's cells name it, or `LABELS`.
+        encoder: The encoder as a sweep's experiments name it, or `LABELS`.
         task: Name of the task.
         cases: Cases of which something is stored.
         maps: Those with their map.

@@ -145,7 +145,7 @@ def device_of(name: str) -> str:
 
 def target_of(path: Path, folder: Path) -> Path:
     """Returns the file of an input: its name under the name of the folder that it is in."""
-    path = Path(os.path.normpath(path.absolute()))  # "../ct.nii.gz" would go beside the folder; links keep their names
+    path = Path(os.path.normpath(path.absolute()))  # "../ct.nii.gz" would go next to the folder; links keep their names
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
     stem = path.name[: len(path.name) - len(suffix)]
     return folder / path.parent.name / f"{stem}.safetensors"

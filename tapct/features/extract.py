@@ -46,8 +46,8 @@ class CaseFeatures:
         embeddings: (N, E) embeddings of the windows, in the order of `WindowPlan.origins`.
         native_grid: The scan as it is on disk.
         encoder_grid: The scan as the encoder saw it, without padding.
-        feature_grid: The cells of `map`; they reach into the padding where there is some.
-        padding: Voxels of air that were added along (z, y, x) to fill the last window and cell.
+        feature_grid: The patches of `map`; they reach into the padding where there is some.
+        padding: Voxels of air that were added along (z, y, x) to fill the last window and patch.
         notes: What a user should know of how the scan was given to the encoder, one sentence each.
     """
 
@@ -95,13 +95,13 @@ def fitted_window(encoder: Encoder, shape: Size) -> tuple[int, int, int]:
     """
     card = encoder.card
     whole = (shape.z, shape.y, shape.x)
-    if all(n <= w for n, w in zip(whole, card.window_size, strict=True)) and encoder.accepts(whole):
+    if all(n <= w for n, w in zip(whole, card.window_size, strict=True)) and encoder.supports(whole):
         return whole
     sizes = [
         range(min(w, math.ceil(n / s) * s), w + 1, s)
         for n, w, s in zip(shape, card.window_size, card.feature_stride, strict=True)
     ]
-    fitting = [(d, h, w) for d, h, w in itertools.product(*sizes) if encoder.accepts((d, h, w))]
+    fitting = [(d, h, w) for d, h, w in itertools.product(*sizes) if encoder.supports((d, h, w))]
     return min(fitting, key=math.prod, default=card.window_size)
 
 
@@ -212,8 +212,8 @@ class _Job:
             embeddings=torch.stack(self.embeddings),
             native_grid=self.native,
             encoder_grid=grid_from_axes(self.grid, way.axes),
-            feature_grid=way.cells_on_labels(
-                self.grid, lambda grid: grid.padded(covered).cells(stride, self.encoder.feature_centre())
+            feature_grid=way.patches_on_labels(
+                self.grid, lambda grid: grid.padded(covered).patches(stride, self.encoder.feature_centre())
             ),
             padding=Size(*sizes_from_axes(padding, way.axes)),
             notes=self.notes,

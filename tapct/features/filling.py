@@ -203,7 +203,7 @@ class _Pass:
         return self._order.busy
 
     def _scans(self) -> Iterator[NamedScan]:
-        """Yields the scans to encode, on the device; where only labels are missing, stores those and goes on."""
+        """Yields the scans to encode, on the device; where only labels are missing, stores those and continues."""
         device = self._how.device
         loader = DataLoader(
             _Scans(self._todo),

@@ -32,9 +32,9 @@ def key_of(parts: Mapping[str, Any]) -> str:
 
 @functools.cache
 def shared_code() -> dict[str, Any]:
-    """Returns the code between a scan on disk and its features that is no encoder's own.
+    """Returns the code between a scan on disk and its features that is not an encoder's own.
 
-    Asked once: a process goes on with the code that it began with.
+    Asked once: a process continues with the code that it began with.
     """
     code = code_of(EXTRACTION, READING, HARNESS)
     decoders = {name: version_of(name) for name in DECODERS}

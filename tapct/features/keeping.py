@@ -1,4 +1,4 @@
-"""Which stored features stay once every head of a cell is trained and scored."""
+"""Which stored features stay once every head of an experiment is trained and scored."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tapct.features.store import TensorStore
 
 Keep = Literal["all", "embeddings", "none"]
 """All features; embeddings of windows without the maps; or none. Labels, pooled vectors and channel moments stay: they
-are small, and other cells need them."""
+are small, and other experiments need them."""
 
 
 @dataclass(frozen=True)

@@ -155,13 +155,13 @@ class FeatureKeys:
         # Rounding to the others is torch's own.
         dtype = [self.dtype, sources_sha256(values.__name__)] if self.dtype == "int8" else self.dtype
         own = {"encoder": self.identity, "windows": self._windows, "dtype": dtype}
-        features_key = key_of({"scan": scan, "task": part.scan_reading(case), **own})
+        features_key = key_of({"scan": scan, "task": part.scan_cache_key(case), **own})
         if not target:
             return KeyedCase(part, index, content, features_key, None)
         grid: list[Any] = [card.spacing_mm, card.in_plane_size]  # encoders of one grid share the labels
         if self._encoder.way.regrids:
             grid.append(self._encoder.mistake)
-        labels_key = key_of({"labels": target, "scan": scan, "task": part.target_reading(case), "grid": grid})
+        labels_key = key_of({"labels": target, "scan": scan, "task": part.target_cache_key(case), "grid": grid})
         return KeyedCase(part, index, content, features_key, labels_key)
 
 

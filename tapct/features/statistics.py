@@ -41,7 +41,7 @@ class FeatureStatistics:
     def __init__(self) -> None:
         self._cases: dict[str, _Case] = {}
 
-    def wants(self, case: str) -> bool:
+    def needs(self, case: str) -> bool:
         """Returns whether a case is still to be looked at."""
         return case not in self._cases and len(self._cases) < CASES
 

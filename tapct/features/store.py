@@ -41,7 +41,7 @@ _ZSTD_LEVEL = 3
 
 
 _MOST_BYTES = 2**33
-"""Of a compressed tensor once it is whole: 2,000 slices of 2,048 x 2,048 labels. Packs come from strangers."""
+"""Of a compressed tensor once it is whole: 2,000 slices of 2,048 x 2,048 labels. Packs come from third parties."""
 
 
 class CacheMode(StrEnum):
@@ -151,7 +151,7 @@ class TensorStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(nbytes, key)
-            # A folder, since safetensors has a temporary file of its own beside what it writes.
+            # A folder, since safetensors has a temporary file of its own next to what it writes.
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{key}.") as folder:
                 whole = Path(folder) / path.name
                 safetensors.torch.save_file(tensors, whole, metadata)
@@ -272,7 +272,7 @@ class TensorStore:
             )
 
 
-_MEND = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"
+_FIX = "The mode 'use' computes it again, `tapct cache rm --broken` removes it"
 
 
 def _checksum(tensors: dict[str, torch.Tensor], key: str, about: str) -> str:
@@ -290,19 +290,19 @@ def _read(path: Path, key: str, *, check: bool) -> Entry:
         tensors, metadata = _map(path)
         tensors |= {name: _whole(tensors[name], *of) for name, of in json.loads(metadata.get(PACKED, "{}")).items()}
         if metadata.get("format") != str(FORMAT):
-            raise FeatureError(f"{path} has the format {metadata.get('format')}, not {FORMAT}. {_MEND}")
+            raise FeatureError(f"{path} has the format {metadata.get('format')}, not {FORMAT}. {_FIX}")
         if metadata["key"] != key:
             raise FeatureError(
                 f"{path} is the entry of another key, {metadata['key'][:12]}...: it was renamed, or copied from "
-                f"another one. {_MEND}"
+                f"another one. {_FIX}"
             )
         if check and _checksum(tensors, key, metadata["about"]) != metadata["sha256"]:
-            raise FeatureError(f"{path} does not match its checksum. {_MEND}")
+            raise FeatureError(f"{path} does not match its checksum. {_FIX}")
         return Entry(tensors, json.loads(metadata["about"]), metadata["sha256"])
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FeatureError(f"{path} is truncated or damaged ({error}). {_MEND}") from error
+        raise FeatureError(f"{path} is truncated or damaged ({error}). {_FIX}") from error
 
 
 def _compressed(tensor: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ class Unwritten(NamedTuple):
 
 
 def label_of(encoder: Encoder) -> str:
-    """Returns what `tapct cache` calls an encoder, as the cells of a sweep are called."""
+    """Returns what `tapct cache` calls an encoder, as the experiments of a sweep are called."""
     is_random = not encoder.awaits_weights and encoder.weights_source == RANDOM
     return label(encoder.card.name, is_random, encoder.describe_options())
 

@@ -1,8 +1,8 @@
 """Red flags: what must be looked at before the numbers of a record are believed.
 
 A flag is not a verdict. It says what was found, what that would mean, and what to check. Some show in a record by
-itself (`own_flags`), some only beside the other cells of its task (`cross_flags`). All of it is advice: a check that
-fails is a flag itself, and never fails a cell that has trained.
+itself (`own_flags`), some only next to the other experiments of its task (`cross_flags`). All of it is advice: a check
+that fails is a flag itself, and never fails an experiment that has trained.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,21 +24,21 @@ def with_own_checks(record: Record) -> Record:
 
 
 def with_cross_checks(record: Record, results: Path) -> Record:
-    """Returns a record with the flags that show beside the other cells of its task; its own ones stay.
+    """Returns a record with the flags that show next to the other experiments of its task; its own ones stay.
 
     Args:
         record: The record that is to be published.
-        results: The results folder; its records of the task are read (those that are not sound are passed over), the
+        results: The results folder; its records of the task are read (those that are not valid are passed over), the
             record's own among them if it is there.
     """
     others: list[Recorded] = []
 
-    def reading_the_other_cells() -> Found:
+    def reading_the_other_experiments() -> Found:
         if results.is_dir():
-            others.extend(find_records(results, record.task.name).sound.values())
+            others.extend(find_records(results, record.task.name).valid.values())
         yield from ()
 
-    failed = _found(reading_the_other_cells)
+    failed = _found(reading_the_other_experiments)
     kept = [one for one in record.flags if one.id not in CROSS]
     return record.model_copy(update={"flags": [*kept, *failed, *cross_flags(record, others)]})
 
@@ -49,7 +49,7 @@ def own_flags(record: Record) -> list[Flag]:
 
 
 def cross_flags(record: Record, others: Sequence[Recorded]) -> list[Flag]:
-    """Returns the flags of a record beside others; of another task or split they say nothing."""
+    """Returns the flags of a record next to others; of another task or split they say nothing."""
     comparable = [other for other in others if beside.same_question(record, other)]
     equal = [one for other in comparable for one in _found(beside.equal, record, other)]
     random = [one for other in comparable for one in _found(beside.random_weights, record, other)]
@@ -60,6 +60,6 @@ def _found(check: Callable[..., Found], *records: Recorded) -> list[Flag]:
     """Returns what a check finds; where it fails, that."""
     try:
         return [flag(*found) for found in check(*records)]
-    except Exception as error:  # noqa: BLE001 a check is advice: whatever is wrong with it, the cell has trained
+    except Exception as error:  # noqa: BLE001 a check is advice: whatever is wrong with it, the experiment has trained
         why = shown(without_folders(f"{type(error).__name__}: {error}"), 300)
         return [flag("check-failed", f"{check.__name__.strip('_').replace('_', ' ')}: {why}")]

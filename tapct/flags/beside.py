@@ -1,4 +1,4 @@
-"""Flags that show beside the other cells of a task."""
+"""Flags that show next to the other experiments of a task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def same_question(one: Recorded, other: Recorded) -> bool:
 
 
 def equal(record: Recorded, other: Recorded) -> Found:
-    """Looks for what two cells that differ in a setting must not have in common."""
+    """Looks for what two experiments that differ in a setting must not have in common."""
     changed = _changed_settings(record, other)
     found = _common(record, other, changed)
     if not changed or not found:

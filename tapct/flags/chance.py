@@ -229,5 +229,5 @@ def _gap(record: Record, runs: list[list[CaseResult]], metric: str, **results: A
         **results,
     )
     this, nothing = zip(*(of.mean(axis=1) for of in resample(inputs, RESAMPLES)), strict=True)
-    value, draws, jackknife = (inputs.sign * numeric.difference(*both) for both in zip(this, nothing, strict=True))
-    return estimate(float(value), draws, jackknife, inputs.num_patients, "it is undefined")
+    value, bootstrap, jackknife = (inputs.sign * numeric.difference(*both) for both in zip(this, nothing, strict=True))
+    return estimate(float(value), bootstrap, jackknife, inputs.num_patients, "it is undefined")

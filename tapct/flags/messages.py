@@ -22,7 +22,7 @@ MESSAGES = {
     "cases-missing": "The reported numbers are of fewer cases than the split has, and do not compare. Check what was "
     "left out",
     "metric-on-fewer-cases": "A metric is undefined for some cases and is the mean of the others only. Read it with "
-    "the number of cases beside it",
+    "the number of cases next to it",
     "undefined-labels": "Labels without both a positive and a negative case are left out of the means over labels. "
     "Check the split",
     "constant-predictions": "The same is predicted of every case. Check the features, and that the penalty or the "
@@ -38,18 +38,18 @@ MESSAGES = {
     "that there were steps",
     "zero-head": "All weights of the head are zero: it predicts from its bias alone. Check the weight decay and the "
     "features",
-    "best-at-first-look": "Every run did best at the first look at the selection cases, so that training on made it "
-    "worse. Check the learning rates",
+    "best-at-first-look": "Every run did best at the first evaluation at the selection cases, so that training on made "
+    "it worse. Check the learning rates",
     "learning-rate-at-edge": "Every run chose the lowest or the highest learning rate of the grid, so that the best "
     "one may lie beyond it. Widen the grid",
     "penalty-at-edge": "Every run chose the weakest or the strongest penalty of the grid. At the strongest, the head "
     "says nothing of the features. Check that they hold anything that carries over from patient to patient",
-    "equal-to-another-encoder": "Another encoder's cell has the same numbers or the same head, to the bit. Check that "
-    "the cell ran the encoder that it names",
-    "setting-without-effect": "A cell of other settings has the same numbers or the same head, to the bit, though the "
-    "settings must matter. Check that they reached the run",
+    "equal-to-another-encoder": "Another encoder's experiment has the same numbers or the same head, to the bit. Check "
+    "that the experiment ran the encoder that it names",
+    "setting-without-effect": "An experiment of other settings has the same numbers or the same head, to the bit, "
+    "though the settings must matter. Check that they reached the run",
     "features-from-pack": "Nobody extracted these features from scans here: what the record says of encoder and cases "
-    "is what the pack's maker says. Check who made it, and compare with a cell that was run on the scans",
+    "is what the pack's maker says. Check who made it, and compare with an experiment that was run on the scans",
     "no-better-than-random-weights": "The same network with random weights cannot be told from it, or is better. Check "
     "that the weights were loaded, and the preprocessing",
     "check-failed": "A check could not be made, and says nothing of the record. Please report it with the record",
@@ -57,7 +57,7 @@ MESSAGES = {
 """Every flag: its id, which stays the same, and what it means and what to check."""
 
 CROSS = frozenset({"equal-to-another-encoder", "setting-without-effect", "no-better-than-random-weights"})
-"""Flags that show only beside other cells."""
+"""Flags that show only next to other experiments."""
 
 Found = Iterator[tuple[str, str]]
 """Ids of flags, and what was found."""

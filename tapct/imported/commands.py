@@ -63,5 +63,5 @@ def import_predictions(
         accept_orientation=accept_orientation,
     )
     print_summary(path)
-    print(f"{path}: a reference; `tapct leaderboard` shows it beside the ranked models of {task}")
+    print(f"{path}: a reference; `tapct leaderboard` shows it next to the ranked models of {task}")
     return 0

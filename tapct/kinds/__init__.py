@@ -55,12 +55,12 @@ KINDS = (
 """Ours, in the order of the page, each in the module of its name here."""
 
 GROUP = "tapct.kinds"
-"""Entry points of strangers' kinds: NAME = "module:KIND"."""
+"""Entry points of third-party kinds: NAME = "module:KIND"."""
 
 
 def list_kinds() -> list[str]:
     """Returns the names of all kinds: ours, then those of other packages in alphabetical order."""
-    return [*KINDS, *_strangers()[0]]
+    return [*KINDS, *_third_parties()[0]]
 
 
 @functools.cache
@@ -73,7 +73,7 @@ def kind(name: str) -> Kind:
     """
     if name in KINDS:
         return importlib.import_module(f"{__name__}.{name}").KIND
-    found, refused = _strangers()
+    found, refused = _third_parties()
     if name not in found:
         raise TaskError(refused.get(name, f"there is no kind of task '{name}'. {nearest(name, list_kinds())}"))
     return _loaded(found[name])
@@ -85,7 +85,7 @@ def _loaded(point: EntryPoint) -> Kind:
         found = point.load()
     except (Exception, SystemExit) as error:
         raise TaskError(
-            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Mend or uninstall it"
+            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Fix or uninstall it"
         ) from error
     if not isinstance(found, Kind) or found.name != point.name:
         raise TaskError(f"{what} ({point.value}) is no `tapct.kinds.Kind` of that name")
@@ -128,20 +128,20 @@ def metric(name: str) -> Metric:
 
 def refused_kinds() -> list[str]:
     """Returns, a sentence each, the kinds that are installed and not listed, with the distribution and why."""
-    return list(_strangers()[1].values())
+    return list(_third_parties()[1].values())
 
 
 def _usable() -> Iterator[Kind]:
     """Yields the kinds: ours, then those of others; what cannot be used harms nobody who does not ask for it."""
     yield from map(kind, KINDS)
-    for name in _strangers()[0]:
+    for name in _third_parties()[0]:
         with contextlib.suppress(TaskError):
             yield kind(name)
 
 
 @functools.cache
-def _strangers() -> Found:
-    """Returns the entry points of strangers by name, and by name what is refused and why; a name of ours is ours."""
+def _third_parties() -> Found:
+    """Returns third-party entry points by name, and by name what is refused and why; a name of ours is ours."""
     found, refused = sorted_out(entry_points(group=GROUP), "kind of task")
     for name in found.keys() & set(KINDS):
         refused[name] = (

@@ -129,7 +129,7 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a run that stands beside others, and that models are not compared by.
+    """A number of a run that stands next to others, and that models are not compared by.
 
     Attributes:
         of: Gives it; NaN where it is undefined.
@@ -150,14 +150,14 @@ class Metric:
     Attributes:
         name: In records; no two kinds share one.
         title: On the page.
-        column: Beside the ranked one, where a title needs more words there.
+        column: Next to the ranked one, where a title needs more words there.
         of: How it is computed.
         low: The least that it may be.
         high: The most.
         lower_is_better: Whether a lower one is better.
         unit: Its unit; `TARGET` for that of the task's targets, None where it has none.
         digits: Decimals on the page.
-        shown: Whether the page has it beside the ranked one.
+        shown: Whether the page has it next to the ranked one.
         undefined: Why it is undefined, where it is.
         fields: Those that it is of, where not every record of the kind has them.
         needs: Of cases, by what they have in words ("with an event"), (C,) which of them do: where few patients have
@@ -230,7 +230,7 @@ ByField = Mapping[str, Mapping[str, Any]]
 
 
 def as_they_are(now: ByField, then: ByField) -> tuple[ByField, ByField]:
-    """Returns what came out twice, as it is: number stands beside number."""
+    """Returns what came out twice, as it is: number stands next to number."""
     return now, then
 
 
@@ -273,7 +273,7 @@ class Kind:
         head_fault: What is wrong with the weights of a head in a submission (name to shape), given the numbers of
             classes and channels; None if nothing is.
         matched: Gives what came out again of a case, and what a record says of it, with their lists in an order in
-            which number stands beside number.
+            which number stands next to number.
         settings: Settings of its probe that must be the shipped ones for numbers to compare.
         heads: Heads of adaptors that its probe takes; none where the head stands on the map of features.
         usual_head: The adaptor of records that name none.
@@ -286,7 +286,7 @@ class Kind:
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
-        beside: Rows to beat: encoders, "random weights" of any, or what its records hold of themselves; tables are
+        next to it: Rows to beat: encoders, "random weights" of any, or what its records hold of themselves; tables are
             each task's own (`TaskSpec.rows_to_beat`). Pages say which of them nobody ran.
     """
 

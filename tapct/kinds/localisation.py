@@ -67,7 +67,7 @@ def _one_score(cases: Cases) -> Cases:
 
 
 def _matched(now: ByField, then: ByField) -> tuple[ByField, ByField]:
-    """Returns the best candidates of a record beside the nearest ones of what came out again.
+    """Returns the best candidates of a record next to the nearest ones of what came out again.
 
     Scores that are nearly equal change their order by a rounding, and the last of a hundred candidates come and go.
     """

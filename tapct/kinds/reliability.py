@@ -141,7 +141,7 @@ def _constant(cases: Cases) -> float:
 def at_chance(cases: Cases) -> Cases:
     """Returns the cases as somebody would have them who cannot tell patients apart.
 
-    Of the other scan he says what an order at random gives, in expectation; and the features of second scans are those
+    Of the other scan they say what an order at random gives, in expectation; and the features of second scans are those
     of the next patient by name.
     """
     _, _, first = in_pairs(cases)

@@ -1,7 +1,7 @@
 """Reports: a text for each scan, scored by the findings that one reader finds in it and in the radiologist's.
 
 Classes are the findings. Behind them records hold three more, of whole texts: the text itself, and those of two that
-know nothing of the scan. These two stand beside every model and are never ranked as one: *the most common report*, the
+know nothing of the scan. These two stand next to every model and are never ranked as one: *the most common report*, the
 one training report that is given to everybody, and *a random report*, a training report drawn by lot. Findings of a
 random report are those of the expected counts over all training reports (the share of them that has a finding); its
 words are those of one draw a case, by the hash of both names.

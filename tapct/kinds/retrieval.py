@@ -121,7 +121,7 @@ def by_class(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Returns (K, R) the mean score of each class over the queries that have one, NaN where none has.
 
     Args:
-        scores: (C, K), NaN where a case is no query of a class.
+        scores: (C, K), NaN where a case is not a query of a class.
         counts: (C, R) how often each case counts.
     """
     defined = ~np.isnan(scores)

@@ -26,8 +26,8 @@ def _class_mean(field: str) -> Number:
 
 
 def _one_sided(cases: Cases) -> float:
-    """Returns how many cells have a surface in one of prediction and reference, hence NSD and no HD95."""
-    hd95, nsd = (_summary(cases, field).undefined_cells for field in ("hd95_mm_native", "nsd_native"))
+    """Returns how many entries have a surface in one of prediction and reference, hence NSD and no HD95."""
+    hd95, nsd = (_summary(cases, field).undefined_entries for field in ("hd95_mm_native", "nsd_native"))
     return float(hd95 - nsd)
 
 

@@ -156,7 +156,7 @@ def _of_hub(name: str, revision: str | None) -> ModelFiles:
 def _is_there(name: str, file: str, revision: str | None) -> bool:
     """Fetches a file of a repository, and returns whether the repository has it.
 
-    Without a network by a variable of the user's, what is not here is taken for absent: he vouches for his cache.
+    Without a network by a variable of the user's, what is not here is taken for absent: they vouch for their cache.
     """
     try:
         _file(name, file, revision)

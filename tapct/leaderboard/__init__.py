@@ -1,4 +1,4 @@
-"""The page of all results: which records compare, what is shown beside what, and in which forms."""
+"""The page of all results: which records compare, what is shown next to what, and in which forms."""
 
 from tapct.leaderboard.paper import PAPER, PaperRow, read_paper
 

@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptorCell:
+class AdaptorExperiment:
     """A model under an adaptor.
 
     Attributes:
@@ -63,12 +63,12 @@ class AdaptorGrid:
         task: Name of the task.
         metric: The metric.
         ranked: The adaptor that the task is ranked on.
-        notice: What must stand beside every number, if anything.
+        notice: What must stand next to every number, if anything.
         num_patients: Reported patients.
         warnings: What to know before reading the numbers.
         models: Best first under the ranked adaptor, those without it last.
         adaptors: The ranked one first.
-        cells: What was run.
+        experiments: What was run.
         components: The variance components; empty where there is a reason.
         crossed: The models and the adaptors that they are of.
         reason: Why there are none.
@@ -82,7 +82,7 @@ class AdaptorGrid:
     warnings: tuple[str, ...]
     models: tuple[str, ...]
     adaptors: tuple[str, ...]
-    cells: Mapping[Key, AdaptorCell]
+    experiments: Mapping[Key, AdaptorExperiment]
     components: tuple[Component, ...] = ()
     crossed: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     reason: str | None = None
@@ -96,7 +96,7 @@ def adaptor_grid(
     controls: Collection[str] = (),
     resamples: int = RESAMPLES,
 ) -> AdaptorGrid:
-    """Returns the numbers of all cells and the components of their variance.
+    """Returns the numbers of all experiments and the components of their variance.
 
     Args:
         records: A record per model and adaptor, which differ in nothing else than what adaptors differ in by nature.
@@ -113,13 +113,15 @@ def adaptor_grid(
     names = [f"{model} with {adaptor}" for model, adaptor in keys]
     inputs = from_records([records[key] for key in keys], metric, names=names, vary={"adaptor"})
     found = resample(inputs, resamples)
-    cells = {}
+    experiments = {}
     for row, (model, adaptor) in enumerate(keys):
         seeds = found.value[row]
         spread = float(np.sqrt(numeric.variance(seeds))) if len(seeds) > 1 and not np.isnan(seeds).any() else None
         number = estimate(*found.mean(row), inputs.num_patients, inputs.undefined)
-        cells[model, adaptor] = AdaptorCell(model=model, adaptor=adaptor, estimate=number, seed_spread=spread)
-    values = {key: cell.estimate.value for key, cell in cells.items()}
+        experiments[model, adaptor] = AdaptorExperiment(
+            model=model, adaptor=adaptor, estimate=number, seed_spread=spread
+        )
+    values = {key: experiment.estimate.value for key, experiment in experiments.items()}
     crossed = _crossed([key for key in keys if key[0] not in controls and values[key] is not None])
     components, reason = _of_crossed(found, keys, crossed, inputs)
     models = sorted({model for model, _ in keys})
@@ -134,7 +136,7 @@ def adaptor_grid(
         warnings=thin.of_task(inputs),
         models=tuple(models[place] for place in best_first),
         adaptors=(*(a for a in (ranked,) if any(a == other for _, other in keys)), *others),
-        cells=cells,
+        experiments=experiments,
         components=components,
         crossed=crossed,
         reason=reason,
@@ -165,7 +167,7 @@ class MeanSquares(NamedTuple):
 
 
 def mean_squares(table: np.ndarray) -> MeanSquares:
-    """Returns the mean squares of (encoders, adaptors, ...) numbers, one per cell: of rows, columns and the rest."""
+    """Returns the mean squares of (encoders, adaptors, ...) numbers, by experiment: of rows, columns and the rest."""
     rows, columns = table.shape[:2]
     grand, by_row, by_column = table.mean(axis=(0, 1)), table.mean(axis=1), table.mean(axis=0)
     rest = table - by_row[:, None] - by_column[None] + grand
@@ -183,7 +185,7 @@ def _of_crossed(
     if not crossed[0]:
         return (), "fewer than two pretrained encoders have two adaptors in common"
     place = np.array([[keys.index((model, adaptor)) for adaptor in crossed[1]] for model in crossed[0]])
-    counts = draw_patients(inputs.num_patients, found.draws.shape[-1], inputs.key)  # the resamples', once more
+    counts = draw_patients(inputs.num_patients, found.bootstrap.shape[-1], inputs.key)  # the resamples', once more
     return variance_components(Resampled(*(of[place] for of in found)), counts)
 
 
@@ -192,8 +194,8 @@ def variance_components(found: Resampled, counts: np.ndarray) -> tuple[tuple[Com
 
     By the method of moments for two crossed factors: a mean square is the sum of what its factor, the interaction,
     the seeds and the choice of patients put into it. What patients put in is taken from how the numbers change without
-    each of them (the jackknife; the same patients for all cells, so what makes all of them higher or lower together is
-    no difference between encoders), and taken off. Components under zero are set to zero.
+    each of them (the jackknife; the same patients for all experiments, so what makes all of them higher or lower
+    together is no difference between encoders), and taken off. Components under zero are set to zero.
 
     Args:
         found: The metric, of (encoders, adaptors, seeds, ...).
@@ -202,16 +204,16 @@ def variance_components(found: Resampled, counts: np.ndarray) -> tuple[tuple[Com
     patients, resamples = counts.shape
     if why := no_interval(patients, resamples):
         return (), why
-    value, draws, jackknife = found
+    value, bootstrap, jackknife = found
     if np.isnan(jackknife).any():
-        return (), "too few patients define the metric: without one of them it is undefined in some cell"
+        return (), "too few patients define the metric: without one of them it is undefined in some experiment"
     moves = (patients - 1) * (jackknife.mean(axis=-1, keepdims=True) - jackknife)
     by_patient = np.stack([*_squares(moves), (moves**2).mean(axis=(0, 1, 2))]) / (patients * (patients - 1))
     noise = by_patient.sum(axis=1)
     resampled, left_out = by_patient @ counts, (noise[:, None] - by_patient) * patients / (patients - 1)
     # A resample has its own choice of patients on top of the sample's: that is taken off as well.
     whole = _moments(value, noise, noise[-1])
-    drawn = _moments(draws, resampled + noise[:, None], resampled[-1])
+    drawn = _moments(bootstrap, resampled + noise[:, None], resampled[-1])
     without = _moments(jackknife, left_out, left_out[-1])
     return tuple(_as_components(whole, drawn, without, patients, one_seed=value.shape[2] == 1)), None
 

@@ -47,18 +47,18 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
     """
     every, left_out = _entries(found)
     entries = [entry for entry in every if entry.record.imported is None]  # `imported.references` shows the others
-    main = [entry for entry in entries if not _is_side_cell(entry.record)]
+    main = [entry for entry in entries if not _is_side_experiment(entry.record)]
     if not main:
         raise RecordError(
-            f"there is no finished record to show in {', '.join(map(str, found))}, where TASK/CELL/record.json was "
-            f"expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency, robustness or mistakes "
-            f"alone, {len(every) - len(entries)} imported)"
+            f"there is no finished record to show in {', '.join(map(str, found))}, where TASK/EXPERIMENT/record.json "
+            f"was expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency, robustness or "
+            f"mistakes alone, {len(every) - len(entries)} imported)"
         )
     by_task: dict[str, list[Named]] = defaultdict(list)
     named = zip(_names([entry.record for entry in main]), main, strict=True)
     for name, entry in terminal.track(named, "cases of records", len(main)):
         if (reason := why_no_number(name, entry.record)) is not None:
-            left_out.append(LeftOut(entry.path, reason, name, entry.cell))
+            left_out.append(LeftOut(entry.path, reason, name, entry.experiment))
             continue
         by_task[entry.record.task.name].append((name, entry))
     contests: dict[str, Contest] = {}
@@ -70,15 +70,15 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
             others = _merged(others, contests[task].rest)
         while others:
             why = next(iter(others))
-            strangers = others.pop(why)
-            own.append((task, why, contest(task, strangers, usual_adaptor(strangers), resamples)))
+            third_parties = others.pop(why)
+            own.append((task, why, contest(task, third_parties, usual_adaptor(third_parties), resamples)))
             others = _merged(others, own[-1][2].rest)
     left_out += [out for each in [*contests.values(), *(each for *_, each in own)] for out in each.left_out]
     anchors: set[str] = set()
     tasks = _tasks(contests, resamples, with_paper=True)
     of_ranks = declared(suite, tasks) if suite else core(tasks, core_tasks())
     known = Known(
-        cells={task: each.cells for task, each in contests.items()},
+        experiments={task: each.experiments for task, each in contests.items()},
         summaries={(task.name, of.metric): of for task in tasks for of in task.summaries.values()},
         resamples=resamples,
     )
@@ -115,12 +115,14 @@ def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[Entry], list[Left
             inside = path.relative_to(folder)
             return plain((name / inside).as_posix()), inside.parent.as_posix()
 
-        for path, record in of_folder.sound.items():
-            own, cell = shown(path)
-            entries.append(Entry(own, record, cell))
-        for path, reason in of_folder.unsound.items():
-            own, cell = shown(path)
-            left_out.append(LeftOut(own, plain(reason.replace(f"{folder}/", ""), LONGEST_REASON), cell=cell))
+        for path, record in of_folder.valid.items():
+            own, experiment = shown(path)
+            entries.append(Entry(own, record, experiment))
+        for path, reason in of_folder.invalid.items():
+            own, experiment = shown(path)
+            left_out.append(
+                LeftOut(own, plain(reason.replace(f"{folder}/", ""), LONGEST_REASON), experiment=experiment)
+            )
     return sorted(entries, key=lambda entry: entry.path), left_out
 
 
@@ -166,7 +168,7 @@ def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int)
     return Own(why=plain(why, LONGEST_REASON), anchor=_anchor("own", task, anchors), board=board)
 
 
-def _is_side_cell(record: Recorded) -> bool:
+def _is_side_experiment(record: Recorded) -> bool:
     """Returns whether a record is of label efficiency, robustness or a mistake, which no ranking mixes in."""
     of_mistake = record.encoder.mistake is not None
     return record.task.train_fraction != 1 or bool(record.task.perturbation) or of_mistake
@@ -187,11 +189,11 @@ def _full_name(record: Recorded) -> str:
 
 
 def _models(contests: Mapping[str, Contest], taken: set[str]) -> tuple[Model, ...]:
-    cells = {task: found.cells for task, found in contests.items()}
-    names = {name for found in cells.values() for name in found}
+    experiments = {task: found.experiments for task, found in contests.items()}
+    names = {name for found in experiments.values() for name in found}
     models = []
     for name in sorted(names, key=lambda name: (name.casefold(), name)):
-        entries = {task: found[name] for task, found in cells.items() if name in found}
+        entries = {task: found[name] for task, found in experiments.items() if name in found}
         card = next(iter(entries.values())).record.encoder.card
         models.append(Model(name=name, anchor=_anchor("model", name, taken), card=card, entries=entries))
     return tuple(models)
@@ -218,7 +220,7 @@ def _tasks(contests: Mapping[str, Contest], resamples: int, *, with_paper: bool 
     names = {*contests, *in_paper}
     for name in terminal.track(names, "statistics of tasks", len(names)):
         of_task = contests.get(name)
-        records = {model: entry.record for model, entry in of_task.cells.items()} if of_task else {}
+        records = {model: entry.record for model, entry in of_task.experiments.items()} if of_task else {}
         spec = spec_of(name)
         one = next(iter(records.values())).task if records else spec
         assert one is not None  # it has records, or is in the paper

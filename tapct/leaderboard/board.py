@@ -186,7 +186,7 @@ class Board:
             number on any task of the family, over the tasks of the family that are in the suite.
         left_out: What is not shown, and why.
         set_aside: Number of records with a part of the training patients, perturbed scans or a wrong input.
-        reproduction: The paper's cells, with ours; None of a board of records that are apart.
+        reproduction: The paper's experiments, with ours; None of a board of records that are apart.
         own: Records of other tasks, splits or protocols than those that ship: boards of their own.
         eva: What stock runs of eva's reported: references, never ranked.
         mistakes: What usual mistakes with the input cost the models, by task; never ranked.
@@ -211,7 +211,7 @@ class Board:
 
     @property
     def references(self) -> list[PaperRow]:
-        """The paper's numbers of tasks; none beside records that are apart."""
+        """The paper's numbers of tasks; none next to records that are apart."""
         cells = self.reproduction.cells if self.reproduction else ()
         return [cell.row for cell in cells if cell.row.task != AVERAGE]
 
@@ -230,15 +230,15 @@ class Board:
         return {name: plain(notice, LONGEST_REASON) for name, notice in found.items() if notice}
 
     def marks(self, model: Model, task: Task) -> tuple[Marked, ...]:
-        """Returns what must stand beside a model's number on a task; nothing where it has none."""
+        """Returns what must stand next to a model's number on a task; nothing where it has none."""
         entry, number = model.entries.get(task.name), task.summary(model.name, "native")
         if entry is None or number is None:
             return ()
         seen = model.overlap(task.name)
-        return marks.of_cell(task.summaries["native"], number, entry.record, seen, entry.older_protocol)
+        return marks.of_number(task.summaries["native"], number, entry.record, seen, entry.older_protocol)
 
     def rank_marks(self, model: Model, family: str) -> tuple[Marked, ...]:
-        """Returns what must stand beside a model's mean rank: what its numbers are, and not how sure each is."""
+        """Returns what must stand next to a model's mean rank: what its numbers are, and not how sure each is."""
         of_tasks = (self.marks(model, task) for task in self.in_suite(family))
         return marks.ordered([one for found in of_tasks for one in found if one.mark is marks.OLDER])
 

@@ -26,12 +26,12 @@ class Entry:
     Attributes:
         path: The file that it is from, as the page names it.
         record: The record.
-        cell: The file's folder within the results folder, TASK/CELL.
+        experiment: The file's folder within the results folder, TASK/EXPERIMENT.
     """
 
     path: str
     record: Recorded
-    cell: str = ""
+    experiment: str = ""
 
     @cached_property
     def older_protocol(self) -> str | None:
@@ -47,13 +47,13 @@ class LeftOut:
         path: The file, as the page names it.
         reason: Why.
         model: Its model, where the file could be read.
-        cell: Its folder within the results folder, TASK/CELL.
+        experiment: Its folder within the results folder, TASK/EXPERIMENT.
     """
 
     path: str
     reason: str
     model: str | None = None
-    cell: str = ""
+    experiment: str = ""
 
     def concerns(self, model: "Model", task: str) -> bool:
         """Returns whether this is why a model has no number on a task.
@@ -61,7 +61,7 @@ class LeftOut:
         What could not be read is known by its folder alone: TASK/ENCODER, with random weights and options behind it.
         """
         folder = f"{task}/{model.label}"
-        return self.cell.startswith(f"{task}/") and (self.cell == folder or self.model == model.name)
+        return self.experiment.startswith(f"{task}/") and (self.experiment == folder or self.model == model.name)
 
 
 Named = tuple[str, Entry]
@@ -73,14 +73,14 @@ class Contest:
     """What compares of a task's records.
 
     Attributes:
-        cells: By model, the records that are ranked.
+        experiments: By model, the records that are ranked.
         grid: Its encoders under several adaptors, if there are several.
         crossed: The records of that, by model and adaptor.
         rest: What does not compare with them, and why.
         left_out: What is shown nowhere.
     """
 
-    cells: Mapping[str, Entry]
+    experiments: Mapping[str, Entry]
     grid: AdaptorGrid | None
     crossed: Mapping[tuple[str, str], Recorded]
     rest: Mapping[str, list[Named]]
@@ -97,7 +97,7 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
         resamples: Resamples of the patients.
 
     Raises:
-        RecordError: If two records are of one cell.
+        RecordError: If two records are of one experiment.
     """
     by_adaptor: dict[str | None, list[Named]] = defaultdict(list)
     for name, entry in found:
@@ -115,7 +115,7 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
     if ranked is not None and len(compared) > 1:
         grid, crossed, incomparable = grid_of(ranked, {a or "": of for a, of in compared.items()}, resamples)
         left_out += incomparable
-    return Contest(cells=compared[ranked], grid=grid, crossed=crossed, rest=rest, left_out=left_out)
+    return Contest(experiments=compared[ranked], grid=grid, crossed=crossed, rest=rest, left_out=left_out)
 
 
 def usual_adaptor(found: Sequence[Named]) -> str | None:
@@ -130,7 +130,7 @@ def grid_of(
     """Returns a task's encoders under its adaptors, their records, and what does not compare with the ranked."""
     first_name, first = next(iter(found[ranked].items()))
     metric, left_out = ranked_metrics(first.record)["native"], []
-    cells: dict[tuple[str, str], Recorded] = {}
+    experiments: dict[tuple[str, str], Recorded] = {}
     for adaptor, of_adaptor in found.items():
         for name, entry in of_adaptor.items():
             try:
@@ -138,13 +138,13 @@ def grid_of(
                 if entry is not first:
                     from_records([first.record, entry.record], metric, names=names, vary={"adaptor"})
             except RecordError as error:
-                left_out.append(LeftOut(entry.path, str(error), name, entry.cell))
+                left_out.append(LeftOut(entry.path, str(error), name, entry.experiment))
             else:
-                cells[name, adaptor] = entry.record
-    if len({adaptor for _, adaptor in cells}) < 2:
+                experiments[name, adaptor] = entry.record
+    if len({adaptor for _, adaptor in experiments}) < 2:
         return None, {}, left_out
-    controls = {name for (name, _), one in cells.items() if is_random(one) or not one.encoder.card.num_params}
-    return adaptor_grid(cells, metric, ranked, controls=controls, resamples=resamples), cells, left_out
+    controls = {name for (name, _), one in experiments.items() if is_random(one) or not one.encoder.card.num_params}
+    return adaptor_grid(experiments, metric, ranked, controls=controls, resamples=resamples), experiments, left_out
 
 
 def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, Entry], dict[str, list[Named]], list[LeftOut]]:
@@ -182,7 +182,7 @@ def _copy(task: str, name: str, one: Entry, other: Entry) -> LeftOut:
         RecordError: If it is none: which of two results of a model counts is not ours to say.
     """
     if one.record.fingerprint == other.record.fingerprint:
-        return LeftOut(other.path, f"a copy of {one.path}", name, other.cell)
+        return LeftOut(other.path, f"a copy of {one.path}", name, other.experiment)
     adaptor = adaptor_of(other.record)
     raise RecordError(
         f"{one.path} and {other.path} are both of {name} on {task}{f' with {adaptor}' if adaptor else ''}: a table can "

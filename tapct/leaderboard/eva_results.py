@@ -1,6 +1,6 @@
-"""Results of stock eva runs, to stand beside ours as references: never ranked, each with its protocol in words.
+"""Results of stock eva runs, to stand next to ours as references: never ranked, each with its protocol in words.
 
-eva's `results.json` says neither model nor data. Both are in the config of the session beside it: in
+eva's `results.json` says neither model nor data. Both are in the config of the session next to it: in
 `run_0/config.yaml` of the callback `ConfigurationLogger`, which has everything, else in eva's own copy `config.yaml`.
 """
 
@@ -148,7 +148,7 @@ class _Session:
         self.data = _arguments(config, "data")
         for key, section in (("trainer", self.trainer), ("model", self.model), ("data", self.data)):
             if not section:
-                raise RecordError(f"{path}: the config beside it has no {key}.init_args: what it is of cannot be told")
+                raise RecordError(f"{path}: the config next to it has no {key}.init_args: what it is of cannot be told")
         self.metrics = dict(_metrics(self.model.get("metrics")))
 
     def number(self, split: str, index: int, metric: str, found: _Statistics) -> EvaNumber:
@@ -183,7 +183,7 @@ class _Session:
         if isinstance(dataset, Mapping):
             return dataset
         raise RecordError(
-            f"{self.path}: it has numbers of metrics.{split}[{index}], and the config beside it has no such data set "
+            f"{self.path}: it has numbers of metrics.{split}[{index}], and the config next to it has no such data set "
             f"(data.init_args.datasets.{split})"
         )
 
@@ -263,8 +263,8 @@ def _config(path: Path) -> Mapping[str, Any]:
     file = next((path.parent / name for name in CONFIG_FILES if (path.parent / name).is_file()), None)
     if file is None:
         raise RecordError(
-            f"{path} says neither model nor data, and there is no {' nor '.join(CONFIG_FILES)} beside it. Run eva with "
-            "`--config FILE` (not --config=FILE) or the callback eva.callbacks.ConfigurationLogger, and keep its "
+            f"{path} says neither model nor data, and there is no {' nor '.join(CONFIG_FILES)} next to it. Run eva "
+            "with `--config FILE` (not --config=FILE) or the callback eva.callbacks.ConfigurationLogger, and keep its "
             "folder together"
         )
     try:

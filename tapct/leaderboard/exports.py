@@ -47,15 +47,15 @@ class Row:
         patients: Number of patients.
         cases: Number of cases.
         reason: Why something is missing, or where a reference is from.
-        marks: Ids of the warnings that stand beside the number (`tapct.leaderboard.marks`).
-        notice: What must stand beside the number, in words.
+        marks: Ids of the warnings that stand next to the number (`tapct.leaderboard.marks`).
+        notice: What must stand next to the number, in words.
         older_protocol: How the number, or a part of a mean rank, was made otherwise than today's; empty if it was not.
         overlap: Pretraining data, as the card names them, that hold scans of the task.
         adaptor: What stands on the features (classification).
-        cell_z_mm: Distance between feature cells along z (segmentation), the median over the cases.
+        cell_z_mm: Distance between patches along z (segmentation), the median over the cases.
         cell_y_mm: Along y.
         cell_x_mm: Along x.
-        cell_size_dice: Dice of the cell-size reference, native grid: a reference and no bound.
+        cell_size_dice: Dice of the patch-size reference, native grid: a reference and no bound.
         share_reached: The number as a share of it.
         flags: Ids of the record's red flags.
         weights_sha256: Hash of the weights.
@@ -102,9 +102,9 @@ class Row:
 
 
 def rows(board: Board) -> list[Row]:
-    """Returns the mean ranks, then every cell, then what is in sections of its own, then the paper's numbers."""
-    own = (replace(row, own_because=own.why) for own in board.own for row in _cells(own.board))
-    return [*_mean_ranks(board), *_cells(board), *own, *map(_reference, board.references)]
+    """Returns the mean ranks, then every experiment, then what is in sections of its own, then the paper's numbers."""
+    own = (replace(row, own_because=own.why) for own in board.own for row in _experiments(own.board))
+    return [*_mean_ranks(board), *_experiments(board), *own, *map(_reference, board.references)]
 
 
 def _mean_ranks(board: Board) -> Iterator[Row]:
@@ -125,14 +125,14 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                 )
 
 
-def _cells(board: Board) -> Iterator[Row]:
+def _experiments(board: Board) -> Iterator[Row]:
     for task in board.tasks:
         for protocol in PROTOCOLS if task.by_protocol else PROTOCOLS[:1]:
             for model in board.models if task.summaries else ():
-                yield _cell(board, model, task, protocol)
+                yield _experiment(board, model, task, protocol)
 
 
-def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
+def _experiment(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
     summary, one = task.summaries[protocol], task.summary(model.name, protocol)
     base: dict[str, Any] = {
         "source": "record",
@@ -161,7 +161,7 @@ def _cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
         patients=summary.num_patients,
         cases=summary.num_cases,
         **_warnings(board.marks(model, task)),
-        **(_cell_size(record, one.estimate.value) if protocol == "native" else {}),
+        **(_patch_size(record, one.estimate.value) if protocol == "native" else {}),
         flags=" ".join(flag.id for flag in record.flags),
         weights_sha256=record.encoder.weights_sha256 or "",
         **_licence(model),
@@ -183,7 +183,7 @@ def _licence(model: Model) -> dict[str, Any]:
     return {"weights_licence": licence or "", "non_commercial": model.non_commercial if licence else None}
 
 
-def _cell_size(record: Recorded, value: float | None) -> dict[str, Any]:
+def _patch_size(record: Recorded, value: float | None) -> dict[str, Any]:
     size = record.cell_size
     if size is None:
         return {}
@@ -192,7 +192,7 @@ def _cell_size(record: Recorded, value: float | None) -> dict[str, Any]:
 
 
 def share_reached(record: Recorded, value: float | None) -> float | None:
-    """Returns a Dice on the native grid as a share of the cell-size reference; None where either is missing or 0."""
+    """Returns a Dice on the native grid as a share of the patch-size reference; None where either is missing or 0."""
     reference = None if record.cell_size is None else record.cell_size.dice
     return value / reference if value is not None and reference else None
 
@@ -245,7 +245,7 @@ def _adaptor_rows(task: Task) -> Iterator[dict[str, Any]]:
     grid = task.grid
     assert grid is not None
     for model, adaptor in itertools.product(grid.models, grid.adaptors):
-        one = grid.cells.get((model, adaptor))
+        one = grid.experiments.get((model, adaptor))
         number = one.estimate if one else Estimate(None, None, None, "not run")
         yield {
             **{"task": task.name, "metric": grid.metric, "unit": task.of_metric.unit_of(task.target_unit) or ""},

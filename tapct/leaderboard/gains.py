@@ -62,7 +62,7 @@ class Gain:
 
 
 def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, Columns], Key]:
-    """Returns the cell of each head on each table alone: features are not read, so that of any model is that of all."""
+    """Returns the experiment of each head on each table alone: no features are read, so any model's is that of all."""
     found: dict[tuple[str, Columns], Key] = {}
     for model, adaptor in sorted(records):
         if reads_no_features(adaptor):
@@ -106,8 +106,8 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
     def part(key: Key, alone: Key | None) -> Part | None:
         if alone is None:
             return None
-        value, draws, without = found.difference(place[key], place[alone])
-        gain = said(inputs.sign * value, inputs.sign * draws, inputs.sign * without)
+        value, bootstrap, without = found.difference(place[key], place[alone])
+        gain = said(inputs.sign * value, inputs.sign * bootstrap, inputs.sign * without)
         return Part(alone=said(*found.mean(place[alone])), gain=gain)
 
     return [
@@ -137,7 +137,7 @@ def of_task(task: Task, models: Collection[str] | None = None) -> list[Gain]:
     }
     if not records:
         return []
-    found = gains(records, task.metric, task.summaries["native"].draws.shape[-1])
+    found = gains(records, task.metric, task.summaries["native"].bootstrap.shape[-1])
     return sorted(found, key=lambda gain: (gain.table, gain.model, gain.adaptor))
 
 
@@ -169,7 +169,7 @@ def _ends(name: str, of: Estimate | None) -> dict[str, float | None]:
 
 
 def _encoders_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, str, str | None], Key]:
-    """Returns the cell of each model without a table, by head and by how its features are pooled."""
+    """Returns the experiment of each model without a table, by head and by how its features are pooled."""
     found: dict[tuple[str, str, str | None], Key] = {}
     for model, adaptor in sorted(records):
         head, pooling, table = adaptor_parts(adaptor)

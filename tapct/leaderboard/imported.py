@@ -1,4 +1,4 @@
-"""Predictions of models that were trained elsewhere beside the ranked ones: the same cases and statistics, no rank.
+"""Predictions of models that were trained elsewhere next to the ranked ones: the same cases and statistics, no rank.
 
 A model that was trained on a task from end to end says how far a frozen encoder with a light probe is from what the
 task allows. It is another question than which encoder is better, so that nothing ranks the two together.
@@ -77,7 +77,7 @@ Ranked = Mapping[str, Mapping[str, Recorded]]
 def references(
     records: Sequence[Recorded], ranked: Ranked, titles: Mapping[str, str], resamples: int = RESAMPLES
 ) -> tuple[Reference, ...]:
-    """Returns the imported predictions among records, by task and name, beside the ranked models.
+    """Returns the imported predictions among records, by task and name, next to the ranked models.
 
     Args:
         records: Records, of which those of imported predictions are taken.

@@ -1,8 +1,8 @@
 """What the network of each model was given: as its records say, and drawn where the same is given here.
 
-A record of a stranger's draws nothing and runs nothing: pictures are of encoders that are installed here under the name
-of the record's, never of a class or a file that it names, with random weights; and they are shown only where what such
-a network receives is what the record says.
+A record of a third party draws nothing and runs nothing: pictures are of encoders that are installed here under the
+name of the record's, never of a class or a file that it names, with random weights; and they are shown only where what
+such a network receives is what the record says.
 """
 
 from collections import Counter
@@ -101,7 +101,7 @@ class _Drawing:
             return "its options hold files or arrays, which cannot be made of a record"
         try:
             found = self._of_installed(name, options)
-        except Exception as error:  # noqa: BLE001 whatever options of a stranger's record make of an encoder
+        except Exception as error:  # noqa: BLE001 whatever options of a third-party record make of an encoder
             return f"the encoder {name} that is installed here cannot be asked ({type(error).__name__}: {error})"
         if found is None or found.sha256 != sheet.received_sha256:
             return (

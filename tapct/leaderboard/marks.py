@@ -1,4 +1,4 @@
-"""What must be known before a number is believed: one vocabulary, one legend, beside the number in every table."""
+"""What must be known before a number is believed: one vocabulary, one legend, next to the number in every table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Mark:
 
     Attributes:
         id: In files.
-        sign: Beside a number.
+        sign: Next to a number.
         short: In a few words.
         text: In the legend.
     """
@@ -29,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Marked:
-    """A warning beside a number.
+    """A warning next to a number.
 
     Attributes:
         mark: The warning.
@@ -97,7 +97,7 @@ TOO_FEW = Mark(
     "too few patients to tell it from what knows nothing of them",
 )
 OLDER = Mark(
-    "older-protocol", "older", "an older protocol", "a number of an older protocol, not made as those beside it"
+    "older-protocol", "older", "an older protocol", "a number of an older protocol, not made as those next to it"
 )
 SEEN = Mark(
     "seen-in-pretraining",
@@ -136,13 +136,13 @@ NOT_IN_PAPER = Mark(
     "not-in-paper",
     "not in the paper",
     "the paper has no number",
-    "a cell that the paper left empty, or out of memory on 80 GB",
+    "an experiment that the paper left empty, or out of memory on 80 GB",
 )
 OTHER_PROTOCOL = Mark(
     "other-protocol",
     "protocol",
     "another protocol",
-    "beside the paper's number: not of the shipped protocol, or with other windows than the paper's",
+    "next to the paper's number: not of the shipped protocol, or with other windows than the paper's",
 )
 
 MARKS = (
@@ -158,7 +158,7 @@ _BY_FLAG = {"not-converged": NOT_CONVERGED, "chance-level": AT_CHANCE, "too-few-
 
 
 def of_task(summary: TaskSummary | AdaptorGrid) -> list[Marked]:
-    """Returns what must stand beside every number of a task."""
+    """Returns what must stand next to every number of a task."""
     found = []
     if summary.notice:
         says = {EXTERNAL: EXTERNALLY_TRAINED, DEMONSTRATED: DEMONSTRATION}  # what stands in the task's comes first
@@ -169,10 +169,10 @@ def of_task(summary: TaskSummary | AdaptorGrid) -> list[Marked]:
     return found
 
 
-def of_cell(
+def of_number(
     summary: TaskSummary, model: ModelSummary, record: Recorded, seen: Sequence[str], older: str | None
 ) -> tuple[Marked, ...]:
-    """Returns what must stand beside a number.
+    """Returns what must stand next to a number.
 
     Args:
         summary: The task's statistics.

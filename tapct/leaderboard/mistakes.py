@@ -77,7 +77,7 @@ class MistakeTable:
         unit: Its unit; None where it has none.
         adaptor: What stands on the features; None where they are not pooled.
         own_because: Why its records do not compare with the shipped protocol; None where they do.
-        notices: What must stand beside every number.
+        notices: What must stand next to every number.
         num_patients: Reported patients.
         costs: By model, mistakes in the order of their list.
     """
@@ -207,8 +207,8 @@ def _cost(pair: _Pair, names: Mapping[str, str], resamples: int) -> Cost:
         of_each = zip(map(np.asarray, before), map(np.asarray, after), strict=True)
         lost = (inputs.sign * numeric.difference(one, other) for one, other in of_each)
         numbers = {
-            name: estimate(float(value), draws, jackknife, inputs.num_patients, inputs.undefined)
-            for name, (value, draws, jackknife) in (("right", before), ("wrong", after), ("lost", lost))
+            name: estimate(float(value), bootstrap, jackknife, inputs.num_patients, inputs.undefined)
+            for name, (value, bootstrap, jackknife) in (("right", before), ("wrong", after), ("lost", lost))
         }
     notes = wrong.notes(_SPLIT)
     options = {key: value for key, value in (of.encoder.options or {}).items() if key != OPTION}

@@ -16,7 +16,7 @@ from tapct.errors import RecordError
 from tapct.records import Recorded
 from tapct.statistics.inputs import external, is_solved, ranked_by
 from tapct.statistics.reported import reported
-from tapct.sweep.cell import SHIPPED_CONFIGS, configs_by_task
+from tapct.sweep.experiment import SHIPPED_CONFIGS, configs_by_task
 from tapct.tasks import list_tasks, task_class
 from tapct.tasks.registry import why_unusable
 
@@ -56,11 +56,11 @@ class Shipped:
         version: Its version.
         kind: What is predicted.
         metric: What it is ranked by.
-        notice: What stands beside every number of it, if anything.
+        notice: What stands next to every number of it, if anything.
         classes: Its classes or labels.
         split_rule: What its split is called, where only the data tell which cases it has.
         split_sha256: Hash of its split; None where only the data tell.
-        alternatives: Hash of each split that ships beside it, to its name.
+        alternatives: Hash of each split that ships next to it, to its name.
         counts: Cases in (train, val, test); None where only the data tell.
         adaptor: What it is ranked on; None where features are not pooled.
         settings: What its config says, and where it says nothing what holds then.

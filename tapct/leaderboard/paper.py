@@ -1,4 +1,4 @@
-"""The paper's Tables 2 to 5, to stand beside our numbers: for reference, never ranked with them."""
+"""The paper's Tables 2 to 5, to stand next to our numbers: for reference, never ranked with them."""
 
 import re
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ its interval is that of ours, shifted: nothing here tests, pairs or ranks.
 
 Of a cell of the paper is a record of the same encoder with its published weights, on the same grid, with the same
 adaptor, on the same task with all its classes, all training patients and no perturbation. How its protocol differs from
-what ships, or from what the paper says, is said beside its number.
+what ships, or from what the paper says, is said next to its number.
 """
 
 from collections import Counter, defaultdict
@@ -58,7 +58,7 @@ class Ours:
         ranked: What the task is ranked by here, where that is another number: the native grid, another adaptor.
         ranked_as: What that is: "native", or the adaptor; empty without.
         said: How its protocol differs from the shipped one, or from the paper's.
-        marks: What must stand beside the number.
+        marks: What must stand next to the number.
         path: The file, as the page names it; empty of an average.
         record: Fingerprint of the record; likewise.
     """
@@ -118,19 +118,19 @@ class Known:
     """What is known of the records already.
 
     Attributes:
-        cells: By task and model, the records that are ranked.
+        experiments: By task and model, the records that are ranked.
         summaries: By task and metric, their statistics.
         resamples: Resamples of the patients.
     """
 
-    cells: Mapping[str, Mapping[str, Entry]]
+    experiments: Mapping[str, Mapping[str, Entry]]
     summaries: Mapping[tuple[str, str], TaskSummary]
     resamples: int
 
     def number(self, name: str, entry: Entry, metric: str) -> tuple[TaskSummary, ModelSummary]:
         """Returns the statistics of a record under a metric, and those of its task that they are among."""
         task = entry.record.task.name
-        summary = self.summaries.get((task, metric)) if self.cells.get(task, {}).get(name) is entry else None
+        summary = self.summaries.get((task, metric)) if self.experiments.get(task, {}).get(name) is entry else None
         if summary is None:
             summary = summarise_task(from_records([entry.record], metric, names=[name]), self.resamples)
         return summary, next(model for model in summary.models if model.name == name)
@@ -218,7 +218,7 @@ def _one(row: PaperRow, name: str, entry: Entry, known: Known) -> Ours:
     said = tuple(_differs(row, entry))
     ranked = _ranked(row, name, entry, known)
     ranked_as = "native" if row.metric == "DSC" else ranked_adaptor(row.task)
-    found = [*marks.of_cell(summary, number, record, seen, entry.older_protocol)]
+    found = [*marks.of_number(summary, number, record, seen, entry.older_protocol)]
     found += [Marked(marks.NOT_IN_PAPER)] if row.mean is None else []
     found += [Marked(marks.OTHER_PROTOCOL, "; ".join(said))] if said else []
     return Ours(
@@ -257,7 +257,7 @@ def _ranked(row: PaperRow, name: str, entry: Entry, known: Known) -> Estimate | 
         return known.number(name, entry, "dice_native")[1].estimate
     if row.adaptor == ranked_adaptor(row.task) or row.adaptor == "abmil:patch":
         return None
-    ranked = known.cells.get(row.task, {}).get(name)
+    ranked = known.experiments.get(row.task, {}).get(name)
     return None if ranked is None else known.number(name, ranked, METRICS[row.metric])[1].estimate
 
 

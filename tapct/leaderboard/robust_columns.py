@@ -232,18 +232,18 @@ def _mean_lost(model: str, contests: Sequence[_Contest]) -> Estimate:
     numbers = []
     for changes in by_task.values():  # levels of one task are of the same patients and draws
         of_levels = [
-            [np.asarray(getattr(change, name)[_row(change, model)]) for name in ("value", "draws", "jackknife")]
+            [np.asarray(getattr(change, name)[_row(change, model)]) for name in ("value", "bootstrap", "jackknife")]
             for change in changes
         ]
         numbers.append([np.mean(levels, axis=0) for levels in zip(*of_levels, strict=True)])
     weights = [len(changes) / len(contests) for changes in by_task.values()]
     value = sum(weight * of[0] for weight, of in zip(weights, numbers, strict=True))
-    draws = sum(weight * of[1] for weight, of in zip(weights, numbers, strict=True))
-    # Leaving out a patient moves only his own task.
+    bootstrap = sum(weight * of[1] for weight, of in zip(weights, numbers, strict=True))
+    # Leaving out a patient moves only their own task.
     moved = [weight * (of[2] - of[2].mean()) for weight, of in zip(weights, numbers, strict=True)]
     patients = min(one.change.num_patients for one in contests)
     sign = contests[0].change.sign
-    return lost(estimate(float(value), draws, value + np.concatenate(moved), patients, ""), sign)
+    return lost(estimate(float(value), bootstrap, value + np.concatenate(moved), patients, ""), sign)
 
 
 def _row(change: TaskSummary, model: str) -> int:
@@ -271,7 +271,7 @@ def _only(change: TaskSummary, is_kept: Any) -> TaskSummary:
         change,
         models=tuple(change.models[row] for row in rows),
         value=change.value[rows],
-        draws=change.draws[rows],
+        bootstrap=change.bootstrap[rows],
         jackknife=change.jackknife[rows],
         levels=Levels(first[both], second[both], of.found[both], of.chance[both]),
     )

@@ -1,4 +1,4 @@
-"""What encoders have in common, as `tapct compare --results` left it beside the records of a task."""
+"""What encoders have in common, as `tapct compare --results` left it next to the records of a task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

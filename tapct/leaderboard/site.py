@@ -39,16 +39,16 @@ def build(
     """Writes `index.html` and `leaderboard.csv`, `.json`, `.md` and `.tex`; the same records give the same bytes.
 
     Where records vary the training patients, the scans or the adaptor, also `label_efficiency.csv`, `robustness.csv`
-    and `adaptors.csv`, and of tables beside features `gains.csv`; where some are of repeated or perturbed scans,
-    `robustness_ranks.csv`; of a wrong input on purpose, `mistakes.csv`; where some are of a cell of the paper,
+    and `adaptors.csv`, and of tables next to features `gains.csv`; where some are of repeated or perturbed scans,
+    `robustness_ranks.csv`; of a wrong input on purpose, `mistakes.csv`; where some are of an experiment of the paper,
     `paper_and_this_run.csv`; where some hold a shortcut audit, `shortcuts.csv`; of stock runs of eva's,
     `eva_results.csv`; of imported predictions, `imported.csv`; of what `tapct compare` left there, `similarity.csv`.
 
     Args:
-        results: The results folders, each `RESULTS/TASK/CELL/record.json`.
+        results: The results folders, each `RESULTS/TASK/EXPERIMENT/record.json`.
         site: Where to write.
         suite: The tasks that mean ranks are over; by default the core (see `tapct.leaderboard.suite`).
-        eva: `results.json` of stock runs of eva's, or folders of such, to stand beside them as references.
+        eva: `results.json` of stock runs of eva's, or folders of such, to stand next to them as references.
         strict: Whether the exit status is 1 where anything was left out.
         resamples: Resamples of the patients.
 
@@ -56,11 +56,11 @@ def build(
         The exit status.
 
     Raises:
-        RecordError: If there is nothing to show, two records are of one cell, or a file cannot be written.
+        RecordError: If there is nothing to show, two records are of one experiment, or a file cannot be written.
     """
     references = eva_results.read_all(eva)
     found = {folder: find_records(folder, bar=True) for folder in _each_once(results)}
-    records = [record for of_folder in found.values() for record in of_folder.sound.values()]
+    records = [record for of_folder in found.values() for record in of_folder.valid.values()]
     ranked = [record for record in records if record.imported is None]
     varied, unvaried, perturbed = variations.tables(ranked, resamples=resamples)
     board = replace(assemble(found, suite=suite, resamples=resamples), eva=references)
@@ -80,7 +80,7 @@ def build(
 
 
 def _tables(board: Board) -> dict[str, str]:
-    """Returns the files beside the page, by their names: those without a row are left out."""
+    """Returns the files next to the page, by their names: those without a row are left out."""
     formats = {"csv": exports.to_csv, "json": exports.to_json, "md": tables.to_markdown, "tex": tables.to_latex}
     robust = board.robustness
     found: dict[str, str | None] = {

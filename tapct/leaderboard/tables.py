@@ -23,7 +23,7 @@ READ_AS = (
     "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
 )
 CELLS = (
-    "Below a Dice: the size of a feature cell, and the Dice that perfect cells of this size would reach, a reference "
+    "Below a Dice: the size of a patch, and the Dice that perfect patches of this size would reach, a reference "
     "and no bound."
 )
 
@@ -133,7 +133,7 @@ def _of_imported(board: Board) -> list[Table]:
 
 
 def _best(of: imported.Reference) -> list[list[str]]:
-    """Returns the best ranked model beside a reference, and what it differs by."""
+    """Returns the best ranked model next to a reference, and what it differs by."""
     if not of.models:
         return [[NONE, of.reason or ""], [NONE]]
     model, apart = next(iter(of.models.items()))
@@ -209,7 +209,7 @@ def _rank(board: Board, family: str, model: Model) -> str:
 
 
 def _cell(board: Board, task: Task, model: Model) -> list[str]:
-    """Returns a number with its interval, ranks, tie groups and marks, and below it the size of its feature cells."""
+    """Returns a number with its interval, ranks, tie groups and marks, and below it the size of its patches."""
     one = task.summary(model.name, "native")
     if one is None or one.estimate.value is None:
         return [NONE]
@@ -222,11 +222,11 @@ def _cell(board: Board, task: Task, model: Model) -> list[str]:
     share = share_reached(model.entries[task.name].record, one.estimate.value)
     reached = "" if share is None else f" ({numeric.fixed(100 * share, 0)} %)"
     reference = "" if size.dice is None else f": {numeric.fixed(size.dice, 3)}{reached}"
-    return [number, f"cell {cell_in_words(size.size_mm)} mm{reference}"]
+    return [number, f"patch {patch_in_words(size.size_mm)} mm{reference}"]
 
 
-def cell_in_words(size_mm: Sequence[float]) -> str:
-    """Returns the size (z, y, x) of a feature cell, one number where all are equal."""
+def patch_in_words(size_mm: Sequence[float]) -> str:
+    """Returns the size (z, y, x) of a patch, one number where all are equal."""
     lengths = [numeric.fixed(length, 1).removesuffix(".0") for length in size_mm]
     return lengths[0] if len(set(lengths)) == 1 else " × ".join(lengths)
 

@@ -1,4 +1,4 @@
-"""Text of strangers (names, notices, paths) as each format shows it: as text, whatever it holds."""
+"""Text of third parties (names, notices, paths) as each format shows it: as text, whatever it holds."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Label efficiency and robustness of a results folder, as tables beside the leaderboard."""
+"""Label efficiency and robustness of a results folder, as tables next to the leaderboard."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: 
                 **_whose(records, model, adaptor, why),
                 **{"fraction": point.fraction},
                 **{"train_patients": point.patients, **_numbers("", point.estimate)},
-                **{"draws": len(point.draws), "draw_spread": point.draw_spread, "seed_spread": point.seed_spread},
+                **{"draws": len(point.subsets), "draw_spread": point.subset_spread, "seed_spread": point.seed_spread},
                 **{"reported_patients": found.num_patients, "reason": point.estimate.reason},
                 **{"notice": _notice(found.notice, found.warnings), "older_protocol": older.get(model, "")},
             }

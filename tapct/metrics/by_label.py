@@ -40,19 +40,19 @@ RANKS: Mapping[str, Rank] = {
 """By name."""
 
 
-def answers(targets: np.ndarray) -> np.ndarray:
+def strata(targets: np.ndarray) -> np.ndarray:
     """Returns (2, K) how many cases have each label, and how many have it not, of (C, K) targets."""
     return np.stack([(targets == answer).sum(axis=0) for answer in (1, 0)])
 
 
 def is_defined(targets: np.ndarray) -> np.ndarray:
     """Returns (K,) which labels have both a positive and a negative, of (C, K) targets."""
-    return np.logical_and.reduce(answers(targets) > 0)
+    return np.logical_and.reduce(strata(targets) > 0)
 
 
 def is_in_means(targets: np.ndarray) -> np.ndarray:
     """Returns (K,) which labels are in means over labels, of (C, K) targets."""
-    return np.logical_and.reduce(answers(targets) >= FEW)
+    return np.logical_and.reduce(strata(targets) >= FEW)
 
 
 def stated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -125,7 +125,7 @@ def lost_by_mean(metric: str, scores: np.ndarray, targets: np.ndarray, patients:
 def lost_of_pairs(
     metric: str, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, number: int
 ) -> tuple[Lost, Lost]:
-    """Returns what a rank metric loses without each patient's positives, and without his negatives.
+    """Returns what a rank metric loses without each patient's positives, and without their negatives.
 
     Args:
         metric: Its name, of `RANKS`.

@@ -115,7 +115,7 @@ NUMBERS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "UndefinedLabels": undefined_labels,
     "RareLabels": rare_labels,
 }
-"""By the name that records have, each number of (C, K) logits and targets that stands beside them."""
+"""By the name that records have, each number of (C, K) logits and targets that stands next to them."""
 
 
 def value(name: str, logits: np.ndarray, targets: np.ndarray) -> float:

@@ -3,11 +3,11 @@
 Counts are taken once per scan as a confusion matrix; every Dice below is a function of those counts.
 
 * A class absent from both the reference and the prediction of a scan is undefined there (NaN) and left
-  out; how many such cells there are is reported.
+  out; how many such entries there are is reported.
 * A class absent from the reference but predicted scores 0.
 * Headline: per case the mean over its defined classes without background, then the mean over cases (the
-  order of eva and of the paper). Beside it: per class the mean over cases, then the mean over classes.
-  The two differ as soon as a cell is undefined.
+  order of eva and of the paper). Next to it: per class the mean over cases, then the mean over classes.
+  The two differ as soon as an entry is undefined.
 """
 
 from dataclasses import dataclass
@@ -74,15 +74,15 @@ class Summary:
         headline: Mean over cases of the mean over a case's defined classes; NaN where nothing is defined.
         class_mean: Mean over classes of the mean over the cases where a class is defined.
         per_class: (K,) mean over the cases where the class is defined; NaN where there is none.
-        undefined_cells: Cells (case, class) without background that are undefined and left out.
-        cells: All cells (case, class) without background.
+        undefined_entries: Entries (case, class) without background that are undefined and left out.
+        entries: All entries (case, class) without background.
     """
 
     headline: float
     class_mean: float
     per_class: np.ndarray
-    undefined_cells: int
-    cells: int
+    undefined_entries: int
+    entries: int
 
     def means(self, name: str) -> dict[str, float]:
         """Returns the two means by their names in records; NaN where nothing is defined."""
@@ -102,8 +102,8 @@ def summarise(values: np.ndarray) -> Summary:
         headline=float(_mean(_mean(foreground, axis=1), axis=0)),
         class_mean=float(_mean(per_class[1:], axis=0)),
         per_class=per_class,
-        undefined_cells=int(np.isnan(foreground).sum()),
-        cells=foreground.size,
+        undefined_entries=int(np.isnan(foreground).sum()),
+        entries=foreground.size,
     )
 
 

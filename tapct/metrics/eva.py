@@ -109,7 +109,7 @@ class NativeSurface(CaseMean):
         nsd, hd95 = self._summary("nsd_native"), self._summary("hd95_mm_native")
         if nsd is None or hd95 is None:
             return {}
-        one_sided = _defined({"hd95_mm_native_one_sided": float(hd95.undefined_cells - nsd.undefined_cells)})
+        one_sided = _defined({"hd95_mm_native_one_sided": float(hd95.undefined_entries - nsd.undefined_entries)})
         return {**self._means("nsd_native"), **self._means("hd95_mm_native"), **one_sided}
 
 

@@ -37,7 +37,7 @@ class Lost(NamedTuple):
 
     Attributes:
         lost: (n,) how much.
-        cases: (n,) how many cases of the sort he has.
+        cases: (n,) how many cases of the sort they have.
     """
 
     lost: np.ndarray
@@ -81,16 +81,16 @@ def without_each(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray, nu
 
 
 class _Own(NamedTuple):
-    """What each patient has at each threshold where he has something, by patient and then from the highest on.
+    """What each patient has at each threshold where they have something, by patient and then from the highest on.
 
     Attributes:
         group: (U,) the patient.
         place: (U,) the threshold.
-        positives: (U,) how many positives he has there.
+        positives: (U,) how many positives they have there.
         negatives: (U,) how many negatives.
-        positives_to: (U,) how many positives he has there and above.
+        positives_to: (U,) how many positives they have there and above.
         negatives_to: (U,) how many negatives.
-        first: (U,) whether it is his highest threshold.
+        first: (U,) whether it is their highest threshold.
     """
 
     group: np.ndarray
@@ -124,15 +124,18 @@ def _twice_in_order(positives: np.ndarray, negatives: np.ndarray, own: _Own, num
     above, below = positives.cumsum() - positives, negatives.sum() - negatives.cumsum()
     every = int((negatives * (2 * above + positives)).sum())
     lost = own.positives * (2 * below + negatives)[own.place] + own.negatives * (2 * above + positives)[own.place]
-    lost = lost - own.negatives * (2 * (own.positives_to - own.positives) + own.positives)  # of his own with his own
+    lost = lost - own.negatives * (
+        2 * (own.positives_to - own.positives) + own.positives
+    )  # of their own with their own
     return every - _sums(own.group, lost, number)
 
 
 def _summed_precisions(positives: np.ndarray, negatives: np.ndarray, own: _Own, number: int) -> np.ndarray:
     """Returns (G,) the sum of the precision at each positive of the others.
 
-    Between two thresholds of a patient all precisions lose the same positives and negatives, those that he has above:
-    with the sums of such precisions from the highest on, that is one difference. There are few such pairs of numbers.
+    Between two thresholds of a patient all precisions lose the same positives and negatives, those that they have
+    above: with the sums of such precisions from the highest on, that is one difference. There are few such pairs of
+        numbers.
     """
     pairs, which = np.unique(np.stack([own.positives_to, own.negatives_to]), axis=1, return_inverse=True)
     if pairs.shape[1] > number:  # few patients of many cases each

@@ -1,4 +1,4 @@
-"""Findings of reports: what is found in a text beside what is in its reference, and how like the two are in words.
+"""Findings of reports: what is found in a text next to what is in its reference, and how like the two are in words.
 
 Counts may be fractions, where somebody says a finding with a probability: the numbers are then those of the expected
 counts. All functions take (C, R) how often each case counts and give one number a resample, NaN where it is undefined.
@@ -23,7 +23,7 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, found: np.ndarray, reference: np.ndarray, counts: np.ndarray) -> "Counts":
-        """Returns the counts of (C, K) findings beside their references, in [0, 1]."""
+        """Returns the counts of (C, K) findings next to their references, in [0, 1]."""
         right, said, there = (
             numeric.exact_sums(of.T, counts) for of in (found * reference, found, reference.astype(np.float64))
         )

@@ -1,4 +1,4 @@
-"""What the nearest scan shares with a query, beside what chance and the label alone would have it share.
+"""What the nearest scan shares with a query, next to what chance and the label alone would have it share.
 
 What scans may share is given by membership: (N, K) 1 where a scan has a label or is of a level, 0 where not, NaN where
 that is not known. A query is a scan with a 1; of several (findings) its number is their mean. Scans of the query's
@@ -13,7 +13,7 @@ import numpy as np
 from tapct.metrics.retrieval import ordered, similarities
 
 NEAREST = 64
-"""Scans that are put in order at first; more only where ties, or scans of which nothing is known, go on behind."""
+"""Scans that are put in order at first; more only where ties, or scans of which nothing is known, continue behind."""
 
 
 def as_numbers(levels: Sequence[str | None]) -> np.ndarray:
@@ -51,7 +51,7 @@ def nearest(
         queries: How many of the scans ask, the first ones; all by default.
 
     Returns:
-        For each membership (N,), NaN of a scan that is no query, or has nobody to share with.
+        For each membership (N,), NaN of a scan that is not a query, or has nobody to share with.
     """
     found = [np.full(len(vectors), np.nan) for _ in of]
     of = [np.asfortranarray(each) for each in of]
@@ -90,7 +90,7 @@ def _share(member: np.ndarray, level: np.ndarray, whole: bool) -> float | None:
         whole: Whether there are no others behind them.
 
     Returns:
-        NaN where of none anything is known; None where the tie may go on behind the last scan.
+        NaN where of none anything is known; None where the tie may continue behind the last scan.
     """
     known = ~np.isnan(member)
     if not known.any():

@@ -5,7 +5,7 @@ nobody could order, and with them changes with the length of follow-up; Uno's in
 Brier score weight what was seen by the inverse of the probability G of still being under observation, which is the
 Kaplan-Meier estimate of the censoring. All follow scikit-survival (`sksurv.metrics`), to which tests hold them:
 
-* A patient censored on the day of another's death has outlived him; two deaths on one day are no pair.
+* A patient censored on the day of another's death has outlived them; two deaths on one day are no pair.
 * Of the deaths and the losses on one day, the deaths come first, and G counts the losses of that very day.
 * Equal risks count half.
 
@@ -218,7 +218,7 @@ def brier(
 ) -> np.ndarray:
     """Returns the Brier score at each time: mean squared distance of predicted survival from what came true.
 
-    Who died by then counts by 1/G of his death, who outlived it by 1/G of the time, who was lost before not at all
+    Who died by then counts by 1/G of their death, who outlived it by 1/G of the time, who was lost before not at all
     (Graf 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5).
 
     Args:
@@ -300,7 +300,7 @@ class LogRank:
 def log_rank(outcomes: Outcomes, groups: np.ndarray) -> LogRank:
     """Returns the log-rank test of the survival of groups.
 
-    Groups that were made by predicted risk are no hypothesis that was there before the data: then it only describes.
+    Groups that were made by predicted risk are not a hypothesis that was there before the data: then it only describes.
 
     Args:
         outcomes: Of N patients.

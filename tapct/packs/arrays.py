@@ -34,7 +34,7 @@ def load_features(
 ) -> "TaskFeatures":
     """Returns the stored features of an encoder on a task, as a run of it left them (`tapct.evaluate`, `eva fit`).
 
-    The scans must be there: they say which features are theirs. They are read once, to see that they are sound.
+    The scans must be there: they say which features are theirs. They are read once, to see that they are valid.
 
     Args:
         encoder: Name of the encoder, with options and `@random` behind it: "tap-b-3d+in_plane_size=512".
@@ -61,7 +61,7 @@ def load_features(
     named_weights, root, run, store = paths
     bank, data = stored_run(encoder, task, named_weights, root, run, accelerator, store, settings)
     bank.mode, bank.with_maps = CacheMode.USE if extract else CacheMode.ONLY_CACHED, maps
-    data.setup("fit")  # reads what was not found sound before
+    data.setup("fit")  # reads what was not found valid before
     parts = [data.datasets.test] if data.folds is not None else data.parts
     chosen = [part for part in parts if split in (None, part.split)]
     if chosen:
@@ -90,7 +90,7 @@ class StoredCase:
 
     @property
     def map(self) -> np.ndarray:
-        """(C, d, h, w) features of the cells: memory-mapped where they are stored as fp16 or fp32, else float32.
+        """(C, d, h, w) features of the patches: memory-mapped where they are stored as fp16 or fp32, else float32.
 
         Axes are (z, y, x), growing towards superior, posterior and left.
 
@@ -106,7 +106,7 @@ class StoredCase:
 
     @property
     def grid(self) -> Grid:
-        """The cells of `map`: `grid.affine` takes an index (z, y, x, 1) to world millimetres (RAS+)."""
+        """The patches of `map`: `grid.affine` takes an index (z, y, x, 1) to world millimetres (RAS+)."""
         return self._encoded.features.feature_grid
 
     @property
@@ -116,9 +116,9 @@ class StoredCase:
 
     @property
     def positions_mm(self) -> np.ndarray:
-        """(d, h, w, 3) float32: where the centres of the cells lie in the patient, world millimetres (x, y, z; RAS+).
+        """(d, h, w, 3) float32: where the centres of the patches lie in the patient, world millimetres (x, y, z; RAS+).
 
-        Cells reach into the padding where a scan was no whole number of windows: compare with `scan_grid`.
+        Patches reach into the padding where a scan was no whole number of windows: compare with `scan_grid`.
         """
         rotation, origin = self.grid.affine[:3, :3], self.grid.affine[:3, 3]
         return (np.moveaxis(np.indices(self.grid.shape), 0, -1) @ rotation.T + origin).astype(np.float32)
@@ -147,7 +147,7 @@ class TaskFeatures(Sequence[StoredCase]):
 
     Attributes:
         task: Name of the task.
-        encoder: The encoder, as cells are called.
+        encoder: The encoder, as experiments are called.
         classes: Names of the classes, background first in segmentation.
     """
 
@@ -202,7 +202,7 @@ class TaskFeatures(Sequence[StoredCase]):
 
         Args:
             pooling: How features become one vector: the mean of the windows' class tokens ("cls"), a mean or maximum
-                over the scan's cells, or the mean over the task's mask; None is the encoder's own choice.
+                over the scan's patches, or the mean over the task's mask; None is the encoder's own choice.
 
         Raises:
             FeatureError: If there is no such pooling, or features are missing.

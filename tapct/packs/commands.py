@@ -115,7 +115,7 @@ def unpack(
     *,
     folder: str | None = None,
 ) -> int:
-    """Checks a feature pack and puts it beside the features that were extracted here.
+    """Checks a feature pack and puts it next to the features that were extracted here.
 
     Args:
         file: The file that `tapct pack` wrote.
@@ -165,7 +165,7 @@ def stored_run(
         FeatureError: If there is no such config, or a setting is none that decides which features it stored.
     """
     from tapct.packs import packing
-    from tapct.sweep.cell import environment, runnable
+    from tapct.sweep.experiment import environment, runnable
 
     configs = runnable() if config is None else {task: Path(config)}
     if task not in configs:

@@ -11,7 +11,7 @@ import torch
 from tapct._utils import terminal
 from tapct.errors import FeatureError, nearest
 from tapct.features import EncodedCase, FeatureBank
-from tapct.features.channels import scan_cells
+from tapct.features.channels import scan_patches
 from tapct.features.outside import Output, over_image, said_of
 from tapct.packs.eva_layout import EvaLayout
 from tapct.source_code import sources_sha256
@@ -55,7 +55,7 @@ def export(
     """
     what = _checked(data, what)
     index = None if what == "map" else _label_index(data, label)
-    data.setup("fit")  # reads what was not found sound before
+    data.setup("fit")  # reads what was not found valid before
     bank.fill(data.parts)
     layout = EvaLayout(folder, replace=replace, more=("patient",))
     every = [(part, at) for part in data.parts for at in range(len(part)) if _is_stated(part, at, index)]
@@ -87,7 +87,7 @@ class _Planned:
     @classmethod
     def of(cls, bank: FeatureBank, part: CTDataset, at: int, what: What, label: int | None) -> "_Planned":
         case, (features, labels) = part.cases[at], bank.keys(part, at)
-        code = sources_sha256(over_image.__module__, scan_cells.__module__)
+        code = sources_sha256(over_image.__module__, scan_patches.__module__)
         file = f"{part.split}/{case}-{_short([features, what, code])}"
         if label is None:
             mask = f"{part.split}/{case}-mask-{_short(labels)}"

@@ -28,7 +28,7 @@ NOTICE = (
 
 
 OF_FEATURES = ("precision", "feature_dtype", "window_overlap", "fit_windows")
-"""Arguments of a probe that decide which features of a scan are stored, beside the encoder (`bank_of`)."""
+"""Arguments of a probe that decide which features of a scan are stored, next to the encoder (`bank_of`)."""
 
 OF_SCANS = ("num_workers", "split_file", "options", "accept_orientation")
 """Arguments of the data that decide of which scans (`task_of`)."""
@@ -104,7 +104,7 @@ def pack(bank: FeatureBank, data: TaskData, path: Path, *, targets: bool) -> Man
         raise TaskError(
             f"{data.spec.name} is cross-validated: every case trains and is reported, and a pack has it once"
         )
-    data.setup("fit")  # reads what was not found sound before
+    data.setup("fit")  # reads what was not found valid before
     bank.fill(data.parts)
     cases = [_case(bank, part, index, targets) for part in data.parts for index in range(len(part))]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ _CHUNK = 2**20
 
 
 def unpack(path: Path, features: Path) -> Pack:
-    """Checks a pack and puts it into a feature folder, beside what was extracted here.
+    """Checks a pack and puts it into a feature folder, next to what was extracted here.
 
     Refused is whatever is not a plain file that the manifest names, of the size that it says; a file that is no
     safetensors file with the key, checksum, case and sizes that it should have; and a pack that lacks one. Nothing in a
@@ -137,9 +137,9 @@ def _problem(entry: Entry, key: str, case: PackedCase, manifest: Manifest) -> st
 def _problem_of_features(entry: Entry, manifest: Manifest) -> str | None:
     card = manifest.identity["card"]
     features, embeddings = entry.tensors["map"], entry.tensors["embeddings"]
-    cells = tuple(entry.about["feature_grid"]["shape"])
-    if tuple(features.shape) != (card["feature_dim"], *cells):
-        return f"its map is {tuple(features.shape)}, and should be {(card['feature_dim'], *cells)}"
+    patches = tuple(entry.about["feature_grid"]["shape"])
+    if tuple(features.shape) != (card["feature_dim"], *patches):
+        return f"its map is {tuple(features.shape)}, and should be {(card['feature_dim'], *patches)}"
     if embeddings.ndim != 2 or embeddings.shape[1] != card["embedding_dim"]:
         return f"its embeddings are {tuple(embeddings.shape)}, and should be (N, {card['embedding_dim']})"
     if (problem := values.problem(entry.tensors, manifest.dtype)) is not None:

@@ -1,7 +1,7 @@
 """Adaptors: how the features of a scan become a prediction, named apart from whose features they are.
 
 How features are pooled and what is put on top can move a score more than the encoder does, so an adaptor is a factor of
-the board beside the encoder: the same stored features under each of them.
+the board next to the encoder: the same stored features under each of them.
 """
 
 import re
@@ -14,10 +14,10 @@ import torch
 from tapct.encoders import EncoderCard
 from tapct.errors import TaskError, nearest
 from tapct.features import CaseFeatures, StoredFeatures
-from tapct.features.channels import Channels, scan_cells
+from tapct.features.channels import Channels, scan_patches
 from tapct.kinds import ATTENTION_HEADS, STEPPED_HEADS, TABLE_HEADS
 from tapct.names import TABLE, fault
-from tapct.probes.cells import mask_shares
+from tapct.probes.patches import mask_shares
 from tapct.volumes import Grid, Mask
 
 Head = Literal[
@@ -30,7 +30,7 @@ Bag = Literal["cls", "patch"]
 
 BAGS: dict[Bag, str] = {
     "cls": "the class tokens of a scan's windows",
-    "patch": "the patch features of a scan, all cells of its map that do not lie in the padding",
+    "patch": "the patch features of a scan, all patches of its map that do not lie in the padding",
 }
 """What attention may look at."""
 
@@ -59,7 +59,7 @@ NO_TABLE: dict[Head, str] = {
         ("knn", "prototype"), "it weighs no columns, so that a year of age would count as any feature does"
     ),
     **dict.fromkeys(("abmil", "attention", "generated"), "it sees the instances of a scan one by one"),
-    **dict.fromkeys(("cosine", "nearest", "vote"), "nothing is trained that could weigh a column beside a feature"),
+    **dict.fromkeys(("cosine", "nearest", "vote"), "nothing is trained that could weigh a column next to a feature"),
 }
 """Why heads take no table."""
 
@@ -68,14 +68,14 @@ NO_TABLE: dict[Head, str] = {
 class Adaptor:
     """An adaptor as it is asked for: `HEAD`, `HEAD:POOLING`, `abmil:BAG`, `attention:BAG`; with columns of a table.
 
-    A table stands alone as `HEAD:table=COLUMN+COLUMN` and beside features as `HEAD:POOLING&table=COLUMN+COLUMN`, or
+    A table stands alone as `HEAD:table=COLUMN+COLUMN` and next to features as `HEAD:POOLING&table=COLUMN+COLUMN`, or
     `HEAD:own&table=COLUMN+COLUMN`.
 
     Attributes:
         head: What stands on the features.
         pooling: How the features of a scan become one vector; None is the encoder's own choice, and that of attention.
         bag: What attention looks at; None is the encoder's own choice, and that of pooled features.
-        table: Columns of the task's table that stand beside the pooled features, or alone.
+        table: Columns of the task's table that stand next to the pooled features, or alone.
     """
 
     head: Head
@@ -101,7 +101,7 @@ class Adaptor:
                 f"'{text}': {head} takes no table: {NO_TABLE[head]}. Heads that do: {', '.join(TABLE_HEADS)}"
             )
         if head not in ATTENTION_HEADS and head in STEPPED_HEADS:
-            raise TaskError(f"'{text}': {head} sees the cells of a scan as they are; write {head}")
+            raise TaskError(f"'{text}': {head} sees the patches of a scan as they are; write {head}")
         if head in ATTENTION_HEADS:
             if pooling not in BAGS:
                 raise TaskError(
@@ -199,9 +199,9 @@ def own_bag(card: EncoderCard) -> Bag:
 def instances(features: CaseFeatures | StoredFeatures, bag: Bag) -> Channels:
     """Returns the instances of a scan, (C, n, ...), as they are stored.
 
-    Cells in the padding are left out, as they are of pooled features.
+    Patches in the padding are left out, as they are of pooled features.
     """
-    return Channels(features.embeddings.T) if bag == "cls" else scan_cells(features)
+    return Channels(features.embeddings.T) if bag == "cls" else scan_patches(features)
 
 
 def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | None = None) -> torch.Tensor:
@@ -209,26 +209,26 @@ def pooled(features: CaseFeatures | StoredFeatures, how: Pooling, mask: Mask | N
 
     Args:
         features: Of the scan.
-        how: "cls": mean over the class tokens of its windows. "mean", "max": over the feature cells whose centre lies
-            in the scan, not in the padding. "mean+max": both, one after the other. "mask": mean over the same cells,
-            each weighted by what of the mask is in it, which is the mean over the mask's voxels of their cell. Without
-            weights, a lesion smaller than a cell would count for no more than the cells that its rim grazes, and with
-            a threshold it might have no cell at all. "none": nothing, beside a table.
+        how: "cls": mean over the class tokens of its windows. "mean", "max": over the patches whose centre lies
+            in the scan, not in the padding. "mean+max": both, one after the other. "mask": mean over the same patches,
+            each weighted by what of the mask is in it, which is the mean over the mask's voxels of their patch. Without
+            weights, a lesion smaller than a patch would count for no more than the patches that its rim grazes, and
+            with a threshold it might have no patch at all. "none": nothing, next to a table.
         mask: For "mask", and not empty.
     """
     if how == "none":
         return torch.zeros(0, dtype=torch.float64, device=features.embeddings.device)
     if how == "cls":
         return features.embeddings.double().mean(dim=0)
-    cells = scan_cells(features)
+    patches = scan_patches(features)
     if how == "mask":
         assert mask is not None
-        grid = Grid.of(cells.stored.shape[1:], features.feature_grid.affine)
-        shares = mask_shares(mask, grid).flatten().to(cells.stored.device)
+        grid = Grid.of(patches.stored.shape[1:], features.feature_grid.affine)
+        shares = mask_shares(mask, grid).flatten().to(patches.stored.device)
         held = shares.nonzero().flatten()
-        return torch.cat([part[:, held].double() @ shares[held] for part in cells.split(_CHANNELS)])
+        return torch.cat([part[:, held].double() @ shares[held] for part in patches.split(_CHANNELS)])
     parts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "mean": lambda values: values.double().mean(dim=1),
         "max": lambda values: values.amax(dim=1).double(),
     }
-    return torch.cat([parts[one](values) for one in how.split("+") for values in cells.split(_CHANNELS)])
+    return torch.cat([parts[one](values) for one in how.split("+") for values in patches.split(_CHANNELS)])

@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audited:
-    """The cases of a cell, as the audit sees them.
+    """The cases of an experiment, as the audit sees them.
 
     Attributes:
         reported: Those that are reported; their targets are the labels of the task, if it has any.
@@ -67,7 +67,7 @@ class Audited:
 
     @property
     def sha256(self) -> str:
-        """Hash of all that decides the audit, beside code."""
+        """Hash of all that decides the audit, next to code."""
         digest = hashlib.sha256()
         for cases in filter(None, (self.reported, self.train, self.selection)):
             digest.update(json.dumps([list(cases.names), list(cases.patients), cases.features.shape]).encode())

@@ -29,7 +29,7 @@ from tapct.probes.selecting import has_selection
 from tapct.probes.settings import ProbeSettings
 from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.source import CaseSource
-from tapct.records import CaseResult, CellSize
+from tapct.records import CaseResult, PatchSize
 from tapct.records.case import as_cases
 
 
@@ -199,8 +199,8 @@ class Probe(module.ModelModule):
             outcome={field: dict(by_class) for field, by_class in outcome.items()},
         )
 
-    def cell_size(self) -> CellSize | None:
-        """Returns the size of feature cells and what it costs; None where no map is used."""
+    def cell_size(self) -> PatchSize | None:
+        """Returns the size of patches and what it costs; None where no map is used."""
         return None
 
     @property

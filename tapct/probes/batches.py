@@ -1,4 +1,4 @@
-"""What eva's dataloaders hand out where cases are encoded as they come: one scan a batch, with its affine beside."""
+"""What eva's dataloaders give where cases are encoded as they come: one scan a batch, its affine next to it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -27,7 +27,7 @@ from tapct.records import EncoderRecord
 from tapct.source_code import code_of
 
 FOLDER = "checkpoints"
-"""Beside the sessions of a `default_root_dir`."""
+"""Next to the sessions of a `default_root_dir`."""
 
 
 def decides(
@@ -85,7 +85,7 @@ class Checkpoints:
             every: Optimizer steps between two.
 
         Raises:
-            TaskError: If `every` is no number of steps, or the order of the training cases cannot be taken up.
+            TaskError: If `every` is not a number of steps, or the order of the training cases cannot be taken up.
         """
         if every < 1:
             raise TaskError(f"checkpoint_every is a number of steps, at least 1, or null for none; not {every}")

@@ -1,6 +1,6 @@
-"""The dense part of a segmentation probe: from logits on feature cells to voxels, slab by slab.
+"""The dense part of a segmentation probe: from logits on patches to voxels, slab by slab.
 
-Logits live on the feature grid (one vector per cell); voxels only ever exist a slab of slices at a time,
+Logits live on the feature grid (one vector per patch); voxels only ever exist a slab of slices at a time,
 so memory does not grow with the number of slices, and the loss and its gradient come out of the same
 two sweeps.
 """
@@ -35,8 +35,8 @@ def predict_labels(logits: torch.Tensor, to_voxels: LinearMap, slab: int | None 
     """
     dtype = torch.uint8 if logits.shape[0] <= 256 else torch.int16
     slabs = [
-        part(logits[:, cells]).argmax(0).to(dtype)
-        for _, cells, part in to_voxels.slabs(slab or _slab(logits, to_voxels), logits)
+        part(logits[:, patches]).argmax(0).to(dtype)
+        for _, patches, part in to_voxels.slabs(slab or _slab(logits, to_voxels), logits)
     ]
     return torch.cat(slabs)
 
@@ -166,8 +166,8 @@ class _DiceCE(torch.autograd.Function):
         slabs = list(to_voxels.slabs(slab, logits))
         cross_entropy = logits.new_zeros(())
         overlap, predicted, present = (logits.new_zeros(classes) for _ in range(3))
-        for rows, cells, part in slabs:
-            voxels, labels = part(logits[:, cells]).flatten(1), target[rows].flatten()
+        for rows, patches, part in slabs:
+            voxels, labels = part(logits[:, patches]).flatten(1), target[rows].flatten()
             add_sums(voxels, labels, cross_entropy, overlap, predicted, present)
         denominator = predicted + present + SMOOTH
         dice = (2 * overlap + SMOOTH) / denominator
@@ -177,10 +177,10 @@ class _DiceCE(torch.autograd.Function):
             inside = -2 / denominator / (classes - 1)
             everywhere[0] = inside[0] = 0
             whole = torch.zeros_like(logits)
-            for rows, cells, part in slabs:
-                voxels = part(logits[:, cells])
+            for rows, patches, part in slabs:
+                voxels = part(logits[:, patches])
                 g = gradient(voxels.flatten(1), target[rows].flatten(), everywhere, inside, count)
-                whole[:, cells] += _transpose(part, g.view_as(voxels))
+                whole[:, patches] += _transpose(part, g.view_as(voxels))
             ctx.save_for_backward(whole)
         return loss
 
@@ -191,5 +191,5 @@ class _DiceCE(torch.autograd.Function):
 
 
 def _transpose(part: LinearMap, voxels: torch.Tensor) -> torch.Tensor:
-    """Applies the transposed map to (K, D, H, W): what each cell contributed to, gathered back."""
+    """Applies the transposed map to (K, D, H, W): what each patch contributed to, gathered back."""
     return LinearMap(part.z.T, part.y.T, part.x.T)(voxels)

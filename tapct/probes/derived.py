@@ -1,4 +1,4 @@
-"""What is computed of one case's features and stored next to them: its vector, its merged cells, its reference."""
+"""What is computed of one case's features and stored next to them: its vector, its merged patches, its reference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,28 +9,28 @@ from tapct.encoders import Encoder
 from tapct.encoders.regions import RegionEncoder
 from tapct.errors import FeatureError
 from tapct.features import CaseFeatures, EncodedCase, FeatureBank, StoredFeatures
-from tapct.features.channels import Channels, scan_cells
+from tapct.features.channels import Channels, scan_patches
 from tapct.features.keys import KeyedCase
 from tapct.metrics import confusion_matrix
 from tapct.probes.adaptors import Pooling, pooled
-from tapct.probes.cell_size import cell_size_confusion
-from tapct.probes.cells import class_shares, mask_shares
 from tapct.probes.dense import predict_labels
-from tapct.probes.merged_cells import Merging, merged
+from tapct.probes.merged_patches import Merging, merged
+from tapct.probes.patch_size import patch_size_confusion
+from tapct.probes.patches import class_shares, mask_shares
 
-CELL_MODULES = (merged.__module__, Channels.__module__)
-"""Whose code merges cells."""
+PATCH_MODULES = (merged.__module__, Channels.__module__)
+"""Whose code merges patches."""
 
-_CELLS_AS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.bfloat16}
-"""What merged cells are stored as, by the dtype of features: means of steps are none."""
+_PATCHES_AS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.bfloat16}
+"""What merged patches are stored as, by the dtype of features: means of steps are none."""
 
 VECTOR_MODULES = (pooled.__module__, Channels.__module__, mask_shares.__module__)
 """Whose code makes a vector of features; that of masks themselves is in the task's reading."""
 
 REFERENCE_MODULES = tuple(
-    one.__module__ for one in (cell_size_confusion, class_shares, predict_labels, confusion_matrix)
+    one.__module__ for one in (patch_size_confusion, class_shares, predict_labels, confusion_matrix)
 )
-"""Whose code makes the cell-size reference."""
+"""Whose code makes the patch-size reference."""
 
 
 class Derived:
@@ -124,15 +124,15 @@ class Derived:
         return bank.derived(name, of, VECTOR_MODULES, to_store)["vector"]
 
     def _vector_of(self, part: Any, name: str, key: str, how: Pooling) -> dict[str, Any]:
-        """Returns what decides the vector of a case beside code."""
+        """Returns what decides the vector of a case next to code."""
         assert self._bank is not None
-        mask = [*part.mask_reading(name), self._bank.content_of(part.mask_paths(name))] if how == "mask" else []
+        mask = [*part.mask_cache_key(name), self._bank.content_of(part.mask_paths(name))] if how == "mask" else []
         return {"what": "pooled", "how": how, "features": key, "mask": mask}
 
-    # -- Merged cells ----------------------------------------------------------------------------------
+    # -- Merged patches ----------------------------------------------------------------------------------
 
-    def merged_cells(self, part: Any, case: EncodedCase, most: int) -> Channels:
-        """Returns the (C, d, h, w) merged cells of a case; see `tapct.probes.merged_cells`.
+    def merged_patches(self, part: Any, case: EncodedCase, most: int) -> Channels:
+        """Returns the (C, d, h, w) merged patches of a case; see `tapct.probes.merged_patches`.
 
         Args:
             part: The dataset that it is of.
@@ -141,44 +141,44 @@ class Derived:
         """
         bank, block = self._bank, Merging.of(case.features, most).block
         if bank is None or case.features_key is None:
-            return Channels(merged(scan_cells(case.features), block))
+            return Channels(merged(scan_patches(case.features), block))
 
         def compute() -> dict[str, torch.Tensor]:
-            found = merged(scan_cells(bank.whole(part, case.name)), block)
-            return {"cells": found.to(_CELLS_AS[bank.dtype])}
+            found = merged(scan_patches(bank.whole(part, case.name)), block)
+            return {"cells": found.to(_PATCHES_AS[bank.dtype])}
 
-        return Channels(bank.derived(case.name, _cells_of(case.features_key, most), CELL_MODULES, compute)["cells"])
+        return Channels(bank.derived(case.name, _patches_of(case.features_key, most), PATCH_MODULES, compute)["cells"])
 
-    def lacks_cells(self, most: int) -> Callable[[KeyedCase], bool]:
-        """Returns what says of a case whether its map is needed: its merged cells are not stored.
+    def lacks_patches(self, most: int) -> Callable[[KeyedCase], bool]:
+        """Returns what says of a case whether its map is needed: its merged patches are not stored.
 
         Args:
             most: How many there may be.
         """
         bank = self._bank
-        return lambda keyed: bank is None or not bank.has_derived(_cells_of(keyed.features_key, most), CELL_MODULES)
+        return lambda keyed: bank is None or not bank.has_derived(_patches_of(keyed.features_key, most), PATCH_MODULES)
 
-    # -- The cell-size reference -----------------------------------------------------------------------
+    # -- The patch-size reference -----------------------------------------------------------------------
 
-    def cell_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
-        """Returns the (K, K) counts of the cell-size reference of a case; see `tapct.probes.cell_size`."""
+    def patch_size_confusion(self, case: EncodedCase, num_classes: int) -> torch.Tensor:
+        """Returns the (K, K) counts of the patch-size reference of a case; see `tapct.probes.patch_size`."""
 
         def compute() -> dict[str, torch.Tensor]:
             grids = (case.features.native_grid, case.features.feature_grid)
-            return {"confusion": cell_size_confusion(case.target, *grids, num_classes)}
+            return {"confusion": patch_size_confusion(case.target, *grids, num_classes)}
 
         if self._bank is None or case.labels_key is None:
             return compute()["confusion"]
-        cells = case.features.feature_grid
+        patches = case.features.feature_grid
         parts = {
-            "what": "cell-size reference",
+            "what": "patch-size reference",
             "labels": case.labels_key,
-            "cells": [list(cells.shape), cells.affine.tolist()],
+            "cells": [list(patches.shape), patches.affine.tolist()],
             "classes": num_classes,
         }
         return self._bank.derived(case.name, parts, REFERENCE_MODULES, compute)["confusion"]
 
 
-def _cells_of(key: str, most: int) -> dict[str, Any]:
-    """Returns what decides the merged cells of a case beside code."""
-    return {"what": "merged cells", "most": most, "features": key}
+def _patches_of(key: str, most: int) -> dict[str, Any]:
+    """Returns what decides the merged patches of a case next to code."""
+    return {"what": "merged patches", "most": most, "features": key}

@@ -21,5 +21,5 @@ def finish(record: Path, written: list[Path]) -> None:
     try:
         print_summary(record)
         quiet.results_are_shown()
-    except Exception as error:  # noqa: BLE001 the record is written: no screen fails a cell that has trained
+    except Exception as error:  # noqa: BLE001 the record is written: no screen fails an experiment that has trained
         logger.warning(f"the summary of {record} cannot be shown: {type(error).__name__}: {error}")

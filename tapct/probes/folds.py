@@ -87,7 +87,7 @@ def _chosen(run: int, head: nn.Module, selection: Selection) -> Chosen:
 
 
 def head_for(head: nn.Module, table: FoldTable | None, run: int, patient: str) -> nn.Module:
-    """Returns the head that reports a patient: of several the one of his fold, which has not seen him."""
+    """Returns the head that reports a patient: of several the one of their fold, which has not seen them."""
     if not isinstance(head, FoldHeads):
         return head
     assert table is not None

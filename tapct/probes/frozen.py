@@ -55,7 +55,7 @@ class FrozenEncoderProbe(Probe):
         if self.trainer.world_size > 1:
             raise TaskError(
                 f"a probe trains on one device, but the trainer has {self.trainer.world_size}. "
-                "Run several cells side by side instead."
+                "Run several experiments side by side instead."
             )
         if stage == "fit":
             self._setup_fit()
@@ -138,7 +138,7 @@ class FrozenEncoderProbe(Probe):
         selection = self.source.pooled_cases(self.trainer, "val", self.pooling) if trains else None
         assert train is not None
         for name, vector in zip(train.names, train.encoded, strict=True):
-            if len(vector) and self.session.features.wants(name):
+            if len(vector) and self.session.features.needs(name):
                 self.session.features.add(name, torch.from_numpy(vector[:, None]))
         solved, self.session.scale = solve_runs(self.solve, runs, train, selection, folds_of(self.trainer.datamodule))
         self.session.by_run |= solved
@@ -199,7 +199,7 @@ class FrozenEncoderProbe(Probe):
         write_atomically(folder / HEAD_FILE, safetensors.torch.save(self.session.by_run[self.run].state))
 
     def _head_for(self, patient: str) -> nn.Module:
-        """Returns the head that reports a patient's cases: of a cross-validated task one that has not seen him."""
+        """Returns the head that reports a patient's cases: of a cross-validated task one that has not seen them."""
         return head_for(self.trained_head, folds_of(self.trainer.datamodule), self.run, patient)
 
     def _take_head(self) -> None:
@@ -236,7 +236,7 @@ class FrozenEncoderProbe(Probe):
             cases = self.source.cases_of(batch)
             assert self.candidates is not None
             for case in cases:
-                if self.session.features.wants(case.name):
+                if self.session.features.needs(case.name):
                     self.session.features.add(case.name, self.head_input(case))
             losses = self.losses([candidate.head for candidate in self.candidates.all], cases)
             self.candidates.trained(losses)

@@ -1,4 +1,4 @@
-"""Reports that a frozen language model writes from the cells of a scan: what the adaptor `generated` trains and says.
+"""Reports that a frozen language model writes from the patches of a scan: what the adaptor `generated` trains and says.
 
 Trained are a perceiver resampler, whose tokens stand in the prompt where `{scan}` is, and LoRA where it is asked for.
 The loss of a report is the mean cross-entropy of its tokens, the end of text among them; nothing is asked of the
@@ -21,7 +21,7 @@ from tapct.language_models.files import find
 from tapct.language_models.model import LanguageModel, Lora, require_peft
 from tapct.probes.resampler import Resampler
 
-FEATURE_WEIGHTS = ("resampler.cells.weight",)
+FEATURE_WEIGHTS = ("resampler.patches.weight",)
 """Parameters of a head that multiply features."""
 
 PROMPT = "Computed tomography scan: {scan}\nRadiology report:\n"
@@ -42,7 +42,7 @@ class Generator:
         layers: Of the resampler.
         heads: Of the resampler's attention.
         most_cells: Of a scan, that the resampler sees; where there are more, they are merged
-            (`tapct.probes.merged_cells`).
+            (`tapct.probes.merged_patches`).
         decoding: How reports are written; longer ones than its `most_tokens` are cut in training as well.
         batch: Reports that are written at once; the numbers are the same, but for rounding.
     """
@@ -96,9 +96,9 @@ class ReportHead(nn.Module):
                 nn.init.kaiming_uniform_(start, a=5**0.5)
             self.adapter[name.replace(".", "/")] = nn.Parameter(start)
 
-    def forward(self, cells: torch.Tensor, places_mm: torch.Tensor) -> torch.Tensor:
-        """Returns (tokens, E) what a scan becomes, of its (C, n) cells and their (n, 3) places."""
-        return self.resampler(cells, places_mm)
+    def forward(self, patches: torch.Tensor, places_mm: torch.Tensor) -> torch.Tensor:
+        """Returns (tokens, E) what a scan becomes, of its (C, n) patches and their (n, 3) places."""
+        return self.resampler(patches, places_mm)
 
     @property
     def lora(self) -> dict[str, torch.Tensor]:
@@ -106,15 +106,15 @@ class ReportHead(nn.Module):
         return {name.replace("/", "."): weight for name, weight in self.adapter.items()}
 
 
-class ScanCells(NamedTuple):
+class ScanPatches(NamedTuple):
     """What a head sees of a scan.
 
     Attributes:
-        cells: (C, n) float32.
+        patches: (C, n) float32.
         places_mm: (n, 3) float64, where they lie in the patient.
     """
 
-    cells: torch.Tensor
+    patches: torch.Tensor
     places_mm: torch.Tensor
 
 
@@ -172,7 +172,7 @@ class Writer:
         """Returns whether a report is longer than what is trained on."""
         return self.model.end not in report_tokens(text, self.model.tokenizer, self.settings.decoding.most_tokens)[-1:]
 
-    def prompted(self, head: ReportHead, scan: ScanCells) -> torch.Tensor:
+    def prompted(self, head: ReportHead, scan: ScanPatches) -> torch.Tensor:
         """Returns (n, E) the prompt with the tokens of a scan in it."""
         before, after = (self.model.embed(part) for part in (self.prompt.before, self.prompt.after))
         return torch.cat([before, head(*scan).to(before.dtype), after])

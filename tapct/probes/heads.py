@@ -15,9 +15,9 @@ from tapct import numeric
 from tapct.encoders.weights import content_sha256
 from tapct.errors import TaskError
 from tapct.features import FeatureStatistics
-from tapct.probes.cell_size import CellSizes
+from tapct.probes.patch_size import PatchSizes
 from tapct.probes.scaling import ChannelScale
-from tapct.records import Looks, Selection, SteppedSelection
+from tapct.records import RateScores, Selection, SteppedSelection
 from tapct.records.shortcuts import ShortcutsRecord
 
 State = Mapping[str, torch.Tensor]
@@ -88,7 +88,7 @@ class Candidate:
         head: The module.
         start_sha256: Hash of the weights that it started from.
         best: Where it did best on the selection cases so far.
-        scores: Step and score of every look at the selection cases.
+        scores: Step and score of every validation evaluation at the selection cases.
     """
 
     run: int
@@ -206,7 +206,7 @@ class Candidates:
             TaskError: If no head of the run has a score.
         """
         mine = [c for c in self.all if c.run == run]
-        looks = tuple(Looks(learning_rate=c.rate, scores=tuple(c.scores)) for c in mine)
+        looks = tuple(RateScores(learning_rate=c.rate, scores=tuple(c.scores)) for c in mine)
         if not by_score:
             (only,) = mine
             return self._chosen(only, Snapshot(step, None, math.nan, self._state(only.head)), looks)
@@ -223,7 +223,7 @@ class Candidates:
     def _state(self, head: nn.Module) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self._folded(head.state_dict()).items()}
 
-    def _chosen(self, candidate: Candidate, at: Snapshot, looks: tuple[Looks, ...]) -> "Chosen":
+    def _chosen(self, candidate: Candidate, at: Snapshot, looks: tuple[RateScores, ...]) -> "Chosen":
         decided: dict[str, Any] = {} if at.score is None else {"loss": at.loss, "patients": self._patients}
         selection = SteppedSelection(
             learning_rate=candidate.rate, step=at.step, score=at.score, **decided, candidates=looks
@@ -296,7 +296,7 @@ class SharedByRuns:
         self.by_run: dict[int, Chosen] = {}
         self.settings: dict[str, Any] = {}
         self.features = FeatureStatistics()
-        self.cells = CellSizes()
+        self.patches = PatchSizes()
         self.scale: ChannelScale | None = None
         self.checkpoints: list[Path] = []
         self.shortcuts: ShortcutsRecord | None = None

@@ -18,7 +18,7 @@ def recorded_sheet(encoder: Encoder) -> dict[str, Any]:
     sheet: dict[str, Any] = {"rows": [row._asdict() for row in rows(encoder)]}
     try:
         found = received_of(encoder, _scan())
-    except Exception as error:  # noqa: BLE001 whatever building a stranger's network needs: no cell fails for its sheet
+    except Exception as error:  # noqa: BLE001 whatever building a third-party network needs: no experiment fails for its sheet
         return sheet | {"not_received": f"{type(error).__name__}: {error}"}
     return sheet | ({"not_received": NEVER_CALLED} if found is None else {"received_sha256": found.sha256})
 

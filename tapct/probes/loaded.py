@@ -51,7 +51,7 @@ class LoadedHead:
             runs: Runs that are planned.
 
         Raises:
-            TaskError: If it is not there, damaged, not that of the record beside it, or one file for several runs.
+            TaskError: If it is not there, damaged, not that of the record next to it, or one file for several runs.
         """
         given = Path(path).expanduser()
         if given.is_dir():
@@ -75,8 +75,8 @@ class LoadedHead:
             known = {one.run: one.probe_sha256 for one in record.runs}
             if known.get(origin) != content_sha256(state):
                 raise TaskError(
-                    f"{file} is not the head of run {origin} of the record beside it: its hash differs. Copy the whole "
-                    "session again, or move the file to a folder of its own"
+                    f"{file} is not the head of run {origin} of the record next to it: its hash differs. Copy the "
+                    "whole session again, or move the file to a folder of its own"
                 )
         return cls(state, origin, record)
 
@@ -136,7 +136,7 @@ class LoadedHead:
         if table is None or trained != table.sha256:
             raise TaskError(
                 "the heads are of a cross-validated task, each for the patients of one fold: they can be reported on "
-                "the same folds alone, with their session's record beside them"
+                "the same folds alone, with their session's record next to them"
             )
 
 

@@ -1,4 +1,4 @@
-"""The localisation probe: a 1x1x1 convolution gives every feature cell of a scan a score; its peaks are candidates."""
+"""The localisation probe: a 1x1x1 convolution gives every patch of a scan a score; its peaks are candidates."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from typing_extensions import override
 from tapct.encoders import Encoder
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
-from tapct.features.channels import Channels, scan_cells
+from tapct.features.channels import Channels, scan_patches
 from tapct.kinds.localisation import CANDIDATE, POINT
 from tapct.probes.heatmap import Heatmap, Stamp, focal_loss, heatmap, stamps
 from tapct.probes.map_probe import MapProbe, PictureOf
 from tapct.probes.peaks import APART_MM, Candidates, candidates
-from tapct.records import CaseResult, CellSize
+from tapct.records import CaseResult, PatchSize
 from tapct.viz.marks import draw_marks
 from tapct.volumes import Findings, Grid
 
@@ -29,8 +29,8 @@ _VALUES_AT_ONCE = 2**22
 class LocalisationProbe(MapProbe, eva_head.HeadModule):
     """Trains and evaluates a linear detector on whole scans in eva.
 
-    Places are those of cells in the world: of the feature grid, whose affine knows the stride, the padding and where in
-    its stride an encoder's feature is centred. Cells in the padding behind a scan neither train nor answer.
+    Places are those of patches in the world: of the feature grid, whose affine knows the stride, the padding and where
+    in its stride an encoder's feature is centred. Patches in the padding behind a scan neither train nor answer.
     """
 
     kind: ClassVar[str] = "localisation"
@@ -67,7 +67,7 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
 
     @override
     def head_input(self, case: EncodedCase) -> Channels:
-        return scan_cells(case.features)
+        return scan_patches(case.features)
 
     @override
     def prepare(self) -> None:
@@ -82,26 +82,26 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
     def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
         scale, each = self.session.scale, []
         for case in cases:
-            cells = scan_cells(case.features).stored
-            scaled = cells if scale is None else scale.divided(cells, 0)
-            target = self._heatmap(case).to(cells.device)
+            patches = scan_patches(case.features).stored
+            scaled = patches if scale is None else scale.divided(patches, 0)
+            target = self._heatmap(case).to(patches.device)
             each.append(torch.stack([focal_loss(head(scaled), target) for head in heads]))
         return torch.stack(each).mean(dim=0)
 
     @override
     def evaluate(self, head: nn.Module, case: EncodedCase, *, reported: bool) -> tuple[dict[str, Any], CaseResult]:
-        scores = _scores(head, scan_cells(case.features))
+        scores = _scores(head, scan_patches(case.features))
         loss = focal_loss(scores, self._heatmap(case).to(scores.device))
-        if reported and case.name not in self.session.cells:
-            self.session.cells.add(case.name, case.features.feature_grid.spacing_mm)
+        if reported and case.name not in self.session.patches:
+            self.session.patches.add(case.name, case.features.feature_grid.spacing_mm)
         found = [candidates(of.cpu().numpy(), case.features.feature_grid, self.apart_mm) for of in scores]
         if reported and (picture := self.picture_of(case)) is not None:
             self._draw(picture, case, found)
         return {"loss": loss}, self.result(case, loss, self._outcome(case, found))
 
     @override
-    def cell_size(self) -> CellSize | None:
-        return self.session.cells.summary([case.case for case in self.recorder.cases[self.split]], ())
+    def cell_size(self) -> PatchSize | None:
+        return self.session.patches.summary([case.case for case in self.recorder.cases[self.split]], ())
 
     def _outcome(self, case: EncodedCase, found: Sequence[Candidates]) -> dict[str, dict[str, list[float]]]:
         """Returns what the record holds of a case: what is to be found, and the candidates, places to 0.01 mm."""
@@ -128,22 +128,22 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
         draw_marks(path, scan.hu, scan.grid, self._findings(case), places, title, notice=self.notice, window=window)
 
     def _mean_targets(self) -> torch.Tensor:
-        """Returns (K,) the logit of the mean target of the training scans' cells: what a head says that sees nothing.
+        """Returns (K,) the logit of the mean target of the training scans' patches: what a head says that sees nothing.
 
-        Half a cell more counts on either side, so that it is finite.
+        Half a patch more counts on either side, so that it is finite.
         """
-        found, cells = torch.zeros(len(self.classes), dtype=torch.float64), 0
+        found, patches = torch.zeros(len(self.classes), dtype=torch.float64), 0
         for case in self.source.training_cases(self.trainer):
             target = self._heatmap(case).target
             found += target.double().sum(dim=(1, 2, 3))
-            cells += target[0].numel()
-        return torch.logit((found + 0.5) / (cells + 1)).float()
+            patches += target[0].numel()
+        return torch.logit((found + 0.5) / (patches + 1)).float()
 
     def _heatmap(self, case: EncodedCase) -> Heatmap:
-        shape = scan_cells(case.features).stored.shape[1:]
+        shape = scan_patches(case.features).stored.shape[1:]
         if case.name not in self._stamps:
-            cells = Grid.of(shape, case.features.feature_grid.affine)
-            self._stamps[case.name] = stamps(self._findings(case), cells)
+            patches = Grid.of(shape, case.features.feature_grid.affine)
+            self._stamps[case.name] = stamps(self._findings(case), patches)
         return heatmap(self._stamps[case.name], shape, len(self.classes))
 
     def _findings(self, case: EncodedCase) -> Findings:
@@ -161,10 +161,11 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
         return Findings.of(target)
 
 
-def _scores(head: nn.Module, cells: Channels) -> torch.Tensor:
-    """Returns (K, d, h, w) float32 logits, computed in float64: cells with the same features have the same score."""
+def _scores(head: nn.Module, patches: Channels) -> torch.Tensor:
+    """Returns (K, d, h, w) float32 logits, computed in float64: patches with the same features have the same score."""
     weight, bias = (head.get_parameter(name).double() for name in ("weight", "bias"))
     parts = [
-        weight.flatten(1) @ slab + bias[:, None] for slab in cells.slabs(_VALUES_AT_ONCE // cells.shape[0] + 1, weight)
+        weight.flatten(1) @ slab + bias[:, None]
+        for slab in patches.slabs(_VALUES_AT_ONCE // patches.shape[0] + 1, weight)
     ]
-    return torch.cat(parts, dim=1).view(len(weight), *cells.stored.shape[1:]).float()
+    return torch.cat(parts, dim=1).view(len(weight), *patches.stored.shape[1:]).float()

@@ -28,8 +28,8 @@ def channel_scale(
     def compute() -> dict[str, torch.Tensor]:
         return vars(Moments.over(head_input(case) for case in source.training_cases(trainer, [seen])))
 
-    of_cells = {} if source.most_cells is None else {"most_cells": source.most_cells}
-    what = {"what": "channel moments", "seen": seen, **of_cells}
+    of_patches = {} if source.most_cells is None else {"most_cells": source.most_cells}
+    what = {"what": "channel moments", "seen": seen, **of_patches}
     modules = [one.__module__ for one in (Moments, head_input, instances, Channels)]
     return Moments(**_of_all(source, trainer, what, modules, compute, of_labels=False)).scale()
 

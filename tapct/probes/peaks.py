@@ -1,4 +1,4 @@
-"""Candidates of a score map: its peaks, thinned out in mm, each placed between cells where the scores say it lies."""
+"""Candidates of a score map: its peaks, thinned out in mm, each placed between patches where the scores say it lies."""
 
 from typing import NamedTuple
 
@@ -26,21 +26,21 @@ class Candidates(NamedTuple):
     scores: np.ndarray
 
 
-def candidates(scores: np.ndarray, cells: Grid, apart_mm: float = APART_MM, limit: int = LIMIT) -> Candidates:
+def candidates(scores: np.ndarray, patches: Grid, apart_mm: float = APART_MM, limit: int = LIMIT) -> Candidates:
     """Returns the peaks of a score map.
 
-    A peak is a cell that none of its 26 neighbours exceeds, or a plateau of equal ones, which counts as its middle: a
+    A peak is a patch that none of its 26 neighbours exceeds, or a plateau of equal ones, which counts as its middle: a
     map that is the same everywhere has one, in the middle of the scan. A better peak takes those that are nearer than
     `apart_mm` with it. Of several that tie for the last place none is taken, so that no order decides.
 
     Args:
         scores: (d, h, w), finite.
-        cells: Where the cells lie; it may have more of them, in the padding behind the scan.
+        patches: Where the patches lie; it may have more of them, in the padding behind the scan.
         apart_mm: Least distance between two candidates.
         limit: Most candidates.
     """
     index, values = _peaks(scores)
-    places = index @ cells.affine[:3, :3].T + cells.affine[:3, 3]
+    places = index @ patches.affine[:3, :3].T + patches.affine[:3, 3]
     order = np.lexsort((*index.T[::-1], -values))
     kept: list[int] = []
     for one in order:
@@ -54,12 +54,12 @@ def candidates(scores: np.ndarray, cells: Grid, apart_mm: float = APART_MM, limi
 
 
 def _peaks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the (N, 3) places of all peaks in cells (z, y, x), and their (N,) scores."""
+    """Returns the (N, 3) places of all peaks in patches (z, y, x), and their (N,) scores."""
     scores = np.asarray(scores, dtype=np.float64)
     highest = ndimage.maximum_filter(scores, footprint=_NEIGHBOURS, mode="constant", cval=-np.inf)
     is_peak = scores == highest
     of, number = ndimage.label(is_peak, structure=_NEIGHBOURS)
-    # A plateau on the flank of something higher is none, though some of its cells have no higher neighbour.
+    # A plateau on the flank of something higher is none, though some of its patches have no higher neighbour.
     flanks = np.where(is_peak, -np.inf, scores)
     beside = ndimage.maximum_filter(flanks, footprint=_NEIGHBOURS, mode="constant", cval=-np.inf)
     on_flank = np.bincount(of[is_peak & (beside == scores)], minlength=number + 1) > 0
@@ -75,9 +75,9 @@ def _peaks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _offsets(scores: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-    """Returns (N, 3) how far from each peak's cell the top of the parabola through it and its neighbours lies.
+    """Returns (N, 3) how far from each peak's patch the top of the parabola through it and its neighbours lies.
 
-    Along each axis by itself, and at most half a cell, for no neighbour is higher; 0 at the border of the map, where a
+    Along each axis by itself, and at most half a patch, for no neighbour is higher; 0 at the border of the map, where a
     neighbour is lacking. Of a Gaussian in the logarithm of the score it is the very centre.
     """
     padded = np.pad(scores, 1, constant_values=np.nan)

@@ -1,4 +1,4 @@
-"""Leaves out what Lightning and eva print beside the one table of results, once our trainer is named in a config."""
+"""Leaves out what Lightning and eva print next to the one table of results, once our trainer is named in a config."""
 
 import logging
 from typing import Any

@@ -45,16 +45,16 @@ def read(of: Audited, names: Sequence[str], targets: Targets) -> dict[str, Any]:
         return {"not_read": str(error), "left_out": left_out}
     patients = patients_with(reported, of.patients)
     trained = np.min([patients_with(part.train.targets, part.train.patients) for part in parts], axis=0)
-    values, draws, jackknife = _resampled(of, logits, reported[:, kept])
+    values, bootstrap, jackknife = _resampled(of, logits, reported[:, kept])
     levels = {
         names[place]: LevelRead(
             train_patients=int(trained[place]),
             patients=patients[place],
-            auroc=_estimated(values[k], draws[k], jackknife[k], of),
+            auroc=_estimated(values[k], bootstrap[k], jackknife[k], of),
         )
         for k, place in enumerate(kept)
     }
-    mean = _estimated(float(values.mean()), _means(draws), _means(jackknife), of)
+    mean = _estimated(float(values.mean()), _means(bootstrap), _means(jackknife), of)
     return {"read": Read(auroc=mean, levels=levels), "left_out": left_out}
 
 
@@ -97,13 +97,13 @@ def _mean_auroc(scores: np.ndarray, targets: np.ndarray) -> float | None:
 
 def _resampled(of: Audited, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the AUROC of K levels: (K,), (K, R) in each resample, (K, patients) without each patient."""
-    values, draws, jackknife = [], [], []
+    values, bootstrap, jackknife = [], [], []
     for cases, scores, answers in stated(logits, targets):
         patients = of.patients[cases]
         values.append(ranks.auroc(scores, answers))
-        draws.append(in_resamples([ranks.auroc_of_counts], scores, answers, patients, of.drawn)[0])
+        bootstrap.append(in_resamples([ranks.auroc_of_counts], scores, answers, patients, of.drawn)[0])
         jackknife.append(without_each(scores, answers, patients, of.drawn.shape[0]).auroc)
-    return np.array(values), np.array(draws), np.array(jackknife)
+    return np.array(values), np.array(bootstrap), np.array(jackknife)
 
 
 def _means(values: np.ndarray) -> np.ndarray:
@@ -113,8 +113,8 @@ def _means(values: np.ndarray) -> np.ndarray:
     return np.divide(total, defined.sum(axis=0), out=np.full(values.shape[1], np.nan), where=defined.any(axis=0))
 
 
-def _estimated(value: float, draws: np.ndarray, jackknife: np.ndarray, of: Audited) -> Estimated:
-    return as_recorded(estimate(value, draws, jackknife, of.drawn.shape[0], "no reported patient defines it"))
+def _estimated(value: float, bootstrap: np.ndarray, jackknife: np.ndarray, of: Audited) -> Estimated:
+    return as_recorded(estimate(value, bootstrap, jackknife, of.drawn.shape[0], "no reported patient defines it"))
 
 
 def as_recorded(one: Estimate) -> Estimated:

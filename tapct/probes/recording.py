@@ -17,10 +17,10 @@ from tapct.encoders.weights import content_sha256
 from tapct.probes.heads import Chosen
 from tapct.records import (
     CaseResult,
-    CellSize,
     EncoderRecord,
     Execution,
     FeaturePack,
+    PatchSize,
     ProbeRecord,
     Record,
     RunRecord,
@@ -76,7 +76,7 @@ class RunRecorder:
         features: dict[str, Any] | None,
         encoder: EncoderRecord,
         probe: dict[str, Any],
-        cell_size: CellSize | None,
+        cell_size: PatchSize | None,
         shortcuts: ShortcutsRecord | None,
     ) -> Path:
         """Writes the record of the session with this run in it, and returns its path.
@@ -90,7 +90,7 @@ class RunRecorder:
             features: Statistics of the training features.
             encoder: What the record holds of the encoder.
             probe: Settings of the probe.
-            cell_size: Of segmentation, the feature cells.
+            cell_size: Of segmentation, the patches.
             shortcuts: The shortcut audit, where there is one.
         """
         one = RunRecord(
@@ -211,6 +211,6 @@ def _without_rates(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that JSON can hold; "inf" and "nan" as text, for they are no numbers there."""
+    """Returns the settings that JSON can hold; "inf" and "nan" as text, for they are not numbers there."""
     kept = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}

@@ -19,8 +19,8 @@ from tapct.features.channels import Channels
 from tapct.kinds.report import case_loss
 from tapct.metrics.retrieval import unit
 from tapct.probes import nearest_reports
-from tapct.probes.generated import FEATURE_WEIGHTS, Generator, ScanCells, Writer, WrittenAhead, WrittenReport
-from tapct.probes.merged_cells import Merging
+from tapct.probes.generated import FEATURE_WEIGHTS, Generator, ScanPatches, Writer, WrittenAhead, WrittenReport
+from tapct.probes.merged_patches import Merging
 from tapct.probes.nearest_reports import NearestReports
 from tapct.probes.report_cases import TaskReports
 from tapct.probes.scaling import ChannelScale
@@ -134,7 +134,7 @@ class ReportProbe(ScanProbe):
         of: str | None,
         outcome: Mapping[str, Mapping[str, float | None]],
     ) -> CaseResult:
-        """Returns the result of a case that is given a text; the text itself is no part of it.
+        """Returns the result of a case that is given a text; the text itself is not a part of it.
 
         Args:
             case: The case.
@@ -191,25 +191,25 @@ class ReportProbe(ScanProbe):
 
     @override
     def head_input(self, case: EncodedCase) -> Channels:
-        return self.source.merged_cells(case) if self.adaptor.head == "generated" else super().head_input(case)
+        return self.source.merged_patches(case) if self.adaptor.head == "generated" else super().head_input(case)
 
     @override
     def losses(self, heads: Sequence[Any], cases: Sequence[EncodedCase]) -> torch.Tensor:
         reports = [self.reports.text(case.name) for case in cases]
-        scans = [self._cells(case, self.session.scale) for case in cases]
+        scans = [self._patches(case, self.session.scale) for case in cases]
         each = [[self._writer.prompted(head, scan) for scan in scans] for head in heads]
         return torch.stack(
             [self._writer.losses(head, of_head, reports).mean() for head, of_head in zip(heads, each, strict=True)]
         )
 
-    def _cells(self, case: EncodedCase, scale: ChannelScale | None = None) -> ScanCells:
+    def _patches(self, case: EncodedCase, scale: ChannelScale | None = None) -> ScanPatches:
         """Returns what a head sees of a case."""
-        cells = self.head_input(case).whole().to(self.device, torch.float32)
+        patches = self.head_input(case).whole().to(self.device, torch.float32)
         places = Merging.of(case.features, self.generator.most_cells).places_mm(case.features).to(self.device)
-        return ScanCells(cells if scale is None else scale.divided(cells, 0), places)
+        return ScanPatches(patches if scale is None else scale.divided(patches, 0), places)
 
     def _prompted(self, head: Any, case: EncodedCase) -> torch.Tensor:
-        return self._writer.prompted(head, self._cells(case))
+        return self._writer.prompted(head, self._patches(case))
 
     def _written(self, head: Any, case: EncodedCase) -> WrittenReport:
         """Returns the report of a case, which is written together with those of the cases behind it."""

@@ -1,7 +1,7 @@
-"""A perceiver resampler (Alayrac et al. 2022, arXiv:2204.14198): any number of cells become a few tokens.
+"""A perceiver resampler (Alayrac et al. 2022, arXiv:2204.14198): any number of patches become a few tokens.
 
-Learned queries attend to the cells and to each other, layer after layer. Where a cell lies is given to it as sines and
-cosines of its place in the patient.
+Learned queries attend to the patches and to each other, layer after layer. Where a patch lies is given to it as sines
+and cosines of its place in the patient.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WAVELENGTHS_MM = tuple(32.0 * 2**step for step in range(6))
-"""Of the sines that tell a place: from two cells of 16 mm to twice the length of a chest."""
+"""Of the sines that tell a place: from two patches of 16 mm to twice the length of a chest."""
 
 PLACE_SIZE = 3 * 2 * len(WAVELENGTHS_MM)
 
@@ -27,22 +27,22 @@ def of_places(places_mm: torch.Tensor) -> torch.Tensor:
 
 
 class ResamplerLayer(nn.Module):
-    """Cross-attention of queries to cells and queries, and a feed-forward network, each added to the queries."""
+    """Cross-attention of queries to patches and queries, and a feed-forward network, each added to the queries."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.of_cells, self.of_queries, self.of_hidden = (nn.LayerNorm(width) for _ in range(3))
+        self.of_patches, self.of_queries, self.of_hidden = (nn.LayerNorm(width) for _ in range(3))
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.hidden = nn.Linear(width, 4 * width, bias=False)
         self.back = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, queries: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Returns (L, D) queries after they have seen (n, D) cells."""
+    def forward(self, queries: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Returns (L, D) queries after they have seen (n, D) patches."""
         asked = self.of_queries(queries)
-        key, value = self.key_value(torch.cat([self.of_cells(cells), asked])).chunk(2, dim=-1)
+        key, value = self.key_value(torch.cat([self.of_patches(patches), asked])).chunk(2, dim=-1)
         query, key, value = (self._by_head(part) for part in (self.query(asked), key, value))
         seen = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).flatten(1)
         queries = queries + self.out(seen)
@@ -54,10 +54,10 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Makes of the cells of a scan a fixed number of tokens for a language model.
+    """Makes of the patches of a scan a fixed number of tokens for a language model.
 
-    Its first layer alone sees the channels of features (`cells.weight`), and it is linear: a scale of the channels can
-    be folded into it.
+    Its first layer alone sees the channels of features (`patches.weight`), and it is linear: a scale of the channels
+    can be folded into it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Resampler(nn.Module):
         """Initializes the resampler.
 
         Args:
-            channels: Of the cells.
+            channels: Of the patches.
             tokens: Queries, and so tokens that come out.
             size: Of a token.
             width: Of everything in between.
@@ -76,12 +76,12 @@ class Resampler(nn.Module):
                 is what its first layer expects.
 
         Raises:
-            ValueError: If the width is no multiple of the heads.
+            ValueError: If the width is not a multiple of the heads.
         """
         super().__init__()
         if width % heads:
             raise ValueError(f"a width of {width} cannot be divided among {heads} heads")
-        self.cells = nn.Linear(channels, width)
+        self.patches = nn.Linear(channels, width)
         self.places = nn.Linear(PLACE_SIZE, width, bias=False)
         self.queries = nn.Parameter(_INITIAL * torch.randn(tokens, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads) for _ in range(layers))
@@ -90,15 +90,15 @@ class Resampler(nn.Module):
         nn.init.normal_(self.out.weight, std=token_rms / math.sqrt(width))
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, cells: torch.Tensor, places_mm: torch.Tensor) -> torch.Tensor:
+    def forward(self, patches: torch.Tensor, places_mm: torch.Tensor) -> torch.Tensor:
         """Returns (L, E) tokens of a scan.
 
         Args:
-            cells: (C, n) features.
+            patches: (C, n) features.
             places_mm: (n, 3) where they lie in the patient.
         """
-        like = self.cells.weight
-        seen = self.cells(cells.T.to(like)) + self.places(of_places(places_mm).to(like))
+        like = self.patches.weight
+        seen = self.patches(patches.T.to(like)) + self.places(of_places(places_mm).to(like))
         queries = self.queries
         for layer in self.layers:
             queries = layer(queries, seen)

@@ -134,7 +134,7 @@ class RetrievalProbe(ScanProbe):
             encoder: Name of an encoder (`tapct list encoders`), or an `Encoder` by class_path.
             weights: None for the published weights, the path of a file, or "random".
             adaptor: How features are pooled: "cosine:cls", "cosine:mean", "cosine:max", "cosine:mean+max" or, where the
-                task has masks, "cosine:mask". "cosine" pools class tokens where the model has some, else all cells.
+                task has masks, "cosine:mask". "cosine" pools class tokens where the model has some, else all patches.
             settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:

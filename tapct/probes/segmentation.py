@@ -31,7 +31,7 @@ from tapct.probes.heads import finite_loss
 from tapct.probes.map_probe import MapProbe, PictureOf
 from tapct.probes.of_training import class_voxels
 from tapct.probes.scaling import log_prior
-from tapct.records import CaseResult, CellSize, Protocol
+from tapct.records import CaseResult, PatchSize, Protocol
 from tapct.viz.overlay import draw_overlay
 from tapct.volumes import LinearMap
 
@@ -142,9 +142,9 @@ class SegmentationProbe(MapProbe, semantic_segmentation.SemanticSegmentationModu
         }
         loss = self._loss(logits, case)
         value = finite_loss(loss, case.name)
-        if reported and case.name not in self.session.cells:
-            confusion = self.source.derived.cell_size_confusion(case, len(self.classes))
-            self.session.cells.add(case.name, features.feature_grid.spacing_mm, confusion)
+        if reported and case.name not in self.session.patches:
+            confusion = self.source.derived.patch_size_confusion(case, len(self.classes))
+            self.session.patches.add(case.name, features.feature_grid.spacing_mm, confusion)
         # Surfaces would slow down the looks at the selection cases.
         surfaces = self._surfaces(predicted, case) if reported else None
         if reported and (picture := self.picture_of(case)) is not None:
@@ -158,8 +158,8 @@ class SegmentationProbe(MapProbe, semantic_segmentation.SemanticSegmentationModu
         return outputs, self._result(case, confusions, surfaces, value)
 
     @override
-    def cell_size(self) -> CellSize | None:
-        return self.session.cells.summary([case.case for case in self.recorder.cases[self.split]], self.classes)
+    def cell_size(self) -> PatchSize | None:
+        return self.session.patches.summary([case.case for case in self.recorder.cases[self.split]], self.classes)
 
     @override
     def score(self, results: list[CaseResult]) -> float | None:

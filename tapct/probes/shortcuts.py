@@ -1,7 +1,7 @@
 """The shortcut audit: what the nearest scan shares with a reported one, and what a linear probe can read of features.
 
-Of everything that scans may be sorted by in place of what is asked (`TaskSpec.audited`), and of the label beside it. It
-is made of features as heads see them, pooled to one vector a scan, which are stored: nothing is encoded for it.
+Of everything that scans may be sorted by in place of what is asked (`TaskSpec.audited`), and of the label next to it.
+It is made of features as heads see them, pooled to one vector a scan, which are stored: nothing is encoded for it.
 """
 
 import json
@@ -38,7 +38,7 @@ MODULES += [__name__, intervals.__name__, resampling.__name__]
 def of_session(
     source: CaseSource, trainer: pl.Trainer, kind: Kind, pooling: Pooling, *, scale: bool, trains: bool
 ) -> ShortcutsRecord:
-    """Returns the audit of a session's cell, from the store where it is there.
+    """Returns the audit of a session's patch, from the store where it is there.
 
     Args:
         source: With the features of all cases.
@@ -111,7 +111,7 @@ def _levels(source: CaseSource, part: Any, columns: Sequence[Any]) -> list[tuple
 
 
 def audit(of: Audited, pooling: str, left_out: Mapping[str, str]) -> ShortcutsRecord:
-    """Returns the audit of a cell.
+    """Returns the audit of a patch.
 
     Args:
         of: Its cases.
@@ -190,8 +190,8 @@ def _shared(of: Audited, near: np.ndarray, chance: np.ndarray, by_label: np.ndar
     total = np.bincount(of.patients, np.where(counts, near, 0.0), minlength=number)
     scans = np.bincount(of.patients, counts, minlength=number)
     with np.errstate(invalid="ignore", divide="ignore"):
-        draws, without = (total @ of.drawn) / (scans @ of.drawn), (total.sum() - total) / (scans.sum() - scans)
-    found = estimate(float(near[counts].mean()), draws, without, number, "no reported patient defines it")
+        bootstrap, without = (total @ of.drawn) / (scans @ of.drawn), (total.sum() - total) / (scans.sum() - scans)
+    found = estimate(float(near[counts].mean()), bootstrap, without, number, "no reported patient defines it")
     return Shared(
         scans=int(counts.sum()),
         patients=int((scans > 0).sum()),

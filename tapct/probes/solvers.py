@@ -60,7 +60,7 @@ class Design:
     A penalised solution lies in the span of the (centred) cases: of 60 crops with 768 features, in 60 dimensions. The
     free intercept takes the centre up again, so that centring changes nothing here.
 
-    Columns of a table (age, stage) stand beside the features and are not turned: their penalty is their own, and weak.
+    Columns of a table (age, stage) stand next to the features and are not turned: their penalty is their own, and weak.
     Penalised with hundreds of features, the few that are known to count would be drowned by those that are asked about;
     and where the features are worth nothing, what is left is the head of the table alone.
     """

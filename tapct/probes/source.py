@@ -56,7 +56,7 @@ class CaseSource:
         bank: The stored features; None before `fill`, and where nothing is stored.
         seconds: By stage; what extraction takes is added to "extract".
         table: Columns of the task's table that stand behind the features in a case's vector.
-        most_cells: Where heads see merged cells (`tapct.probes.merged_cells`), how many at most; else None.
+        most_cells: Where heads see merged patches (`tapct.probes.merged_patches`), how many at most; else None.
     """
 
     def __init__(self, encoder: Encoder, settings: ProbeSettings) -> None:
@@ -117,7 +117,7 @@ class CaseSource:
         parts = needed_parts(trainer)
         lacks = None if pooling is None else self.derived.lacks_vector(pooling)
         if self.most_cells is not None:
-            lacks = self.derived.lacks_cells(self.most_cells)
+            lacks = self.derived.lacks_patches(self.most_cells)
         bank.fill(parts, lacks)
         self._parts = {name: part for part in parts for name in part.cases}
         datamodule.use_encoded(functools.partial(EncodedCases, self.bank))
@@ -183,7 +183,7 @@ class CaseSource:
     def pooled_cases(
         self, trainer: pl.Trainer, split: Literal["train", "val", "test"], how: Pooling
     ) -> PooledCases | None:
-        """Returns the cases of a split as one vector each, stored beside their features; None if it has no such cases.
+        """Returns the cases of a split as one vector each, stored next to their features; None if it has no such cases.
 
         Args:
             trainer: Whose datamodule and device are used.
@@ -212,7 +212,7 @@ class CaseSource:
         return self.table.told(found, part, trains=split == "train", all_train=all_train)
 
     def vector(self, part: Any, case: EncodedCase, how: Pooling) -> torch.Tensor:
-        """Returns a case as one vector, (P,) float64: its features, stored beside them, and the numbers of its table.
+        """Returns a case as one vector, (P,) float64: its features, stored next to them, and the numbers of its table.
 
         Args:
             part: The dataset that it is of.
@@ -224,10 +224,10 @@ class CaseSource:
         """
         return self.table.behind(self.derived.vector(part, case, how), part, case.name)
 
-    def merged_cells(self, case: EncodedCase) -> Channels:
-        """Returns the (C, d, h, w) merged cells of a case, stored next to its features; see `most_cells`."""
+    def merged_patches(self, case: EncodedCase) -> Channels:
+        """Returns the (C, d, h, w) merged patches of a case, stored next to its features; see `most_cells`."""
         assert self.most_cells is not None
-        return self.derived.merged_cells(self._parts.get(case.name), case, self.most_cells)
+        return self.derived.merged_patches(self._parts.get(case.name), case, self.most_cells)
 
     def _stored_row(self, part: Any, index: int, how: Pooling) -> tuple[str, str, torch.Tensor, torch.Tensor]:
         """Returns name, patient, vector and target of a case; its features are read only if that is needed."""

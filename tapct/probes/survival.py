@@ -34,7 +34,7 @@ class SurvivalProbe(ScanProbe):
             adaptor: How features are pooled for Cox's model: "cox:cls", "cox:mean", "cox:max", "cox:mean+max" or, where
                 the task has masks, "cox:mask"; with columns of the task's table behind them, "cox:mean&table=age+stage"
                 or, without features, "cox:table=age+stage". "cox" pools class tokens where the model has some, else
-                all cells.
+                all patches.
             settings: As in `tapct.probes.settings.ProbeSettings`.
 
         Raises:

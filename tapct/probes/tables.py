@@ -171,6 +171,6 @@ def require_table(head: nn.Module, columns: Sequence[Column]) -> None:
     numbers = len(head.mean) if isinstance(head, TabledHead) else 0
     if numbers != len(columns):
         raise TaskError(
-            f"the head was trained beside {numbers} numbers of a table, and {len(columns)} stand here "
+            f"the head was trained next to {numbers} numbers of a table, and {len(columns)} stand here "
             f"({', '.join(column.name for column in columns) or 'none'}). Train it again"
         )

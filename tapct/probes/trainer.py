@@ -20,7 +20,7 @@ quiet.print_results_once()
 class Trainer(eva.Trainer):
     """eva's trainer: batch 1, gradients accumulated over 4 cases (Appendix C.1), three runs.
 
-    There are no Lightning checkpoints: the probe keeps the head that it reports and writes it beside the run.
+    There are no Lightning checkpoints: the probe keeps the head that it reports and writes it next to the run.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Trainer(eva.Trainer):
         quiet.leave_out_adverts()
         terminal.accept_any_text()  # Lightning's bar has a bullet
         # One process, whatever the variables of a job say. By RANK or SLURM_PROCID of 1 and more, Lightning leaves the
-        # writing to process 0 and eva puts records beside their session; of SLURM_NTASKS it wants as many devices.
+        # writing to process 0 and eva puts records next to their session; of SLURM_NTASKS it wants as many devices.
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
         kwargs.setdefault("plugins", [LightningEnvironment()])
         callbacks = [*(callbacks or []), ProgressReports()]

@@ -10,16 +10,16 @@ from tapct.records.imported import ImportedRecord, Predictions
 from tapct.records.probe import ProbeRecord
 from tapct.records.provenance import environment, git_state
 from tapct.records.record import (
-    CellSize,
     FeaturePack,
     Flag,
+    PatchSize,
     Record,
     Recorded,
     RunRecord,
     Split,
 )
 from tapct.records.schema import SCHEMA_VERSION
-from tapct.records.selection import FoldedSelection, Looks, Selection, SolvedSelection, SteppedSelection
+from tapct.records.selection import FoldedSelection, RateScores, Selection, SolvedSelection, SteppedSelection
 from tapct.records.store import RECORD_FILE, RecordsFound, read_record, read_records, write_atomically, write_record
 from tapct.records.stored import StoredRecord, find_records, read_stored
 from tapct.records.task import TaskRecord
@@ -30,7 +30,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "CardRecord",
     "CaseResult",
-    "CellSize",
     "ClassMetric",
     "EncoderRecord",
     "Execution",
@@ -41,10 +40,11 @@ __all__ = [
     "IdentityRecord",
     "ImportedRecord",
     "InputSheetRecord",
-    "Looks",
+    "PatchSize",
     "Predictions",
     "ProbeRecord",
     "Protocol",
+    "RateScores",
     "Record",
     "RecordHeader",
     "Recorded",

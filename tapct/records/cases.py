@@ -47,7 +47,7 @@ COLUMNS = pa.schema(
         *(pa.field(f"padding_{axis}", pa.int32(), nullable=False) for axis in "zyx"),
     ]
 )
-"""One row per run, split, case and class; the same columns in every file, so that files of several cells join.
+"""One row per run, split, case and class; the same columns in every file, so that files of several experiments join.
 
 Kinds of task whose records hold an outcome (`tapct.kinds`) have a column more for each of its fields (`columns`). What
 is of the case (`loss`, `voxels`, `padding_*`) stands in each of its rows. `class` is null in the one row of a case
@@ -112,9 +112,9 @@ def to_frame(record: Recorded) -> "pd.DataFrame":
     """Returns the cases of a record for pandas, one row a case, class, seed and protocol.
 
     It has the columns of `COLUMNS`, but for the four numbers by class: `protocol` ("native", "paper"; None where it
-    makes no difference) with `dice`, `nsd` and `hd95_mm` (native alone) take their place. What tells the cell from
-    others comes last: `display_name`, `weights`, `adaptor`, `train_fraction`, `train_draw`, `perturbation`, `record`
-    (the fingerprint).
+    makes no difference) with `dice`, `nsd` and `hd95_mm` (native alone) take their place. What tells the experiment
+    from others comes last: `display_name`, `weights`, `adaptor`, `train_fraction`, `train_draw`, `perturbation`,
+    `record` (the fingerprint).
     """
     import pandas as pd  # takes a second
 
@@ -144,7 +144,7 @@ def load_results(folder: str | Path) -> "pd.DataFrame":
     What cannot be used is told by a warning, and stands in the frame's `attrs["left_out"]`: path to reason.
 
     Args:
-        folder: RESULTS, which holds RESULTS/TASK/CELL/record.json.
+        folder: RESULTS, which holds RESULTS/TASK/EXPERIMENT/record.json.
 
     Raises:
         RecordError: If the folder is not there, or none of its records can be used.
@@ -154,8 +154,8 @@ def load_results(folder: str | Path) -> "pd.DataFrame":
     from tapct.records.stored import find_records
 
     found = find_records(folder)
-    frames, left_out = [], {str(path): reason for path, reason in found.unsound.items()}
-    for path, record in found.sound.items():
+    frames, left_out = [], {str(path): reason for path, reason in found.invalid.items()}
+    for path, record in found.valid.items():
         try:
             frames.append(to_frame(record))
         except RecordError as error:
@@ -171,7 +171,7 @@ def load_results(folder: str | Path) -> "pd.DataFrame":
 
 
 def read_cases(record: Record, folder: Path) -> pa.Table:
-    """Reads the table beside a record.
+    """Reads the table next to a record.
 
     Args:
         record: The record.
@@ -184,13 +184,11 @@ def read_cases(record: Record, folder: Path) -> pa.Table:
     try:
         table = pq.read_table(BytesIO(path.read_bytes()))
     except (OSError, pa.ArrowException) as error:
-        raise RecordError(f"{path} cannot be read: {error}. {MEND}") from error
+        raise RecordError(f"{path} cannot be read: {error}. {FIX}") from error
     found = (table.schema.metadata or {}).get(FINGERPRINT, b"").decode()
     if found != record.fingerprint:
-        raise RecordError(
-            f"{path} is of another record ({found[:12] or 'none'}, not {record.fingerprint[:12]}). {MEND}"
-        )
+        raise RecordError(f"{path} is of another record ({found[:12] or 'none'}, not {record.fingerprint[:12]}). {FIX}")
     return table
 
 
-MEND = "`tapct.records.write_record(record, folder)` makes it anew from the record"
+FIX = "`tapct.records.write_record(record, folder)` makes it anew from the record"

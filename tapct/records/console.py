@@ -11,19 +11,19 @@ from rich.table import Table
 
 from tapct._utils import terminal
 from tapct.records.case import ClassMetric
-from tapct.records.record import CellSize, Record
+from tapct.records.record import PatchSize, Record
 from tapct.records.store import read_record
 
 
 def print_summary(path: Path) -> None:
-    """Prints the table of what a record reports, its flags, where the record is, and the pictures beside it."""
+    """Prints the table of what a record reports, its flags, where the record is, and the pictures next to it."""
     record = read_record(path)
     console = terminal.output()
     split = _reported(record)  # of the selection cases, which chose the head, the record has what there is to say
     has_dice = record.summaries(split, "dice_native")
     console.print(class_table(record, split) if has_dice else metric_table(record, split))
     if record.cell_size is not None:
-        console.print(cell_size_line(record.cell_size, record), highlight=False)
+        console.print(patch_size_line(record.cell_size, record), highlight=False)
     if record.older_protocol:
         console.print(f"[bold]older protocol: {record.older_protocol}[/bold]", highlight=False)
     if record.notice:
@@ -35,15 +35,15 @@ def print_summary(path: Path) -> None:
         console.print(f"overlay: {picture.resolve()}", soft_wrap=True, highlight=False)
 
 
-def cell_size_line(cells: CellSize, record: Record) -> str:
-    """Returns the size of the feature cells in words, what perfect ones would reach and the share of it reached."""
-    size = " x ".join(f"{edge:.1f}" for edge in cells.size_mm)
-    if cells.dice is None:
-        return f"feature cells: {size} mm (z, y, x)"
+def patch_size_line(patches: PatchSize, record: Record) -> str:
+    """Returns the size of the patches in words, what perfect ones would reach and the share of it reached."""
+    size = " x ".join(f"{edge:.1f}" for edge in patches.size_mm)
+    if patches.dice is None:
+        return f"patches: {size} mm (z, y, x)"
     headlines = [summary.headline for summary in record.summaries(_reported(record), "dice_native")]
-    share = "" if cells.dice == 0 else f", of which {statistics.mean(headlines) / cells.dice:.0%} is reached"
+    share = "" if patches.dice == 0 else f", of which {statistics.mean(headlines) / patches.dice:.0%} is reached"
     return (
-        f"feature cells: {size} mm (z, y, x); with perfect cells of this size Dice is {cells.dice:.3f}{share} "
+        f"patches: {size} mm (z, y, x); with perfect patches of this size Dice is {patches.dice:.3f}{share} "
         "(a reference, no bound)"
     )
 
@@ -74,7 +74,7 @@ def class_table(record: Record, split: str) -> Table:
         box=box.SIMPLE,
         pad_edge=False,
         collapse_padding=True,
-        caption="mean ± standard deviation over runs; undefined cells are left out\n"
+        caption="mean ± standard deviation over runs; undefined entries are left out\n"
         "– = class in no case, nor predicted (HD95: or in one of the two only)",
         caption_justify="left",
     )
@@ -90,8 +90,8 @@ def class_table(record: Record, split: str) -> Table:
     for label, pick in (("cases", lambda s: s.headline), ("classes", lambda s: s.class_mean)):
         means = (_spread([_defined(pick(s)) for s in summaries[metric]], _digits(metric)) for metric in columns)
         table.add_row(f"[bold]mean over {label}[/bold]", *means)
-    left_out = (f"{sum(s.undefined_cells for s in of)} of {sum(s.cells for s in of)}" for of in summaries.values())
-    table.add_row("undefined cells", *left_out)
+    left_out = (f"{sum(s.undefined_entries for s in of)} of {sum(s.entries for s in of)}" for of in summaries.values())
+    table.add_row("undefined entries", *left_out)
     return table
 
 

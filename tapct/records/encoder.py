@@ -107,7 +107,7 @@ class InputSheetRecord(Frozen):
 
 
 class VerificationRecord(Frozen):
-    """What was known, where a cell ran, of its encoder beside the authors' own code (`tapct verify-encoder`).
+    """What was known, where an experiment ran, of its encoder next to the authors' own code (`tapct verify-encoder`).
 
     Attributes:
         status: "verified" with these weights, "randomised" with random ones alone, or "none".
@@ -150,7 +150,7 @@ class EncoderRecord(Frozen):
             None in records of before it was kept.
         identity: Class, source and settings; None in records of before it was kept.
         input_sheet: What its network was given; None in records of before it was kept, and of feature packs.
-        verification: Beside its authors' own code; None in records of before it was kept. It is no part of what the
+        verification: Next to its authors' own code; None in records of before it was kept. It is not a part of what the
             model is, and outside the fingerprint, as `execution` is.
     """
 
@@ -175,7 +175,7 @@ class EncoderRecord(Frozen):
 
     @property
     def own_settings(self) -> dict[str, Any]:
-        """What its adapter says of itself beside the documented keys."""
+        """What its adapter says of itself next to the documented keys."""
         return dict(self.__pydantic_extra__ or {})
 
     @property

@@ -91,7 +91,7 @@ def read_header(path: Path) -> RecordHeader:
     try:
         content = None if head is None else parsed(head.decode())
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not a record: {shown(str(error), 500)}. Run the cell again") from error
+        raise RecordError(f"{path} is not a record: {shown(str(error), 500)}. Run the experiment again") from error
     # How many runs there are is not before them, unless all are; nor is much, where the keys are in another order.
     if content is None or content.get("complete") is not True or not content.keys() >= _KEYS:
         return RecordHeader.of(read_record(path))
@@ -121,5 +121,7 @@ def _before_the_cases(path: Path) -> bytes | None:
             return None
         file.seek(-min(_END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
         if not file.read().rstrip().endswith(b"\n}"):  # what ends inside the cases is indented
-            raise RecordError(f"{path} is not a record: its end is missing. It may be truncated; run the cell again")
+            raise RecordError(
+                f"{path} is not a record: its end is missing. It may be truncated; run the experiment again"
+            )
     return head[:end].rstrip().removesuffix(b",") + b"}"

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from tapct import kinds
 from tapct.errors import RecordError
 from tapct.records import arrow
-from tapct.records.cases import FINGERPRINT, MEND, columns
+from tapct.records.cases import FINGERPRINT, FIX, columns
 from tapct.records.reading import first_fault, parsed
 from tapct.records.record import Record
 from tapct.records.types import CaseName, Name
@@ -50,7 +50,7 @@ def packed(table: pa.Table, header: dict[str, Any] | None, json_sha256: str) -> 
 
     Args:
         table: The cases, with their record's fingerprint in the metadata.
-        header: What the record says beside them; None if the file is to hold the cases alone.
+        header: What the record says next to them; None if the file is to hold the cases alone.
         json_sha256: Hash of `record.json`.
     """
     if header is not None:
@@ -108,9 +108,9 @@ def read_table(path: Path, fingerprint: str, kind: str | None) -> pa.Table | Non
     if metadata.get(FINGERPRINT) != fingerprint.encode() or HEADER not in metadata:
         return None
     if not table.schema.equals(columns(kind)) or metadata.get(SHA256) != _content_sha256(table).encode():
-        raise RecordError(f"{path} was changed after it was written. {MEND}")
+        raise RecordError(f"{path} was changed after it was written. {FIX}")
     if fault := _first_fault(table, kind):
-        raise RecordError(f"{path} holds what no record can: {fault}. {MEND}")
+        raise RecordError(f"{path} holds what no record can: {fault}. {FIX}")
     return table
 
 

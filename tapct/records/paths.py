@@ -6,7 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 _FOLDERS = re.compile(
-    r"""(?<![\w.:/~\\-])                   # where a path begins, and no address or fraction goes on
+    r"""(?<![\w.:/~\\-])                   # where a path begins, and no address or fraction continues
     (?: (?:file://)? ~?/ (?:[^\s/'"<>|:;,()]+/)+    # /home/somebody/, ~/weights/
       | [A-Za-z]:[\\/] (?:[^\s\\/'"<>|:;,()]+[\\/])*  # C:\\Users\\somebody\\
       | \\\\ (?:[^\s\\'"<>|:;,()]+\\)+              # \\\\server\\share\\

@@ -182,7 +182,7 @@ class ProbeRecord(Frozen):
         decoding: How it wrote.
         cut_reports: Training reports that were longer than what was trained on, and cut.
         head_from: Of a head that was trained before.
-        cell_size_reference: Of older records: the version of the cell-size reference.
+        patch_size_reference: Of older records: the version of the patch-size reference.
     """
 
     module: Text | None = None
@@ -219,4 +219,4 @@ class ProbeRecord(Frozen):
     decoding: DecodingRecord | None = optional()
     cut_reports: Count | None = optional()
     head_from: HeadFrom | None = None
-    cell_size_reference: Setting = None
+    patch_size_reference: Setting = None

@@ -68,7 +68,7 @@ def peak_memory_bytes(device: "torch.device") -> dict[str, int]:
 def git_state() -> dict[str, Any] | None:
     """Returns the commit of this project's checkout and whether it has changes.
 
-    Asked once: a process goes on with the code that it began with, whatever is committed meanwhile.
+    Asked once: a process continues with the code that it began with, whatever is committed meanwhile.
 
     None outside a checkout; where git cannot be asked, `{"unavailable": why}`.
     """
@@ -104,7 +104,7 @@ def _processor() -> str | None:
 
 @functools.cache
 def _version(package: str) -> str | None:
-    """Returns the version of an installed package; asked once, as a process goes on with what it has imported."""
+    """Returns the version of an installed package; asked once, as a process continues with what it has imported."""
     try:
         return version(package)
     except PackageNotFoundError:

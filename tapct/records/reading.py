@@ -1,4 +1,4 @@
-"""Reading JSON of strangers: whatever is wrong with it is one error in one line, which shows none of it unescaped."""
+"""Reading third-party JSON: whatever is wrong with it is one error in one line, which shows none of it unescaped."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def parsed(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{error}. It may be truncated; run the cell again") from error
+        raise ValueError(f"{error}. It may be truncated; run the experiment again") from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
     return content

@@ -1,6 +1,6 @@
 """The result record: what was run, on what, and what came out, case by case.
 
-One JSON file per cell (encoder x task x protocol settings). Everything that decides the result is outside
+One JSON file per experiment (encoder x task x protocol settings). Everything that decides the result is outside
 `execution`; the same settings and seed give the same `fingerprint`, on whatever day it was run.
 """
 
@@ -82,12 +82,12 @@ class FeaturePack(Frozen):
     has_targets: Switch
 
 
-class CellSize(Frozen):
-    """The size of a feature cell, and what perfect cells of it would reach (`tapct.probes.cell_size`).
+class PatchSize(Frozen):
+    """The size of a patch, and what perfect patches of it would reach (`tapct.probes.patch_size`).
 
     Attributes:
-        size_mm: Distance between cells along (z, y, x), the median over the reported cases.
-        dice: Dice of the cell-size reference, native grid, averaged as the headline is; None where it is undefined.
+        size_mm: Distance between patches along (z, y, x), the median over the reported cases.
+        dice: Dice of the patch-size reference, native grid, averaged as the headline is; None where it is undefined.
         by_class: Of each class without background, its mean over cases.
         cases: Reported cases that it is of.
     """
@@ -155,7 +155,7 @@ def _metrics(kind: str | None) -> dict[str, Metric]:
 
 
 class Recorded(Frozen):
-    """What a record says of a cell but for its cases.
+    """What a record says of an experiment but for its cases.
 
     Attributes:
         schema_version: Version of this layout.
@@ -166,12 +166,13 @@ class Recorded(Frozen):
         probe: Head, loss, optimizer and schedule, as built.
         runs_planned: Runs that the session was to have.
         runs: The runs that ended, in order.
-        cell_size: Of segmentation, the reported cases' feature cells.
+        cell_size: Of segmentation, the reported cases' patches.
         feature_pack: Where features come from a pack and not from scans, which.
-        imported: Of predictions that were made elsewhere, what was imported; None of a cell that ran here.
+        imported: Of predictions that were made elsewhere, what was imported; None of an experiment that ran here.
         shortcuts: The shortcut audit: what else the nearest scan shares, and what a linear probe reads.
         execution: Versions, device, times: what does not decide the result.
-        flags: What must be looked at; like `execution` outside the fingerprint, for some show only beside other cells.
+        flags: What must be looked at; like `execution` outside the fingerprint, for some show only next to other
+            experiments.
     """
 
     schema_version: Literal[3] = SCHEMA_VERSION
@@ -182,7 +183,7 @@ class Recorded(Frozen):
     probe: ProbeRecord
     runs_planned: AtLeast1
     runs: Sequence[RunHeader] = Field(min_length=1)
-    cell_size: CellSize | None = optional()
+    cell_size: PatchSize | None = optional()
     feature_pack: FeaturePack | None = optional()
     imported: ImportedRecord | None = optional()
     shortcuts: ShortcutsRecord | None = optional()
@@ -212,7 +213,7 @@ class Recorded(Frozen):
 
     @property
     def older_protocol(self) -> str | None:
-        """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
+        """How its numbers were made otherwise than today's, for which they must be marked; None if they were not."""
         return None if self.older_schema is None else f"schema {self.older_schema}"
 
     @property
@@ -252,7 +253,7 @@ class Recorded(Frozen):
 
 
 class Record(Recorded):
-    """One cell: an encoder on a task, over its runs, case by case."""
+    """One experiment: an encoder on a task, over its runs, case by case."""
 
     runs: list[RunRecord] = Field(min_length=1)
 
@@ -272,7 +273,7 @@ class Record(Recorded):
 
     @property
     def older_protocol(self) -> str | None:
-        """How its numbers were made otherwise than today's, beside which they must be marked; None if they were not."""
+        """How its numbers were made otherwise than today's, for which they must be marked; None if they were not."""
         cases = (case for run in self.runs for of_split in run.cases.values() for case in of_split)
         if any(case.probabilities is not None and case.logits is None for case in cases):
             return "ranks from float32 probabilities"

@@ -25,7 +25,7 @@ def fingerprint(content: dict[str, Any]) -> str:
     """Returns the hash of what is signed of a record's JSON content, of whichever schema.
 
     An older record that is written again is signed as it was, and the mark that it is one cannot be taken off. Where an
-    encoder was compared with its authors' code is told beside a result, and is none of it.
+    encoder was compared with its authors' code is told next to a result, and is none of it.
     """
     version = _SIGNED_AS[content.get("older_schema") or content["schema_version"]]
     signed = {key: value for key, value in content.items() if key not in UNSIGNED} | {"schema_version": version}

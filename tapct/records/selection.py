@@ -7,12 +7,13 @@ from pydantic import Discriminator, Field, Tag
 from tapct.records.types import Count, Finite, Frozen, Name, NotNegative, Number, Switch
 
 
-class Looks(Frozen):
+class RateScores(Frozen):
     """A candidate of a stepped head.
 
     Attributes:
         learning_rate: Its rate; None for the optimizer's own.
-        scores: Step and score of every look at the selection cases; a score is None where it was undefined.
+        scores: Step and score of every validation evaluation at the selection cases; a score is None where it was
+            undefined.
     """
 
     learning_rate: Number | None = None
@@ -28,7 +29,7 @@ class SteppedSelection(Frozen):
         score: Its score on the selection cases; None if it was not chosen by it.
         loss: Its loss there.
         patients: The selection patients.
-        candidates: Per rate, every look.
+        candidates: Per rate, every validation evaluation.
     """
 
     learning_rate: Number | None
@@ -36,7 +37,7 @@ class SteppedSelection(Frozen):
     score: Finite | None
     loss: Finite | None = None
     patients: Count | None = None
-    candidates: tuple[Looks, ...]
+    candidates: tuple[RateScores, ...]
 
 
 class Solved(Frozen):

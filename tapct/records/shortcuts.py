@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 from tapct.records.types import AtLeast1, Count, Frozen, Name, Share, Text, optional
 
 LABEL = "label"
-"""What the label itself is called, beside which shortcuts stand."""
+"""What the label itself is called, next to which shortcuts stand."""
 
 
 class Estimated(Frozen):
@@ -108,12 +108,12 @@ class ShortcutRecord(Frozen):
 
 
 class ShortcutsRecord(Frozen):
-    """The shortcut audit of a cell: of its reported scans, by the features that its heads see, pooled to one vector.
+    """The shortcut audit of an experiment: of its reported scans, by the features that heads see, pooled to one vector.
 
     Attributes:
         pooling: How they were pooled.
         read_by: Which cases the linear probe was trained on, in words.
-        label: The label itself, beside which the others stand; None of tasks without labels.
+        label: The label itself, next to which the others stand; None of tasks without labels.
         columns: By name, those that were audited.
         left_out: Those that were not, and why.
     """

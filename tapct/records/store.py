@@ -27,34 +27,34 @@ class RecordsFound(Generic[Found]):
     """The records of a results folder.
 
     Attributes:
-        sound: Path to record, sorted by path.
-        unsound: Path to why it cannot be used.
+        valid: Path to record, sorted by path.
+        invalid: Path to why it cannot be used.
     """
 
-    sound: dict[Path, Found]
-    unsound: dict[Path, str]
+    valid: dict[Path, Found]
+    invalid: dict[Path, str]
 
     @classmethod
     def of(cls, paths: Iterable[Path], read: Callable[[Path], Found]) -> "RecordsFound[Found]":
-        """Reads records; what cannot be read, or is not complete, is unsound."""
+        """Reads records; what cannot be read, or is not complete, is invalid."""
         found = cls({}, {})
         for path in paths:
             try:
                 record = read(path)
             except RecordError as error:
-                found.unsound[path] = str(error)
+                found.invalid[path] = str(error)
                 continue
             if record.complete:
-                found.sound[path] = record
+                found.valid[path] = record
             else:
-                found.unsound[path] = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
+                found.invalid[path] = f"{path} holds {len(record.runs)} of {record.runs_planned} runs"
         return found
 
 
 def read_records(results: str | Path, task: str = "*") -> RecordsFound[Record]:
-    """Reads the published records of a results folder, `RESULTS/TASK/CELL/record.json`.
+    """Reads the published records of a results folder, `RESULTS/TASK/EXPERIMENT/record.json`.
 
-    What eva wrote under `CELL/sessions/`, and records put aside (`replaced-TIME-record.json`), are not results.
+    What eva wrote under `EXPERIMENT/sessions/`, and records put aside (`replaced-TIME-record.json`), are not results.
 
     Args:
         results: The folder.
@@ -74,14 +74,16 @@ def paths_of(results: Path, task: str = "*") -> list[Path]:
     """
     if not results.is_dir():
         raise RecordError(f"there is no results folder {results}")
-    return [cell / RECORD_FILE for cell in sorted(results.glob(f"{task}/*")) if _may_have_record(cell)]
+    return [
+        experiment / RECORD_FILE for experiment in sorted(results.glob(f"{task}/*")) if _may_have_record(experiment)
+    ]
 
 
-def _may_have_record(cell: Path) -> bool:
+def _may_have_record(experiment: Path) -> bool:
     """Returns whether a record is there or cannot be reached, which who reads it then says: no row just vanishes."""
-    path = cell / RECORD_FILE
+    path = experiment / RECORD_FILE
     try:
-        return path.exists() or path.is_symlink() or not cell.exists()  # links to a disk that is not mounted
+        return path.exists() or path.is_symlink() or not experiment.exists()  # links to a disk that is not mounted
     except OSError:  # a folder that is not ours to read
         return True
 
@@ -106,7 +108,7 @@ def write_record(record: Record, folder: Path) -> Path:
     leaves a table of another fingerprint, which `read_cases` refuses and the next write replaces.
 
     Args:
-        record: The cell, holding the newest run (or runs).
+        record: The experiment, holding the newest run (or runs).
         folder: The session's folder, where eva puts its `results.json`.
 
     Returns:
@@ -150,7 +152,7 @@ def _joined(earlier: Record, record: Record, path: Path) -> Record:
     runs = {run.run: run for run in [*earlier.runs, *record.runs]}
     execution = _with_all_runs(earlier.execution, record.execution)
     joined: dict[str, Any] = {"runs": [runs[run] for run in sorted(runs)], "execution": execution}
-    if len(runs) > len(record.runs):  # one run of an older protocol makes the cell one
+    if len(runs) > len(record.runs):  # one run of an older protocol makes the experiment one
         joined["older_schema"] = record.older_schema or earlier.older_schema
     return record.model_copy(update=joined)
 

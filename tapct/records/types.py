@@ -46,7 +46,7 @@ _require_exclude_if()
 
 
 class Frozen(BaseModel):
-    """A part of a record: nothing of it changes, and it has no keys beside those that are documented.
+    """A part of a record: nothing of it changes, and it has no keys next to those that are documented.
 
     What was not said when it was made is not written: an older record keeps its content, and so its fingerprint.
     """
@@ -64,7 +64,7 @@ def optional(**checks: Any) -> Any:
 
 
 def shown(text: str, longest: int = LONGEST_NAME) -> str:
-    """Returns text of a stranger as it may stand in a message: one line, printable, not too long."""
+    """Returns text of a third party as it may stand in a message: one line, printable, not too long."""
     cut = text if len(text) <= longest else f"{text[:longest]}..."
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
 
@@ -188,7 +188,7 @@ def _setting(value: Any) -> Any:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Setting = Annotated[Any, PlainValidator(_setting), WithJsonSchema({"title": "any JSON value"})]
-"""A setting that is not ours to know: of a stranger's encoder, an optimizer, a data set."""
+"""A setting that is not ours to know: of a third-party encoder, an optimizer, a data set."""
 
 Settings = dict[Name, Setting]
 

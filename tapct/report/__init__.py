@@ -1,1 +1,1 @@
-"""Reports of records: one cell as a page, and its predictions as pictures."""
+"""Reports of records: one experiment as a page, and its predictions as pictures."""

@@ -25,7 +25,7 @@ def overlay(
     """Draws truth and predictions of several models side by side, on cases that a rule picks.
 
     Args:
-        records: Segmentation records of one task, each with its runs next to it, or folders of a sweep's cells.
+        records: Segmentation records of one task, each with its runs next to it, or folders of a sweep's experiments.
         out: The folder to write the PNGs and cases.csv to.
         cases: Comma-separated rules that pick cases (best, median, worst: by Dice on the scan's grid), or names of
             cases.
@@ -68,7 +68,7 @@ def report(
     *,
     out: Annotated[str | None, OUT] = None,
 ) -> int:
-    """Writes one cell as a page: settings, provenance, red flags, results, curves, pictures.
+    """Writes one experiment as a page: settings, provenance, red flags, results, curves, pictures.
 
     Args:
         record: A record.json, or the folder that holds it.
@@ -89,7 +89,7 @@ def describe(
     *,
     out: Annotated[str | None, OUT] = None,
 ) -> int:
-    """Says what an encoder is given: axes, spacing, HU window, padding, cells, each with its source.
+    """Says what an encoder is given: axes, spacing, HU window, padding, patches, each with its source.
 
     Args:
         name: The name of an encoder (`tapct list encoders`), with options such as tap-b-3d+in_plane_size=512.

@@ -51,9 +51,9 @@ def as_table(encoder: Encoder) -> Table:
 
 
 def _rows(encoder: Encoder) -> Iterator[Row]:
-    """Yields the sheet, and what is known here of the adapter beside its authors' code."""
+    """Yields the sheet, and what is known here of the adapter next to its authors' code."""
     yield from rows(encoder)
-    yield Row("Beside its authors' code", verification_of(encoder).text, "ours: tapct verify-encoder")
+    yield Row("Next to its authors' code", verification_of(encoder).text, "ours: tapct verify-encoder")
 
 
 def write_sheet(encoder: Encoder, path: Path) -> list[Finding]:

@@ -50,11 +50,11 @@ class Chart(NamedTuple):
 def write_report(path: Path, out: Path | None = None) -> Path:
     """Writes the page of a record: one file, which needs no network, the same bytes for the same record.
 
-    Beside what is in the record, it shows the training loss and the overlays, where these lie with its runs.
+    Next to what is in the record, it shows the training loss and the overlays, where these lie with its runs.
 
     Args:
         path: The record, or the folder that holds it.
-        out: Where to write; by default `report.html` beside the record.
+        out: Where to write; by default `report.html` next to the record.
 
     Returns:
         Where it was written.
@@ -98,7 +98,7 @@ def _settings(record: Record) -> dict[str, dict[str, Any]]:
     flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith(("input_sheet.", "verification."))}
     flat["encoder"]["weights"] = encoder.weights_name
     known = encoder.verification
-    flat["encoder"]["beside its authors' code"] = "not recorded" if known is None else known.text
+    flat["encoder"]["next to its authors' code"] = "not recorded" if known is None else known.text
     if sheet is not None:
         rows: dict[str, Any] = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
         flat["input"] = rows | {"received, sha256": sheet.received_sha256 or sheet.not_received}

@@ -71,10 +71,10 @@ class Found:
                     raise ValueError(f"{session} is outside of its folder")
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RecordError(
-                    f"{about} cannot be used ({type(error).__name__}: {error}). Put the cell's own back"
+                    f"{about} cannot be used ({type(error).__name__}: {error}). Put the experiment's own back"
                 ) from error
         if not any(all(split in run.cases for run in record.runs) for split in REPORTED):
-            raise RecordError(f"{path} reports no split in all of its runs: run the cell again")
+            raise RecordError(f"{path} reports no split in all of its runs: run the experiment again")
         return cls(record, path, session)
 
     @property
@@ -177,9 +177,11 @@ def _head(found: Found, run: RunRecord) -> nn.Module:
     try:
         state = safetensors.torch.load_file(path)
     except SafetensorError as error:
-        raise RecordError(f"{path} is damaged: {error}. Run the cell again") from error
+        raise RecordError(f"{path} is damaged: {error}. Run the experiment again") from error
     if content_sha256(state) != run.probe_sha256:
-        raise RecordError(f"{path} is not the head that {found.path} reports: its hash differs. Run the cell again")
+        raise RecordError(
+            f"{path} is not the head that {found.path} reports: its hash differs. Run the experiment again"
+        )
     classes, channels = state["weight"].shape[:2]
     head = nn.Conv3d(channels, classes, kernel_size=1)
     head.load_state_dict(state)

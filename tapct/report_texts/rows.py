@@ -27,7 +27,7 @@ class KeyedRows:
         """Initializes the rows; nothing is read yet.
 
         Args:
-            folder: Where they are; it need not be there. Whatever decides a row beside its key is in its name.
+            folder: Where they are; it need not be there. Whatever decides a row next to its key is in its name.
             width: Numbers of a row.
         """
         self._folder, self._width = folder, width

@@ -56,7 +56,7 @@ class WordScores:
         }
 
     def of(self, texts: Sequence[str], references: Sequence[str], *, keep: bool = True) -> np.ndarray:
-        """Returns (N, len(OF_WORDS)) the scores of N texts, each beside its reference; NaN where METEOR has none.
+        """Returns (N, len(OF_WORDS)) the scores of N texts, each next to its reference; NaN where METEOR has none.
 
         Args:
             texts: The texts.

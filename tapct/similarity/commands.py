@@ -54,7 +54,7 @@ def compare(
     from tapct.packs.commands import stored_run
     from tapct.similarity.found import write
     from tapct.similarity.stored import compare as of_banks
-    from tapct.sweep.cell import weights_by_encoder
+    from tapct.sweep.experiment import weights_by_encoder
 
     named = [parse_spec(one).encoder for one in encoders]
     of_each = weights_by_encoder(weights or os.environ.get("ENCODER_WEIGHTS"), named)
@@ -73,7 +73,7 @@ def compare(
 
 
 def in_words(found: "Similarity") -> list[str]:
-    """Returns what is to be said beside the tables: of how many cases, and which encoders are the same."""
+    """Returns what is to be said next to the tables: of how many cases, and which encoders are the same."""
     titles = {one.label: one.title for one in found.encoders}
     said = [
         f"{found.cases} cases of {found.patients} patients. By chance, {found.by_chance:.2f} of the nearest "

@@ -1,4 +1,4 @@
-"""What was found of the encoders of a task, and the file that holds it beside the task's records."""
+"""What was found of the encoders of a task, and the file that holds it next to the task's records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
 
 FILE = "similarity.json"
-"""RESULTS/TASK/ holds it, beside the cells."""
+"""RESULTS/TASK/ holds it, next to the patches."""
 
 SAME_CKA, SAME_NEIGHBOURS = 0.999, 0.9
 """From where on two encoders say the same of these cases but for rotation, shift, scale and the rounding of bf16."""
@@ -30,7 +30,7 @@ class Described(Frozen):
     """An encoder whose features were compared.
 
     Attributes:
-        label: As a sweep's cells name it: `tap-b-3d@random+in_plane_size=512`.
+        label: As a sweep's patches name it: `tap-b-3d@random+in_plane_size=512`.
         title: Its name in tables.
         pooling: How its features became one vector a case.
         features: Their number.
@@ -109,7 +109,7 @@ class Similarity(Frozen):
 
 
 def write(found: Similarity, results: Path) -> Path:
-    """Writes what was found beside the records of the task, and returns the file.
+    """Writes what was found next to the records of the task, and returns the file.
 
     Raises:
         RecordError: If it cannot be written.

@@ -38,7 +38,7 @@ def compare(
         raise FeatureError(f"{twice[0]} is named twice: compare takes each encoder once")
     if len(banks) < 2:
         raise FeatureError("compare takes two encoders at least")
-    data.setup("fit")  # reads what was not found sound before
+    data.setup("fit")  # reads what was not found valid before
     cases = [(part, index) for part in _parts(data) for index in range(len(part))]
     names = [part.patient(part.cases[index]) for part, index in cases]
     patients = np.unique(names, return_inverse=True)[1]

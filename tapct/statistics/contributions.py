@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
     Attributes:
         added: (M, n) what each of n patients adds to the number of each of M models, to first order; 0 in sum.
-        share: (n,) what share of the cases of this mean is his; 1 in sum.
+        share: (n,) what share of the cases of this mean is theirs; 1 in sum.
     """
 
     added: np.ndarray
@@ -61,7 +61,7 @@ def of_statistic(inputs: TaskInputs) -> list[Part]:
 def of_pairs(inputs: TaskInputs) -> list[Part]:
     """Returns the parts of AUROC or average precision: positives and negatives.
 
-    What a patient adds to either is what the metric loses without his pairs of that class (the jackknife), less the
+    What a patient adds to either is what the metric loses without their pairs of that class (the jackknife), less the
     mean over the class: what is asked about is other patients with as many positives and negatives. Of AUROC these are
     the structural components of DeLong et al. 1988 (doi:10.2307/2531595). The derivatives of average precision have a
     closed form as well, but it is so far from linear in the cases of a patient that with them equal models were told

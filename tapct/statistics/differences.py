@@ -83,7 +83,7 @@ def measure(
         value: (M,) numbers of all models of the task, those of `rows` defined.
         swaps: (n, R) from `resampling.draw_swaps`.
         before: The same models on the same cases, where differences are of what has changed since, and `value` is that
-            change: what a patient adds to it is what he adds now less what he added before.
+            change: what a patient adds to it is what they add now less what he added before.
     """
     of = inputs.of_metric.of
     if before is not None and (before.models, before.cases) != (inputs.models, inputs.cases):
@@ -164,7 +164,7 @@ def studentised(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the standard errors of differences, and the differences in turned signs over their own errors.
 
-    The error is the square root of the sum of squares of what patients add, each part of it over sqrt(1 - his share):
+    The error is the square root of the sum of squares of what patients add, each part of it over sqrt(1 - their share):
     what a mean of as few cases leaves out (for a case a patient, the n - 1 of a variance; MacKinnon and White 1985,
     doi:10.1016/0304-4076(85)90158-7). In turned signs the mean of each part is not 0 any more, and is taken off.
 

@@ -14,7 +14,7 @@ from tapct.kinds import STEPPED_HEADS, Cases, Mean, Metric, PairRank, Statistic
 from tapct.records import Protocol
 from tapct.records.models import CLASS, what_is_recorded
 from tapct.records.record import Recorded
-from tapct.records.selection import Looks
+from tapct.records.selection import RateScores
 from tapct.statistics.models import is_setting, names_of
 from tapct.statistics.reported import Reported, reported
 
@@ -27,7 +27,7 @@ _OF_THE_ADAPTOR = frozenset(
         *("number of learning rates", "looks at the selection cases", "generator", "decoding"),
     }
 )
-"""What differs by nature where adaptors do: a solved head has no steps, rates or looks."""
+"""What differs by nature where adaptors do: a solved head has no steps, rates or validation evaluations."""
 
 _PLAIN: dict[str, Any] = {"train_fraction": 1.0, "train_draw": 0, "perturbation": None}
 """What these are in records from before they could be set."""
@@ -69,7 +69,7 @@ class TaskInputs:
             of an older protocol, probabilities. None for a statistic of all cases.
         samples: For a statistic, the cases of each of M models and of each seed; else None.
         targets: (C, labels) 0/1 references of the metrics of pairs, NaN where they are missing; else None.
-        notice: What must stand beside every number, if anything.
+        notice: What must stand next to every number, if anything.
         unit: The unit of the metric; None where it has none.
     """
 
@@ -228,7 +228,7 @@ def ranked_metrics(record: Recorded) -> dict[Protocol, str]:
 
 
 def external(record: Recorded) -> str | None:
-    """Returns what must stand beside numbers of heads that were trained before, elsewhere; None of those that were not.
+    """Returns what must stand next to numbers of heads that were trained before, elsewhere; None of other heads.
 
     What they reach and what heads reach that were trained on the task's own training cases are never ranked together.
     """
@@ -371,7 +371,7 @@ def _without(value: Any, keys: frozenset[str]) -> Any:
 def _looks(record: Recorded) -> list[int]:
     """Returns how often each candidate head was looked at on the selection cases; the numbers that occur."""
     candidates = [one for run in record.runs if run.selection for one in run.selection.candidates]
-    return sorted({len(one.scores) if isinstance(one, Looks) else 1 for one in candidates})
+    return sorted({len(one.scores) if isinstance(one, RateScores) else 1 for one in candidates})
 
 
 def _require_equal(first: str, expected: dict[str, Any], name: str, found: dict[str, Any]) -> None:

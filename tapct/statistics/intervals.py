@@ -43,7 +43,7 @@ def tail(patients: int) -> float:
     return float(ndtr(-math.sqrt(patients / (patients - 1)) * student.ppf((1 + CONFIDENCE) / 2, patients - 1)))
 
 
-def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> tuple[float, float] | None:
+def bca(value: float, bootstrap: np.ndarray, jackknife: np.ndarray, cut: float) -> tuple[float, float] | None:
     """Returns the bias-corrected and accelerated bootstrap interval (Efron 1987, doi:10.2307/2289144).
 
     Chosen over plain percentiles because the numbers here are bounded and skewed: in simulation
@@ -54,7 +54,7 @@ def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> t
 
     Args:
         value: The number.
-        draws: (R,) resampled, all defined.
+        bootstrap: (R,) resampled, all defined.
         jackknife: (n,) with one patient left out at a time, all defined.
         cut: Nominal probability to cut off at each end.
 
@@ -62,7 +62,7 @@ def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> t
         The lower and the upper end; None where nothing varies.
     """
     influence = jackknife.mean() - jackknife
-    below = (numeric.at_least(value, draws).mean() + 1 - numeric.at_least(draws, value).mean()) / 2
+    below = (numeric.at_least(value, bootstrap).mean() + 1 - numeric.at_least(bootstrap, value).mean()) / 2
     if numeric.equal(influence, 0).all() or not 0 < below < 1:
         return None
     # Products, because powers are as good as the processor's own code for them.
@@ -71,7 +71,7 @@ def bca(value: float, draws: np.ndarray, jackknife: np.ndarray, cut: float) -> t
     acceleration = (square * influence).sum() / (6 * spread * np.sqrt(spread))
     bias = ndtri(below)
     z = bias + np.array([ndtri(cut), -ndtri(cut)])
-    low, high = np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)))
+    low, high = np.quantile(bootstrap, ndtr(bias + z / (1 - acceleration * z)))
     return float(low), float(high)
 
 
@@ -84,28 +84,28 @@ def no_interval(patients: int, resamples: int) -> str | None:
     return None
 
 
-def estimate(value: float, draws: np.ndarray, jackknife: np.ndarray, patients: int, undefined: str) -> Estimate:
+def estimate(value: float, bootstrap: np.ndarray, jackknife: np.ndarray, patients: int, undefined: str) -> Estimate:
     """Returns a number with its interval.
 
     Args:
         value: The number, NaN where undefined.
-        draws: (R,) resampled, NaN where undefined.
+        bootstrap: (R,) resampled, NaN where undefined.
         jackknife: (n,) with one patient left out at a time, NaN where undefined.
         patients: Number of patients; of the smallest task, if the number is of several.
         undefined: The reason if the number is undefined.
     """
     if math.isnan(value):
         return Estimate(None, None, None, undefined)
-    reason = no_interval(patients, len(draws))
+    reason = no_interval(patients, len(bootstrap))
     if reason:
         return Estimate(value, None, None, reason)
-    lost = float(np.isnan(draws).mean())
-    # One patient alone may define it (the only positive): without him it is undefined, whatever the resamples.
+    lost = float(np.isnan(bootstrap).mean())
+    # One patient alone may define it (the only positive): without them it is undefined, whatever the resamples.
     if lost > UNDEFINED_RESAMPLES or np.isnan(jackknife).any():
         return Estimate(
             value, None, None, f"too few patients define it: it is undefined in {lost:.1%} of the resamples"
         )
-    ends = bca(value, draws[~np.isnan(draws)], jackknife, tail(patients))
+    ends = bca(value, bootstrap[~np.isnan(bootstrap)], jackknife, tail(patients))
     if ends is None:
         return Estimate(value, None, None, "it is the same in every resample, which says nothing of its uncertainty")
     return Estimate(value, *ends)

@@ -22,19 +22,19 @@ class LabelPoint:
     Attributes:
         fraction: The share of the training patients.
         patients: Their number; None where the records do not say it.
-        estimate: Mean over draws and seeds of the metric, with its interval over the reported patients.
-        draws: Mean over seeds for each draw, by its number; None where it is undefined.
-        draw_spread: Standard deviation over draws (n - 1) of these means: how much depends on who happened to be
-            labelled. None with one draw, or where one is undefined.
-        seed_spread: Standard deviation over seeds (n - 1), the root of its mean square over draws; None with one seed,
-            or where one is undefined.
+        estimate: Mean over subsets and seeds of the metric, with its interval over the reported patients.
+        subsets: Mean over seeds for each subset, by its number; None where it is undefined.
+        subset_spread: Standard deviation over subsets (n - 1) of these means: how much depends on who happened to be
+            labelled. None with one subset, or where one is undefined.
+        seed_spread: Standard deviation over seeds (n - 1), the root of its mean square over subsets; None with one
+            seed, or where one is undefined.
     """
 
     fraction: float
     patients: int | None
     estimate: Estimate
-    draws: dict[int, float | None]
-    draw_spread: float | None
+    subsets: dict[int, float | None]
+    subset_spread: float | None
     seed_spread: float | None
 
 
@@ -59,35 +59,42 @@ def label_efficiency(
 ) -> LabelEfficiency:
     """Returns every model's numbers for every fraction.
 
-    In each resample the metric is computed for every draw and seed by itself, then averaged: the interval is that of
-    the mean over these draws and seeds for other reported patients, the same resamples for all points of a task. What
-    other draws of the training patients would give is not in it; their spread stands beside it. Where a model lacks a
-    draw that another one has, its mean would be of other patients, and is left out.
+    In each resample the metric is computed for every subset and seed by itself, then averaged: the interval is that of
+    the mean over these subsets and seeds for other reported patients, the same resamples for all points of a task. What
+    other subsets of the training patients would give is not in it; their spread stands next to it. Where a model lacks
+    a subset that another one has, its mean would be of other patients, and is left out.
 
     Args:
-        records: One record per model, fraction and draw, which differ in nothing else.
+        records: One record per model, fraction and subset, which differ in nothing else.
         metric: The metric.
         split: The split that is reported.
         names: Name of the model of each record; by default its `model_names`.
         resamples: Number of resamples.
 
     Raises:
-        RecordError: If records do not compare, or two are of one cell.
+        RecordError: If records do not compare, or two are of one experiment.
     """
     models = list(names or model_names(records))
-    cells = [(m, *_trained_on(record)) for m, record in zip(models, records, strict=True)]
-    twice = next((cell for cell in cells if cells.count(cell) > 1), None)
+    experiments = [(m, *_trained_on(record)) for m, record in zip(models, records, strict=True)]
+    twice = next((experiment for experiment in experiments if experiments.count(experiment) > 1), None)
     if twice:
-        raise RecordError(f"two records are of {twice[0]} with the fraction {twice[1]:g}, draw {twice[2]}")
+        raise RecordError(f"two records are of {twice[0]} with the fraction {twice[1]:g}, subset {twice[2]}")
     require_one_encoder(models, records)
-    labels = [f"{model}, fraction {fraction:g}, draw {draw}" for model, fraction, draw in cells]
+    labels = [f"{model}, fraction {fraction:g}, subset {subset}" for model, fraction, subset in experiments]
     inputs = from_records(records, metric, split=split, names=labels, vary={"train_fraction", "train_draw"})
     found = resample(inputs, resamples)
-    wanted = {fraction: sorted({d for _, f, d in cells if f == fraction}) for fraction in sorted({c[1] for c in cells})}
+    wanted = {
+        fraction: sorted({d for _, f, d in experiments if f == fraction})
+        for fraction in sorted({c[1] for c in experiments})
+    }
     patients = {_trained_on(record)[0]: record.task.patients.get("train") for record in records}
 
     def point(model: str, fraction: float) -> LabelPoint:
-        rows = {draw: cells.index(cell) for draw in wanted[fraction] if (cell := (model, fraction, draw)) in cells}
+        rows = {
+            subset: experiments.index(experiment)
+            for subset in wanted[fraction]
+            if (experiment := (model, fraction, subset)) in experiments
+        }
         return _point(
             fraction, patients[fraction], rows, wanted[fraction], found, inputs.num_patients, inputs.undefined
         )
@@ -99,7 +106,7 @@ def label_efficiency(
 
 
 def _trained_on(record: Recorded) -> tuple[float, int]:
-    """Returns the fraction of the training patients and the draw."""
+    """Returns the fraction of the training patients and the subset."""
     return float(record.task.train_fraction), record.task.train_draw
 
 
@@ -112,8 +119,8 @@ def _point(
     reported: int,
     undefined: str,
 ) -> LabelPoint:
-    """Returns a point from the rows of `found` that its draws are in."""
-    missing = [str(draw) for draw in wanted if draw not in rows]
+    """Returns a point from the rows of `found` that its subsets are in."""
+    missing = [str(subset) for subset in wanted if subset not in rows]
     if missing:
         reason = f"draw {', '.join(missing)} of the fraction {fraction:g} is missing" if rows else "not run"
         number = Estimate(None, None, None, reason)
@@ -125,8 +132,8 @@ def _point(
         fraction=fraction,
         patients=patients,
         estimate=number,
-        draws={draw: None if np.isnan(mean) else float(mean) for draw, mean in zip(rows, means, strict=True)},
-        draw_spread=_spread(means[:, None]),
+        subsets={subset: None if np.isnan(mean) else float(mean) for subset, mean in zip(rows, means, strict=True)},
+        subset_spread=_spread(means[:, None]),
         seed_spread=_spread(seeds.T),
     )
 

@@ -135,8 +135,8 @@ def _mean_scores(tasks: Sequence[TaskSummary], names: Sequence[str]) -> list[Est
     for name in names:
         rows = [(task, _rows(task, [name])[0]) for task in tasks]
         value = float(np.mean([task.value[row] for task, row in rows]))
-        # Leaving out a patient moves only his own task, hence the mean over tasks by one part in their number.
+        # Leaving out a patient moves only their own task, hence the mean over tasks by one part in their number.
         moved = np.concatenate([task.jackknife[row] - task.jackknife[row].mean() for task, row in rows]) / len(tasks)
-        draws = np.mean([task.draws[row] for task, row in rows], axis=0)
-        found.append(estimate(value, draws, value + moved, min(task.num_patients for task in tasks), ""))
+        bootstrap = np.mean([task.bootstrap[row] for task, row in rows], axis=0)
+        found.append(estimate(value, bootstrap, value + moved, min(task.num_patients for task in tasks), ""))
     return found

@@ -72,23 +72,23 @@ class Resampled(NamedTuple):
 
     Attributes:
         value: (M, S), NaN where undefined.
-        draws: (M, S, R) likewise.
+        bootstrap: (M, S, R) likewise.
         jackknife: (M, S, n) likewise.
     """
 
     value: np.ndarray
-    draws: np.ndarray
+    bootstrap: np.ndarray
     jackknife: np.ndarray
 
     def mean(self, *rows: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Returns the mean over the seeds of these models: the number, (R,) and (n,)."""
-        value, draws, jackknife = (of[list(rows)].mean(axis=(0, 1)) for of in self)
-        return float(value), draws, jackknife
+        value, bootstrap, jackknife = (of[list(rows)].mean(axis=(0, 1)) for of in self)
+        return float(value), bootstrap, jackknife
 
     def difference(self, one: int, other: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Returns the difference of two models' means over seeds, likewise; what is equal but for rounding is 0."""
-        (value, *draws), (base, *base_draws) = self.mean(one), self.mean(other)
-        apart = [numeric.difference(a, b) for a, b in zip(draws, base_draws, strict=True)]
+        (value, *bootstrap), (base, *base_bootstrap) = self.mean(one), self.mean(other)
+        apart = [numeric.difference(a, b) for a, b in zip(bootstrap, base_bootstrap, strict=True)]
         return float(numeric.difference(value, base)), apart[0], apart[1]
 
 
@@ -100,7 +100,7 @@ def resample(inputs: TaskInputs, resamples: int) -> Resampled:
 
 
 def evaluate(inputs: TaskInputs, counts: np.ndarray) -> np.ndarray:
-    """Returns the metric of every model and seed when each patient counts as often as he was drawn.
+    """Returns the metric of every model and seed when each patient counts as often as they were drawn.
 
     With a column of ones this is the metric itself. Memory is bounded, whatever the number of cases.
 

@@ -83,12 +83,12 @@ def robustness(
         resamples: Number of resamples.
 
     Raises:
-        RecordError: If records do not compare, or two are of one cell.
+        RecordError: If records do not compare, or two are of one experiment.
     """
     models = list(names or model_names(records))
-    cells: dict[str | None, dict[str, Recorded]] = {None: {}}
+    experiments: dict[str | None, dict[str, Recorded]] = {None: {}}
     for model, record in zip(models, records, strict=True):
-        under = cells.setdefault(_perturbation(record), {})
+        under = experiments.setdefault(_perturbation(record), {})
         if model in under:
             raise RecordError(f"two records are of {model} under {_perturbation(record) or 'no perturbation'}")
         under[model] = record
@@ -99,11 +99,11 @@ def robustness(
     def inputs_of(of: Mapping[str, Recorded], chosen: Sequence[str]) -> TaskInputs:
         return from_records([of[m] for m in chosen], metric, split=split, names=chosen)
 
-    clean = cells.pop(None)
+    clean = experiments.pop(None)
     drops: list[Drop] = []
     changes: dict[str, TaskSummary] = {}
     as_they_are: dict[str, TaskSummary] = {}
-    for name, perturbed in cells.items():
+    for name, perturbed in experiments.items():
         assert name is not None
         both = [model for model in dict.fromkeys(models) if model in clean and model in perturbed]
         same = {model: _same_probes(clean[model], perturbed[model]) for model in both}

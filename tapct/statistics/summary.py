@@ -83,14 +83,14 @@ class TaskSummary:
         task: Name of the task.
         metric: The metric.
         unit: Its unit; None where it has none.
-        notice: What must stand beside every number, if anything.
+        notice: What must stand next to every number, if anything.
         num_cases: Number of cases.
         num_patients: Number of patients.
         warnings: What to know before reading the numbers.
         models: M models.
         comparison: Their differences.
         value: (M,) the mean over seeds, NaN where undefined.
-        draws: (M, R) the same in each resample.
+        bootstrap: (M, R) the same in each resample.
         jackknife: (M, patients) the same with one patient left out at a time.
         levels: The differences and what chance makes of them, for several tasks together.
     """
@@ -105,7 +105,7 @@ class TaskSummary:
     models: tuple[ModelSummary, ...]
     comparison: Comparison
     value: np.ndarray
-    draws: np.ndarray
+    bootstrap: np.ndarray
     jackknife: np.ndarray
     levels: Levels
 
@@ -120,17 +120,18 @@ def summarise_task(inputs: TaskInputs, resamples: int = RESAMPLES) -> TaskSummar
 
     Seeds: in each resample the metric is computed for every seed by itself, then averaged. The interval is that of
     the mean over these seeds for other patients, and does not hold what other seeds would give: three are too few to
-    resample, so their spread stands beside the interval as a number of its own.
+    resample, so their spread stands next to the interval as a number of its own.
     """
     patients = inputs.num_patients
     found = resampling.resample(inputs, resamples)
-    value, draws, jackknife = (of.mean(axis=1) for of in found)
+    value, bootstrap, jackknife = (of.mean(axis=1) for of in found)
     estimates = [
-        estimate(float(v), d, j, patients, inputs.undefined) for v, d, j in zip(value, draws, jackknife, strict=True)
+        estimate(float(v), d, j, patients, inputs.undefined)
+        for v, d, j in zip(value, bootstrap, jackknife, strict=True)
     ]
     models = zip(inputs.models, estimates, found.value, jackknife, strict=True)
     named = tuple(_model(name, each, seeds, thin.of_model(left_out)) for name, each, seeds, left_out in models)
-    return _summary(inputs, named, (value, draws, jackknife))
+    return _summary(inputs, named, (value, bootstrap, jackknife))
 
 
 def summarise_change(
@@ -146,17 +147,17 @@ def summarise_change(
         summaries: Their statistics, of as many resamples.
         name: What the change is called, in place of the task.
     """
-    then, now = (resampling.Resampled(of.value, of.draws, of.jackknife) for of in summaries)
-    value, draws, jackknife = (numeric.difference(b, a) for a, b in zip(then, now, strict=True))
+    then, now = (resampling.Resampled(of.value, of.bootstrap, of.jackknife) for of in summaries)
+    value, bootstrap, jackknife = (numeric.difference(b, a) for a, b in zip(then, now, strict=True))
     seeds = [
         np.array([np.nan if None in pair else pair[1] - pair[0] for pair in zip(a.seeds, b.seeds, strict=True)])
         for a, b in zip(*(of.models for of in summaries), strict=True)
     ]
     named = tuple(
         _model(model, estimate(float(v), d, j, after.num_patients, after.undefined), of_seeds, ())
-        for model, v, d, j, of_seeds in zip(after.models, value, draws, jackknife, seeds, strict=True)
+        for model, v, d, j, of_seeds in zip(after.models, value, bootstrap, jackknife, seeds, strict=True)
     )
-    return replace(_summary(after, named, (value, draws, jackknife), before), task=name)
+    return replace(_summary(after, named, (value, bootstrap, jackknife), before), task=name)
 
 
 def _summary(
@@ -166,11 +167,11 @@ def _summary(
     before: TaskInputs | None = None,
 ) -> TaskSummary:
     """Returns the statistics of a task, given its models, and (M, ...) numbers as they are, resampled, and left out."""
-    value, draws, jackknife = numbers
+    value, bootstrap, jackknife = numbers
     # A score, whoever is left out, and in (nearly) every resample.
     comparable = ~np.isnan(value) & ~np.isnan(jackknife).any(axis=1)
-    comparable &= np.isnan(draws).mean(axis=1) <= UNDEFINED_RESAMPLES
-    of_models, by_level = compare(inputs, value, comparable, draws.shape[1], before)
+    comparable &= np.isnan(bootstrap).mean(axis=1) <= UNDEFINED_RESAMPLES
+    of_models, by_level = compare(inputs, value, comparable, bootstrap.shape[1], before)
     return TaskSummary(
         task=inputs.task,
         metric=inputs.metric,
@@ -182,7 +183,7 @@ def _summary(
         models=models,
         comparison=of_models,
         value=value,
-        draws=draws,
+        bootstrap=bootstrap,
         jackknife=jackknife,
         levels=by_level,
     )

@@ -55,7 +55,7 @@ TOLERANCES = {"fp32": Tolerance(dice=0.005, logit=0.02), "bf16": Tolerance(dice=
 (2**-24 in fp32, 2**-8 in bf16) of each layer, and by one of the dtype that they are stored in (2**-8 in bf16); a voxel
 whose two best classes are that close turns. docs/submit-a-result.md has what was measured."""
 
-_MEND = "ask who submitted it for a run on the published weights and the release's own scans"
+_FIX = "ask who submitted it for a run on the published weights and the release's own scans"
 
 
 def recompute(
@@ -90,9 +90,9 @@ def recompute(
             on_device = _probe(record, places).on_device(case, device)
             yield _compared(record, places, heads, data, on_device, tolerance)
     except TapctError as error:
-        yield Check("fail", "recompute", str(error), _MEND)
-    except Exception as error:  # noqa: BLE001 whatever a stranger's settings or heads make of a network
-        yield Check("fail", "recompute", f"it cannot be made again ({type(error).__name__}: {error})", _MEND)
+        yield Check("fail", "recompute", str(error), _FIX)
+    except Exception as error:  # noqa: BLE001 whatever a third-party settings or heads make of a network
+        yield Check("fail", "recompute", f"it cannot be made again ({type(error).__name__}: {error})", _FIX)
 
 
 def chosen(record: Record, count: int, salt: str) -> list[str]:
@@ -172,7 +172,7 @@ def _compared(
         return Check("ok", f"recompute {case.name}", f"{len(found)} numbers are the same")
     if worst <= 1:
         return Check("ok", f"recompute {case.name}", f"{len(found)} numbers agree; at worst {words}")
-    return Check("fail", f"recompute {case.name}", f"made again, {words}", _MEND)
+    return Check("fail", f"recompute {case.name}", f"made again, {words}", _FIX)
 
 
 def _apart(found: float | None, wanted: float | None) -> float:

@@ -24,7 +24,7 @@ _ABSENT = {"inputs_as_declared": False}
 TEXTS = ("pretraining_data", "reference", "weights")
 """Of a card, what is about the encoder and not it: another release may say more."""
 
-_MEND = "say what the encoder is: the record of a run of the installed encoder does"
+_FIX = "say what the encoder is: the record of a run of the installed encoder does"
 
 
 def checks(record: Record, places: Mapping[str, str] | None = None) -> Iterator[Check]:
@@ -37,7 +37,7 @@ def checks(record: Record, places: Mapping[str, str] | None = None) -> Iterator[
     name = record.encoder.card.name
     if not is_installed(name):
         if (other := _under_another_name(record)) is not None:
-            yield Check("fail", "encoder", other, _MEND)
+            yield Check("fail", "encoder", other, _FIX)
             return
         if name not in (places or {}):
             yield _unknown(record)
@@ -50,14 +50,14 @@ def checks(record: Record, places: Mapping[str, str] | None = None) -> Iterator[
     newer = None
     try:
         encoder = rebuilt_encoder(record, "random", places=places)
-        encoder.materialise()
+        encoder.load()
         wrong = [*_of_card(record, encoder), *_of_options(record, encoder), *_of_network(record, encoder)]
         newer = _of_identity(record, encoder)
-    except Exception as error:  # noqa: BLE001 whatever settings of a stranger make of a constructor
+    except Exception as error:  # noqa: BLE001 whatever settings of a third party make of a constructor
         wrong = [f"with its settings {name} cannot be built: {type(error).__name__}: {error}"]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        yield Check("fail", "encoder", f"{wrong[0]}{more}", _MEND)
+        yield Check("fail", "encoder", f"{wrong[0]}{more}", _FIX)
     else:
         yield Check("ok", "encoder", "card and network are those of the installed encoder")
     if newer:
@@ -126,8 +126,8 @@ def _of_network(record: Record, encoder: Encoder) -> Iterator[str]:
             yield f"it has {parameters:,} parameters, and {what} says {said:,}"
     window = fitted_window(encoder, Size(*encoder.card.feature_stride))
     features = encoder(torch.full((1, 1, *window), -1000.0))
-    cells = tuple(features.map.shape[2:])
-    stride = tuple(n // c for n, c in zip(window, cells, strict=True))
+    patches = tuple(features.map.shape[2:])
+    stride = tuple(n // c for n, c in zip(window, patches, strict=True))
     measured: dict[str, tuple[Any, Any]] = {
         "feature_stride": (tuple(card.feature_stride), stride),
         "feature_dim": (card.feature_dim, features.map.shape[1]),

@@ -26,7 +26,7 @@ def submit(
     """Puts a result together as one folder that a pull request can carry.
 
     Args:
-        record: The record.json of a finished cell, with its runs next to it; or the folder that it is in.
+        record: The record.json of a finished experiment, with its runs next to it; or the folder that it is in.
         out: The folder of submissions. The result is written to OUT/TASK/ENCODER-FINGERPRINT.
         demonstration: Allow a demonstration, such as the quickstart, to try this out.
         encoders: The encoder, where it is not installed, as package.module:Class, or as the folder of an exported one.

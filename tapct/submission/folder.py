@@ -64,7 +64,7 @@ class Submission:
         try:
             with safe_open(self.head_path(run), framework="pt") as file:
                 if file.metadata():
-                    raise RecordError(f"{name} holds text beside its weights")
+                    raise RecordError(f"{name} holds text next to its weights")
             state = safetensors.torch.load_file(self.head_path(run))
         except (SafetensorError, OSError) as error:
             raise RecordError(f"{name} cannot be read as a head: {error}") from error
@@ -149,14 +149,14 @@ def _fit(found: Found, *, demonstration: bool) -> Record:
     record = found.record
     if not record.complete:
         raise RecordError(
-            f"{found.path} holds {len(record.runs)} of {record.runs_planned} runs. The same `tapct run` finishes a cell"
+            f"{found.path} holds {len(record.runs)} of {record.runs_planned} runs. The same `tapct run` completes it"
         )
     if record.older_protocol is not None:
-        raise RecordError(f"{found.path} is of an older protocol ({record.older_protocol}). Run the cell again")
+        raise RecordError(f"{found.path} is of an older protocol ({record.older_protocol}). Run the experiment again")
     if record.encoder.mistake is not None:
         raise RecordError(
             f"{found.path} is of a wrong input on purpose (mistake={record.encoder.mistake}), and no result of the "
-            "encoder. Submit the cell without --mistakes"
+            "encoder. Submit the experiment without --mistakes"
         )
     if DEMONSTRATED in (record.notice or "") and not demonstration:
         raise RecordError(
@@ -177,7 +177,7 @@ def _write(submission: Submission, found: Found) -> None:
         source, target = found.run_folder(run) / HEAD_FILE, submission.head_path(run)
         if not source.is_file():
             raise RecordError(
-                f"the head of run {run.run} is not at {source}: eva leaves it beside the record. Keep a record with "
+                f"the head of run {run.run} is not at {source}: eva leaves it next to the record. Keep a record with "
                 "its runs"
             )
         target.parent.mkdir()
@@ -204,7 +204,7 @@ def readme(record: Record) -> str:
         "channels": f"{card.feature_dim}, embedding {card.embedding_dim}, class token: {_yes(card.has_cls)}",
         "pretraining data": ", ".join(card.pretraining_data),
         "precision": f"{encoder.precision_used}, features stored as {record.probe.feature_dtype}",
-        "beside its authors' code": None if encoder.verification is None else encoder.verification.text,
+        "next to its authors' code": None if encoder.verification is None else encoder.verification.text,
         "features from a pack": None if record.feature_pack is None else _short(record.feature_pack.sha256),
         "task": f"{task.name}, version {task.version}, split {_short(task.split_sha256)}",
         "adaptor": record.probe.adaptor,

@@ -31,15 +31,15 @@ class Rule:
     Attributes:
         name: What it looks at.
         look: Yields what is wrong with it.
-        sound: What is so where nothing is wrong.
-        mend: What to do about it.
+        valid: What is so where nothing is wrong.
+        fix: What to do about it.
         otherwise: What it is where something is wrong.
     """
 
     name: str
     look: Callable[[Submission], Iterator[str]]
-    sound: str
-    mend: str
+    valid: str
+    fix: str
     otherwise: Status = "fail"
 
     def check(self, submission: Submission) -> Check:
@@ -48,12 +48,12 @@ class Rule:
             wrong = list(self.look(submission))
         except TapctError as error:
             wrong = [str(error)]
-        except Exception as error:  # noqa: BLE001 whatever a stranger's record makes of a rule, it does not hold
+        except Exception as error:  # noqa: BLE001 whatever a third-party record makes of a rule, it does not hold
             wrong = [f"it cannot be looked at ({type(error).__name__}: {error})"]
         if not wrong:
-            return Check("ok", self.name, self.sound)
+            return Check("ok", self.name, self.valid)
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return Check(self.otherwise, self.name, f"{wrong[0]}{more}", self.mend)
+        return Check(self.otherwise, self.name, f"{wrong[0]}{more}", self.fix)
 
 
 def verify(submission: Submission, places: Mapping[str, str] | None = None) -> Iterator[Check]:
@@ -269,18 +269,18 @@ def _flags(submission: Submission) -> Iterator[str]:
 
 
 _AGAIN = "put the submission together again: `tapct submit RECORD -o DIR`"
-_CELL = "run the cell again with the shipped config, and submit its record as it is"
+_EXPERIMENT = "run the experiment again with the shipped config, and submit its record as it is"
 
 RULES = (
     Rule("files", _files, "record, table, heads and page, nothing else", _AGAIN),
-    Rule("runs", _runs, "every planned run is there, with its seed", _CELL),
-    Rule("protocol", _standing, "comparable with the shipped protocol", _CELL),
-    Rule("input", _input, "no mistake was made with the input on purpose", "run the cell without --mistakes"),
+    Rule("runs", _runs, "every planned run is there, with its seed", _EXPERIMENT),
+    Rule("protocol", _standing, "comparable with the shipped protocol", _EXPERIMENT),
+    Rule("input", _input, "no mistake was made with the input on purpose", "run the experiment without --mistakes"),
     Rule("notice", _notice, "no demonstration, own features", "it is never ranked among others", "warn"),
     Rule("table", _table, "the cases are those of the record", _AGAIN),
-    Rule("metrics", _metrics, "every metric is that of its cases", _CELL),
-    Rule("cases", _cases, "what each case says can be true", _CELL),
-    Rule("task", _task, "task, split and cases are the shipped ones", _CELL),
+    Rule("metrics", _metrics, "every metric is that of its cases", _EXPERIMENT),
+    Rule("cases", _cases, "what each case says can be true", _EXPERIMENT),
+    Rule("task", _task, "task, split and cases are the shipped ones", _EXPERIMENT),
     Rule("heads", _heads, "each head is the one that its run reports", _AGAIN),
     Rule("flags", _flags, "no flag was taken off", _AGAIN),
     Rule("paths", _places, "no folder of a machine is named", _AGAIN),

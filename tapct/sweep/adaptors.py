@@ -1,10 +1,10 @@
-"""The adaptors of a sweep: which cells of a task they make, beside the one of the task's own adaptor."""
+"""The adaptors of a sweep: which experiments of a task they make, next to the one of the task's own adaptor."""
 
 from collections.abc import Mapping, Sequence
 
 from tapct.encoders import card_of
 from tapct.errors import EncoderError, TaskError
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 from tapct.sweep.said import say
 from tapct.sweep.variants import Variant
 from tapct.sweep.varied import TaskConfig
@@ -42,7 +42,7 @@ def parse(asked: str | None) -> list[str]:
 
 
 def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
-    """Returns what `variants` takes for a task: None for its own adaptor, so that one cell never has two labels.
+    """Returns what `variants` takes for a task: None for its own adaptor, so that one experiment never has two labels.
 
     Args:
         config: The task's config.
@@ -56,7 +56,7 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> list[str | None]:
     plain, heads = config.settings(), config.heads
     own = plain.get(SETTING)
     if own is None and not heads:
-        say(f"{config.task} has no adaptors: only its plain cells run")
+        say(f"{config.task} has no adaptors: only its plain experiments run")
         return [None]
     every = [head for head in heads if head not in ASKED_FOR]
     asked = list(dict.fromkeys(one for name in asked for one in (every if name == ALL else [name])))

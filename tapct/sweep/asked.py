@@ -1,4 +1,4 @@
-"""What a sweep was asked for, and the cells that this makes."""
+"""What a sweep was asked for, and the experiments that this makes."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapct.arguments import ENCODERS, NUMBERS, TASKS, WEIGHTS, WHOLE
-from tapct.sweep.cell import Cell, absolute
+from tapct.sweep.experiment import Experiment, absolute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Sweep:
         tasks: Comma-separated names of tasks, or "all" for the ten of the benchmark. With --suite, only these of the
             suite's tasks are run.
         suite: The name of a shipped suite (`tapct list suites`), such as paper-table-3, or the path of a YAML file that
-            names cells.
+            names experiments.
         weights: The weights of all encoders (a path, "random", or "null" for the published ones), or comma-separated
             pairs ENCODER=VALUE. By default the variable ENCODER_WEIGHTS decides.
         results: The folder of the results. The default is the variable RESULTS_ROOT, or "results".
@@ -64,15 +64,16 @@ class Sweep:
     perturbations: str | None = None
     mistakes: str | None = None
 
-    def cells(self) -> list[Cell]:
-        """Returns the cells, task by task: scans that were just read need no disk.
+    def experiments(self) -> list[Experiment]:
+        """Returns the experiments, task by task: scans that were just read need no disk.
 
         Raises:
             SweepError: If an encoder, a task, a suite, a config or an override does not exist.
         """
-        from tapct.sweep.cells import cells_of  # numpy and pydantic, which the help of commands does without
+        # With numpy and pydantic, which the help of commands does without.
+        from tapct.sweep.experiments import experiments_of
 
-        return cells_of(self)
+        return experiments_of(self)
 
 
 def results_folder(results: str | None) -> Path:

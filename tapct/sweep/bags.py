@@ -1,4 +1,4 @@
-"""The bags of a sweep: what attention looks at in the cells of a task, beside what each encoder's own bag is."""
+"""The bags of a sweep: what attention looks at in the experiments of a task, next to what each encoder's own bag is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tapct.encoders import card_of
 from tapct.errors import EncoderError
 from tapct.kinds import ATTENTION_HEADS
 from tapct.sweep import adaptors
-from tapct.sweep.cell import choose
+from tapct.sweep.experiment import choose
 from tapct.sweep.said import say
 from tapct.sweep.varied import TaskConfig
 
@@ -47,7 +47,7 @@ class Bags:
     adaptor: str = "abmil"
 
     def of(self, encoder: str, adaptor: str | None) -> list[str | None]:
-        """Returns the bags of an encoder's cells; None is that of the plain cell, so that one has never two labels.
+        """Returns the bags of an encoder's experiments; None is that of the plain one, so that none has two labels.
 
         What cannot be is left out, and said: class tokens of an encoder without, a bag of an adaptor that pools.
 
@@ -97,7 +97,7 @@ def of_task(config: TaskConfig, asked: Sequence[str]) -> Bags:
     if not asked:
         return Bags(config.task)
     if not set(config.heads) & set(ATTENTION_HEADS):
-        say(f"{config.task} has no bags: only its plain cells run")
+        say(f"{config.task} has no bags: only its plain experiments run")
         return Bags(config.task)
     plain = config.settings()
     own = plain.get(SETTING, "auto")

@@ -22,7 +22,7 @@ from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import Shown
 from tapct.sweep.bill.cards import card_named
-from tapct.sweep.cell import Cell, Keep, Order, SweepError, choose, runnable
+from tapct.sweep.experiment import Experiment, Keep, Order, SweepError, choose, runnable
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.resources import Resources
@@ -44,47 +44,47 @@ def run(
     resources: Annotated[Resources, SETTINGS] = Resources(),  # noqa: B008
     shown: Annotated[Shown, SETTINGS] = Shown(),  # noqa: B008
     start: Annotated[local.Start, NOT_AN_OPTION] = local.Worker,
-    refused: Annotated[Callable[[Sequence[Cell]], Mapping[str, str]] | None, NOT_AN_OPTION] = None,
+    refused: Annotated[Callable[[Sequence[Experiment]], Mapping[str, str]] | None, NOT_AN_OPTION] = None,
 ) -> int:
-    """Runs encoders on tasks: every cell that is not done. The same command again resumes where it stopped.
+    """Runs encoders on tasks: every experiment that is not done. The same command again resumes where it stopped.
 
-    Cells whose weights or data are not there are refused before the first one starts.
+    Experiments whose weights or data are not there are refused before the first one starts.
 
     Args:
         sweep: What was asked for.
         launcher: Where to run: in processes on this machine, or as jobs of a Slurm cluster.
         dry_run: Only show what is done, what would run, and what that takes: windows, TFLOP, hours, disk, memory.
-        replace: Put records aside that are broken or of other settings, and run their cells again.
-        keep: What to keep of a cell's stored features once no cell needs them: "all", the "embeddings" of windows
-            without the maps, or "none".
+        replace: Put records aside that are broken or of other settings, and run their experiments again.
+        keep: What to keep of an experiment's stored features once no experiment needs them: "all", the "embeddings" of
+            windows without the maps, or "none".
         jobs: The number of processes at once on this machine. The default is one for each GPU.
         detach: Do not wait for Slurm's jobs.
         resources: What each Slurm job asks for.
         shown: How a dry run shows its bill.
         start: Starts a worker; the tests put something faster here.
-        refused: Says, by name, which cells cannot run and why; likewise. None is `tapct.sweep.ready.refused`.
+        refused: Says, by name, which experiments cannot run and why; likewise. None is `tapct.sweep.ready.refused`.
 
     Returns:
-        The exit status: 0 if every cell is done, runs elsewhere or is queued; 1 if one failed; 128 + N if signal N
-        ended the launcher.
+        The exit status: 0 if every experiment is done, runs elsewhere or is queued; 1 if one failed; 128 + N if signal
+        N ended the launcher.
 
     Raises:
-        SweepError: If what the cells would store has no room, or on Windows; nothing is started.
+        SweepError: If what the experiments would store has no room, or on Windows; nothing is started.
     """
     if shown != Shown() and not dry_run:
         raise SweepError("--card, --measure and --json say how a dry run shows its bill: add --dry-run")
     if resources.gpus is None and _accelerator(sweep) == "cpu":
         resources = replaced(resources, gpus=0)
-    cells = sweep.cells()
+    experiments = sweep.experiments()
     if not dry_run:
         _require_signals()
         _require_locks(results_folder(sweep.results))
     # What would run is told by the headers of what is there; what is left alone is read in full.
-    states = _states(cells, whole=not dry_run)
+    states = _states(experiments, whole=not dry_run)
     runs = ("missing", "failed", *(("other", "broken") if replace else ()))
     orders = [
-        Order(cell, state.attempts, replace, keep)
-        for cell, state in zip(cells, states, strict=True)
+        Order(experiment, state.attempts, replace, keep)
+        for experiment, state in zip(experiments, states, strict=True)
         if state.status in runs
     ]
     at_once = len(orders) if launcher == "slurm" else len(local.slots(jobs, _accelerator(sweep)))
@@ -95,21 +95,21 @@ def run(
         from tapct.sweep import ready  # torch, only where something runs
         from tapct.sweep.bill.commands import require_room
 
-        orders = ready.ready(orders, (refused or ready.refused)([order.cell for order in orders]))
-        require_room([order.cell for order in orders], jobs=at_once, keep=keep)
+        orders = ready.ready(orders, (refused or ready.refused)([order.experiment for order in orders]))
+        require_room([order.experiment for order in orders], jobs=at_once, keep=keep)
     try:
-        with launches.announced(cells if orders else (), keep, outlives=launcher == "slurm"):
+        with launches.announced(experiments if orders else (), keep, outlives=launcher == "slurm"):
             if orders and launcher == "slurm":
                 _run_on_slurm(orders, resources, results_folder(sweep.results), detach, start)
             elif orders:
                 with Notices(len(orders)) as notices:
                     local.run(orders, local.slots(jobs, _accelerator(sweep)), notices, start)
-            launches.remove_left(cells, keep)
+            launches.remove_left(experiments, keep)
     except local.Interrupted as interrupted:
-        _show(_states(cells))
+        _show(_states(experiments))
         print(f"ended by {interrupted}; the workers were ended too. The same command resumes", file=sys.stderr)
         return 128 + interrupted.signum
-    return _report(_states(cells))
+    return _report(_states(experiments))
 
 
 def status(
@@ -120,7 +120,7 @@ def status(
     watch: bool = False,
     json: bool = False,
 ) -> int:
-    """Shows which cells are done, running (where, since when), failed (why) or missing.
+    """Shows which experiments are done, running (where, since when), failed (why) or missing.
 
     Args:
         results: The folder of the results. The default is the variable RESULTS_ROOT, or "results".
@@ -173,7 +173,8 @@ def _run_on_slurm(orders: list[Order], resources: Resources, results: Path, deta
             slurm.wait(jobs, notices)
     except KeyboardInterrupt:
         print(
-            f"no longer waiting; the jobs go on (scancel {next(iter(jobs)).split('_')[0]} ends them)", file=sys.stderr
+            f"no longer waiting; the jobs continue (scancel {next(iter(jobs)).split('_')[0]} ends them)",
+            file=sys.stderr,
         )
 
 
@@ -181,10 +182,11 @@ def _accelerator(sweep: Sweep) -> str | None:
     return sweep.accelerator or os.environ.get("ACCELERATOR")
 
 
-def _states(cells: Sequence[Cell], *, whole: bool = True) -> list[State]:
-    # Where Slurm cannot be asked, a job that may still wait does not hold its cell: the lock does, once it starts.
-    live = _live_jobs([cell.folder for cell in cells]) or {}
-    return [state_of(cell.folder, cell.settings(), live, whole=whole) for cell in cells]
+def _states(experiments: Sequence[Experiment], *, whole: bool = True) -> list[State]:
+    # Where Slurm cannot be asked, a job that may still wait does not hold its experiment: the lock does, once it
+    # starts.
+    live = _live_jobs([experiment.folder for experiment in experiments]) or {}
+    return [state_of(experiment.folder, experiment.settings(), live, whole=whole) for experiment in experiments]
 
 
 def _require_signals() -> None:
@@ -195,8 +197,8 @@ def _require_signals() -> None:
     """
     if not hasattr(os, "killpg"):
         raise SweepError(
-            "cells cannot be run on Windows: use Linux or macOS (on Windows, WSL), or `eva fit` for one cell. "
-            "`tapct run --dry-run` and `tapct status` work as it is"
+            "experiments cannot be run on Windows: use Linux or macOS (on Windows, WSL), or `eva fit` for one "
+            "experiment. `tapct run --dry-run` and `tapct status` work as it is"
         )
 
 
@@ -204,19 +206,19 @@ def _require_locks(results: Path) -> None:
     """Tries the locks of the results folder before any work.
 
     Raises:
-        SweepError: If it cannot be written, or two launchers would run one cell.
+        SweepError: If it cannot be written, or two launchers would run one experiment.
     """
     try:
         locks.require(results)
     except OSError as error:
         raise SweepError(
-            f"cells cannot be run in {results}: {error}. Or name another folder (--results). `tapct run --dry-run` and "
-            "`tapct status` work as it is"
+            f"experiments cannot be run in {results}: {error}. Or name another folder (--results). `tapct run "
+            "--dry-run` and `tapct status` work as it is"
         ) from error
 
 
 def _live_jobs(folders: Sequence[Path]) -> dict[str, str] | None:
-    """Asks Slurm, where any cell was ever submitted to it."""
+    """Asks Slurm, where any experiment was ever submitted to it."""
     if not any((folder / SUBMITTED_FILE).exists() for folder in folders):
         return None
     from tapct.sweep.slurm import live_jobs
@@ -232,7 +234,8 @@ def _folders(results: Path, encoders: str | None, tasks: str | None) -> list[Pat
     known_tasks = dict.fromkeys(runnable(), False) | dict.fromkeys(found_tasks, True)
     known = dict.fromkeys([*list_encoders(), *list_declared(), *map(encoder_of, labels)])
     asked = labels if encoders in (None, "all") else _labels(encoders or "", known)
-    # The name of an encoder means its variants too, and so does any part of a label; by itself it is a cell as well.
+    # The name of an encoder means its variants too, and so does any part of a label; by itself it is an experiment as
+    # well.
     of = {name: meant(name, labels) for name in asked}
     plain = {name for name in asked if from_folders(name) == encoder_of(name)}
     chosen = dict.fromkeys(
@@ -256,7 +259,7 @@ def _estimates(orders: Sequence[Order], states: Sequence[State], results: Path) 
         known = by_folder.get((about.parent.parent.name, about.parent.name))
         finished.append(state_of(about.parent, whole=False) if known is None else known)
     times, by_name = matrix.Times(finished), {state.name: state for state in states}
-    return {o.cell.name: times.minutes(by_name[o.cell.name], o.cell.settings()) for o in orders}
+    return {o.experiment.name: times.minutes(by_name[o.experiment.name], o.experiment.settings()) for o in orders}
 
 
 def _report(states: list[State]) -> int:
@@ -264,7 +267,7 @@ def _report(states: list[State]) -> int:
     stuck = [state for state in states if state.status in ("other", "broken")]
     if stuck:
         print(
-            f"{len(stuck)} records are in the way; --replace puts them aside and runs their cells again",
+            f"{len(stuck)} records are in the way; --replace puts them aside and runs their experiments again",
             file=sys.stderr,
         )
     return int(any(state.status not in ("done", "running", "queued") for state in states))
@@ -279,13 +282,13 @@ def _show_bill(
         SweepError: If the card does not exist.
     """
     card = None if shown.card is None else card_named(shown.card)
-    results, cells = results_folder(sweep.results), [order.cell for order in orders]
+    results, experiments = results_folder(sweep.results), [order.experiment for order in orders]
     if not shown.json:
         _show(states, _estimates(orders, states, results))
-    if cells or shown.json:
+    if experiments or shown.json:
         from tapct.sweep.bill.commands import show  # torch, which the matrix alone does without
 
-        bill = show(cells, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep=keep)
+        bill = show(experiments, results, shown, card, jobs=jobs, accelerator=_accelerator(sweep), keep=keep)
         if bill is not None:
             print(json_lib.dumps({"states": [asdict(state) for state in states], **bill}, indent=1))
 

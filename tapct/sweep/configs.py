@@ -1,6 +1,7 @@
 """What configs say once their variables are in: each read once, each value resolved once per its variables.
 
-A sweep asks for the settings of thousands of cells, of a few dozen configs; resolving each by itself takes minutes.
+A sweep asks for the settings of thousands of experiments, of a few dozen configs; resolving each by itself takes
+minutes.
 """
 
 import functools

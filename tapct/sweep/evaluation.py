@@ -1,4 +1,4 @@
-"""One cell in Python: `tapct.evaluate`, through the engine of `tapct run`, and into the same folders."""
+"""One experiment in Python: `tapct.evaluate`, through the engine of `tapct run`, and into the same folders."""
 
 import hashlib
 import os
@@ -15,10 +15,11 @@ from tapct.errors import nearest
 from tapct.records import RECORD_FILE, Record, read_record
 from tapct.sweep import launches, local
 from tapct.sweep.asked import Sweep, results_folder
-from tapct.sweep.cell import (
+from tapct.sweep.configs import text_of, variables_of
+from tapct.sweep.experiment import (
     SHIPPED_CONFIGS,
     VARIABLES,
-    Cell,
+    Experiment,
     Order,
     SweepError,
     absolute,
@@ -26,7 +27,6 @@ from tapct.sweep.cell import (
     environment,
     runnable,
 )
-from tapct.sweep.configs import text_of, variables_of
 from tapct.sweep.notices import Notices
 from tapct.sweep.state import State, state_of
 from tapct.sweep.varied import TaskConfig
@@ -35,7 +35,7 @@ SECTIONS = ("model", "data", "trainer")
 """Where a config has settings; of the name that two have, `precision`, the encoder's is meant."""
 
 SETTINGS_FOLDER = ".settings"
-"""In a results folder: what `evaluate` sets over a config, as files that cells can be run by again."""
+"""In a results folder: what `evaluate` sets over a config, as files that experiments can be run by again."""
 
 _NAMED_OTHERWISE = {
     "encoder_options": "options of an encoder are part of its name: encoder='tap-b-3d+in_plane_size=512'",
@@ -45,7 +45,7 @@ _NAMED_OTHERWISE = {
 _NO_SETTINGS = {"class_path", "init_args", "encoder", "weights", "task", "data_root", *_NAMED_OTHERWISE}
 _PATHS = {"split_file"}
 _VARIED = ("train_fraction", "train_draw", "perturbation")
-"""What makes a cell of its own (`tapct.sweep.variants`), and is no more than a setting where one cell is asked for."""
+"""What makes an experiment of its own (`tapct.sweep.variants`), and is only a setting where one is asked for."""
 
 
 def evaluate(
@@ -60,8 +60,8 @@ def evaluate(
 ) -> Record:
     """Evaluates an encoder on a task, as `tapct run -e ENCODER -t TASK` does, and returns the record.
 
-    A cell that is done is read and not run again, whoever ran it; one that was ended before its time resumes. It runs
-    in a process of its own; what that prints is in the cell's log.
+    An experiment that is done is read and not run again, whoever ran it; one that was ended before its time resumes. It
+    runs in a process of its own; what that prints is in the experiment's log.
 
     Args:
         encoder: Name of the encoder, with options and `@random` behind it as `tapct run` takes them:
@@ -70,7 +70,7 @@ def evaluate(
         data_root: Folder that holds one folder per task; by default the variable DATA_ROOT. The quickstart needs none.
         weights: A path, "random", or None: the variable ENCODER_WEIGHTS, else the published file.
         results: Folder of the results; by default the variable RESULTS_ROOT, else "results".
-        replace: Put a record aside that is broken, or of other settings, and run the cell again.
+        replace: Put a record aside that is broken, or of other settings, and run the experiment again.
         settings: Of the task's config, by the names that it has below `init_args`: max_steps=200, n_runs=1,
             adaptor="knn", learning_rates=[0.001], split_file="mine.csv". What is left out is as the config has it.
 
@@ -78,27 +78,28 @@ def evaluate(
         The record, as `tapct.read_record` returns it.
 
     Raises:
-        SweepError: If something does not exist, or the cell fails, runs elsewhere, or has a record of other settings.
+        SweepError: If something does not exist, or the experiment fails, runs elsewhere, or has a record of other
+            settings.
         KeyboardInterrupt: If it is told to end; the same call again resumes.
     """
     results = results_folder(None if results is None else str(results))
-    cell = _cell(_Asked.of(task, settings), encoder, data_root, weights, results)
-    state = state_of(cell.folder, cell.settings())
+    experiment = _experiment(_Asked.of(task, settings), encoder, data_root, weights, results)
+    state = state_of(experiment.folder, experiment.settings())
     if state.status != "done":
-        _require_free(cell, state, replace=replace)
-        run_one(Order(cell, state.attempts, replace))
-        state = state_of(cell.folder, cell.settings())
+        _require_free(experiment, state, replace=replace)
+        run_one(Order(experiment, state.attempts, replace))
+        state = state_of(experiment.folder, experiment.settings())
         if state.status != "done":
             log = "" if state.log is None else f". Log: {state.log}"
-            raise SweepError(f"{cell.name} {state.status}: {state.detail}{log}")
-    return read_record(cell.folder / RECORD_FILE)
+            raise SweepError(f"{experiment.name} {state.status}: {state.detail}{log}")
+    return read_record(experiment.folder / RECORD_FILE)
 
 
 def run_one(order: Order, *, start: local.Start = local.Worker) -> None:
-    """Runs a cell on this machine, with a bar of how far it is. What came out is on disk.
+    """Runs an experiment on this machine, with a bar of how far it is. What came out is on disk.
 
     Args:
-        order: The cell.
+        order: The experiment.
         start: Starts its worker; the tests put something faster here.
 
     Raises:
@@ -108,17 +109,19 @@ def run_one(order: Order, *, start: local.Start = local.Worker) -> None:
     from tapct.sweep import ready
     from tapct.sweep.bill.commands import require_room
 
-    cell = order.cell
-    locks.require(cell.folder.parents[1])
-    for reason in ready.refused([cell]).values():
-        raise SweepError(f"{cell.name}: {reason}")
-    require_room([cell], jobs=1, keep=order.keep)
-    slots = local.slots(1, cell.variables.get("ACCELERATOR"))
+    experiment = order.experiment
+    locks.require(experiment.folder.parents[1])
+    for reason in ready.refused([experiment]).values():
+        raise SweepError(f"{experiment.name}: {reason}")
+    require_room([experiment], jobs=1, keep=order.keep)
+    slots = local.slots(1, experiment.variables.get("ACCELERATOR"))
     try:
-        with launches.announced([cell], order.keep, outlives=False), Notices(1) as notices:
+        with launches.announced([experiment], order.keep, outlives=False), Notices(1) as notices:
             local.run([order], slots, notices, start)
     except local.Interrupted as interrupted:
-        raise KeyboardInterrupt(f"{cell.name} was ended by {interrupted}; the same call again resumes") from interrupted
+        raise KeyboardInterrupt(
+            f"{experiment.name} was ended by {interrupted}; the same call again resumes"
+        ) from interrupted
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,9 @@ class _Asked:
 
     Attributes:
         task: Name of the task.
-        variables: Set through the variables that the config reads, so that the cell is that of `tapct run`.
+        variables: Set through the variables that the config reads, so that the experiment is that of `tapct run`.
         overrides: By section and name, what no variable has.
-        varied: What makes a cell of its own.
+        varied: What makes an experiment of its own.
     """
 
     task: str
@@ -183,8 +186,10 @@ def _section(name: str, config: TaskConfig) -> str:
     raise SweepError(f"{config.task} has no setting '{name}'. {nearest(name, set().union(*known.values()))}")
 
 
-def _cell(asked: _Asked, encoder: str, data_root: str | Path | None, weights: str | Path | None, results: Path) -> Cell:
-    """Returns the one cell that is asked for.
+def _experiment(
+    asked: _Asked, encoder: str, data_root: str | Path | None, weights: str | Path | None, results: Path
+) -> Experiment:
+    """Returns the one experiment that is asked for.
 
     Raises:
         SweepError: If there is none, or several.
@@ -192,7 +197,9 @@ def _cell(asked: _Asked, encoder: str, data_root: str | Path | None, weights: st
     fraction, draw = float(asked.varied.get("train_fraction", 1)), int(asked.varied.get("train_draw", 0))
     perturbation = asked.varied.get("perturbation")
     if fraction < 1 and perturbation is not None:
-        raise SweepError("train_fraction and perturbation are cells of their own, and do not cross: name one of them")
+        raise SweepError(
+            "train_fraction and perturbation are experiments of their own, and do not cross: name one of them"
+        )
     sweep = Sweep(
         encoders=encoder,
         tasks=asked.task,
@@ -207,10 +214,14 @@ def _cell(asked: _Asked, encoder: str, data_root: str | Path | None, weights: st
     wanted |= {} if perturbation is None else {"PERTURBATION": perturbation}
     root = {} if data_root is None else {"DATA_ROOT": absolute(str(data_root))}
     with environment({**_of_process(), **asked.variables, **root}):
-        cells = [cell for cell in sweep.cells() if wanted.items() <= cell.variables.items()]
-    if len(cells) != 1:
-        raise SweepError(f"evaluate runs one encoder on one task, and these are {len(cells)} cells: use `tapct run`")
-    return cells[0]
+        experiments = [
+            experiment for experiment in sweep.experiments() if wanted.items() <= experiment.variables.items()
+        ]
+    if len(experiments) != 1:
+        raise SweepError(
+            f"evaluate runs one encoder on one task, and these are {len(experiments)} experiments: use `tapct run`"
+        )
+    return experiments[0]
 
 
 def _written(overrides: Mapping[str, Mapping[str, Any]], results: Path) -> tuple[str, ...]:
@@ -232,10 +243,12 @@ def _of_process() -> dict[str, str]:
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
-def _require_free(cell: Cell, state: State, *, replace: bool) -> None:
+def _require_free(experiment: Experiment, state: State, *, replace: bool) -> None:
     if state.status in ("running", "queued", "unknown"):
-        raise SweepError(f"{cell.name} is {state.status} elsewhere: {state.detail}. `tapct status` shows how it goes")
+        raise SweepError(
+            f"{experiment.name} is {state.status} elsewhere: {state.detail}. `tapct status` shows how it goes"
+        )
     if state.status in ("other", "broken") and not replace:
         raise SweepError(
-            f"{cell.name}: {state.detail}. replace=True puts that record aside; results= names another folder"
+            f"{experiment.name}: {state.detail}. replace=True puts that record aside; results= names another folder"
         )

@@ -1,9 +1,9 @@
-"""Which cells still need stored features, and the removal of those that none does.
+"""Which experiments still need stored features, and the removal of those that none does.
 
-A launcher leaves a file in the feature folder that says which cells it runs, for as long as it runs, or for Slurm until
-they are done. A cell lists the features that it used in a file of its own before it has its record; whoever comes last
-of the cells of the same features removes what is listed. It may be killed anywhere: the next one, or the same command
-again, goes on.
+A launcher leaves a file in the feature folder that says which experiments it runs, for as long as it runs, or for Slurm
+until they are done. An experiment lists the features that it used in a file of its own before it has its record;
+whoever comes last of the experiments of the same features removes what is listed. It may be killed anywhere: the next
+one, or the same command again, continues.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from typing import Any
 from tapct._utils import locks
 from tapct._utils.files import features_folder, write_atomically
 from tapct.errors import TapctError
-from tapct.sweep.cell import WEIGHTS_CONTENT, Cell, Keep, SweepError
+from tapct.sweep.experiment import WEIGHTS_CONTENT, Experiment, Keep, SweepError
 from tapct.sweep.state import recorded_state
 
 FEATURES_FILE = "features.json"
-"""In a cell's folder: the features that it used, as long as they are to be removed."""
+"""In an experiment's folder: the features that it used, as long as they are to be removed."""
 
 _FOLDER = "launches"
 _OF_MODEL = ("encoder", "weights", "precision", "encoder_options", "window_overlap", "fit_windows", "feature_dtype")
@@ -33,11 +33,11 @@ _TASK = "data.init_args.task"
 
 @dataclass(frozen=True)
 class Used:
-    """What decides which features a cell uses.
+    """What decides which features an experiment uses.
 
     Attributes:
         folder: The feature folder.
-        features: A hash of the settings of its features: cells that differ in it share none.
+        features: A hash of the settings of its features: experiments that differ in it share none.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Used:
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "Used":
-        """Returns what a cell of these settings uses. Whether it sees all cases is not asked: what it shares counts.
+        """Returns what an experiment of these settings uses. Whether it sees all cases is not asked: sharing counts.
 
         Tasks of one release share the features of its scans, whatever their options.
         """
@@ -62,22 +62,22 @@ class Used:
 
 
 @contextlib.contextmanager
-def announced(cells: Sequence[Cell], keep: Keep, *, outlives: bool) -> Iterator[None]:
-    """Says in the feature folders which cells are run, so that no other launcher removes what they need.
+def announced(experiments: Sequence[Experiment], keep: Keep, *, outlives: bool) -> Iterator[None]:
+    """Says in the feature folders which experiments are run, so that no other launcher removes what they need.
 
     Args:
-        cells: All cells of a launch, done ones too.
+        experiments: All experiments of a launch, done ones too.
         keep: What of their features stays.
-        outlives: Whether the cells are run without this process, as Slurm's jobs are: then the file stays until all of
-            them are done.
+        outlives: Whether the experiments are run without this process, as Slurm's jobs are: then the file stays until
+            all of them are done.
 
     Raises:
         SweepError: If a folder cannot be written, or its file system refuses locks, and features are to be removed.
     """
     of_folder: dict[Path, list[dict[str, Any]]] = {}
-    for cell in cells:
-        used = Used.of(cell.settings())
-        of_folder.setdefault(used.folder, []).append({"features": used.features, "cell": cell.to_dict()})
+    for experiment in experiments:
+        used = Used.of(experiment.settings())
+        of_folder.setdefault(used.folder, []).append({"features": used.features, "experiment": experiment.to_dict()})
     with contextlib.ExitStack() as stack:
         for folder, said in of_folder.items():
             path = folder / _FOLDER / f"{uuid.uuid4().hex}.json"
@@ -88,7 +88,7 @@ def announced(cells: Sequence[Cell], keep: Keep, *, outlives: bool) -> Iterator[
                 assert file is not None  # nobody else knows its name
                 if not outlives:
                     stack.callback(path.unlink, missing_ok=True)
-                file.write(json.dumps({"outlives": outlives, "cells": said}).encode())
+                file.write(json.dumps({"outlives": outlives, "experiments": said}).encode())
             except OSError as error:
                 if keep != "all":
                     raise SweepError(
@@ -98,20 +98,20 @@ def announced(cells: Sequence[Cell], keep: Keep, *, outlives: bool) -> Iterator[
         yield
 
 
-def note_features(cell: Cell, keep: Keep) -> None:
-    """Lists the features that this process has used for a cell, so that they can be removed when none needs them."""
+def note_features(experiment: Experiment, keep: Keep) -> None:
+    """Lists the features that this process used for an experiment, so that they can be removed when none needs them."""
     from tapct.features import leases  # torch, which a worker has imported by now
 
     stores = {str(folder): keys for folder, keys in leases.taken().items()}
     if keep != "all" and stores:
-        write_atomically(cell.folder / FEATURES_FILE, json.dumps(stores))
+        write_atomically(experiment.folder / FEATURES_FILE, json.dumps(stores))
 
 
-def remove_unneeded(cell: Cell, keep: Keep) -> str | None:
-    """Removes the listed features of a cell that is done, and of the others of the same features, unless one is not.
+def remove_unneeded(experiment: Experiment, keep: Keep) -> str | None:
+    """Removes the listed features of a done experiment, and of the others of the same features, unless one is not done.
 
     Args:
-        cell: The cell.
+        experiment: The experiment.
         keep: What stays of its features.
 
     Returns:
@@ -120,10 +120,10 @@ def remove_unneeded(cell: Cell, keep: Keep) -> str | None:
     Raises:
         TapctError: If something cannot be removed.
     """
-    if keep == "all" or not (cell.folder / FEATURES_FILE).exists():
+    if keep == "all" or not (experiment.folder / FEATURES_FILE).exists():
         return None
-    used = Used.of(cell.settings())
-    sharing = {other.folder: other for other in (*_announced(used), cell)}
+    used = Used.of(experiment.settings())
+    sharing = {other.folder: other for other in (*_announced(used), experiment)}
     waiting = [other.name for other in sharing.values() if not _is_done(other)]
     if waiting:
         return f"features stay for {', '.join(waiting[:3])}{' ...' if len(waiting) > 3 else ''}"
@@ -131,15 +131,15 @@ def remove_unneeded(cell: Cell, keep: Keep) -> str | None:
     return "; ".join(filter(None, words)) or None
 
 
-def remove_left(cells: Sequence[Cell], keep: Keep) -> None:
+def remove_left(experiments: Sequence[Experiment], keep: Keep) -> None:
     """Removes what workers left because another process needed it, or were killed before they had removed."""
-    for cell in cells:
+    for experiment in experiments:
         try:
-            words = remove_unneeded(cell, keep)
+            words = remove_unneeded(experiment, keep)
         except (TapctError, OSError) as error:
             words = f"features are not removed: {error}"
         if words is not None:
-            print(f"{cell.name}: {words}", file=sys.stderr)
+            print(f"{experiment.name}: {words}", file=sys.stderr)
 
 
 def _remove(path: Path, keep: Keep) -> str | None:
@@ -161,10 +161,10 @@ def _remove(path: Path, keep: Keep) -> str | None:
     return f"removed {entries} entries of features, {gib:.3f} GiB{stays}"
 
 
-def _announced(used: Used) -> Iterator[Cell]:
-    """Yields the cells of the launchers that use the same features."""
+def _announced(used: Used) -> Iterator[Experiment]:
+    """Yields the experiments of the launchers that use the same features."""
     for said in _living(used.folder):
-        yield from (Cell.from_dict(one["cell"]) for one in said if one["features"] == used.features)
+        yield from (Experiment.from_dict(one["experiment"]) for one in said if one["features"] == used.features)
 
 
 def _living(folder: Path) -> Iterator[list[dict[str, Any]]]:
@@ -181,17 +181,21 @@ def _living(folder: Path) -> Iterator[list[dict[str, Any]]]:
         if not (is_held or _is_awaited(said)):
             path.unlink(missing_ok=True)
         elif said is not None:
-            yield said["cells"]
+            yield said["experiments"]
 
 
 def _is_awaited(said: dict[str, Any] | None) -> bool:
-    """Returns whether cells of a launcher that is gone may still be run, by Slurm's jobs."""
-    return said is not None and said["outlives"] and not all(_is_done(Cell.from_dict(c["cell"])) for c in said["cells"])
+    """Returns whether experiments of a launcher that is gone may still be run, by Slurm's jobs."""
+    return (
+        said is not None
+        and said["outlives"]
+        and not all(_is_done(Experiment.from_dict(c["experiment"])) for c in said["experiments"])
+    )
 
 
-def _is_done(cell: Cell) -> bool:
+def _is_done(experiment: Experiment) -> bool:
     try:
-        recorded = recorded_state(cell.folder, cell.settings(), whole=False)
+        recorded = recorded_state(experiment.folder, experiment.settings(), whole=False)
     except TapctError:  # a config of another launcher that is no longer there: nobody can run it
         return True
     return recorded is not None and recorded["status"] == "done"

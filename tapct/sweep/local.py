@@ -14,7 +14,7 @@ from typing import Literal, NoReturn, Protocol
 
 from tapct._utils.system import cores
 from tapct.sweep import lock
-from tapct.sweep.cell import Order
+from tapct.sweep.experiment import Order
 from tapct.sweep.state import state_of
 from tapct.sweep.worker import DONE, FAILED, HELD, note_end
 
@@ -92,12 +92,12 @@ Start = Callable[[Order, Mapping[str, str]], Process]
 
 
 def run(orders: Sequence[Order], slots: Sequence[Mapping[str, str]], notify: Notify, start: Start = Worker) -> None:
-    """Runs cells, as many at once as there are slots. What came out is on disk.
+    """Runs experiments, as many at once as there are slots. What came out is on disk.
 
     Args:
-        orders: The cells.
+        orders: The experiments.
         slots: For each worker at once, the variables that tell it its device.
-        notify: Called as a cell starts and ends.
+        notify: Called as an experiment starts and ends.
         start: Starts a worker; the tests put something faster here.
 
     Raises:
@@ -121,7 +121,7 @@ def run(orders: Sequence[Order], slots: Sequence[Mapping[str, str]], notify: Not
             with _signals_wait():
                 for order, process in running.values():
                     process.kill()
-                    with lock.between_attempts(order.cell.folder):
+                    with lock.between_attempts(order.experiment.folder):
                         pass  # notes that the attempt has ended: nobody need wonder how
             raise
 
@@ -169,7 +169,7 @@ def _next(waiting: deque[Order], notify: Notify) -> Order | None:
     """Takes the next order that nobody else has run or runs."""
     while waiting:
         order = waiting.popleft()
-        state = state_of(order.cell.folder, order.cell.settings())
+        state = state_of(order.experiment.folder, order.experiment.settings())
         if state.status not in ("done", "running") and state.attempts == order.attempts_seen:
             return order
         notify(order, "ended")

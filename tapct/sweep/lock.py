@@ -1,4 +1,4 @@
-"""The lock of a cell, held by the process that runs it, with who that is inside.
+"""The lock of an experiment, held by the process that runs it, with who that is inside.
 
 What the file says stays when its holder dies: an attempt without an end, in a file that nobody holds, was killed.
 """
@@ -24,7 +24,7 @@ WAIT_S = 2.0
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt at a cell.
+    """An attempt at an experiment.
 
     Attributes:
         number: Counted from 1.
@@ -49,7 +49,7 @@ class Attempt:
 
 @contextlib.contextmanager
 def attempt(folder: Path) -> Iterator[Attempt | None]:
-    """Holds a cell against all other processes; yields None if another one holds it.
+    """Holds an experiment against all other processes; yields None if another one holds it.
 
     Raises:
         LockError: If the file system refuses locks.
@@ -69,10 +69,10 @@ def attempt(folder: Path) -> Iterator[Attempt | None]:
 
 @contextlib.contextmanager
 def between_attempts(folder: Path, at_least: int = 0) -> Iterator[bool]:
-    """Holds a cell that nobody runs, to note the end of an attempt that was killed; yields whether it is held.
+    """Holds an experiment that nobody runs, to note the end of an attempt that was killed; yields whether it is held.
 
     Args:
-        folder: The cell's folder.
+        folder: The experiment's folder.
         at_least: Number of that attempt; it is counted even if it was killed before it had the lock.
     """
     with locks.hold(folder / LOCK_FILE, WAIT_S) as file:
@@ -88,7 +88,7 @@ def between_attempts(folder: Path, at_least: int = 0) -> Iterator[bool]:
 
 
 def last_attempt(folder: Path) -> tuple[Attempt | None, bool | None]:
-    """Returns the last attempt at a cell, and whether it is running. Needs no write permission.
+    """Returns the last attempt at an experiment, and whether it is running. Needs no write permission.
 
     Where the file system refuses locks, an attempt that has not ended may be running or was killed: that is None.
     """

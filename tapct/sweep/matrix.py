@@ -33,17 +33,17 @@ BUDGET = (
     *("trainer.init_args.max_steps", "trainer.init_args.n_runs"),
     *("model.init_args.adaptor", "model.init_args.encoder_options"),
 )
-"""Settings that a time depends on: cells that differ in one say nothing of each other."""
+"""Settings that a time depends on: experiments that differ in one say nothing of each other."""
 
 
 class Times:
-    """What cells took, to estimate others by."""
+    """What experiments took, to estimate others by."""
 
     def __init__(self, finished: Iterable[State]) -> None:
         """Initializes the times.
 
         Args:
-            finished: Cells with a record.
+            finished: Experiments with a record.
         """
         self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for state in finished:
@@ -52,31 +52,32 @@ class Times:
                     self._seconds[alike].append(state.wall_s)
 
     def minutes(self, state: State, asked: Mapping[str, str]) -> float | None:
-        """Returns how long a cell may take, from what others took under the same steps and runs.
+        """Returns how long an experiment may take, from what others took under the same steps and runs.
 
         Args:
-            state: The cell.
+            state: The experiment.
             asked: Its settings.
 
         Returns:
-            The mean over the cells of the same task, else over those of the same encoder, in minutes; None without any.
+            The mean over the experiments of the same task, else over those of the same encoder, in minutes; None
+            without any.
         """
         found = (self._seconds[alike] for alike in _alike(state, asked) if alike in self._seconds)
         return next((fmean(seconds) / 60 for seconds in found), None)
 
 
 def _alike(state: State, settings: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Returns what cells share that take as long: the task first, then the encoder, each with the budget."""
+    """Returns what experiments share that take as long: the task first, then the encoder, each with the budget."""
     budget = tuple(settings.get(key, "") for key in BUDGET)
     return [("task", state.task, *budget), ("encoder", encoder_of(state.label), *budget)]
 
 
 def table(states: Sequence[State], estimates: Mapping[str, float | None] | None = None) -> Group:
-    """Returns a row for each encoder and variant, a column for each task, then a line for each cell that needs one.
+    """Returns a row for each encoder and variant, a column for each task, then lines for experiments that need one.
 
     Args:
-        states: The cells.
-        estimates: Minutes by the name of a cell, for those that would run.
+        states: The experiments.
+        estimates: Minutes by the name of an experiment, for those that would run.
     """
     tasks = list(dict.fromkeys(state.task for state in states))
     grid = Columns("", *map(escape, tasks), box=box.SIMPLE)
@@ -84,8 +85,8 @@ def table(states: Sequence[State], estimates: Mapping[str, float | None] | None 
         column.no_wrap = True
     by_name = {state.name: state for state in states}
     for label in dict.fromkeys(state.label for state in states):
-        cells = (by_name.get(f"{label} on {task}") for task in tasks)
-        grid.add_row(escape(label), *(_cell(state, estimates) for state in cells))
+        experiments = (by_name.get(f"{label} on {task}") for task in tasks)
+        grid.add_row(escape(label), *(_experiment(state, estimates) for state in experiments))
     times = Times(states)
     lines = [_line(state, times) for state in states if state.status not in ("done", "missing")]
     return Group(grid, *lines, Text(summary(states, estimates), style="bold"))
@@ -101,7 +102,7 @@ def summary(states: Sequence[State], estimates: Mapping[str, float | None] | Non
         return words
     known = [value for value in estimates.values() if value is not None]
     unknown = len(estimates) - len(known)
-    sure = f"; about {sum(known):.1f} min of work for {len(known)} cells to run" if known else ""
+    sure = f"; about {sum(known):.1f} min of work for {len(known)} experiments to run" if known else ""
     return f"{words}{sure}" + (f"; no estimate for {unknown}: nothing like them has finished" if unknown else "")
 
 
@@ -109,7 +110,7 @@ def _word(status: Status) -> str:
     return WORDS.get(status, status)
 
 
-def _cell(state: State | None, estimates: Mapping[str, float | None] | None) -> str:
+def _experiment(state: State | None, estimates: Mapping[str, float | None] | None) -> str:
     if state is None:
         return ""
     text = _word(state.status)
@@ -130,9 +131,9 @@ def _line(state: State, times: Times) -> Text:
 
 
 def _left(state: State, times: Times) -> str:
-    """Returns how long a cell that runs will take in all, where cells like it have finished."""
+    """Returns how long an experiment that runs will take in all, where experiments like it have finished."""
     if state.status != "running" or state.progress is None:
         return ""
     minutes = times.minutes(state, state.progress.settings)
     left_s = 0.0 if minutes is None else 60 * minutes - (time.time() - state.progress.began)
-    return f"; about {span(left_s)} left in all, by what cells like it took" if left_s > 0 else ""
+    return f"; about {span(left_s)} left in all, by what experiments like it took" if left_s > 0 else ""

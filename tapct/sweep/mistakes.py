@@ -1,7 +1,7 @@
-"""The mistakes of a sweep: which of them make cells of a task."""
+"""The mistakes of a sweep: which of them make experiments of a task."""
 
 from tapct.encoders.mistake_names import MISTAKE_NAMES, SHOWS_IN_MAPS
-from tapct.sweep.cell import choose
+from tapct.sweep.experiment import choose
 from tapct.sweep.said import say
 from tapct.sweep.varied import TaskConfig
 

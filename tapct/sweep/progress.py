@@ -1,6 +1,7 @@
-"""How far a cell has come, in a small file beside its lock: whoever sees the folder can see it, on any machine.
+"""How far an experiment has come, in a small file next to its lock: whoever sees the folder can see it, on any machine.
 
-That a cell runs is told by its lock alone. The file of an attempt that was killed stays, and says how far it had come.
+That an experiment runs is told by its lock alone. The file of an attempt that was killed stays, and says how far it had
+come.
 """
 
 import json
@@ -31,7 +32,7 @@ class Progress:
         left_s: How long the rest of them would take, as those before did; None where none was done yet.
         at: When that was, in seconds since 1970.
         began: When the attempt began, likewise.
-        settings: Those of the cell that decide how long it takes (`tapct.sweep.matrix.BUDGET`).
+        settings: Those of the experiment that decide how long it takes (`tapct.sweep.matrix.BUDGET`).
     """
 
     attempt: int
@@ -82,9 +83,9 @@ class Reports:
         """Initializes the reports; nothing is written yet.
 
         Args:
-            folder: The cell's.
+            folder: The experiment's.
             attempt: Number of the attempt.
-            settings: Those of the cell that decide how long it takes.
+            settings: Those of the experiment that decide how long it takes.
             clock: Measures how long things take, in seconds; the tests have their own.
             now: The time, in seconds since 1970; likewise.
         """
@@ -122,15 +123,15 @@ class Reports:
 
 
 def progress_of(folder: Path, attempt: int) -> Progress | None:
-    """Returns how far an attempt at a cell, or a later one, has come; None where it has not said so."""
+    """Returns how far an attempt at an experiment, or a later one, has come; None where it has not said so."""
     try:
         found = Progress(**json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):  # none yet, or not ours
         return None
     numbers = (found.attempt, found.done, found.total, found.at, found.began, found.left_s or 0.0)
-    sound = isinstance(found.what, str) and isinstance(found.settings, dict)
-    sound = sound and all(isinstance(number, int | float) for number in numbers)
-    return found if sound and found.attempt >= attempt else None
+    valid = isinstance(found.what, str) and isinstance(found.settings, dict)
+    valid = valid and all(isinstance(number, int | float) for number in numbers)
+    return found if valid and found.attempt >= attempt else None
 
 
 def span(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Before the first cell runs: whether the weights and the data of each are there, so that none fails hours later."""
+"""Before the first experiment runs: whether weights and data of each are there, so that none fails hours later."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,30 +7,30 @@ from tapct.encoders.fetching import Fetching
 from tapct.errors import TapctError
 from tapct.sweep.bill.fit import data_check
 from tapct.sweep.bill.settings import Data, Encoding, wanted
-from tapct.sweep.cell import Cell, Order
+from tapct.sweep.experiment import Experiment, Order
 from tapct.sweep.worker import note_refusal
 
 
-def refused(cells: Sequence[Cell]) -> dict[str, str]:
-    """Returns, by name, the cells that cannot run, and why. Published weights that are not here are fetched.
+def refused(experiments: Sequence[Experiment]) -> dict[str, str]:
+    """Returns, by name, the experiments that cannot run, and why. Published weights that are not here are fetched.
 
-    Of a cell with a feature pack neither is asked, nor of one whose config has something else than our probes.
+    Of an experiment with a feature pack neither is asked, nor of one whose config has something else than our probes.
     """
-    looked_at = _Looks()
-    reasons = {cell.name: looked_at.why_not(cell) for cell in cells}
+    looked_at = _Readiness()
+    reasons = {experiment.name: looked_at.why_not(experiment) for experiment in experiments}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def ready(orders: Sequence[Order], reasons: Mapping[str, str]) -> list[Order]:
     """Returns the orders that can run; the others are named, and the reason left in their folders, as of a failure."""
     for order in orders:
-        if (reason := reasons.get(order.cell.name)) is not None:
-            print(f"{order.cell.name}: not started: {reason}", file=sys.stderr)
+        if (reason := reasons.get(order.experiment.name)) is not None:
+            print(f"{order.experiment.name}: not started: {reason}", file=sys.stderr)
             note_refusal(order, reason)
-    return [order for order in orders if order.cell.name not in reasons]
+    return [order for order in orders if order.experiment.name not in reasons]
 
 
-class _Looks:
+class _Readiness:
     """What was looked at, each thing once."""
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class _Looks:
         self._weights: dict[tuple[str, str | None], str | None] = {}
         self._data: dict[tuple[str, str | None, str | None, str], str | None] = {}
 
-    def why_not(self, cell: Cell) -> str | None:
+    def why_not(self, experiment: Experiment) -> str | None:
         try:
-            asked = wanted(cell)
+            asked = wanted(experiment)
         except TapctError:  # its needs are not known: it says itself what is wrong
             return None
         if asked.data.pack is not None:
@@ -63,5 +63,5 @@ class _Looks:
         if key not in self._data:
             check = data_check(data)
             failed = check.status == "fail"
-            self._data[key] = f"the data of {data.task}: {check.message}. {check.mend}" if failed else None
+            self._data[key] = f"the data of {data.task}: {check.message}. {check.fix}" if failed else None
         return self._data[key]

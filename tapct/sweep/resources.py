@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapct.arguments import NUMBER, WHOLE
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 
 
 @dataclass(frozen=True, kw_only=True)

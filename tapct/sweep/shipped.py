@@ -12,7 +12,7 @@ from tapct._utils import terminal
 from tapct._utils.files import write_atomically
 from tapct.arguments import OUT
 from tapct.errors import nearest
-from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, runnable
+from tapct.sweep.experiment import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, runnable
 
 PRETRAINING = "pretrain"
 """What names of pretraining configs begin with; also the package whose folder `configs` holds them."""

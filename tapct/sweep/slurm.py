@@ -1,8 +1,8 @@
-"""Workers as jobs of a Slurm cluster, through submitit: one job a cell.
+"""Workers as jobs of a Slurm cluster, through submitit: one job an experiment.
 
 The job's own process stays small: it starts the same worker as the local launcher does, and ends with it. When Slurm
 says that the time is nearly up, or takes the node away, submitit asks it for a checkpoint and queues the job again;
-the same cell then resumes from the features that are stored.
+the same experiment then resumes from the features that are stored.
 """
 
 import json
@@ -18,7 +18,7 @@ import submitit
 
 from tapct._utils.files import write_atomically
 from tapct.sweep import lock
-from tapct.sweep.cell import Order, SweepError
+from tapct.sweep.experiment import Order, SweepError
 from tapct.sweep.local import Notify, Process, Start, Worker, settle
 from tapct.sweep.resources import Resources
 from tapct.sweep.state import SUBMITTED_FILE, state_of
@@ -32,7 +32,7 @@ _TAIL = 20
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was submitted, as the file in its cell's folder says.
+    """A job that was submitted, as the file in its experiment's folder says.
 
     Attributes:
         job: Its name, as `squeue` shows it.
@@ -45,7 +45,7 @@ class Job:
     log: str
 
 
-class CellJob:
+class ExperimentJob:
     """What a node runs: a worker, watched."""
 
     def __init__(self, order: Order, start: Start = Worker) -> None:
@@ -54,14 +54,14 @@ class CellJob:
         self._worker: Process | None = None
 
     def __call__(self) -> str:
-        """Runs the cell, and returns its state in words.
+        """Runs the experiment, and returns its state in words.
 
         Raises:
-            SweepError: If the cell failed, so that Slurm says so too.
+            SweepError: If the experiment failed, so that Slurm says so too.
         """
-        before, _ = lock.last_attempt(self._order.cell.folder)
+        before, _ = lock.last_attempt(self._order.experiment.folder)
         if before is not None and before.slurm_job is not None and before.slurm_job == lock.slurm_job():
-            # Slurm started this job again: it goes on with its own attempt, not with another launcher's.
+            # Slurm started this job again: it continues with its own attempt, not with another launcher's.
             self._order = replace(self._order, attempts_seen=max(self._order.attempts_seen, before.number))
         self._worker = self._start(self._order, {})
         try:
@@ -74,7 +74,7 @@ class CellJob:
             note_end(self._order, f"the job ended: {error}", [])
             raise
         settle(self._order, status, self._worker.last_words())
-        state = state_of(self._order.cell.folder, self._order.cell.settings())
+        state = state_of(self._order.experiment.folder, self._order.experiment.settings())
         if status == FAILED or state.status == "failed":
             raise SweepError(f"{state.name}: {state.detail}. Log: {state.log}")
         return f"{state.name}: {state.status} {state.detail}"
@@ -83,22 +83,22 @@ class CellJob:
         """Ends the worker; the job that is queued again starts it anew. Called by submitit."""
         if self._worker is not None:
             self._worker.kill()
-        with lock.between_attempts(self._order.cell.folder):
+        with lock.between_attempts(self._order.experiment.folder):
             pass  # notes that the attempt has ended
-        return submitit.helpers.DelayedSubmission(CellJob(self._order, self._start))
+        return submitit.helpers.DelayedSubmission(ExperimentJob(self._order, self._start))
 
 
 def submit(orders: Sequence[Order], resources: Resources, folder: Path, start: Start = Worker) -> dict[str, Order]:
-    """Submits a job for each cell, as one array.
+    """Submits a job for each experiment, as one array.
 
     Args:
-        orders: The cells.
+        orders: The experiments.
         resources: Of each job.
         folder: Shared with the nodes; for submitit's files.
         start: Starts a worker on the node.
 
     Returns:
-        The cells by the names of their jobs.
+        The experiments by the names of their jobs.
 
     Raises:
         SweepError: If there is no Slurm, or it refuses the jobs.
@@ -115,12 +115,12 @@ def submit(orders: Sequence[Order], resources: Resources, folder: Path, start: S
             slurm_additional_parameters={"requeue": True, **_options(resources)},
         )
         with executor.batch():
-            jobs = [executor.submit(CellJob(order, start)) for order in orders]
+            jobs = [executor.submit(ExperimentJob(order, start)) for order in orders]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
         raise SweepError(f"Slurm does not take the jobs: {_last_line(str(error))}") from error
     for order, job in zip(orders, jobs, strict=True):
         about = Job(job.job_id, lock.now(), str(job.paths.stderr))
-        write_atomically(order.cell.folder / SUBMITTED_FILE, json.dumps(asdict(about), indent=1))
+        write_atomically(order.experiment.folder / SUBMITTED_FILE, json.dumps(asdict(about), indent=1))
     return {job.job_id: order for order, job in zip(orders, jobs, strict=True)}
 
 
@@ -128,8 +128,8 @@ def wait(orders: dict[str, Order], notify: Notify, poll_s: float = POLL_S) -> No
     """Waits until every job has ended, and notes why for those that could not do it themselves.
 
     Args:
-        orders: The cells by the names of their jobs.
-        notify: Called as a cell starts and ends.
+        orders: The experiments by the names of their jobs.
+        notify: Called as an experiment starts and ends.
         poll_s: How often Slurm is asked.
     """
     started: set[str] = set()
@@ -166,10 +166,10 @@ def live_jobs() -> dict[str, str] | None:
 
 
 def _settle_job(name: str, order: Order) -> None:
-    state = state_of(order.cell.folder, order.cell.settings(), {})
+    state = state_of(order.experiment.folder, order.experiment.settings(), {})
     if state.status in ("done", "running"):
         return
-    log = Path(json.loads((order.cell.folder / SUBMITTED_FILE).read_text(encoding="utf-8"))["log"])
+    log = Path(json.loads((order.experiment.folder / SUBMITTED_FILE).read_text(encoding="utf-8"))["log"])
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:] if log.exists() else []
     note_end(order, f"slurm job {name} ended without a record: {_end_of(name)}. Its own log: {log}", lines)
 

@@ -1,4 +1,4 @@
-"""What the files of a cell say: done, running, failed and why, or nothing yet."""
+"""What the files of an experiment say: done, running, failed and why, or nothing yet."""
 
 import json
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from typing import Any, Literal
 from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
 from tapct.sweep import lock
-from tapct.sweep.cell import WEIGHTS_CONTENT
+from tapct.sweep.experiment import WEIGHTS_CONTENT
 from tapct.sweep.progress import Progress, progress_of
 
 LOG_FILE = "log.txt"
 FAILURE_FILE = "failure.json"
 ABOUT_FILE = "cell.json"
-"""Beside a record: the settings that it was asked under, and its fingerprint, which binds the two."""
+"""Next to a record: the settings that it was asked under, and its fingerprint, which binds the two."""
 SUBMITTED_FILE = "slurm.json"
 
 NOT_STARTED = 0
@@ -31,10 +31,10 @@ LOST = "ended without a word: killed, out of memory, or the machine went down"
 
 @dataclass(frozen=True)
 class State:
-    """The state of a cell.
+    """The state of an experiment.
 
     Attributes:
-        label: Names the cell among those of its task: the encoder, and what is varied about it.
+        label: Names the experiment among those of its task: the encoder, and what is varied about it.
         task: Name of the task.
         status: In a word.
         detail: Who runs it since when, why it failed, what is wrong with its record.
@@ -59,7 +59,7 @@ class State:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
+        """The experiment in words."""
         return f"{self.label} on {self.task}"
 
 
@@ -72,7 +72,7 @@ class Failure:
         traceback: The end of what was printed.
         time: UTC.
         host: Name of the machine.
-        attempt: Which attempt it was; `NOT_STARTED` where the launcher refused the cell.
+        attempt: Which attempt it was; `NOT_STARTED` where the launcher refused the experiment.
         log: Path of the log.
     """
 
@@ -84,7 +84,7 @@ class Failure:
     log: str
 
     def write(self, folder: Path) -> None:
-        """Writes it into the folder of its cell."""
+        """Writes it into the folder of its experiment."""
         write_atomically(folder / FAILURE_FILE, json.dumps(asdict(self), indent=1))
 
 
@@ -95,14 +95,14 @@ def state_of(
     *,
     whole: bool = True,
 ) -> State:
-    """Returns the state of a cell.
+    """Returns the state of an experiment.
 
     Args:
-        folder: The cell's folder, RESULTS/TASK/ENCODER; need not exist.
+        folder: The experiment's folder, RESULTS/TASK/ENCODER; need not exist.
         asked: The settings that the record must have been made under; None takes any.
         live_jobs: The Slurm jobs that wait or run, to their state; None if Slurm cannot be asked.
         whole: Read the record in full, so that one that was changed is `broken`; else its header alone, which is
-            thousands of cells in seconds.
+            thousands of experiments in seconds.
     """
     attempt, running = lock.last_attempt(folder)
     common: dict[str, Any] = {"label": folder.name, "task": folder.parent.name}
@@ -130,7 +130,7 @@ def state_of(
 
 
 def _failed(folder: Path, attempt: lock.Attempt | None, common: dict[str, Any]) -> State | None:
-    """Returns why the last attempt at a cell gave no record, and how far it had come; None where none failed."""
+    """Returns why the last attempt at an experiment gave no record, and how far it had come; None where none failed."""
     progress = None if attempt is None else progress_of(folder, attempt.number)
     come = "" if progress is None else f" (it had come to {progress.count})"
     if attempt is not None and attempt.ended_at is None:
@@ -146,7 +146,7 @@ def _failed(folder: Path, attempt: lock.Attempt | None, common: dict[str, Any]) 
 
 
 def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = True) -> dict[str, Any] | None:
-    """Returns what the record of a cell makes of its state: the fields of `State`; None without a record."""
+    """Returns what the record of an experiment makes of its state: the fields of `State`; None without a record."""
     path = folder / "record.json"
     if not path.exists():
         return None
@@ -171,7 +171,7 @@ def recorded_state(folder: Path, asked: dict[str, str] | None, *, whole: bool = 
 
 
 _BEFORE = {"model.init_args.bag": "auto", "model.init_args.feature_dtype": "bf16"}
-"""What held in cells from before a config said it."""
+"""What held in experiments from before a config said it."""
 
 
 def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str | None:
@@ -180,7 +180,7 @@ def _difference(settings: dict[str, str] | None, asked: dict[str, str]) -> str |
     # A key that a later release's config has got, with what was without it, changes nothing.
     unsaid = {key: _BEFORE.get(key, "null") for key in {**asked, **settings}}
     keys = [key for key, value in unsaid.items() if settings.get(key, value) != asked.get(key, value)]
-    if WEIGHTS_CONTENT not in settings or WEIGHTS_CONTENT not in asked:  # an older cell, or the file is not here
+    if WEIGHTS_CONTENT not in settings or WEIGHTS_CONTENT not in asked:  # an older experiment, or the file is not here
         keys = [key for key in keys if key != WEIGHTS_CONTENT]
     if not keys:
         return None
@@ -196,5 +196,5 @@ def _json(path: Path, **fields: type) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         return {}
-    sound = all(isinstance(content.get(name), (kind, int) if kind is float else kind) for name, kind in fields.items())
-    return content if sound else {}
+    valid = all(isinstance(content.get(name), (kind, int) if kind is float else kind) for name, kind in fields.items())
+    return content if valid else {}

@@ -1,4 +1,4 @@
-"""Suites: named lists of cells, such as a table of the paper: YAML files of encoders, tasks and what is varied."""
+"""Suites: named lists of experiments, such as a table of the paper, as YAML of encoders, tasks and what is varied."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from yaml import YAMLError
 
 from tapct.encoders.options import encoder_of
 from tapct.errors import nearest
-from tapct.sweep.cell import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, choose
+from tapct.sweep.experiment import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, choose
 from tapct.sweep.variants import Variant, meant
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^,\s][^,]*$")]
@@ -24,8 +24,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class _Cells(_Model):
-    """Cells of a suite's file: each encoder on each task under each adaptor and bag."""
+class _Experiments(_Model):
+    """Experiments of a suite's file: each encoder on each task under each adaptor and bag."""
 
     encoders: Names
     """As `tapct run -e` takes them: `tap-b-3d+in_plane_size=512`, `all`."""
@@ -37,14 +37,18 @@ class _Cells(_Model):
     """As `--bags`; without, each encoder's own."""
 
 
+OLDER_KEYS = ("cells",)
+"""What `experiments` was called in older files."""
+
+
 class _File(_Model):
     """A suite's file."""
 
     title: Annotated[str, StringConstraints(strict=True, min_length=1)]
     """What it is, for `tapct list suites`."""
     include: tuple[Name, ...] = ()
-    """Suites whose cells it has too: names of shipped ones, or paths from the file's folder."""
-    cells: tuple[_Cells, ...] = ()
+    """Suites whose experiments it has too: names of shipped ones, or paths from the file's folder."""
+    experiments: tuple[_Experiments, ...] = Field(default=(), validation_alias=AliasChoices("experiments", *OLDER_KEYS))
     """Its own."""
     unspecified: dict[str, str] = Field(default_factory=dict)
     """What the source of the suite does not say, and what is done here."""
@@ -78,7 +82,8 @@ class Suite:
     Attributes:
         name: Its file's name without the ending.
         title: What it is.
-        blocks: What its cells are made of, those of included suites first; a cell may be named more than once.
+        blocks: What its experiments are made of, those of included suites first; an experiment may be named more than
+            once.
         unspecified: What its source does not say, with what is done here.
     """
 
@@ -134,7 +139,7 @@ def told_of(block: Block) -> Iterator[None]:
 def narrowed(
     varied: Mapping[str, Mapping[str, Variant]], suite: str, encoders: str | None, tasks: str | None
 ) -> dict[str, dict[str, Variant]]:
-    """Returns those of a suite's cells that `-e` and `-t` beside it mean.
+    """Returns those of a suite's experiments that `-e` and `-t` next to it mean.
 
     Args:
         varied: Task to label to variant.
@@ -156,12 +161,12 @@ def narrowed(
         if not found:
             raise SweepError(f"the suite {suite} has no encoder '{name}'. {nearest(name, {*map(encoder_of, labels)})}")
     where = choose(f"task in the suite {suite},", tasks or "all", dict.fromkeys(varied, True))
-    cells = {
+    experiments = {
         task: {label: one for label, one in varied[task].items() if label in chosen} for task in varied if task in where
     }
-    if not any(cells.values()):
+    if not any(experiments.values()):
         raise SweepError(f"the suite {suite} has none of these encoders on these tasks")
-    return cells
+    return experiments
 
 
 def _is_path(name: str) -> bool:
@@ -177,7 +182,7 @@ def _path(name: str, folder: Path, fault: str) -> Path:
         return path.resolve()
     shipped = shipped_suites()
     if name not in shipped:
-        raise SweepError(f"{fault} '{name}', and it is no path of a .yaml file. {nearest(name, shipped)}")
+        raise SweepError(f"{fault} '{name}', and it is not a path of a .yaml file. {nearest(name, shipped)}")
     return shipped[name]
 
 
@@ -192,13 +197,13 @@ def _read(path: Path, within: tuple[Path, ...]) -> Suite:
     ]
     own = [
         Block(
-            encoders=",".join(cells.encoders),
-            tasks=",".join(cells.tasks),
-            adaptors=None if cells.adaptors is None else ",".join(cells.adaptors),
-            bags=None if cells.bags is None else ",".join(cells.bags),
-            where=f"{path}: cells[{i}]",
+            encoders=",".join(experiments.encoders),
+            tasks=",".join(experiments.tasks),
+            adaptors=None if experiments.adaptors is None else ",".join(experiments.adaptors),
+            bags=None if experiments.bags is None else ",".join(experiments.bags),
+            where=f"{path}: experiments[{i}]",
         )
-        for i, cells in enumerate(content.cells)
+        for i, experiments in enumerate(content.experiments)
     ]
     return Suite(
         name=path.stem,
@@ -226,7 +231,9 @@ def _faults(error: ValidationError) -> Iterator[str]:
         place, last = fault["loc"], str(fault["loc"][-1]) if fault["loc"] else ""
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
         if fault["type"] == "extra_forbidden":
-            known: dict[str, Any] = dict(_Cells.model_fields if "cells" in place else _File.model_fields)
+            known: dict[str, Any] = dict(
+                _Experiments.model_fields if {"experiments", *OLDER_KEYS} & {*place} else _File.model_fields
+            )
             yield f"unknown key {key}. {nearest(last, known)}"
         elif fault["type"] == "missing":
             yield f"{key} is missing"

@@ -1,7 +1,7 @@
-"""What a sweep varies beside encoder and task: weights, options, mistakes, bag, adaptor, patients, perturbation.
+"""What a sweep varies next to encoder and task: weights, options, mistakes, bag, adaptor, patients, perturbation.
 
-Each combination is a cell of its own. Its label, which is also the name of its folder, is the encoder's name with what
-is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
+Each combination is an experiment of its own. Its label, which is also the name of its folder, is the encoder's name
+with what is varied behind it, in one order and one spelling: `curia`, `curia@random`, `tap-b-3d+in_plane_size=512`,
 `curia+mistake=mirrored`, `curia+bag=patch`, `curia+adaptor=linear-max`, `curia+fraction=0.1+draw=2`;
 `eva:radiology/voco_l` is `eva~radiology~voco_l`.
 """
@@ -26,7 +26,7 @@ from tapct.encoders.options import RANDOM, Spec, names_in, parse_options, parse_
 from tapct.encoders.places import exported
 from tapct.errors import EncoderError, nearest
 from tapct.names import reads_no_features
-from tapct.sweep.cell import Cell, SweepError, choose
+from tapct.sweep.experiment import Experiment, SweepError, choose
 from tapct.sweep.said import say
 
 CHANCE = "chance"
@@ -47,10 +47,10 @@ LONGEST_LABEL = 255
 
 @dataclass(frozen=True)
 class Variant:
-    """An encoder with what is varied about its cells.
+    """An encoder with what is varied about its experiments.
 
     Attributes:
-        label: Names the cell among those of its task.
+        label: Names the experiment among those of its task.
         encoder: Name of the encoder.
         variables: The config's variables that say what is varied.
     """
@@ -85,9 +85,9 @@ def variants(
         bags: Gives those of an encoder under an adaptor (see `tapct.sweep.bags`); None has no label.
         fractions: Shares of the training patients; 1 is all of them. Empty is 1.
         draws: How often patients are drawn for each share below 1.
-        perturbations: Of the test scans, by comma, or "all"; each beside the unperturbed cell.
-        mistakes: With the encoders' input, each beside the right cell: names, and whether each must be possible with
-            one of the encoders (see `tapct.sweep.mistakes`).
+        perturbations: Of the test scans, by comma, or "all"; each next to the unperturbed experiment.
+        mistakes: With the encoders' input, each next to the right experiment: names, and whether each must be possible
+            with one of the encoders (see `tapct.sweep.mistakes`).
         options: Those of the encoders that name none.
 
     Raises:
@@ -117,20 +117,20 @@ def variants(
     for one in asked:
         if (length := len(one.label.encode())) > LONGEST_LABEL:
             raise SweepError(
-                f"{one.label}: the name of this cell has {length} bytes, and folders take {LONGEST_LABEL}. Register "
-                "the encoder with its options under a name of its own (docs/add-an-encoder.md)"
+                f"{one.label}: the name of this experiment has {length} bytes, and folders take {LONGEST_LABEL}. "
+                "Register the encoder with its options under a name of its own (docs/add-an-encoder.md)"
             )
     found: dict[str, Variant] = {}
     for one in asked:
         if found.setdefault(one.label, one).encoder != one.encoder:
             raise SweepError(
-                f"{one.encoder} and {found[one.label].encoder} have one name, which is that of their cells: rename one"
+                f"{one.encoder} and {found[one.label].encoder} have one name, which names their experiments: rename one"
             )
     return list(found.values())
 
 
 def require_options(config: Path, overrides: tuple[Path, ...], varied: Sequence[Variant]) -> None:
-    """Refuses configs by which encoders would run with other options than those that their cells are named after.
+    """Refuses configs by which encoders would run with other options than those that their experiments are named after.
 
     Raises:
         SweepError: If an override sets some, or a config has its own and not the variable's.
@@ -138,15 +138,17 @@ def require_options(config: Path, overrides: tuple[Path, ...], varied: Sequence[
 
     def options(text: str | None, *files: Path) -> dict[str, str]:
         variables = {} if text is None else {"ENCODER_OPTIONS": text}
-        one = Cell(task="", encoder="", label="", folder=Path(), config=config, overrides=files, variables=variables)
+        one = Experiment(
+            task="", encoder="", label="", folder=Path(), config=config, overrides=files, variables=variables
+        )
         return {key: value for key, value in one.settings().items() if key.startswith(_SETTING)}
 
     for text in dict.fromkeys(variant.variables.get("ENCODER_OPTIONS") for variant in varied):
         found = options(text, *overrides)
         if found != options(text):
             raise SweepError(
-                f"{', '.join(map(str, overrides))}: {_SETTING} is part of who runs, and so of a cell's name. Leave it "
-                "out, and name it with the encoder: -e tap-b-3d+in_plane_size=512"
+                f"{', '.join(map(str, overrides))}: {_SETTING} is part of who runs, and so of an experiment's name. "
+                "Leave it out, and name it with the encoder: -e tap-b-3d+in_plane_size=512"
             )
         if text is not None and found != {_SETTING: text}:
             raise SweepError(
@@ -164,7 +166,7 @@ def meant(name: str, labels: Sequence[str]) -> list[str]:
     """Returns the labels that a name on the command line means: those with all its parts, whatever else is varied.
 
     Options may be spelt otherwise than labels have them. One that its encoder has by itself is in no label, and means
-    the cell without.
+    the experiment without.
 
     Raises:
         SweepError: If its encoder has no such option.
@@ -177,7 +179,7 @@ def meant(name: str, labels: Sequence[str]) -> list[str]:
 
 
 def one_spelling(name: str) -> str:
-    """Returns a name as cells have it; of an encoder that is not here, as it is.
+    """Returns a name as experiments have it; of an encoder that is not here, as it is.
 
     Raises:
         SweepError: If its encoder has no such option.
@@ -251,7 +253,9 @@ def _of_encoder(spec: Spec, known: Sequence[str]) -> Variant:
         options = parse_options(encoder, spec.options)
         text = spell_options(options)
         if clash := sorted(_OURS & options.keys()):
-            raise EncoderError(f"its option '{clash[0]}' has a name that cells have for something else: rename it")
+            raise EncoderError(
+                f"its option '{clash[0]}' has a name that experiments have for something else: rename it"
+            )
     except EncoderError as error:
         raise SweepError(str(error)) from error
     if dropped := sorted(names_in(spec.options) - options.keys()):
@@ -314,7 +318,7 @@ def _read_by(one: Variant, adaptor: str | None, known: Sequence[str]) -> Variant
 
 
 def _on(one: Variant, bag: str | None, adaptor: str | None) -> Variant:
-    """Returns an encoder's cell on a bag and under an adaptor; None of either is the plain one."""
+    """Returns an encoder's experiment on a bag and under an adaptor; None of either is the plain one."""
     one = one if bag is None else _with(one, f"+bag={bag}", {"BAG": bag})
     return one if adaptor is None else _with(one, f"+adaptor={_in_a_label(adaptor)}", {"ADAPTOR": adaptor})
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tapct import kinds
-from tapct.sweep.cell import Cell, SweepError
+from tapct.sweep.experiment import Experiment, SweepError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TaskConfig:
         """Returns every key by its path, with these variables set and no others."""
         # The encoder is any: what is asked is what the config makes of the variables.
         own = {"task": self.task, "encoder": "", "label": "", "folder": Path()}
-        return Cell(**own, config=self.config, overrides=self.overrides, variables=variables).settings()  # type: ignore[arg-type]
+        return Experiment(**own, config=self.config, overrides=self.overrides, variables=variables).settings()  # type: ignore[arg-type]
 
     @property
     def heads(self) -> tuple[str, ...]:

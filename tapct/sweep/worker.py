@@ -1,7 +1,7 @@
-"""The process that runs one cell: `python -m tapct.sweep.worker ORDER LAUNCHER_PID`.
+"""The process that runs one experiment: `python -m tapct.sweep.worker ORDER LAUNCHER_PID`.
 
 It does what `eva fit --config CONFIG` does, in the same words: it sets the config's variables and calls eva's own
-`main`. Around that it holds the cell's lock, writes the log, and leaves a record or the reason why there is none.
+`main`. Around that it holds the experiment's lock, writes the log, and leaves a record or the reason why there is none.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from tapct.encoders.eva_names import encoder_name
 from tapct.encoders.options import parse_options
 from tapct.errors import TapctError
 from tapct.sweep import launches, lock, matrix
-from tapct.sweep.cell import Cell, Order, SweepError, set_variables
+from tapct.sweep.experiment import Experiment, Order, SweepError, set_variables
 from tapct.sweep.progress import PROGRESS_FILE, Reports
 from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, NOT_STARTED, Failure, recorded_state
 
@@ -40,126 +40,130 @@ class Terminated(BaseException):
     """The process was told to end by SIGTERM: `scancel`, preemption, or a machine that goes down."""
 
 
-def eva_fit(cell: Cell) -> None:
-    """Runs a cell as `eva fit` would, in this process."""
-    sys.argv = ["eva", "fit", *(word for path in (cell.config, *cell.overrides) for word in ("--config", str(path)))]
-    print("$", " ".join([*(f"{k}={v}" for k, v in sorted(cell.environment.items())), *sys.argv]), flush=True)
+def eva_fit(experiment: Experiment) -> None:
+    """Runs an experiment as `eva fit` would, in this process."""
+    sys.argv = [
+        "eva",
+        "fit",
+        *(word for path in (experiment.config, *experiment.overrides) for word in ("--config", str(path))),
+    ]
+    print("$", " ".join([*(f"{k}={v}" for k, v in sorted(experiment.environment.items())), *sys.argv]), flush=True)
     from eva.__main__ import main
 
     main()
 
 
-def work(order: Order, fit: Callable[[Cell], None] = eva_fit) -> int:
-    """Runs a cell unless it is done, or another process has it or has just tried it.
+def work(order: Order, fit: Callable[[Experiment], None] = eva_fit) -> int:
+    """Runs an experiment unless it is done, or another process has it or has just tried it.
 
     Args:
-        order: The cell.
+        order: The experiment.
         fit: What runs it; the tests put something faster here.
 
     Returns:
         The exit status.
     """
-    cell = order.cell
-    with lock.attempt(cell.folder) as attempt:
+    experiment = order.experiment
+    with lock.attempt(experiment.folder) as attempt:
         if attempt is None:
             return HELD
-        recorded = recorded_state(cell.folder, cell.settings())
+        recorded = recorded_state(experiment.folder, experiment.settings())
         if recorded is not None and recorded["status"] == "done":
             return DONE
         if recorded is not None and not order.replace:
             return HELD
         if attempt.number - 1 > order.attempts_seen:
             return HELD
-        with _logged(cell.folder / LOG_FILE) as start:
-            print(f"===== {cell.name}, {attempt} =====", flush=True)
+        with _logged(experiment.folder / LOG_FILE) as start:
+            print(f"===== {experiment.name}, {attempt} =====", flush=True)
             try:
-                with progress.told_to(Reports(cell.folder, attempt.number, _that_take_time(cell))):
+                with progress.told_to(Reports(experiment.folder, attempt.number, _that_take_time(experiment))):
                     _run(order, fit)
             except BaseException as error:  # noqa: BLE001 whatever it was is the reason
-                _fail(cell.folder, attempt, error, start)
+                _fail(experiment.folder, attempt, error, start)
                 return FAILED
             _remove_features(order)
     return DONE
 
 
-def _that_take_time(cell: Cell) -> dict[str, str]:
-    settings = cell.settings()
+def _that_take_time(experiment: Experiment) -> dict[str, str]:
+    settings = experiment.settings()
     return {key: settings[key] for key in matrix.BUDGET if key in settings}
 
 
-def _run(order: Order, fit: Callable[[Cell], None]) -> None:
-    cell = order.cell
-    sessions = cell.folder / "sessions"
+def _run(order: Order, fit: Callable[[Experiment], None]) -> None:
+    experiment = order.experiment
+    sessions = experiment.folder / "sessions"
     before = set(sessions.glob("**/record.json"))
-    settings, started = cell.settings(), time.perf_counter()
-    set_variables(cell.environment)
-    _leave_shipped_data_alone(cell)
-    fit(cell)
+    settings, started = experiment.settings(), time.perf_counter()
+    set_variables(experiment.environment)
+    _leave_shipped_data_alone(experiment)
+    fit(experiment)
     new = sorted(set(sessions.glob("**/record.json")) - before)
     if len(new) != 1:
         raise SweepError(f"eva ended well but left {len(new)} records under {sessions}; one was expected")
-    launches.note_features(cell, order.keep)
-    _publish(cell, settings, new[0], time.perf_counter() - started)
+    launches.note_features(experiment, order.keep)
+    _publish(experiment, settings, new[0], time.perf_counter() - started)
 
 
 def _remove_features(order: Order) -> None:
-    """Removes features that no cell needs any more; the record is there, whatever comes of it."""
+    """Removes features that no experiment needs any more; the record is there, whatever comes of it."""
     from tapct.features import leases
 
     leases.let_go()
     try:
-        print(launches.remove_unneeded(order.cell, order.keep) or "all features stay", flush=True)
+        print(launches.remove_unneeded(order.experiment, order.keep) or "all features stay", flush=True)
     except (TapctError, OSError) as error:
         print(f"features are not removed: {error}", flush=True)
 
 
-def _leave_shipped_data_alone(cell: Cell) -> None:
+def _leave_shipped_data_alone(experiment: Experiment) -> None:
     """Takes DATA_ROOT away from a task that ships with its data and has no folder there."""
     root = os.environ.get("DATA_ROOT")
-    if root is None or (Path(root) / cell.task).is_dir():
+    if root is None or (Path(root) / experiment.task).is_dir():
         return
     from tapct.tasks import list_tasks, task_class  # imports torch
 
-    if cell.task in list_tasks() and task_class(cell.task).shipped_root is not None:
-        print(f"DATA_ROOT has no folder '{cell.task}': the data that ship with it are used", flush=True)
+    if experiment.task in list_tasks() and task_class(experiment.task).shipped_root is not None:
+        print(f"DATA_ROOT has no folder '{experiment.task}': the data that ship with it are used", flush=True)
         del os.environ["DATA_ROOT"]
 
 
-def _publish(cell: Cell, settings: dict[str, str], session: Path, wall_s: float) -> None:
+def _publish(experiment: Experiment, settings: dict[str, str], session: Path, wall_s: float) -> None:
     """Puts the record of a session where the results are read, with the settings that it was asked under."""
     from tapct import flags
     from tapct.records import RECORD_FILE, read_record, write_record
 
     record = read_record(session)
     found = (record.task.name, record.encoder.card.name)
-    if found != (cell.task, encoder_name(cell.encoder)):
+    if found != (experiment.task, encoder_name(experiment.encoder)):
         raise SweepError(
-            f"the record is of {found[1]} on {found[0]}, not of {cell.name}: the config or an override names another "
-            f"one than the variable ENCODER and the file's name. It stays at {session}"
+            f"the record is of {found[1]} on {found[0]}, not of {experiment.name}: the config or an override names "
+            f"another one than the variable ENCODER and the file's name. It stays at {session}"
         )
-    options = parse_options(cell.encoder, cell.variables.get("ENCODER_OPTIONS"))
-    if not options.items() <= parse_options(cell.encoder, record.encoder.options).items():
+    options = parse_options(experiment.encoder, experiment.variables.get("ENCODER_OPTIONS"))
+    if not options.items() <= parse_options(experiment.encoder, record.encoder.options).items():
         raise SweepError(
-            f"the record is of {record.encoder.label}, not of {cell.name}: the config or an override sets other "
+            f"the record is of {record.encoder.label}, not of {experiment.name}: the config or an override sets other "
             f"encoder_options than the variable ENCODER_OPTIONS. It stays at {session}"
         )
     if not record.complete:
         raise SweepError(f"{session} holds {len(record.runs)} of {record.runs_planned} runs")
-    target = cell.folder / RECORD_FILE
+    target = experiment.folder / RECORD_FILE
     if target.exists():  # only with --replace
         stamp = lock.now().replace(":", "").replace("+0000", "")
-        shutil.move(target, cell.folder / f"replaced-{stamp}-{RECORD_FILE}")
+        shutil.move(target, experiment.folder / f"replaced-{stamp}-{RECORD_FILE}")
     about = {
         "settings": settings,
         "fingerprint": record.fingerprint,
-        "session": str(session.parent.relative_to(cell.folder)),
+        "session": str(session.parent.relative_to(experiment.folder)),
         "wall_s": round(wall_s, 1),
         "finished_at": lock.now(),
     }
-    write_atomically(cell.folder / ABOUT_FILE, json.dumps(about, indent=1))
-    write_record(flags.with_cross_checks(record, cell.folder.parents[1]), cell.folder)
+    write_atomically(experiment.folder / ABOUT_FILE, json.dumps(about, indent=1))
+    write_record(flags.with_cross_checks(record, experiment.folder.parents[1]), experiment.folder)
     for file in (FAILURE_FILE, PROGRESS_FILE):
-        (cell.folder / file).unlink(missing_ok=True)
+        (experiment.folder / file).unlink(missing_ok=True)
     print(f"done in {wall_s:.0f} s: {target}", flush=True)
 
 
@@ -196,13 +200,13 @@ def _logged(path: Path) -> Iterator[int]:
 def note_end(order: Order, reason: str, tail: list[str]) -> bool:
     """Writes a failure for an attempt that was killed before it could; returns whether there was one to write.
 
-    Nothing is written where the attempt left a record or a reason, or somebody else has the cell by now.
+    Nothing is written where the attempt left a record or a reason, or somebody else has the experiment by now.
     """
-    folder = order.cell.folder
+    folder = order.experiment.folder
     last, _ = lock.last_attempt(folder)
     number = max(order.attempts_seen + 1, 0 if last is None else last.number)
     with lock.between_attempts(folder, number) as held:
-        recorded = recorded_state(folder, order.cell.settings()) or {}
+        recorded = recorded_state(folder, order.experiment.settings()) or {}
         if not held or recorded.get("status") == "done" or _failed_attempt(folder) >= number:
             return False
         host = socket.gethostname() if last is None else last.host
@@ -211,8 +215,8 @@ def note_end(order: Order, reason: str, tail: list[str]) -> bool:
 
 
 def note_refusal(order: Order, reason: str) -> None:
-    """Writes why a cell was not started; nothing where somebody else has it."""
-    folder = order.cell.folder
+    """Writes why an experiment was not started; nothing where somebody else has it."""
+    folder = order.experiment.folder
     with lock.between_attempts(folder) as held:
         if held:
             Failure(reason, [], lock.now(), socket.gethostname(), NOT_STARTED, str(folder / LOG_FILE)).write(folder)
@@ -238,7 +242,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Runs the cell of the command line."""
+    """Runs the experiment of the command line."""
     os.environ[telemetry.VARIABLE] = "1"  # before anything imports eva
     die_with(int(sys.argv[2]))
     signal.signal(signal.SIGTERM, _terminated)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tapct._utils import lazy
-from tapct.tasks.checks import examine, require_sound
+from tapct.tasks.checks import examine, require_valid
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.eva_task import EvaTask
@@ -36,7 +36,7 @@ __all__ = [
     "core_tasks",
     "examine",
     "list_tasks",
-    "require_sound",
+    "require_valid",
     "task_class",
     "task_datasets",
     "task_root",

@@ -47,7 +47,7 @@ SPEC = TaskSpec(
     licence="CC BY 3.0",
     source=f"TCIA collection {RELEASE} (doi:10.7937/TCIA.2019.IX49E8NX): its DICOM files as the NBIA Data Retriever "
     f"writes them, c4kc_kits/{RELEASE}/KiTS-00000/<study>/<series>/, of each patient the CT series 'arterial' and the "
-    f"series 'Segmentation' (all series are 41 GB), and the clinical table '{CLINICAL_FILE}' beside them; or link the "
+    f"series 'Segmentation' (all series are 41 GB), and the clinical table '{CLINICAL_FILE}' next to them; or link the "
     "folder of kits23 as c4kc_kits, or data/ of KiTS19 (CC BY-NC-SA 4.0), with their kits.json",
     citation="""@misc{heller2019c4kckits,
   title={C4KC KiTS Challenge Kidney Tumor Segmentation Dataset},

@@ -1,4 +1,4 @@
-"""What is known of a case beside its scan: columns of tables, of headers, of the scan's grid."""
+"""What is known of a case besides its scan: columns of tables, of headers, of the scan's grid."""
 
 import abc
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class CaseColumns(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} reads no '{column}', but its spec says that there is one")
 
     def value_paths(self, case: str, column: str) -> list[Path]:
-        """Returns the files that `read_value` reads of a column, beside the scan; they need not be there."""
+        """Returns the files that `read_value` reads of a column, next to the scan; they need not be there."""
         return []
 
     def value(self, case: str, column: str) -> Value:
@@ -70,7 +70,7 @@ class CaseColumns(abc.ABC):
         return self._sizes[1][column]
 
     def column_paths(self, case: str, column: str) -> list[Path]:
-        """Returns the files that `value` reads of a column, beside the scan; they need not be there."""
+        """Returns the files that `value` reads of a column, next to the scan; they need not be there."""
         return [] if column in _OF_GRID else self.value_paths(case, column)
 
     def table_columns(self, names: Sequence[str]) -> list[Column]:

@@ -66,7 +66,7 @@ class CCCCII(EvaTask, ClassificationDataset):
     """4178 scans of 2742 patients, as stacks of 8-bit slices: fold 0, the one that eva's class reads.
 
     A case is `p<patient_id>-s<scan_id>`, as the file is named. Grey values become HU by an assumed window, and voxels
-    get their size from an assumed extent; both are options, in every record, and said beside every number. Which end
+    get their size from an assumed extent; both are options, in every record, and said next to every number. Which end
     of a stack is the head is not known: slices stay in the order of the file, as eva takes them.
     """
 

@@ -29,8 +29,8 @@ ACCEPT_ALL = "all"
 """Instead of names: every case is accepted as it lies."""
 
 
-WRONG_MEND = (
-    "Compare them with the release, and mend or fetch them again, or leave them out with a split_file of your own. A "
+WRONG_FIX = (
+    "Compare them with the release, and fix or fetch them again, or leave them out with a split_file of your own. A "
     "patient who is like that (situs inversus) is accepted by name: data.init_args.accept_orientation: [CASE, ...], or "
     "[all], which the record names"
 )
@@ -133,7 +133,7 @@ def cases_of(datasets: Sequence[CTDataset]) -> list[CaseOf]:
 
 
 def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[CaseOf] = ()) -> Iterator[CaseCheck]:
-    """Reads the cases that were not found sound before, and says of every case what was found.
+    """Reads the cases that were not found valid before, and says of every case what was found.
 
     A case is remembered in `checked/` of the cache folder by the stamps of its files (name, size, times, inode) and
     the code that read them, so that a large dataset is read through once, and a file that changed is read again. One
@@ -152,9 +152,9 @@ def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[Cas
         return
     name = cases[0].dataset.spec.name
     memory = cache_folder() / "checked" / f"{name}.json"
-    sound = _recall(memory)
+    valid = _recall(memory)
     keys = {of: _key(*of) for of in cases}
-    known = {of: sound[key] for of, key in keys.items() if key in sound}
+    known = {of: valid[key] for of, key in keys.items() if key in valid}
     todo = [of for of in keys if of not in known or of in looks or (looks and known[of].orientation.wrong)]
     if not todo:
         yield from (CaseCheck(of, *known[of]) for of in keys)
@@ -165,10 +165,10 @@ def examine(cases: Sequence[CaseOf], num_workers: int = 0, looks: Collection[Cas
         for of, key in keys.items():
             check = CaseCheck(of, *known[of]) if of in unread else CaseCheck(of, *next(found))
             if key is not None and not check.broken:
-                sound[key] = _Found("", check.orientation, check.notes)
+                valid[key] = _Found("", check.orientation, check.notes)
             yield check
     finally:
-        _remember(memory, sound)
+        _remember(memory, valid)
 
 
 def _read_all(name: str, todo: Sequence[CaseOf], looks: Collection[CaseOf], num_workers: int) -> Iterator[_Found]:
@@ -182,8 +182,8 @@ def _read_all(name: str, todo: Sequence[CaseOf], looks: Collection[CaseOf], num_
         ) from error
 
 
-def require_sound(datasets: Sequence[CTDataset], num_workers: int = 0, accepted: Container[str] = ()) -> dict[str, str]:
-    """Reads every case that was not found sound before.
+def require_valid(datasets: Sequence[CTDataset], num_workers: int = 0, accepted: Container[str] = ()) -> dict[str, str]:
+    """Reads every case that was not found valid before.
 
     Args:
         datasets: Parts of a task.
@@ -212,11 +212,11 @@ def _refuse(task: str, broken: Sequence[str], wrong: Sequence[str]) -> None:
     if broken:
         said.append(
             f"{task}: {len(broken)} cases cannot be used:{_listed(broken)}\n"
-            f"Mend them, or leave them out with a split_file of your own, which the record names. {again}"
+            f"Fix them, or leave them out with a split_file of your own, which the record names. {again}"
         )
     if wrong:
         said.append(
-            f"{task}: {len(wrong)} cases do not lie as their headers say:{_listed(wrong)}\n{WRONG_MEND}"
+            f"{task}: {len(wrong)} cases do not lie as their headers say:{_listed(wrong)}\n{WRONG_FIX}"
             f". {again}, and with --look OUT.png draws them"
         )
     if said:
@@ -249,22 +249,22 @@ def _judge_sha256() -> str:
 
 
 def _recall(memory: Path) -> dict[str, _Found]:
-    """Returns what is remembered of the sound cases, by key."""
+    """Returns what is remembered of the valid cases, by key."""
 
-    def sound(found: dict[str, Any]) -> _Found:
+    def valid(found: dict[str, Any]) -> _Found:
         orientation = Orientation(tuple(found["judged"]), found["wrong"], found["odd"])
         return _Found("", orientation, tuple(map(str, found["notes"])))
 
     try:
         content = json.loads(memory.read_text(encoding="utf-8"))
-        return {key: sound(found) for key, found in content.items()}
+        return {key: valid(found) for key, found in content.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}  # nothing, or nothing that can be read: every case is read, as the first time
 
 
-def _remember(memory: Path, sound: dict[str, _Found]) -> None:
-    content = {key: {**asdict(found.orientation), "notes": found.notes} for key, found in sorted(sound.items())}
+def _remember(memory: Path, valid: dict[str, _Found]) -> None:
+    content = {key: {**asdict(found.orientation), "notes": found.notes} for key, found in sorted(valid.items())}
     try:
         write_atomically(memory, json.dumps(content))
     except OSError as error:
-        logger.warning(f"cannot remember which cases are sound, so they are read again next time: {error}")
+        logger.warning(f"cannot remember which cases are valid, so they are read again next time: {error}")

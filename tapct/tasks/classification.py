@@ -34,12 +34,12 @@ class ClassificationDataset(MaskedDataset):
         return self.target(case)
 
     @override
-    def answers(self, case: str) -> frozenset[str]:
-        return self.answers_of(self.spec, self.target(case))
+    def strata(self, case: str) -> frozenset[str]:
+        return self.strata_of(self.spec, self.target(case))
 
     @classmethod
     @override
-    def answers_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
+    def strata_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
         targets = zip(spec.classes, target.tolist(), strict=True)
         return frozenset(name if positive else f"not {name}" for name, positive in targets if not math.isnan(positive))
 

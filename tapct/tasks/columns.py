@@ -1,4 +1,4 @@
-"""Columns beside the scans: age, sex, stage, scanner; what is known of a case without a network."""
+"""Columns next to the scans: age, sex, stage, scanner; what is known of a case without a network."""
 
 import hashlib
 import math
@@ -66,7 +66,7 @@ class Column:
         """Returns a value as heads get it, NaN where nothing is known: a number, the place of a level, or its code.
 
         Raises:
-            TaskError: If it is no number, or none of the levels.
+            TaskError: If it is not a number, or none of the levels.
         """
         if value is None:
             return math.nan

@@ -53,8 +53,8 @@ class CroppedDataset(ClassificationDataset):
         """Returns the centre of the block of a case, (x, y, z) in mm, RAS+."""
 
     @override
-    def scan_reading(self, case: str) -> list[Any]:
-        return [*super().scan_reading(case), self.point_mm(case)]  # the list was read some time ago
+    def scan_cache_key(self, case: str) -> list[Any]:
+        return [*super().scan_cache_key(case), self.point_mm(case)]  # the list was read some time ago
 
     def read_volume(self, case: str) -> Volume:
         """Returns what the block of a case is cut out of."""

@@ -81,7 +81,7 @@ class Name:
         found = _NAME.fullmatch(name.strip().rpartition("/")[2])
         if found is None:
             raise TaskError(
-                f"{where}: '{name}' is no volume of CT-RATE, such as train_1_a_1.nii.gz. Use the release's own file"
+                f"{where}: '{name}' is not a volume of CT-RATE, such as train_1_a_1.nii.gz. Use the release's own file"
             )
         number, letter, reconstruction = found.groups()[1:4]
         part: Part = "train" if found[1] == "train" else "valid"
@@ -153,7 +153,8 @@ class Release:
         """The volumes that are listed as no chest.
 
         Raises:
-            TaskError: If a list is missing or names what is no volume: a head would train and be reported as a chest.
+            TaskError: If a list is missing or names what is not a volume: a head would train and be reported as a
+                chest.
         """
         return frozenset(name.volume for part in self.parts for name in self.listed_heads(part))
 
@@ -244,7 +245,7 @@ class Release:
         """Yields the volumes of a part that have a report: its text may hold quotes, commas and line ends.
 
         Raises:
-            TaskError: If the file cannot be read, or names what is no volume of the part.
+            TaskError: If the file cannot be read, or names what is not a volume of the part.
         """
         path = self.reports(part)
         for row in read_table(path, ("VolumeName", "Findings_EN"), what="file of reports"):
@@ -254,7 +255,7 @@ class Release:
         """Returns the reports of a part by volume: findings, then impression, on one line; empty where both are.
 
         Raises:
-            TaskError: If the file cannot be read, names what is no volume of the part, or has two reports of one.
+            TaskError: If the file cannot be read, names what is not a volume of the part, or has two reports of one.
         """
         path = self.reports(part)
         return _texts(path, part, stamp_of(path))

@@ -1,4 +1,4 @@
-"""The scans of CT-RATE and what stands beside them, for every task that is made of this release (arXiv:2403.17834)."""
+"""The scans of CT-RATE and what stands next to them, for every task that is made of this release (arXiv:2403.17834)."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.checks import Accepted, require_sound
+from tapct.tasks.checks import Accepted, require_valid
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.fractions import check_fraction
 from tapct.tasks.pack import Pack
@@ -66,7 +66,7 @@ class TaskData(eva.DataModule):
             data_root: Folder that holds one folder per task, under the task's name.
             num_workers: Processes that read cases ahead.
             split_file: Another split than the task's own: a CSV with the columns case, patient, split, or `eva` for the
-                lists of eva's class where they ship beside it.
+                lists of eva's class where they ship next to it.
             options: Settings of the task's dataset, such as {s1: sacrum} for totalsegmentator.
             batch_size: Training cases that a probe sees at once; more than one needs stored features.
             order_seed: Decides the order of the training cases.
@@ -124,7 +124,7 @@ class TaskData(eva.DataModule):
 
     @property
     def notice(self) -> str | None:
-        """What must stand beside every number of this task."""
+        """What must stand next to every number of this task."""
         return self.spec.notice
 
     def describe(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class TaskData(eva.DataModule):
 
     @override
     def setup(self, stage: str) -> None:
-        """Checks that every file is there and every case is sound, before any GPU time is spent."""
+        """Checks that every file is there and every case is valid, before any GPU time is spent."""
         # eva asks only those of the stage: a missing test scan would show after the training.
         needed = {"test": ["test"], "validate": ["val"]}.get(stage, SPLITS)
         parts = [part for part in self.parts if part.split in needed]
@@ -187,7 +187,7 @@ class TaskData(eva.DataModule):
             return
         workers = self.dataloaders.train.num_workers or 0
         # Added up: a record is written in every stage, and must not change from one to the next.
-        self._accepted |= require_sound(parts, workers, self.accept_orientation)
+        self._accepted |= require_valid(parts, workers, self.accept_orientation)
 
     @override
     def train_dataloader(self) -> DataLoader:

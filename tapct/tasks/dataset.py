@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from tapct._utils import renamed
 from tapct.errors import TapctError, TaskError
 from tapct.source_code import code_of
 from tapct.tasks.case_columns import CaseColumns
@@ -27,7 +28,7 @@ MIN_SLICES_OF_A_SCAN = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
 
 Finding = tuple[Literal["ok", "warn", "fail"], str, str]
-"""What the doctor found: status ("warn": a run continues), message, how to mend it."""
+"""What the doctor found: status ("warn": a run continues), message, how to fix it."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
 
@@ -40,6 +41,16 @@ def require_slices(ct: Volume) -> None:
     """
     if ct.shape[0] < MIN_SLICES_OF_A_SCAN:
         raise TaskError(f"{ct.source} has {ct.shape[0]} slices, fewer than {MIN_SLICES_OF_A_SCAN}: a broken export")
+
+
+RENAMED = {
+    "answers": "strata",
+    "answers_of": "strata_of",
+    "scan_reading": "scan_cache_key",
+    "target_reading": "target_cache_key",
+    "mask_reading": "mask_cache_key",
+}
+"""What tasks set, by its old name."""
 
 
 class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any, dict[str, Any]]"], abc.ABC):
@@ -72,6 +83,11 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
     window: ClassVar[str] = "soft-tissue"
     """Of `tapct.viz.canvas.WINDOWS_HU`, the one in which its scans are looked at."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuses the names that tasks set before they were called otherwise."""
+        super().__init_subclass__(**keywords)
+        renamed.refuse(cls, RENAMED, TaskError)
+
     def __init__(self, root: str | Path, split: Split, split_file: str | Path | None = None) -> None:
         """Initializes the dataset.
 
@@ -79,7 +95,7 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
             root: Folder of the task.
             split: Which cases.
             split_file: Another split than the task's own: a CSV with the columns case, patient, split (or fold_0,
-                fold_1, ..., to cross-validate), or the name of one that ships beside it (`names.SHIPPED_SPLITS`).
+                fold_1, ..., to cross-validate), or the name of one that ships next to it (`names.SHIPPED_SPLITS`).
 
         Raises:
             TaskError: If the split cannot be read.
@@ -124,7 +140,7 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
         return self.read_scan(case).grid
 
     def left_out(self) -> dict[str, str]:
-        """Returns the cases of the release's label file that cannot be used, with the reason, beside those that ship.
+        """Returns the cases of the release's label file that cannot be used, with the reason, next to those that ship.
 
         The record lists them: what is left out silently changes a number as much as what is reported.
         """
@@ -146,12 +162,12 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
         """Returns the place (x, y, z) in mm, RAS+, that a case is about; None where it is about the whole scan."""
         return None
 
-    def answers(self, case: str) -> frozenset[str]:
+    def strata(self, case: str) -> frozenset[str]:
         """Returns what a case is an example of, to draw few patients evenly by; nothing where all are alike."""
         return frozenset()
 
     @classmethod
-    def answers_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
+    def strata_of(cls, spec: TaskSpec, target: torch.Tensor) -> frozenset[str]:
         """Returns what a case with a target is an example of, where the target alone tells it (of a feature pack).
 
         Raises:
@@ -182,14 +198,14 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
     def _perturbed(self, case: str, ct: Volume) -> Volume:
         return ct if self.perturbation is None else self.perturbation(ct, f"{self.spec.folder}:{case}")
 
-    def scan_reading(self, case: str) -> list[Any]:
-        """Returns everything beside the files that decides what the scan of a case is: stored features hang on it."""
+    def scan_cache_key(self, case: str) -> list[Any]:
+        """Returns everything next to the files that decides what the scan of a case is: stored features hang on it."""
         return [*self.reading, case, *self._perturbing]
 
-    def target_reading(self, case: str) -> list[Any]:
-        """Returns everything beside the files that decides what the target of a case is: stored labels hang on it."""
+    def target_cache_key(self, case: str) -> list[Any]:
+        """Returns everything next to the files that decides what the target of a case is: stored labels hang on it."""
         whole = self.perturbation is None or not self.perturbation.changes_labels
-        return [*self.reading, case] if whole else self.scan_reading(case)
+        return [*self.reading, case] if whole else self.scan_cache_key(case)
 
     @cached_property
     def reading(self) -> list[Any]:

@@ -23,7 +23,7 @@ _ENDING = re.compile(r"(_0000)?(\.nii(\.gz)?|\.npy)$")
 
 
 class EvaTask(CTDataset):
-    """A data set that eva has a class for: a task names it, beside `SegmentationDataset` or `ClassificationDataset`.
+    """A data set that eva has a class for: a task names it, next to `SegmentationDataset` or `ClassificationDataset`.
 
     Scans and labels come through our readers, as of every task: in HU on the scan's own grid, in SPL, with the affine,
     labels as the whole numbers that they are (eva casts both to int16, and so truncates a label of 0.99 to 0).

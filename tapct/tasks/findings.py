@@ -9,13 +9,13 @@ from typing import Any
 from tapct.errors import TapctError, TaskError
 from tapct.names import LISTED, listed
 from tapct.tasks.anatomy import AXES
-from tapct.tasks.checks import WRONG_MEND, Accepted, CaseCheck, CaseOf, cases_of, examine
+from tapct.tasks.checks import WRONG_FIX, Accepted, CaseCheck, CaseOf, cases_of, examine
 from tapct.tasks.dataset import ARCHIVES, CTDataset, Finding
 from tapct.tasks.registry import task_class, task_datasets, task_root
 from tapct.tasks.table_findings import table_findings
 
 LOOKS = 4
-"""Cases that are looked at, beside those that lie wrongly."""
+"""Cases that are looked at, next to those that lie wrongly."""
 
 
 def findings(
@@ -53,7 +53,7 @@ def findings(
         return
     yield "ok", f"{root}, licence of the data: {spec.licence}", ""
     if spec.notice is not None:
-        yield "ok", f"beside every number will stand: {spec.notice}", ""
+        yield "ok", f"next to every number will stand: {spec.notice}", ""
     yield from parts[0].release_findings()
     yield from _files(root, parts, missing, doubled, obtain)
     absent = missing | doubled
@@ -133,7 +133,7 @@ def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Itera
             if check.of.case in accepted:
                 yield "warn", f"{message}; it is accepted", ""
             else:
-                yield "fail", message, f"draw it with --look OUT.png. {WRONG_MEND}"
+                yield "fail", message, f"draw it with --look OUT.png. {WRONG_FIX}"
     if odd := [f"{check.of.case}: {check.orientation.odd}" for check in checks if check.orientation.odd]:
         message = f"organs of {len(odd)} cases lie where few people have them: {listed(odd, '; ')}"
         yield "warn", message, "draw them with --look OUT.png: are the labels right, and on the right sides?"

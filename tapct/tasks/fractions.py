@@ -8,7 +8,7 @@ from tapct.errors import TaskError
 from tapct.tasks.splits import uniform
 
 Answers = Mapping[str, frozenset[str]]
-"""Patient to what he is an example of, such as {"malignant", "not malignant"}; the same for all in segmentation."""
+"""Patient to what they are an example of, such as {"malignant", "not malignant"}; the same for all in segmentation."""
 
 
 def check_fraction(fraction: float, draw: int) -> None:
@@ -82,7 +82,7 @@ def _cover(answers: Answers, places: Mapping[str, tuple[float, str]]) -> list[st
 
 
 def patients_of(cases: Mapping[str, str], answers: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
-    """Returns what each patient is an example of: whatever one of his cases is.
+    """Returns what each patient is an example of: whatever one of their cases is.
 
     Args:
         cases: Case to patient.

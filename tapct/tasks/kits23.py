@@ -19,7 +19,7 @@ SPEC = TaskSpec(
     source_data=("(c4kc-)?kits", "abdomenct-1k", "abdomenatlas"),
     licence="CC BY-NC-SA 4.0",
     source="clone https://github.com/neheller/kits23 as kits23/ and run its kits23_download_data, or put the folder "
-    "images/ of the Hugging Face dataset neheller/KiTS-Challenge-Imaging beside its dataset/",
+    "images/ of the Hugging Face dataset neheller/KiTS-Challenge-Imaging next to its dataset/",
 )
 
 

@@ -54,7 +54,7 @@ class LocalisationDataset(CTDataset):
         return tuple(places[0].tolist()) if len(places) else None
 
     @override
-    def answers(self, case: str) -> frozenset[str]:
+    def strata(self, case: str) -> frozenset[str]:
         found = self.findings(case)
         names = {self.spec.classes[label] for label in found.classes[~found.excluded]}
         return frozenset(names or {"nothing"})

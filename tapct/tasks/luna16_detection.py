@@ -30,7 +30,7 @@ SPEC = TaskSpec(
     release=RELEASE,
     source_data=("luna16", "lidc-idri"),
     licence=LICENCE,
-    source=f"{SOURCE}, with annotations.csv, and annotations_excluded.csv of evaluationScript.zip, beside them",
+    source=f"{SOURCE}, with annotations.csv, and annotations_excluded.csv of evaluationScript.zip, next to them",
 )
 
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
@@ -48,7 +48,7 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
     """The 888 scans of LUNA16 and their 1186 nodules: those of at least 3 mm that three of four readers marked.
 
     Places and diameters are in `annotations.csv`, in the root (or `LUNA16/`, `CSVFILES/`): x, y, z in mm, LPS, as ITK
-    has them. What fewer readers marked, or is smaller or no nodule, is in `annotations_excluded.csv`, beside it or in
+    has them. What fewer readers marked, or is smaller or no nodule, is in `annotations_excluded.csv`, next to it or in
     `evaluationScript/annotations/`, and counts neither way. A case is a SeriesInstanceUID; 287 scans have no nodule.
     The split is that of the release's subsets.
     """
@@ -109,7 +109,7 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
         return self.series_path(case)
 
     @override
-    def scan_reading(self, case: str) -> list[Any]:
+    def scan_cache_key(self, case: str) -> list[Any]:
         """Returns what decides a scan: whether excluded findings count decides nothing of it."""
         return [RELEASE, *self._scan_code, case, *self._perturbing]
 

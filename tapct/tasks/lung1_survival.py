@@ -60,7 +60,7 @@ SPEC = TaskSpec(
     licence="CC BY-NC 3.0",
     source=f"TCIA collection {RELEASE} (doi:10.7937/K9/TCIA.2015.PF0M9REI): its DICOM files as the NBIA Data Retriever "
     f"writes them, lung1_survival/{RELEASE}/LUNG1-001/<study>/<series>/, or LUNG1-001/CT.nii.gz and "
-    f"LUNG1-001/{TUMOUR}.nii.gz; and the clinical table {CLINICAL_FILE} beside them",
+    f"LUNG1-001/{TUMOUR}.nii.gz; and the clinical table {CLINICAL_FILE} next to them",
     shortcuts=DICOM,
 )
 

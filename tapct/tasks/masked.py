@@ -29,7 +29,7 @@ class MaskedDataset(CTDataset):
         raise NotImplementedError(f"{type(self).__name__} reads no masks, but its spec says that there are some")
 
     def mask_paths(self, case: str) -> list[Path]:
-        """Returns the files that `read_mask` reads of a case, beside the label file; they need not be there."""
+        """Returns the files that `read_mask` reads of a case, next to the label file; they need not be there."""
         return []
 
     def mask(self, case: str, scan: Grid) -> Mask:
@@ -50,8 +50,8 @@ class MaskedDataset(CTDataset):
             raise type(error)(f"{self.spec.name}, case {case}: {error}") from error
         return mask
 
-    def mask_reading(self, case: str) -> list[Any]:
-        """Returns everything beside the files that decides the mask of a case: stored vectors hang on it."""
+    def mask_cache_key(self, case: str) -> list[Any]:
+        """Returns everything next to the files that decides the mask of a case: stored vectors hang on it."""
         return [*self.reading, case]
 
     def volume_ml(self, case: str) -> float:
@@ -66,7 +66,7 @@ class MaskedDataset(CTDataset):
             return float(mask.inside.sum()) * abs(float(np.linalg.det(mask.grid.affine[:3, :3]))) / 1000
 
         paths = [file for path in (*self.mask_paths(case), self.ct_path(case)) for file in files_of(path)]
-        return measured(self, case, f"ml of the mask {json.dumps(self.mask_reading(case))}", paths, measure)
+        return measured(self, case, f"ml of the mask {json.dumps(self.mask_cache_key(case))}", paths, measure)
 
     @override
     def value(self, case: str, column: str) -> Value:

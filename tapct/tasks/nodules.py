@@ -140,9 +140,9 @@ class NoduleDataset(CroppedDataset):
         return Mask.sphere(nodule.centre_mm, nodule.diameter_mm, scan)
 
     @override
-    def mask_reading(self, case: str) -> list[Any]:
+    def mask_cache_key(self, case: str) -> list[Any]:
         nodule = self.nodules[case]
-        return [*super().mask_reading(case), nodule.centre_mm, nodule.diameter_mm]
+        return [*super().mask_cache_key(case), nodule.centre_mm, nodule.diameter_mm]
 
     @override
     def point_mm(self, case: str) -> tuple[float, float, float]:
@@ -160,5 +160,5 @@ class NoduleDataset(CroppedDataset):
             if patient != self.nodules[case].patient:
                 raise TaskError(
                     f"nodule {case} is of patient {self.nodules[case].patient} in {self.list_path}, but of {patient} "
-                    f"in the split {self.table.source}: a patient could be on two sides. Mend the split"
+                    f"in the split {self.table.source}: a patient could be on two sides. Fix the split"
                 )

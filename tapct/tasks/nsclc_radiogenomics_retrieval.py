@@ -42,7 +42,7 @@ SPEC = TaskSpec(
     source=f"TCIA collection {RELEASE} (doi:10.7937/K9/TCIA.2017.7hs46erv): its DICOM files as the NBIA Data Retriever "
     f"writes them, nsclc_radiogenomics/{RELEASE}/R01-001/<study>/<series>/, of each of the 144 patients with a "
     "segmentation (SEG: '3D Slicer segmentation result' or 'ePAD Generated DSO ...') the study that holds it (22 GB; "
-    f"all is 98 GB), or R01-001/CT.nii.gz and R01-001/{TUMOUR}.nii.gz; and the clinical table {CLINICAL_FILE} beside "
+    f"all is 98 GB), or R01-001/CT.nii.gz and R01-001/{TUMOUR}.nii.gz; and the clinical table {CLINICAL_FILE} next to "
     "them",
     citation="""@misc{bakr2017nsclcradiogenomics,
   title={Data for NSCLC Radiogenomics},

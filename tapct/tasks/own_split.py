@@ -28,7 +28,7 @@ class SplitPin:
 class OwnSplit(abc.ABC):
     """The part of a task that knows its split.
 
-    It is the CSV of the task's name in `splits/` beside its module, or comes from `derive_split` where the release's
+    It is the CSV of the task's name in `splits/` next to its module, or comes from `derive_split` where the release's
     list of cases may not be passed on.
     """
 
@@ -71,20 +71,20 @@ class OwnSplit(abc.ABC):
 
     @classmethod
     def alternative_splits(cls) -> dict[str, SplitTable]:
-        """Returns the splits that ship beside the task's own, by name, without the cases that are left out."""
+        """Returns the splits that ship next to the task's own, by name, without the cases that are left out."""
         excluded = cls.shipped_exclusions()
         paths = {name: cls._split_path(f"-{name}") for name in SHIPPED_SPLITS}
         return {name: SplitTable.read(path).without(excluded) for name, path in paths.items() if path.is_file()}
 
     @classmethod
     def shipped_config(cls) -> Path | None:
-        """Returns the config that ships beside the module as `configs/TASK.yaml`; ours are in `eva_configs/`."""
+        """Returns the config that ships next to the module as `configs/TASK.yaml`; ours are in `eva_configs/`."""
         path = cls._shipped("configs", f"{cls.spec.name}.yaml")
         return path if path.is_file() else None
 
     @classmethod
     def _shipped(cls, folder: str, name: str) -> Path:
-        """Returns where a file ships: in a folder beside the module of the class, or of one that it derives from."""
+        """Returns where a file ships: in a folder next to the module of the class, or of one that it derives from."""
         modules = dict.fromkeys(each.__module__ for each in cls.__mro__ if issubclass(each, OwnSplit))
         files = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
         paths = [Path(file).parent / folder / name for file in files if file is not None]
@@ -102,7 +102,7 @@ class OwnSplit(abc.ABC):
         path = cls._split_path(f"-{name}")
         if not path.is_file():
             raise TaskError(
-                f"{cls.spec.name} ships no split '{name}' beside its own. Leave split_file out "
+                f"{cls.spec.name} ships no split '{name}' next to its own. Leave split_file out "
                 "(data.init_args.split_file, the variable SPLIT_FILE), or name a CSV; docs/tasks.md says what ships"
             )
         return path

@@ -187,7 +187,7 @@ def as_packed(target: "torch.Tensor") -> tuple[Any, ...]:
 
 
 def packs_folder(features: Path) -> Path:
-    """Returns where packs are unpacked: beside the own features and never among them.
+    """Returns where packs are unpacked: next to the own features and never among them.
 
     The key of an entry says which scan and code it is of, and nobody can check that of somebody else's. Were it put
     among the own ones, a run on the scans would take it for what it has extracted itself.

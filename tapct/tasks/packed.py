@@ -135,10 +135,10 @@ class PackedTargets(PackedDataset, MaskedDataset):
         return [column.number(levels[column.name]) for column in columns]
 
     @override
-    def answers(self, case: str) -> frozenset[str]:
+    def strata(self, case: str) -> frozenset[str]:
         if self._labels is not None:
-            return self._labels.answers(case)
-        return task_class(self.spec.name).answers_of(self.spec, self.target(case))
+            return self._labels.strata(case)
+        return task_class(self.spec.name).strata_of(self.spec, self.target(case))
 
     @override
     def require_masks(self) -> None:

@@ -97,5 +97,5 @@ class QuickstartOrgans(CroppedDataset):
         return Mask.sphere(self.points[case].centre_mm, SPHERE_MM, scan)
 
     @override
-    def mask_reading(self, case: str) -> list[object]:
-        return [*super().mask_reading(case), self.points[case].centre_mm, SPHERE_MM]
+    def mask_cache_key(self, case: str) -> list[object]:
+        return [*super().mask_cache_key(case), self.points[case].centre_mm, SPHERE_MM]

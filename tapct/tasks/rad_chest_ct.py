@@ -202,8 +202,8 @@ class RADChestCT(ClassificationDataset):
         if there == SCANS:
             yield "ok", f"{SCANS:,} scans with labels are there", ""
         else:
-            mend = "fetch the rest, or say that it is a part"
-            yield "warn", f"{there:,} scans with labels are there, and the release has {SCANS:,}", mend
+            fix = "fetch the rest, or say that it is a part"
+            yield "warn", f"{there:,} scans with labels are there, and the release has {SCANS:,}", fix
 
 
 AFFINE = np.diag([-SPACING_MM, -SPACING_MM, -SPACING_MM, 1.0])[[2, 1, 0, 3]]

@@ -1,4 +1,4 @@
-"""Finding tasks by name: ours and a stranger's the same way, through the entry points `tapct.tasks`.
+"""Finding tasks by name: ours and a third party's the same way, through the entry points `tapct.tasks`.
 
 A task is imported when it is asked for by its name, and not to be listed.
 """
@@ -40,7 +40,7 @@ FIRST = (
 
 
 def list_tasks() -> list[str]:
-    """Returns the names of all tasks: the quickstart, those of the benchmark, further ones, then strangers'."""
+    """Returns the names of all tasks: the quickstart, those of the benchmark, further ones, then third parties'."""
     return list(_entry_points()[0])
 
 
@@ -106,7 +106,7 @@ def _loaded(point: EntryPoint) -> type[CTDataset]:
         task = point.load()
     except (Exception, SystemExit) as error:
         raise TaskError(
-            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Mend or uninstall it"
+            f"{what} cannot be imported ({point.value}): {type(error).__name__}: {error}. Fix or uninstall it"
         ) from error
     if not (isinstance(task, type) and issubclass(task, CTDataset) and hasattr(task, "spec")):
         raise TaskError(f"{what} ({point.value}) is not a subclass of `tapct.tasks.CTDataset` with a spec")

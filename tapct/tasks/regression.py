@@ -51,7 +51,7 @@ class RegressionDataset(MaskedDataset):
         numbers = [np.nan if isinstance(value, Missing) else float(value) for value in values]
         for name, value, number in zip(self.spec.classes, values, numbers, strict=True):
             if not isinstance(value, Missing) and not np.isfinite(number):
-                raise TaskError(f"{name} is {number}, which is no number. Say that it is missing, and why")
+                raise TaskError(f"{name} is {number}, which is not a number. Say that it is missing, and why")
         return torch.tensor(numbers, dtype=torch.float64)
 
     def missing(self, case: str) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class RegressionDataset(MaskedDataset):
         return tuple(f"{name} is missing: {value.reason}." for name, value in named if isinstance(value, Missing))
 
     @override
-    def answers(self, case: str) -> frozenset[str]:
+    def strata(self, case: str) -> frozenset[str]:
         fifths = {}
         for name, value, edges in zip(self.spec.classes, self.target(case).tolist(), self._edges.T, strict=True):
             if not np.isnan(value):

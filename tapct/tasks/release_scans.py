@@ -25,7 +25,7 @@ class ReleaseScans(CTDataset):
         """
         super().__init_subclass__(**keywords)
         release = cls._release()
-        for name in ("read_scan", "scan_paths", "scan_reading"):
+        for name in ("read_scan", "scan_paths", "scan_cache_key"):
             if getattr(cls, name) is not getattr(release, name):
                 raise TypeError(f"{cls.__name__} has a {name} of its own, and reads the scans of {release.__name__}")
 
@@ -39,7 +39,7 @@ class ReleaseScans(CTDataset):
         return [self.ct_path(case)]
 
     @override
-    def scan_reading(self, case: str) -> list[Any]:
+    def scan_cache_key(self, case: str) -> list[Any]:
         return [*self._scan_code, case, *self._perturbing]
 
     @cached_property

@@ -109,8 +109,8 @@ class Pair:
     Attributes:
         scans: The first and the second; None where there are not two.
         reason: Why there are not; None where the patient's folder is not there.
-        is_odd: Whether that is for somebody to mend, and no lack of the download.
-        beside: CT series that are passed over.
+        is_odd: Whether that is for somebody to fix, and no lack of the download.
+        next to it: CT series that are passed over.
         doubts: What makes it doubtful that they are two scans within minutes.
     """
 

@@ -23,14 +23,14 @@ class TaskSpec:
         metric: The metric that is ranked, under its name in the record.
         licence: Of the data.
         source: How to obtain the data.
-        notice: What must stand beside every number, if anything.
+        notice: What must stand next to every number, if anything.
         adaptor: What the task is ranked on, as its config has it; None where features are not pooled.
         mask: In words, the part of each scan that features may be pooled over (`linear:mask`); None where there is no
             mask of every case, or none that does not give the answer away.
-        table: What is known of each case beside its scan (`CTDataset.read_value`) and is no shortcut, such as a stage;
-            and shortcuts of which heads are to know more than the audit (levels in an order). See `columns`.
-        rows: Columns that a model should beat, a row each, beside those of every task (`rows_to_beat`).
-        shortcuts: What scans may be sorted by in place of what is asked, beside their geometry, which every scan has:
+        table: What is known of each case besides its scan (`CTDataset.read_value`) and is not a shortcut, such as a
+            stage; and shortcuts of which heads are to know more than the audit (levels in an order). See `columns`.
+        rows: Columns that a model should beat, a row each, next to those of every task (`rows_to_beat`).
+        shortcuts: What scans may be sorted by in place of what is asked, next to their geometry, which every scan has:
             columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
         known_size: Whether the release says how large scans are in mm; where that is assumed, it is audited by nobody.
         matched: Of retrieval, what `MatchedMAP` has scans without a label share with the query, where it is a shortcut.
@@ -99,7 +99,7 @@ class TaskSpec:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """By name, all that is known of a case beside its scan: what heads may be given (`linear:table=age+sex`).
+        """By name, all that is known of a case besides its scan: what heads may be given (`linear:table=age+sex`).
 
         What scans may be sorted by, the volume of the mask where cases have one, and the task's own table.
         """

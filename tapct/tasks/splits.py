@@ -124,7 +124,7 @@ class FoldTable(SplitTable):
 
         Raises:
             TaskError: If it is missing or malformed, a name cannot be one, a case is there twice, two names are alike,
-                a fold is no number or empty, or a patient is in two folds of a repeat.
+                a fold is not a number or empty, or a patient is in two folds of a repeat.
         """
         repeats = [name for name in header_of(path) if re.fullmatch(r"fold_\d+", name)]
         columns = [f"fold_{number}" for number in range(max(1, len(repeats)))]

@@ -50,7 +50,7 @@ class SurvivalDataset(MaskedDataset):
         return torch.tensor([days, float(event)], dtype=torch.float64)
 
     @override
-    def answers(self, case: str) -> frozenset[str]:
+    def strata(self, case: str) -> frozenset[str]:
         return frozenset({"death" if self.outcome(case).event else "censored"})
 
     @override

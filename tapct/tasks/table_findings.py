@@ -1,4 +1,4 @@
-"""What is known of cases beside their scans, for the doctor: columns that heads may be given, and of how many cases."""
+"""What is known of cases besides their scans, for the doctor: columns that heads may be given, of how many cases."""
 
 from collections.abc import Iterator, Sequence
 from math import isnan

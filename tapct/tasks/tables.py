@@ -60,7 +60,7 @@ def read_table(
             raise TaskError(f"{path}: line {number} is a comment. Move it above the header, or delete it")
         if len(row) != len(header):
             raise TaskError(
-                f"{path}: line {number} has {len(row)} values, and the header {len(header)}. Mend it, or fetch the "
+                f"{path}: line {number} has {len(row)} values, and the header {len(header)}. Fix it, or fetch the "
                 "file again"
             )
     places = {name: header.index(name) for name in columns}
@@ -146,7 +146,7 @@ def number(row: dict[str, str], column: str, where: str, *, low: float, high: fl
         unit: The unit of both, for the error.
 
     Raises:
-        TaskError: If it is no number (nan, a decimal comma), or beyond the limits.
+        TaskError: If it is not a number (nan, a decimal comma), or beyond the limits.
     """
     text = row[column].strip()
     if text in MISSING:
@@ -154,7 +154,7 @@ def number(row: dict[str, str], column: str, where: str, *, low: float, high: fl
     if _PLAIN_NUMBER.fullmatch(text) is None:
         comma = " with a decimal comma" if _PLAIN_NUMBER.fullmatch(text.replace(",", ".", 1)) else ""
         raise TaskError(
-            f"{where}: {column} is '{text}', which is no number{comma}. Write it with a point, and leave it empty "
+            f"{where}: {column} is '{text}', which is not a number{comma}. Write it with a point, and leave it empty "
             "where it is not known"
         )
     value = float(text)

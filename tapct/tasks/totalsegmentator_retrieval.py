@@ -23,7 +23,7 @@ STUDY_TYPES = (
     *("ct thorax-abdomen-pelvis", "ct thorax-chest", "ct thorax-neck"),
 )
 """Of 20 scans at least, as the release spells them but for doubled blanks; the scans of 21 rarer ones are in the
-gallery, and are no queries."""
+gallery, and are not queries."""
 
 
 def _spec(name: str, display_name: str, labels: tuple[str, ...]) -> TaskSpec:

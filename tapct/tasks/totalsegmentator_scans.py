@@ -1,4 +1,4 @@
-"""The scans of TotalSegmentator v2 and what stands beside them, for every task that is made of this release."""
+"""The scans of TotalSegmentator v2 and what stands next to them, for every task that is made of this release."""
 
 from collections.abc import Mapping
 from functools import cached_property

@@ -94,7 +94,7 @@ class TumourRetrieval(RetrievalDataset):
         """Returns the series of a patient that is a folder of DICOM.
 
         Raises:
-            TaskError: As `drawn_scan`, or if there is a NIfTI file beside them.
+            TaskError: As `drawn_scan`, or if there is a NIfTI file next to them.
         """
         if case not in self._known:
             found = drawn_scan(self._folders.find(case), self.drawn_as)

@@ -1,4 +1,4 @@
-"""A task's parts as a cell varies them: fewer patients to train on, perturbed scans to report."""
+"""A task's parts as an experiment varies them: fewer patients to train on, perturbed scans to report."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ def varied(
         raise TaskError(f"train_fraction is {train_fraction}, but there are no training cases of which to take a part")
     if train is not None and train_fraction < 1:
         cases = {case: train.patient(case) for case in train.cases}
-        answers = patients_of(cases, {case: train.answers(case) for case in cases})
+        answers = patients_of(cases, {case: train.strata(case) for case in cases})
         changed["train"] = train.only(drawn_patients(answers, train_fraction, train_draw, train.spec.name))
     if perturbation is not None:
         change = perturbation_named(perturbation)

@@ -39,7 +39,7 @@ LEAST_ML = 1.0
 class VertebraLandmarks(TotalSegmentatorScans, LocalisationDataset):
     """The centroids of the 25 masks from C1 to S1, as one class, in the official split.
 
-    One class, for a 1x1x1 head sees one cell: which vertebra it is takes counting along the spine, and a head that
+    One class, for a 1x1x1 head sees one patch: which vertebra it is takes counting along the spine, and a head that
     told them apart would only show how far the encoder's context reaches. A vertebra that the border of the scan cuts
     has no centre in it, and a fragment none at all; both count neither way.
     """

@@ -1,6 +1,6 @@
 """What versions the suite was run with, and which ones packages must not have.
 
-`lowest.txt` and `newest.txt` beside this are what `make test-lowest` and `make test-newest` install.
+`lowest.txt` and `newest.txt` next to this are what `make test-lowest` and `make test-newest` install.
 """
 
 from importlib.metadata import PackageNotFoundError, requires, version

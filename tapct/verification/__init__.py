@@ -1,1 +1,1 @@
-"""Encoders beside their authors' own code: the comparison, its result in the cache, its picture, its command."""
+"""Encoders next to their authors' own code: the comparison, its result in the cache, its picture, its command."""

@@ -12,7 +12,7 @@ from tapct.errors import EncoderError
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
     from tapct.encoders.verified import Comparison
-    from tapct.verification.compare import Beside
+    from tapct.verification.compare import BothInputs
 
 NOT_COMPARED = 3
 """The exit status where the authors' code cannot be run: neither good (0) nor bad (1)."""
@@ -28,7 +28,7 @@ def verify_encoder(
     code_revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> int:
-    """Runs an encoder's authors' own code beside the adapter: are voxels, map and embedding the same?
+    """Runs an encoder's authors' own code next to the adapter: are voxels, map and embedding the same?
 
     Both get the middle of a shipped scan, noise from -2700 to 2700 HU, and the same weights: two random draws, and the
     published ones where they are on this machine. Nothing is downloaded.
@@ -61,7 +61,7 @@ def verify_encoder(
 
 def _compared(
     name: str, weights: str | None, code: str | None, revision: str | None, trusted: bool
-) -> "tuple[Encoder, Comparison, Beside]":
+) -> "tuple[Encoder, Comparison, BothInputs]":
     from tapct.encoders.authors import counterpart_of, require
     from tapct.encoders.options import load_spec, parse_spec
     from tapct.tasks.quickstart import shipped_scan
@@ -94,7 +94,7 @@ def _published(encoder: "Encoder") -> Path | None:
         return None
 
 
-def _shown(encoder: "Encoder", found: "Comparison", beside: "Beside", out: Path | None) -> int:
+def _shown(encoder: "Encoder", found: "Comparison", beside: "BothInputs", out: Path | None) -> int:
     """Prints, draws and keeps what was found; returns the exit status."""
     from rich import box
     from rich.table import Table
@@ -103,7 +103,7 @@ def _shown(encoder: "Encoder", found: "Comparison", beside: "Beside", out: Path 
     from tapct.encoders import verified
     from tapct.verification import picture
 
-    table = Table("stage", "largest difference", box=box.SIMPLE, title=f"{encoder.full_name} beside {found.source}")
+    table = Table("stage", "largest difference", box=box.SIMPLE, title=f"{encoder.full_name} next to {found.source}")
     for stage in found.stages:
         table.add_row(stage.name, stage.said)
     terminal.output().print(table)

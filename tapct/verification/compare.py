@@ -43,7 +43,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class BothInputs:
     """A scan as both networks receive it.
 
     Attributes:
@@ -128,8 +128,8 @@ def compare(
     published: Path | None = None,
     code: Path | None = None,
     revision: str | None = None,
-) -> tuple[Comparison, Beside]:
-    """Runs an adapter and its authors' code beside each other.
+) -> tuple[Comparison, BothInputs]:
+    """Runs an adapter and its authors' code next to each other.
 
     Args:
         encoder: The adapter, built with random weights, on the CPU; others are loaded into it.
@@ -209,18 +209,18 @@ def _middle(image: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
     return image[tuple(slice(at, at + n) for at, n in zip(starts, size, strict=True))].contiguous()
 
 
-def _prepared(authors: Authors, hu: torch.Tensor, spacing_mm: tuple[float, float, float], path: Path) -> Beside:
+def _prepared(authors: Authors, hu: torch.Tensor, spacing_mm: tuple[float, float, float], path: Path) -> BothInputs:
     """Writes a scan as a converted DICOM lies on disk, in whole HU, and has it prepared by both sides."""
     hu, (z, y, x) = hu.round(), spacing_mm
     array = hu.numpy().astype(np.int16).transpose(2, 1, 0)  # (x, y, z) towards left, posterior, superior
     nibabel.save(nibabel.Nifti1Image(array, np.diag([-x, -y, z, 1.0])), path)
-    # Our own reader would refuse noise, and is no part of an adapter.
+    # Our own reader would refuse noise, and is not a part of an adapter.
     windows_hu = hu[None, None] if authors.encoder.card.window_size[0] > 1 else hu[:, None, None]
     ours = received(authors.encoder, windows_hu)
     if ours is None:
         raise NotComparableError(f"{authors.encoder.card.name} has no network that could be compared")
     given = authors.prepare(path).float()
-    return Beside(ours, authors.received(given), given, authors.axes, windows_hu, spacing_mm)
+    return BothInputs(ours, authors.received(given), given, authors.axes, windows_hu, spacing_mm)
 
 
 def _built(authors: Authors) -> nn.Module:

@@ -15,17 +15,17 @@ from tapct.encoders.verified import Comparison
 from tapct.errors import EncoderError
 from tapct.features.received import Received, sha256_of
 from tapct.report.html import page
-from tapct.verification.compare import Beside
+from tapct.verification.compare import BothInputs
 from tapct.viz.received import draw_received, shown_values
 
 
-def write(encoder: Encoder, comparison: Comparison, beside: Beside, path: Path) -> None:
+def write(encoder: Encoder, comparison: Comparison, beside: BothInputs, path: Path) -> None:
     """Draws both inputs as a PNG or, by the name of the file, as a page.
 
     Each is turned back by the axes that its own side declares: where the letters lie wrong on one, it is that one.
 
     Raises:
-        EncoderError: If what was received is no image, or the file cannot be written.
+        EncoderError: If what was received is not an image, or the file cannot be written.
     """
     sides = {
         "the adapter": _received(beside.ours, encoder.axes, beside),
@@ -50,7 +50,7 @@ def write(encoder: Encoder, comparison: Comparison, beside: Beside, path: Path) 
         raise EncoderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _received(found: torch.Tensor, axes: str, beside: Beside) -> Received:
+def _received(found: torch.Tensor, axes: str, beside: BothInputs) -> Received:
     whole = found.unsqueeze(2) if found.ndim == 4 else found  # of a 2D network
     if whole.ndim != 5:
         raise EncoderError(f"a network receives {tuple(found.shape)}, which is no batch of images that can be drawn")

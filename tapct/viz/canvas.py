@@ -145,15 +145,15 @@ def show_labels(axes: Axes, labels: np.ndarray, index: int, colours: np.ndarray,
     axes.imshow(image, aspect=axes.get_aspect(), interpolation="nearest", origin=view.origin)
 
 
-def show_cells(
-    axes: Axes, values: np.ndarray, cells: Grid, scan: Grid, index: int, view: View = AXIAL, **settings: Any
+def show_patches(
+    axes: Axes, values: np.ndarray, patches: Grid, scan: Grid, index: int, view: View = AXIAL, **settings: Any
 ) -> mpl.image.AxesImage:
-    """Draws the layer of feature cells that a slice of the scan lies in, each cell where it is and as large as it is.
+    """Draws the layer of patches that a slice of the scan lies in, each patch where it is and as large as it is.
 
     Args:
         axes: Where the slice was drawn.
-        values: (d, h, w) numbers or (d, h, w, 3 or 4) colours of the cells.
-        cells: Their grid.
+        values: (d, h, w) numbers or (d, h, w, 3 or 4) colours of the patches.
+        patches: Their grid.
         scan: The grid of the scan.
         index: Slice of the scan along `view.across`.
         view: Which way it is cut.
@@ -162,9 +162,9 @@ def show_cells(
     Returns:
         What a colour bar needs.
     """
-    centres = scan.coordinates_in(cells)[view.across]
-    layer = int(np.clip(np.rint(centres[index]), 0, cells.shape[view.across] - 1))
-    (top, bottom), (left, right) = (cell_edges(cells, scan)[axis] for axis in (view.rows, view.columns))
+    centres = scan.coordinates_in(patches)[view.across]
+    layer = int(np.clip(np.rint(centres[index]), 0, patches.shape[view.across] - 1))
+    (top, bottom), (left, right) = (patch_edges(patches, scan)[axis] for axis in (view.rows, view.columns))
     extent = (left, right, top, bottom) if view.upward else (left, right, bottom, top)
     return axes.imshow(
         np.take(values, layer, view.across),
@@ -255,8 +255,8 @@ def _scale_bar(axes: Axes, width: int, spacing_mm: float) -> None:
     axes.text(left, 0.085, f"{length_cm:g} cm", transform=axes.transAxes, va="center", **_label(7))
 
 
-def cell_edges(cells: Grid, scan: Grid) -> list[tuple[float, float]]:
-    """Returns, axis by axis, where the cells begin and end, in units of the scan's voxels."""
-    step = np.abs(np.diag(np.linalg.inv(scan.affine) @ cells.affine))[:3]
-    where = cells.coordinates_in(scan)
+def patch_edges(patches: Grid, scan: Grid) -> list[tuple[float, float]]:
+    """Returns, axis by axis, where the patches begin and end, in units of the scan's voxels."""
+    step = np.abs(np.diag(np.linalg.inv(scan.affine) @ patches.affine))[:3]
+    where = patches.coordinates_in(scan)
     return [(float(c[0] - s / 2), float(c[-1] + s / 2)) for c, s in zip(where, step, strict=True)]

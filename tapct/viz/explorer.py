@@ -19,7 +19,7 @@ from tapct.viz.canvas import PictureError
 from tapct.viz.feature_maps import Scan
 
 LAYERS = 64
-"""Layers of cells that go into a page at most, evenly spread: with them it stays within a few megabytes."""
+"""Layers of patches that go into a page at most, evenly spread: with them it stays within a few megabytes."""
 
 DIRECTIONS = 48
 """Principal directions that features are kept in."""
@@ -33,9 +33,9 @@ class Packed:
     """Unit features in few directions and eight bits, whose dot products are nearly the cosines.
 
     Attributes:
-        codes: (cells, directions) int8.
+        codes: (patches, directions) int8.
         scales: (directions,) what a code of 1 stands for.
-        error: The largest error of a cosine among random pairs of cells.
+        error: The largest error of a cosine among random pairs of patches.
     """
 
     codes: np.ndarray
@@ -44,7 +44,7 @@ class Packed:
 
     @classmethod
     def of(cls, features: torch.Tensor) -> "Packed":
-        """Packs features (cells, C).
+        """Packs features (patches, C).
 
         Directions are those of the features as they are, not centred: the cosine is not, either.
         """
@@ -75,7 +75,7 @@ def write_explorer(path: Path, scan: Scan, title: str, window: str = "soft-tissu
     layers = inside[np.unique(np.linspace(0, len(inside) - 1, LAYERS).round().astype(int))]
     grid = scan.features.feature_grid
     packed = Packed.of(scan.features.map[:, torch.from_numpy(layers)].flatten(1).T)
-    (_, *_), (top, bottom), (left, right) = canvas.cell_edges(grid, scan.ct.grid)
+    (_, *_), (top, bottom), (left, right) = canvas.patch_edges(grid, scan.ct.grid)
     _, height, width = scan.ct.shape
     slices = np.rint(grid.coordinates_in(scan.ct.grid)[0][layers]).astype(int).clip(0, scan.ct.shape[0] - 1)
     content = {
@@ -85,7 +85,8 @@ def write_explorer(path: Path, scan: Scan, title: str, window: str = "soft-tissu
         "directions": packed.codes.shape[1],
         "scales": packed.scales.tolist(),
         "codes": base64.b64encode(packed.codes.tobytes()).decode(),
-        # Where the cells lie in the picture, as shares of its width and height; voxel 0 begins half a voxel before it.
+        # Where the patches lie in the picture, as shares of its width and height; voxel 0 begins half a voxel before
+        # it.
         "extent": [(left + 0.5) / width, (top + 0.5) / height, (right + 0.5) / width, (bottom + 0.5) / height],
         "affine": grid.affine.tolist(),
         "proportion": canvas.proportion(scan.ct.grid),

@@ -44,15 +44,15 @@ class Scan:
         return "/".join(Path(self.ct.source).absolute().parts[-2:])
 
     def inside(self) -> np.ndarray:
-        """Returns (d, h, w) which cells are centred in the scan, and not in padding."""
+        """Returns (d, h, w) which patches are centred in the scan, and not in padding."""
         where = self.features.feature_grid.coordinates_in(self.ct.grid)
         z, y, x = ((c > -0.5) & (c < n - 0.5) for c, n in zip(where, self.ct.shape, strict=True))
         return z[:, None, None] & y[None, :, None] & x[None, None, :]
 
     def body(self) -> np.ndarray:
-        """Returns (d, h, w) which cells lie in the patient: the largest piece of tissue, holes filled slice by slice.
+        """Returns (d, h, w) which patches lie in the patient: the largest piece of tissue, holes filled slice by slice.
 
-        Where there is none (a crop of a lung), it is every cell in the scan.
+        Where there is none (a crop of a lung), it is every patch in the scan.
         """
         hu = resample_image(torch.from_numpy(self.ct.hu), self.ct.grid, self.features.feature_grid).numpy()
         pieces, count = ndimage.label((hu > TISSUE_HU) & self.inside())
@@ -61,8 +61,8 @@ class Scan:
         largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
         return np.stack([ndimage.binary_fill_holes(layer) for layer in largest]) & self.inside()
 
-    def cell_at(self, point_mm: Sequence[float]) -> tuple[int, int, int]:
-        """Returns the cell (z, y, x) that a point (x, y, z) in RAS+ world millimetres lies in.
+    def patch_at(self, point_mm: Sequence[float]) -> tuple[int, int, int]:
+        """Returns the patch (z, y, x) that a point (x, y, z) in RAS+ world millimetres lies in.
 
         Raises:
             PictureError: If the point is not in the scan.
@@ -77,14 +77,14 @@ class Scan:
                 f"voxels span about {reach} mm. World coordinates are RAS+, as NIfTI viewers show them; with those of "
                 "DICOM (LPS), turn the signs of x and y"
             )
-        return nearest_cell(self.features.feature_grid, np.array([point_mm]))[0]
+        return nearest_patch(self.features.feature_grid, np.array([point_mm]))[0]
 
 
-def nearest_cell(cells: Grid, points_mm: np.ndarray) -> list[tuple[int, int, int]]:
-    """Returns the cells (z, y, x) of a grid that points (N, 3), RAS+ world millimetres (x, y, z), lie in or next to."""
-    offsets = np.asarray(points_mm, dtype=np.float64) - cells.affine[:3, 3]
-    index = np.rint(np.linalg.solve(cells.affine[:3, :3], offsets.T).T).astype(int)
-    return [(int(z), int(y), int(x)) for z, y, x in index.clip(0, np.array(cells.shape) - 1)]
+def nearest_patch(patches: Grid, points_mm: np.ndarray) -> list[tuple[int, int, int]]:
+    """Returns the patches (z, y, x) of a grid that points (N, 3), RAS+ millimetres (x, y, z), lie in or next to."""
+    offsets = np.asarray(points_mm, dtype=np.float64) - patches.affine[:3, 3]
+    index = np.rint(np.linalg.solve(patches.affine[:3, :3], offsets.T).T).astype(int)
+    return [(int(z), int(y), int(x)) for z, y, x in index.clip(0, np.array(patches.shape) - 1)]
 
 
 # -- Principal components ------------------------------------------------------------------------------
@@ -110,18 +110,18 @@ class Basis:
 
     @classmethod
     def of(cls, scans: Sequence[Scan]) -> "Basis":
-        """Returns the basis of the patients' cells of all scans together, so that one colour means one thing in all.
+        """Returns the basis of the patients' patches of all scans together, so that one colour means one thing in all.
 
         Raises:
             PictureError: If there are fewer than three channels, or the features do not vary.
         """
-        cells = [scan.features.map[:, torch.from_numpy(scan.body())] for scan in scans]
-        count, channels = sum(c.shape[1] for c in cells), cells[0].shape[0]
+        patches = [scan.features.map[:, torch.from_numpy(scan.body())] for scan in scans]
+        count, channels = sum(c.shape[1] for c in patches), patches[0].shape[0]
         if channels < 3:
             raise PictureError(f"features of {channels} channels have no three principal components to colour by")
-        mean = torch.stack([c.double().sum(1) for c in cells]).sum(0) / count
+        mean = torch.stack([c.double().sum(1) for c in patches]).sum(0) / count
         covariance = torch.zeros(channels, channels, dtype=torch.float64)
-        for chunk in (part for c in cells for part in c.split(_PER_CHUNK, dim=1)):
+        for chunk in (part for c in patches for part in c.split(_PER_CHUNK, dim=1)):
             centred = chunk.double() - mean[:, None]
             covariance += centred @ centred.T
         values, vectors = torch.linalg.eigh(covariance)
@@ -131,13 +131,15 @@ class Basis:
         # The sign of a component is arbitrary: its largest weight is made positive, the same on every machine.
         largest = directions.abs().argmax(1, keepdim=True)
         directions = (directions * directions.gather(1, largest).sign()).float()
-        projected = np.concatenate([(directions @ (c.float() - mean.float()[:, None])).numpy() for c in cells], axis=1)
+        projected = np.concatenate(
+            [(directions @ (c.float() - mean.float()[:, None])).numpy() for c in patches], axis=1
+        )
         low, high = (torch.from_numpy(np.percentile(projected, p, axis=1)).float() for p in COLOUR_RANGE)
         shares = (values.flip(0)[:3] / values.clamp(min=0).sum()).tolist()
         return cls(mean.float(), directions, low, high, (shares[0], shares[1], shares[2]))
 
     def colours(self, scan: Scan) -> np.ndarray:
-        """Returns (d, h, w, 4) RGBA of a scan's cells; transparent outside the patient."""
+        """Returns (d, h, w, 4) RGBA of a scan's patches; transparent outside the patient."""
         feature_map = scan.features.map
         projected = torch.einsum("kc,czyx->zyxk", self.directions, feature_map - self.mean[:, None, None, None])
         rgb = ((projected - self.low) / (self.high - self.low).clamp(min=1e-12)).clamp(0, 1)
@@ -147,8 +149,8 @@ class Basis:
 def draw_pca(path: Path, scans: Sequence[Scan], title: str, window: str = "soft-tissue") -> Basis:
     """Draws the three principal components of the features as colours, on one basis for all slices and scans.
 
-    Each scan has two rows: slices of the scan, and the same with its cells coloured. Four are axial, spread evenly over
-    the patient, one is coronal. What is not patient is left black, and had no part in the basis.
+    Each scan has two rows: slices of the scan, and the same with its patches coloured. Four are axial, spread evenly
+    over the patient, one is coronal. What is not patient is left black, and had no part in the basis.
 
     Args:
         path: Where to write the PNG.
@@ -174,7 +176,7 @@ def draw_pca(path: Path, scans: Sequence[Scan], title: str, window: str = "soft-
         for (view, index), above, below in zip(views, plain, coloured, strict=True):
             canvas.show_scan(above, scan.ct.hu, grid, index, window, view)
             canvas.show_scan(below, np.full_like(scan.ct.hu, -1e4), grid, index, window, view)
-            canvas.show_cells(below, colours, scan.features.feature_grid, grid, index, view)
+            canvas.show_patches(below, colours, scan.features.feature_grid, grid, index, view)
             above.set_title(f"{'coronal' if view is CORONAL else 'slice'} {index}", fontsize=8)
         plain[0].set_ylabel(scan.name, fontsize=8, parse_math=False)
     shares = ", ".join(f"{share:.0%}" for share in basis.explained)
@@ -203,7 +205,7 @@ def _middle(scan: Scan, axis: int) -> int:
 
 
 def similarity(scan: Scan, feature: torch.Tensor) -> np.ndarray:
-    """Returns (d, h, w) the cosine similarity of each cell to a feature (C,); NaN in padding."""
+    """Returns (d, h, w) the cosine similarity of each patch to a feature (C,); NaN in padding."""
     found = F.cosine_similarity(scan.features.map.float(), feature.float()[:, None, None, None], dim=0).numpy()
     return np.where(scan.inside(), found, np.nan)
 
@@ -211,9 +213,9 @@ def similarity(scan: Scan, feature: torch.Tensor) -> np.ndarray:
 def draw_similarity(
     path: Path, scans: Sequence[Scan], point_mm: Sequence[float], title: str, window: str = "soft-tissue"
 ) -> np.ndarray:
-    """Draws how alike the cells of scans are to the one at a point of the first scan.
+    """Draws how alike the patches of scans are to the one at a point of the first scan.
 
-    Each scan has a row: axial, coronal and sagittal slices through the point, or, in the other scans, through the cell
+    Each scan has a row: axial, coronal and sagittal slices through the point, or, in the other scans, through the patch
     that is most alike. A cross marks it.
 
     Args:
@@ -229,7 +231,7 @@ def draw_similarity(
     Raises:
         PictureError: If the point lies outside the first scan, or the picture cannot be written.
     """
-    feature = scans[0].features.map[(slice(None), *scans[0].cell_at(point_mm))]
+    feature = scans[0].features.map[(slice(None), *scans[0].patch_at(point_mm))]
     maps = [similarity(scan, feature) for scan in scans]
     crosses = [np.array(point_mm, dtype=np.float64)]
     for scan, values in zip(scans[1:], maps[1:], strict=True):
@@ -245,7 +247,7 @@ def draw_similarity(
         voxel = np.rint(at).astype(int).clip(0, np.array(scan.ct.shape) - 1)
         for axis, view in zip(row, views, strict=True):
             canvas.show_scan(axis, scan.ct.hu, scan.ct.grid, int(voxel[view.across]), window, view)
-            image = canvas.show_cells(
+            image = canvas.show_patches(
                 *(axis, values, scan.features.feature_grid, scan.ct.grid, int(voxel[view.across]), view),
                 cmap="viridis",
                 vmin=low,

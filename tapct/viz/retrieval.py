@@ -19,7 +19,7 @@ from tapct._utils.files import write_atomically
 from tapct.features import CaseFeatures
 from tapct.viz import canvas
 from tapct.viz.canvas import PictureError
-from tapct.viz.feature_maps import Scan, nearest_cell, similarity
+from tapct.viz.feature_maps import Scan, nearest_patch, similarity
 from tapct.volumes import Grid, LabelMap
 
 FIGURE_SLICES = 10
@@ -37,15 +37,15 @@ class Match:
 
     Attributes:
         rank: From 1.
-        cell: Its cell (z, y, x) on the feature grid.
+        patch: Its patch (z, y, x) on the feature grid.
         point_mm: Its centre (x, y, z) in RAS+ world millimetres.
         similarity: Cosine similarity to the lesion's mean embedding.
-        hit: Whether its cell holds a voxel of the lesion in the follow-up; None without a mask of it.
+        hit: Whether its patch holds a voxel of the lesion in the follow-up; None without a mask of it.
         distance_mm: From its centre to the nearest voxel of that lesion, 0 inside; None without a mask.
     """
 
     rank: int
-    cell: tuple[int, int, int]
+    patch: tuple[int, int, int]
     point_mm: tuple[float, float, float]
     similarity: float
     hit: bool | None
@@ -67,27 +67,27 @@ def lesion_mask(labels: LabelMap, label: int | None) -> np.ndarray:
 
 
 def votes(features: CaseFeatures, mask: np.ndarray) -> np.ndarray:
-    """Returns (d, h, w) how many voxels of a mask (D, H, W) on the scan's grid lie in each cell."""
+    """Returns (d, h, w) how many voxels of a mask (D, H, W) on the scan's grid lie in each patch."""
     native = features.native_grid
     voxels = np.argwhere(mask)
-    cells = np.array(nearest_cell(features.feature_grid, voxels @ native.affine[:3, :3].T + native.affine[:3, 3]))
+    patches = np.array(nearest_patch(features.feature_grid, voxels @ native.affine[:3, :3].T + native.affine[:3, 3]))
     found = np.zeros(tuple(features.feature_grid.shape), dtype=np.int64)
-    np.add.at(found, tuple(cells.T), 1)
+    np.add.at(found, tuple(patches.T), 1)
     return found
 
 
 def lesion_embedding(features: CaseFeatures, mask: np.ndarray) -> torch.Tensor:
-    """Returns (C,) the mean over the lesion's voxels of the feature of the cell that each lies in.
+    """Returns (C,) the mean over the lesion's voxels of the feature of the patch that each lies in.
 
-    A lesion smaller than a cell thus has the feature of that cell. Features are averaged as they are, not normalised.
+    A lesion smaller than a patch thus has the feature of that patch. Features are averaged as they are, not normalised.
 
     Args:
         features: Of the baseline scan.
         mask: (D, H, W) which voxels of the scan are the lesion.
     """
     weights = torch.from_numpy(votes(features, mask)).double()
-    cells = weights > 0
-    return (features.map[:, cells].double() @ weights[cells] / weights.sum()).float()
+    patches = weights > 0
+    return (features.map[:, patches].double() @ weights[patches] / weights.sum()).float()
 
 
 def retrieve(
@@ -105,7 +105,7 @@ def retrieve(
 
     Args:
         lesion: (C,) its embedding.
-        followup: The later scan; cells in padding are left out.
+        followup: The later scan; patches in padding are left out.
         top_k: How many.
         apart_mm: Least distance between the centres of matches.
         mask: (D, H, W) the lesion in the follow-up, to judge the matches by.
@@ -121,16 +121,16 @@ def retrieve(
     points = np.zeros((0, 3))
     matches: list[Match] = []
     for position in ranked:
-        cell = np.array(np.unravel_index(position, values.shape))
-        point = grid.affine[:3, :3] @ cell + grid.affine[:3, 3]
+        patch = np.array(np.unravel_index(position, values.shape))
+        point = grid.affine[:3, :3] @ patch + grid.affine[:3, 3]
         if apart_mm > 0 and (np.linalg.norm(points - point, axis=1) < apart_mm).any():
             continue
         points = np.vstack([points, point])
-        z, y, x = (int(v) for v in cell)
+        z, y, x = (int(v) for v in patch)
         matches.append(
             Match(
                 rank=len(matches) + 1,
-                cell=(z, y, x),
+                patch=(z, y, x),
                 point_mm=(float(point[0]), float(point[1]), float(point[2])),
                 similarity=float(values[z, y, x]),
                 hit=None if hits is None else bool(hits[z, y, x]),
@@ -210,7 +210,7 @@ def draw_retrieval(
         lesion: (D, H, W) the lesion in it.
         followup: The later scan.
         matches: The matches, best first.
-        similarities: (d, h, w) of every cell, NaN in padding.
+        similarities: (d, h, w) of every patch, NaN in padding.
         title: Line at the top.
         mask: (D, H, W) the lesion in the follow-up, outlined if given.
         window: One of `canvas.WINDOWS_HU`.
@@ -234,7 +234,7 @@ def draw_retrieval(
             if mask is not None:
                 _outline(axis, mask[z])
         settings: dict[str, Any] = {"cmap": scale.cmap, "norm": scale.norm, "alpha": 0.5}
-        canvas.show_cells(mapped, similarities, followup.features.feature_grid, followup.ct.grid, z, **settings)
+        canvas.show_patches(mapped, similarities, followup.features.feature_grid, followup.ct.grid, z, **settings)
         here = [match for match in matches if _slice_of(followup, match) == z]
         for match in reversed(here):
             _square(shown, followup, match, scale.to_rgba(np.array([match.similarity]))[0])

@@ -104,7 +104,7 @@ def _row(check: CaseCheck) -> Row:
     assert check.look is not None
     voxels = " x ".join(str(n) for n in reversed(check.look.shape))
     mm = " x ".join(f"{edge:.3g}" for edge in reversed(check.look.spacing_mm))
-    answers = f"   {', '.join(sorted(dataset.answers(case)))}" if not dataset.spec.of_kind.dense else ""
+    answers = f"   {', '.join(sorted(dataset.strata(case)))}" if not dataset.spec.of_kind.dense else ""
     name = f"{case}   {dataset.split}   {voxels} voxels of {mm} mm{answers}"
     return Row(name, check.look, check.orientation.wrong, check.orientation.odd)
 

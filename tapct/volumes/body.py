@@ -6,7 +6,7 @@ from scipy import ndimage
 BODY_ABOVE_HU = -300
 """Between air or lung (below -500) and fat (about -100); the air inside the body is filled in afterwards."""
 SMALLEST_PART = 0.02
-"""Parts of at least this fraction of the largest are body too: two thighs, or arms beside the chest."""
+"""Parts of at least this fraction of the largest are body too: two thighs, or arms next to the chest."""
 
 
 def body_mask(hu: np.ndarray) -> np.ndarray:

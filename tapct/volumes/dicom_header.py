@@ -55,7 +55,7 @@ def slice_of(path: Path, header: pydicom.Dataset) -> Slice:
         _check_size(item, header)
     except (ValueError, TypeError, AttributeError) as error:
         raise VolumeError(
-            f"{path} is not a slice of a CT scan in HU ({error}). If it is a report or a picture beside the "
+            f"{path} is not a slice of a CT scan in HU ({error}). If it is a report or a picture next to the "
             "scan, move it away; else export the series again."
         ) from error
     return item

@@ -1,4 +1,4 @@
-"""Masks that DICOM draws beside a scan: contours of a radiotherapy plan (RTSTRUCT), and segmentations (SEG).
+"""Masks that DICOM draws next to a scan: contours of a radiotherapy plan (RTSTRUCT), and segmentations (SEG).
 
 Both say in millimetres where they lie. They are placed through the affine of the scan, never by the number of a slice
 or frame: releases list slices upwards or downwards, and leave out those on which nothing is drawn.

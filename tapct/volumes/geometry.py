@@ -68,18 +68,18 @@ class Grid:
         """Returns the grid grown to `shape` (D, H, W) at the high end of each axis."""
         return Grid.of(shape, self.affine)
 
-    def cells(self, stride: Sequence[int], centre: Sequence[float] | None = None) -> "Grid":
-        """Returns the grid of feature cells, one for every `stride` (z, y, x) voxels of this grid.
+    def patches(self, stride: Sequence[int], centre: Sequence[float] | None = None) -> "Grid":
+        """Returns the grid of patches, one for every `stride` (z, y, x) voxels of this grid.
 
         Args:
-            stride: Voxels between cells.
-            centre: Voxel within its stride on which a cell is centred; by default the middle.
+            stride: Voxels between patches.
+            centre: Voxel within its stride on which a patch is centred; by default the middle.
 
         Raises:
-            VolumeError: If an axis is not a whole number of cells.
+            VolumeError: If an axis is not a whole number of patches.
         """
         if any(n % s for n, s in zip(self.shape, stride, strict=True)):
-            raise VolumeError(f"a grid of {tuple(self.shape)} voxels has no whole number of {tuple(stride)} cells")
+            raise VolumeError(f"a grid of {tuple(self.shape)} voxels has no whole number of {tuple(stride)} patches")
         scale = np.array(stride, dtype=np.float64)
         offset = (scale - 1) / 2 if centre is None else np.array(centre, dtype=np.float64)
         return self._rescaled([n // s for n, s in zip(self.shape, stride, strict=True)], scale, offset)

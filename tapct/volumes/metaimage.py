@@ -24,7 +24,7 @@ _PLACE = ("Offset", "Position", "Origin", "ImagePosition")
 _DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 _UNTURNED = ("", "???", "RAI", "LPS")
 """AnatomicalOrientation of axes along the world's: from Right, Anterior, Inferior as ITK writes it, or towards Left,
-Posterior, Superior as MetaIO's manual has it. Beside a TransformMatrix it is passed over, as by every reader."""
+Posterior, Superior as MetaIO's manual has it. Next to a TransformMatrix it is passed over, as by every reader."""
 _CHUNK = 2**20
 
 
@@ -128,7 +128,7 @@ def _voxels(header: Header) -> np.ndarray:
     for file in files:
         if not file.is_file():
             raise VolumeError(
-                f"{header.path} keeps its voxels in {file.name!r}, and there is no such file beside it. Put it into "
+                f"{header.path} keeps its voxels in {file.name!r}, and there is no such file next to it. Put it into "
                 f"{file.parent}, under exactly this name."
             )
     fill, most = _encoding(header)

@@ -38,7 +38,7 @@ _TYPES = {
 
 
 def unreadable(path: Path, reason: str) -> VolumeError:
-    """Returns the error of a file that is not a sound MetaImage; `reason` says what is wrong, and how to mend it."""
+    """Returns the error of a file that is not a valid MetaImage; `reason` says what is wrong, and how to fix it."""
     return VolumeError(f"{path} cannot be read as MetaImage ({reason}).")
 
 
@@ -191,7 +191,7 @@ class Header:
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Yields keys and values; lines without a key, of a text that goes on, are passed over."""
+    """Yields keys and values; lines without a key, of a text that continues, are passed over."""
     while stream.tell() < _LONGEST and (line := stream.readline(_LONGEST)):
         if separator := re.search(rb"[=:]", line):
             key = line[: separator.start()].strip()
@@ -219,7 +219,7 @@ def _format(pattern: bytes, number: int) -> bytes:
 
 
 def _beside(header: Path, name: bytes) -> Path:
-    """The file of this name beside a header, whether it is in this machine's encoding or in another's."""
+    """The file of this name next to a header, whether it is in this machine's encoding or in another's."""
     readings = [os.fsdecode(name)]
     for encoding in ("utf-8", "cp1252"):
         try:

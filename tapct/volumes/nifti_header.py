@@ -21,17 +21,17 @@ _AGAIN = (
     "convert the scan again from its DICOM files (for example with dcm2niix); a scan with a tilted gantry is read from "
     "these as it is"
 )
-_MEND = "Convert the scan again (for example with dcm2niix from its DICOM files)"
+_FIX = "Convert the scan again (for example with dcm2niix from its DICOM files)"
 
 
 def unreadable(path: Path, reason: str) -> VolumeError:
-    """Returns the error of a file that is not a sound NIfTI; `reason` says what is wrong, and how to mend it."""
+    """Returns the error of a file that is not a valid NIfTI; `reason` says what is wrong, and how to fix it."""
     return VolumeError(f"{path} cannot be read as NIfTI ({reason}).")
 
 
 @dataclass(frozen=True)
 class Header:
-    """A header as it is in the file, nothing mended.
+    """A header as it is in the file, nothing fixed.
 
     Attributes:
         path: The file.
@@ -119,12 +119,12 @@ class Header:
             raise unreadable(
                 path,
                 f"its magic is {magic!r}, not that of NIfTI; if it is ANALYZE 7.5, that does not say which side is "
-                f"left. {_MEND}",
+                f"left. {_FIX}",
             )
         if not 1 <= int(fields["dim"][0]) <= 7:
-            raise unreadable(path, f"dim[0] is {int(fields['dim'][0])}, and an image has 1 to 7 axes. {_MEND}")
+            raise unreadable(path, f"dim[0] is {int(fields['dim'][0])}, and an image has 1 to 7 axes. {_FIX}")
         if int(fields["datatype"]) not in nib.nifti1.data_type_codes.dtype:
-            raise unreadable(path, f"datatype is {int(fields['datatype'])}, which NIfTI does not know. {_MEND}")
+            raise unreadable(path, f"datatype is {int(fields['datatype'])}, which NIfTI does not know. {_FIX}")
         if self.dtype.kind not in "iuf":
             raise VolumeError(
                 f"{path} holds {self.dtype} voxels (colours or complex numbers), not one number a voxel. "
@@ -135,7 +135,7 @@ class Header:
             raise unreadable(
                 path,
                 f"its header contradicts itself: datatype {int(fields['datatype'])} is {self.dtype}, of "
-                f"{8 * self.dtype.itemsize} bits, but bitpix is {bits}. {_MEND}",
+                f"{8 * self.dtype.itemsize} bits, but bitpix is {bits}. {_FIX}",
             )
         first, offset = self.image.header_class.single_vox_offset, float(fields["vox_offset"])
         if not (offset >= first and offset.is_integer()):
@@ -152,7 +152,7 @@ class Header:
         qfac = float(fields["pixdim"][0])
         if qfac < 0 and qfac != -1:
             raise unreadable(
-                self.path, f"pixdim[0] is {qfac:g}, and only 1, 0 or -1 says how the qform is turned. {_MEND}"
+                self.path, f"pixdim[0] is {qfac:g}, and only 1, 0 or -1 says how the qform is turned. {_FIX}"
             )
         fields["pixdim"][0] = -1 if qfac < 0 else 1
         fields["pixdim"][1:4] = abs(fields["pixdim"][1:4])
@@ -161,7 +161,7 @@ class Header:
         except (ValueError, nib.spatialimages.HeaderDataError) as error:
             quaternion = [float(fields[f"quatern_{part}"]) for part in "bcd"]
             raise unreadable(
-                self.path, f"its qform is not a rotation: quatern_b, c and d are {quaternion}. {_MEND}"
+                self.path, f"its qform is not a rotation: quatern_b, c and d are {quaternion}. {_FIX}"
             ) from error
 
     def _check_sizes(self, sform: np.ndarray) -> None:

@@ -51,7 +51,7 @@ class Perturbation(abc.ABC):
         return {"kind": self.kind, **asdict(self)}
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that the changed scan depends on beside the scan: parameters, and its code.
+        """Returns everything that the changed scan depends on next to the scan: parameters, and its code.
 
         Raises:
             TaskError: If its class is in no file, so that a change of it could not be told.

@@ -34,8 +34,8 @@ def implausible_hu(array: np.ndarray) -> str | None:
         array: Finite values of any number type, with one axis or more, not empty.
 
     Returns:
-        None where they can be. Else one clause, to be said of the scan ("has values from 0 to 4095 and is no CT
-        in HU: ..."), of what they look like and how to mend it, without a full stop.
+        None where they can be. Else one clause, to be said of the scan ("has values from 0 to 4095 and is not a CT
+        in HU: ..."), of what they look like and how to fix it, without a full stop.
     """
     low, high = float(array.min()), float(array.max())
     reason = _out_of_range(low, high) or _misplaced(_Values(_sample(array)))
@@ -138,12 +138,12 @@ def _misplaced(values: _Values) -> str | None:
 
 def _nothing_measured(measured: _Values) -> str | None:
     if len(measured.ascending) == 0 or measured.low == measured.high:
-        return f"padding, and nothing of a patient beside it. {_AGAIN}"
+        return f"padding, and nothing of a patient next to it. {_AGAIN}"
     return None
 
 
 def _padding(values: _Values, measured: _Values) -> str | None:
-    """Padding is one value, or two, beside air and tissue in their own places; air of a wrong scale has noise.
+    """Padding is one value, or two, next to air and tissue in their own places; air of a wrong scale has noise.
 
     Where a scan was resampled after it was padded, its padding is one value to a rounding, but for a narrow border.
     """

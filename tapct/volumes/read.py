@@ -185,7 +185,7 @@ def _by_format(
 
 
 def _series_folder(path: Path) -> Path | None:
-    """The folder whose series is read for a path: itself, or that of a slice; None for what is no DICOM."""
+    """The folder whose series is read for a path: itself, or that of a slice; None for what is not a DICOM."""
     if path.is_dir():
         return path
     if path.name.lower().endswith(_NIFTI + _METAIMAGE):

@@ -1,4 +1,4 @@
-"""Tiling a scan into windows, and stitching their features back on the grid of feature cells."""
+"""Tiling a scan into windows, and stitching their features back on the grid of patches."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ class WindowPlan:
         shape: Voxels of the scan (D, H, W).
         window: Voxels of a window.
         stride: Voxels between neighbouring features.
-        padded_shape: Voxels after padding at the high end: at least a window, and whole feature cells.
+        padded_shape: Voxels after padding at the high end: at least a window, and whole patches.
         starts: First voxels of the windows along each axis.
     """
 
@@ -67,7 +67,7 @@ class WindowPlan:
 
     @property
     def feature_shape(self) -> Size:
-        """Feature cells over the padded scan (d, h, w)."""
+        """Patches over the padded scan (d, h, w)."""
         return Size(*(n // s for n, s in zip(self.padded_shape, self.stride, strict=True)))
 
     @property
@@ -98,19 +98,19 @@ class Stitcher:
         """Adds the map (C, d, h, w) of the window that starts at voxel `origin`.
 
         Raises:
-            VolumeError: If the map does not have one cell per stride of the window.
+            VolumeError: If the map does not have one patch per stride of the window.
         """
         stride = self._plan.stride
-        cells = tuple(w // s for w, s in zip(self._plan.window, stride, strict=True))
-        if tuple(features.shape[1:]) != cells:
+        patches = tuple(w // s for w, s in zip(self._plan.window, stride, strict=True))
+        if tuple(features.shape[1:]) != patches:
             raise VolumeError(
-                f"a window of {tuple(self._plan.window)} voxels at stride {tuple(stride)} has {cells} cells, "
+                f"a window of {tuple(self._plan.window)} voxels at stride {tuple(stride)} has {patches} patches, "
                 f"but its feature map has {tuple(features.shape[1:])}"
             )
         if self._sum is None:
             self._sum = features.new_zeros((features.shape[0], *self._plan.feature_shape))
             self._count = self._count.to(features)
-        where = tuple(slice(o // s, o // s + n) for o, s, n in zip(origin, stride, cells, strict=True))
+        where = tuple(slice(o // s, o // s + n) for o, s, n in zip(origin, stride, patches, strict=True))
         self._sum[(slice(None), *where)] += features
         self._count[where] += 1
 
@@ -118,7 +118,7 @@ class Stitcher:
         """Returns the map of the padded scan (C, d, h, w).
 
         Raises:
-            VolumeError: If a cell was covered by no window.
+            VolumeError: If a patch was covered by no window.
         """
         if self._sum is None or bool((self._count == 0).any()):
             raise VolumeError("some windows of the plan were never added")

@@ -56,7 +56,7 @@ def random_state(dim: int, depth: int, table=None, prefix="", seed=0) -> dict[st
 
 
 def interpolated(table: np.ndarray, grid) -> np.ndarray:
-    """(d, h, w, C) on another grid: linear along each axis, cells as intervals, the ends repeated."""
+    """(d, h, w, C) on another grid: linear along each axis, patches as intervals, the ends repeated."""
     for axis, size in enumerate(grid):
         have = table.shape[axis]
         at = np.clip((np.arange(size) + 0.5) * have / size - 0.5, 0, have - 1)
@@ -71,8 +71,8 @@ def recomputed(state, x: np.ndarray, heads: int, table=None, prefix="") -> np.nd
     """The map (B, C, d, h, w) of normalised windows (B, D, H, W) along the network's axes."""
     w = {k.removeprefix(prefix): v.double().numpy() for k, v in state.items() if k.startswith(prefix)}
     batch, grid = x.shape[0], tuple(n // PATCH for n in x.shape[1:])
-    cells = x.reshape(batch, grid[0], PATCH, grid[1], PATCH, grid[2], PATCH)
-    tokens = np.einsum("bdphqwr,cpqr->bdhwc", cells, w["down_projection.proj.weight"][:, 0])
+    patches = x.reshape(batch, grid[0], PATCH, grid[1], PATCH, grid[2], PATCH)
+    tokens = np.einsum("bdphqwr,cpqr->bdhwc", patches, w["down_projection.proj.weight"][:, 0])
     tokens = (tokens + w["down_projection.proj.bias"]).reshape(batch, math.prod(grid), -1)
     dim = tokens.shape[-1]
     if table is not None:

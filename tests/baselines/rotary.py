@@ -78,8 +78,8 @@ def recomputed(
     kernel = w[f"{patch}.weight"][:, 0]
     dim, size, batch = len(kernel), kernel.shape[1:], len(x)
     grid = tuple(n // p for n, p in zip(x.shape[1:], size, strict=True))
-    cells = x.reshape(batch, grid[0], size[0], grid[1], size[1], grid[2], size[2]).transpose(0, 1, 3, 5, 2, 4, 6)
-    patches = cells.reshape(batch, math.prod(grid), -1) @ kernel.reshape(dim, -1).T + w[f"{patch}.bias"]
+    patches = x.reshape(batch, grid[0], size[0], grid[1], size[1], grid[2], size[2]).transpose(0, 1, 3, 5, 2, 4, 6)
+    patches = patches.reshape(batch, math.prod(grid), -1) @ kernel.reshape(dim, -1).T + w[f"{patch}.bias"]
     special = [w[name] for name in ("cls_token", "storage_tokens") if name in w]
     tokens = np.concatenate([np.concatenate(special, axis=1).repeat(batch, axis=0), patches], axis=1)
 

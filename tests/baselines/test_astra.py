@@ -135,7 +135,7 @@ def test_the_shards_of_the_package_are_joined_in_the_cache_once(packaged, tmp_pa
     file = encoder.published_weights()
     assert file == tmp_path / "cache" / "weights" / "astra" / "astra_encoder.pt"
     assert file.read_bytes() == content
-    assert list(file.parent.iterdir()) == [file]  # nothing half-made lies beside it
+    assert list(file.parent.iterdir()) == [file]  # nothing half-made lies next to it
     written = file.stat().st_mtime_ns
     time.sleep(0.01)
     (site / SHARDS[0] / "part.bin").unlink()

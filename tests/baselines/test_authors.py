@@ -1,4 +1,4 @@
-"""Adapters beside their authors' own code, as `tapct verify-encoder` runs them, with shallow networks of deep ones.
+"""Adapters next to their authors' own code, as `tapct verify-encoder` runs them, with shallow networks of deep ones.
 
 What is missing is a skip that says what to install (`pip install 'tapct-bench[parity]'`). Code that is in no registry
 is run by the command alone: docs/encoders.md has what it measured.

@@ -36,7 +36,7 @@ def test_a_scan_of_air_has_no_body():
     assert litres(np.full((16, 40, 40), AIR, dtype=np.float32)) == 0
 
 
-def test_every_window_and_cell_says_the_volume_of_the_whole_scan():
+def test_every_window_and_patch_says_the_volume_of_the_whole_scan():
     ct, _ = abdomen()
     features = extract(tapct.load_encoder("body-size"), torch.from_numpy(ct.hu), Grid.of(ct.shape, ct.affine), name="a")
     assert len(features.embeddings) > 1

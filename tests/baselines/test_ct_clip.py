@@ -11,7 +11,7 @@ from baselines.ct_clip import CTCLIP
 from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import assert_close, light, uninitialised
 
-IN_PLANE = 120  # 6 x 6 cells
+IN_PLANE = 120  # 6 x 6 patches
 SIZE = (20, IN_PLANE, IN_PLANE)
 
 
@@ -122,8 +122,8 @@ class Reference:
 
     def position(self, x, at, grid):
         """Of the tokens as if they came as (t, h, w), which those of the temporal transformer do not."""
-        mended = not self.scrambled and at.startswith("enc_temporal")
-        volume = (x.transpose(0, 1) if mended else x).reshape(*grid, 512)
+        fixed = not self.scrambled and at.startswith("enc_temporal")
+        volume = (x.transpose(0, 1) if fixed else x).reshape(*grid, 512)
         t, h, w = grid
         padded = torch.zeros(t + 2, h + 2, w + 2, 512, dtype=torch.float64)
         padded[2:, 1:-1, 1:-1] = volume
@@ -133,7 +133,7 @@ class Reference:
             for j in range(3)
             for k in range(3)
         )
-        return out.reshape(t, h * w, 512).transpose(0, 1) if mended else out.reshape(x.shape)
+        return out.reshape(t, h * w, 512).transpose(0, 1) if fixed else out.reshape(x.shape)
 
     def attention(self, x, at, bias):
         q = self.norm(x, f"{at}.norm.gamma", f"{at}.norm.beta") @ self.of(f"{at}.to_q.weight").T
@@ -216,8 +216,8 @@ def test_the_map_is_of_whole_codes_as_they_are_in_the_codebook(file, state, expe
 
 def test_the_temporal_convolution_sees_scrambled_tokens_as_upstream(state, expected):
     """Trap: put right, every token is another one; so the test above tells the two apart."""
-    mended = Reference(state, scrambled=False).tokens(prepared(scans()[0]))
-    assert torch.dist(mended, expected[0]) > 0.1 * expected[0].norm()
+    fixed = Reference(state, scrambled=False).tokens(prepared(scans()[0]))
+    assert torch.dist(fixed, expected[0]) > 0.1 * expected[0].norm()
 
 
 def test_codes_are_chosen_in_full_precision_unless_another_is_asked_for():
@@ -238,7 +238,7 @@ def test_a_call_changes_no_code_and_no_window_another(file):
 @pytest.mark.parametrize("size", [(10, 120, 100), (15, 120, 120), (10, 480, 480), (20, 240, 120)])
 def test_windows_that_the_projection_has_no_weights_for_are_refused(size):
     encoder = Small("random", deferred=True)
-    assert not encoder.accepts(size)
+    assert not encoder.supports(size)
     with pytest.raises(EncoderError, match="in the plane it must be 120 x 120, its slices a multiple of 10"):
         encoder(torch.zeros(1, 1, *size))
 
@@ -263,7 +263,7 @@ def test_the_published_layout_is_that_of_the_whole_network_and_the_card_tells_th
     )
     assert (card.feature_dim, card.embedding_dim, card.pad_hu, card.in_plane_filter) == (512, 512, -1000.0, "linear")
     assert encoder.feature_centre() == (4.5, 9.5, 9.5)
-    assert encoder.accepts((240, 480, 480))
+    assert encoder.supports((240, 480, 480))
     assert (card.weights.gated, card.pretraining_data) == (True, ("CT-RATE",))
     with pytest.raises(EncoderError, match="features must be 'codes' or 'tokens'"):
         CTCLIP("random", deferred=True, features="pixels")

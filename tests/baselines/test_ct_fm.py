@@ -121,15 +121,15 @@ def test_the_card_tells_the_truth(encoder):
 
 
 def test_the_authors_window_of_24_slices_can_be_called_but_not_tiled(encoder):
-    assert encoder.accepts((24, 128, 128))  # what it gives: the next test
+    assert encoder.supports((24, 128, 128))  # what it gives: the next test
     with pytest.raises(EncoderError, match="multiple of its stride"):
         encoder(torch.from_numpy(scan(1, 1, 24, 32, 32)))
     with pytest.raises(EncoderError, match="not a multiple"):
         CTFM("random", window_size=(24, 128, 128))
 
 
-@pytest.mark.parametrize(("slices", "cells"), [(24, [0, 16]), (32, [0, 16]), (48, [0, 16, 32])])
-def test_cell_i_sits_on_slice_16_i_whatever_the_window(slices, cells):
+@pytest.mark.parametrize(("slices", "patches"), [(24, [0, 16]), (32, [0, 16]), (48, [0, 16, 32])])
+def test_patch_i_sits_on_slice_16_i_whatever_the_window(slices, patches):
     """Why windows of 24 cannot be set side by side: see the module. Convolutions that only pass the centre on."""
     network = SegResEncoder(init_filters=2, blocks_down=BLOCKS).requires_grad_(False).eval()
     for name, parameter in network.named_parameters():
@@ -138,7 +138,7 @@ def test_cell_i_sits_on_slice_16_i_whatever_the_window(slices, cells):
         if name == "conv_init.weight" or "downsample" in name:
             parameter[0, 0, 1, 1, 1] = 1
     ramp = torch.arange(slices, dtype=torch.float32)[:, None, None].expand(-1, 32, 48)
-    assert network(ramp[None, None])[-1][0, 0, :, 1, 1].tolist() == cells
+    assert network(ramp[None, None])[-1][0, 0, :, 1, 1].tolist() == patches
     across = torch.arange(48, dtype=torch.float32).expand(slices, 32, -1)
     assert network(across[None, None])[-1][0, 0, 0, 0].tolist() == [0, 16, 32]
 

@@ -119,10 +119,10 @@ def test_a_small_variance_shows_the_epsilon_of_the_norms(encoder, state):
     network.load_state_dict(encoder.network.state_dict() | small, strict=False)
     x = torch.randn(1, 1, 8, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        cell = network.patch_embed(x)[0, :, 0, 0, 0]
-        scaled = (cell - cell.mean()) / (cell.var(unbiased=False) + 1e-6).sqrt()
+        patch = network.patch_embed(x)[0, :, 0, 0, 0]
+        scaled = (patch - patch.mean()) / (patch.var(unbiased=False) + 1e-6).sqrt()
         torch.testing.assert_close(network(x)[1].flatten(), scaled * network.norm.weight + network.norm.bias)
-    assert cell.var() < 1e-4
+    assert patch.var() < 1e-4
 
 
 def test_features_are_those_of_the_formulas(encoder, state):

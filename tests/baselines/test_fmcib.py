@@ -142,7 +142,7 @@ def test_the_card_tells_the_truth(encoder):
 def test_the_authors_crop_of_50_gives_the_grid_of_64(encoder):
     assert encoder(torch.from_numpy(scan(1, 1, 50, 50, 50))).map.shape == (1, 4096, 2, 2, 2)
     for size in ((50, 50, 48), (50, 64, 64), (33, 33, 33)):
-        assert not encoder.accepts(size)
+        assert not encoder.supports(size)
     with pytest.raises(EncoderError, match="multiple of its stride"):
         encoder(torch.from_numpy(scan(1, 1, 48, 48, 48)))
 

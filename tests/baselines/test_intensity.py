@@ -103,7 +103,7 @@ def test_a_card_that_denies_its_parameters_is_refused():
 
 
 @pytest.mark.parametrize("name", ["chance", "intensity"])
-def test_a_baseline_is_an_ordinary_cell(name, monkeypatch, tmp_path):
+def test_a_baseline_is_an_ordinary_patch(name, monkeypatch, tmp_path):
     monkeypatch.setenv("DATA_ROOT", str(quickstart.write(tmp_path / "data")))
     for variable, value in (("ENCODER", name), ("MAX_STEPS", "4"), ("N_RUNS", "1"), ("ACCELERATOR", "cpu")):
         monkeypatch.setenv(variable, value)

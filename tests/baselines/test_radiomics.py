@@ -69,7 +69,7 @@ def features_of(hu: np.ndarray, grid: Grid, **options) -> tuple[dict[str, float]
     encoder = tapct.load_encoder("radiomics", **options)
     found = extract(encoder, torch.from_numpy(hu), grid, name="a", fit_windows=True)
     (row,) = found.embeddings.unique(dim=0).tolist()
-    assert found.map.flatten(1).unique(dim=1)[:, 0].tolist() == row, "every cell and window says the same"
+    assert found.map.flatten(1).unique(dim=1)[:, 0].tolist() == row, "every patch and window says the same"
     return dict(zip(encoder.numbers, row, strict=True)), found.notes
 
 

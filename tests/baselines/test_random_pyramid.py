@@ -22,16 +22,16 @@ def means(x: np.ndarray, block: tuple[int, int, int]) -> np.ndarray:
 def by_hand(hu: np.ndarray, draw: int) -> np.ndarray:
     """The features of a window, filter by filter."""
     random, layers, found = np.random.RandomState(draw), [np.clip(hu, -1000, 1000) / 1000], []
-    for filters, step, cell in ((16, (1, 2, 2), (4, 8, 8)), (32, (2, 2, 2), (4, 4, 4)), (64, (2, 2, 2), (2, 2, 2))):
+    for filters, step, patch in ((16, (1, 2, 2), (4, 8, 8)), (32, (2, 2, 2), (4, 4, 4)), (64, (2, 2, 2), (2, 2, 2))):
         weights = random.standard_normal((filters, len(layers), 3, 3, 3)) * np.sqrt(2 / (27 * len(layers)))
         layers = [sum(correlate(x, w, mode="nearest") for x, w in zip(layers, of, strict=True)) for of in weights]
         layers = [np.maximum(x, 0) for x in layers]
-        found += [means(x, cell) for x in layers]
+        found += [means(x, patch) for x in layers]
         layers = [means(x, step) for x in layers]
     return np.array(found)
 
 
-def test_features_are_the_means_of_rectified_responses_of_each_layer_in_a_cell():
+def test_features_are_the_means_of_rectified_responses_of_each_layer_in_a_patch():
     features = tapct.load_encoder("random-pyramid")(window())
     assert features.map.shape == (1, 112, 2, 3, 2)
     expected = by_hand(window()[0, 0].double().numpy(), 0)

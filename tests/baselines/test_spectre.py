@@ -101,12 +101,12 @@ def test_the_network_equals_its_formulas_in_double_precision(grid, encoder, stat
 def test_a_small_variance_shows_the_epsilon_of_the_norms(encoder):
     # 1e-5, and not the 1e-6 that is the default of the authors' class.
     network: RotaryViT = encoder.network
-    cell = 1e-3 * torch.randn(DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    scaled = (cell - cell.mean()) / (cell.var(unbiased=False) + 1e-5).sqrt()
+    patch = 1e-3 * torch.randn(DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    scaled = (patch - patch.mean()) / (patch.var(unbiased=False) + 1e-5).sqrt()
     for block in network.blocks:
         for norm in (block.norm1, block.norm2, network.norm):
             expected = scaled * norm.weight.double() + norm.bias.double()
-            torch.testing.assert_close(norm(cell.float()).double(), expected, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(norm(patch.float()).double(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_features_are_those_of_the_formulas_also_of_a_flipped_scan(encoder, state):

@@ -197,7 +197,7 @@ def test_unknown_features_are_refused():
 
 @pytest.mark.parametrize("size", [(12, 16, 16), (16, 16, 20)])
 def test_windows_that_cannot_be_halved_three_times_are_refused(encoder, size):
-    assert not encoder.accepts(size)
+    assert not encoder.supports(size)
     with pytest.raises(EncoderError, match="cannot take windows"):
         encoder(scan(size=size))
     with pytest.raises(EncoderError, match="multiple of"):

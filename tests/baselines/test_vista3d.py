@@ -19,7 +19,7 @@ from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import assert_same, views
 
 PREFIX = "image_encoder.encoder."
-SIZE = (32, 48, 16)  # cells (2, 3, 1)
+SIZE = (32, 48, 16)  # patches (2, 3, 1)
 
 
 def layout() -> dict[str, torch.Size]:
@@ -141,7 +141,7 @@ def test_the_encoder_is_what_its_card_says(encoder):
         encoder(scans()[:, :, :24])
 
 
-def test_a_cell_lies_where_the_adapter_says():
+def test_a_patch_lies_where_the_adapter_says():
     """The same strides, narrow, with convolutions that only pass their centre on, fed with each voxel's z, y and x."""
 
     class Narrow(Vista3D):

@@ -16,7 +16,7 @@ from tapct.encoders.patch_merging import LegacyPatchMerging, kinds_of
 from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import assert_same, light, views
 
-SIZE = (32, 64, 64)  # cells (1, 2, 2)
+SIZE = (32, 64, 64)  # patches (1, 2, 2)
 
 
 def merging_of_monai_13(self: nn.Module, x: torch.Tensor) -> torch.Tensor:

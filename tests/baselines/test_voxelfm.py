@@ -50,8 +50,8 @@ def recomputed(state, x, depth=12, periods=PERIODS) -> tuple[np.ndarray, np.ndar
     """Class token and map of normalised windows (B, D, H, W), from the formulas, in float64 with numpy."""
     w = {key: value.double().numpy() for key, value in state.items()}
     batch, grid = x.shape[0], tuple(n // PATCH for n in x.shape[1:])
-    cells = x.double().numpy().reshape(batch, grid[0], PATCH, grid[1], PATCH, grid[2], PATCH)
-    patches = np.einsum("bdphqwr,cpqr->bdhwc", cells, w["patch_embed.proj.weight"][:, 0]) + w["patch_embed.proj.bias"]
+    patches = x.double().numpy().reshape(batch, grid[0], PATCH, grid[1], PATCH, grid[2], PATCH)
+    patches = np.einsum("bdphqwr,cpqr->bdhwc", patches, w["patch_embed.proj.weight"][:, 0]) + w["patch_embed.proj.bias"]
     special = np.concatenate([w["cls_token"], w["register_tokens"]], axis=1).repeat(batch, axis=0)
     tokens = np.concatenate([special, patches.reshape(batch, -1, DIM)], axis=1)
 

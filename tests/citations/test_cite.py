@@ -87,7 +87,7 @@ def test_a_record_cites_its_data_its_encoder_eva_and_the_benchmark(monkeypatch, 
 
 def test_what_has_no_citation_says_so_and_nothing_is_made_up(monkeypatch, capsys, tmp_path):
     unknown = record("curia", "luna16", card={"name": "hers", "reference": "hers@clinic.org, unpublished"})
-    said = printed(monkeypatch, capsys, str(write_record(unknown, tmp_path / "cell")), "osic_fvc", "chance")
+    said = printed(monkeypatch, capsys, str(write_record(unknown, tmp_path / "experiment")), "osic_fvc", "chance")
     assert "% the encoder hers: no BibTeX of it is known here; its card says: hers(at)clinic.org, unpublished" in said
     assert "% the data of osic_fvc: no work was found" in said
     assert "% the encoder chance: a baseline of TAP-CT Bench" in said
@@ -98,7 +98,7 @@ def test_what_has_no_citation_says_so_and_nothing_is_made_up(monkeypatch, capsys
 def test_neither_a_record_nor_a_name_is_an_error(monkeypatch, tmp_path):
     from tapct.citations.commands import cite
 
-    with pytest.raises(RecordError, match=r"'crua' is no record.*Did you mean 'curia'"):
+    with pytest.raises(RecordError, match=r"'crua' is neither a record.*Did you mean 'curia'"):
         cite(["crua"])
     with pytest.raises(RecordError, match="there is no record at"):
         cite([str(tmp_path / "absent" / "record.json")])

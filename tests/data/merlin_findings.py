@@ -70,9 +70,9 @@ def write_sheet(path: Path, rows: Sequence[Sequence[object]], **others: Sequence
     """Writes a workbook: its first sheet, as pandas calls it, and others by their names."""
     book = openpyxl.Workbook()
     book.active.title = "Sheet1"
-    for name, cells in {"Sheet1": rows, **others}.items():
+    for name, patches in {"Sheet1": rows, **others}.items():
         sheet = book[name] if name in book.sheetnames else book.create_sheet(name)
-        for row in cells:
+        for row in patches:
             sheet.append(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     book.save(path)

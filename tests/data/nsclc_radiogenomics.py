@@ -1,4 +1,4 @@
-"""NSCLC Radiogenomics in small: studies of real CT with series beside the one that was drawn on, and a clinical table.
+"""NSCLC Radiogenomics in small: studies of real CT with series next to the one that was drawn on, and a clinical table.
 
 Its segmentations are of one segment with a label that says nothing, and others have added theirs. Invented rows.
 """

@@ -1,4 +1,4 @@
-"""A task of one case, whose scan is a MetaImage header beside a file of voxels with a name of its own."""
+"""A task of one case, whose scan is a MetaImage header next to a file of voxels with a name of its own."""
 
 import tempfile
 from pathlib import Path

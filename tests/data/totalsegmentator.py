@@ -112,7 +112,7 @@ ABOUT = {
 
 
 def write_about(root: Path) -> None:
-    """Writes meta.csv of `PATIENTS` with what it says beside age and gender (`ABOUT`)."""
+    """Writes meta.csv of `PATIENTS` with what it says next to age and gender (`ABOUT`)."""
     rows = []
     for case, (age, gender, _) in PATIENTS.items():
         institute, study, maker, kvp, pathology = ABOUT[case]

@@ -90,11 +90,11 @@ def write(root: Path) -> Path:
     root.mkdir(parents=True)
     for split, number in CASES.items():
         for case in (f"{split}{n}" for n in range(number)):
-            draw = np.random.default_rng(list(case.encode()))
-            noise = draw.normal(0, 10, SHAPE)
+            rng = np.random.default_rng(list(case.encode()))
+            noise = rng.normal(0, 10, SHAPE)
             hu = np.full(SHAPE, 50.0)
-            cells = draw.permutation(2 * 4 * 4).reshape(-1, 4)  # of 4 x 8 x 8 voxels
-            for value, on, places in zip(FINDINGS.values(), has(case), cells, strict=False):
+            patches = rng.permutation(2 * 4 * 4).reshape(-1, 4)  # of 4 x 8 x 8 voxels
+            for value, on, places in zip(FINDINGS.values(), has(case), patches, strict=False):
                 for z, y, x in zip(*np.unravel_index(places, (2, 4, 4)), strict=True):
                     if on:
                         hu[4 * z : 4 * z + 4, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = value
@@ -134,10 +134,10 @@ def language_model(folder: Path, steps: int = 100) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = AutoModelForCausalLM.from_pretrained(folder)
     prompt, optimizer = Prompt.of(PROMPT, tokenizer), torch.optim.AdamW(network.parameters(), lr=3e-3)
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(steps):
         rows = []
-        for found in (every[n] for n in draw.integers(len(every), size=16)):
+        for found in (every[n] for n in rng.integers(len(every), size=16)):
             named = " ".join(name if on else "none" for name, on in zip(FINDINGS, found, strict=True))
             asked = [*prompt.before, *tokens(named, tokenizer), *prompt.after]
             rows.append((asked, report_tokens(report(found), tokenizer, 99)))

@@ -91,7 +91,7 @@ def test_a_window_of_one_value_is_valid_alone_and_beside_others(value):
         torch.testing.assert_close(encoder(torch.cat((others, plain))).map[2:], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_one_window_with_nan_among_sound_ones_is_refused():
+def test_one_window_with_nan_among_valid_ones_is_refused():
     x = windows()
     x[1, 0, 0, 0, 0] = float("nan")
     with pytest.raises(EncoderError, match="NaN or infinite"):
@@ -176,7 +176,7 @@ def test_a_card_is_frozen_and_refuses_what_it_does_not_know():
         small_card(spacing_mm=(1.0, 0.0, 1.0))
 
 
-def test_a_stranger_needs_a_card_and_two_methods():
+def test_a_third_party_needs_a_card_and_two_methods():
     class Mean(Encoder):
         card = small_card(name="mean", feature_dim=1, embedding_dim=1, has_cls=False, num_params=0)
 
@@ -212,12 +212,12 @@ def test_axes_that_name_a_direction_twice_are_refused():
 @pytest.mark.parametrize(("name", "size"), [("vista3d", 16), ("voco-b", 32), ("suprem", 8)])
 def test_a_window_of_one_feature_is_refused_where_instance_norm_needs_more(name, size):
     encoder = encoder_class(name).__new__(encoder_class(name))
-    assert not encoder.accepts((size, size, size))
-    assert encoder.accepts((size, size, 2 * size))
+    assert not encoder.supports((size, size, size))
+    assert encoder.supports((size, size, 2 * size))
 
 
 class _Optional(Small3D):
-    """A stranger's adapter with settings of its own."""
+    """A third-party adapter with settings of its own."""
 
     def __init__(self, weights=None, *, clip=None, _window=0, **options):
         self.__dict__["clip"], self.__dict__["_window"] = clip, _window
@@ -252,3 +252,9 @@ def test_every_encoder_has_an_identity_without_being_built(name):
     assert found["weights"] == ("random, seed 0" if encoder.card.weights.needed else "none")
     assert found["card"]["name"] == name
     json.dumps(found)
+
+
+@pytest.mark.parametrize(("old", "new"), [("accepts", "supports"), ("cell_centre", "patch_centre")])
+def test_an_old_name_in_an_adapter_is_refused_and_not_passed_over(old, new):
+    with pytest.raises(EncoderError, match=f"Mine sets `{old}`, which is called `{new}` now"):
+        type("Mine", (Encoder,), {old: None})

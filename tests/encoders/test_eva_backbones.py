@@ -116,8 +116,8 @@ def test_a_card_says_what_the_network_has(name, of_docs, monkeypatch):
         network = encoder.build()  # refuses another num_params
     card, window = encoder.card, (32, 64, 32)
     embedding, maps = network.forward_intermediates(torch.empty(1, 1, *window, device="meta"))
-    cells = tuple(n // s for n, s in zip(window, card.feature_stride, strict=True))
-    assert maps[encoder.declared.feature].shape[1:] == (card.feature_dim, *cells)
+    patches = tuple(n // s for n, s in zip(window, card.feature_stride, strict=True))
+    assert maps[encoder.declared.feature].shape[1:] == (card.feature_dim, *patches)
     assert embedding.shape == (1, card.embedding_dim)
 
 
@@ -141,12 +141,12 @@ def test_evas_own_class_differs_by_axes_and_patch_merging_alone(swin, tmp_path):
     found = tapct.load_encoder("eva:radiology/voco_b", file)(hu)
     stock, _ = swin.forward_intermediates(in_ras(hu))
     assert (found.embedding - stock).abs().max() > 0.01, "MONAI's new merging gives other features, without an error"
-    mended = SwinUNETREncoder().eval().requires_grad_(False)
-    mended.load_state_dict(swin.state_dict())
-    for module in mended.modules():
+    fixed = SwinUNETREncoder().eval().requires_grad_(False)
+    fixed.load_state_dict(swin.state_dict())
+    for module in fixed.modules():
         if isinstance(module, PatchMergingV2):
             module.forward = types.MethodType(merging_of_monai_13, module)
-    embedding, maps = mended.forward_intermediates(in_ras(hu))
+    embedding, maps = fixed.forward_intermediates(in_ras(hu))
     assert_same(found.embedding, embedding)
     assert_same(found.map, from_ras(maps[-1]))
 
@@ -269,7 +269,7 @@ def test_a_card_of_a_users_is_loaded_by_its_path_and_called_by_its_name(own):
         ({"axes": "SPP"}, "axes SPP must name each"),
         ({"clip_hu": [250, -175]}, r"clip_hu \[250\.0, -175\.0\] must rise"),
         ({"window_size": [96, 96, 90]}, r"window_size \[96, 96, 90\] must be multiples"),
-        ({"weights": {"keep": "("}}, "keep is no regular expression"),
+        ({"weights": {"keep": "("}}, "keep is not a regular expression"),
         ({"name": "segresnet_encoder"}, "a card that ships is called segresnet_encoder"),
         ({"name": "Mine"}, "name: String should match"),
         ({"name": "a~b"}, "name: String should match"),
@@ -279,7 +279,7 @@ def test_a_card_of_a_users_is_loaded_by_its_path_and_called_by_its_name(own):
             "weights: name the md5 of the file",
         ),
         ({"scaled_to": [1, 1]}, r"scaled_to \[1\.0, 1\.0\] makes every voxel the same"),
-        ({"cell_centre": [0, 0, 12]}, r"cell_centre \[0\.0, 0\.0, 12\.0\] must lie in a stride of \[8, 8, 8\]"),
+        ({"patch_centre": [0, 0, 12]}, r"patch_centre \[0\.0, 0\.0, 12\.0\] must lie in a stride of \[8, 8, 8\]"),
     ],
 )
 def test_a_malformed_card_is_refused_with_file_and_key(own, changes, message):
@@ -344,7 +344,7 @@ def test_keys_cover_what_the_card_declares_and_evas_version(own, monkeypatch):
         tapct.load_encoder(own({"reference": "another", "display_name": "M"}), "random", deferred=True), CPU
     )
     assert about == one, "what a card says about a backbone decides nothing"
-    for changes in ({"clip_hu": [-200, 250]}, {"scaled_to": [-1, 1]}, {"axes": "RAS"}, {"cell_centre": None},
+    for changes in ({"clip_hu": [-200, 250]}, {"scaled_to": [-1, 1]}, {"axes": "RAS"}, {"patch_centre": None},
                     {"feature": -2}, {"arguments": {"init_filters": 16}}, {"pad_hu": -1000}):  # fmt: skip
         other = identity(tapct.load_encoder(own(changes), "random", deferred=True), CPU)
         assert other != one, changes

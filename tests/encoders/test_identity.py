@@ -155,7 +155,7 @@ def test_a_constant_of_a_class_that_is_set_counts_and_a_counter_does_not(monkeyp
     before = who(encoder)
     monkeypatch.setattr(CubicMillimetres, "calls", 3, raising=False)
     assert who(encoder) == before
-    monkeypatch.setattr(CubicMillimetres, "cell_centre", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(CubicMillimetres, "patch_centre", (0.0, 0.0, 0.0))
     assert who(encoder) != before
 
 
@@ -171,7 +171,7 @@ class Building(CubicMillimetres):
 def test_a_deferred_encoder_is_the_same_before_and_after_it_is_built():
     encoder = Building("random", deferred=True)
     before = who(encoder)
-    encoder.materialise()
+    encoder.load()
     assert encoder.note == "built"
     assert who(encoder) == before
     built = Building("random")
@@ -201,11 +201,11 @@ class Clipped(CubicMillimetres):
 
 
 @pytest.fixture
-def stranger(tmp_path, monkeypatch):
-    """Writes a stranger's package, and gives its encoder as a new process has it."""
+def third_party(tmp_path, monkeypatch):
+    """Writes a third-party package, and gives its encoder as a new process has it."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(low="LOW = -1000", high="HIGH = 1000", package="stranger"):
+    def make(low="LOW = -1000", high="HIGH = 1000", package="third_party"):
         folder = tmp_path / package
         folder.mkdir(exist_ok=True)
         for name, text in {"__init__": "", "encoder": ADAPTER, "clip": low, "late": high}.items():
@@ -216,16 +216,16 @@ def stranger(tmp_path, monkeypatch):
         return importlib.import_module(f"{package}.encoder").Clipped("random", deferred=True)
 
     yield make
-    for name in [name for name in sys.modules if name.partition(".")[0] == "stranger"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "third_party"]:
         del sys.modules[name]
 
 
-def test_the_helpers_of_an_adapter_count_and_their_comments_do_not(stranger):
-    before = who(stranger())
-    assert who(stranger(low="# the lowest\nLOW = -1000")) == before
-    assert who(stranger(low="LOW = -150")) != before
-    assert who(stranger(high="HIGH = 500")) != before
-    assert who(stranger()) == before
+def test_the_helpers_of_an_adapter_count_and_their_comments_do_not(third_party):
+    before = who(third_party())
+    assert who(third_party(low="# the lowest\nLOW = -1000")) == before
+    assert who(third_party(low="LOW = -150")) != before
+    assert who(third_party(high="HIGH = 500")) != before
+    assert who(third_party()) == before
 
 
 def test_the_class_that_it_is_derived_from_counts():

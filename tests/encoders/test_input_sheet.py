@@ -127,7 +127,7 @@ def test_what_is_computed_is_taken_from_the_encoder_as_it_is_set():
     told = sheet(load_spec("ct-fm+spacing_mm=3x2x2+precision=bf16", deferred=True))
     assert told["Spacing"] == ("Spacing", "3 x 2 x 2 mm (z, y, x)", "ours: the option spacing_mm")
     assert told["Stride"].text == "16 x 16 x 16 voxels (z, y, x): 48 x 32 x 32 mm"
-    assert told["Centre of a cell"].text.startswith("voxel (0, 0, 0) of its stride")
+    assert told["Centre of a patch"].text.startswith("voxel (0, 0, 0) of its stride")
     assert told["Data type"].text.endswith("computes in bfloat16 autocast")
     assert sheet(Merlin(deferred=True))["Axis order"].text == "z, x, y"
     assert "least_hu" in sheet(FlexiCT3D(deferred=True))["Scan statistics"].text

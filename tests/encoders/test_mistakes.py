@@ -194,7 +194,7 @@ def test_spacing_taken_as_1_mm_is_what_a_header_of_1_mm_gives(scan):
     assert wrong.encoder_grid.spacing_mm == pytest.approx([12.0, 1.5, 3.125])
     believed_at = believed.feature_grid.coordinates_in(Grid.of(SHAPE, np.eye(4)))
     for at, expected in zip(wrong.feature_grid.coordinates_in(scan.grid), believed_at, strict=True):
-        np.testing.assert_allclose(at, expected, atol=1e-3)  # each cell is on the voxels that it is made of
+        np.testing.assert_allclose(at, expected, atol=1e-3)  # each patch is on the voxels that it is made of
 
 
 def test_turned_axes_keep_the_spacing_that_the_header_says_of_each(scan):
@@ -238,9 +238,9 @@ def test_padding_after_a_z_score_is_the_mean_of_the_scan(scan):
     encoder = made(Standardised, "padding-after-normalising")
     features = run(encoder, scan)
     assert any(features.padding)
-    cells = features.encoder_grid.shape.z // 2 + 1
-    assert float(features.map[:, cells:].abs().max()) < 1e-4
-    assert float(run(made(Standardised), scan).map[:, cells:].abs().min()) > 1
+    patches = features.encoder_grid.shape.z // 2 + 1
+    assert float(features.map[:, patches:].abs().max()) < 1e-4
+    assert float(run(made(Standardised), scan).map[:, patches:].abs().min()) > 1
 
 
 @pytest.mark.parametrize("cls", [Watching, Resampled])
@@ -314,7 +314,7 @@ class EachWindow(Watching):
 
 @pytest.mark.parametrize(
     ("cls", "why"),
-    [(ToUnit, "its right padding, -1000 HU, is 0 after normalising too"), (EachWindow, "depends on those beside it")],
+    [(ToUnit, "its right padding, -1000 HU, is 0 after normalising too"), (EachWindow, "depends on those next to it")],
 )
 def test_padding_with_0_that_is_right_or_cannot_be_told_is_refused(cls, why):
     with pytest.raises(EncoderError, match=f"'padding-after-normalising': .*{why}"):

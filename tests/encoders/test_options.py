@@ -72,7 +72,7 @@ def test_an_exported_folder_takes_options_whatever_its_path(tmp_path):
     ("text", "weights", "options", "words"),
     [
         ("tap-t-3d@random", "/w.safetensors", None, "leave one of the two out"),
-        ("tap-t-3d+in_plane_size=112", None, {"in_plane_size": 448}, "is named beside it as well"),
+        ("tap-t-3d+in_plane_size=112", None, {"in_plane_size": 448}, "is named next to it as well"),
         ("tap-t-3d@random@random", None, None, "once"),
     ],
 )

@@ -27,8 +27,8 @@ LIES = {
     "channels": (liar(Drifting, feature_dim=7), "says feature_dim 7, and the map has 6 channels"),
     "stride": (
         liar(Drifting, feature_stride=(4, 16, 16)),
-        r"says feature_stride \(4, 16, 16\), by which a window of \(8, 64, 64\) has \(2, 4, 4\) cells, and the map has "
-        r"\(2, 8, 8\)",
+        r"says feature_stride \(4, 16, 16\), by which a window of \(8, 64, 64\) has \(2, 4, 4\) patches, and the map "
+        r"has \(2, 8, 8\)",
     ),
     "a class token that is none": (liar(Drifting, has_cls=True), "says has_cls, and it gave none"),
     "none that is one": (liar(Small3D, has_cls=False), "says has_cls=False, and it gave one"),
@@ -84,7 +84,7 @@ class OneForAll(Drifting):
 
 
 class FixedMap(Drifting):
-    """Its map has the cells of its own window, whatever the size of the window that it gets."""
+    """Its map has the patches of its own window, whatever the size of the window that it gets."""
 
     def _encode(self, windows_hu):
         features = super()._encode(windows_hu)
@@ -93,7 +93,7 @@ class FixedMap(Drifting):
 
 
 class FixedInput(Drifting):
-    """A network of one size, of which its `accepts` does not know."""
+    """A network of one size, of which its `supports` does not know."""
 
     def _encode(self, windows_hu):
         return super()._encode(windows_hu.view(-1, 1, 8, 64, 64))
@@ -116,9 +116,9 @@ def doctor(cls, monkeypatch, capsys) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        ("FixedMap", "by which a window of (4, 32, 32) has (1, 4, 4) cells, and the map has (2, 8, 8)"),
+        ("FixedMap", "by which a window of (4, 32, 32) has (1, 4, 4) patches, and the map has (2, 8, 8)"),
         ("Miscounted", "says num_params 1553, and the network has 1554"),
-        ("FixedInput", "a window of (4, 32, 32), which it says that it takes (`accepts`), ends in RuntimeError"),
+        ("FixedInput", "a window of (4, 32, 32), which it says that it takes (`supports`), ends in RuntimeError"),
     ],
 )
 def test_the_doctor_finds_what_is_so_at_one_size_alone(cls, message, monkeypatch, capsys):

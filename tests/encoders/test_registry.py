@@ -1,4 +1,4 @@
-"""Encoders of strangers: one that is broken, one that takes a shipped name, two of one name."""
+"""Encoders of third parties: one that is broken, one that takes a shipped name, two of one name."""
 
 import sys
 
@@ -36,8 +36,8 @@ THIEF = "the encoder 'curia' of curia-too 1.2 is refused: the name ships with ta
 
 
 @pytest.fixture(autouse=True)
-def _strangers(tmp_path, monkeypatch):
-    """Installs packages of strangers, as pip lays them out."""
+def _third_parties(tmp_path, monkeypatch):
+    """Installs packages of third parties, as pip lays them out."""
     site = tmp_path / "site"
     for distribution, points in INSTALLED.items():
         info = site / f"{distribution.replace('-', '_')}-1.2.dist-info"
@@ -81,9 +81,9 @@ def test_the_list_shows_the_others_and_says_what_is_left_out_and_why(monkeypatch
 def test_all_encoders_run_but_the_broken_ones(tmp_path):
     from tapct.sweep.asked import Sweep
 
-    plain = Sweep(encoders="all", tasks="amos22", results=str(tmp_path)).cells()
-    assert {"curia", "small-3d", "raises"} < {cell.label for cell in plain}, "a cell that fails says why"
-    random = Sweep(encoders="all@random", tasks="amos22", results=str(tmp_path)).cells()
-    labels = {cell.label for cell in random}
+    plain = Sweep(encoders="all", tasks="amos22", results=str(tmp_path)).experiments()
+    assert {"curia", "small-3d", "raises"} < {patch.label for patch in plain}, "a patch that fails says why"
+    random = Sweep(encoders="all@random", tasks="amos22", results=str(tmp_path)).experiments()
+    labels = {patch.label for patch in random}
     assert {"curia@random", "small-3d@random"} < labels
     assert not {f"{name}@random" for name in WHY} & labels

@@ -115,7 +115,7 @@ def test_remote_code_runs_only_when_asked_for_with_a_pinned_commit(tmp_path, mon
     assert encoder.describe()["identity"]["settings"] != settings, "the content of the folder counts"
 
 
-class Looks(nn.Module):
+class RateScores(nn.Module):
     """In place of the network: keeps what it is given."""
 
     def __init__(self, patch_size: tuple[int, ...], dim: int) -> None:
@@ -139,7 +139,7 @@ def published_processor(hu: torch.Tensor, divisible_pad_z: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", [f"tap-{size}-{kind}" for size in "sb" for kind in ("2d", "2.5d", "3d")])
 def test_the_network_is_given_what_the_published_processor_gives(name, monkeypatch):
     """Of a scan of 14 slices with HU far outside of the clip, that shrinks in the plane; tiled as extraction tiles."""
-    monkeypatch.setattr(TapCT, "build", lambda self: Looks(self.patch_size, self.card.feature_dim))
+    monkeypatch.setattr(TapCT, "build", lambda self: RateScores(self.patch_size, self.card.feature_dim))
     encoder: Any = tapct.load_encoder(name, "random")
     hu = torch.empty(14, 310, 260).uniform_(-3024.0, 3000.0, generator=torch.Generator().manual_seed(0))
     found = extract(encoder, hu, Grid.of(hu.shape, np.diag([2.5, 0.7, 0.8, 1.0])))
@@ -159,7 +159,7 @@ def test_the_network_is_given_what_the_published_processor_gives(name, monkeypat
 
 
 def test_our_padding_is_that_of_the_processor_once_it_is_clipped():
-    """Below the clip every number is the same: bit by bit, also beside voxels that are not."""
+    """Below the clip every number is the same: bit by bit, also next to voxels that are not."""
     encoder = Small2D("random")
     windows = torch.full((2, 1, 1, 64, 64), -1008.0)
     windows[..., :40] = 55.0

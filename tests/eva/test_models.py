@@ -66,15 +66,15 @@ def test_a_bag_of_patches_has_no_padding():
     hu = torch.randint(-1000, 400, (9, 64, 64), generator=torch.Generator().manual_seed(0)).float()
     (patches,) = Backbone(Small3D("random"), output="patches")(hu[None, None])
     whole = extract(Small3D("random"), hu, Grid.of(hu.shape, np.eye(4))).map
-    assert whole.shape == (48, 3, 8, 8), "the last cell of 4 slices is centred beyond the ninth"
+    assert whole.shape == (48, 3, 8, 8), "the last patch of 4 slices is centred beyond the ninth"
     assert torch.allclose(patches, whole[:, :2].flatten(1).T, atol=1e-6)
 
 
-def test_a_scan_that_was_padded_has_cells_that_divide_it_evenly(cases):
+def test_a_scan_that_was_padded_has_patches_that_divide_it_evenly(cases):
     stored, scan = cases[11]
     (dense,) = DenseEncoder(Small3D("random"))(scan)
     assert stored.padding == (1, 0, 0)
-    # Three cells of 11/3 slices; those of the encoder are centred on the slices 1.5, 5.5 and 9.5.
+    # Three patches of 11/3 slices; those of the encoder are centred on the slices 1.5, 5.5 and 9.5.
     z = (np.arange(3) + 0.5) * 11 / 3 - 0.5
     centres = np.array([1.5, 5.5, 9.5])
     columns = stored.map.double().numpy()
@@ -86,14 +86,14 @@ def test_a_scan_that_was_padded_has_cells_that_divide_it_evenly(cases):
 @pytest.mark.parametrize("centre", [None, (0.0, 0.0, 0.0)])
 def test_a_plain_upsampled_map_lies_where_its_image_does(centre):
     image = Grid.of((45, 24, 61), np.eye(4))
-    cells = image.padded((48, 24, 72)).cells((4, 4, 8), centre)
-    where = [torch.from_numpy(axis) for axis in cells.coordinates_in(image)]
+    patches = image.padded((48, 24, 72)).patches((4, 4, 8), centre)
+    where = [torch.from_numpy(axis) for axis in patches.coordinates_in(image)]
     positions = torch.stack(torch.meshgrid(*where, indexing="ij"))
-    upsampled = F.interpolate(over_image(positions, cells, image)[None], size=tuple(image.shape), mode="trilinear")[0]
+    upsampled = F.interpolate(over_image(positions, patches, image)[None], size=tuple(image.shape), mode="trilinear")[0]
     for axis, (n, stride) in enumerate(zip(image.shape, (4, 4, 8), strict=True)):
         line = upsampled[axis].movedim(axis, 0).flatten(1)
         assert torch.allclose(line, line[:, :1]), "nothing of the other axes"
-        inner = slice(3 * stride // 2, n - 3 * stride // 2)  # there is no cell beyond the first and the last
+        inner = slice(3 * stride // 2, n - 3 * stride // 2)  # there is no patch beyond the first and the last
         assert torch.allclose(line[inner, 0], torch.arange(n, dtype=torch.float64)[inner], atol=1e-9)
 
 
@@ -197,12 +197,12 @@ def test_eight_bits_are_refused_and_padding_is_raised_as_our_readers_do(scan, tm
 
 def test_every_encoder_is_in_evas_registry_and_none_is_imported_for_it():
     assert {f"tapct/{name}" for name in tapct.list_encoders()} <= set(backbone_registry.entries())
-    with known_by_name("strangers", "no.such.module:Stranger"):
+    with known_by_name("third_parties", "no.such.module:ThirdParty"):
         register()
         register()  # once more changes nothing
-        assert "tapct/strangers" in backbone_registry.entries()
-        with pytest.raises(EncoderError, match="'strangers' of an unknown distribution cannot be imported"):
-            OfEva("tapct/strangers")
+        assert "tapct/third_parties" in backbone_registry.entries()
+        with pytest.raises(EncoderError, match="'third_parties' of an unknown distribution cannot be imported"):
+            OfEva("tapct/third_parties")
 
 
 def test_another_of_a_name_of_ours_in_evas_registry_is_refused(monkeypatch):

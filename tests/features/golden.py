@@ -1,6 +1,6 @@
 """Features of the scans that ship, to be compared with those of another day: `python -m tests.features.golden` writes.
 
-Beside them stands what their keys hold of the code and libraries that computed them.
+Next to them stands what their keys hold of the code and libraries that computed them.
 """
 
 import json
@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "golden.json"
 ABDOMEN = QUICKSTART / "abdomen" / "ct.nii.gz"
 CHEST = QUICKSTART / "chest" / "ct_dicom"
 SAMPLED = 6
-"""Cells, channels and windows that are kept, evenly spread."""
+"""Patches, channels and windows that are kept, evenly spread."""
 
 CASES = {
     "tap-t-3d": (lambda: tapct.load_encoder("tap-t-3d"), ABDOMEN, (slice(40, 52), slice(10, 90), slice(10, 90))),
@@ -50,14 +50,14 @@ def code_in_key(encoder: Encoder) -> dict[str, Any]:
 def _values(encoder: Encoder, path: Path, where: tuple[slice, slice, slice]) -> dict[str, Any]:
     ct = cropped(read_ct(path), None, where)
     found = extract(encoder, torch.from_numpy(ct.hu), ct.grid)
-    cells = found.map.flatten(1).double()
+    patches = found.map.flatten(1).double()
     return {
         "map": list(found.map.shape),
         "embeddings": list(found.embeddings.shape),
-        "sampled": _some(_some(cells, 0), 1).flatten().tolist(),
+        "sampled": _some(_some(patches, 0), 1).flatten().tolist(),
         "of_windows": _some(_some(found.embeddings.double(), 0), 1).flatten().tolist(),
-        "mean": float(cells.mean()),
-        "spread": float(cells.std()),
+        "mean": float(patches.mean()),
+        "spread": float(patches.std()),
         "place": found.feature_grid.affine.flatten().tolist(),
     }
 

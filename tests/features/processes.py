@@ -64,7 +64,7 @@ def _run(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, .
 
 
 def _give_up_override() -> None:
-    """Lets permissions bind root. As another user he could not read the checkout where only its owner may enter."""
+    """Lets permissions bind root. As another user they could not read the checkout where only its owner may enter."""
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     for call in (libc.capget, libc.capset):

@@ -140,15 +140,15 @@ def test_other_weights_are_a_miss(original, tmp_path):
 
 
 def adapter(file: Path, lowest_hu: int) -> type[CubicMillimetres]:
-    """A stranger's encoder, whose range is in no card."""
+    """A third-party encoder, whose range is in no card."""
     file.write_text(
         "from tests.small import CubicMillimetres\n\n"
         "class Clipped(CubicMillimetres):\n"
         f"    def _encode(self, x):\n        return super()._encode(x.clamp({lowest_hu}, 1000))\n",
         encoding="utf-8",
     )
-    spec = importlib.util.spec_from_file_location("a_strangers_adapter", file)
-    module = sys.modules["a_strangers_adapter"] = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location("a_third_parties_adapter", file)
+    module = sys.modules["a_third_parties_adapter"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.Clipped
 

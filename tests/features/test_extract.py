@@ -94,7 +94,7 @@ def zero_and_one(hu: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("fill", [0.0, 1.0, zero_and_one], ids=["zeros", "ones", "zeros and ones"])
 @pytest.mark.parametrize("encoder_class", [Small3D, CubicMillimetres, Intensity])
 def test_a_window_of_fill_passes_with_any_number_of_windows_a_batch(fill, encoder_class):
-    """A window of plain 0, the fill of SimpleITK and scipy, ended extraction alone and passed beside others."""
+    """A window of plain 0, the fill of SimpleITK and scipy, ended extraction alone and passed next to others."""
     encoder, scan = encoder_class("random"), filled(slice(0, 16), fill)
     one, *others = (extract(encoder, scan.hu, scan.grid, batch=batch) for batch in (1, 2, 8))
     for other in others:
@@ -189,7 +189,7 @@ def test_features_of_strided_convolutions_lie_on_the_first_voxel_of_their_stride
             **{"name": "strided", "window_size": (8, 32, 32), "in_plane_size": None, "feature_stride": (4, 4, 4)},
             **{"feature_dim": 1, "embedding_dim": 1, "has_cls": False, "num_params": 54},
         )
-        cell_centre = (0.0, 0.0, 0.0)
+        patch_centre = (0.0, 0.0, 0.0)
 
         def build(self):
             layers = [torch.nn.Conv3d(1, 1, 3, stride=2, padding=1, bias=False) for _ in range(2)]
@@ -218,8 +218,8 @@ def test_windows_fit_an_image_smaller_than_they_are():
     assert tuple(fitted.padding) == (1, 0, 1)
     assert fitted.embeddings.shape == (1, 1)
     assert padded.embeddings.item() < fitted.embeddings.item() - 300
-    cells = tuple(slice(0, n) for n in fitted.map.shape[1:])
-    torch.testing.assert_close(fitted.map, padded.map[(slice(None), *cells)])
+    patches = tuple(slice(0, n) for n in fitted.map.shape[1:])
+    torch.testing.assert_close(fitted.map, padded.map[(slice(None), *patches)])
 
 
 @pytest.mark.parametrize(
@@ -248,22 +248,22 @@ def test_a_fitted_window_is_the_smallest_over_the_image(voxels, window):
 
 @pytest.mark.parametrize(("least", "window"), [(1, (2, 4, 4)), (5, (2, 4, 6)), (9, (2, 6, 6)), (2049, (16, 32, 32))])
 def test_a_fitted_window_grows_no_more_than_the_network_needs(least, window):
-    """Some normalise over a map's cells and need several; where no size will do, it is the card's own."""
+    """Some normalise over a map's patches and need several; where no size will do, it is the card's own."""
 
     class Choosy(CubicMillimetres):
-        least_cells = least
+        least_patches = least
 
     assert fitted_window(Choosy("random"), Size(1, 3, 4)) == window
 
 
 def test_a_fitted_window_is_what_the_network_takes_along_each_axis():
     class Deep(CubicMillimetres):
-        def accepts(self, size):
-            return size[0] % 4 == 0 and size[1] % 10 == 0 and super().accepts(size)
+        def supports(self, size):
+            return size[0] % 4 == 0 and size[1] % 10 == 0 and super().supports(size)
 
     class Dense(CubicMillimetres):
         card = small_card(window_size=(2, 2, 2), feature_stride=(1, 1, 1), in_plane_size=None, num_params=0)
-        least_cells = 9
+        least_patches = 9
 
     assert fitted_window(Deep("random"), Size(1, 3, 4)) == (4, 10, 4)
     assert fitted_window(Dense("random"), Size(1, 1, 1)) == (2, 2, 2), "never more than the card's own"
@@ -304,8 +304,8 @@ def test_a_crop_that_the_network_takes_as_it_is_is_not_padded():
         def build(self):
             return torch.nn.Conv3d(1, 1, 3, stride=32, padding=1)
 
-        def accepts(self, size):
-            return size == (50, 50, 50) or super().accepts(size)
+        def supports(self, size):
+            return size == (50, 50, 50) or super().supports(size)
 
     ct, _ = abdomen((slice(40, 65), slice(30, 55), slice(40, 65)))
     affine = ct.affine @ np.diag([2 / 3, 2 / 3, 2 / 3, 1])  # 25 voxels of 2 mm

@@ -25,9 +25,9 @@ AS_MEANT = (
     "missed from now on, as they must be: `python -m tests.features.golden` writes the new ones"
 )
 AT_FAULT = (
-    "the features of {} changed, and nothing in their key did: a store would go on giving the old ones. What changed "
-    "them is not in the key. Add it (tapct/features/identity.py, tapct/encoders/identity.py, WITHOUT_EFFECT and "
-    "NO_NUMBERS in tapct/source_code.py) before `python -m tests.features.golden` writes the new ones"
+    "the features of {} changed, and nothing in their key did: a store would continue giving the old ones. What "
+    "changed them is not in the key. Add it (tapct/features/identity.py, tapct/encoders/identity.py, WITHOUT_EFFECT "
+    "and NO_NUMBERS in tapct/source_code.py) before `python -m tests.features.golden` writes the new ones"
 )
 
 

@@ -75,12 +75,12 @@ def test_whoever_reads_sees_values_and_not_steps(part, bank):
     assert np.array_equal(case.features.map.numpy(), values)
     assert np.array_equal(case.to(CPU).features.map.numpy(), values)
     assert torch.equal(case.to(CPU).features.embeddings, entry.tensors["embeddings"].float())
-    inside = values.astype(np.float64)[:, : pooled_cells(case)]
+    inside = values.astype(np.float64)[:, : pooled_patches(case)]
     np.testing.assert_allclose(pooled(case.features, "mean").numpy(), inside.mean(axis=(1, 2, 3)), rtol=1e-12)
 
 
-def pooled_cells(case) -> int:
-    """Cells along z whose centre lies in the scan; in the plane all do."""
+def pooled_patches(case) -> int:
+    """Patches along z whose centre lies in the scan; in the plane all do."""
     return int(np.ceil(case.features.encoder_grid.shape.z / 4))
 
 

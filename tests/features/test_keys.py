@@ -118,7 +118,7 @@ def test_what_is_at_rest_is_hashed_once(tmp_path, monkeypatch):
 
 
 class Buffered(CubicMillimetres):
-    """Clips to a range in a buffer, beside its network."""
+    """Clips to a range in a buffer, next to its network."""
 
     def __init__(self, low: float) -> None:
         super().__init__("random", deferred=True)
@@ -174,28 +174,28 @@ WINDOW = '"""The window."""\n\n\ndef clipped(x):\n    return x.clamp({low}, 1000
 
 
 @pytest.fixture
-def stranger(monkeypatch):
-    """Writes a stranger's package into a folder, and gives its encoder as a new process there has it."""
+def third_party(monkeypatch):
+    """Writes a third-party package into a folder, and gives its encoder as a new process there has it."""
 
     def forget():
-        for name in [name for name in sys.modules if name.partition(".")[0] == "stranger"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "third_party"]:
             del sys.modules[name]
 
     def make(folder: Path, window: str):
         forget()
-        for name, text in {"__init__": "", "encoder": ADAPTER.format(package="stranger"), "window": window}.items():
-            (folder / "stranger").mkdir(parents=True, exist_ok=True)
-            (folder / "stranger" / f"{name}.py").write_text(text, encoding="utf-8")
+        for name, text in {"__init__": "", "encoder": ADAPTER.format(package="third_party"), "window": window}.items():
+            (folder / "third_party").mkdir(parents=True, exist_ok=True)
+            (folder / "third_party" / f"{name}.py").write_text(text, encoding="utf-8")
         monkeypatch.syspath_prepend(str(folder))
-        return importlib.import_module("stranger.encoder").Clipped("random", deferred=True)
+        return importlib.import_module("third_party.encoder").Clipped("random", deferred=True)
 
     yield make
     forget()
 
 
-def test_a_helper_module_that_changes_is_a_miss_and_a_comment_or_another_checkout_is_not(stranger, root, tmp_path):
+def test_a_helper_module_that_changes_is_a_miss_and_a_comment_or_another_checkout_is_not(third_party, root, tmp_path):
     def extracted(checkout: str, window: str) -> int:
-        return filled(tmp_path / "f", root, stranger(tmp_path / checkout, window)).extracted
+        return filled(tmp_path / "f", root, third_party(tmp_path / checkout, window)).extracted
 
     narrow = WINDOW.format(low=-150)
     assert extracted("a", WINDOW.format(low=-1000)) == 1

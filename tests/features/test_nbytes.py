@@ -21,10 +21,10 @@ def test_bytes_are_those_of_the_file_up_to_its_header(dtype, tmp_path):
 
 
 def test_the_paper_s_case_takes_what_its_values_take():
-    """A scan of 300 slices at 512 px under TAP-B-3D: 75 x 64 x 64 cells of 768 channels."""
-    cells, windows = 75 * 64 * 64, 100
-    assert entry_nbytes((768, 75, 64, 64), (windows, 768), "bf16") == 2 * 768 * (cells + windows)
-    assert entry_nbytes((768, 75, 64, 64), (windows, 768), "int8") == 768 * (cells + 2 * windows + 4)
+    """A scan of 300 slices at 512 px under TAP-B-3D: 75 x 64 x 64 patches of 768 channels."""
+    patches, windows = 75 * 64 * 64, 100
+    assert entry_nbytes((768, 75, 64, 64), (windows, 768), "bf16") == 2 * 768 * (patches + windows)
+    assert entry_nbytes((768, 75, 64, 64), (windows, 768), "int8") == 768 * (patches + 2 * windows + 4)
     assert entry_nbytes((), (windows, 768), "int8") == entry_nbytes((), (windows, 768), "bf16") == 2 * 768 * windows
 
 

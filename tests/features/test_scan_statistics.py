@@ -60,7 +60,7 @@ def test_every_window_gets_the_statistics_of_its_own_whole_scan(batch, fit_windo
     assert len({len(features.embeddings) for features in found}) > 1
     for scan, features in zip(scans, found, strict=True):
         _, mean, std = of_whole(scan)
-        unscaled = extract(plain, scan.hu, scan.grid, **options)  # a mean of cells: linear in what goes in
+        unscaled = extract(plain, scan.hu, scan.grid, **options)  # a mean of patches: linear in what goes in
         torch.testing.assert_close(features.map, (unscaled.map - mean) / std, atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(features.embeddings, (unscaled.embeddings - mean) / std, atol=2e-5, rtol=1e-5)
 

@@ -49,7 +49,7 @@ def test_only_so_many_cases_are_looked_at_each_once():
     statistics = FeatureStatistics()
     assert statistics.describe() is None
     for i in range(CASES):
-        assert statistics.wants(str(i))
+        assert statistics.needs(str(i))
         statistics.add(str(i), torch.randn(2, 3))
-        assert not statistics.wants(str(i))
-    assert not statistics.wants("one more")
+        assert not statistics.needs(str(i))
+    assert not statistics.needs("one more")

@@ -1,4 +1,4 @@
-"""Predictions that were made elsewhere: scored as by hand, refused by name, and beside the ranked models."""
+"""Predictions that were made elsewhere: scored as by hand, refused by name, and next to the ranked models."""
 
 import csv
 import json

@@ -18,7 +18,7 @@ from tapct.statistics import TaskInputs, summarise_task
 from tapct.tasks.spec import TaskSpec
 from tests.leaderboard import results
 from tests.leaderboard.test_regression import model
-from tests.strangers import installed
+from tests.third_party import installed
 
 SIZE = {"name": "size", "title": "size", "of": Mean(lambda cases: cases["size"].mean(axis=1))}
 
@@ -115,7 +115,7 @@ def task(metric: str, values: np.ndarray, patients: np.ndarray, *, as_statistic:
 
 
 def test_a_mean_as_a_statistic_has_the_same_number_interval_and_differences(monkeypatch):
-    """What the jackknife says of a patient is, of a mean, what he adds to it."""
+    """What the jackknife says of a patient is, of a mean, what they add to it."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(30), rng.integers(1, 4, 30))
     values = rng.normal(0.6, 0.1, (3, 2, len(patients))) + np.array([0.0, 0.05, 0.2])[:, None, None]
@@ -179,7 +179,7 @@ def test_a_record_keeps_outcomes_in_json_and_as_columns(found, tmp_path):
     again = Record.from_json(path.read_text(encoding="utf-8"), where="here")
     assert again == found
     assert again.fingerprint == found.fingerprint
-    (stored,) = find_records(tmp_path).sound.values()
+    (stored,) = find_records(tmp_path).valid.values()
     table = stored.table()
     own = [field.name for field in kinds.kind("localisation").fields]
     assert table.column_names == [*COLUMNS.names, *own]
@@ -218,7 +218,7 @@ def test_an_outcome_of_a_kind_that_has_none_and_a_kind_that_is_not_there_are_ref
         Record.from_json(text, where="here")
 
 
-STRANGERS = """
+THIRD_PARTIES = """
 from tapct.kinds import Field, Kind, Mean, Metric
 
 def made(name, metric, low):
@@ -232,11 +232,11 @@ taken, one, other = made("taken", "MAE", 0), made("one", "Size", 1e6), made("oth
 """
 
 
-def test_strangers_kinds_harm_nobody_who_does_not_ask_for_them(tmp_path):
+def test_third_parties_kinds_harm_nobody_who_does_not_ask_for_them(tmp_path):
     """One that cannot be imported, one with a metric of ours, two with one metric, fields and a probe of our names."""
     info = tmp_path / "strange-1.dist-info"
     info.mkdir()
-    (tmp_path / "strange.py").write_text(STRANGERS)
+    (tmp_path / "strange.py").write_text(THIRD_PARTIES)
     (tmp_path / "strange_broken.py").write_text("raise SystemExit('no licence')")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
     points = ["broken = strange_broken:KIND", *(f"{name} = strange:{name}" for name in ("taken", "one", "other"))]
@@ -258,7 +258,7 @@ def test_strangers_kinds_harm_nobody_who_does_not_ask_for_them(tmp_path):
                 ask()
         write_record(model("good", 0.5, "age"), tmp_path / "results" / "ages" / "good")
         found = find_records(tmp_path / "results")
-        assert [record.table()["predicted"][0].as_py() for record in found.sound.values()], found.unsound
+        assert [record.table()["predicted"][0].as_py() for record in found.valid.values()], found.invalid
         warned = [check.message for check in _plugins() if check.status == "warn"]
     assert any("no licence" in message for message in warned), "the doctor names it"
     assert any("has the metric 'MAE'" in message for message in warned)

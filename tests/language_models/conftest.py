@@ -26,5 +26,5 @@ def adapted(folders):
 
 def rows(model, lengths, seed=0):
     """Vectors of tokens, as a resampler might give them."""
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, model.size, generator=draw) * model.token_rms for n in lengths]
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, model.size, generator=rng) * model.token_rms for n in lengths]

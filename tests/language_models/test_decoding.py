@@ -1,4 +1,4 @@
-"""Writing with keys and values kept, beside computing everything anew for every token."""
+"""Writing with keys and values kept, next to computing everything anew for every token."""
 
 import numpy as np
 import pytest
@@ -56,12 +56,12 @@ def test_what_is_sampled_depends_on_the_seed_of_its_prompt_alone(model):
 
 def test_draws_have_the_probabilities_of_the_likeliest_tokens():
     p = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1], dtype=torch.float64)
-    draw = torch.Generator().manual_seed(0)
-    found = np.bincount([drawn(p, 0.8, draw) for _ in range(1000)], minlength=5) / 1000
+    rng = torch.Generator().manual_seed(0)
+    found = np.bincount([drawn(p, 0.8, rng) for _ in range(1000)], minlength=5) / 1000
     expected = np.array([0, 0.4, 0.15, 0.3, 0]) / 0.85  # 0.4 + 0.3 are not 0.8 yet
     assert np.abs(found - expected).max() < 0.06
     assert found[[0, 4]].tolist() == [0, 0]
-    every = np.bincount([drawn(p, 1.0, draw) for _ in range(1000)], minlength=5) / 1000
+    every = np.bincount([drawn(p, 1.0, rng) for _ in range(1000)], minlength=5) / 1000
     assert np.abs(every - p.numpy()).max() < 0.06
 
 

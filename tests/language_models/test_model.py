@@ -1,4 +1,4 @@
-"""What a frozen language model says of reports, beside transformers' own loss; and LoRA beside its formula."""
+"""What a frozen language model says of reports, next to transformers' own loss; and LoRA next to its formula."""
 
 import copy
 import sys
@@ -70,8 +70,8 @@ def test_nothing_of_it_has_a_gradient_and_a_copy_is_itself(model):
 
 def test_an_adapted_layer_adds_its_low_rank_product(adapted):
     """W + alpha / rank B A, written into the weights of a plain model."""
-    draw = torch.Generator().manual_seed(1)
-    adapter = {name: 0.3 * torch.randn(shape, generator=draw) for name, shape in adapted.adapter_shapes.items()}
+    rng = torch.Generator().manual_seed(1)
+    adapter = {name: 0.3 * torch.randn(shape, generator=rng) for name, shape in adapted.adapter_shapes.items()}
     plain = LanguageModel(adapted.files)
     prompts, texts = rows(plain, (3, 6, 4)), reports(plain)
     before = plain.losses(prompts, texts)

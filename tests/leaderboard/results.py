@@ -14,7 +14,7 @@ from tapct.encoders import encoder_class
 from tapct.encoders.options import load_spec
 from tapct.leaderboard.official import shipped
 from tapct.probes.input_sheet import recorded_sheet
-from tapct.records import RECORD_FILE, CaseResult, CellSize, Flag, Record, RunRecord
+from tapct.records import RECORD_FILE, CaseResult, Flag, PatchSize, Record, RunRecord
 from tapct.records.case import as_cases
 from tapct.tasks import task_class
 
@@ -45,7 +45,7 @@ def record(
     notice: str | None = None,
     adaptor: str | None = None,
     more_probe: Mapping | None = None,
-    cell_size: CellSize | None = None,
+    cell_size: PatchSize | None = None,
     sheet: Mapping | None = None,
     options: Mapping | None = None,
 ) -> Record:
@@ -185,9 +185,9 @@ def named(folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def write(folder: Path, cell: str, one: Record) -> Path:
+def write(folder: Path, experiment: str, one: Record) -> Path:
     """Writes a record where a sweep publishes it."""
-    path = folder / one.task.name / cell / RECORD_FILE
+    path = folder / one.task.name / experiment / RECORD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(one.to_json(), encoding="utf-8")
     return path

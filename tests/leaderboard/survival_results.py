@@ -17,7 +17,7 @@ PATIENTS = 90
 
 
 def patients(number: int = PATIENTS) -> Mapping[str, np.ndarray]:
-    """What becomes of each, and what is true of them: an age, and what a scan tells beside it."""
+    """What becomes of each, and what is true of them: an age, and what a scan tells next to it."""
     random = np.random.default_rng(0)
     age, scan = random.normal(size=number), random.normal(size=number)
     died = 800 * random.exponential(size=number) * np.exp(-(age + scan))
@@ -66,7 +66,7 @@ def _case(place: int, risk: float, true: Mapping[str, np.ndarray]) -> CaseResult
     )
 
 
-CELLS = {
+EXPERIMENTS = {
     ("chance", "cox:mean"): {},
     ("chance", "cox:table=age"): {"age": 0.8},
     ("curia", "cox:mean"): {"scan": 0.8},
@@ -78,9 +78,9 @@ CELLS = {
 
 
 def write(folder: Path) -> Path:
-    """Writes the cells into a results folder."""
-    for (encoder, adaptor), weights in CELLS.items():
+    """Writes the experiments into a results folder."""
+    for (encoder, adaptor), weights in EXPERIMENTS.items():
         plain = adaptor.translate(str.maketrans(":&=+", "----"))
-        cell = encoder if adaptor == SPEC.adaptor else f"{encoder}+adaptor={plain}"
-        results.write(folder, cell, record(encoder, adaptor, weights))
+        experiment = encoder if adaptor == SPEC.adaptor else f"{encoder}+adaptor={plain}"
+        results.write(folder, experiment, record(encoder, adaptor, weights))
     return folder

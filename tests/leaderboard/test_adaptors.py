@@ -1,4 +1,4 @@
-"""Encoders under several adaptors, heads from elsewhere and the size of cells: what is beside the ranking."""
+"""Encoders under several adaptors, heads from elsewhere and the size of patches: what is next to the ranking."""
 
 import csv
 import json
@@ -13,14 +13,14 @@ from tapct.leaderboard.adaptors import SOURCES, adaptor_grid, mean_squares, vari
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.official import why_own
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, tables
-from tapct.records import CellSize, read_records
+from tapct.records import PatchSize, read_records
 from tapct.statistics.inputs import from_records
 from tapct.statistics.resampling import Resampled, draw_patients
 from tapct.sweep.adaptors import SETTING
-from tapct.sweep.cell import SHIPPED_CONFIGS, Cell, configs_by_task
+from tapct.sweep.experiment import SHIPPED_CONFIGS, Experiment, configs_by_task
 from tapct.tasks import list_tasks, task_class
 from tests.leaderboard import results
-from tests.leaderboard.cells import cell
+from tests.leaderboard.experiments import experiment
 from tests.probes.test_classification import run
 from tests.records.made import changed
 from tests.small import small_encoder
@@ -122,7 +122,7 @@ def test_without_the_tasks_own_adaptor_the_one_of_most_records_is_ranked_apart(t
     assert own.task.adaptor == "abmil", "one that is told where to look comes last"
 
 
-def test_two_records_of_a_cell_are_an_error_that_names_the_adaptor(tmp_path):
+def test_two_records_of_an_experiment_are_an_error_that_names_the_adaptor(tmp_path):
     folder = grid_folder(tmp_path)
     results.write(folder, "again", results.record("curia", "luna16", adaptor="knn", patients=30, ability=0.1))
     with pytest.raises(RecordError, match=r"both of Curia on luna16 with knn"):
@@ -134,7 +134,7 @@ def test_an_adaptor_on_another_split_is_apart(tmp_path):
     other = results.record("suprem", "luna16", adaptor="knn", patients=30, more_task={"split_sha256": "f" * 64})
     results.write(folder, "suprem+adaptor=knn", other)
     found = board(folder)
-    assert ("SuPreM U-Net", "knn") not in task_of(found, "luna16").grid.cells
+    assert ("SuPreM U-Net", "knn") not in task_of(found, "luna16").grid.experiments
     (own,) = found.own
     assert [model.name for model in own.board.models] == ["SuPreM U-Net"]
     assert own.why.startswith("split_sha256 is ffff")
@@ -143,8 +143,8 @@ def test_an_adaptor_on_another_split_is_apart(tmp_path):
 def test_the_ranked_adaptor_of_each_task_is_the_default_of_its_config():
     configs = configs_by_task(SHIPPED_CONFIGS)
     for name in list_tasks():
-        cell = Cell(task=name, encoder="", label="", folder=SHIPPED_CONFIGS, config=configs[name])
-        assert cell.settings().get(SETTING) == task_class(name).spec.adaptor
+        experiment = Experiment(task=name, encoder="", label="", folder=SHIPPED_CONFIGS, config=configs[name])
+        assert experiment.settings().get(SETTING) == task_class(name).spec.adaptor
 
 
 def test_label_efficiency_is_apart_by_adaptor():
@@ -173,8 +173,8 @@ def test_records_of_real_runs_compare_across_adaptors_and_only_there(tmp_path):
     grid = adaptor_grid(records, "MicroAUROC", "abmil", resamples=50)
     assert grid.adaptors == ("abmil", "linear", "prototype")
     expected = {key: one.runs[0].metrics["test"]["MicroAUROC"] for key, one in records.items()}
-    assert grid.cells["small", "linear"].estimate.value == pytest.approx(expected["small", "linear"])
-    assert grid.cells["small", "linear"].seed_spread == 0
+    assert grid.experiments["small", "linear"].estimate.value == pytest.approx(expected["small", "linear"])
+    assert grid.experiments["small", "linear"].seed_spread == 0
     with pytest.raises(RecordError, match="do not compare"):
         from_records(list(records.values()), "MicroAUROC", names=["a", "b", "c"])
 
@@ -189,7 +189,7 @@ def test_a_seed_need_not_move_a_solved_head(adaptor, flags):
 
 
 def planted(rng, encoder, adaptor, both, seed, patients, seeds=3, cases=200):
-    """Records of Dice with effects of these sizes; patients move all cells alike, and each a little by itself."""
+    """Records of Dice with effects of these sizes; patients move all experiments alike, and each a little by itself."""
     rows, columns = len(encoder), len(adaptor)
     common = 0.08 * rng.normal(size=cases)
     found = {}
@@ -197,7 +197,7 @@ def planted(rng, encoder, adaptor, both, seed, patients, seeds=3, cases=200):
         own = patients * rng.normal(size=cases)
         starts = seed * rng.normal(size=seeds)
         scores = 0.5 + encoder[i] + adaptor[j] + both[i, j] + starts[:, None] + common + own
-        made = cell(f"e{i}", np.clip(scores, 0, 1))
+        made = experiment(f"e{i}", np.clip(scores, 0, 1))
         found[f"e{i}", f"a{j}"] = made
     return found
 
@@ -222,17 +222,19 @@ def test_mean_squares_are_those_of_an_analysis_of_variance():
 
 def simulated(rng, sds, encoders, adaptors, seeds=3, patients=30, resamples=200):
     """The components of a grid of such effects, and the true variances of its own, on infinitely many patients."""
-    cells = (encoders, adaptors)
-    shapes = [(encoders, 1, 1), (1, adaptors, 1), (*cells, 1), (*cells, seeds)]
-    effects = np.broadcast_to(sum(sd * rng.normal(size=s) for sd, s in zip(sds, shapes, strict=True)), (*cells, seeds))
+    experiments = (encoders, adaptors)
+    shapes = [(encoders, 1, 1), (1, adaptors, 1), (*experiments, 1), (*experiments, seeds)]
+    effects = np.broadcast_to(
+        sum(sd * rng.normal(size=s) for sd, s in zip(sds, shapes, strict=True)), (*experiments, seeds)
+    )
     hard = [0.08, *(0.02 * np.ones(4))]
     scores = effects[..., None] + sum(
         sd * rng.normal(size=(*s, patients)) for sd, s in zip(hard, [(1, 1, 1), *shapes], strict=True)
     )
     counts = draw_patients(patients, resamples, "simulated")
     every = np.concatenate([np.ones((patients, 1)), counts, 1 - np.eye(patients)], axis=1)
-    value, draws, jackknife = np.split(scores @ (every / every.sum(axis=0)), [1, 1 + resamples], axis=-1)
-    found, _ = variance_components(Resampled(value[..., 0], draws, jackknife), counts)
+    value, bootstrap, jackknife = np.split(scores @ (every / every.sum(axis=0)), [1, 1 + resamples], axis=-1)
+    found, _ = variance_components(Resampled(value[..., 0], bootstrap, jackknife), counts)
     of, seed = mean_squares(effects.mean(axis=2)), effects.var(axis=2, ddof=1).mean()
     own = [(of.encoder - of.both) / adaptors, (of.adaptor - of.both) / encoders, of.both - seed / seeds, seed]
     return found, np.maximum([*own, sum(sd**2 for sd in hard) / patients], 0)
@@ -270,7 +272,7 @@ def test_controls_are_shown_and_are_no_encoders():
     rng = np.random.default_rng(3)
     records = planted(rng, np.array([0.0, 0.01, -0.4]), np.array([0.0, 0.05]), np.zeros((3, 2)), 0.001, 0.02)
     grid = adaptor_grid(records, "dice_native", "a0", controls=["e2"], resamples=300)
-    assert ("e2", "a1") in grid.cells
+    assert ("e2", "a1") in grid.experiments
     assert grid.crossed == (("e0", "e1"), ("a0", "a1"))
     everything = adaptor_grid(records, "dice_native", "a0", resamples=300)
     assert shares(everything)["encoder"].share.value > 2 * shares(grid)["encoder"].share.value
@@ -322,11 +324,11 @@ def test_heads_that_nobody_knows_compare_with_no_others():
         from_records([one, other], "MicroAUROC")
 
 
-# -- The size of a cell --------------------------------------------------------------------------------
+# -- The size of a patch --------------------------------------------------------------------------------
 
 
-def test_the_cell_size_and_the_share_reached_stand_beside_dice(tmp_path):
-    size = CellSize(size_mm=(12.0, 6.0, 6.0), dice=0.8, by_class={"liver": 0.8}, cases=20)
+def test_the_patch_size_and_the_share_reached_stand_beside_dice(tmp_path):
+    size = PatchSize(size_mm=(12.0, 6.0, 6.0), dice=0.8, by_class={"liver": 0.8}, cases=20)
     results.write(tmp_path / "r", "curia", results.record("curia", "lits17", cell_size=size))
     results.write(tmp_path / "r", "suprem", results.record("suprem", "lits17", ability=-0.5))
     assert site.build([tmp_path / "r"], tmp_path / "s", resamples=200) == 0

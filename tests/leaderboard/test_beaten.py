@@ -1,4 +1,4 @@
-"""What is beaten by what: each model of a task beside the rows to beat."""
+"""What is beaten by what: each model of a task next to the rows to beat."""
 
 import json
 
@@ -41,8 +41,8 @@ def test_models_are_set_against_their_own_random_weights_and_the_rows_to_beat(tm
     assert lines["Curia (random weights)"][OWN] == ""
     assert lines["Intensity statistics"]["Intensity statistics"] == ""
     found = {(one.first, one.second): one for one in task.summaries["native"].comparison.differences}
-    for row, cells in lines.items():
-        for column, said in cells.items():
+    for row, experiments in lines.items():
+        for column, said in experiments.items():
             if (row, column) in found or (column, row) in found:
                 one = found.get((row, column)) or found[column, row]
                 turn = 1 if one.first == row else -1

@@ -31,7 +31,11 @@ def test_rows_with_their_sources_and_three_slices(tmp_path):
     given = html[html.index("What its network is given") :]
     assert re.search(r'<th scope="row">HU window</th><td>-1008 to 822 HU</td><td><b>[a-z ]+</b>', given)
     assert len(re.findall(r'<use href="#slice-\d"/>', given)) == 3
-    assert [re.sub("<.*?>", "", cell) for cell in re.findall(r"(?:<i>.</i>){4}", given)] == ["RLAP", "RLSI", "APSI"]
+    assert [re.sub("<.*?>", "", experiment) for experiment in re.findall(r"(?:<i>.</i>){4}", given)] == [
+        "RLAP",
+        "RLSI",
+        "APSI",
+    ]
     assert "No picture" not in html
     assert "src=" not in html
     assert page(tmp_path) == html
@@ -63,7 +67,7 @@ def test_a_sheet_makes_no_other_model_and_older_records_keep_their_fingerprints(
 @pytest.mark.parametrize(
     ("card", "more", "why"),
     [
-        ({"name": "of-a-stranger"}, {}, "no encoder of-a-stranger is installed where this page was made"),
+        ({"name": "of-a-third_party"}, {}, "no encoder of-a-third_party is installed where this page was made"),
         ({"name": "antigravity:Encoder"}, {}, "no encoder antigravity:Encoder is installed"),
         ({"name": "eva:/etc/passwd"}, {}, "no encoder eva:/etc/passwd is installed"),
         ({}, {"received_sha256": NOTHING}, r"is something else than what the record says \(000000000000\)"),
@@ -89,7 +93,7 @@ def test_of_a_record_that_cannot_be_drawn_the_page_says_why(tmp_path, card, more
         ({"precision": "/etc/passwd"}, "hold files or arrays"),
     ],
 )
-def test_options_of_a_stranger_ask_for_nothing_that_cannot_be_had(tmp_path, options, why):
+def test_options_of_a_third_party_ask_for_nothing_that_cannot_be_had(tmp_path, options, why):
     one = results.record("tap-t-3d", "lits17", sheet=results.sheet_of("tap-t-3d"), options=options)
     results.write(tmp_path, "a", one)
     assert re.search(why, sheet_of(tmp_path).no_picture)

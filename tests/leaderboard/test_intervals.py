@@ -105,9 +105,9 @@ def test_what_is_undefined_is_none_with_its_reason(values, patients, targets, va
 
 def test_few_undefined_resamples_are_left_out():
     x = np.random.default_rng(0).normal(size=2000)
-    draws = np.where(np.arange(2000) % 200 == 0, np.nan, x)
+    bootstrap = np.where(np.arange(2000) % 200 == 0, np.nan, x)
     jackknife = np.linspace(-0.1, 0.1, 60)
-    found, expected = (estimate(0.0, d, jackknife, 60, "") for d in (draws, draws[~np.isnan(draws)]))
+    found, expected = (estimate(0.0, d, jackknife, 60, "") for d in (bootstrap, bootstrap[~np.isnan(bootstrap)]))
     assert found == expected
     assert found.reason is None
 

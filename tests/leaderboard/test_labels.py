@@ -81,10 +81,12 @@ def test_intervals_of_a_label_are_of_its_patients(record, tables):
     drawn = draw_patients(PATIENTS, RESAMPLES, "rsna2023 by label").astype(int)
     names = [case.patient for case in record.runs[0].cases["test"]]
     place = np.argsort(np.argsort(names))
-    draws = [np.mean([roc_auc_score(targets, of_run, sample_weight=of[place]) for of_run in logits]) for of in drawn.T]
+    bootstrap = [
+        np.mean([roc_auc_score(targets, of_run, sample_weight=of[place]) for of_run in logits]) for of in drawn.T
+    ]
     (row,) = (row for row in tables["AUROC of each label"].rows if row[0] == "liver")
     ends = [float(end) for end in re.findall(r"\((.*) to (.*)\)", row[2])[0]]
-    assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.03)
+    assert ends == pytest.approx(np.quantile(bootstrap, [0.025, 0.975]), abs=0.03)
 
 
 def test_the_skill_is_0_at_chance_and_1_where_the_order_is_perfect():

@@ -44,8 +44,8 @@ def scan(name: str, ability: float, seed: int) -> CaseResult:
 
 def detector(name: str, ability: float) -> Record:
     runs = [[scan(str(case), ability, seed) for case in range(40)] for seed in range(2)]
-    cells = {"size_mm": (8.0, 8.0, 8.0), "dice": None, "by_class": {}, "cases": 40}
-    return record(name, *runs, task=TASK, probe={}, cell_size=cells)
+    patches = {"size_mm": (8.0, 8.0, 8.0), "dice": None, "by_class": {}, "cases": 40}
+    return record(name, *runs, task=TASK, probe={}, cell_size=patches)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_page_has_the_curves_the_errors_and_what_is_found_of_each_size(folde
         "Sensitivity by diameter",
         "under 6 mm",
         "from 20 mm",
-        "Cell, mm",
+        "Patch, mm",
     ):
         assert text in page
     assert "Reached" not in page, "that is of Dice"

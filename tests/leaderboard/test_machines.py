@@ -59,7 +59,7 @@ def test_the_numbers_of_a_model_do_not_depend_on_its_place(models, metric):
     values = rng.random((models + 2, 3, 61))
     values[[0, -1]] = one
     summary = summarise_task(task(values, metric=metric), 100)
-    for numbers in (summary.value, summary.draws, summary.jackknife):
+    for numbers in (summary.value, summary.bootstrap, summary.jackknife):
         np.testing.assert_array_equal(numbers[0], numbers[-1])
     alone = summarise_task(task(one[None], metric=metric), 100)
     assert alone.models[0].estimate == summary.models[0].estimate == summary.models[-1].estimate

@@ -14,7 +14,7 @@ from tapct.leaderboard.mistakes import FILE, tables
 from tapct.records import Record
 from tapct.statistics import TaskInputs, summarise_task
 from tests.leaderboard import results
-from tests.leaderboard.cells import cell
+from tests.leaderboard.experiments import experiment
 from tests.leaderboard.simulated import task
 
 
@@ -46,8 +46,8 @@ def costs(*records, **settings):
 
 def test_what_is_lost_is_the_paired_difference_with_its_interval():
     right, wrong = scores(3, 2), scores(2.5, 1.9, seed=1)
-    records = [cell(name, of) for name, of in zip("ab", right, strict=True)]
-    found = costs(*records, *(mistaken(cell(name, of)) for name, of in zip("ab", wrong, strict=True)))
+    records = [experiment(name, of) for name, of in zip("ab", right, strict=True)]
+    found = costs(*records, *(mistaken(experiment(name, of)) for name, of in zip("ab", wrong, strict=True)))
     assert [(cost.model, cost.mistake) for cost in found] == [("a", "mirrored"), ("b", "mirrored")]
     # A mean's paired difference is the mean of the differences: one "model" of them has the same interval.
     order = np.argsort([f"c{i}" for i in range(60)])
@@ -82,30 +82,30 @@ def test_of_pairs_it_is_the_mean_over_seeds_of_differences_of_auroc():
 
 def test_a_pair_is_of_one_model_task_adaptor_and_seeds():
     right, wrong = scores(3)[0], scores(2, seed=1)[0]
-    one, other = cell("a", right), mistaken(cell("a", wrong))
+    one, other = experiment("a", right), mistaken(experiment("a", wrong))
     assert costs(one, other)[0].lost.value is not None
     reseeded = [run.model_copy(update={"seed": run.seed + 10}) for run in other.runs]
     for records, why in (
         ([other], "the right input was not run"),
-        ([cell("b", right), other], "the right input was not run"),
-        ([one, mistaken(cell("a", wrong), clip_below_air=True)], "the right input was not run"),
+        ([experiment("b", right), other], "the right input was not run"),
+        ([one, mistaken(experiment("a", wrong), clip_below_air=True)], "the right input was not run"),
         ([one, other.model_copy(update={"runs": reseeded})], "with other seeds"),
-        ([one, mistaken(cell("a", wrong[:, :50]))], "do not compare"),
+        ([one, mistaken(experiment("a", wrong[:, :50]))], "do not compare"),
         ([one, other.model_copy(update={"runs_planned": 3})], "2 of 3 runs have ended"),
-        ([one, other, mistaken(cell("a", wrong, heads="1"))], "2 records are of it"),
+        ([one, other, mistaken(experiment("a", wrong, heads="1"))], "2 records are of it"),
     ):
         found = costs(*records)[-1]
         assert found.lost.value is None
         assert why in found.lost.reason
 
 
-def test_a_perturbed_or_thinned_cell_with_a_mistake_costs_nothing_here():
+def test_a_perturbed_or_thinned_experiment_with_a_mistake_costs_nothing_here():
     noise = {"perturbation": "noise-30hu", "perturbation_parameters": {"kind": "noise", "std_hu": 30.0}}
-    assert tables([mistaken(cell("a", scores(3)[0], **noise))], {}) == ()
+    assert tables([mistaken(experiment("a", scores(3)[0], **noise))], {}) == ()
 
 
 def test_scans_in_which_it_changes_nothing_are_counted():
-    one, other = (cell("a", scores(3, cases=6, seed=seed)[0]) for seed in (0, 1))
+    one, other = (experiment("a", scores(3, cases=6, seed=seed)[0]) for seed in (0, 1))
     noted = with_notes(mistaken(other), f"{NO_EFFECT}its spacing is 1 mm", "read as LPS", f"{NO_EFFECT}x")
     (found,) = costs(one, noted)
     assert (found.scans, found.unchanged, found.changed_in_words) == (6, 2, "4 of 6")
@@ -163,8 +163,8 @@ def test_the_table_is_on_the_page_and_in_every_export(built, folders):
     assert [(row["task"], row["mistake"]) for row in data["mistakes"]] == [(key[0], key[3]) for key in keys]
     html = (beside / "index.html").read_text(encoding="utf-8")
     section = html[html.index('id="mistakes"') : html.index('id="models"')]
-    cells = re.findall(r'<th scope="row">([\w-]+)<small>', section)
-    assert cells == [key[3] for key in keys]
+    experiments = re.findall(r'<th scope="row">([\w-]+)<small>', section)
+    assert experiments == [key[3] for key in keys]
     assert f"<b>{float(first['lost']):.3f}</b>" in section
     assert "mistakes.csv" in html
     for name in ("leaderboard.md", "leaderboard.tex"):

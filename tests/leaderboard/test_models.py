@@ -25,7 +25,7 @@ def record(
 
 def board_of(folder, *records):
     for number, one in enumerate(records):
-        results.write(folder, f"cell{number}", one)
+        results.write(folder, f"experiment{number}", one)
     return assemble({folder: read_records(folder)}, resamples=20)
 
 
@@ -79,8 +79,8 @@ def test_an_older_record_is_of_the_one_model_that_it_can_be_of(tmp_path):
 
 
 def test_an_older_record_that_could_be_of_two_models_is_of_none_of_them(tmp_path):
-    cells = [record("lits17"), record("kits23", settings=CHEST), record("amos22", settings=ABDOMEN)]
-    found = names(board_of(tmp_path, *cells))
+    experiments = [record("lits17"), record("kits23", settings=CHEST), record("amos22", settings=ABDOMEN)]
+    found = names(board_of(tmp_path, *experiments))
     assert found[0] == "Astra, baselines.astra.Astra, region abdomen"
     assert found[2] == "Astra, settings not recorded"
 
@@ -172,15 +172,15 @@ def test_a_filter_is_a_model_of_its_own_and_an_older_record_had_the_one_of_all(e
 
 
 def test_a_larger_size_is_a_row_of_its_own_everywhere(tmp_path):
-    cells = [tap("lits17"), tap("kits23"), tap("lits17", 1.0, **LARGE), tap("kits23", 1.0, **LARGE)]
-    board = board_of(tmp_path, *cells, results.record("curia", "lits17", patients=8))
+    experiments = [tap("lits17"), tap("kits23"), tap("lits17", 1.0, **LARGE), tap("kits23", 1.0, **LARGE)]
+    board = board_of(tmp_path, *experiments, results.record("curia", "lits17", patients=8))
     assert names(board) == ["Curia", "TAP-B-3D", "TAP-B-3D, 512 px"]
-    for model, of in (("TAP-B-3D", cells[:2]), ("TAP-B-3D, 512 px", cells[2:])):
+    for model, of in (("TAP-B-3D", experiments[:2]), ("TAP-B-3D, 512 px", experiments[2:])):
         (row,) = (one for one in board.models if one.name == model)
         assert {entry.record.fingerprint for entry in row.entries.values()} == {one.fingerprint for one in of}
         assert {model} <= board.overall["segmentation", "native"].keys()
     lits = next(task for task in board.tasks if task.name == "lits17")
-    assert {one.name for one in lits.summaries["native"].models} == set(names(board)), "ranked beside the others"
+    assert {one.name for one in lits.summaries["native"].models} == set(names(board)), "ranked next to the others"
     assert not board.own
     assert not board.left_out
     assert {row.model for row in rows(board) if row.source == "record"} == set(names(board))
@@ -203,7 +203,7 @@ def test_a_set_precision_is_another_model_and_the_machines_choice_is_not(tmp_pat
     assert names(board_of(tmp_path, *by_machine, asked)) == ["TAP-B-3D", "TAP-B-3D, precision fp32"]
 
 
-def test_options_of_a_stranger_have_a_name_whatever_they_are(tmp_path):
+def test_options_of_a_third_party_have_a_name_whatever_they_are(tmp_path):
     odd = {"file": {"file": "1" * 64}, "list": ["a", "b"], "long": "x" * 500, "a+b=c": "d@random"}
     board = board_of(tmp_path, tap("lits17", **odd), tap("lits17", 0.5, **(odd | {"file": {"file": "2" * 64}})))
     assert len(set(names(board))) == 2

@@ -1,4 +1,4 @@
-"""A board of reliability from simulated records: ranks, intervals beside those of the F distribution, and the page."""
+"""A board of reliability from simulated records: ranks, intervals next to those of the F distribution, and the page."""
 
 import numpy as np
 import pytest

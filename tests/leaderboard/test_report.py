@@ -148,7 +148,7 @@ def test_findings_stand_by_themselves_and_what_no_reference_has_is_in_no_mean(sh
 def test_the_page_has_the_section(folder, tmp_path):
     assert site.build([folder], tmp_path, resamples=200) == 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    for text in ("Beside what knows nothing of the scan", "F1 of each finding", COMMON):
+    for text in ("Next to what knows nothing of the scan", "F1 of each finding", COMMON):
         assert text in page
 
 

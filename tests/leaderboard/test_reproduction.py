@@ -1,4 +1,4 @@
-"""The paper's cells beside ours: which records are of them, the differences, what is marked, and every format."""
+"""The paper's cells next to ours: which records are of them, the differences, what is marked, and every format."""
 
 import csv
 import json

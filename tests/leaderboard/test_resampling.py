@@ -113,7 +113,7 @@ def test_the_difference_of_two_models_is_that_of_their_means_over_seeds():
     value, resampled, without = found.difference(2, 0)
     each = values[2].mean(axis=0) - values[0].mean(axis=0)
     assert value == pytest.approx(each.mean(), rel=1e-12)
-    assert resampled == pytest.approx((found.draws[2] - found.draws[0]).mean(axis=0), rel=1e-9)
+    assert resampled == pytest.approx((found.bootstrap[2] - found.bootstrap[0]).mean(axis=0), rel=1e-9)
     assert sorted(without) == pytest.approx(sorted((each.sum() - each) / 11), rel=1e-9)
     assert [of.tolist() for of in found.difference(1, 1)[1:]] == [[0] * 20, [0] * 12]
 

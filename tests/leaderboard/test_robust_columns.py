@@ -14,7 +14,7 @@ from tapct.statistics import from_records, robustness, summarise_task
 from tapct.statistics.summary import summarise_change
 from tests.kinds.test_kinds import task as inputs_of
 from tests.leaderboard import results
-from tests.leaderboard.cells import cell
+from tests.leaderboard.experiments import experiment
 from tests.leaderboard.test_reliability import model as repeated
 
 RIDER = "rider_lung_retest"
@@ -45,9 +45,9 @@ def numbers(patients):
 
 def test_a_change_of_means_is_judged_as_the_mean_of_changes_is():
     before, after = numbers(np.arange(40))
-    records = [[cell(name, of) for name, of in zip("abc", each, strict=True)] for each in (before, after)]
+    records = [[experiment(name, of) for name, of in zip("abc", each, strict=True)] for each in (before, after)]
     found = change(*(from_records(each, "dice_native") for each in records))
-    differences = [cell(name, of) for name, of in zip("abc", after - before, strict=True)]
+    differences = [experiment(name, of) for name, of in zip("abc", after - before, strict=True)]
     of_changes = summarise_task(from_records(differences, "dice_native"))
     assert found.value == pytest.approx(of_changes.value)
     for one, other in zip(found.comparison.differences, of_changes.comparison.differences, strict=True):
@@ -87,7 +87,7 @@ def test_the_error_of_a_change_of_auroc_is_that_of_its_resamples():
     before, after = (from_records(of, "MicroAUROC", names=["curia", "vista3d"]) for of in records)
     found = change(before, after)
     (pair,) = found.comparison.differences
-    spread = float(np.std(found.draws[0] - found.draws[1], ddof=1))
+    spread = float(np.std(found.bootstrap[0] - found.bootstrap[1], ddof=1))
     half = (pair.estimate.high - pair.estimate.low) / 2
     assert pair.estimate.value == pytest.approx(found.value[0] - found.value[1])
     assert half / 1.96 == pytest.approx(spread, rel=0.3)
@@ -95,8 +95,8 @@ def test_the_error_of_a_change_of_auroc_is_that_of_its_resamples():
 
 def test_changes_are_of_the_same_models_and_cases():
     before, after = numbers(np.arange(20))
-    one = from_records([cell(n, o) for n, o in zip("abc", before, strict=True)], "dice_native")
-    other = from_records([cell(n, o) for n, o in zip("abd", after, strict=True)], "dice_native")
+    one = from_records([experiment(n, o) for n, o in zip("abc", before, strict=True)], "dice_native")
+    other = from_records([experiment(n, o) for n, o in zip("abd", after, strict=True)], "dice_native")
     with pytest.raises(ValueError, match="the same models and cases"):
         change(one, other)
 
@@ -142,7 +142,7 @@ def test_thicker_slices_are_one_ranked_column_over_tasks_and_levels(built):
 
 def test_what_was_lost_is_the_mean_over_tasks_and_levels(built, folder):
     by_model, _, _ = built
-    records = list(read_records(folder).sound.values())
+    records = list(read_records(folder).valid.values())
     found = []
     for task in ("luna16", "fdg_pet_ct"):
         of_task = [record for record in records if record.task.name == task]

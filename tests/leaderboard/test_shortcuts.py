@@ -64,7 +64,7 @@ def shown(folder):
 
 
 def test_a_record_keeps_its_audit(folder):
-    records = read_records(folder).sound
+    records = read_records(folder).valid
     assert {path.parent.name: record.shortcuts is not None for path, record in records.items()} == {
         "good": True,
         "fooled": True,

@@ -105,7 +105,7 @@ def test_the_same_records_give_the_same_bytes(folder, built, tmp_path):
         assert (tmp_path / name).read_bytes() == (built / name).read_bytes()
 
 
-def test_the_page_is_sound_html_and_loads_nothing(built):
+def test_the_page_is_valid_html_and_loads_nothing(built):
     html = (built / "index.html").read_text(encoding="utf-8")
     page = Page(html)
     assert not page.open
@@ -130,7 +130,7 @@ def test_numbers_of_every_table_stand_under_their_own_heads(built):
         assert len({len(re.findall(r"<t[hd]\b", row)) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}) == 1
 
 
-def test_the_table_has_a_row_per_model_and_a_cell_per_task(built, board):
+def test_the_table_has_a_row_per_model_and_an_experiment_per_task(built, board):
     body = table_of(built)
     assert body.count('scope="row"') == len(board.models) == 5
     assert body.count("<td") == 5 * (3 + 2)  # three tasks; mean ranks over all and over segmentation, not over one task
@@ -261,9 +261,11 @@ def test_hostile_names_are_text_on_the_page(hostile):
 
 def test_hostile_names_are_no_formulas_in_a_spreadsheet(hostile):
     with (hostile / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
-        cells = [cell for row in csv.reader(file) for cell in row]
-    assert not [c for c in cells if c.startswith(("=", "+", "@", "\t", "\r")) or (c.startswith("-") and not number(c))]
-    assert '\'=HYPERLINK("http://evil.example","x")' in cells
+        experiments = [experiment for row in csv.reader(file) for experiment in row]
+    assert not [
+        c for c in experiments if c.startswith(("=", "+", "@", "\t", "\r")) or (c.startswith("-") and not number(c))
+    ]
+    assert '\'=HYPERLINK("http://evil.example","x")' in experiments
 
 
 @pytest.mark.parametrize(
@@ -335,9 +337,9 @@ def test_names_that_look_the_same_are_told_apart_and_a_model_has_one_name_howeve
     assert found == {"C of kits23": 2, "Café, name a": 2, "Café, name b": 2}
 
 
-def test_two_records_of_one_cell_are_refused_with_both_files(tmp_path):
-    for ability, cell in enumerate(("curia", "again")):
-        results.write(tmp_path, cell, results.record("curia", "lits17", patients=8, ability=ability))
+def test_two_records_of_one_experiment_are_refused_with_both_files(tmp_path):
+    for ability, experiment in enumerate(("curia", "again")):
+        results.write(tmp_path, experiment, results.record("curia", "lits17", patients=8, ability=ability))
     with pytest.raises(RecordError, match=r"lits17/again/record\.json and lits17/curia/record\.json are both of Curia"):
         site.build([tmp_path], tmp_path / "site", resamples=200)
 
@@ -367,11 +369,11 @@ def folder_of(place, *models, **settings):
         ({"more_task": {"train_draw": 1}}, "train_draw is 1, in the shipped protocol 0"),
         ({"more_probe": {"learning_rates": [0.1]}}, "learning_rates is 1, in the shipped protocol 3"),
         ({"seeds": 1}, "runs is 1, in the shipped protocol 3"),
-        ({"more_task": {"name": "of_a_stranger"}}, "no task of ours"),
+        ({"more_task": {"name": "of_a_third_party"}}, "no task of ours"),
         ({"notice": "a demonstration"}, "notice is a demonstration, in the shipped protocol None"),
     ],
 )
-def test_a_majority_of_strangers_displaces_nobody(tmp_path, settings, why):
+def test_a_majority_of_third_parties_displaces_nobody(tmp_path, settings, why):
     folder_of(tmp_path, "tap-b-3d")
     folder_of(tmp_path / "x", "curia", "suprem", "voco-b", **settings)
     board = assemble({folder: read_records(folder) for folder in (tmp_path, tmp_path / "x")}, resamples=200)
@@ -405,7 +407,7 @@ def test_what_is_apart_is_in_every_file_and_under_no_rank_of_others(tmp_path):
     folder_of(tmp_path, "curia", "suprem")
     folder_of(tmp_path / "x", "voco-b", more_probe={"steps": 5000})
     path = folder_of(tmp_path / "x", "merlin") / "lits17" / "merlin" / "record.json"
-    path.write_text(results.record("voco-b", "luna16", more_task={"name": "1.2/of/a stranger"}).to_json(), "utf-8")
+    path.write_text(results.record("voco-b", "luna16", more_task={"name": "1.2/of/a third_party"}).to_json(), "utf-8")
     assert site.build([tmp_path, tmp_path / "x"], tmp_path / "site", strict=True, resamples=200) == 0
     own = [row for row in rows(tmp_path / "site") if row["own_because"]]
     assert {(row["model"], row["own_because"]) for row in own} == {
@@ -541,7 +543,7 @@ def test_numbers_of_an_older_protocol_are_marked_everywhere(tmp_path):
     assert [row.count(">older</abbr>") for row in body if "#model-curia" in row] == [0]
     for suffix in ("md", "tex"):
         table = (tmp_path / "site" / f"leaderboard.{suffix}").read_text(encoding="utf-8")
-        assert "older: a number of an older protocol, not made as those beside it." in table
+        assert "older: a number of an older protocol, not made as those next to it." in table
         assert [line.count("older") for line in table.splitlines() if "SuPreM" in line] == [2]
         assert not any("older" in line for line in table.splitlines() if "Curia" in line)
     with (tmp_path / "site" / "robustness.csv").open(encoding="utf-8", newline="") as file:
@@ -572,10 +574,10 @@ def test_rank_shares_are_those_of_counting(board):
     for task in board.family("segmentation"):
         summary = task.summaries["native"]
         names = [model.name for model in summary.models]
-        for draw in summary.draws.T:
+        for draw in summary.bootstrap.T:
             scores = [draw[names.index(model.name)] for model in models]
             for row, score in enumerate(scores):
-                expected[row, sum(other > score for other in scores)] += 1 / summary.draws.shape[1] / 2
+                expected[row, sum(other > score for other in scores)] += 1 / summary.bootstrap.shape[1] / 2
     assert share == pytest.approx(expected)
 
 

@@ -38,7 +38,7 @@ def test_the_interval_is_about_patients_and_not_about_seeds():
 def test_models_and_metrics_of_a_task_share_their_resamples():
     values = scores(0, 1)
     one, other = summarise_task(task(values)), summarise_task(task(values[::-1], metric="nsd_native"))
-    np.testing.assert_allclose(one.draws, other.draws[::-1], rtol=1e-12)
+    np.testing.assert_allclose(one.bootstrap, other.bootstrap[::-1], rtol=1e-12)
 
 
 def test_few_patients_are_warned_of():
@@ -70,7 +70,7 @@ def test_the_interval_of_a_mean_score_is_scipys_bca_of_several_samples():
         samples,
         lambda *each, axis=-1: np.mean([x.mean(axis=axis) for x in each], axis=0),
         n_resamples=0,
-        bootstrap_result=SimpleNamespace(bootstrap_distribution=np.mean([t.draws[0] for t in tasks], axis=0)),
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=np.mean([t.bootstrap[0] for t in tasks], axis=0)),
         confidence_level=1 - 2 * tail(30),
         method="BCa",
     ).confidence_interval
@@ -133,7 +133,7 @@ def test_intervals_of_the_mean_rank_hold_the_truth_where_resampled_ranks_do_not(
         tasks = [summarise_task(task(v, name=f"{index} {i}"), 500) for i, v in enumerate(values)]
         ranks = [model.mean_rank for model in summarise_tasks(tasks)]
         held += all(rank.low <= i + 1 <= rank.high for i, rank in enumerate(ranks))
-        resampled = np.mean([rankdata(-t.draws, axis=0) for t in tasks], axis=0)
+        resampled = np.mean([rankdata(-t.bootstrap, axis=0) for t in tasks], axis=0)
         held_resampled += bool(np.quantile(resampled[0], 0.025) <= 1)
     assert held / 150 >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 150)
     assert held_resampled / 150 < 0.8  # of the best model alone

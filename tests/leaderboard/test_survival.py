@@ -13,12 +13,12 @@ from tapct.leaderboard.page.kinds import survival as section
 from tapct.metrics.survival import Outcomes, at_risk_of
 from tapct.names import adaptor_parts
 from tests.leaderboard import survival_results
-from tests.leaderboard.survival_results import CELLS, PATIENTS, patients, record
+from tests.leaderboard.survival_results import EXPERIMENTS, PATIENTS, patients, record
 
 
 @pytest.fixture(scope="module")
 def records():
-    return {key: record(*key, weights) for key, weights in CELLS.items()}
+    return {key: record(*key, weights) for key, weights in EXPERIMENTS.items()}
 
 
 def test_the_gain_is_that_of_the_same_patients_with_its_interval(records):

@@ -64,7 +64,7 @@ def test_gains_are_over_the_table_and_over_the_encoder_and_above_zero_is_better(
         assert part.gain.value == pytest.approx(sign * (curia.together.value - part.alone.value))
         assert part.gain.low > 0
         assert part.gain.low < part.gain.value < part.gain.high
-    numbers = {name: one.estimate.value for (name, adaptor), one in task.grid.cells.items() if adaptor == head}
+    numbers = {name: one.estimate.value for (name, adaptor), one in task.grid.experiments.items() if adaptor == head}
     assert curia.over_encoder.alone.value == pytest.approx(numbers["Curia"]), "own pooling is that of the plain cell"
     if head == "linear":
         suprem = found["SuPreM U-Net"]

@@ -8,7 +8,7 @@ import pytest
 from tapct.leaderboard.variations import LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE, tables
 from tapct.numeric import rounded
 from tapct.statistics import label_efficiency, robustness
-from tests.leaderboard.cells import cell
+from tests.leaderboard.experiments import experiment
 
 NOISE = {"perturbation": "noise-30hu", "perturbation_parameters": {"kind": "noise", "std_hu": 30.0}}
 
@@ -19,9 +19,9 @@ def scores(mean, seed=0):
 
 @pytest.fixture
 def records():
-    plain = [cell("a", scores(0.8)), cell("b", scores(0.6))]
-    few = [cell("a", scores(0.5 + d / 10), train_fraction=0.1, train_draw=d) for d in (0, 1)]
-    return [*plain, *few, cell("a", scores(0.7, seed=1), **NOISE)]
+    plain = [experiment("a", scores(0.8)), experiment("b", scores(0.6))]
+    few = [experiment("a", scores(0.5 + d / 10), train_fraction=0.1, train_draw=d) for d in (0, 1)]
+    return [*plain, *few, experiment("a", scores(0.7, seed=1), **NOISE)]
 
 
 def rows(text):
@@ -35,7 +35,7 @@ def test_every_varied_record_is_in_its_table_with_the_numbers_of_the_statistics(
     assert [(r["model"], r["fraction"]) for r in labels] == [(m, f) for m in "ab" for f in ("0.1", "1.0")]
     point = label_efficiency(records[:4], "dice_native").curves["a"][0]
     assert float(labels[0]["value"]) == rounded(point.estimate.value)
-    assert float(labels[0]["draw_spread"]) == rounded(point.draw_spread)
+    assert float(labels[0]["draw_spread"]) == rounded(point.subset_spread)
     assert (labels[2]["value"], labels[2]["reason"]) == ("", "not run")
     (expected, missing) = robustness([records[0], records[1], records[4]], "dice_native").drops
     assert float(drops[0]["drop"]) == rounded(expected.drop.value) == pytest.approx(0.1, abs=0.05)

@@ -69,7 +69,7 @@ def test_the_two_orders_of_averaging_differ_and_both_are_given():
     assert summary.class_mean == pytest.approx((0.5 + 0.4) / 2)
     assert summary.per_class[:3] == pytest.approx([1.0, 0.5, 0.4])
     assert math.isnan(summary.per_class[3])
-    assert (summary.undefined_cells, summary.cells) == (6, 9)
+    assert (summary.undefined_entries, summary.entries) == (6, 9)
 
 
 def test_nothing_defined_is_nan_and_not_zero(recwarn):

@@ -1,4 +1,4 @@
-"""What neighbours share, beside chance and the label: against brute force in fractions, and with ties."""
+"""What neighbours share, next to chance and the label: against brute force in fractions, and with ties."""
 
 import itertools
 import math

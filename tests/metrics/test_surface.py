@@ -139,8 +139,8 @@ def test_a_distance_of_the_tolerance_is_within_it_on_a_turned_patient():
     ],
 )
 def test_what_is_no_case_is_refused(prediction, tolerance_mm, message):
-    sound = torch.zeros(2, 3, 3, dtype=torch.uint8)
-    for pair in ((prediction, sound), (sound, prediction)):
+    valid = torch.zeros(2, 3, 3, dtype=torch.uint8)
+    for pair in ((prediction, valid), (valid, prediction)):
         with pytest.raises(ValueError, match=message):
             surface_metrics(*pair, 3, affine(), tolerance_mm)
 

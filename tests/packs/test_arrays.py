@@ -45,7 +45,7 @@ def test_arrays_are_what_the_encoder_gives(features):
     np.testing.assert_allclose(features.vectors("mean")[1], case.map.mean((1, 2, 3)), atol=0.02)
 
 
-def test_cells_lie_where_the_grid_says_and_labels_where_the_scan_has_them(features):
+def test_patches_lie_where_the_grid_says_and_labels_where_the_scan_has_them(features):
     case = features["abdomen"]
     positions = case.positions_mm
     assert positions.shape == (*case.map.shape[1:], 3)

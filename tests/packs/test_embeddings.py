@@ -136,7 +136,7 @@ def test_the_command_says_what_it_did_and_does_what_is_missing(root, tmp_path, m
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     (tmp_path / "out" / "manifest.csv").unlink()
     next(out.glob("val/c1-mask-*.pt")).unlink()
-    monkeypatch.setattr(Small3D, "materialise", lambda self: pytest.fail("nothing is encoded"))
+    monkeypatch.setattr(Small3D, "load", lambda self: pytest.fail("nothing is encoded"))
     assert export_embeddings(encoder="small-3d", task="quickstart", out=str(out), **asked) == 0
     assert "3 cases for eva, 2 files written" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before

@@ -419,8 +419,8 @@ def test_targets_of_classification_come_from_the_pack_and_masks_do_not(unpacked)
     with pytest.raises(TaskError, match="has no masks"):
         parts["train"].require_masks()
     positive = f"{RSNA2023.classes[1]}"
-    assert positive in parts["val"].answers("c1")
-    assert f"not {positive}" in parts["train"].answers("c0")
+    assert positive in parts["val"].strata("c1")
+    assert f"not {positive}" in parts["train"].strata("c0")
     with pytest.raises(TaskError, match="has no masks to pool features over"):
         parts["test"].require_masks()
 

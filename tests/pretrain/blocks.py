@@ -27,7 +27,7 @@ def assert_same_blocks(remote: Store, local: Store, number: int = 6, seed: int =
 
 
 def read_for_ever(url: str, folder: Path, cache: Path, limit_bytes: int, seed: int) -> None:
-    """Reads until it is killed, and notes beside the cache that it has begun."""
+    """Reads until it is killed, and notes next to the cache that it has begun."""
     from pretrain.data.remote.store import RemoteStore
 
     remote, local = RemoteStore(url, cache, limit_bytes), Store(folder)

@@ -111,7 +111,7 @@ def test_every_volume_comes_equally_often(small_config):
     assert all(len(set(pair)) == 2 for pair in zip(seen[::2], seen[1::2], strict=True))  # two volumes: an epoch is two
 
 
-def test_a_vanished_volume_is_named_with_the_mend(small_config, store, tmp_path):
+def test_a_vanished_volume_is_named_with_the_fix(small_config, store, tmp_path):
     copy = shutil.copytree(store, tmp_path / "copy")
     volume = Store(copy)[0]
     (copy / volume.file).unlink()

@@ -47,7 +47,7 @@ def saved(folder: Path, *steps: int, keep: int = 10) -> CheckpointWriter:
 def test_what_is_saved_comes_back_and_is_that_of_the_moment(tmp_path):
     writer, now = CheckpointWriter(tmp_path, 1), state(7, 2_000_000)
     writer.save(now)
-    now["model"]["weight"].zero_()  # the training goes on at once
+    now["model"]["weight"].zero_()  # the training continues at once
     now["counters"]["skipped"] = 5
     writer.wait()
     loaded = load_newest(tmp_path)

@@ -1,4 +1,4 @@
-"""Table 7 in every shipped configuration; what does not fit is refused with the key and the mend."""
+"""Table 7 in every shipped configuration; what does not fit is refused with the key and the fix."""
 
 import pytest
 import torch

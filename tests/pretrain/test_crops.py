@@ -217,7 +217,7 @@ def test_a_plan_is_its_generator_s_alone_and_takes_as_many_numbers_whatever_it_p
     expected = torch.rand(3)
     torch.manual_seed(0)
     one, two = (plan_crops((300, 512, 512), (0, 300), 24, PAPER, generator(0, 5, 0, Stream.CROPS)) for _ in range(2))
-    assert torch.equal(torch.rand(3), expected), "the numbers of everyone else go on as they were"
+    assert torch.equal(torch.rand(3), expected), "the numbers of everyone else continue as they were"
     assert np.array_equal(one.boxes, two.boxes)
     assert np.array_equal(one.flips, two.flips)
     assert one.flips.shape == (10, 3)

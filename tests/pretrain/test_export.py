@@ -81,9 +81,9 @@ def test_an_encoder_that_was_trained_here_goes_through_eva_fit(exported, tmp_pat
     monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", str(PROJECT / "eva_configs" / "quickstart.yaml")])
     eva()
     (record,) = (tmp_path / "logs" / "quickstart").glob("*/record.json")
-    cell = read_record(record)
-    assert cell.complete
-    assert cell.encoder.weights == "model.safetensors"
+    patch = read_record(record)
+    assert patch.complete
+    assert patch.encoder.weights == "model.safetensors"
 
 
 def test_the_card_is_that_of_the_network(exported):

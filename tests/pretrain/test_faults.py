@@ -38,7 +38,7 @@ def test_a_nan_is_skipped_before_anything_is_touched(store, tmp_path, poison):
     assert differing(before, after) == []
     assert after["counters"] == {"skipped": 1, "skipped_in_a_row": 1}
     assert checkpoint(tmp_path, 5)["counters"] == {"skipped": 1, "skipped_in_a_row": 0}
-    assert "model.dino_centre" in differing(after, checkpoint(tmp_path, 5)), "the step after it goes on"
+    assert "model.dino_centre" in differing(after, checkpoint(tmp_path, 5)), "the step after it continues"
     assert all(tensor.isfinite().all() for tensor in tensors(checkpoint(tmp_path, 5)).values())
     (skipped,) = events(tmp_path, "skipped")
     assert skipped["step"] == 4
@@ -71,8 +71,8 @@ def test_the_dump_of_a_finite_batch_says_so(store, tmp_path, poison, capsys):
     (dump,) = (tmp_path / "dumps").iterdir()
     model, batch, state = replay.read_dump(dump, "cpu")
     batch.global_crops.nan_to_num_(0.0)
-    mended = replay.diagnose(model, batch, teacher_temperature=state["teacher_temperature"], scale=state["scale"])
-    assert mended.is_finite
+    fixed = replay.diagnose(model, batch, teacher_temperature=state["teacher_temperature"], scale=state["scale"])
+    assert fixed.is_finite
     assert main([str(tmp_path / "checkpoints" / "step_00000002.pt")]) == 1
     assert "not the dump of a batch" in capsys.readouterr().err
 

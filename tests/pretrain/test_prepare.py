@@ -124,7 +124,7 @@ def test_the_same_command_again_does_only_what_is_missing(tmp_path, monkeypatch)
     before = {row.source: row for row in rows(store)}
     (store / rows(store)[1].file).unlink()  # b vanished
     write(source / "c.nii.gz", scan((30, 40, 40)))  # c has changed
-    write(source / "e.nii.gz")  # e is mended
+    write(source / "e.nii.gz")  # e is fixed
     done = []
     convert = module.convert
     monkeypatch.setattr(module, "convert", lambda *args: done.append(args[0].path.name) or convert(*args))

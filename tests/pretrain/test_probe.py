@@ -7,16 +7,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional
 
 from pretrain.errors import PretrainError
-from pretrain.observe.probe import VOTE_TEMPERATURE, Cells, organ_retrieval
+from pretrain.observe.probe import VOTE_TEMPERATURE, Patches, organ_retrieval
 
 
-def scan(seed: int, organs: list[int], size: int = 30) -> Cells:
+def scan(seed: int, organs: list[int], size: int = 30) -> Patches:
     """Patches around one direction an organ, with noise."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(10, 8, generator=torch.Generator().manual_seed(99))
     labels = torch.tensor(organs).repeat_interleave(size)
     noise = 0.8 * torch.randn(len(labels), 8, generator=generator)
-    return Cells(functional.normalize(centres[labels] + noise, dim=1), labels)
+    return Patches(functional.normalize(centres[labels] + noise, dim=1), labels)
 
 
 def test_two_scans_agree_with_scikit_learn():
@@ -39,7 +39,7 @@ def test_two_scans_agree_with_scikit_learn():
 def test_features_without_meaning_score_chance():
     generator = torch.Generator().manual_seed(0)
     noise = [
-        Cells(functional.normalize(torch.randn(400, 16, generator=generator), dim=1), torch.arange(400) % 4 + 1)
+        Patches(functional.normalize(torch.randn(400, 16, generator=generator), dim=1), torch.arange(400) % 4 + 1)
         for _ in range(3)
     ]
     scores = organ_retrieval(noise, neighbours=20)
@@ -47,9 +47,9 @@ def test_features_without_meaning_score_chance():
 
 
 def test_small_organs_count_as_much_as_large_ones():
-    keys = Cells(torch.eye(2), torch.tensor([1, 2]))
+    keys = Patches(torch.eye(2), torch.tensor([1, 2]))
     tilted = functional.normalize(torch.tensor([[0.9, 0.1]]), dim=1)  # looks like organ 1
-    query = Cells(torch.cat([torch.eye(2)[[0]].expand(99, 2), tilted]), torch.tensor([1] * 99 + [2]))
+    query = Patches(torch.cat([torch.eye(2)[[0]].expand(99, 2), tilted]), torch.tensor([1] * 99 + [2]))
     scores = organ_retrieval([keys, query], neighbours=1)
     assert scores["accuracy"] == pytest.approx((100 / 100 + 1 / 2) / 2, abs=0.01)
 

@@ -260,7 +260,7 @@ def test_a_volume_that_was_replaced_is_noticed_and_a_copy_of_it_is_not(in_memory
         remote.read(volume, middle)
 
 
-def test_a_damage_that_is_mended_is_forgotten(served, packed, tmp_path):
+def test_a_damage_that_is_fixed_is_forgotten(served, packed, tmp_path):
     (shard,) = (packed / "shards").iterdir()
     right = shard.read_bytes()
     shard.write_bytes(bytes(len(right)))

@@ -46,7 +46,7 @@ def test_prototypes_rest_for_1250_steps(paper):
 def test_ends(paper):
     assert paper.lr(0) == 0
     assert paper.lr(24_999) == paper.lr(25_000) == pytest.approx(0.00494975, rel=1e-6)
-    assert paper.lr(125_000) == 1e-6, "a run that goes on stays at the end"
+    assert paper.lr(125_000) == 1e-6, "a run that resumes stays at the end"
     assert paper.momentum(125_000) == 1.0
     assert paper.weight_decay(62_500) == pytest.approx(0.22)
 

@@ -84,7 +84,7 @@ def test_fractions_are_rounded_and_not_cut_off(tmp_path, store):
     assert set(np.unique(opened.read(opened[0], Box(0, 0, 0, 12, 8, 8)))) == {-1}
 
 
-def test_missing_and_damaged_files_are_named_with_the_mend(own_store):
+def test_missing_and_damaged_files_are_named_with_the_fix(own_store):
     opened = Store(own_store)
     volume = volume_of(opened, "abdomen")
     path = own_store / volume.file

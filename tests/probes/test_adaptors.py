@@ -48,17 +48,17 @@ def test_no_number_of_a_solved_adaptor_depends_on_scale_order_or_origin_of_featu
         assert np.array(other) == pytest.approx(np.array(found[0]), abs=1e-5)
 
 
-def test_pooling_is_over_the_cells_in_the_scan_not_over_padding():
+def test_pooling_is_over_the_patches_in_the_scan_not_over_padding():
     ct, _ = abdomen((slice(0, 13), slice(0, 40), slice(0, 50)))  # 4 mm cubes: padded to windows of (16, 32, 32)
     features = extract(small_encoder(CubicMillimetres), torch.from_numpy(ct.hu), ct.grid)
     assert features.padding != (0, 0, 0)
     where = features.feature_grid.coordinates_in(features.encoder_grid)
     inside = np.ix_(*(at <= size - 0.5 for at, size in zip(where, features.encoder_grid.shape, strict=True)))
-    cells = features.map[0].double().numpy()[inside]
-    assert cells.size < features.map[0].numel()
-    assert pooled(features, "mean+max").numpy() == pytest.approx([cells.mean(), cells.max()])
+    patches = features.map[0].double().numpy()[inside]
+    assert patches.size < features.map[0].numel()
+    assert pooled(features, "mean+max").numpy() == pytest.approx([patches.mean(), patches.max()])
     assert pooled(features, "cls").numpy() == pytest.approx(features.embeddings.double().mean(0).numpy())
-    assert instances(features, "patch").stored.double().numpy() == pytest.approx(cells[None]), "nor are they in a bag"
+    assert instances(features, "patch").stored.double().numpy() == pytest.approx(patches[None]), "nor are they in a bag"
     assert torch.equal(instances(features, "cls").whole(), features.embeddings.T)
 
 
@@ -88,7 +88,7 @@ def again(tmp_path, session, **probe):
 
 
 def test_a_head_is_never_given_other_features_than_it_was_trained_on(tmp_path):
-    """The mean of the cells is as long as the class token: nothing but the record tells them apart."""
+    """The mean of the patches is as long as the class token: nothing but the record tells them apart."""
     session, record = run(tmp_path / "fit", small_encoder(), None, {"adaptor": "linear"}, max_steps=1)
     same = again(tmp_path / "same", session, adaptor="linear")
     assert [one.cases for one in same.runs] == [one.cases for one in record.runs]

@@ -16,7 +16,7 @@ from tapct.probes.scaling import ChannelScale
 
 CHANNELS, LABELS = 24, 3
 SHAPES = ((1, 1, 1), (50, 4, 5), (7, 3, 3), (301, 2, 2))
-"""Cells of four scans: one of one, and the longest 1204 times that."""
+"""Patches of four scans: one of one, and the longest 1204 times that."""
 
 
 def bags() -> list[Bag]:

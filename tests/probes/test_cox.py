@@ -18,7 +18,7 @@ LIFELINES = {
 }
 """Of lifelines 0.30.3 and `planted(80, 3)`: `CoxPHFitter().fit`, Efron ties, and the index of the first feature alone.
 
-It needs pandas below 3, so that it cannot be installed beside us; the numbers are of a virtual environment of its own.
+It needs pandas below 3, so that it cannot be installed next to us; the numbers are of a virtual environment of its own.
 """
 
 

@@ -12,17 +12,17 @@ from tapct.probes.dense import dice_ce_loss, predict_labels
 from tapct.volumes import Grid, LinearMap, resample_labels
 from tests.small import abdomen, small_encoder
 
-CELLS, STRIDE = (4, 3, 5), (4, 8, 8)
+PATCHES, STRIDE = (4, 3, 5), (4, 8, 8)
 
 
 def case(voxels=None, classes=6, dtype=torch.float64):
-    """Logits on 4x3x5 cells, and labels on the voxels below them (of which the last ones may be padding)."""
+    """Logits on 4x3x5 patches, and labels on the voxels below them (of which the last ones may be padding)."""
     generator = torch.Generator().manual_seed(0)
-    padded = Grid.of([c * s for c, s in zip(CELLS, STRIDE, strict=True)], torch.eye(4).numpy())
+    padded = Grid.of([c * s for c, s in zip(PATCHES, STRIDE, strict=True)], torch.eye(4).numpy())
     voxels = padded if voxels is None else Grid.of(voxels, padded.affine)
-    logits = 3 * torch.randn(classes, *CELLS, dtype=dtype, generator=generator)
+    logits = 3 * torch.randn(classes, *PATCHES, dtype=dtype, generator=generator)
     target = torch.randint(0, classes - 1, tuple(voxels.shape), generator=generator)  # the last class is absent
-    return logits, target, LinearMap.between(padded.cells(STRIDE), voxels)
+    return logits, target, LinearMap.between(padded.patches(STRIDE), voxels)
 
 
 @pytest.mark.parametrize("slab", [1, 3, 16, 100, None])
@@ -30,7 +30,7 @@ def case(voxels=None, classes=6, dtype=torch.float64):
 def test_loss_and_gradient_equal_monai_on_naively_upsampled_logits(slab, voxels):
     logits, target, to_voxels = case(voxels)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    size = [c * s for c, s in zip(CELLS, STRIDE, strict=True)]
+    size = [c * s for c, s in zip(PATCHES, STRIDE, strict=True)]
     upsampled = F.interpolate(theirs[None], size=size, mode="trilinear", align_corners=False)
     d, h, w = target.shape
     monai = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False)

@@ -15,17 +15,17 @@ from tapct.volumes import Grid, LinearMap
 
 triton = pytest.importorskip("triton", reason="Triton is not installed; builds of torch for the CPU come without")
 
-CELLS, STRIDE, VOXELS = (2, 2, 3), (4, 8, 8), (7, 15, 23)
+PATCHES, STRIDE, VOXELS = (2, 2, 3), (4, 8, 8), (7, 15, 23)
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 
 
-def case(classes, dtype=torch.float32, label_dtype=torch.uint8, cells=CELLS, voxels=VOXELS):
+def case(classes, dtype=torch.float32, label_dtype=torch.uint8, patches=PATCHES, voxels=VOXELS):
     """Logits, and labels on the voxels below them: an odd number, so that the last tile is not full."""
     generator = torch.Generator().manual_seed(0)
-    padded = Grid.of([c * s for c, s in zip(cells, STRIDE, strict=True)], torch.eye(4).numpy())
-    logits = 3 * torch.randn(classes, *cells, dtype=dtype, generator=generator)
+    padded = Grid.of([c * s for c, s in zip(patches, STRIDE, strict=True)], torch.eye(4).numpy())
+    logits = 3 * torch.randn(classes, *patches, dtype=dtype, generator=generator)
     target = torch.randint(classes, voxels, generator=generator).to(label_dtype)
-    return logits, target, LinearMap.between(padded.cells(STRIDE), Grid.of(voxels, padded.affine))
+    return logits, target, LinearMap.between(padded.patches(STRIDE), Grid.of(voxels, padded.affine))
 
 
 def naive(logits, target):
@@ -145,7 +145,7 @@ def test_kernels_compile_for_a_gpu(monkeypatch, tmp_path, capability, dtype):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_plain_numbers_where_every_program_has_several_tiles():
-    logits, target, to_voxels = case(49, cells=(16, 16, 16), voxels=(63, 127, 125))
+    logits, target, to_voxels = case(49, patches=(16, 16, 16), voxels=(63, 127, 125))
     loss, gradient = run("cuda", logits, target, to_voxels, None, 1024)
     plain = logits.cuda().requires_grad_()
     expected = dice_ce_loss(plain, target.cuda(), to_voxels)

@@ -16,7 +16,7 @@ from tapct.language_models.files import find
 from tapct.language_models.model import Lora
 from tapct.probes import ReportProbe, Trainer
 from tapct.probes.checkpoints import FOLDER
-from tapct.probes.generated import Generator, ScanCells, Writer
+from tapct.probes.generated import Generator, ScanPatches, Writer
 from tapct.records import read_record
 from tapct.records.case import as_cases
 from tapct.report.page import write_report
@@ -131,7 +131,7 @@ def test_a_resumed_run_with_lora_is_the_unbroken_one_and_its_checkpoint_holds_wh
 def test_the_gradient_reaches_the_projector_and_lora_and_nothing_else(files):
     settings = {**SMALL, "language_model": str(files / "model"), "lora": LORA}
     writer = Writer(Generator(**settings), torch.device("cpu"))
-    head, scan = writer.head(5), ScanCells(torch.randn(5, 9), 50 * torch.randn(9, 3).double())
+    head, scan = writer.head(5), ScanPatches(torch.randn(5, 9), 50 * torch.randn(9, 3).double())
     with torch.no_grad():
         for weight in head.adapter.values():  # B begins at zero, and then A has no gradient
             weight.add_(0.1)

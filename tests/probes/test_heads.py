@@ -146,7 +146,7 @@ def test_heads_of_a_run_start_alike_and_runs_apart_from_the_session_s_seed():
     expected = torch.rand(2)
     torch.manual_seed(0)
     heads = candidates(runs=(0, 2), seed=7)
-    assert torch.equal(torch.rand(2), expected), "the generator outside goes on as it was"
+    assert torch.equal(torch.rand(2), expected), "the generator outside continues as it was"
     assert [(c.run, c.rate) for c in heads.all] == [(0, 0.1), (0, 0.01), (2, 0.1), (2, 0.01)]
     for candidate in heads.all:
         torch.manual_seed(7 + candidate.run)

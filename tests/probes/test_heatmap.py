@@ -1,4 +1,4 @@
-"""Targets of cells against Gaussians computed cell by cell in the world, and the focal loss against its formula."""
+"""Targets of patches against Gaussians computed cell by cell in the world, and the focal loss against its formula."""
 
 import numpy as np
 import pytest
@@ -10,25 +10,25 @@ from tapct.volumes import Findings, Grid
 from tests.probes.test_peaks import AFFINES, centres_mm, grid
 
 
-def findings(cells: Grid, *rows) -> Findings:
-    """Findings at cell indices: (class, (z, y, x), diameter_mm, excluded)."""
+def findings(patches: Grid, *rows) -> Findings:
+    """Findings at patch indices: (class, (z, y, x), diameter_mm, excluded)."""
     return Findings.of(
-        [[label, *(cells.affine[:3, :3] @ at + cells.affine[:3, 3]), size, out] for label, at, size, out in rows]
+        [[label, *(patches.affine[:3, :3] @ at + patches.affine[:3, 3]), size, out] for label, at, size, out in rows]
     )
 
 
-def of_cells(found: Findings, cells: Grid, classes: int) -> Heatmap:
-    return heatmap(stamps(found, cells), cells.shape, classes)
+def of_patches(found: Findings, patches: Grid, classes: int) -> Heatmap:
+    return heatmap(stamps(found, patches), patches.shape, classes)
 
 
 @pytest.mark.parametrize("kind", AFFINES)
 @pytest.mark.parametrize("diameter_mm", [3.0, 40.0])
-def test_is_the_gaussian_of_each_cells_place_in_the_world(kind, diameter_mm):
-    cells = grid(kind)
-    found = of_cells(findings(cells, (0, (8.3, 6.6, 7.9), diameter_mm, 0)), cells, 1)
-    step = cells.affine[:3, :3]
+def test_is_the_gaussian_of_each_patches_place_in_the_world(kind, diameter_mm):
+    patches = grid(kind)
+    found = of_patches(findings(patches, (0, (8.3, 6.6, 7.9), diameter_mm, 0)), patches, 1)
+    step = patches.affine[:3, :3]
     spread = (diameter_mm / 4) ** 2 * np.eye(3) + step @ step.T / 4
-    apart = centres_mm(cells) - (step @ [8.3, 6.6, 7.9] + cells.affine[:3, 3])
+    apart = centres_mm(patches) - (step @ [8.3, 6.6, 7.9] + patches.affine[:3, 3])
     squared = np.einsum("...i,ij,...j->...", apart, np.linalg.inv(spread), apart)
     expected = np.exp(-(squared - squared.min()) / 2)
     assert found.target[0].numpy() == pytest.approx(expected, abs=5e-4)
@@ -39,45 +39,47 @@ def test_is_the_gaussian_of_each_cells_place_in_the_world(kind, diameter_mm):
 
 @pytest.mark.parametrize("kind", AFFINES)
 def test_what_a_perfect_head_says_is_found_where_it_is(kind):
-    """Sub-cell places come back through the peaks of the targets' logarithm, whatever the cells are."""
-    cells = grid(kind)
+    """Sub-patch places come back through the peaks of the targets' logarithm, whatever the patches are."""
+    patches = grid(kind)
     at = (7.3, 5.6, 8.45)
-    wanted = findings(cells, (0, at, 6.0, 0))
-    found = candidates(np.log(of_cells(wanted, cells, 1).target[0].numpy() + 1e-30), cells)
-    step = np.linalg.norm(cells.affine[:3, :3], axis=0)
+    wanted = findings(patches, (0, at, 6.0, 0))
+    found = candidates(np.log(of_patches(wanted, patches, 1).target[0].numpy() + 1e-30), patches)
+    step = np.linalg.norm(patches.affine[:3, :3], axis=0)
     assert np.linalg.norm(found.places_mm[0] - wanted.places_mm[0]) < 0.02 * step.max()
 
 
 def test_overlapping_findings_have_the_higher_value_and_classes_their_own_map():
-    cells = grid("straight")
+    patches = grid("straight")
     one, other = (0, (8, 6, 7), 12.0, 0), (0, (8, 6, 9), 12.0, 0)
-    both = of_cells(findings(cells, one, other), cells, 2).target
-    alone = [of_cells(findings(cells, of), cells, 2).target for of in (one, other)]
+    both = of_patches(findings(patches, one, other), patches, 2).target
+    alone = [of_patches(findings(patches, of), patches, 2).target for of in (one, other)]
     assert torch.equal(both, torch.maximum(*alone))
     assert not both[1].any()
-    assert torch.equal(of_cells(findings(cells, (1, *one[1:])), cells, 2).target[1], alone[0][0])
+    assert torch.equal(of_patches(findings(patches, (1, *one[1:])), patches, 2).target[1], alone[0][0])
 
 
-def test_cells_of_an_excluded_finding_are_not_counted_unless_a_finding_lies_there():
-    cells = grid("straight")
+def test_patches_of_an_excluded_finding_are_not_counted_unless_a_finding_lies_there():
+    patches = grid("straight")
     excluded, finding = (0, (8, 6, 7), 16.0, 1), (0, (8, 6, 8), 16.0, 0)
-    alone = of_cells(findings(cells, excluded), cells, 1)
-    apart = np.linalg.norm(centres_mm(cells) - (cells.affine[:3, :3] @ [8, 6, 7] + cells.affine[:3, 3]), axis=-1)
+    alone = of_patches(findings(patches, excluded), patches, 1)
+    apart = np.linalg.norm(centres_mm(patches) - (patches.affine[:3, :3] @ [8, 6, 7] + patches.affine[:3, 3]), axis=-1)
     assert not alone.target.any()
     assert alone.findings == 0
     assert not alone.counted[0][torch.from_numpy(apart < 8)].any()
     assert alone.counted[0][torch.from_numpy(apart > 13)].all()
-    both = of_cells(findings(cells, finding, excluded), cells, 1)
+    both = of_patches(findings(patches, finding, excluded), patches, 1)
     assert both.counted[0, 8, 6, 8]
     assert not both.counted[0, 8, 6, 5]
     assert both.findings == 1
 
 
-def test_the_loss_is_its_formula_over_the_cells_that_count():
+def test_the_loss_is_its_formula_over_the_patches_that_count():
     generator = torch.Generator().manual_seed(0)
-    cells = grid("anisotropic")
-    of = of_cells(findings(cells, (0, (8, 6, 7), 16.0, 0), (0, (2, 2, 2), 5.0, 0), (0, (14, 9, 9), 9.0, 1)), cells, 1)
-    logits = torch.randn((1, *cells.shape), generator=generator, dtype=torch.float64) * 3
+    patches = grid("anisotropic")
+    of = of_patches(
+        findings(patches, (0, (8, 6, 7), 16.0, 0), (0, (2, 2, 2), 5.0, 0), (0, (14, 9, 9), 9.0, 1)), patches, 1
+    )
+    logits = torch.randn((1, *patches.shape), generator=generator, dtype=torch.float64) * 3
     p, y = 1 / (1 + np.exp(-logits.numpy())), of.target.numpy()
     each = -(np.abs(y - p) ** 2) * ((1 - y) * np.log(1 - p) + y * np.log(p))
     double = of._replace(target=of.target.double())
@@ -85,15 +87,15 @@ def test_the_loss_is_its_formula_over_the_cells_that_count():
 
 
 def test_the_loss_of_a_scan_without_findings_is_that_of_its_false_alarms():
-    cells = grid("straight")
-    of = of_cells(Findings.of([]), cells, 1)
-    quiet, loud = (focal_loss(torch.full((1, *cells.shape), value), of) for value in (-6.0, 0.0))
+    patches = grid("straight")
+    of = of_patches(Findings.of([]), patches, 1)
+    quiet, loud = (focal_loss(torch.full((1, *patches.shape), value), of) for value in (-6.0, 0.0))
     assert 0 < float(quiet) < 0.1 < float(loud)
 
 
 def test_the_loss_is_least_where_scores_are_the_targets():
-    cells = grid("straight")
-    of = of_cells(findings(cells, (0, (8.4, 6.2, 7.7), 16.0, 0)), cells, 1)
+    patches = grid("straight")
+    of = of_patches(findings(patches, (0, (8.4, 6.2, 7.7), 16.0, 0)), patches, 1)
     logits = torch.logit(of.target.clamp(1e-6, 1 - 1e-6)).requires_grad_()
     loss = focal_loss(logits, of)
     (slope,) = torch.autograd.grad(loss, logits)

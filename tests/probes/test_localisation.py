@@ -96,7 +96,7 @@ def test_a_planted_signal_is_found_on_an_oblique_scan(found):
     (one,) = found.runs
     assert one.metrics["test"]["FROC"] > 0.9
     assert one.metrics["test"]["sensitivity@1/8"] > 0.8
-    # Cells are 12 x 16 x 16 mm: without telling between them, half a cell and more would be left.
+    # Patches are 12 x 16 x 16 mm: without telling between them, half a patch and more would be left.
     assert one.metrics["test"]["MedianError_mm"] < 4
     assert one.selection.score is not None
     assert found.cell_size.size_mm == pytest.approx((12, 16, 16))

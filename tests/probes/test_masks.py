@@ -88,7 +88,7 @@ def test_the_mean_over_a_mask_is_stored_and_follows_its_file(part, tmp_path, mon
     monkeypatch.setattr(derived, "pooled", lambda *of: computed.append(of[1]) or pooled(*of))
     monkeypatch.setattr(derived.pooled, "__module__", pooled.__module__)
     first = vectors(filled(tmp_path / "f", part), part)
-    for index, value in enumerate(first):  # cells hold the mean HU of 8 mm: near that of the liver's own voxels
+    for index, value in enumerate(first):  # patches hold the mean HU of 8 mm: near that of the liver's own voxels
         ct, _ = part.read(part.cases[index])
         liver = part.mask(part.cases[index], ct.grid)
         assert abs(value - ct.hu[liver.inside].mean()) < 25
@@ -161,7 +161,7 @@ def test_tasks_that_have_masks():
 
 
 def test_what_the_size_of_a_nodule_alone_knows_of_luna16_and_that_a_mask_tells_it():
-    """The figures of docs/tasks.md: cells that know nothing but where they lie, pooled over the nodules' spheres."""
+    """The figures of docs/tasks.md: patches that know nothing but where they lie, pooled over the nodules' spheres."""
     nodules = read_nodules(LIST, COLUMNS)
     cases = [nodules[case] for case in SplitTable.read(LIST.parents[1] / "splits" / "luna16.csv").cases["test"]]
     malignant = [nodule.malignant for nodule in cases]
@@ -171,7 +171,7 @@ def test_what_the_size_of_a_nodule_alone_knows_of_luna16_and_that_a_mask_tells_i
     for edge, expected in ((4, 0.959), (8, 0.741)):
         axis = np.square((np.arange(48 // edge) - (48 // edge - 1) / 2) * edge)
         apart = torch.from_numpy(axis[:, None, None] + axis[:, None] + axis)[None]
-        features = CaseFeatures(apart, torch.zeros(1, 1), scan, scan, scan.cells((edge,) * 3), Size(0, 0, 0))
+        features = CaseFeatures(apart, torch.zeros(1, 1), scan, scan, scan.patches((edge,) * 3), Size(0, 0, 0))
         spheres = [Mask.sphere(centre_mm, nodule.diameter_mm, scan) for nodule in cases]
         found = [float(pooled(features, "mask", sphere)) for sphere in spheres]
         assert roc_auc_score(malignant, found) == pytest.approx(expected, abs=5e-4)

@@ -106,7 +106,7 @@ def test_chance_predicts_the_training_mean_exactly(fit):
     assert "CalibrationSlope" not in found
 
 
-def test_body_size_is_an_ordinary_cell(fit):
+def test_body_size_is_an_ordinary_patch(fit):
     record = fit("totalsegmentator_organ_volume", encoder={"class_path": "baselines.body_size.BodySize"})
     assert record.encoder.card.name == "body-size"
 

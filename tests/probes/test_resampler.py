@@ -1,4 +1,4 @@
-"""The perceiver resampler beside its formula in float64, and cells merged beside a loop over their blocks."""
+"""The perceiver resampler next to its formula in float64, and patches merged next to a loop over their blocks."""
 
 import itertools
 import math
@@ -9,8 +9,8 @@ import torch
 from scipy.special import erf
 
 from tapct.features import CaseFeatures
-from tapct.features.channels import Channels, scan_cells
-from tapct.probes.merged_cells import Merging, block_of, merged
+from tapct.features.channels import Channels, scan_patches
+from tapct.probes.merged_patches import Merging, block_of, merged
 from tapct.probes.resampler import WAVELENGTHS_MM, Resampler, of_places
 from tapct.volumes import Grid, Size
 
@@ -26,19 +26,23 @@ def normed(x, weights, name):
     return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def formula(weights, cells, places, heads, layers):
-    """Alayrac et al. 2022, figure 5 and listing 1, in NumPy, with places added to what the cells are."""
+def formula(weights, patches, places, heads, layers):
+    """Alayrac et al. 2022, figure 5 and listing 1, in NumPy, with places added to what the patches are."""
     waves = [
         wave(2 * math.pi * place / length)
         for place in places.T
         for length in WAVELENGTHS_MM
         for wave in (np.sin, np.cos)
     ]
-    seen = cells.T @ weights["cells.weight"].T + weights["cells.bias"] + np.array(waves).T @ weights["places.weight"].T
+    seen = (
+        patches.T @ weights["patches.weight"].T
+        + weights["patches.bias"]
+        + np.array(waves).T @ weights["places.weight"].T
+    )
     x = weights["queries"]
     for layer in (f"layers.{n}" for n in range(layers)):
         asked = normed(x, weights, f"{layer}.of_queries")
-        both = np.concatenate([normed(seen, weights, f"{layer}.of_cells"), asked])
+        both = np.concatenate([normed(seen, weights, f"{layer}.of_patches"), asked])
         query = asked @ weights[f"{layer}.query.weight"].T
         key, value = np.split(both @ weights[f"{layer}.key_value.weight"].T, 2, axis=1)
         of_heads = []
@@ -57,20 +61,20 @@ def test_the_tokens_are_those_of_the_formula():
     with torch.no_grad():
         for parameter in resampler.parameters():  # nothing at its start: no bias 0, no norm 1
             parameter.add_(0.3 * torch.randn_like(parameter))
-    cells, places = torch.randn(5, 7, dtype=torch.float64), 200 * torch.randn(7, 3, dtype=torch.float64)
+    patches, places = torch.randn(5, 7, dtype=torch.float64), 200 * torch.randn(7, 3, dtype=torch.float64)
     weights = {name: tensor.numpy() for name, tensor in resampler.state_dict().items()}
-    expected = formula(weights, cells.numpy(), places.numpy(), heads=2, layers=2)
-    found = resampler(cells, places).detach().numpy()
+    expected = formula(weights, patches.numpy(), places.numpy(), heads=2, layers=2)
+    found = resampler(patches, places).detach().numpy()
     assert found.shape == (3, 4)
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_tokens_depend_on_where_cells_lie_and_not_on_their_order():
+def test_tokens_depend_on_where_patches_lie_and_not_on_their_order():
     resampler, order = small(), torch.randperm(7)
-    cells, places = torch.randn(5, 7), 100 * torch.randn(7, 3).double()
-    found = resampler(cells, places)
-    assert torch.allclose(resampler(cells[:, order], places[order]), found, atol=1e-6)
-    assert not torch.allclose(resampler(cells, places[order]), found, atol=1e-3)
+    patches, places = torch.randn(5, 7), 100 * torch.randn(7, 3).double()
+    found = resampler(patches, places)
+    assert torch.allclose(resampler(patches[:, order], places[order]), found, atol=1e-6)
+    assert not torch.allclose(resampler(patches, places[order]), found, atol=1e-3)
 
 
 def test_they_start_as_large_as_a_language_models_own():
@@ -84,14 +88,14 @@ def test_a_width_that_heads_cannot_share_is_refused():
         small(heads=3)
 
 
-def test_no_two_cells_of_a_chest_have_one_place():
+def test_no_two_patches_of_a_chest_have_one_place():
     step = np.arange(-160, 161, 40.0)
     places = torch.from_numpy(np.array(list(itertools.product(step, step, step))))
     apart = torch.cdist(of_places(places), of_places(places)) + 9 * torch.eye(len(places))
     assert apart.min() > 1
 
 
-# -- Merged cells --------------------------------------------------------------------------------------
+# -- Merged patches --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,30 +115,30 @@ def test_blocks_are_as_cubic_as_can_be_and_no_more_than_asked_for(shape, spacing
     assert math.prod(-(-n // b) for n, b in zip(shape, block, strict=True)) <= most
 
 
-def test_a_merged_cell_is_the_mean_of_its_cells_and_lies_in_their_middle():
-    draw = np.random.default_rng(0)
-    cells = draw.normal(size=(20, 6, 4, 4)).astype(np.float32)
+def test_a_merged_patch_is_the_mean_of_its_patches_and_lies_in_their_middle():
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(20, 6, 4, 4)).astype(np.float32)
     affine = np.eye(4)
-    affine[:3, :3] = np.linalg.qr(draw.normal(size=(3, 3)))[0] * [8.0, 6.0, 5.0]
+    affine[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] * [8.0, 6.0, 5.0]
     affine[:3, 3] = 10, -20, 30
-    voxels = affine @ np.diag([0.25, 0.25, 0.25, 1.0])  # of 4 x 4 x 4 a cell, which is centred on the first
-    scan = Grid.of((20, 12, 13), voxels)  # one cell in the padding along z and y
+    voxels = affine @ np.diag([0.25, 0.25, 0.25, 1.0])  # of 4 x 4 x 4 a patch, which is centred on the first
+    scan = Grid.of((20, 12, 13), voxels)  # one patch in the padding along z and y
     features = CaseFeatures(
-        map=torch.from_numpy(cells),
+        map=torch.from_numpy(patches),
         embeddings=torch.zeros(1, 20),
         native_grid=scan,
         encoder_grid=scan,
-        feature_grid=Grid.of(cells.shape[1:], affine),
+        feature_grid=Grid.of(patches.shape[1:], affine),
         padding=Size(4, 4, 3),
     )
     merging = Merging.of(features, 13)
     assert merging.block == (2, 2, 2)
-    found = merged(scan_cells(features), merging.block)
+    found = merged(scan_patches(features), merging.block)
     middle = voxels[:3, :3] @ [9.5, 5.5, 6.0] + voxels[:3, 3]
     expected, places = [], []
     for corner in itertools.product(range(0, 5, 2), range(0, 3, 2), range(0, 4, 2)):
         own = [slice(at, min(at + 2, n)) for at, n in zip(corner, (5, 3, 4), strict=True)]
-        expected.append(cells[:, *own].reshape(20, -1).mean(axis=1))
+        expected.append(patches[:, *own].reshape(20, -1).mean(axis=1))
         index = np.mean([list(one) for one in itertools.product(*(range(s.start, s.stop) for s in own))], axis=0)
         places.append(affine[:3, :3] @ index + affine[:3, 3] - middle)
     assert found.shape == (20, 3, 2, 2)

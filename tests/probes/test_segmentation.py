@@ -149,13 +149,15 @@ def test_a_fused_loss_is_asked_for_in_every_step_and_in_the_record(tmp_path, mon
     assert all(asked)
 
 
-def test_the_record_holds_the_size_of_feature_cells_and_what_perfect_ones_would_reach(tmp_path, capsys):
+def test_the_record_holds_the_size_of_feature_patches_and_what_perfect_ones_would_reach(tmp_path, capsys):
     _, record = run(tmp_path)
-    cells = record.cell_size
-    assert cells.cases == 2
-    assert list(cells.by_class) == ["liver", "spinal cord", "horn"]
-    assert cells.by_class["horn"] is None
-    assert cells.by_class["spinal cord"] < cells.by_class["liver"] < 1
-    assert cells.dice == pytest.approx((cells.by_class["spinal cord"] + cells.by_class["liver"]) / 2)
-    assert cells.size_mm == pytest.approx((12.0, 101 * 3 / 8, 122 * 3 / 8))  # resized to 64 x 64, a stride of (4, 8, 8)
-    assert "with perfect cells of this size Dice is" in capsys.readouterr().out
+    patches = record.cell_size
+    assert patches.cases == 2
+    assert list(patches.by_class) == ["liver", "spinal cord", "horn"]
+    assert patches.by_class["horn"] is None
+    assert patches.by_class["spinal cord"] < patches.by_class["liver"] < 1
+    assert patches.dice == pytest.approx((patches.by_class["spinal cord"] + patches.by_class["liver"]) / 2)
+    assert patches.size_mm == pytest.approx(
+        (12.0, 101 * 3 / 8, 122 * 3 / 8)
+    )  # resized to 64 x 64, a stride of (4, 8, 8)
+    assert "with perfect patches of this size Dice is" in capsys.readouterr().out

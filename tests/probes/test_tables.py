@@ -179,7 +179,7 @@ def test_a_head_fills_in_a_later_case_as_it_did_the_training_cases(features):
     build = lambda inner: type(solution.head.head)(*reversed(inner["weight"].shape))  # noqa: E731
     again = tables.head_of(build, state)
     tables.require_table(again, NUMBERS)
-    with pytest.raises(TaskError, match=r"trained beside 4 numbers of a table, and 3 stand here \(stage, one, two\)"):
+    with pytest.raises(TaskError, match=r"trained next to 4 numbers of a table, and 3 stand here \(stage, one, two\)"):
         tables.require_table(again, NUMBERS[1:])
     with pytest.raises(TaskError, match="from before levels were told apart"):
         tables.head_of(build, {name: of for name, of in state.items() if name != "levels"})

@@ -1,4 +1,4 @@
-"""The table of cases against the record that it is made of, read as a stranger would."""
+"""The table of cases against the record that it is made of, read as a third party would."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Records of strangers: whatever is wrong with one is said in a line, and takes nothing from the others."""
+"""Records of third parties: whatever is wrong with one is said in a line, and takes nothing from the others."""
 
 import json
 import os
@@ -18,31 +18,31 @@ from tapct.report.page import write_report
 from tapct.sweep.state import state_of
 from tests.leaderboard import results
 
-SOUND = results.record("curia", "lits17", patients=6, seeds=2)
+VALID = results.record("curia", "lits17", patients=6, seeds=2)
 CLASSIFIED = results.record("curia", "luna16", patients=8, seeds=2)
 
 
-def content(of=SOUND) -> dict[str, Any]:
+def content(of=VALID) -> dict[str, Any]:
     return json.loads(of.to_json())
 
 
-def of_case(of=SOUND) -> dict[str, Any]:
+def of_case(of=VALID) -> dict[str, Any]:
     return content(of)["runs"][0]["cases"]["test"][0]
 
 
 def signed(found: dict[str, Any]) -> bytes:
-    """What a stranger would write who knows how a record is signed."""
+    """What a third party would write who knows how a record is signed."""
     return json.dumps({**found, "fingerprint": fingerprint(found)}, allow_nan=True).encode()
 
 
-def text(pattern: str, replacement: str, of=SOUND) -> bytes:
+def text(pattern: str, replacement: str, of=VALID) -> bytes:
     """A record with its first match replaced in the text."""
     changed, number = re.subn(pattern, lambda _: replacement, of.to_json(), count=1)
     assert number == 1, pattern
     return changed.encode("utf-8", "surrogatepass")
 
 
-def with_value(path: str, value: Any, of=SOUND) -> bytes:
+def with_value(path: str, value: Any, of=VALID) -> bytes:
     """A record with one value changed, signed again."""
     found = content(of)
     *parts, last = [int(part) if part.isdigit() else part for part in path.split("/")]
@@ -53,7 +53,7 @@ def with_value(path: str, value: Any, of=SOUND) -> bytes:
     return signed(found)
 
 
-def without(path: str, of=SOUND) -> bytes:
+def without(path: str, of=VALID) -> bytes:
     found = content(of)
     *parts, last = path.split("/")
     at = found
@@ -83,15 +83,15 @@ NAME = "encoder/card/display_name"
 HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     "empty": b"",
     "blank": b" \n",
-    "truncated": SOUND.to_json()[:5000].encode(),
+    "truncated": VALID.to_json()[:5000].encode(),
     "binary": bytes(range(256)),
-    "not UTF-8": SOUND.to_json().encode("latin-1") + b"\xff",
-    "UTF-16": SOUND.to_json().encode("utf-16"),
-    "byte order mark": b"\xef\xbb\xbf" + SOUND.to_json().encode(),
+    "not UTF-8": VALID.to_json().encode("latin-1") + b"\xff",
+    "UTF-16": VALID.to_json().encode("utf-16"),
+    "byte order mark": b"\xef\xbb\xbf" + VALID.to_json().encode(),
     "a number": b"7",
     "null": b"null",
-    "a list of records": f"[{SOUND.to_json()}]".encode(),
-    "two records in one file": (SOUND.to_json() * 2).encode(),
+    "a list of records": f"[{VALID.to_json()}]".encode(),
+    "two records in one file": (VALID.to_json() * 2).encode(),
     "nested 5,000 deep": b'{"encoder": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     "objects 5,000 deep": b'{"a":' * 5000 + b"1" + b"}" * 5000,
     "a setting nested 500 deep": lambda: with_value("encoder/own", nested(500)),
@@ -174,7 +174,7 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     "git a text": lambda: with_value("execution/git", "main"),
     "a gradient of a stepped head": lambda: with_value("runs/0/selection/gradient", 0.1),
     "a flag with another id": lambda: with_value("flags", [{"id": "<b>", "message": "m", "detail": "d"}]),
-    "a cell of no size": lambda: with_value(
+    "an experiment of no size": lambda: with_value(
         "cell_size", {"size_mm": [0, 1, 1], "dice": None, "by_class": {}, "cases": 1}
     ),
 }
@@ -224,7 +224,7 @@ ODD: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Two sound cells, and all that is not, as cells of their task."""
+    """Two valid experiments, and all that is not, as experiments of their task."""
     for encoder in ("suprem", "ct-fm"):
         results.write(tmp_path, encoder, results.record(encoder, "lits17", patients=6, seeds=2, ability=0.5))
     for number, found in enumerate([*HOSTILE, *ODD]):
@@ -238,22 +238,22 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_sound_records_are_shown_and_of_the_others_it_is_said_why(folder, tmp_path_factory, capsys):
+def test_the_valid_records_are_shown_and_of_the_others_it_is_said_why(folder, tmp_path_factory, capsys):
     found = read_records(folder)
-    of_suprem, of_ct_fm = (found.sound[folder / "lits17" / name / "record.json"] for name in ("suprem", "ct-fm"))
-    assert len(found.unsound) >= len(HOSTILE) + 1
-    assert all(is_one_plain_line(reason) for reason in found.unsound.values())
+    of_suprem, of_ct_fm = (found.valid[folder / "lits17" / name / "record.json"] for name in ("suprem", "ct-fm"))
+    assert len(found.invalid) >= len(HOSTILE) + 1
+    assert all(is_one_plain_line(reason) for reason in found.invalid.values())
     out = tmp_path_factory.mktemp("site")
     assert site.build([folder], out, resamples=20) == 0
     page, said = (out / "index.html").read_text(encoding="utf-8"), capsys.readouterr().err
-    for path in found.unsound:
+    for path in found.invalid:
         assert path.relative_to(folder).as_posix() in said
         assert path.relative_to(folder).as_posix() in page
     shown = {row["model"] for row in json.loads((out / "leaderboard.json").read_text())["rows"] if row["value"]}
     assert {record.encoder.card.display_name for record in (of_suprem, of_ct_fm)} <= shown
 
 
-def test_the_states_of_cells_with_such_records_are_told(folder):
+def test_the_states_of_experiments_with_such_records_are_told(folder):
     for path in sorted(folder.glob("*/*/record.json")):
         (path.parent / "cell.json").write_text('{"fingerprint": "x", "settings": 3}')
         for whole in (True, False):
@@ -262,7 +262,7 @@ def test_the_states_of_cells_with_such_records_are_told(folder):
             assert state.status in ("done", "broken", "other", "missing")
 
 
-def test_no_record_of_another_cell_stops_a_cell_that_has_trained(folder):
-    """Its checks beside the others are advice; of one that cannot be made it is said so."""
+def test_no_record_of_another_experiment_stops_an_experiment_that_has_trained(folder):
+    """Its checks next to the others are advice; of one that cannot be made it is said so."""
     one = read_record(folder / "lits17" / "suprem" / "record.json")
     assert not [flag for flag in with_cross_checks(one, folder).flags if flag.id == "check-failed"]

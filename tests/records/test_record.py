@@ -133,7 +133,7 @@ def test_a_write_that_fails_keeps_the_old_record(tmp_path, monkeypatch):
     assert [one.run for one in read_record(path).runs] == [0]
 
 
-def test_a_disk_that_fills_up_between_the_two_files_leaves_a_record_that_is_sound(tmp_path):
+def test_a_disk_that_fills_up_between_the_two_files_leaves_a_record_that_is_valid(tmp_path):
     """A real limit of the system: files of this process may be no longer than the table, and the JSON is longer."""
     path = write_record(record(run(0)), tmp_path)
     (one,) = run(1).cases["test"]
@@ -334,29 +334,29 @@ def test_flags_travel_with_the_record_outside_its_fingerprint(tmp_path):
     assert read_record(path).fingerprint == record(run(0)).fingerprint
 
 
-def test_the_records_of_a_folder_are_read_with_the_reasons_for_those_that_are_not_sound(tmp_path):
+def test_the_records_of_a_folder_are_read_with_the_reasons_for_those_that_are_not_valid(tmp_path):
     whole = record(run(0), runs_planned=1)
-    sound = write_record(whole, tmp_path / "quickstart" / "small")
+    valid = write_record(whole, tmp_path / "quickstart" / "small")
     other = write_record(whole, tmp_path / "amos22" / "small@random")
     half = write_record(record(run(0)), tmp_path / "quickstart" / "half")
     truncated = write_record(whole, tmp_path / "quickstart" / "truncated")
     truncated.write_text(truncated.read_text(encoding="utf-8")[:100])
     binary = write_record(whole, tmp_path / "quickstart" / "binary")
     binary.write_bytes(b"\xff\xfe\x00")
-    write_record(whole, sound.parent / "sessions" / "1")
-    (sound.parent / "replaced-2026-record.json").write_text("{}")
+    write_record(whole, valid.parent / "sessions" / "1")
+    (valid.parent / "replaced-2026-record.json").write_text("{}")
     found = read_records(tmp_path)
-    assert list(found.sound) == [other, sound]
-    assert all(one.to_json() == whole.to_json() for one in found.sound.values())
-    assert list(found.unsound) == [binary, half, truncated]
+    assert list(found.valid) == [other, valid]
+    assert all(one.to_json() == whole.to_json() for one in found.valid.values())
+    assert list(found.invalid) == [binary, half, truncated]
     for path, reason in (
         (half, "holds 1 of 3 runs"),
         (truncated, "may be truncated"),
         (binary, "cannot be read"),
     ):
-        assert reason in found.unsound[path]
-        assert str(path) in found.unsound[path]
-    assert list(read_records(tmp_path, "amos22").sound) == [other]
+        assert reason in found.invalid[path]
+        assert str(path) in found.invalid[path]
+    assert list(read_records(tmp_path, "amos22").valid) == [other]
     with pytest.raises(RecordError, match="no results folder"):
         read_records(tmp_path / "nowhere")
 
@@ -410,7 +410,20 @@ def test_the_table_shows_surfaces_beside_dice_and_counts_what_is_undefined():
         "±",
         "0.0",
     ]
-    assert lines["undefined cells"].split()[2:] == ["2", "of", "4", "2", "of", "4", "0", "of", "4", "2", "of", "4"]
+    assert lines["undefined entries"].split()[2:] == [
+        "2",
+        "of",
+        "4",
+        "2",
+        "of",
+        "4",
+        "0",
+        "of",
+        "4",
+        "2",
+        "of",
+        "4",
+    ]
 
 
 def with_card(one: Record) -> Record:

@@ -40,7 +40,7 @@ def test_it_says_what_the_whole_record_says_without_reading_it(folder, monkeypat
     assert stored.content() == parquet.header_content(whole)
     assert (stored.fingerprint, stored.complete, stored.older_protocol) == (whole.fingerprint, True, None)
     assert stored.table().equals(whole.table())
-    assert list(find_records(folder.parents[1]).sound.values()) == [stored]
+    assert list(find_records(folder.parents[1]).valid.values()) == [stored]
 
 
 def test_statistics_are_the_same_from_either(folder):
@@ -90,7 +90,7 @@ def test_a_record_that_was_edited_is_not_what_its_table_says(folder):
     path = folder / RECORD_FILE
     path.write_text(path.read_text(encoding="utf-8").replace('"loss": 1.0', '"loss": 0.5', 1), encoding="utf-8")
     found = find_records(folder.parents[1])
-    assert "was changed after it was written" in found.unsound[path]
+    assert "was changed after it was written" in found.invalid[path]
 
 
 def edited(table: pa.Table, column: str, value) -> pa.Table:
@@ -164,10 +164,10 @@ def test_an_older_record_is_read_in_full_and_keeps_its_mark(tmp_path):
 def test_what_is_there_and_cannot_be_reached_is_named(folder):
     """A link to a disk that is not mounted: its row must not just vanish."""
     task = folder.parent
-    (task / "cell").symlink_to(task / "elsewhere")
+    (task / "experiment").symlink_to(task / "elsewhere")
     (task / "of_file").mkdir()
     (task / "of_file" / RECORD_FILE).symlink_to(task / "elsewhere")
     (task / "not_run").mkdir()
     found = find_records(task.parent)
-    assert [*found.sound] == [folder / RECORD_FILE]
-    assert [*found.unsound] == [task / "cell" / RECORD_FILE, task / "of_file" / RECORD_FILE]
+    assert [*found.valid] == [folder / RECORD_FILE]
+    assert [*found.invalid] == [task / "experiment" / RECORD_FILE, task / "of_file" / RECORD_FILE]

@@ -16,7 +16,7 @@ CASES = {"c0": "train", "c1": "val", "c2": "test", "c3": "test", "c4": "test", "
 
 @pytest.fixture(scope="package")
 def small_entry_points():
-    """Makes the tests' encoder known by name, as a stranger's package would."""
+    """Makes the tests' encoder known by name, as a third-party package would."""
     with known_by_name("small-3d", "tests.small:Small3D"):
         yield
 
@@ -59,4 +59,4 @@ def sessions(small_entry_points, data_root, tmp_path_factory) -> list[Path]:
 def copies(sessions, tmp_path, data_root, monkeypatch) -> list[Path]:
     """The same, for spoiling; their features are found."""
     monkeypatch.setenv("TAPCT_FEATURES", str(data_root / "features"))
-    return [Path(shutil.copytree(path, tmp_path / f"cell{i}")) for i, path in enumerate(sessions)]
+    return [Path(shutil.copytree(path, tmp_path / f"experiment{i}")) for i, path in enumerate(sessions)]

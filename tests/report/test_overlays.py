@@ -77,7 +77,10 @@ def test_a_picture_a_case_and_a_table_of_what_is_drawn(copies, data_root, tmp_pa
         *(f"{case}.png" for case in dict.fromkeys(r["case"] for r in rows)),
         "cases.csv",
     ]
-    assert {row["model"] for row in rows} == {"Small 3D (random weights) cell0", "Small 3D (random weights) cell1"}
+    assert {row["model"] for row in rows} == {
+        "Small 3D (random weights) experiment0",
+        "Small 3D (random weights) experiment1",
+    }
     assert len(rows) == 6
     for row in rows:
         folder = copies[int(row["model"][-1])]
@@ -85,11 +88,11 @@ def test_a_picture_a_case_and_a_table_of_what_is_drawn(copies, data_root, tmp_pa
 
 
 def test_a_record_that_a_sweep_has_published_finds_its_session(copies, data_root, tmp_path):
-    cell = tmp_path / "results" / "quickstart" / "small-3d"
-    shutil.copytree(copies[0], cell / "sessions" / "x")
-    shutil.copy(copies[0] / "record.json", cell)
-    (cell / ABOUT_FILE).write_text(json.dumps({"session": "sessions/x"}))
-    assert predict(Found.at(cell), ["c2"], str(data_root), CPU)["c2"].dice is not None
+    experiment = tmp_path / "results" / "quickstart" / "small-3d"
+    shutil.copytree(copies[0], experiment / "sessions" / "x")
+    shutil.copy(copies[0] / "record.json", experiment)
+    (experiment / ABOUT_FILE).write_text(json.dumps({"session": "sessions/x"}))
+    assert predict(Found.at(experiment), ["c2"], str(data_root), CPU)["c2"].dice is not None
 
 
 @pytest.mark.parametrize(

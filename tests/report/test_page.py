@@ -48,7 +48,7 @@ ELSEWHERE = [*(f'{{"session": "{path}"}}' for path in ("../..", "/etc", "a/../..
 
 
 @pytest.mark.parametrize("content", ELSEWHERE)
-def test_a_cell_whose_session_is_elsewhere_is_refused(content, copies, monkeypatch):
+def test_an_experiment_whose_session_is_elsewhere_is_refused(content, copies, monkeypatch):
     monkeypatch.chdir(copies[0])
     Path("cell.json").write_text(content, encoding="utf-8")
     for path in (Path("record.json"), Path("record.json").absolute()):
@@ -56,7 +56,7 @@ def test_a_cell_whose_session_is_elsewhere_is_refused(content, copies, monkeypat
             Found.at(path)
 
 
-def test_a_cell_as_a_page(copies):
+def test_an_experiment_as_a_page(copies):
     page = Page(write_report(copies[0]))
     record = read_record(copies[0] / "record.json")
     assert page.open == []

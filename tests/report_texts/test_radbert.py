@@ -1,4 +1,4 @@
-"""CT-RATE's reader on a tiny random RoBERTa in its files, beside transformers by hand."""
+"""CT-RATE's reader on a tiny random RoBERTa in its files, next to transformers by hand."""
 
 import numpy as np
 import pytest

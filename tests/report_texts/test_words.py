@@ -1,4 +1,4 @@
-"""Scores of words beside the libraries that they are kept in, and by hand."""
+"""Scores of words next to the libraries that they are kept in, and by hand."""
 
 import math
 
@@ -24,7 +24,7 @@ def by_name(row: np.ndarray) -> dict[str, float]:
 
 
 def test_counts_and_rouge_by_hand(scores):
-    """As BLEU cuts them: pleural effusion ; the heart is normal . beside no pleural effusion . heart is normal ."""
+    """As BLEU cuts them: pleural effusion ; the heart is normal . next to no pleural effusion . heart is normal ."""
     found = by_name(scores.of([TEXT], [REFERENCE])[0])
     assert (found["words"], found["reference_words"]) == (8, 8)
     assert [found[f"matched_{n}"] for n in (1, 2, 3, 4)] == [6, 4, 2, 1]

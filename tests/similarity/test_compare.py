@@ -76,14 +76,14 @@ def test_numbers_are_those_of_the_pooled_features(root):
         for part in slabs(root).parts:
             for index in range(len(part)):
                 features = bank.case(part, index).features
-                cells = features.map.float()
+                patches = features.map.float()
                 where = features.feature_grid.coordinates_in(features.encoder_grid)
                 inside = [
                     torch.from_numpy(at <= size - 0.5)
                     for at, size in zip(where, features.encoder_grid.shape, strict=True)
                 ]
                 z, y, x = inside
-                rows.append(cells[:, z][:, :, y][:, :, :, x].double().mean((1, 2, 3)).numpy())
+                rows.append(patches[:, z][:, :, y][:, :, :, x].double().mean((1, 2, 3)).numpy())
         vectors.append(np.stack(rows))
     (pair,) = found.pairs
     alike = linear_cka(*vectors)
@@ -147,7 +147,7 @@ def test_the_command_prints_it_and_leaves_it_for_the_page(root, tmp_path, monkey
     for weights in (None, "null", "intensity=null"):  # what has no parameters, and names that are of published weights
         assert commands.compare(["intensity", "chance"], **asked, weights=weights, neighbours=2, accelerator="cpu") == 0
         assert "none" in capsys.readouterr().out, "chance says the same of every case"
-    with known_by_name("small-3d", "tests.small:Small3D"):  # random weights of one beside the published of another
+    with known_by_name("small-3d", "tests.small:Small3D"):  # random weights of one next to the published of another
         assert commands.compare(["intensity", "small-3d@random"], **asked, neighbours=2, accelerator="cpu") == 0
 
 

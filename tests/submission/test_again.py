@@ -110,7 +110,7 @@ def test_an_encoder_that_is_not_installed_is_named_by_who_verifies_and_never_by_
     assert [check.status for check in found(**places_of("tests.small:Small3D"))] == ["ok", "ok"]
     warned, failed = found()
     assert (warned.status, failed.status) == ("warn", "fail")
-    assert "--encoders package.module:Class" in warned.mend
+    assert "--encoders package.module:Class" in warned.fix
     assert "--encoders package.module:Class" in failed.message
     lie(submission, lambda content: content["encoder"]["card"].update(name="antigravity:Encoder"))
     assert "antigravity:Encoder, is not installed here" in found()[-1].message
@@ -121,7 +121,7 @@ def test_an_encoder_that_is_not_installed_is_named_by_who_verifies_and_never_by_
 def test_what_eva_wrote_holds(name, submission):
     """Of a real session with selection cases; its split is not the shipped one."""
     rule = next(rule for rule in RULES if rule.name == name)
-    assert rule.check(Submission.read(submission)) == Check("ok", name, rule.sound)
+    assert rule.check(Submission.read(submission)) == Check("ok", name, rule.valid)
 
 
 def test_other_scans_and_other_weights_do_not_pass(submission, root, tmp_path):
@@ -142,9 +142,9 @@ def test_logits_of_each_kind_of_head_come_out_again(adaptor, tmp_path, monkeypat
     monkeypatch.setattr(registry, "entry_points", lambda group: ENTRY_POINTS)
     rng = torch.Generator().manual_seed(0)
     grid = Grid.of((8, 64, 64), np.eye(4))
-    embeddings, cells = torch.randn(3, 48, generator=rng), torch.randn(48, 2, 8, 8, generator=rng)
-    features = CaseFeatures(cells, embeddings, grid, grid, grid.cells((4, 8, 8)), Size(0, 0, 0))
-    heads, logits = zip(*(head_and_logit(adaptor, embeddings, cells, rng) for _ in range(3)), strict=True)
+    embeddings, experiments = torch.randn(3, 48, generator=rng), torch.randn(48, 2, 8, 8, generator=rng)
+    features = CaseFeatures(experiments, embeddings, grid, grid, grid.patches((4, 8, 8)), Size(0, 0, 0))
+    heads, logits = zip(*(head_and_logit(adaptor, embeddings, experiments, rng) for _ in range(3)), strict=True)
     folder = tmp_path / "submission"
     session(folder, CLASSIFICATION)
     for number, head in enumerate(heads):
@@ -170,12 +170,12 @@ def test_logits_of_each_kind_of_head_come_out_again(adaptor, tmp_path, monkeypat
     assert [check.status for check in again(folder, tmp_path, count=1)] == ["fail"]
 
 
-def head_and_logit(adaptor: str, embeddings: torch.Tensor, cells: torch.Tensor, rng: torch.Generator):
+def head_and_logit(adaptor: str, embeddings: torch.Tensor, experiments: torch.Tensor, rng: torch.Generator):
     """A head, and what it makes of the features of a scan."""
     if adaptor == "abmil":
         head = ABMIL(input_size=48, output_size=1, projected_input_size=None, hidden_sizes_mlp=()).eval()
         return dict(head.state_dict()), float(head(embeddings[None])[0].detach())
-    vector = (cells.amax((1, 2, 3)) if adaptor.endswith("max") else embeddings.mean(0)).double()
+    vector = (experiments.amax((1, 2, 3)) if adaptor.endswith("max") else embeddings.mean(0)).double()
     if adaptor == "knn":
         cases = torch.randn(4, 48, generator=rng).double()
         near = torch.nn.functional.cosine_similarity(cases, vector[None]).argmax()

@@ -53,7 +53,7 @@ def looked_at(folder: Path, check: str) -> Check:
     try:
         submission = Submission.read(folder)
     except RecordError as error:
-        return Check("fail", "record", str(error), "mend it")
+        return Check("fail", "record", str(error), "fix it")
     if check == "encoder":
         return next(built.checks(submission.record))
     rule = next(rule for rule in rules.RULES if rule.name == check)
@@ -65,14 +65,14 @@ def found(folder: Path, capsys) -> dict[str, str]:
     status = commands.verify([str(folder)], json=True)
     (checks,) = json.loads(capsys.readouterr().out).values()
     assert status == int(any(check["status"] == "fail" for check in checks))
-    assert all(check["mend"] for check in checks if check["status"] == "fail")
+    assert all(check["fix"] for check in checks if check["status"] == "fail")
     return {check["name"]: check["status"] for check in checks}
 
 
 def test_a_submission_goes_round(made, capsys):
     assert set(found(made, capsys).values()) == {"ok"}
     results = made.parents[1]
-    assert list(read_records(results).sound) == [made / RECORD_FILE], "a board is made of it as it is"
+    assert list(read_records(results).valid) == [made / RECORD_FILE], "a board is made of it as it is"
     assert commands.verify([str(results), str(made)]) == 0
     assert "1 of 1 submissions hold" in capsys.readouterr().out
 
@@ -229,7 +229,7 @@ ABOUT_THE_ENCODER = [what for what, (_, check) in LIES.items() if check == "enco
 def test_a_lie_in_the_record_is_found_also_where_it_is_signed(what, submission):
     answer = told(submission, what)
     assert (answer.name, answer.status) == (LIES[what][1], "fail"), answer
-    assert answer.mend
+    assert answer.fix
 
 
 @pytest.mark.parametrize("made", [SEGMENTATION], indirect=True)
@@ -237,7 +237,7 @@ def test_a_lie_in_the_record_is_found_also_where_it_is_signed(what, submission):
 def test_a_lie_about_the_encoder_is_found_in_the_network(what, submission):
     answer = told(submission, what)
     assert (answer.name, answer.status) == ("encoder", "fail"), answer
-    assert answer.mend
+    assert answer.fix
 
 
 def told(submission: Path, what: str) -> Check:
@@ -351,7 +351,7 @@ def test_a_consistent_lie_about_cases_holds_until_scans_are_encoded_again(submis
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *ODD])
-def test_whatever_a_stranger_sends_is_answered(name, tmp_path, capsys):
+def test_whatever_a_third_party_sends_is_answered(name, tmp_path, capsys):
     (tmp_path / RECORD_FILE).write_bytes(ODD[name]() if name in ODD else hostile(name))
     statuses = found(tmp_path, capsys)
     assert "fail" in statuses.values()

@@ -1,4 +1,4 @@
-"""A real cell, run once through the command, and the records that tests make of it."""
+"""A real experiment, run once through the command, and the records that tests make of it."""
 
 import io
 import json
@@ -23,7 +23,7 @@ REPO = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """A folder that installs the small encoders of the tests under names, as a stranger's package would."""
+    """A folder that installs the small encoders of the tests under names, as a third-party package would."""
     folder = tmp_path_factory.mktemp("site")
     info = folder / "small_encoders-0.dist-info"
     info.mkdir()
@@ -87,7 +87,7 @@ SWEEP = ("-e", "small-3d,cubic", "-t", "quickstart", "--max-steps", "2", "--runs
 
 @pytest.fixture(scope="session")
 def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProcess]:
-    """Two real cells on the quickstart, one of which fails: its weights are not there.
+    """Two real experiments on the quickstart, one of which fails: its weights are not there.
 
     They run once, whatever processes share the tests between them: only the tests of one file may change the folder.
     """

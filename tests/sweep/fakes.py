@@ -13,12 +13,12 @@ from typing import ClassVar, TextIO
 from tapct.encoders.eva_names import encoder_name
 from tapct.records import Record
 from tapct.sweep import commands
-from tapct.sweep.cell import Cell, Order
+from tapct.sweep.experiment import Experiment, Order
 from tapct.sweep.worker import die_with, work
 from tests.features.processes import Child
 from tests.records.made import changed
 
-Fit = Callable[[Cell], None]
+Fit = Callable[[Experiment], None]
 
 
 def _printing_to(number: int) -> TextIO:
@@ -97,12 +97,12 @@ class Forked:
 
 
 class Lab:
-    """A results folder in which cells run at once, as a test says.
+    """A results folder in which experiments run at once, as a test says.
 
     Attributes:
         results: The folder.
-        fails: Names of cells that fail.
-        waits: Names of cells that wait until `release` is called.
+        fails: Names of experiments that fail.
+        waits: Names of experiments that wait until `release` is called.
         takes_s: What every other one takes.
     """
 
@@ -113,22 +113,22 @@ class Lab:
         self.waits: set[str] = set()
         self.takes_s = 0.0
 
-    def fit(self, cell: Cell) -> None:
+    def fit(self, experiment: Experiment) -> None:
         """Leaves a record where eva would, after noting that it ran."""
         with self._ran.open("a") as file:
-            file.write(f"{cell.name} {os.getpid()}\n")
-        print(f"fitting {cell.name}", flush=True)
-        while cell.name in self.waits and not self._go.exists():
+            file.write(f"{experiment.name} {os.getpid()}\n")
+        print(f"fitting {experiment.name}", flush=True)
+        while experiment.name in self.waits and not self._go.exists():
             time.sleep(0.02)
         time.sleep(self.takes_s)
-        if cell.name in self.fails:
+        if experiment.name in self.fails:
             raise RuntimeError("the GPU fell off the bus")
-        self.write(self.record(cell), cell.folder / "sessions" / cell.task / "session")
+        self.write(self.record(experiment), experiment.folder / "sessions" / experiment.task / "session")
 
-    def record(self, cell: Cell, **changes) -> Record:
-        """Returns the real record under the names of a cell."""
-        card = {**self._record.encoder.card.content(), "name": encoder_name(cell.encoder)}
-        named = changed(self._record, encoder={"card": card}, task={"name": cell.task})
+    def record(self, experiment: Experiment, **changes) -> Record:
+        """Returns the real record under the names of an experiment."""
+        card = {**self._record.encoder.card.content(), "name": encoder_name(experiment.encoder)}
+        named = changed(self._record, encoder={"card": card}, task={"name": experiment.task})
         return named.model_copy(update=changes)
 
     def write(self, record: Record, folder: Path) -> None:
@@ -145,7 +145,7 @@ class Lab:
             replace=replace,
             jobs=jobs,
             start=self.start,
-            refused=lambda cells: {},
+            refused=lambda experiments: {},
         )
 
     def launch(self, encoders: str, tasks: str, **options) -> Child:
@@ -166,11 +166,11 @@ class Lab:
         self._go.touch()
 
     def ran(self) -> list[str]:
-        """Returns the names of the cells that were fitted, in order."""
+        """Returns the names of the experiments that were fitted, in order."""
         return [line.rpartition(" ")[0] for line in self._lines()]
 
     def pid_of(self, name: str, timeout_s: float = 20) -> int:
-        """Returns the process that fits a cell, once it does."""
+        """Returns the process that fits an experiment, once it does."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for line in reversed(self._lines()):

@@ -1,4 +1,4 @@
-"""`tapct run --adaptors ...`: real cells through eva from features that are encoded once."""
+"""`tapct run --adaptors ...`: real experiments through eva from features that are encoded once."""
 
 import os
 from unittest import mock
@@ -46,7 +46,7 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     current = []
 
     def start(order, variables):
-        current.append(order.cell.label)
+        current.append(order.experiment.label)
         return Here(order, variables)
 
     monkeypatch.setattr(Small3D, "_encode", counted)
@@ -67,7 +67,7 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     options = {"jobs": 1}
     with mock.patch.dict(os.environ, variables):  # workers set more of them
         assert commands.run(asked, **options, start=start) == 0
-        cells = asked.cells()
+        experiments = asked.experiments()
     assert current == [
         "small-3d",
         *(f"small-3d+adaptor={name}" for name in ("knn", "prototype", "abmil", "linear-mask")),
@@ -79,10 +79,10 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
         "linear:table=volume reads no features, and is the same for all encoders: it is run once, with chance" in said
     )
     assert "left out: linear:table=age: luna16 has no column 'age'" in said
-    assert set(encoded) == {"small-3d"}, "the first cell encodes, and no other"
+    assert set(encoded) == {"small-3d"}, "the first experiment encodes, and no other"
     windows = len(encoded) / sum(map(len, CASES.values()))
     assert windows == 3
-    records = {cell.label: read_record(cell.folder / "record.json") for cell in cells}
+    records = {experiment.label: read_record(experiment.folder / "record.json") for experiment in experiments}
     assert {label: record.probe.pooling for label, record in records.items()} == {
         "small-3d": "cls",
         "small-3d+adaptor=knn": "cls",

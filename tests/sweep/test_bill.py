@@ -1,4 +1,4 @@
-"""The bill of a sweep against what its cells then took, and against counts worked out by hand."""
+"""The bill of a sweep against what its experiments then took, and against counts worked out by hand."""
 
 import inspect
 import io
@@ -25,7 +25,7 @@ from tapct.sweep.bill.settings import Encoding
 from tapct.sweep.bill.stored import Stored
 from tapct.sweep.bill.table import as_json, table
 from tapct.sweep.bill.weights import weights_check
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 from tapct.tasks.quickstart import Quickstart
 from tapct.volumes import Size
 from tests.small import Drifting, known_by_name, small_card
@@ -47,7 +47,7 @@ class Curious(Drifting):
         return super()._encode(windows_hu)
 
 
-class Mended(Drifting):
+class Fixed(Drifting):
     """The same encoder, which does not any more."""
 
     card = Curious.card
@@ -60,8 +60,8 @@ def _own_folders(tmp_path, monkeypatch):
     monkeypatch.delenv("DATA_ROOT", raising=False)
 
 
-def cells(encoders: str, tasks: str, **asked):
-    return commands.Sweep(encoders=encoders, tasks=tasks, **asked).cells()
+def experiments(encoders: str, tasks: str, **asked):
+    return commands.Sweep(encoders=encoders, tasks=tasks, **asked).experiments()
 
 
 def encoding(name: str, **changes) -> Encoding:
@@ -81,7 +81,7 @@ def encoding(name: str, **changes) -> Encoding:
 
 def test_all_that_is_stored_is_foretold_within_two_percent(tmp_path):
     """Of an encoder of a true size, features and labels together; then labels that are missing are as those there."""
-    said = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
+    said = bill_of(experiments("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
     store = TensorStore(tmp_path / "features")
     parts = [Quickstart(Quickstart.shipped_root, split) for split in ("train", "test")]
     FeatureBank(load_encoder("tap-t-3d"), store).fill(parts)
@@ -91,7 +91,7 @@ def test_all_that_is_stored_is_foretold_within_two_percent(tmp_path):
     gone, there = (file for file in files if store.about(file.key)["kind"] == "labels")
     voxels = {one: sum(t.numel() for t in store.load(one.key).tensors.values()) for one in (gone, there)}
     store.remove(gone.key)
-    after = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
+    after = bill_of(experiments("tap-t-3d", "quickstart"), arithmetic=False).rows[0]
     assert (after.stored_scans, after.guessed_bytes) == (said.scans, 0)
     foretold = there.nbytes * voxels[gone] / voxels[there]
     assert after.disk_bytes - after.stored_bytes == pytest.approx(foretold, rel=0.05)
@@ -103,7 +103,7 @@ def lab(tmp_path, real_record) -> Lab:
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(lab, monkeypatch, tmp_path):
-    needed = bill_of(cells("tap-t-3d", "quickstart"), arithmetic=False).folders[0].missing_bytes
+    needed = bill_of(experiments("tap-t-3d", "quickstart"), arithmetic=False).folders[0].missing_bytes
     monkeypatch.setattr(fit, "free_bytes", lambda folder: needed - 1)
     with pytest.raises(SweepError, match=r"nothing was started.*--keep-features.*FEATURE_DTYPE=int8.*TAPCT_FEATURES"):
         lab.run("tap-t-3d", "quickstart")
@@ -115,7 +115,7 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(lab, monkeypatch, t
 
 
 @pytest.mark.parametrize(("budget_gb", "refused"), [(0.001, True), (1.0, False)])
-def test_a_budget_that_one_cell_exceeds_is_refused(lab, tmp_path, budget_gb, refused):
+def test_a_budget_that_one_experiment_exceeds_is_refused(lab, tmp_path, budget_gb, refused):
     override = tmp_path / "budget.yaml"
     override.write_text(yaml.safe_dump({"model": {"init_args": {"feature_budget_gb": budget_gb}}}))
     if refused:
@@ -126,7 +126,7 @@ def test_a_budget_that_one_cell_exceeds_is_refused(lab, tmp_path, budget_gb, ref
     assert lab.ran() == ["tap-t-3d on quickstart"]
 
 
-def test_cells_without_data_are_left_to_say_so(lab, monkeypatch):
+def test_experiments_without_data_are_left_to_say_so(lab, monkeypatch):
     monkeypatch.setattr(fit, "free_bytes", lambda folder: 0)
     lab.run("tap-t-3d", "lits17")
     assert lab.ran() == ["tap-t-3d on lits17"]
@@ -166,34 +166,34 @@ def test_what_configs_leave_out_is_what_the_probes_take():
 
 
 def test_typical_sizes_stand_in_for_scans_that_are_not_there():
-    bill = bill_of(cells("tap-b-3d,tap-b-3d+in_plane_size=512", "lits17"), accelerator="cpu")
+    bill = bill_of(experiments("tap-b-3d,tap-b-3d+in_plane_size=512", "lits17"), accelerator="cpu")
     small, large = bill.rows
     assert small.typical.startswith("scan of 432 x 512 x 512 voxels")
     assert (small.scans, small.windows) == (111, 111 * 36)  # 432 slices in windows of 12, one across
     assert large.windows == 111 * 36 * 9  # 512 in windows of 224, the last one shifted inside
-    cells_of, windows_of = 108 * (64**2 - 28**2), 36 * (9 - 1)
+    experiments_of, windows_of = 108 * (64**2 - 28**2), 36 * (9 - 1)
     labels_of = 432 * (512**2 - 224**2) / LABELS_PER_BYTE  # on the encoder's grid
-    features_of = 2 * 768 * (cells_of + windows_of)
+    features_of = 2 * 768 * (experiments_of + windows_of)
     assert large.disk_bytes - small.disk_bytes == pytest.approx(111 * (features_of + labels_of), abs=111)
     assert bill.tflop == pytest.approx(small.tflop + large.tflop)
     assert not bill.folders[0].exact
 
 
 def test_tasks_of_one_release_have_scans_of_one_size():
-    (age,) = bill_of(cells("body-size", "totalsegmentator_age"), accelerator="cpu").rows
-    (organs,) = bill_of(cells("body-size", "totalsegmentator"), accelerator="cpu").rows
+    (age,) = bill_of(experiments("body-size", "totalsegmentator_age"), accelerator="cpu").rows
+    (organs,) = bill_of(experiments("body-size", "totalsegmentator"), accelerator="cpu").rows
     assert age.typical == organs.typical
     assert (age.scans, organs.scans) == (1227, 1228)
 
 
 def test_crops_are_counted_as_crops():
-    (row,) = bill_of(cells("fmcib", "luna16"), accelerator="cpu").rows
+    (row,) = bill_of(experiments("fmcib", "luna16"), accelerator="cpu").rows
     assert (row.scans, row.windows) == (677, 677)
     assert row.typical.startswith("crop of 50 mm of 40 x 71 x 71 voxels")
 
 
-def test_what_cells_share_is_counted_once():
-    asked = cells("suprem", "luna16", adaptors="linear,knn,abmil", fractions=(0.1, 1.0), draws=1)
+def test_what_experiments_share_is_counted_once():
+    asked = experiments("suprem", "luna16", adaptors="linear,knn,abmil", fractions=(0.1, 1.0), draws=1)
     bill = bill_of(asked, arithmetic=False)
     assert len(asked) == 6
     assert sum(row.disk_bytes for row in bill.rows) > 4 * bill.folders[0].missing_bytes
@@ -202,8 +202,8 @@ def test_what_cells_share_is_counted_once():
 
 
 def test_perturbed_test_scans_are_further_scans():
-    plain = bill_of(cells("suprem", "lits17"), arithmetic=False)
-    both = bill_of(cells("suprem", "lits17", perturbations="noise-30hu"), arithmetic=False)
+    plain = bill_of(experiments("suprem", "lits17"), arithmetic=False)
+    both = bill_of(experiments("suprem", "lits17", perturbations="noise-30hu"), arithmetic=False)
     assert plain.encoded < both.encoded < 2 * plain.encoded
     assert both.rows[0].disk_bytes == both.rows[1].disk_bytes
     assert both.folders[0].missing_bytes < sum(row.disk_bytes for row in both.rows)
@@ -280,7 +280,7 @@ def test_a_count_is_of_its_window_and_why_there_is_none_of_its_code(monkeypatch)
     costs = Costs(Remembered("costs"), CPU)
     asked = encoding("tap-t-3d")
     assert costs.counted_key(asked, Size(8, 64, 64)) != costs.counted_key(asked, Size(8, 64, 128))
-    for cls in ("Curious", "Mended"):
+    for cls in ("Curious", "Fixed"):
         with known_by_name("curious", f"tests.sweep.test_bill:{cls}"):
             found = Costs(costs._remembered, CPU).count(encoding("curious"), Size(8, 64, 64))
             assert (found.tflop is None) is (cls == "Curious")
@@ -288,13 +288,13 @@ def test_a_count_is_of_its_window_and_why_there_is_none_of_its_code(monkeypatch)
 
 def test_a_first_bill_of_the_paper_counts_nothing_anew(monkeypatch):
     monkeypatch.setattr(cost, "_count", None)
-    bill = bill_of(commands.Sweep(suite="paper").cells(), accelerator="cpu")
+    bill = bill_of(commands.Sweep(suite="paper").experiments(), accelerator="cpu")
     assert bill.tflop > 0
 
 
 def test_a_network_that_cannot_be_counted_says_why_and_the_rest_is_counted():
     with known_by_name("curious", "tests.sweep.test_bill:Curious"):
-        (row,) = bill_of(cells("curious", "quickstart"), accelerator="cpu").rows
+        (row,) = bill_of(experiments("curious", "quickstart"), accelerator="cpu").rows
     assert row.tflop is None
     assert "cannot be counted: ValueError: what is in it?" in row.why
     assert row.windows > 0
@@ -302,7 +302,7 @@ def test_a_network_that_cannot_be_counted_says_why_and_the_rest_is_counted():
 
 
 def test_measured_once_and_remembered(monkeypatch):
-    asked = cells("tap-t-3d@random", "quickstart")
+    asked = experiments("tap-t-3d@random", "quickstart")
     assert bill_of(asked, accelerator="cpu").rows[0].hours is None
     monkeypatch.setattr(cost, "MOST_BATCHES", 2)
     (row,) = bill_of(asked, accelerator="cpu", measure=True).rows
@@ -314,15 +314,15 @@ def test_measured_once_and_remembered(monkeypatch):
 def test_a_config_of_another_model_is_said_and_not_guessed(tmp_path):
     override = tmp_path / "other.yaml"
     override.write_text(yaml.safe_dump({"model": {"class_path": "their.Probe"}}))
-    other = cells("tap-t-3d", "quickstart", overrides=(str(override),))
-    bill = bill_of([*other, *cells("tap-t-3d", "quickstart", results=str(tmp_path))], accelerator="cpu")
+    other = experiments("tap-t-3d", "quickstart", overrides=(str(override),))
+    bill = bill_of([*other, *experiments("tap-t-3d", "quickstart", results=str(tmp_path))], accelerator="cpu")
     assert bill.rows[0].windows is None
     assert "their.Probe" in bill.rows[0].why
     assert bill.rows[1].windows == bill.windows > 0
-    assert as_json(bill, 1, [], [])["total"]["cells_not_counted"] == 1, "sums without a cell say so"
+    assert as_json(bill, 1, [], [])["total"]["cells_not_counted"] == 1, "sums without an experiment say so"
     shown = io.StringIO()
     Console(file=shown, width=250).print(table(bill, 1, [], []))
-    assert "1 of 2 cells are not in it" in shown.getvalue()
+    assert "1 of 2 experiments are not in it" in shown.getvalue()
 
 
 # -- Checks ----------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_weights_are_looked_for_and_not_fetched(monkeypatch, tmp_path):
 def test_missing_files_of_a_split_are_told(tmp_path, monkeypatch):
     (tmp_path / "lits17").mkdir()
     monkeypatch.setenv("DATA_ROOT", str(tmp_path))
-    bill = bill_of(cells("tap-t-3d", "lits17"), arithmetic=False)
+    bill = bill_of(experiments("tap-t-3d", "lits17"), arithmetic=False)
     checks = defaultdict(str, {check.name: check.status for check in fit.checks_of(bill, tmp_path)})
     assert checks["data lits17"] == "fail"
     assert checks["weights tap-t-3d"] == "ok"

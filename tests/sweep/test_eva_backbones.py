@@ -1,4 +1,4 @@
-"""eva's backbones in sweeps: their cells, and what is refused."""
+"""eva's backbones in sweeps: their experiments, and what is refused."""
 
 import json
 
@@ -9,15 +9,15 @@ from tapct.encoders import registry
 from tapct.encoders.eva_cards import SHIPPED
 from tapct.encoders.options import encoder_of
 from tapct.sweep.asked import Sweep
-from tapct.sweep.cell import CARD_CONTENT, SweepError
 from tapct.sweep.commands import status
+from tapct.sweep.experiment import CARD_CONTENT, SweepError
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.variants import parts_of
 from tests.small import known_by_name
 
 
-def cells(tmp_path, encoders, **more):
-    return Sweep(encoders=encoders, tasks="amos22", results=str(tmp_path / "results"), **more).cells()
+def experiments(tmp_path, encoders, **more):
+    return Sweep(encoders=encoders, tasks="amos22", results=str(tmp_path / "results"), **more).experiments()
 
 
 def own(path, **changes):
@@ -26,8 +26,8 @@ def own(path, **changes):
     return f"eva:{path}"
 
 
-def test_a_cell_has_a_folder_that_every_file_system_takes(tmp_path):
-    plain, random = cells(tmp_path, "eva:radiology/voco_l,eva:radiology/voco_l@random+window_size=64x64x64")
+def test_an_experiment_has_a_folder_that_every_file_system_takes(tmp_path):
+    plain, random = experiments(tmp_path, "eva:radiology/voco_l,eva:radiology/voco_l@random+window_size=64x64x64")
     assert plain.encoder == plain.environment["ENCODER"] == "eva:radiology/voco_l"
     assert plain.folder == tmp_path / "results" / "amos22" / "eva~radiology~voco_l"
     assert random.label == "eva~radiology~voco_l@random+window_size=64x64x64"
@@ -39,12 +39,12 @@ def test_a_cell_has_a_folder_that_every_file_system_takes(tmp_path):
 def test_a_card_of_a_users_is_called_by_its_name_and_its_content_counts(tmp_path, monkeypatch):
     card = own(tmp_path / "a+b@c.yaml")
     monkeypatch.chdir(tmp_path)
-    (cell,) = cells(tmp_path, "eva:a+b@c.yaml+window_size=64x64x64")
-    assert cell.label == "eva~mine+window_size=64x64x64"
-    assert cell.encoder == card, "absolute: a worker may run elsewhere"
-    before = cell.settings()[CARD_CONTENT]
+    (experiment,) = experiments(tmp_path, "eva:a+b@c.yaml+window_size=64x64x64")
+    assert experiment.label == "eva~mine+window_size=64x64x64"
+    assert experiment.encoder == card, "absolute: a worker may run elsewhere"
+    before = experiment.settings()[CARD_CONTENT]
     own(tmp_path / "a+b@c.yaml", clip_hu=[-1000, 1000])
-    assert cell.settings()[CARD_CONTENT] != before
+    assert experiment.settings()[CARD_CONTENT] != before
 
 
 def test_status_takes_the_path_of_a_card_with_options(tmp_path, capsys):
@@ -59,17 +59,17 @@ def test_status_takes_the_path_of_a_card_with_options(tmp_path, capsys):
 
 def test_two_cards_of_one_name_never_share_a_folder(tmp_path):
     one, other = own(tmp_path / "one.yaml"), own(tmp_path / "other.yaml")
-    with pytest.raises(SweepError, match=r"have one name, which is that of their cells"):
-        cells(tmp_path, f"{one},{other}")
+    with pytest.raises(SweepError, match=r"have one name, which names their experiments"):
+        experiments(tmp_path, f"{one},{other}")
 
 
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(SweepError, match="there is no card 'eva:voco_l'"):
-        cells(tmp_path, "eva:voco_l")
+        experiments(tmp_path, "eva:voco_l")
 
 
 @pytest.mark.parametrize("name", ["eva:mine", "eva~mine"])
-def test_a_strangers_encoder_cannot_have_a_name_of_evas(name):
+def test_a_third_parties_encoder_cannot_have_a_name_of_evas(name):
     with known_by_name(name, "tests.small:Small3D"):
         assert name not in registry.list_encoders()
         assert any("names of eva's backbones begin so" in why for why in registry.refused_encoders())

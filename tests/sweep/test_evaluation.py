@@ -1,4 +1,4 @@
-"""`tapct.evaluate`: the cell of `tapct run`, asked for in Python."""
+"""`tapct.evaluate`: the experiment of `tapct run`, asked for in Python."""
 
 import os
 from pathlib import Path
@@ -16,19 +16,19 @@ SETTINGS = {"max_steps": 2, "n_runs": 2, "accelerator": "cpu"}
 
 
 def nobody(order, variables):
-    raise AssertionError(f"{order.cell.name} is not to be run")
+    raise AssertionError(f"{order.experiment.name} is not to be run")
 
 
 @pytest.fixture
 def lab(tmp_path, real_record, monkeypatch) -> Lab:
     found = Lab(tmp_path, real_record)
     monkeypatch.setattr(local, "POLL_S", 0.02)
-    monkeypatch.setattr("tapct.sweep.ready.refused", lambda cells: {})
+    monkeypatch.setattr("tapct.sweep.ready.refused", lambda experiments: {})
     monkeypatch.setitem(evaluation.run_one.__kwdefaults__, "start", found.start)
     return found
 
 
-def test_a_cell_of_tapct_run_is_done_for_it_too(swept, monkeypatch):
+def test_an_experiment_of_tapct_run_is_done_for_it_too(swept, monkeypatch):
     command, _ = swept
     monkeypatch.syspath_prepend(command.environment["PYTHONPATH"].partition(":")[0])
     monkeypatch.setenv("DATA_ROOT", command.environment["DATA_ROOT"])
@@ -43,14 +43,14 @@ def test_a_cell_of_tapct_run_is_done_for_it_too(swept, monkeypatch):
         tapct.evaluate(**asked, **SETTINGS, seed=1)
 
 
-def test_what_is_set_reaches_the_cell_by_the_names_of_configs(lab, monkeypatch):
+def test_what_is_set_reaches_the_experiment_by_the_names_of_configs(lab, monkeypatch):
     monkeypatch.chdir(lab.results.parent)
     given = {"learning_rates": [0.001, 0.01], "overlays": 2, "split_file": "mine.csv", "num_workers": None}
     Path("mine.csv").touch()
     record = tapct.evaluate("curia", "amos22", "data", results="results", **SETTINGS, **given)
     assert record.encoder.card.name == "curia"
-    (cell,) = lab.results.glob("*/*/cell.json")
-    about = tapct.sweep.state._json(cell, settings=dict)["settings"]
+    (experiment,) = lab.results.glob("*/*/cell.json")
+    about = tapct.sweep.state._json(experiment, settings=dict)["settings"]
     assert about["model.init_args.learning_rates"] == "[0.001, 0.01]"
     assert about["model.init_args.overlays"] == "2"
     assert about["data.init_args.split_file"] == str(Path("mine.csv").absolute())
@@ -63,7 +63,7 @@ def test_what_is_set_reaches_the_cell_by_the_names_of_configs(lab, monkeypatch):
     del os.environ["MAX_STEPS"]
 
 
-def test_what_makes_a_cell_of_its_own_does_so_here(lab):
+def test_what_makes_an_experiment_of_its_own_does_so_here(lab):
     tapct.evaluate("curia@random", "amos22", results=lab.results, train_fraction=0.1, train_draw=2)
     tapct.evaluate("curia", "amos22", results=lab.results, perturbation="noise-30hu")
     tapct.evaluate("curia", "rsna2022", results=lab.results, adaptor="knn")
@@ -82,7 +82,7 @@ def test_what_makes_a_cell_of_its_own_does_so_here(lab):
         ({"default_root_dir": "logs"}, "results= names the folder"),
         ({"optimizer": object()}, "nothing that a config can hold"),
         ({"train_fraction": 0.1, "perturbation": "noise-30hu"}, "do not cross"),
-        ({"encoder": "curia,ct-fm"}, "these are 2 cells: use `tapct run`"),
+        ({"encoder": "curia,ct-fm"}, "these are 2 experiments: use `tapct run`"),
         ({"encoder": "curai"}, "Did you mean 'curia'"),
         ({"task": "amos"}, "Did you mean 'amos22'"),
     ],
@@ -102,7 +102,9 @@ def test_why_there_is_no_record_is_the_error(lab, monkeypatch):
         pytest.raises(TapctError, match=r"is running elsewhere: attempt 1 on "),
     ):
         tapct.evaluate("curia", "lits17", results=lab.results)
-    monkeypatch.setattr("tapct.sweep.ready.refused", lambda cells: {cell.name: "no weights" for cell in cells})
+    monkeypatch.setattr(
+        "tapct.sweep.ready.refused", lambda experiments: {experiment.name: "no weights" for experiment in experiments}
+    )
     with pytest.raises(TapctError, match="curia on kits23: no weights"):
         tapct.evaluate("curia", "kits23", results=lab.results)
     assert lab.ran() == ["curia on amos22"]

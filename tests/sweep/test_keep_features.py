@@ -1,4 +1,4 @@
-"""`tapct run --keep-features`: real cells through eva, and what is left of their features."""
+"""`tapct run --keep-features`: real experiments through eva, and what is left of their features."""
 
 import os
 from unittest import mock
@@ -18,7 +18,7 @@ CASES_IN_ALL = sum(map(len, CASES.values()))
 
 @pytest.fixture
 def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
-    """Runs sweeps of the small encoder on nodules; knows what was encoded for which cell."""
+    """Runs sweeps of the small encoder on nodules; knows what was encoded for which experiment."""
     encode = Small3D._encode
 
     class Sweep:
@@ -35,11 +35,11 @@ def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
             )
             options = {"jobs": 1}
             with mock.patch.dict(os.environ, variables):  # workers set more of them
-                self.cells = sweep.cells()
+                self.experiments = sweep.experiments()
                 return commands.run(sweep, **options, keep=keep, start=start or self.start)
 
         def start(self, order, variables):
-            self.current = order.cell.label
+            self.current = order.experiment.label
             self.before_each(self.current)
             return Here(order, variables)
 
@@ -51,7 +51,7 @@ def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
             return sorted(path.parent.name for path in (tmp_path / "results").glob(f"*/*/{FEATURES_FILE}"))
 
         def cases_encoded(self) -> dict[str, int]:
-            """By cell; three windows a case."""
+            """By experiment; three windows a case."""
             return {label: self.encoded.count(label) // 3 for label in dict.fromkeys(self.encoded)}
 
     found = Sweep()
@@ -70,7 +70,7 @@ def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
     Child.kill_all()
 
 
-def test_features_stay_for_the_cells_that_need_them_and_then_go_and_a_done_sweep_extracts_nothing(sweep):
+def test_features_stay_for_the_experiments_that_need_them_and_then_go_and_a_done_sweep_extracts_nothing(sweep):
     seen = {}
     sweep.before_each = lambda label: seen.update({label: sweep.kinds()["features"]})
     asked = {"adaptors": "linear,knn", "perturbations": "noise-30hu"}
@@ -85,7 +85,7 @@ def test_features_stay_for_the_cells_that_need_them_and_then_go_and_a_done_sweep
     assert sweep.encoded == []
 
 
-def test_with_embeddings_a_later_cell_of_class_tokens_encodes_nothing_and_one_of_maps_does(sweep):
+def test_with_embeddings_a_later_experiment_of_class_tokens_encodes_nothing_and_one_of_maps_does(sweep):
     assert sweep("embeddings") == 0
     assert sweep.kinds() == {"features": 0, "embeddings": CASES_IN_ALL}
     sweep.encoded.clear()
@@ -95,7 +95,7 @@ def test_with_embeddings_a_later_cell_of_class_tokens_encodes_nothing_and_one_of
     assert sweep.cases_encoded() == {"small-3d+adaptor=linear-mean": CASES_IN_ALL}
     assert sweep.kinds() == {"features": 0, "embeddings": CASES_IN_ALL}
     sweep.encoded.clear()
-    assert sweep("embeddings", adaptors="knn:mean") == 0, "the vectors of the cell before are stored"
+    assert sweep("embeddings", adaptors="knn:mean") == 0, "the vectors of the experiment before are stored"
     assert sweep.encoded == []
 
 
@@ -129,20 +129,20 @@ def test_features_of_a_running_process_stay_and_the_same_command_removes_them_on
     assert (sweep.kinds()["features"], sweep.pending(), sweep.encoded) == (0, [], [])
 
 
-def test_features_stay_for_a_cell_that_did_not_run_and_for_the_queue_of_another_launcher(sweep):
+def test_features_stay_for_an_experiment_that_did_not_run_and_for_the_queue_of_another_launcher(sweep):
     def break_knn(order, variables):
-        if order.cell.label.endswith("knn"):
+        if order.experiment.label.endswith("knn"):
             raise local.Interrupted(15)  # as a launcher that is told to end
         return sweep.start(order, variables)
 
     assert sweep("none", start=break_knn, adaptors="linear,knn") == 128 + 15
     assert sweep.kinds()["features"] == CASES_IN_ALL
     assert sweep.pending() == ["small-3d"]
-    other = sweep.cells[1]
+    other = sweep.experiments[1]
     with launches.announced([other], "all", outlives=False):  # what another launcher says that it runs
         assert sweep("none", adaptors="linear") == 0
         assert sweep.kinds()["features"] == CASES_IN_ALL
-    with launches.announced([other], "none", outlives=True):  # a launcher that has left its cell to Slurm
+    with launches.announced([other], "none", outlives=True):  # a launcher that has left its experiment to Slurm
         pass
     assert sweep("none", adaptors="linear") == 0
     assert sweep.kinds()["features"] == CASES_IN_ALL

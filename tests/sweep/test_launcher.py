@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from tapct.records import read_record
 from tapct.sweep import commands, local
-from tapct.sweep.cell import INCIDENTAL, WEIGHTS_CONTENT, SweepError, environment
+from tapct.sweep.experiment import INCIDENTAL, WEIGHTS_CONTENT, SweepError, environment
 from tapct.sweep.lock import attempt, last_attempt
 from tapct.sweep.state import state_of
 from tests.records.made import changed
@@ -45,7 +45,7 @@ def gone(pid: int, timeout_s: float = 10) -> bool:
     return False
 
 
-def test_a_failed_cell_stops_no_other_and_the_same_command_tries_it_alone(lab, capsys):
+def test_a_failed_experiment_stops_no_other_and_the_same_command_tries_it_alone(lab, capsys):
     lab.fails = {"curia on amos22"}
     assert lab.run(E, T) == 1
     assert lab.ran() == ALL
@@ -82,7 +82,7 @@ def test_as_many_run_at_once_as_asked(lab):
     assert sorted(lab.ran()) == sorted(ALL)
 
 
-def test_two_launchers_on_one_folder_run_each_cell_once(lab):
+def test_two_launchers_on_one_folder_run_each_experiment_once(lab):
     lab.fails, lab.takes_s = {"curia on lits17"}, 0.1
     tasks = "amos22,lits17,kits23,luna16"
     launchers = [lab.launch(E, tasks, jobs=2) for _ in range(2)]
@@ -93,7 +93,7 @@ def test_two_launchers_on_one_folder_run_each_cell_once(lab):
     assert found == ["done", "done", "failed", "done", "done", "done", "done", "done"]
 
 
-def test_a_cell_that_another_runs_is_skipped_and_said(lab, capsys):
+def test_an_experiment_that_another_runs_is_skipped_and_said(lab, capsys):
     with attempt(lab.folder(ALL[0])) as held:
         assert held is not None
         assert lab.run(E, "amos22") == 0
@@ -103,32 +103,32 @@ def test_a_cell_that_another_runs_is_skipped_and_said(lab, capsys):
     assert f"running curia on amos22: attempt 1 on {held.host} (pid {os.getpid()}) since {held.started_at}" in out
 
 
-def test_a_worker_finds_the_cell_held_or_just_tried_though_its_launcher_did_not(lab, monkeypatch):
+def test_a_worker_finds_the_experiment_held_or_just_tried_though_its_launcher_did_not(lab, monkeypatch):
     """What the launcher sees may be seconds old."""
-    from tapct.sweep.cell import Order
+    from tapct.sweep.experiment import Order
     from tapct.sweep.worker import HELD, work
 
-    (cell,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).cells()
-    with attempt(cell.folder):
-        assert work(Order(cell), lab.fit) == HELD
+    (experiment,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).experiments()
+    with attempt(experiment.folder):
+        assert work(Order(experiment), lab.fit) == HELD
     monkeypatch.setenv("SLURM_JOB_ID", "77")  # as in a job that was started again, in which a person runs `tapct run`
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert work(Order(cell, attempts_seen=0), lab.fit) == HELD
+    assert work(Order(experiment, attempts_seen=0), lab.fit) == HELD
     assert lab.ran() == []
 
 
 @pytest.mark.parametrize(("before", "runs"), [("77", True), ("78", False), (None, False)])
 def test_a_job_that_slurm_starts_again_goes_on_and_leaves_the_attempts_of_others_alone(lab, monkeypatch, before, runs):
-    from tapct.sweep.cell import Order
-    from tapct.sweep.slurm import CellJob
+    from tapct.sweep.experiment import Order
+    from tapct.sweep.slurm import ExperimentJob
 
-    (cell,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).cells()
+    (experiment,) = commands.Sweep(encoders="curia", tasks="amos22", results=str(lab.results)).experiments()
     if before is not None:
         monkeypatch.setenv("SLURM_JOB_ID", before)
-    with attempt(cell.folder):
+    with attempt(experiment.folder):
         pass
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    CellJob(Order(cell, attempts_seen=0), lab.start)()
+    ExperimentJob(Order(experiment, attempts_seen=0), lab.start)()
     assert lab.ran() == ["curia on amos22"] * runs
 
 
@@ -160,8 +160,8 @@ def test_kill_9_of_a_worker_is_a_failure_with_its_reason(lab, capsys):
     assert state(lab, ALL[0]).attempts == 2
 
 
-def test_a_loader_process_that_outlives_a_killed_worker_does_not_hold_the_cell(lab, tmp_path):
-    def fit(cell):
+def test_a_loader_process_that_outlives_a_killed_worker_does_not_hold_the_experiment(lab, tmp_path):
+    def fit(experiment):
         orphan = os.fork()
         if orphan == 0:
             time.sleep(60)
@@ -266,11 +266,11 @@ def test_weights_that_changed_behind_their_name_are_other_settings(lab, tmp_path
     older = json.loads(about.read_text(encoding="utf-8"))
     del older["settings"][WEIGHTS_CONTENT]
     about.write_text(json.dumps(older), encoding="utf-8")
-    assert lab.run("curia", "amos22", weights=str(weights)) == 0, "a cell of before it was kept"
+    assert lab.run("curia", "amos22", weights=str(weights)) == 0, "an experiment of before it was kept"
     assert len(lab.ran()) == 1
 
 
-def test_a_pack_is_another_setting_and_a_cell_of_before_there_were_packs_is_done(lab, monkeypatch, capsys):
+def test_a_pack_is_another_setting_and_an_experiment_of_before_there_were_packs_is_done(lab, monkeypatch, capsys):
     assert lab.run("curia", "amos22") == 0
     about = lab.folder("curia on amos22") / "cell.json"
     older = json.loads(about.read_text(encoding="utf-8"))
@@ -288,7 +288,7 @@ def test_a_pack_is_another_setting_and_a_cell_of_before_there_were_packs_is_done
     assert "feature_dtype was absent, asked int8" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_cell_of_before_bags_were_named_is_done_and_another_bag_is_another_cell(lab):
+def test_an_experiment_of_before_bags_were_named_is_done_and_another_bag_is_another_experiment(lab):
     assert lab.run("curia", "fdg_pet_ct") == 0
     about = lab.folder("curia on fdg_pet_ct") / "cell.json"
     older = json.loads(about.read_text(encoding="utf-8"))
@@ -301,21 +301,21 @@ def test_a_cell_of_before_bags_were_named_is_done_and_another_bag_is_another_cel
 
 
 def test_a_record_of_another_encoder_or_task_or_without_all_runs_is_no_result(lab, capsys):
-    def another(cell):
+    def another(experiment):
         card = {**real.encoder.card.content(), "name": "fmcib"}
-        lab.write(changed(lab.record(cell), encoder={"card": card}), at(cell))
+        lab.write(changed(lab.record(experiment), encoder={"card": card}), at(experiment))
 
-    def half(cell):
-        lab.write(lab.record(cell, runs=real.runs[:1]), at(cell))
+    def half(experiment):
+        lab.write(lab.record(experiment, runs=real.runs[:1]), at(experiment))
 
-    def at(cell):
-        return cell.folder / "sessions" / "s"
+    def at(experiment):
+        return experiment.folder / "sessions" / "s"
 
     real = lab._record
     for fit, reason in (
         (another, "the record is of fmcib on amos22, not of curia on amos22"),
         (half, "holds 1 of 2 runs"),
-        (lambda cell: None, "left 0 records"),
+        (lambda experiment: None, "left 0 records"),
     ):
         lab.fit = fit
         assert lab.run("curia", "amos22") == 1
@@ -337,7 +337,7 @@ def test_dry_run_estimates_from_what_has_finished_and_runs_nothing(lab, capsys):
     assert ["curia", "done 1.5 min", "to do ~1.5 min", "to do ?"] in rows
     assert ["fmcib", "to do ~1.5 min", "failed ?", "to do ?"] in rows
     assert "the GPU fell off the bus" in out
-    assert "1 done, 1 failed, 4 to do; about 3.0 min of work for 2 cells to run; no estimate for 3" in out
+    assert "1 done, 1 failed, 4 to do; about 3.0 min of work for 2 experiments to run; no estimate for 3" in out
     assert sorted(p for p in lab.results.rglob("*")) == before
     assert lab.run(E, "amos22", dry_run=True, runs=1) == 0
     assert "no estimate for 1" in capsys.readouterr().out, "one run says nothing of three"
@@ -385,12 +385,12 @@ ODD = '{"settings": 1, "job": 7, "number": "x", "host": 1, "pid": 1, "started_at
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", ODD, "[" * 5000])
-def test_files_of_a_cell_that_are_not_ours_end_no_status(content, lab, capsys):
+def test_files_of_an_experiment_that_are_not_ours_end_no_status(content, lab, capsys):
     assert lab.run("curia", "amos22") == 0
-    for cell in ("curia", "[bold]fmcib"):
-        (lab.results / "amos22" / cell).mkdir(exist_ok=True)
+    for experiment in ("curia", "[bold]fmcib"):
+        (lab.results / "amos22" / experiment).mkdir(exist_ok=True)
         for name in ("cell.json", "failure.json", "slurm.json", "cell.lock"):
-            (lab.results / "amos22" / cell / name).write_text(content, encoding="utf-8")
+            (lab.results / "amos22" / experiment / name).write_text(content, encoding="utf-8")
     capsys.readouterr()
     assert commands.status(results=str(lab.results)) == 0
     out = capsys.readouterr().out
@@ -419,15 +419,17 @@ def test_settings_are_those_of_the_whole_config_resolved(asked, tmp_path, monkey
     override = tmp_path / "o.yaml"
     override.write_text("a: ${oc.env:ENCODER}\nb: {c: '${a}-x', d: [1, '${oc.env:MAX_STEPS, 3}'], e: }\n")
     for overrides in ((), (str(override),)):
-        for cell in commands.Sweep(encoders="curia,fmcib", tasks="all", overrides=overrides, **asked).cells():
+        for experiment in commands.Sweep(
+            encoders="curia,fmcib", tasks="all", overrides=overrides, **asked
+        ).experiments():
             whole = {}
-            with environment({**cell.environment, **dict.fromkeys(INCIDENTAL, "")}):
-                for path in (cell.config, *cell.overrides):
+            with environment({**experiment.environment, **dict.fromkeys(INCIDENTAL, "")}):
+                for path in (experiment.config, *experiment.overrides):
                     whole |= flat(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
-            assert cell.settings() == dict(sorted(whole.items()))
+            assert experiment.settings() == dict(sorted(whole.items()))
     monkeypatch.setenv("SPLIT_FILE", "x.csv")
-    (cell,) = commands.Sweep(encoders="curia", tasks="amos22").cells()
-    assert cell.settings()["data.init_args.split_file"].endswith("x.csv"), "a variable that changed is seen"
+    (experiment,) = commands.Sweep(encoders="curia", tasks="amos22").experiments()
+    assert experiment.settings()["data.init_args.split_file"].endswith("x.csv"), "a variable that changed is seen"
 
 
 def flat(content, at=()) -> dict[str, str]:
@@ -454,10 +456,12 @@ def test_a_wrong_request_says_what_is_wrong(arguments, message, lab):
 
 
 def test_all_is_every_encoder_on_every_task_but_the_demonstration():
-    cells = commands.Sweep(encoders="all", tasks="all").cells()
-    assert {cell.task for cell in cells} >= {"amos22", "fdg_pet_ct"}
-    assert "quickstart" not in {cell.task for cell in cells}
-    assert len(cells) == len({cell.task for cell in cells}) * len({cell.encoder for cell in cells})
+    experiments = commands.Sweep(encoders="all", tasks="all").experiments()
+    assert {experiment.task for experiment in experiments} >= {"amos22", "fdg_pet_ct"}
+    assert "quickstart" not in {experiment.task for experiment in experiments}
+    assert len(experiments) == len({experiment.task for experiment in experiments}) * len(
+        {experiment.encoder for experiment in experiments}
+    )
 
 
 def test_each_worker_has_a_device_or_its_share_of_the_cores(monkeypatch):

@@ -1,4 +1,4 @@
-"""`tapct run --mistakes ...`: cells like any other, said where there is none, through to the page."""
+"""`tapct run --mistakes ...`: experiments like any other, said where there is none, through to the page."""
 
 import csv
 import os
@@ -11,24 +11,26 @@ from tapct.leaderboard import site as leaderboard
 from tapct.leaderboard.mistakes import FILE
 from tapct.records import read_record
 from tapct.sweep import commands
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 from tests.data import quickstart
 from tests.sweep.fakes import Here
 
 
-def cells(**asked):
+def experiments(**asked):
     return {
-        cell.label: cell
-        for cell in commands.Sweep(**{"encoders": "curia", "tasks": "amos22", "results": "r", **asked}).cells()
+        experiment.label: experiment
+        for experiment in commands.Sweep(
+            **{"encoders": "curia", "tasks": "amos22", "results": "r", **asked}
+        ).experiments()
     }
 
 
-def test_each_mistake_that_can_be_made_is_a_cell_and_the_others_are_said(capsys):
-    found = cells(mistakes="all")
+def test_each_mistake_that_can_be_made_is_an_experiment_and_the_others_are_said(capsys):
+    found = experiments(mistakes="all")
     cannot = {"upside-down", "spacing-1mm", "padding-after-normalising"}
     can = [name for name in MISTAKE_NAMES if name not in cannot]
     assert list(found) == ["curia", *(f"curia+mistake={name}" for name in can)]
-    options = [cell.settings().get("model.init_args.encoder_options") for cell in found.values()]
+    options = [experiment.settings().get("model.init_args.encoder_options") for experiment in found.values()]
     assert options == [None, *(f"mistake={name}" for name in can)] or options[0] == "null"
     said = capsys.readouterr().err
     for name, why in {"upside-down": "one slice", "spacing-1mm": "own spacing", "padding-after-": "padded"}.items():
@@ -38,7 +40,7 @@ def test_each_mistake_that_can_be_made_is_a_cell_and_the_others_are_said(capsys)
 
 
 def test_a_mistake_stands_among_the_other_options_and_beside_random_weights():
-    found = cells(encoders="tap-b-3d+window_size=24x224x224,curia@random", mistakes="mirrored")
+    found = experiments(encoders="tap-b-3d+window_size=24x224x224,curia@random", mistakes="mirrored")
     assert list(found) == [
         "tap-b-3d+window_size=24x224x224",
         "curia@random",
@@ -50,7 +52,7 @@ def test_a_mistake_stands_among_the_other_options_and_beside_random_weights():
 
 def test_mistakes_cross_with_adaptors_and_not_with_shares_and_perturbations(capsys):
     asked = {"tasks": "luna16", "adaptors": "linear,knn", "fractions": (0.1, 1), "draws": 1}
-    found = cells(**asked, perturbations="noise-30hu", mistakes="mirrored,mirrored-alone")
+    found = experiments(**asked, perturbations="noise-30hu", mistakes="mirrored,mirrored-alone")
     assert [label for label in found if "mistake" in label] == [
         "curia+mistake=mirrored",
         "curia+mistake=mirrored+adaptor=knn",
@@ -62,7 +64,7 @@ def test_mistakes_cross_with_adaptors_and_not_with_shares_and_perturbations(caps
     ("task", "has"), [("amos22", True), ("luna16_detection", True), ("rsna2023", False), ("lung1_survival", False)]
 )
 def test_where_a_map_lies_is_asked_where_maps_are_read(task, has):
-    found = cells(tasks=task, mistakes="mirrored,mirrored-alone")
+    found = experiments(tasks=task, mistakes="mirrored,mirrored-alone")
     assert ("curia+mistake=mirrored-alone" in found) == has
     assert "curia+mistake=mirrored" in found
 
@@ -80,15 +82,19 @@ def test_where_a_map_lies_is_asked_where_maps_are_read(task, has):
 )
 def test_what_cannot_be_is_refused(asked, words):
     with pytest.raises(SweepError, match=words):
-        cells(**asked)
+        experiments(**asked)
 
 
 def test_an_encoder_with_which_it_can_be_made_is_enough(capsys):
-    assert [*cells(encoders="curia,fmcib", mistakes="spacing-1mm")] == ["curia", "fmcib", "fmcib+mistake=spacing-1mm"]
+    assert [*experiments(encoders="curia,fmcib", mistakes="spacing-1mm")] == [
+        "curia",
+        "fmcib",
+        "fmcib+mistake=spacing-1mm",
+    ]
     assert "left out: curia cannot be given the mistake 'spacing-1mm'" in capsys.readouterr().err
 
 
-def test_real_cells_come_to_the_page_as_costs_and_in_no_ranking(site, tmp_path, monkeypatch):
+def test_real_experiments_come_to_the_page_as_costs_and_in_no_ranking(site, tmp_path, monkeypatch):
     quickstart.write(tmp_path)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr("sys.argv", ["tapct"])

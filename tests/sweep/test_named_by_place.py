@@ -13,7 +13,7 @@ from tapct.encoders import list_encoders, load_encoder
 from tapct.encoders.registry import places_of
 from tapct.encoders.tap_t import FOLDER
 from tapct.sweep.bill.settings import wanted
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 from tapct.sweep.variants import variants
 from tests.small import Small3D
 from tests.sweep.fakes import Lab
@@ -42,7 +42,7 @@ def exported(tmp_path) -> Path:
     return folder
 
 
-def test_their_cells_are_called_by_their_cards(exported, tmp_path, real_record, capsys, monkeypatch):
+def test_their_experiments_are_called_by_their_cards(exported, tmp_path, real_record, capsys, monkeypatch):
     lab = Lab(tmp_path, real_record)
     encoders = f"{BY_CLASS}@random+precision=fp32,{exported}"
     names = ["small-3d@random+precision=fp32 on amos22", "mine on amos22"]
@@ -66,7 +66,7 @@ def test_their_cells_are_called_by_their_cards(exported, tmp_path, real_record, 
 def test_their_needs_are_known_and_a_changed_card_is_another_setting(exported):
     from tapct.sweep.commands import Sweep
 
-    by_class, by_folder = Sweep(encoders=f"{BY_CLASS}@random,{exported}", tasks="quickstart").cells()
+    by_class, by_folder = Sweep(encoders=f"{BY_CLASS}@random,{exported}", tasks="quickstart").experiments()
     assert wanted(by_class).encoding.load("random").card.name == "small-3d"
     assert wanted(by_folder).encoding.load(None).card.name == "mine"
     before = by_folder.settings()

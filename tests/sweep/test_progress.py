@@ -1,4 +1,4 @@
-"""How far a cell has come, as whoever sees its folder is told."""
+"""How far an experiment has come, as whoever sees its folder is told."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_what_a_killed_attempt_left_is_no_longer_taken_for_a_run(folder):
     assert state.detail.endswith("went down (it had come to step 300/1000)")
 
 
-def test_the_whole_cell_is_estimated_by_those_that_are_done(folder, clock):
+def test_the_whole_experiment_is_estimated_by_those_that_are_done(folder, clock):
     with attempt(folder) as held:
         Reports(folder, held.number, {"trainer.init_args.max_steps": "10"})("step", 1, 10)
         running = state_of(folder)
@@ -127,7 +127,7 @@ def test_the_whole_cell_is_estimated_by_those_that_are_done(folder, clock):
         done = State(label="ct-fm", task="amos22", status="done", wall_s=7200, settings=settings)
         return "".join(str(part) for part in matrix.table([done, running]).renderables[1:])
 
-    assert "; about 2.0 h left in all, by what cells like it took" in shown("10")
+    assert "; about 2.0 h left in all, by what experiments like it took" in shown("10")
     assert "left in all" not in shown("20")
 
 

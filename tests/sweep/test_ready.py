@@ -1,4 +1,4 @@
-"""What is looked at before the first cell runs: weights, on a network or without one, and data."""
+"""What is looked at before the first experiment runs: weights, on a network or without one, and data."""
 
 import socket
 
@@ -35,16 +35,16 @@ def unreachable(monkeypatch, tmp_path) -> list[str]:
 
 
 def reasons(**sweep) -> dict[str, str]:
-    return ready.refused(commands.Sweep(accelerator="cpu", **sweep).cells())
+    return ready.refused(commands.Sweep(accelerator="cpu", **sweep).experiments())
 
 
-def test_cells_whose_weights_or_data_cannot_be_had_are_refused_by_name(unreachable, tmp_path):
+def test_experiments_whose_weights_or_data_cannot_be_had_are_refused_by_name(unreachable, tmp_path):
     found = reasons(encoders="tap-t-3d,ct-fm,suprem,chance,curia@random", tasks="quickstart,lits17")
     of_quickstart = {name: why for name, why in found.items() if name.endswith("on quickstart")}
     assert of_quickstart.keys() == {"ct-fm on quickstart", "suprem on quickstart"}
     assert "the name huggingface.co cannot be resolved" in of_quickstart["ct-fm on quickstart"]
     assert "huggingface.co was not asked again, see ct-fm" in of_quickstart["suprem on quickstart"]
-    assert unreachable == ["huggingface.co"], "once, not once a cell"
+    assert unreachable == ["huggingface.co"], "once, not once an experiment"
     assert "the data of lits17: DATA_ROOT is not set" in found["chance on lits17"]
     assert "cannot be resolved" in found["ct-fm on lits17"], "both are told at once"
     assert "DATA_ROOT" in found["ct-fm on lits17"]
@@ -64,7 +64,7 @@ def test_the_others_run_and_the_refused_one_is_a_failure_with_its_reason(tmp_pat
 
     def run(why: str | None) -> int:
         found = {} if why is None else {"suprem on amos22": why}
-        return commands.run(asked, **options, start=lab.start, refused=lambda cells: found)
+        return commands.run(asked, **options, start=lab.start, refused=lambda experiments: found)
 
     assert run("its weights are on the moon") == 1
     assert lab.ran() == ["curia on amos22"]

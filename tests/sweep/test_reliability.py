@@ -36,7 +36,7 @@ def test_from_scans_to_the_page(data, tmp_path, monkeypatch):
         os.environ, {"DATA_ROOT": str(data), "SPLIT_FILE": str(data / "split.csv"), "NUM_WORKERS": "0"}
     ):
         assert commands.run(asked, **options, start=Here) == 0
-    records = {cell.label: read_record(cell.folder / "record.json") for cell in asked.cells()}
+    records = {experiment.label: read_record(experiment.folder / "record.json") for experiment in asked.experiments()}
     metrics = {label: record.runs[0].metrics["test"] for label, record in records.items()}
     assert set(metrics) == {*ROWS}
     assert "MedianICC" not in metrics["chance"]

@@ -1,4 +1,4 @@
-"""Retrieval through the commands: cells of adaptors and of perturbed scans, the page, and `eva test` on a gallery."""
+"""Retrieval through the commands: experiments of adaptors and perturbed scans, the page, `eva test` on a gallery."""
 
 import os
 import sys
@@ -43,9 +43,9 @@ def test_from_scans_to_the_page(variables, tmp_path, monkeypatch, capsys):
     )
     with mock.patch.dict(os.environ, variables):
         assert commands.run(asked, **options, start=Here) == 0
-        cells = asked.cells()
+        experiments = asked.experiments()
     assert f"left out: knn on {TASK}: its probe takes cosine" in capsys.readouterr().err
-    records = {cell.label: read_record(cell.folder / "record.json") for cell in cells}
+    records = {experiment.label: read_record(experiment.folder / "record.json") for experiment in experiments}
     assert {record.probe.pooling for record in records.values()} == {"mean", "max"}
     assert {record.task.perturbation for record in records.values()} == {None, "noise-30hu"}
     assert all(len(record.runs) == 1 for record in records.values())

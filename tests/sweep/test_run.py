@@ -1,4 +1,4 @@
-"""`tapct run` and `tapct status` as a user starts them: real cells through eva, on the quickstart."""
+"""`tapct run` and `tapct status` as a user starts them: real experiments through eva, on the quickstart."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tapct.records import Record, read_cases, read_record, read_records
 from tests.sweep.conftest import SWEEP
 
 
-def test_a_good_cell_beside_one_that_fails(swept):
+def test_a_good_experiment_beside_one_that_fails(swept):
     tapct, ran = swept
     assert ran.returncode == 1, ran.stderr
     assert "1 done, 1 failed" in ran.stdout
@@ -37,7 +37,7 @@ def test_a_good_cell_beside_one_that_fails(swept):
     assert "DATA_ROOT has no folder 'quickstart': the data that ship with it are used" in log
     assert "Dice" in log, "eva's own output is in the log"
     assert f"cubic on quickstart: not started: {reason}" in ran.stderr, (
-        "nothing of a cell runs whose weights are missing"
+        "nothing of an experiment runs whose weights are missing"
     )
     assert not (bad / "log.txt").exists()
     assert json.loads((bad / "failure.json").read_text(encoding="utf-8"))["reason"].startswith(reason)
@@ -51,39 +51,41 @@ def dry_run(tapct) -> dict:
     return json.loads(shown.stdout)
 
 
-def test_windows_and_disk_of_the_bill_are_those_that_the_cell_then_took(swept, monkeypatch, tmp_path):
+def test_windows_and_disk_of_the_bill_are_those_that_the_experiment_then_took(swept, monkeypatch, tmp_path):
     monkeypatch.setenv("TAPCT_FEATURES", str(tmp_path))  # as if nothing were stored
     tapct, _ = swept
     store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
     files = {kind: [] for kind in ("features", "labels", "derived")}
     for file in store.files():
         files[store.about(file.key)["kind"]].append(file)
-    of_cell = {file.key for file in store.files() if store.about(file.key)["card"] == "small-3d@random"}
-    entries = [file for file in (*files["features"], *files["labels"]) if file.key in of_cell]
+    of_experiment = {file.key for file in store.files() if store.about(file.key)["card"] == "small-3d@random"}
+    entries = [file for file in (*files["features"], *files["labels"]) if file.key in of_experiment]
     windows = sum(store.load(file.key).tensors["embeddings"].shape[0] for file in files["features"] if file in entries)
     bill = dry_run(tapct)
-    (cell,) = bill["cells"]
-    assert (cell["scans"], cell["windows"]) == (2, windows)
-    assert cell["typical"] is None
-    assert cell["stored_scans"] == 0
+    (experiment,) = bill["cells"]
+    assert (experiment["scans"], experiment["windows"]) == (2, windows)
+    assert experiment["typical"] is None
+    assert experiment["stored_scans"] == 0
     taken = {kind: sum(file.nbytes for file in entries if file in files[kind]) for kind in files}
-    assert cell["disk_bytes"] - cell["guessed_bytes"] == pytest.approx(taken["features"], rel=0.02)
-    assert taken["labels"] / 3 < cell["guessed_bytes"] < 3 * taken["labels"]
-    assert bill["folders"][0]["missing_bytes"] == cell["disk_bytes"]
+    assert experiment["disk_bytes"] - experiment["guessed_bytes"] == pytest.approx(taken["features"], rel=0.02)
+    assert taken["labels"] / 3 < experiment["guessed_bytes"] < 3 * taken["labels"]
+    assert bill["folders"][0]["missing_bytes"] == experiment["disk_bytes"]
 
 
 def test_what_is_stored_is_known_without_reading_a_scan(swept, monkeypatch):
     tapct, _ = swept
     monkeypatch.setattr("tapct._utils.content_hashes._sha256", None)  # nothing is hashed
     monkeypatch.setattr("tapct.tasks.dataset.read_ct", None)
-    (cell,) = dry_run(tapct)["cells"]
-    assert cell["stored_scans"] == 2
+    (experiment,) = dry_run(tapct)["cells"]
+    assert experiment["stored_scans"] == 2
     store = TensorStore(Path(tapct.environment["TAPCT_CACHE"]) / "features")
     about = {file: store.about(file.key) for file in store.files()}
-    of_cell = [f for f, of in about.items() if of["card"] == "small-3d@random" and of["kind"] in ("features", "labels")]
-    assert cell["stored_bytes"] == cell["disk_bytes"] == sum(file.nbytes for file in of_cell)
-    assert cell["guessed_bytes"] == 0
-    assert cell["hours"] == 0
+    of_experiment = [
+        f for f, of in about.items() if of["card"] == "small-3d@random" and of["kind"] in ("features", "labels")
+    ]
+    assert experiment["stored_bytes"] == experiment["disk_bytes"] == sum(file.nbytes for file in of_experiment)
+    assert experiment["guessed_bytes"] == 0
+    assert experiment["hours"] == 0
 
 
 def test_one_command_shows_matrix_bill_and_checks(swept):
@@ -123,20 +125,20 @@ def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
 
 
 def eva_fit(tapct, monkeypatch, tmp_path, **more: str) -> Record:
-    """Does in this process what a cell does, and returns its record."""
+    """Does in this process what an experiment does, and returns its record."""
     variables = {"ENCODER": "small-3d", "ENCODER_WEIGHTS": "random", "MAX_STEPS": "2", "N_RUNS": "2"} | more
     for name, value in {**variables, "ACCELERATOR": "cpu", "TAPCT_CACHE": tapct.environment["TAPCT_CACHE"]}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", "eva_configs/quickstart.yaml"])
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the cell had: the last digits of a sum depend on them
+    torch.set_num_threads(1)  # as the experiment had: the last digits of a sum depend on them
     main()
     torch.set_num_threads(threads)
     (path,) = (tmp_path / "logs").glob("*/*/record.json")
     return read_record(path)
 
 
-def test_options_are_a_cell_a_record_and_a_row_of_their_own(swept, site, monkeypatch, tmp_path):
+def test_options_are_an_experiment_a_record_and_a_row_of_their_own(swept, site, monkeypatch, tmp_path):
     tapct, _ = swept
     monkeypatch.syspath_prepend(str(site))
     label, plain = "small-3d+in_plane_size=96+precision=fp32", tapct.results / "quickstart" / "small-3d"
@@ -163,7 +165,7 @@ def test_options_are_a_cell_a_record_and_a_row_of_their_own(swept, site, monkeyp
     ]
 
 
-def test_an_override_does_not_set_options_behind_a_cells_name(swept, tmp_path):
+def test_an_override_does_not_set_options_behind_a_experiments_name(swept, tmp_path):
     tapct, _ = swept
     override = tmp_path / "large.yaml"
     override.write_text("model:\n  init_args:\n    encoder_options: {in_plane_size: 96}\n")

@@ -85,7 +85,7 @@ def log(tapct: Installed, encoder: str) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def test_one_cell_is_cancelled_one_fails_on_its_node_and_the_same_command_resumes(tapct):
+def test_one_experiment_is_cancelled_one_fails_on_its_node_and_the_same_command_resumes(tapct):
     two = ("-e", "small-3d,cubic", "--max-steps", "100000")
     weights = ("-w", f"small-3d=random,cubic={tapct.results}/none.pth")
     waiting = launch(tapct, *two, *weights, *ASKED)

@@ -18,7 +18,7 @@ from tests.sweep.fakes import Here
 SIZES = ["small-3d", "small-3d+in_plane_size=128"]
 SUITE = {
     "title": "The paper's tables in small",
-    "cells": [
+    "experiments": [
         {"encoders": SIZES, "tasks": list(miniatures.SEGMENTATION)},
         {
             "encoders": ["small-3d"],
@@ -31,14 +31,16 @@ SUITE = {
 
 
 def write_suite(folder, tasks):
-    """Writes the suite's cells of some tasks, and their data; returns it and the folder of the configs."""
-    cells = [{**block, "tasks": [task for task in block["tasks"] if task in tasks]} for block in SUITE["cells"]]
-    (folder / "small.yaml").write_text(yaml.safe_dump({**SUITE, "cells": cells}), encoding="utf-8")
+    """Writes the suite's experiments of some tasks, and their data; returns it and the folder of the configs."""
+    experiments = [
+        {**block, "tasks": [task for task in block["tasks"] if task in tasks]} for block in SUITE["experiments"]
+    ]
+    (folder / "small.yaml").write_text(yaml.safe_dump({**SUITE, "experiments": experiments}), encoding="utf-8")
     return str(folder / "small.yaml"), str(miniatures.write(folder, tasks))
 
 
 def assert_done(results, tasks):
-    """Asserts that each cell of the suite has a record of three runs, of the grid and bag that it is named by."""
+    """Asserts that each experiment of the suite has a record of three runs, of the grid and bag that it is named by."""
     for task in tasks:
         is_dense = task in miniatures.SEGMENTATION
         adaptor = "+adaptor=abmil" if task.startswith("luna") else ""
@@ -96,7 +98,7 @@ def test_all_ten_tasks_resumed_after_a_kill(site, tmp_path):
 
 
 def _kill_once(tapct, command, done):
-    """Kills the launcher, as nothing can prevent, once so many cells are done and others run."""
+    """Kills the launcher, as nothing can prevent, once so many experiments are done and others run."""
     with subprocess.Popen(
         [sys.executable, "-m", "tapct.cli", *command],
         env=tapct.environment,

@@ -1,4 +1,4 @@
-"""Survival through the commands: cells of a table and an encoder, the page, a report and the doctor."""
+"""Survival through the commands: experiments of a table and an encoder, the page, a report and the doctor."""
 
 import os
 from unittest import mock
@@ -35,10 +35,10 @@ def test_from_scans_to_the_page(folds, tmp_path, monkeypatch, capsys):
     variables = {"DATA_ROOT": str(tmp_path), "SPLIT_FILE": str(folds), "NUM_WORKERS": "0"}
     with mock.patch.dict(os.environ, variables):
         assert commands.run(asked, **options, start=Here) == 0
-        cells = asked.cells()
+        experiments = asked.experiments()
     assert "left out: linear:mean on lung1_survival: its probe takes cox" in capsys.readouterr().err
-    assert [cell.label for cell in cells] == LABELS
-    chance, alone, both = (read_record(cell.folder / "record.json") for cell in cells)
+    assert [experiment.label for experiment in experiments] == LABELS
+    chance, alone, both = (read_record(experiment.folder / "record.json") for experiment in experiments)
     assert (alone.probe.pooling, both.probe.pooling) == ("none", "mean")
     assert chance.runs[0].metrics["test"]["UnoC"] == 0.5
     assert both.runs[0].metrics["test"] == pytest.approx(alone.runs[0].metrics["test"]), "constants add nothing"
@@ -46,5 +46,5 @@ def test_from_scans_to_the_page(folds, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "Kaplan-Meier" in page
     assert "What encoders add to tables" in page
-    assert reports.report(str(cells[1].folder / "record.json"), str(tmp_path / "report.html")) == 0
+    assert reports.report(str(experiments[1].folder / "record.json"), out=str(tmp_path / "report.html")) == 0
     assert "Kaplan-Meier" in (tmp_path / "report.html").read_text(encoding="utf-8")

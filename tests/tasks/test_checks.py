@@ -13,7 +13,7 @@ from tapct import cli, doctor
 from tapct._utils.files import cache_folder
 from tapct.errors import TapctError, TaskError
 from tapct.tasks import Quickstart, TaskData
-from tapct.tasks.checks import cases_of, examine, require_sound
+from tapct.tasks.checks import cases_of, examine, require_valid
 from tapct.tasks.findings import findings
 from tapct.tasks.look import look_at
 from tapct.viz.canvas import PictureError, png_path
@@ -174,7 +174,7 @@ def test_whatever_is_the_matter_with_a_case_the_others_are_read(root, monkeypatc
 def test_a_reading_process_that_is_killed_is_an_error_with_advice(root, monkeypatch):
     monkeypatch.setattr(Quickstart, "read_scan", lambda *_: os._exit(9))
     with pytest.raises(TaskError, match=r"quickstart: a process that read cases was killed.*NUM_WORKERS"):
-        require_sound(data(root).parts, num_workers=1)
+        require_valid(data(root).parts, num_workers=1)
 
 
 # -- Looking --------------------------------------------------------------------------------------------------------

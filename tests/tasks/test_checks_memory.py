@@ -1,4 +1,4 @@
-"""The memory of sound cases: it hangs on every file that is read, and on the code that reads."""
+"""The memory of valid cases: it hangs on every file that is read, and on the code that reads."""
 
 import os
 

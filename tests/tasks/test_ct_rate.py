@@ -151,7 +151,7 @@ def hu_without_spacing(root):
         (another_part, r"valid_predicted_labels\.csv: train_\d+_a_1 is of the other part, 'train'"),
         (twice, r"valid_3_a_1: it is there twice"),
         (no_list, r"there is no list .*no_chest_valid\.txt.*of CT-RATE that are heads"),
-        (a_list_of_something_else, r"no_chest_valid\.txt: '<!doctype html>' is no volume of CT-RATE"),
+        (a_list_of_something_else, r"no_chest_valid\.txt: '<!doctype html>' is not a volume of CT-RATE"),
         (no_metadata, r"there is no metadata .*validation_metadata\.csv"),
         (cut_metadata, r"validation_metadata\.csv: line \d has \d+ values, and the header 16"),
         (no_volume, r"1 of 4 cases of the split 'test' lack files .*valid_1_a_1\.nii\.gz"),

@@ -34,7 +34,7 @@ def test_a_pair_is_the_first_two_reconstructions_that_are_a_chest_of_one_scan_a_
     assert [part.ct_path(case).name for case in PAIRS["valid_5"]] == ["valid_5_a_2.nii.gz", "valid_5_a_3.nii.gz"]
     assert part.excluded == {}
     stands, other = CTRATERetrieval(root, "test"), PAIRS["valid_1"][0]
-    assert part.scan_reading(other) == stands.scan_reading(other), "its stored features serve both"
+    assert part.scan_cache_key(other) == stands.scan_cache_key(other), "its stored features serve both"
 
 
 def test_kernel_and_thickness_are_those_of_the_metadata(root):

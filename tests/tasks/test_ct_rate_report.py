@@ -84,7 +84,7 @@ def test_cases_patients_and_split_are_those_of_the_findings_task(root):
     for split in SPLITS:
         ours, other = CTRATEReport(root, split), CTRATE(root, split)
         assert (ours.cases, ours.patients, ours.table.sha256) == (other.cases, other.patients, other.table.sha256)
-        assert ours.scan_reading(ours.cases[0]) == other.scan_reading(other.cases[0])  # its features serve both
+        assert ours.scan_cache_key(ours.cases[0]) == other.scan_cache_key(other.cases[0])  # its features serve both
     assert known_overlap("ct_rate_report", ["CT-RATE"]) == ("CT-RATE",)
 
 
@@ -192,7 +192,14 @@ def test_a_language_model_writes_by_the_shipped_config(data, folder, monkeypatch
 def test_the_report_shows_the_floor_and_each_finding(folder, record):
     (path,) = folder.glob("logs/ct_rate_report/*/record.json")
     page = write_report(path).read_text(encoding="utf-8")
-    for text in ("Beside what knows nothing of the scan", COMMON, RANDOM, "F1 of each finding", "Cardiomegaly", "weak"):
+    for text in (
+        "Next to what knows nothing of the scan",
+        COMMON,
+        RANDOM,
+        "F1 of each finding",
+        "Cardiomegaly",
+        "weak",
+    ):
         assert text in page
 
 

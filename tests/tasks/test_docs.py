@@ -21,9 +21,9 @@ CONFIGS = REPOSITORY / "eva_configs"
 DEMONSTRATIONS = [name for name in list_tasks() if task_class(name).shipped_root is not None]
 TASKS = [name for name in list_tasks() if name not in DEMONSTRATIONS]
 ROWS = {
-    cells[0].split("`")[1]: cells
-    for cells in ([cell.strip() for cell in line.strip("| ").split("|")] for line in GUIDE.splitlines())
-    if cells[0].startswith("[`")
+    patches[0].split("`")[1]: patches
+    for patches in ([patch.strip() for patch in line.strip("| ").split("|")] for line in GUIDE.splitlines())
+    if patches[0].startswith("[`")
 }
 
 BY_HASH = ["70 %", "10 %", "20 %"]

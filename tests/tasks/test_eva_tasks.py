@@ -13,7 +13,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.assembly import assemble
 from tapct.records import read_records, write_record
 from tapct.sweep.asked import Sweep
-from tapct.sweep.cell import SHIPPED_CONFIGS, choose_tasks, configs_by_task
+from tapct.sweep.experiment import SHIPPED_CONFIGS, choose_tasks, configs_by_task
 from tapct.tasks import EvaTask, SegmentationDataset, SplitTable, TaskSpec, core_tasks, list_tasks, task_class
 from tapct.tasks.anatomy import judge
 from tapct.tasks.cc_ccii import CCCCII, EXTENT_MM, LUNG_WINDOW_HU
@@ -236,7 +236,7 @@ def test_another_window_is_another_scan_and_is_in_the_record(ccii):
     root, stacks = ccii
     one, other = cc_ccii(root), cc_ccii(root, window_hu=[-1000, 400], extent_mm=(300, 400, 400))
     assert other.describe() == {"window_hu": [-1000.0, 400.0], "extent_mm": [300.0, 400.0, 400.0]}
-    assert one.scan_reading("p364-s1880") != other.scan_reading("p364-s1880")
+    assert one.scan_cache_key("p364-s1880") != other.scan_cache_key("p364-s1880")
     grey = stacks["p364-s1880"].astype(np.float64)
     assert np.allclose(other.read_scan("p364-s1880").hu, -1000 + grey / 255 * 1400, atol=1e-3)
 
@@ -335,7 +335,8 @@ def test_cc_ccii_runs_through_eva_and_says_what_it_assumes(ccii, tmp_path):
     assert [c.case for c in record.runs[0].cases["test"]] == ["p101-s1340", "p753-s188"]
 
 
-# -- The lists of eva beside our own -----------------------------------------------------------------------------------
+# -- The lists of eva next to our own
+# -----------------------------------------------------------------------------------
 
 
 def test_luna25s_lists_deal_out_the_same_nodules_of_the_same_patients():
@@ -358,15 +359,15 @@ def test_evas_lists_are_one_setting(tmp_path, task):
 
 
 def test_a_sweep_takes_them_by_name(tmp_path, monkeypatch):
-    (own,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).cells()
+    (own,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).experiments()
     monkeypatch.setenv("SPLIT_FILE", "eva")
-    (evas,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).cells()
+    (evas,) = Sweep(encoders="intensity", tasks="lits17", results=str(tmp_path)).experiments()
     assert evas.settings()["data.init_args.split_file"] == "eva"
-    assert own.settings() != evas.settings(), "not the same cell: the other's record is in the way"
+    assert own.settings() != evas.settings(), "not the same patch: the other's record is in the way"
 
 
 def test_a_task_without_such_lists_says_so(tmp_path):
-    with pytest.raises(TaskError, match="amos22 ships no split 'eva' beside its own"):
+    with pytest.raises(TaskError, match="amos22 ships no split 'eva' next to its own"):
         task_class("amos22")(tmp_path, "train", "eva")
 
 
@@ -374,7 +375,7 @@ def test_a_task_without_such_lists_says_so(tmp_path):
 
 
 class Mine(EvaTask, SegmentationDataset):
-    """A stranger's task of eva's BTCV, without a table of its own."""
+    """A third-party task of eva's BTCV, without a table of its own."""
 
     spec = TaskSpec(
         name="mine",

@@ -48,7 +48,7 @@ def test_who_cannot_be_used_is_named_with_the_reason(root):
         (lambda text: text.replace("131,5.2", "13.1,5.2"), "Patient 1: HGB is 13.1, .*g/l.*another unit"),
         (lambda text: text.replace("131,5.2", "131,-5.2"), "WBC is -5.2"),
         (lambda text: text.replace("Patient 2", "Patient_1"), "Patient_1 twice"),
-        (lambda text: text.replace("131,5.2", "131,>5.2"), "WBC is '>5.2', which is no number"),
+        (lambda text: text.replace("131,5.2", "131,>5.2"), "WBC is '>5.2', which is not a number"),
     ],
 )
 def test_a_bad_table_is_refused(root, change, message):

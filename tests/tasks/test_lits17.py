@@ -115,7 +115,7 @@ def test_the_doctor_reports_the_wrong_spacing_and_the_archives(root, tmp_path):
     assert named == sorted(WRONG_SPACING)[: len(named)]
     assert f"({len(WRONG_SPACING)} cases) are left out: " in left_out
     assert "spacing of 1 x 1 x 1 mm" in left_out
-    failed = [(message, mend) for status, message, mend in report if status == "fail"]
+    failed = [(message, fix) for status, message, fix in report if status == "fail"]
     assert [m.split(";")[0] for m, _ in failed] == ["4 of 111 cases are there"]
     assert "unpack Training_Batch2.zip" in failed[0][1]
 

@@ -193,9 +193,9 @@ def test_nodules_of_one_scan_are_cut_from_one_reading_of_it(tmp_path, listed, mo
     assert len(reads) == 2
     assert all(cube[8, 0, 8, 8] == CUBE_HU for cube in cubes)
     assert not (cubes[0] == cubes[1]).all()
-    one, another = (dataset.scan_reading(case) for case in pair)
+    one, another = (dataset.scan_cache_key(case) for case in pair)
     assert one != another, "the keys of their features"
-    assert one == dataset.scan_reading(pair[0])
+    assert one == dataset.scan_cache_key(pair[0])
 
 
 def test_a_split_that_gives_a_nodule_to_another_patient_is_refused(tmp_path, listed):

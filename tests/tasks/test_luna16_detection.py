@@ -48,7 +48,7 @@ def test_the_subsets_decide_the_side():
     listing = "subset9/1.2.mhd\nsubset0/1.1.mhd\nsubset7/1.3.mhd\n"
     table = luna16_subsets.table(listing, {"1.1": "a", "1.2": "b", "1.3": "c"}, "listing")
     assert table.cases == {"train": {"1.1": "a"}, "val": {"1.3": "c"}, "test": {"1.2": "b"}}
-    with pytest.raises(TapctError, match="is no scan of a subset"):
+    with pytest.raises(TapctError, match="is not a scan of a subset"):
         luna16_subsets.table("subset9/1.2.raw", {}, "listing")
 
 
@@ -75,7 +75,7 @@ def test_the_target_needs_no_scan_and_a_scan_may_have_none(tmp_path):
     with_nodules, without = one.cases
     assert one.target(with_nodules).tolist() == one.read(with_nodules)[1].tolist()
     assert one.target(without)[:, 5].tolist() == [1.0]
-    assert [one.answers(case) for case in one.cases] == [{"nodule"}, {"nothing"}]
+    assert [one.strata(case) for case in one.cases] == [{"nodule"}, {"nothing"}]
 
 
 def test_what_lies_outside_the_field_of_view_is_not_there(tmp_path):
@@ -114,9 +114,9 @@ def test_whether_excluded_findings_count_is_no_part_of_what_a_scan_is(tmp_path):
     one = dataset(tmp_path)
     other = LUNA16Detection(tmp_path / "luna16", "test", tmp_path / "split.csv", excluded_findings=False)
     case = one.cases[0]
-    assert one.scan_reading(case) == other.scan_reading(case)
-    assert one.target_reading(case) != other.target_reading(case)
-    assert one.scan_reading(case) != one.perturbed(perturbation("noise-30hu")).scan_reading(case)
+    assert one.scan_cache_key(case) == other.scan_cache_key(case)
+    assert one.target_cache_key(case) != other.target_cache_key(case)
+    assert one.scan_cache_key(case) != one.perturbed(perturbation("noise-30hu")).scan_cache_key(case)
 
 
 WRONG = {

@@ -92,7 +92,7 @@ def test_a_patient_without_a_time_is_left_out_and_listed(tmp_path):
         ({"time": "4,5"}, "line 2 has 11 values"),
         ({"event": "2"}, "deadstatus.event is '2', but must be 0 or 1"),
         ({"event": "NA"}, "deadstatus.event is 'NA', but must be 0 or 1"),
-        ({"age": "nan"}, "age is 'nan', which is no number"),
+        ({"age": "nan"}, "age is 'nan', which is not a number"),
     ],
 )
 def test_a_table_with_impossible_values_is_refused(tmp_path, wrong, message):

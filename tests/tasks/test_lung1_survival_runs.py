@@ -1,4 +1,4 @@
-"""LUNG1 through `eva fit`: out-of-fold risks of every patient, tables beside features, and what stops a run."""
+"""LUNG1 through `eva fit`: out-of-fold risks of every patient, tables next to features, and what stops a run."""
 
 import numpy as np
 import pytest

@@ -108,7 +108,7 @@ def test_a_changed_level_or_changed_code_is_a_miss(root, tmp_path, monkeypatch):
         assert filled(tmp_path, data(root, "noise-30hu")).extracted == 2
     source, edited = Path(perturb.__file__).read_text(encoding="utf-8"), tmp_path / "perturb.py"
     monkeypatch.setattr(perturb, "__file__", str(edited))
-    for addition, extracted in (("# mended\n", 0), ("MENDED = True\n", 2)):
+    for addition, extracted in (("# fixed\n", 0), ("FIXED = True\n", 2)):
         edited.write_text(source + addition, encoding="utf-8")
         assert filled(tmp_path, data(root, "noise-30hu")).extracted == extracted
     assert filled(tmp_path, data(root)).extracted == 2  # the reported scans without noise were never asked for

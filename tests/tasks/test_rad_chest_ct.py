@@ -156,11 +156,11 @@ def test_where_public_tables_disagree_on_a_scan_its_finding_is_not_stated(root):
     def changed(**values):
         rad_chest_ct.write(root)
         header, first, *_ = (root / TEST).read_text(encoding="utf-8").splitlines()
-        cells = dict(zip(header.split(","), first.split(","), strict=True))
+        patches = dict(zip(header.split(","), first.split(","), strict=True))
         tokens = {token for tables in DISPUTED.values() for of in tables for token in of}
-        cells = {name: "0" if name.split("*")[0] in tokens else value for name, value in cells.items()}
-        cells |= {f"{token}*lung": str(value) for token, value in values.items()}
-        edited(root / TEST, lambda text: text.replace(first, ",".join(cells.values())))
+        patches = {name: "0" if name.split("*")[0] in tokens else value for name, value in patches.items()}
+        patches |= {f"{token}*lung": str(value) for token, value in values.items()}
+        edited(root / TEST, lambda text: text.replace(first, ",".join(patches.values())))
         labels = dict(zip(FINDINGS, RADChestCT(root, "test").targets("tst00001"), strict=True))
         return labels["Medical material"], labels["Pulmonary fibrotic sequela"]
 

@@ -1,4 +1,4 @@
-"""Tasks that strangers install: found by name, imported only when asked for, and refused with their package's name."""
+"""Third-party tasks: found by name, imported only when asked for, and refused with their package's name."""
 
 import re
 import sys
@@ -41,8 +41,8 @@ WHY = {
 
 
 @pytest.fixture(autouse=True)
-def _strangers(tmp_path, monkeypatch):
-    """Installs packages of strangers, as pip lays them out."""
+def _third_parties(tmp_path, monkeypatch):
+    """Installs packages of third parties, as pip lays them out."""
     for distribution, points in INSTALLED.items():
         info = tmp_path / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
@@ -90,7 +90,7 @@ def test_the_list_shows_the_others_and_says_what_is_left_out(monkeypatch, capsys
 
 
 def test_an_installation_that_is_older_than_the_code_is_named(monkeypatch):
-    """As after `git pull`: else every task would be unknown, and a stranger's could take a name of ours."""
+    """As after `git pull`: else every task would be unknown, and a third party's could take a name of ours."""
     older = [point for point in entry_points(group="tapct.tasks") if point.name != "lung1_survival"]
     monkeypatch.setattr(registry, "entry_points", lambda group: older)
     with pytest.raises(TaskError, match=r"1 tasks of tapct-bench, such as lung1_survival.*pip install --no-deps -e \."):

@@ -36,7 +36,7 @@ def test_all_tasks_of_a_release_read_the_same_of_a_scan(release, root, tmp_path)
     for name in tasks_of(release):
         assert issubclass(task_class(name), ReleaseScans)
         part = task_class(name)(root / release, "test", split)
-        read[name] = [(part.scan_reading(case), part.scan_paths(case)) for case in cases]
+        read[name] = [(part.scan_cache_key(case), part.scan_paths(case)) for case in cases]
         config = yaml.safe_load(next(CONFIGS.glob(f"*/{name}.yaml")).read_text(encoding="utf-8"))
         probe = config["model"]["init_args"]
         settings[name] = {key: probe.get(key) for key in OF_KEYS}

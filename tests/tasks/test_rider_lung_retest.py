@@ -203,7 +203,7 @@ def test_a_split_with_one_scan_of_a_patient_is_refused(release, tmp_path):
         RIDERLungRetest(release, "test", split).validate()
 
 
-def test_the_doctor_says_of_a_sound_release_that_it_is(said):
+def test_the_doctor_says_of_a_valid_release_that_it_is(said):
     found = said()
     pairs = "4 pairs; in 0 the kernels differ, in 0 the slice thickness, and of 0 one of both is not known"
     assert found[pairs] == "ok"

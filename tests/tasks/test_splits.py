@@ -1,4 +1,4 @@
-"""Splits and lists that strangers wrote: what is read, what is refused, and that no name leaves its folder."""
+"""Splits and lists that third parties wrote: what is read, what is refused, and that no name leaves its folder."""
 
 import hashlib
 from pathlib import Path

@@ -32,12 +32,12 @@ def test_where_nothing_is_known_there_is_no_number(text):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nan", "no number"),
-        ("inf", "no number"),
+        ("nan", "not a number"),
+        ("inf", "not a number"),
         ("50,5", "decimal comma"),
-        ("1,234.5", "no number"),
-        ("fifty", "no number"),
-        ("5_0", "no number"),
+        ("1,234.5", "not a number"),
+        ("fifty", "not a number"),
+        ("5_0", "not a number"),
         ("-3", "between 0 and 120"),
         ("600", "another unit"),
     ],

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 from tapct.errors import TaskError, VolumeError
-from tapct.tasks import Quickstart, SplitTable, TaskData, list_tasks, task_class, task_root
+from tapct.tasks import CTDataset, Quickstart, SplitTable, TaskData, list_tasks, task_class, task_root
 from tapct.tasks.quickstart import SPEC
 from tapct.tasks.splits import stratified
 
@@ -137,7 +137,7 @@ def test_our_own_split_is_by_patient_and_stratified():
 
 def test_a_broken_case_stops_the_run_before_anything_is_encoded_and_is_named(copy):
     data = TaskData("quickstart", str(copy))
-    data.setup("fit")  # sound, and remembered as such
+    data.setup("fit")  # valid, and remembered as such
     organs = copy / "quickstart" / "chest" / "organs.nii.gz"
     rewrite(organs, lambda v: np.where(v == 5, 200, v).astype(np.uint8))
     with pytest.raises(TaskError, match=r"1 cases cannot be used:\n  quickstart, case chest: .*organs.nii.gz"):
@@ -197,3 +197,8 @@ def test_each_task_names_the_data_that_hold_its_scans():
     # Of a demonstration nothing is ranked.
     demonstrations = [name for name in list_tasks() if task_class(name).shipped_root is not None]
     assert [name for name in list_tasks() if not task_class(name).spec.source_data] == demonstrations
+
+
+def test_an_old_name_in_a_task_is_refused_and_not_passed_over():
+    with pytest.raises(TaskError, match="Mine sets `answers`, which is called `strata` now"):
+        type("Mine", (CTDataset,), {"answers": None})

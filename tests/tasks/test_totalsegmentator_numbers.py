@@ -82,7 +82,7 @@ def test_age_and_sex_need_the_scans_and_the_table_alone(tmp_path, split, top):
 BAD = {
     "no row": (lambda text: text.replace("s0013", "s9999"), "no row with the image_id s0013"),
     "no age": (lambda text: text.replace("s0013;55.00", "s0013;"), "there is no age"),
-    "nan": (lambda text: text.replace("s0013;55.00", "s0013;nan"), "age is 'nan', which is no number"),
+    "nan": (lambda text: text.replace("s0013;55.00", "s0013;nan"), "age is 'nan', which is not a number"),
     "a comma": (lambda text: text.replace("s0013;55.00", "s0013;55,00"), "decimal comma"),
     "negative": (lambda text: text.replace("s0013;55.00", "s0013;-55.00"), "between 0 and 120"),
     "months": (lambda text: text.replace("s0013;55.00", "s0013;660"), "another unit"),
@@ -199,7 +199,7 @@ def test_a_mask_of_another_scan_is_refused(root, split):
 
 def test_few_patients_are_drawn_evenly_by_age(root, split):
     dataset = Age(root, "train", split)
-    assert [dataset.answers(case) for case in dataset.cases] == [
+    assert [dataset.strata(case) for case in dataset.cases] == [
         {"age, part 1 of 5 by size"},
         {"age, part 3 of 5 by size"},
         {"age, part 5 of 5 by size"},

@@ -62,7 +62,7 @@ def test_the_tolerance_is_an_option_that_the_record_names(release, dataset):
 def test_its_scans_are_those_of_the_other_tasks_of_the_release(release, dataset):
     case = dataset.cases[0]
     segmented = task_class("totalsegmentator")(release / "totalsegmentator", "test", release / "split.csv")
-    assert dataset.scan_reading(case) == segmented.scan_reading(case)
+    assert dataset.scan_cache_key(case) == segmented.scan_cache_key(case)
 
 
 def test_masks_are_read_once(dataset, monkeypatch):

@@ -125,7 +125,7 @@ def test_a_record_carries_it_outside_its_fingerprint_and_its_model(tmp_path):
     told = [one.model_copy(update={"encoder": each}) for each in (before, after)]
     assert told[0].fingerprint == told[1].fingerprint
     path = write_record(told[0], tmp_path)
-    write_record(told[1], tmp_path)  # the same cell
+    write_record(told[1], tmp_path)  # the same patch
     read = Record.from_json(path.read_text(encoding="utf-8"), where=str(path))
     assert read.encoder.verification == after.verification
 

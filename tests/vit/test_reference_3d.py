@@ -62,7 +62,7 @@ def reference_tokens(w, volume, masks):
 
 
 def linear_weights(stored: int, wanted: int) -> torch.Tensor:
-    """The matrix ``(wanted, stored)`` of linear interpolation between cell centres, held at the ends."""
+    """The matrix ``(wanted, stored)`` of linear interpolation between patch centres, held at the ends."""
     matrix = torch.zeros(wanted, stored, dtype=torch.float64)
     for row in range(wanted):
         place = min(max((row + 0.5) * stored / wanted - 0.5, 0), stored - 1)

@@ -58,11 +58,11 @@ class Surroundings(Encoder):
         return nn.AvgPool3d(2)
 
     def _encode(self, windows_hu):
-        cells = self.network(windows_hu.clamp(-1000, 1000) / 500 + 1)
+        patches = self.network(windows_hu.clamp(-1000, 1000) / 500 + 1)
         channels = []
         for reach in (1, 2, 4, 8):
             size = 2 * (reach // 2) + 1
-            edges = F.pad(cells, (size // 2 + reach,) * 6, mode="replicate")
+            edges = F.pad(patches, (size // 2 + reach,) * 6, mode="replicate")
             means = F.avg_pool3d(edges, size, stride=1)
             middle = [slice(reach, n - reach) for n in means.shape[2:]]
             channels.append(means[(..., *middle)])

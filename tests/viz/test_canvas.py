@@ -1,4 +1,4 @@
-"""Where things come out in a picture: the patient's right on the left, cells where they are."""
+"""Where things come out in a picture: the patient's right on the left, patches where they are."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_what_is_drawn_over_a_scan_does_not_widen_the_picture():
     axes = Figure().add_subplot()
     canvas.show_scan(axes, np.zeros(tuple(GRID.shape), dtype=np.float32), GRID, 5, "bone")
     before = axes.get_xlim(), axes.get_ylim()
-    canvas.show_cells(axes, np.zeros((7, 11, 14)), GRID.padded((21, 33, 42)).cells((3, 3, 3)), GRID, 5)
+    canvas.show_patches(axes, np.zeros((7, 11, 14)), GRID.padded((21, 33, 42)).patches((3, 3, 3)), GRID, 5)
     axes.plot([100], [100], "+")
     axes.add_patch(Rectangle((35, 25), 20, 20))
     assert (axes.get_xlim(), axes.get_ylim()) == before == ((-0.5, 39.5), (29.5, -0.5))
@@ -74,14 +74,14 @@ def test_the_scale_bar_is_as_long_as_it_says():
 
 @pytest.mark.parametrize("view", [AXIAL, CORONAL, SAGITTAL])
 @pytest.mark.parametrize("encoder", [Filters, Small3D])
-def test_cells_are_drawn_over_what_they_see(view, encoder):
-    """The mean HU of every cell, drawn as cells, looks like the blurred scan, and not like a shifted or flipped one."""
+def test_patches_are_drawn_over_what_they_see(view, encoder):
+    """The mean HU of every patch, plotted as patches, looks like the blurred scan, not like a shifted one."""
     ct, _ = abdomen((slice(30, 70), slice(None), slice(None)))
     scan = encoded(ct, encoder("random"))
-    cells = scan.features.feature_grid
-    z, y, x = (np.rint(c).astype(int) for c in ct.grid.coordinates_in(cells))
-    total, count = np.zeros(tuple(cells.shape)), np.zeros(tuple(cells.shape))
-    where = np.ix_(*(i.clip(0, n - 1) for i, n in zip((z, y, x), cells.shape, strict=True)))
+    patches = scan.features.feature_grid
+    z, y, x = (np.rint(c).astype(int) for c in ct.grid.coordinates_in(patches))
+    total, count = np.zeros(tuple(patches.shape)), np.zeros(tuple(patches.shape))
+    where = np.ix_(*(i.clip(0, n - 1) for i, n in zip((z, y, x), patches.shape, strict=True)))
     np.add.at(total, where, ct.hu)
     np.add.at(count, where, 1)
     means = total / count.clip(1)
@@ -91,7 +91,7 @@ def test_cells_are_drawn_over_what_they_see(view, encoder):
 
     def coarse(axes):
         canvas.show_scan(axes, ct.hu, ct.grid, index, "soft-tissue", view)
-        canvas.show_cells(axes, means, cells, ct.grid, index, view, cmap="gray", vmin=low, vmax=high)
+        canvas.show_patches(axes, means, patches, ct.grid, index, view, cmap="gray", vmin=low, vmax=high)
 
     blocks = drawn(coarse, view, ct.grid)
     assert blocks.shape == plain.shape
@@ -101,7 +101,7 @@ def test_cells_are_drawn_over_what_they_see(view, encoder):
 
     here = agreement(blocks)
     assert here > 0.4
-    step = round(0.75 * blocks.shape[1] / cells.shape[view.columns])
+    step = round(0.75 * blocks.shape[1] / patches.shape[view.columns])
     assert here > max(agreement(np.roll(blocks, s, axis)) for s in (-step, step) for axis in (0, 1))
     assert here > agreement(blocks[::-1])
 

@@ -1,4 +1,4 @@
-"""The commands as they are typed, in this process, on an encoder that is found as a stranger's would be."""
+"""The commands as they are typed, in this process, on an encoder that is found as a third party's would be."""
 
 import csv
 import json

@@ -43,7 +43,7 @@ def test_what_is_packed_gives_the_cosines(scan, page):
     assert np.abs(found - expected)[inside].max() < 2 * bound + 1e-3
 
 
-def test_cells_and_pictures_lie_where_they_belong(scan, page):
+def test_patches_and_pictures_lie_where_they_belong(scan, page):
     data = content(page)
     grid = scan.features.feature_grid
     assert np.array(data["affine"]) == pytest.approx(grid.affine)
@@ -51,8 +51,8 @@ def test_cells_and_pictures_lie_where_they_belong(scan, page):
     width_mm = scan.ct.shape[2] * scan.ct.spacing_mm[2]
     assert (right - left) * width_mm == pytest.approx(grid.shape.x * grid.spacing_mm[2])
     first = scan.ct.world_to_index(grid.affine[None, :3, 3])[0]
-    cell = (right - left) / grid.shape.x
-    assert (left + cell / 2) * scan.ct.shape[2] - 0.5 == pytest.approx(first[2])
+    patch = (right - left) / grid.shape.x
+    assert (left + patch / 2) * scan.ct.shape[2] - 0.5 == pytest.approx(first[2])
     assert bottom > 0.9 > 0.1 > top
     assert len(data["pictures"]) == len(data["layers"]) == len(data["slices"]) == data["cells"][0]
     assert base64.b64decode(data["pictures"][0])[:2] == b"\xff\xd8"

@@ -18,10 +18,10 @@ def scans() -> list[Scan]:
     return [encoded(lower), encoded(upper)]
 
 
-def test_the_basis_is_that_of_scikit_learn_on_the_cells_of_all_scans(scans):
+def test_the_basis_is_that_of_scikit_learn_on_the_patches_of_all_scans(scans):
     basis = Basis.of(scans)
-    cells = np.concatenate([s.features.map[:, torch.from_numpy(s.body())].T.double().numpy() for s in scans])
-    expected = PCA(3, svd_solver="full").fit(cells)
+    patches = np.concatenate([s.features.map[:, torch.from_numpy(s.body())].T.double().numpy() for s in scans])
+    expected = PCA(3, svd_solver="full").fit(patches)
     assert basis.explained == pytest.approx(expected.explained_variance_ratio_.tolist())
     alike = np.abs((basis.directions.numpy() * expected.components_).sum(axis=1))
     assert alike == pytest.approx(1, abs=1e-5)
@@ -39,30 +39,30 @@ def test_the_body_is_the_patient_without_the_air_around(scans):
     scan = encoded(ct)
     body = scan.body()
     organ_voxels = ct.index_to_world(np.argwhere(organs.labels > 0))
-    assert np.mean([body[cell] for cell in _cells(scan, organ_voxels)]) > 0.98
-    corner = _cells(scan, ct.index_to_world(np.array([[0, 0, 0], [31, 0, 0]])))
-    assert not any(body[cell] for cell in corner)
+    assert np.mean([body[patch] for patch in _patches(scan, organ_voxels)]) > 0.98
+    corner = _patches(scan, ct.index_to_world(np.array([[0, 0, 0], [31, 0, 0]])))
+    assert not any(body[patch] for patch in corner)
 
 
-def _cells(scan, world):
+def _patches(scan, world):
     affine = np.linalg.inv(scan.features.feature_grid.affine)
     found = np.rint(world @ affine[:3, :3].T + affine[:3, 3]).astype(int)
     return [tuple(c) for c in found.clip(0, np.array(scan.features.feature_grid.shape) - 1)]
 
 
-def test_the_cell_at_a_point_is_the_one_whose_centre_is_nearest(scans):
+def test_the_patch_at_a_point_is_the_one_whose_centre_is_nearest(scans):
     scan = scans[0]
     grid = scan.features.feature_grid
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
     centres = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     for point in scan.ct.index_to_world(np.random.default_rng(0).uniform(0, np.array(scan.ct.shape) - 1, (20, 3))):
-        assert scan.cell_at(point) == tuple(index[np.linalg.norm(centres - point, axis=1).argmin()])
+        assert scan.patch_at(point) == tuple(index[np.linalg.norm(centres - point, axis=1).argmin()])
 
 
 def test_a_point_outside_is_refused_with_the_reach_of_the_scan(scans):
     point = scans[0].ct.index_to_world(np.array([[16, 50, 60]]))[0] + [1000, 0, 0]
     with pytest.raises(PictureError, match=r"lies outside .* x -?\d+ to -?\d+, y .* RAS"):
-        scans[0].cell_at(point)
+        scans[0].patch_at(point)
 
 
 def test_similarity_is_the_cosine_and_undefined_in_padding():
@@ -83,8 +83,8 @@ def test_pictures_of_features_are_written(scans, tmp_path):
     point = scans[0].ct.index_to_world(np.array([[10, 50, 40]]))[0]
     crosses = draw_similarity(tmp_path / "at.png", scans, point, "title", "bone")
     assert crosses[0] == pytest.approx(point)
-    values = similarity(scans[1], scans[0].features.map[(slice(None), *scans[0].cell_at(point))])
-    assert values[scans[1].cell_at(crosses[1])] == np.nanmax(values)
+    values = similarity(scans[1], scans[0].features.map[(slice(None), *scans[0].patch_at(point))])
+    assert values[scans[1].patch_at(crosses[1])] == np.nanmax(values)
     pca = matplotlib.image.imread(tmp_path / "pca.png")[..., :3]
     assert (np.ptp(pca, axis=2) > 0.2).mean() > 0.05
 

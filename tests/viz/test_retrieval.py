@@ -66,27 +66,27 @@ def followup_mask(case) -> np.ndarray:
     return organs.labels == 2
 
 
-def test_the_embedding_is_the_mean_over_voxels_of_the_cell_that_each_lies_in(case):
+def test_the_embedding_is_the_mean_over_voxels_of_the_patch_that_each_lies_in(case):
     scan, mask = case
     grid = scan.features.feature_grid
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
     centres = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     voxels = np.argwhere(mask)
-    distances, cells = cKDTree(centres).query(scan.ct.index_to_world(voxels), k=2)
-    clear = distances[:, 1] - distances[:, 0] > 1e-3  # and not on the border of two cells
-    mask, nearest = np.zeros_like(mask), cells[clear, 0]
+    distances, patches = cKDTree(centres).query(scan.ct.index_to_world(voxels), k=2)
+    clear = distances[:, 1] - distances[:, 0] > 1e-3  # and not on the border of two patches
+    mask, nearest = np.zeros_like(mask), patches[clear, 0]
     mask[tuple(voxels[clear].T)] = True
     features = scan.features.map.double().numpy()
-    expected = np.mean([features[(slice(None), *index[cell])] for cell in nearest], axis=0)
+    expected = np.mean([features[(slice(None), *index[patch])] for patch in nearest], axis=0)
     assert lesion_embedding(scan.features, mask).numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_lesion_of_one_voxel_has_the_feature_of_its_cell(case):
+def test_a_lesion_of_one_voxel_has_the_feature_of_its_patch(case):
     scan, _ = case
     mask = np.zeros(scan.ct.shape, dtype=bool)
     mask[20, 50, 60] = True
-    cell = scan.cell_at(scan.ct.index_to_world(np.array([[20, 50, 60]]))[0])
-    assert torch.equal(lesion_embedding(scan.features, mask), scan.features.map[(slice(None), *cell)])
+    patch = scan.patch_at(scan.ct.index_to_world(np.array([[20, 50, 60]]))[0])
+    assert torch.equal(lesion_embedding(scan.features, mask), scan.features.map[(slice(None), *patch)])
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
@@ -119,13 +119,13 @@ def assert_found(baseline: Scan, mask: np.ndarray, followup: Scan, transform: np
     assert np.linalg.norm(match.point_mm - expected) <= np.linalg.norm(followup.features.feature_grid.spacing_mm)
 
 
-def test_matches_are_the_most_similar_cells_and_keep_apart_if_asked(case):
+def test_matches_are_the_most_similar_patches_and_keep_apart_if_asked(case):
     scan, mask = case
     lesion = lesion_embedding(scan.features, mask)
     values = similarity(scan, lesion)
     best = retrieve(lesion, scan, top_k=6)
     assert [m.similarity for m in best] == pytest.approx(np.sort(values[~np.isnan(values)])[::-1][:6].tolist())
-    assert [values[m.cell] for m in best] == [m.similarity for m in best]
+    assert [values[m.patch] for m in best] == [m.similarity for m in best]
     apart = retrieve(lesion, scan, top_k=6, apart_mm=40)
     distances = cdist(*[[m.point_mm for m in apart]] * 2)[np.triu_indices(6, 1)]
     assert distances.min() >= 40
@@ -148,14 +148,14 @@ def test_hits_and_distances_are_those_of_a_brute_force_search(case, followup_mas
     scan, mask = case
     matches = retrieve(lesion_embedding(scan.features, mask), scan, top_k=40, apart_mm=20, mask=followup_mask)
     voxels = scan.ct.index_to_world(np.argwhere(followup_mask))
-    to_cells = np.linalg.inv(scan.features.feature_grid.affine)
-    lesion_cells = {tuple(c) for c in np.rint(apply(to_cells, voxels)).astype(int)}
+    to_patches = np.linalg.inv(scan.features.feature_grid.affine)
+    lesion_patches = {tuple(c) for c in np.rint(apply(to_patches, voxels)).astype(int)}
     assert {m.hit for m in matches} == {True, False}
     for match in matches:
         nearest = cdist([match.point_mm], voxels).min()
         inside = followup_mask[tuple(np.rint(scan.ct.world_to_index(np.array([match.point_mm]))[0]).astype(int))]
         assert match.distance_mm == pytest.approx(0 if inside else nearest)
-        assert match.hit == (match.cell in lesion_cells)
+        assert match.hit == (match.patch in lesion_patches)
     found = retrieval.summary(matches)
     assert found["hit_rate"] == pytest.approx(np.mean([m.hit for m in matches]))
     assert found["first_distance_mm"] == matches[0].distance_mm

@@ -61,19 +61,19 @@ def test_a_padded_grid_keeps_its_voxels_where_they_are():
     np.testing.assert_array_equal(padded.affine, grid.affine)
 
 
-def test_cells_lie_in_the_middle_of_their_voxels_or_where_the_encoder_says():
+def test_patches_lie_in_the_middle_of_their_voxels_or_where_the_encoder_says():
     grid, stride = oblique(), (4, 3, 7)
-    middle, first = grid.cells(stride), grid.cells(stride, (0.0, 1.0, 6.0))
+    middle, first = grid.patches(stride), grid.patches(stride, (0.0, 1.0, 6.0))
     assert middle.shape == first.shape == (6, 10, 4)
     np.testing.assert_allclose(faces(middle), faces(grid))
-    cell = np.array([5, 2, 3])
-    np.testing.assert_allclose(first.affine @ [*cell, 1], grid.affine @ [*(cell * stride + (0, 1, 6)), 1])
+    patch = np.array([5, 2, 3])
+    np.testing.assert_allclose(first.affine @ [*patch, 1], grid.affine @ [*(patch * stride + (0, 1, 6)), 1])
 
 
 @pytest.mark.parametrize("stride", [(5, 3, 7), (4, 4, 7), (4, 3, 5), (48, 3, 7)])
-def test_a_grid_of_no_whole_number_of_cells_is_refused(stride):
+def test_a_grid_of_no_whole_number_of_patches_is_refused(stride):
     with pytest.raises(VolumeError, match="no whole number"):
-        oblique().cells(stride)
+        oblique().patches(stride)
 
 
 def test_coordinates_are_those_of_every_voxel_centre():

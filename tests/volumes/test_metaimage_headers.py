@@ -1,4 +1,4 @@
-"""Headers of MetaImage that cannot be true, and those that look like them and are sound. The reference is ITK."""
+"""Headers of MetaImage that cannot be true, and those that look like them and are valid. The reference is ITK."""
 
 import gzip
 import os
@@ -151,11 +151,11 @@ def test_more_voxels_than_memory_holds_are_refused(tmp_path, monkeypatch):
         {"ElementByteOrderMSB": "False"},
         {"HeaderSize": "0"},
         {"HeaderSize": "-1"},
-        {"Offsets": "1 2 3", "ITK_original_direction": "1 0 0 0 1 0 0 0 1"},  # beside the right one: a writer's own
+        {"Offsets": "1 2 3", "ITK_original_direction": "1 0 0 0 1 0 0 0 1"},  # next to the right one: a writer's own
         {"0008|0060": "CT", "dim[0]": "3", "dim[1]": "6", "Comment": "a: b = c"},
     ],
 )
-def test_a_sound_header_that_looks_similar_is_read_as_by_itk(tmp_path, changes):
+def test_a_valid_header_that_looks_similar_is_read_as_by_itk(tmp_path, changes):
     assert equals_itk(write(tmp_path, changes))
 
 
@@ -197,8 +197,8 @@ def test_line_ends_and_mark_of_windows_do_not_matter(tmp_path):
 # --- compressed and written voxels -----------------------------------------------------------------------
 
 
-def test_compressed_voxels_must_be_sound_and_as_many_as_the_header_says(tmp_path):
-    """ITK writes "Uncompress failed" and goes on with whatever its memory held."""
+def test_compressed_voxels_must_be_valid_and_as_many_as_the_header_says(tmp_path):
+    """ITK writes "Uncompress failed" and continues with whatever its memory held."""
     compressed = {"CompressedData": "True"}
     packed = bytearray(zlib.compress(VOXELS.tobytes()))
     assert equals_itk(write(tmp_path, compressed, bytes(packed)))

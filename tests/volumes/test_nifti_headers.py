@@ -1,4 +1,4 @@
-"""Headers of NIfTI that cannot be true, and those that look like them and are sound."""
+"""Headers of NIfTI that cannot be true, and those that look like them and are valid."""
 
 import bz2
 import gzip
@@ -142,7 +142,7 @@ def test_an_identity_sform_beside_a_qform_of_the_same_sizes_is_refused(tmp_path)
     ],
 )
 @pytest.mark.parametrize("kind", [nib.Nifti1Header, nib.Nifti2Header])
-def test_a_sound_header_that_looks_similar_is_read(tmp_path, forms, expected, kind):
+def test_a_valid_header_that_looks_similar_is_read(tmp_path, forms, expected, kind):
     assert_read_at(write(tmp_path / "ct.nii", kind=kind, **forms), expected)
 
 

@@ -47,7 +47,7 @@ def table(listing: str, patients: dict[str, str], where: str) -> SplitTable:
     for line in listing.split():
         found = _LINE.fullmatch(line)
         if found is None:
-            raise TaskError(f"{where}: {line!r} is no scan of a subset, such as subset0/UID.mhd")
+            raise TaskError(f"{where}: {line!r} is not a scan of a subset, such as subset0/UID.mhd")
         subset, series = int(found[1]), found[2]
         if series not in patients:
             raise TaskError(f"{where}: LIDC-IDRI has no series {series}")

@@ -4,7 +4,7 @@
     CACHE/stores/KEY/      the small files of a store, see `pretrain.data.remote.mirror`
     CACHE/used             the lock under which room is made, and how many bytes are used
 
-Every entry is written beside its place and renamed, and blocks are compared with their checksum when they are read, so
+Every entry is written next to its place and renamed, and blocks are compared with their checksum when they are read, so
 that neither a process that was killed nor a machine that lost power leaves a block that is read as whole. Room is taken
 before it is filled: files are made at their full size under the lock, so the bound holds at every moment. What was used
 least recently goes first, by the time of the file, which each use sets.
@@ -174,7 +174,7 @@ class Cache:
         if not self._warned:
             self._warned = True
             log.warning(
-                "%s; %s are free there. What cannot be kept is read from the network each time. Mend it, or lower "
+                "%s; %s are free there. What cannot be kept is read from the network each time. Fix it, or lower "
                 "data.cache_gb",
                 *(what, in_bytes(shutil.disk_usage(self.folder).free)),
             )

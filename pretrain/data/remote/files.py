@@ -27,7 +27,7 @@ REQUEST_S = 60.0
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _CONTENT = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "Digest", "generation", "VersionId", "version_id")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
-_NEVER_MENDED = (ImportError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
+_NEVER_FIXED = (ImportError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
 _PASSING = frozenset({408, 409, 425, 429})
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class RemoteFiles:
         def once() -> T:
             try:
                 return request()
-            except _NEVER_MENDED:
+            except _NEVER_FIXED:
                 raise
             except Exception as error:  # each protocol raises errors of its own
                 raise _meaning(what, error) from error

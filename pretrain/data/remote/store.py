@@ -135,7 +135,7 @@ class RemoteStore(Store):
         )
 
     def _broken(self, volume: StoredVolume, error: Exception) -> PretrainError:
-        self._cache.forget(volume.sha256)  # lest a damage that is mended there stays here
+        self._cache.forget(volume.sha256)  # lest a damage that is fixed there stays here
         reason = "is missing" if isinstance(error, MissingError) else f"cannot be read ({' '.join(str(error).split())})"
         where = "" if volume.shard is None else f" from byte {volume.offset} on"
         return PretrainError(

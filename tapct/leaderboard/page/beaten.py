@@ -1,4 +1,4 @@
-"""What is beaten by what: each model of a task beside the rows to beat, pair by pair.
+"""What is beaten by what: each model of a task next to the rows to beat, pair by pair.
 
 A model that is not better than voxel statistics, hand-made features, random filters or its own random weights has not
 been shown to know anything that its pretraining gave it; one that is not better than age and sex, nothing that the scan
@@ -55,17 +55,19 @@ def beaten(task: Task, models: Sequence[Model]) -> Table | None:
 
 
 def _tables(task: Task) -> dict[str, tuple[str, str]]:
-    """Returns the cells of tables alone, by what they are called here."""
-    cells = tables_alone(task.crossed).values()
-    return {f"table: {adaptor_parts(adaptor)[2].replace('+', ' + ')}": (model, adaptor) for model, adaptor in cells}
+    """Returns the experiments of tables alone, by what they are called here."""
+    experiments = tables_alone(task.crossed).values()
+    return {
+        f"table: {adaptor_parts(adaptor)[2].replace('+', ' + ')}": (model, adaptor) for model, adaptor in experiments
+    }
 
 
 def _with_tables(task: Task, models: Sequence[Model], tables: Mapping[str, tuple[str, str]]) -> TaskSummary:
     """Returns the statistics of models and tables together."""
     records = {model.name: model.entries[task.name].record for model in models}
-    records |= {name: task.crossed[cell] for name, cell in tables.items()}
+    records |= {name: task.crossed[experiment] for name, experiment in tables.items()}
     inputs = from_records([*records.values()], task.metric, names=[*records], vary={"adaptor"})
-    return summarise_task(inputs, task.summaries["native"].draws.shape[-1])
+    return summarise_task(inputs, task.summaries["native"].bootstrap.shape[-1])
 
 
 def _random_twin(model: Model, models: Sequence[Model]) -> Model | None:

@@ -72,11 +72,11 @@ def rank_shares(board: Board, family: str, models: Sequence[Model]) -> np.ndarra
     for task in tasks:
         summary = task.summaries["native"]
         place = {model.name: row for row, model in enumerate(summary.models)}
-        draws = summary.draws[[place[model.name] for model in models]]
-        draws = draws[:, ~np.isnan(draws).any(axis=0)]
-        ranks = numeric.ranks(draws, summary.sign, method="min").astype(int) - 1
+        bootstrap = summary.bootstrap[[place[model.name] for model in models]]
+        bootstrap = bootstrap[:, ~np.isnan(bootstrap).any(axis=0)]
+        ranks = numeric.ranks(bootstrap, summary.sign, method="min").astype(int) - 1
         for row, own in enumerate(ranks):
-            share[row] += np.bincount(own, minlength=len(models)) / max(draws.shape[1], 1) / len(tasks)
+            share[row] += np.bincount(own, minlength=len(models)) / max(bootstrap.shape[1], 1) / len(tasks)
     return share
 
 

@@ -1,4 +1,4 @@
-"""What the page and a report draw of a task beside its numbers: asked of the module that its kind names.
+"""What the page and a report draw of a task next to its numbers: asked of the module that its kind names.
 
 Such a module has one function, `pictures(shown: Shown) -> Iterator[Picture | Table]`.
 """

@@ -39,6 +39,6 @@ class Pictures:
 
 
 def source_parts(source: str) -> tuple[str, str]:
-    """Returns of what kind a source is, and the rest of it; a kind that is none of `SOURCES` is no kind."""
+    """Returns of what kind a source is, and the rest of it; a kind that is none of `SOURCES` is not a kind."""
     kind, colon, where = source.partition(": ")
     return (kind, where) if colon and kind in SOURCES else ("", source)

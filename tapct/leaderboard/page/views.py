@@ -14,7 +14,7 @@ from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.page.beaten import beaten
 from tapct.leaderboard.page.in_common import in_common
 from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
-from tapct.leaderboard.tables import cell_in_words
+from tapct.leaderboard.tables import patch_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
 from tapct.similarity.found import Similarity
 from tapct.statistics.inputs import is_solved
@@ -92,7 +92,7 @@ class Overview:
         ranked: Whether any model has a rank.
         unranked: Why none has.
         intervals: Whether any number has an interval.
-        sized: Whether any number has the size of its feature cells.
+        sized: Whether any number has the size of its patches.
         by_protocol: Whether protocols make a difference.
         sorted_by: The column that the models are in the order of: "rank", a task, or "model".
     """
@@ -166,12 +166,12 @@ def pairwise_table(board: Board, family: str, models: Sequence[Model]) -> list[l
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellSizeView:
-    """The feature cells of a model on a segmentation task.
+class PatchSizeView:
+    """The patches of a model on a segmentation task.
 
     Attributes:
         size: Their size (z, y, x) in mm, in words.
-        reference: Dice of the cell-size reference.
+        reference: Dice of the patch-size reference.
         reached: Share of it that the model reached, in per cent.
     """
 
@@ -180,14 +180,14 @@ class CellSizeView:
     reached: float | None
 
 
-def cell_size(entry: Entry, value: float | None) -> CellSizeView | None:
-    """Returns what stands beside a Dice on the native grid; None where the record does not say it."""
+def cell_size(entry: Entry, value: float | None) -> PatchSizeView | None:
+    """Returns what stands next to a Dice on the native grid; None where the record does not say it."""
     record = entry.record
     if record.cell_size is None:
         return None
     share = share_reached(record, value)
-    return CellSizeView(
-        size=cell_in_words(record.cell_size.size_mm),
+    return PatchSizeView(
+        size=patch_in_words(record.cell_size.size_mm),
         reference=record.cell_size.dice,
         reached=None if share is None else 100 * share,
     )
@@ -204,7 +204,7 @@ SOURCE_WORDS: Mapping[Source, str] = {
 
 
 def any_sized(models: Sequence[Model], task: Task) -> bool:
-    """Returns whether the size of a feature cell is known of a model on a task."""
+    """Returns whether the size of a patch is known of a model on a task."""
     return any(model.entries[task.name].record.cell_size is not None for model in models)
 
 
@@ -214,7 +214,7 @@ def any_marks(board: Board, task: Task) -> bool:
 
 
 task_marks = marks.of_task
-"""What must stand beside every number of a task."""
+"""What must stand next to every number of a task."""
 
 
 def run_metric(entry: Entry, key: str) -> float | None:
@@ -229,7 +229,7 @@ def run_metrics(record: Recorded) -> list[Mapping[str, float | None]]:
 
     Of a record that lacks a count of its kind, which every run has, all are computed of its cases: it is from before
     the count was made, and a name may have meant something else then (of means over labels, which labels are in them).
-    Of an older protocol, beside whose numbers that is said, they stay.
+    Of an older protocol, next to whose numbers that is said, they stay.
     """
     recorded = [run.metrics.get(SPLIT, {}) for run in record.runs]
     of = None if record.task.kind is None else kinds.kind(record.task.kind)
@@ -242,7 +242,7 @@ def run_metrics(record: Recorded) -> list[Mapping[str, float | None]]:
 
 
 def task_metrics(task: Task) -> list[tuple[str, str, int]]:
-    """Returns the metrics of a run that stand beside the ranked one: name, title with its unit, decimals."""
+    """Returns the metrics of a run that stand next to the ranked one: name, title with its unit, decimals."""
     beside = [one for one in task.kind.metrics if one.shown and one.name != task.metric]
     titles = [", ".join(filter(None, (one.column or one.title, one.unit_of(task.target_unit)))) for one in beside]
     return [(one.name, title, one.digits) for one, title in zip(beside, titles, strict=True)]

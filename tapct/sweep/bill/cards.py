@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tapct.errors import nearest
-from tapct.sweep.cell import SweepError
+from tapct.sweep.experiment import SweepError
 
 UTILISATION = 0.25
 """Share of a card's peak that estimates reckon with. Trainings of vision transformers reached 0.12 (TAP-CT itself, on

@@ -13,11 +13,11 @@ from tapct.sweep.bill.fit import checks_of, refusals
 from tapct.sweep.bill.settings import wanted
 from tapct.sweep.bill.sizes import root_of
 from tapct.sweep.bill.table import as_json, table
-from tapct.sweep.cell import Cell, Keep, SweepError
+from tapct.sweep.experiment import Experiment, Keep, SweepError
 
 
 def show(
-    cells: Sequence[Cell],
+    experiments: Sequence[Experiment],
     results: Path,
     shown: Shown,
     card: Card | None,
@@ -26,18 +26,18 @@ def show(
     accelerator: str | None,
     keep: Keep,
 ) -> dict[str, Any] | None:
-    """Prints the bill of cells, or returns it as JSON has it where that is asked for.
+    """Prints the bill of experiments, or returns it as JSON has it where that is asked for.
 
     Args:
-        cells: Those that would run, in their order.
+        experiments: Those that would run, in their order.
         results: Folder of the results.
         shown: How it is shown.
         card: The card that hours are estimated for; None for what was measured here.
-        jobs: Cells that run at once.
+        jobs: Experiments that run at once.
         accelerator: As the configs have it.
         keep: What stays of features.
     """
-    bill = bill_of(cells, card=card, measure=shown.measure, accelerator=accelerator, keep=keep)
+    bill = bill_of(experiments, card=card, measure=shown.measure, accelerator=accelerator, keep=keep)
     checks, refused = checks_of(bill, results), refusals(bill, jobs)
     if shown.json:
         return as_json(bill, jobs, checks, refused)
@@ -45,22 +45,22 @@ def show(
     return None
 
 
-def require_room(cells: Sequence[Cell], *, jobs: int, keep: Keep) -> None:
-    """Makes sure before any work that what cells would store has room.
+def require_room(experiments: Sequence[Experiment], *, jobs: int, keep: Keep) -> None:
+    """Makes sure before any work that what experiments would store has room.
 
-    Cells whose data are not there are not asked: they say so themselves.
+    Experiments whose data are not there are not asked: they say so themselves.
 
     Raises:
         SweepError: If it has not, with how much is lacking and what can be done.
     """
-    bill = bill_of([cell for cell in cells if _has_data(cell)], keep=keep, arithmetic=False)
+    bill = bill_of([experiment for experiment in experiments if _has_data(experiment)], keep=keep, arithmetic=False)
     if refused := refusals(bill, jobs):
         raise SweepError("nothing was started: " + "; ".join(refused))
 
 
-def _has_data(cell: Cell) -> bool:
+def _has_data(experiment: Experiment) -> bool:
     try:
-        data = wanted(cell).data
+        data = wanted(experiment).data
         return data.pack is None and root_of(data) is not None
     except TapctError:
         return False

@@ -63,7 +63,7 @@ class Costs:
 
         Args:
             remembered: Where answers are kept.
-            device: Where cells would run.
+            device: Where experiments would run.
         """
         self._remembered, self._device = remembered, device
         self._encoders: dict[tuple[str, str, str], Encoder] = {}
@@ -108,8 +108,8 @@ class Costs:
     def counted_key(self, encoding: Encoding, window: Size) -> str:
         """Returns what a count depends on: the architecture by card and options, and the window.
 
-        The source is no part of it: a comment or a helper that moves changes no arithmetic, and what changes it, such
-        as a layer or a patch, changes the parameters or the map of the card.
+        The source is not a part of it: a comment or a helper that moves changes no arithmetic, and what changes it,
+        such as a layer or a patch, changes the parameters or the map of the card.
         """
         model = _model(encoding)
         if model not in self._networks:
@@ -173,8 +173,8 @@ def _count(encoding: Encoding, window: Size) -> Count:
         encoder = encoding.load(RANDOM)
         try:
             with without_content:
-                encoder.materialise()
-        except Exception:  # noqa: BLE001 whatever a stranger's network asks of a tensor that has no content
+                encoder.load()
+        except Exception:  # noqa: BLE001 whatever a third-party network asks of a tensor that has no content
             encoder = encoding.load(RANDOM, deferred=False)
         statistics = encoder.statistics_of(torch.full((1, 1, *window), _AIR_HU), judged=True)
         # Attention written out: the counter does not know the fused one of every device.

@@ -1,4 +1,4 @@
-"""The bill: what each cell that would run takes, and all of them together."""
+"""The bill: what each experiment that would run takes, and all of them together."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Data, Encoding, Wanted, wanted
 from tapct.sweep.bill.sizes import Scan, Scans, scans_of
 from tapct.sweep.bill.stored import Stored
-from tapct.sweep.cell import Cell, Keep
+from tapct.sweep.experiment import Experiment, Keep
 from tapct.tasks import task_class
 from tapct.volumes import Size
 from tapct.volumes.perturb import perturbation
@@ -28,10 +28,10 @@ from tapct.volumes.perturb import perturbation
 
 @dataclass(frozen=True)
 class Row:
-    """What a cell takes; None is what is not known, and `why` says why.
+    """What an experiment takes; None is what is not known, and `why` says why.
 
     Attributes:
-        label: Names the cell among those of its task.
+        label: Names the experiment among those of its task.
         task: Name of the task.
         scans: How many scans it encodes.
         windows: How many windows these have.
@@ -67,14 +67,14 @@ class Bill:
     """What a sweep takes.
 
     Attributes:
-        rows: A cell each.
-        encoded: Scans that are encoded, each once for each encoder: what cells share is counted once.
+        rows: An experiment each.
+        encoded: Scans that are encoded, each once for each encoder: what experiments share is counted once.
         windows: Their windows.
         tflop: Their operations; None where those of an encoder are not known.
         hours: What encoding takes of those that are not stored; None where that of an encoder is not known.
         hours_on: On what, and how that is known.
         folders: Where features are stored.
-        wanted: What the cells want, by name; none for those that are not known.
+        wanted: What the experiments want, by name; none for those that are not known.
     """
 
     rows: Sequence[Row]
@@ -88,7 +88,7 @@ class Bill:
 
 
 def bill_of(
-    cells: Sequence[Cell],
+    experiments: Sequence[Experiment],
     *,
     card: Card | None = None,
     measure: bool = False,
@@ -96,18 +96,18 @@ def bill_of(
     keep: Keep = "all",
     arithmetic: bool = True,
 ) -> Bill:
-    """Returns the bill of cells.
+    """Returns the bill of experiments.
 
     Args:
-        cells: The cells, in the order in which they run.
+        experiments: The experiments, in the order in which they run.
         card: The card that hours are estimated for; None for what was measured on the device at hand.
         measure: Whether what was not measured on the device at hand is measured now.
         accelerator: As the configs have it; "cpu" uses no device.
-        keep: What stays of features once no cell needs them.
+        keep: What stays of features once no experiment needs them.
         arithmetic: Whether operations and hours are counted, which takes seconds an encoder that was never counted.
     """
     counting = _Counting(card, measure, keep, _device(accelerator), arithmetic)
-    rows = [counting.row(number, cell) for number, cell in enumerate(cells)]
+    rows = [counting.row(number, experiment) for number, experiment in enumerate(experiments)]
     return counting.bill(rows)
 
 
@@ -126,7 +126,7 @@ class _Job:
 
 
 class _Counting:
-    """Counts cell after cell, each scan of each encoder once."""
+    """Counts experiment after experiment, each scan of each encoder once."""
 
     def __init__(self, card: Card | None, measure: bool, keep: Keep, device: torch.device, arithmetic: bool) -> None:
         self._card, self._measure, self._keep, self._device = card, measure, keep, device
@@ -155,16 +155,16 @@ class _Counting:
             wanted=self._wanted,
         )
 
-    def row(self, number: int, cell: Cell) -> Row:
+    def row(self, number: int, experiment: Experiment) -> Row:
         try:
-            asked = self._wanted[cell.name] = wanted(cell)
+            asked = self._wanted[experiment.name] = wanted(experiment)
             if asked.data not in self._scans:
                 self._scans[asked.data] = scans_of(asked.data, self._sizes)
-            return self._counted(number, cell, asked, self._scans[asked.data])
+            return self._counted(number, experiment, asked, self._scans[asked.data])
         except TapctError as error:
-            return Row(cell.label, cell.task, why=str(error))
+            return Row(experiment.label, experiment.task, why=str(error))
 
-    def _counted(self, number: int, cell: Cell, asked: Wanted, scans: Scans) -> Row:
+    def _counted(self, number: int, experiment: Experiment, asked: Wanted, scans: Scans) -> Row:
         folder = self._folder(asked)
         anew = asked.mode == "refresh"
         stored = [(0, 0)] * len(scans.scans) if anew else folder.stored.of(asked.encoding, scans.scans)
@@ -173,8 +173,8 @@ class _Counting:
         unknown = next((job for job in jobs if job.tflop is None), None) if self._arithmetic else None
         uncounted = "" if unknown is None else self._why(asked, unknown.encoded)
         return Row(
-            label=cell.label,
-            task=cell.task,
+            label=experiment.label,
+            task=experiment.task,
             scans=len(jobs),
             windows=sum(job.encoded.windows for job in jobs),
             tflop=_sum(job.tflop for job in jobs),
@@ -240,7 +240,7 @@ class _Counting:
         encoded: Sequence[Encoded],
         stored: Sequence[tuple[int, int]],
     ) -> tuple[int, int, int]:
-        """Notes what would be stored; returns what a cell takes in the store, what of it is not there, and is a guess.
+        """Notes what would be stored; returns what an experiment takes, what of it is not there, and what is a guess.
 
         What is there takes what its files take, and labels that are not compress as those that are.
         """

@@ -11,10 +11,10 @@ from tapct.sweep.bill.sizes import Scan
 from tapct.volumes import Grid, Size
 
 HEADER_BYTES = 1290
-"""Of an entry of features beside its tensors and what it says of its encoder: grids, hashes, shapes, to within 50."""
+"""Of an entry of features next to its tensors and what it says of its encoder: grids, hashes, shapes, to within 50."""
 
 LABELS_HEADER_BYTES = 520
-"""Of an entry of labels beside its tensors."""
+"""Of an entry of labels next to its tensors."""
 
 LABELS_PER_BYTE = 60
 """Voxels of labels that a byte holds once they are compressed: 40 to 160 in the quickstart, 71 of 61 organs at 1.5 mm.
@@ -30,7 +30,7 @@ class Encoded:
         window: Voxels of each.
         features_bytes: Of its stored features.
         labels_bytes: Of its stored labels, where there are some.
-        cells: Cells of its feature map.
+        patches: Patches of its feature map.
         native: Voxels of the scan.
         voxels: Voxels of the scan on the encoder's grid.
     """
@@ -39,7 +39,7 @@ class Encoded:
     window: Size
     features_bytes: int
     labels_bytes: int
-    cells: int
+    patches: int
     native: int
     voxels: int
 
@@ -70,7 +70,7 @@ class Encodings:
         return self._known[key]
 
     def header_bytes(self, encoding: Encoding) -> int:
-        """Returns what an entry of features takes beside its tensors."""
+        """Returns what an entry of features takes next to its tensors."""
         if encoding not in self._headers:
             self._headers[encoding] = HEADER_BYTES + self._costs.described_bytes(encoding)
         return self._headers[encoding]
@@ -78,20 +78,20 @@ class Encodings:
     def _worked_out(self, encoding: Encoding, native: Grid) -> Encoded:
         encoder = self._costs.encoder(encoding)
         tiling = Tiling.of(encoder, native, encoding.overlap, encoding.fit_windows)
-        cells = self._cells(encoding, tiling)
-        shape, embeddings = (encoder.card.feature_dim, *cells), (tiling.windows, encoder.card.embedding_dim)
+        patches = self._patches(encoding, tiling)
+        shape, embeddings = (encoder.card.feature_dim, *patches), (tiling.windows, encoder.card.embedding_dim)
         voxels, stored = math.prod(native.shape), math.prod(tiling.grid.shape)
         return Encoded(
             windows=tiling.windows,
             window=tiling.window,
             features_bytes=entry_nbytes(shape, embeddings, encoding.dtype) + self.header_bytes(encoding),
             labels_bytes=(voxels + stored) // LABELS_PER_BYTE + LABELS_HEADER_BYTES,
-            cells=math.prod(cells),
+            patches=math.prod(patches),
             native=voxels,
             voxels=stored,
         )
 
-    def _cells(self, encoding: Encoding, tiling: Tiling) -> Size:
+    def _patches(self, encoding: Encoding, tiling: Tiling) -> Size:
         if tiling.plan is not None:
             return tiling.plan.feature_shape
         # The network takes the image as it is, and no rule says what it makes of a part of its stride: it is asked.

@@ -1,4 +1,4 @@
-"""Whether what would be stored has room, and what is known of the data and weights of every cell."""
+"""Whether what would be stored has room, and what is known of the data and weights of every experiment."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def refusals(bill: Bill, jobs: int) -> list[str]:
 
     Args:
         bill: The bill.
-        jobs: Cells that run at once.
+        jobs: Experiments that run at once.
     """
     about = {True: "", False: "by typical sizes, "}
     return [about[folder.exact] + why for folder in bill.folders for why in _does_not_fit(folder, jobs)]
@@ -43,23 +43,23 @@ def _does_not_fit(folder: Folder, jobs: int) -> Iterator[str]:
     if folder.budget_gb is None:
         if missing > free:
             yield (
-                f"the features of these cells take {gb(missing)} more in {folder.path}, and {gb(free)} are free there. "
-                f"{WAYS_OUT}"
+                f"the features of these experiments take {gb(missing)} more in {folder.path}, and {gb(free)} are free "
+                f"there. {WAYS_OUT}"
             )
         return
     # The least recently used entries make room for new ones, so the folder never grows beyond its budget.
     budget = int(folder.budget_gb * GIB)
     if folder.largest > budget:
         yield (
-            f"the features of one cell take {gb(folder.largest)}, and the budget of {folder.path} is {gb(budget)} "
-            f"(feature_budget_gb). Raise it. {WAYS_OUT}"
+            f"the features of one experiment take {gb(folder.largest)}, and the budget of {folder.path} is "
+            f"{gb(budget)} (feature_budget_gb). Raise it. {WAYS_OUT}"
         )
     elif (growth := min(missing, max(0, budget - folder.stored.nbytes))) > free:
         yield f"{folder.path} may grow by {gb(growth)} to its budget, and {gb(free)} are free there. {WAYS_OUT}"
 
 
 def checks_of(bill: Bill, results: Path) -> list[Check]:
-    """Returns what is known of the data and weights of cells, and whether locks hold where they write."""
+    """Returns what is known of the data and weights of experiments, and whether locks hold where they write."""
     data = dict.fromkeys(wanted.data for wanted in bill.wanted.values())
     by_weights = {(w.encoding.encoder, w.encoding.weights): w.encoding for w in bill.wanted.values()}
     found = [weights_check(encoding) for encoding in by_weights.values()]
@@ -69,7 +69,7 @@ def checks_of(bill: Bill, results: Path) -> list[Check]:
 
 
 def data_check(data: Data) -> Check:
-    """Returns whether the files of a cell's task are there; they are not opened."""
+    """Returns whether the files of an experiment's task are there; they are not opened."""
     name = f"data {data.task}"
     try:
         root = root_of(data)

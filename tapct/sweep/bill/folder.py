@@ -14,8 +14,8 @@ class Entry(NamedTuple):
 
     Attributes:
         nbytes: What it takes.
-        stays: What of it stays once no cell needs it any more.
-        group: Names the cells that need it.
+        stays: What of it stays once no experiment needs it any more.
+        group: Names the experiments that need it.
         first: Number of the first of them.
     """
 
@@ -32,11 +32,11 @@ class Folder:
     Attributes:
         path: The folder.
         stored: What is there.
-        budget_gb: The least of the limits that cells set, in GiB; None is none.
+        budget_gb: The least of the limits that experiments set, in GiB; None is none.
         entries: What is not there, by what makes it one entry.
-        last: Number of the last cell of a group.
+        last: Number of the last experiment of a group.
         exact: Whether all of it is known from headers.
-        largest: What the entries of one cell take, stored or not.
+        largest: What the entries of one experiment take, stored or not.
     """
 
     path: Path
@@ -53,13 +53,13 @@ class Folder:
         return sum(entry.nbytes for entry in self.entries.values())
 
     def peak_bytes(self, jobs: int) -> int:
-        """Returns what of that is there at once, if cells run in their order and features go as they may.
+        """Returns what of that is there at once, if experiments run in their order and features go as they may.
 
         Args:
-            jobs: Cells that run at once.
+            jobs: Experiments that run at once.
         """
-        cells = max(self.last.values(), default=0) + 1
-        changes = [0] * (cells + jobs + 1)
+        experiments = max(self.last.values(), default=0) + 1
+        changes = [0] * (experiments + jobs + 1)
         for entry in self.entries.values():
             changes[entry.first] += entry.nbytes
             changes[self.last[entry.group] + jobs] -= entry.nbytes - entry.stays

@@ -1,7 +1,8 @@
-"""About what the heads of a cell take in memory at their peak: an upper estimate by formula, beside the program itself.
+"""About what an experiment's heads take in memory at their peak: an upper estimate by formula, without the program.
 
 What heads see of the cases of a step is there as it is and scaled (of a large bag, a slab); heads that train side by
-side keep what their gradients need. It is no promise: `benchmarks/bill.py` compares it with what cells then took.
+side keep what their gradients need. It is not a promise: `benchmarks/bill.py` compares it with what experiments then
+took.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from tapct.sweep.bill.settings import Wanted
 FLOAT, DOUBLE = 4, 8
 
 ELSE_BYTES = 2**28
-"""What libraries take beyond those of `eva fit --help` once a cell reads, encodes and draws: `benchmarks/bill.py` found
-0.2 GB beside the heads of the quickstart."""
+"""What libraries take beyond those of `eva fit --help` once an experiment reads, encodes and draws:
+`benchmarks/bill.py` found 0.2 GB next to the heads of the quickstart."""
 
 SLABS = 5
 """Slabs of logits at once: logits, their interpolation, probabilities, gradient and what autograd keeps."""
@@ -42,25 +43,25 @@ as the matrix products copy them, and what the allocator holds back. `benchmarks
 
 @dataclass(frozen=True)
 class _Largest:
-    """The largest of the scans of a cell."""
+    """The largest of the scans of an experiment."""
 
-    cells: int
+    patches: int
     windows: int
     native: int
     voxels: int
 
 
 def head_nbytes(wanted: Wanted, card: EncoderCard, scans: Sequence[Encoded], classes: int, device_type: str) -> int:
-    """Returns about what the heads of a cell take, in bytes, on top of what Python and the libraries take.
+    """Returns about what the heads of an experiment take, in bytes, on top of what Python and the libraries take.
 
     Args:
-        wanted: What the cell wants.
+        wanted: What the experiment wants.
         card: Of the encoder.
         scans: What its scans take; one at least.
         classes: Of the task.
         device_type: "cuda" or "cpu".
     """
-    largest = _Largest(*(max(getattr(s, n) for s in scans) for n in ("cells", "windows", "native", "voxels")))
+    largest = _Largest(*(max(getattr(s, n) for s in scans) for n in ("patches", "windows", "native", "voxels")))
     if not kinds.kind(wanted.kind).heads:
         return ELSE_BYTES + _dense(wanted, card, largest, classes, device_type)
     adaptor = Adaptor.parse(wanted.adaptor)
@@ -71,14 +72,14 @@ def head_nbytes(wanted: Wanted, card: EncoderCard, scans: Sequence[Encoded], cla
 
 
 def _dense(wanted: Wanted, card: EncoderCard, largest: _Largest, classes: int, device_type: str) -> int:
-    features = 2 * largest.cells * card.feature_dim * FLOAT
-    logits = 2 * wanted.heads * largest.cells * classes * FLOAT
+    features = 2 * largest.patches * card.feature_dim * FLOAT
+    logits = 2 * wanted.heads * largest.patches * classes * FLOAT
     voxels = max(largest.native * EVALUATED_BYTES, largest.voxels * EVALUATED_BYTES)
     return features + logits + voxels + SLABS * SLAB_BYTES[device_type]
 
 
 def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest, bag: Bag | None, device_type: str) -> int:
-    instances, size = (largest.windows, card.embedding_dim) if bag == "cls" else (largest.cells, card.feature_dim)
+    instances, size = (largest.windows, card.embedding_dim) if bag == "cls" else (largest.patches, card.feature_dim)
     bags = wanted.batch_size * instances
     # As stored, float32 at most; on a CPU they are mapped from disk.
     stored = bags * size * FLOAT if device_type == "cuda" else 0
@@ -89,4 +90,4 @@ def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest, bag: Bag | 
 
 def _solved(card: EncoderCard, largest: _Largest, cases: int) -> int:
     pooled = 4 * cases * 2 * max(card.feature_dim, card.embedding_dim) * DOUBLE
-    return pooled + largest.cells * card.feature_dim * (DOUBLE + FLOAT)
+    return pooled + largest.patches * card.feature_dim * (DOUBLE + FLOAT)

@@ -1,4 +1,4 @@
-"""What the configs of a cell say of what it reads, encodes, stores and trains, as values."""
+"""What the configs of an experiment say of what it reads, encodes, stores and trains, as values."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from tapct import kinds
 from tapct.encoders import Encoder, load_encoder
 from tapct.encoders.options import RANDOM, parse_options, spell_options, with_precision
-from tapct.sweep.cell import Cell, SweepError
+from tapct.sweep.experiment import Experiment, SweepError
 
 MODEL, DATA, TRAINER = "model.init_args.", "data.init_args.", "trainer.init_args."
 
@@ -29,7 +29,7 @@ DATA_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """What features depend on beside the scans.
+    """What features depend on next to the scans.
 
     Attributes:
         encoder: Name of the encoder.
@@ -86,7 +86,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a cell wants.
+    """What an experiment wants.
 
     Attributes:
         encoding: What is encoded.
@@ -113,15 +113,15 @@ class Wanted:
     budget_gb: float | None
 
 
-def wanted(cell: Cell) -> Wanted:
-    """Returns what a cell wants.
+def wanted(experiment: Experiment) -> Wanted:
+    """Returns what an experiment wants.
 
     Raises:
         SweepError: If its config has something else than a probe of ours, or an encoder by class_path: what such a one
             needs is not known.
         EncoderError: If the encoder or an option is unknown.
     """
-    settings = cell.settings()
+    settings = experiment.settings()
     kind = kinds.of_probe(settings.get("model.class_path", ""))
     if kind is None:
         raise SweepError(f"its config has the model {settings.get('model.class_path')}, whose needs are not known")
@@ -145,7 +145,7 @@ def wanted(cell: Cell) -> Wanted:
     rates = model["learning_rates"] or [None]
     return Wanted(
         encoding=encoding,
-        data=_data(cell, settings, data),
+        data=_data(experiment, settings, data),
         kind=kind.name,
         adaptor=model["adaptor"] if MODEL + "adaptor" in settings else kind.usual_head or "".join(kind.heads[:1]),
         bag=model["bag"],
@@ -157,11 +157,11 @@ def wanted(cell: Cell) -> Wanted:
     )
 
 
-def _data(cell: Cell, settings: Mapping[str, str], data: "_Values") -> Data:
+def _data(experiment: Experiment, settings: Mapping[str, str], data: "_Values") -> Data:
     # The settings leave the data root out, which decides no result.
-    root = data["data_root"] or cell.variables.get("DATA_ROOT")
+    root = data["data_root"] or experiment.variables.get("DATA_ROOT")
     return Data(
-        task=settings.get(DATA + "task", cell.task),
+        task=settings.get(DATA + "task", experiment.task),
         root=str(Path(root).expanduser()) if root else None,
         split_file=data["split_file"],
         options=json.dumps(data.mapping("options"), sort_keys=True),

@@ -52,7 +52,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Scans:
-    """The scans of a cell.
+    """The scans of an experiment.
 
     Attributes:
         scans: Each of them.
@@ -66,9 +66,10 @@ class Scans:
 
 
 def root_of(data: Data) -> Path | None:
-    """Returns the folder of a cell's task; None where its data are not there.
+    """Returns the folder of an experiment's task; None where its data are not there.
 
-    As in a cell that runs, a task that ships with its data uses them where the data root has no folder of its name.
+    As in an experiment that runs, a task that ships with its data uses them where the data root has no folder of its
+    name.
     """
     try:
         return task_root(data.task, data.root)
@@ -77,7 +78,7 @@ def root_of(data: Data) -> Path | None:
 
 
 def scans_of(data: Data, remembered: Remembered) -> Scans:
-    """Returns the scans of a cell.
+    """Returns the scans of an experiment.
 
     Args:
         data: What scans are read.

@@ -25,7 +25,7 @@ class Stored:
 
         Args:
             folder: Where features are stored; need not be there.
-            device: Where cells would run, which decides the precision.
+            device: Where experiments would run, which decides the precision.
         """
         self._store, self._device = TensorStore(folder), device
         self._bytes = {file.key: file.nbytes for file in self._store.files()}

@@ -20,7 +20,7 @@ UNKNOWN = "?"
 
 
 def table(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[str]) -> Group:
-    """Returns a line for each cell, then the sums, what is known only roughly, and what is in the way."""
+    """Returns a line for each experiment, then the sums, what is known only roughly, and what is in the way."""
     grid = Columns("to do", *COLUMNS, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in grid.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -59,7 +59,7 @@ def as_json(bill: Bill, jobs: int, checks: Sequence[Check], refused: Sequence[st
 
 
 def _uncounted(bill: Bill) -> int:
-    """Returns of how many cells nothing is known, which no sum holds."""
+    """Returns of how many experiments nothing is known, which no sum holds."""
     return sum(row.scans is None for row in bill.rows)
 
 
@@ -84,11 +84,11 @@ def _number(value: float | None, form: str) -> str:
 
 def _sums(bill: Bill, jobs: int) -> list[RenderableType]:
     words = [
-        f"in all {bill.encoded:,} scans to encode (those that cells share once), {bill.windows:,} windows",
+        f"in all {bill.encoded:,} scans to encode (those that experiments share once), {bill.windows:,} windows",
         f"{_number(bill.tflop, '{:,.0f}')} TFLOP",
     ]
     if uncounted := _uncounted(bill):
-        words.append(f"{uncounted} of {len(bill.rows)} cells are not in it ({UNKNOWN})")
+        words.append(f"{uncounted} of {len(bill.rows)} experiments are not in it ({UNKNOWN})")
     hours = "hours are not known: --measure measures each encoder here (20 s each), --card h100 estimates"
     if bill.hours is not None:
         hours = f"{_time(bill.hours)} of encoding on {bill.hours_on}; reading, heads and metrics come on top"
@@ -118,8 +118,9 @@ def _reasons(bill: Bill) -> list[RenderableType]:
     for row in bill.rows:
         if row.why:
             why.setdefault(row.why, []).append(f"{row.label} on {row.task}")
-    for reason, cells in why.items():
-        lines.append(f"{UNKNOWN} {', '.join(cells[:3])}{f' and {len(cells) - 3} more' * (len(cells) > 3)}: {reason}")
+    for reason, experiments in why.items():
+        more = f" and {len(experiments) - 3} more" * (len(experiments) > 3)
+        lines.append(f"{UNKNOWN} {', '.join(experiments[:3])}{more}: {reason}")
     return [Text(line, style="dim") for line in lines]
 
 
@@ -128,12 +129,12 @@ def _in_the_way(checks: Sequence[Check]) -> list[RenderableType]:
     colours, said = {"warn": "yellow", "fail": "red"}, defaultdict[tuple[str, str, str], list[str]](list)
     for check in checks:
         if check.status != "ok":
-            said[check.status, check.message, check.mend].append(check.name)
-    sound = sum(check.status == "ok" for check in checks)
-    lines = [Text(f"{sound} of {len(checks)} checks of weights, data and locks are well")] if checks else []
-    for (status, message, mend), names in said.items():
+            said[check.status, check.message, check.fix].append(check.name)
+    valid = sum(check.status == "ok" for check in checks)
+    lines = [Text(f"{valid} of {len(checks)} checks of weights, data and locks are well")] if checks else []
+    for (status, message, fix), names in said.items():
         about = ", ".join([names[0], *(name.partition(" ")[2] for name in names[1:])])
-        lines.append(Text(f"{about}: {message.rstrip('.')}; {mend}", style=colours[status]))
+        lines.append(Text(f"{about}: {message.rstrip('.')}; {fix}", style=colours[status]))
     return list(lines)
 
 

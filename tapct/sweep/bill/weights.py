@@ -34,7 +34,7 @@ def weights_check(encoding: Encoding) -> Check:
     by_hand = "or give a file: -w ENCODER=PATH (ENCODER_WEIGHTS), ENCODER=random for random ones"
     fetch = f"`tapct download -e {card.name}` fetches them now"
     if encoding.load(None).fetches_itself:
-        return Check("warn", name, "are looked for, in a way of its own, before the first cell runs", by_hand)
+        return Check("warn", name, "are looked for, in a way of its own, before the first experiment runs", by_hand)
     if (why := unknown(card)) is not None:
         return Check("fail", name, why, by_hand.removeprefix("or "))
     page = f"https://{card.weights.repository}"
@@ -43,5 +43,8 @@ def weights_check(encoding: Encoding) -> Check:
         found = f"are not here, and you have set {variable}{under}"
         return Check("fail", name, found, f"unset {variable}, and {fetch}; {by_hand}")
     return Check(
-        "warn", name, f"are not here yet: they are fetched before the first cell runs{under}", f"{fetch}; {by_hand}"
+        "warn",
+        name,
+        f"are not here yet: they are fetched before the first experiment runs{under}",
+        f"{fetch}; {by_hand}",
     )

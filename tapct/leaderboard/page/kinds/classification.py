@@ -48,12 +48,12 @@ class _Numbers(NamedTuple):
 
     Attributes:
         value: (4, rows) in the order of `TITLES`, NaN where undefined.
-        draws: (4, rows, R) in resamples of patients.
+        bootstrap: (4, rows, R) in resamples of patients.
         jackknife: (4, rows, n) without each patient.
     """
 
     value: np.ndarray
-    draws: np.ndarray
+    bootstrap: np.ndarray
     jackknife: np.ndarray
 
 
@@ -61,7 +61,7 @@ def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Iterator[Tab
     """Yields a table a metric: a line a label, and before them the means over those in means and over the others."""
     first = next(iter(runs.values()))[0]
     targets = first["target"]
-    positives, negatives = by_label.answers(targets)
+    positives, negatives = by_label.strata(targets)
     in_means = by_label.is_in_means(targets)
     means = {
         f"mean of {of.sum()} with {words}": of
@@ -117,8 +117,8 @@ def _of_run(run: Cases, patients: np.ndarray, drawn: np.ndarray, means: Sequence
     without = [np.stack([by_label.RANKS[name].without(of) for of in left]) for name in ranks]
     of_bins = [classification.calibration_without_each(p, t, patients) for p, t in predicted]
     found = counted(once), counted(drawn), np.stack([*without, np.stack(of_bins)])
-    value, draws, jackknife = (np.concatenate([_means(of, means), of], axis=1) for of in found)
-    return _Numbers(value[..., 0], draws, jackknife)
+    value, bootstrap, jackknife = (np.concatenate([_means(of, means), of], axis=1) for of in found)
+    return _Numbers(value[..., 0], bootstrap, jackknife)
 
 
 def _means(found: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
@@ -128,9 +128,9 @@ def _means(found: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _text(found: _Numbers, metric: int, row: int, patients: int) -> str:
-    value, draws, jackknife = (of[metric, row] for of in found)
+    value, bootstrap, jackknife = (of[metric, row] for of in found)
     if math.isnan(value):
         return ""
-    of = estimate(float(value), draws, jackknife, patients, "")
+    of = estimate(float(value), bootstrap, jackknife, patients, "")
     ends = "" if of.low is None or of.high is None else f" ({of.low:.3f} to {of.high:.3f})"
     return f"{value:.3f}{ends}"

@@ -37,7 +37,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         title="errors",
         svg=_errors(shown, runs),
         note="How far candidates lie from the centres of the findings that they find, in shares of them, all seeds. "
-        "What is found lies within its radius. In a cube, the mean place is half an edge away from the middle: cells "
+        "What is found lies within its radius. In a cube, the mean place is half an edge away from the middle: patches "
         f"of N mm leave an error of about N / 2, but for what the scores of their neighbours tell.{shown.of_many}",
     )
     rows = list(by_diameter(runs))

@@ -105,7 +105,7 @@ def _round_up(value: float) -> float:
 
 
 def _by_target(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Table:
-    """Returns the MAE of each target in its unit, and beside it that of the training mean."""
+    """Returns the MAE of each target in its unit, and next to it that of the training mean."""
     targets, first = range(len(shown.classes)), next(iter(runs.values()))
 
     def row(name: str, of_model: Sequence[Cases], field: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reports: every model beside two texts that know nothing of the scan, and each finding by itself."""
+"""Reports: every model next to two texts that know nothing of the scan, and each finding by itself."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from tapct.statistics.reported import reported
 from tapct.statistics.resampling import resample
 
 RESAMPLES = 1_000
-"""Of patients, for the intervals beside what knows nothing."""
+"""Of patients, for the intervals next to what knows nothing."""
 
 COLUMNS, ROW_IN, PANEL_IN, LABEL_IN = 5, 0.155, 0.86, 2.1
 """Of the figure: models in a row; height of a finding, width of a model, width of the names, in inches."""
@@ -37,7 +37,7 @@ BY_FINDING: dict[str, tuple[Callable[[Counts], np.ndarray], str]] = {
 
 
 def pictures(shown: Shown) -> Iterator[Picture | Table]:
-    """Yields every model beside what knows nothing, the figure of findings, and a table a number of each finding."""
+    """Yields every model next to what knows nothing, the figure of findings, and a table a number of each finding."""
     runs = _by_row(shown)
     first = next(iter(runs.values()))[0]
     nothing: Runs = {name: (knowing_nothing(first, name),) for name in (COMMON, RANDOM)}
@@ -75,7 +75,7 @@ def _beside(shown: Shown, runs: Runs) -> Table:
         texts[place] = f"{texts[place]}{_interval(shown, of_model)}"
         rows.append([name, *texts])
     return Table(
-        title="Beside what knows nothing of the scan",
+        title="Next to what knows nothing of the scan",
         corner="model",
         heads=[metric.column or metric.title for metric in metrics],
         rows=rows,
@@ -137,7 +137,7 @@ def _by_finding(shown: Shown, runs: Runs, title: str) -> Table:
         corner="model",
         heads=[*means, *(f"{first.classes[k]}, {n} of {len(first)}" for k, n in zip(places, positives, strict=True))],
         rows=rows,
-        note=f"Beside each finding: references that have it. Mean over seeds. {note} Findings of fewer than "
+        note=f"Next to each finding: references that have it. Mean over seeds. {note} Findings of fewer than "
         f"{FEW} references are a mean apart: theirs hang on a few patients.{shown.of_many}",
     )
 

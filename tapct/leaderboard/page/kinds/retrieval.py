@@ -21,7 +21,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
 
 
 def _by_label(shown: Shown, runs: Runs, first: Cases) -> Table:
-    """Returns the mean average precision of each label, beside that of chance."""
+    """Returns the mean average precision of each label, next to that of chance."""
     found = {name: np.mean([_of_labels(run) for run in of], axis=0) for name, of in runs.items()}
     chance = _of_labels(at_chance(first))
     rows = []

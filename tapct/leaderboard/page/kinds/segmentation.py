@@ -27,7 +27,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     for field, title, digits in BY_CLASS:
         rows = _rows(shown, field)
         if rows:
-            mind = ". Cells without a surface in prediction or reference have none: read it with NSD"
+            mind = ". Entries without a surface in prediction or reference have none: read it with NSD"
             yield Table(
                 title=f"{title} by class",
                 heads=list(shown.models),

@@ -43,7 +43,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         heads=[*shown.models],
         rows=list(_by_thirds(first)),
         note="Share alive after two years (low / middle / high risk), and the log-rank statistic of the three, with 2 "
-        "degrees of freedom. It describes: groups that predictions made are no hypothesis from before the data."
+        "degrees of freedom. It describes: groups that predictions made are not a hypothesis from before the data."
         f"{shown.of_many}",
     )
 

@@ -1,4 +1,4 @@
-"""Packages of somebody's own, installed beside ours for a while."""
+"""Packages of somebody's own, installed next to ours for a while."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Feature cells and the voxels in them: what of a cell is of a class, and in which cells a mask lies."""
+"""Patches and the voxels in them: what of a patch is of a class, and in which patches a mask lies."""
 
 import numpy as np
 import torch
@@ -6,49 +6,51 @@ import torch
 from tapct.volumes import Grid, LinearMap, Mask
 
 
-def class_shares(labels: torch.Tensor, native: Grid, cells: Grid, num_classes: int) -> torch.Tensor:
-    """Returns (K, d, h, w) float32: the share of each class in the box of each cell.
+def class_shares(labels: torch.Tensor, native: Grid, patches: Grid, num_classes: int) -> torch.Tensor:
+    """Returns (K, d, h, w) float32: the share of each class in the box of each patch.
 
-    A cell's box is centred on the cell and as wide as cells are apart. What of it lies outside the scan is left out; a
-    box wholly outside has the labels of the nearest border voxels.
+    A patch's box is centred on the patch and as wide as patches are apart. What of it lies outside the scan is left
+    out; a box wholly outside has the labels of the nearest border voxels.
 
     Args:
         labels: (D, H, W) integer labels.
         native: The grid of the labels.
-        cells: The feature grid.
+        patches: The feature grid.
         num_classes: Number of classes, K.
     """
-    axes = [_of_cells(where, size) for where, size in zip(cells.coordinates_in(native), native.shape, strict=True)]
-    of_cells = LinearMap(*(m.to(labels.device, torch.float32) for m in axes))
-    shares = torch.zeros((num_classes, *cells.shape), device=labels.device)
+    axes = [_of_patches(where, size) for where, size in zip(patches.coordinates_in(native), native.shape, strict=True)]
+    of_patches = LinearMap(*(m.to(labels.device, torch.float32) for m in axes))
+    shares = torch.zeros((num_classes, *patches.shape), device=labels.device)
     for label in range(1, num_classes):
-        shares[label] = _mapped(of_cells, labels == label, torch.float32)
+        shares[label] = _mapped(of_patches, labels == label, torch.float32)
     shares[0] = 1 - shares[1:].sum(dim=0)
     return shares
 
 
-def mask_shares(mask: Mask, cells: Grid) -> torch.Tensor:
-    """Returns (d, h, w) float64: the share of a mask's volume in the box of each cell; 1 in sum.
+def mask_shares(mask: Mask, patches: Grid) -> torch.Tensor:
+    """Returns (d, h, w) float64: the share of a mask's volume in the box of each patch; 1 in sum.
 
     A voxel in several boxes counts in each by what of it is there, one outside all of them in the nearest: a mask that
     holds a voxel is somewhere, however small it is.
 
     Args:
         mask: A mask that is not empty.
-        cells: The feature grid, without the cells that must have nothing.
+        patches: The feature grid, without the patches that must have nothing.
     """
     grid = mask.grid
-    axes = [_of_voxels(where, size) for where, size in zip(cells.coordinates_in(grid), grid.shape, strict=True)]
+    axes = [_of_voxels(where, size) for where, size in zip(patches.coordinates_in(grid), grid.shape, strict=True)]
     volume = _mapped(LinearMap(*axes), torch.from_numpy(mask.inside), torch.float64)
     return volume / volume.sum()
 
 
-def _mapped(to_cells: LinearMap, inside: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Maps (D, H, W) booleans to cells, through the block alone that holds what is true: most structures are small."""
+def _mapped(to_patches: LinearMap, inside: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Maps (D, H, W) booleans to patches, through the block that holds what is true: most structures are small."""
     spans = [_span(inside.any(dim=tuple(d for d in range(3) if d != axis))) for axis in range(3)]
     if spans[0].stop == 0:
-        return torch.zeros([len(m) for m in (to_cells.z, to_cells.y, to_cells.x)], dtype=dtype, device=inside.device)
-    z, y, x = (m[:, span] for m, span in zip((to_cells.z, to_cells.y, to_cells.x), spans, strict=True))
+        return torch.zeros(
+            [len(m) for m in (to_patches.z, to_patches.y, to_patches.x)], dtype=dtype, device=inside.device
+        )
+    z, y, x = (m[:, span] for m, span in zip((to_patches.z, to_patches.y, to_patches.x), spans, strict=True))
     return LinearMap(z, y, x)(inside[spans[0], spans[1], spans[2]].to(dtype))
 
 
@@ -58,7 +60,7 @@ def _span(occupied: torch.Tensor) -> slice:
     return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
 
 
-def _of_cells(where: np.ndarray, size: int) -> torch.Tensor:
+def _of_patches(where: np.ndarray, size: int) -> torch.Tensor:
     """Returns (len(where), size): the share of each voxel in the box around each coordinate; rows sum to one."""
     return torch.from_numpy(_shares(_overlaps(where, size), _nearest(where, size)))
 

@@ -1,4 +1,4 @@
-"""Records of simulated cells: a model under a setting of the task."""
+"""Records of simulated experiments: a model under a setting of the task."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,9 @@ from tapct.records import CaseResult, Record
 from tests.leaderboard.test_inputs import TASK, case, record
 
 
-def cell(model: str, values: np.ndarray, patient_of: Sequence[int] | None = None, heads: str = "0", **task) -> Record:
+def experiment(
+    model: str, values: np.ndarray, patient_of: Sequence[int] | None = None, heads: str = "0", **task
+) -> Record:
     """A record of (seeds, cases) scores of one class.
 
     Args:

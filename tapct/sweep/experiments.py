@@ -1,4 +1,4 @@
-"""The cells that a sweep makes of what was asked for."""
+"""The experiments that a sweep makes of what was asked for."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from tapct.encoders import list_encoders
 from tapct.names import SHIPPED_SPLITS
 from tapct.sweep import adaptors, bags, mistakes, said, suites
 from tapct.sweep.asked import Sweep, results_folder
-from tapct.sweep.cell import (
+from tapct.sweep.experiment import (
     SHIPPED_CONFIGS,
     VARIABLES,
-    Cell,
+    Experiment,
     SweepError,
     absolute,
     choose_tasks,
@@ -22,8 +22,8 @@ from tapct.sweep.variants import Variant, require_options, variants
 from tapct.sweep.varied import TaskConfig
 
 
-def cells_of(asked: Sweep) -> list[Cell]:
-    """Returns the cells, task by task: scans that were just read need no disk.
+def experiments_of(asked: Sweep) -> list[Experiment]:
+    """Returns the experiments, task by task: scans that were just read need no disk.
 
     Raises:
         SweepError: If an encoder, a task, a suite, a config or an override does not exist.
@@ -44,12 +44,12 @@ def cells_of(asked: Sweep) -> list[Cell]:
                     varied.setdefault(task, {}).update({one.label: one for one in found})
     if asked.suite is not None:
         varied = suites.narrowed(varied, Path(asked.suite).stem, asked.encoders, asked.tasks)
-    cells = _cells(asked, varied, configs, overrides)
-    if not cells:
+    experiments = _experiments(asked, varied, configs, overrides)
+    if not experiments:
         named = [block.adaptors for block in blocks] + [block.bags and f"the bag {block.bags}" for block in blocks]
         words = ", ".join(dict.fromkeys(filter(None, named)))
         raise SweepError(f"no task or encoder that was asked for has what {words} needs: nothing runs")
-    return cells
+    return experiments
 
 
 def _blocks(asked: Sweep) -> Sequence[suites.Block]:
@@ -66,9 +66,9 @@ def _blocks(asked: Sweep) -> Sequence[suites.Block]:
     suite = suites.read_suite(asked.suite)
     for name in ("ADAPTOR", "BAG", "ENCODER_OPTIONS"):
         if name in os.environ:
-            said.say(f"the variable {name} is not used: the suite {suite.name} says itself what its cells are")
+            said.say(f"the variable {name} is not used: the suite {suite.name} says itself what its experiments are")
     if not suite.blocks:
-        raise SweepError(f"the suite {suite.name} names no cells: others include it")
+        raise SweepError(f"the suite {suite.name} names no experiments: others include it")
     return suite.blocks
 
 
@@ -89,14 +89,14 @@ def _variants(asked: Sweep, of: TaskConfig, block: suites.Block) -> list[Variant
     return [variant for variant in varied if adaptors.fits(variant)]
 
 
-def _cells(
+def _experiments(
     asked: Sweep, varied: Mapping[str, Mapping[str, Variant]], configs: Mapping[str, Path], overrides: tuple[Path, ...]
-) -> list[Cell]:
+) -> list[Experiment]:
     names = list(dict.fromkeys(one.encoder for of_task in varied.values() for one in of_task.values()))
     weights = weights_by_encoder(asked.weights or os.environ.get("ENCODER_WEIGHTS"), names)
     results = results_folder(asked.results)
     return [
-        Cell(
+        Experiment(
             task=task,
             encoder=variant.encoder,
             label=variant.label,

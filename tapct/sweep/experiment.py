@@ -1,4 +1,4 @@
-"""Cells of a sweep: an encoder on a task under given settings, and where its files are."""
+"""Experiments of a sweep: an encoder on a task under given settings, and where its files are."""
 
 import contextlib
 import json
@@ -28,10 +28,10 @@ VARIABLES = (
 """The variables that the shipped configs read."""
 
 INCIDENTAL = ("DATA_ROOT", "NUM_WORKERS", "ACCELERATOR", "OUTPUT_ROOT")
-"""Those that do not decide a result: the same cell may be finished on another machine."""
+"""Those that do not decide a result: the same experiment may be finished on another machine."""
 
 WEIGHTS_CONTENT = "what ENCODER_WEIGHTS holds (sha256)"
-"""A setting of a cell beside the keys of its configs: a file of weights may change behind its name."""
+"""A setting of an experiment next to the keys of its configs: a file of weights may change behind its name."""
 
 READER_CONTENT = "what READER_WEIGHTS holds (sha256)"
 """Likewise, of the reader of reports."""
@@ -43,10 +43,10 @@ CARD_CONTENT = "what the card ENCODER holds (sha256)"
 """Likewise, of an encoder that is a card of a user's (`eva:PATH.yaml`), or an exported folder."""
 
 SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
-"""Beside the package, in a checkout and where a wheel is installed."""
+"""Next to the package, in a checkout and where a wheel is installed."""
 
 SUITES_FOLDER = "suites"
-"""The folder beside the configs that holds no tasks (see `tapct.sweep.suites`)."""
+"""The folder next to the configs that holds no tasks (see `tapct.sweep.suites`)."""
 
 
 Keep = Literal["all", "embeddings", "none"]
@@ -54,18 +54,18 @@ Keep = Literal["all", "embeddings", "none"]
 
 
 class SweepError(TapctError, ValueError):
-    """A sweep was asked for that cannot be run, or a cell left something else than its record."""
+    """A sweep was asked for that cannot be run, or an experiment left something else than its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Experiment:
     """An encoder on a task.
 
     Attributes:
         task: Name of the task, which is also that of its config.
         encoder: Name of the encoder.
-        label: Names the cell among those of its task (see `tapct.sweep.variants`).
-        folder: Where the cell's files are, absolute.
+        label: Names the experiment among those of its task (see `tapct.sweep.variants`).
+        folder: Where the experiment's files are, absolute.
         config: The task's config, absolute.
         overrides: Further configs, each over the ones before, absolute.
         variables: The variables of the config that are set; all others are not.
@@ -81,7 +81,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
+        """The experiment in words."""
         return f"{self.label} on {self.task}"
 
     @property
@@ -118,43 +118,43 @@ class Cell:
         return dict(sorted(flat.items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the cell as JSON can hold it."""
+        """Returns the experiment as JSON can hold it."""
         paths = {"folder": str(self.folder), "config": str(self.config), "overrides": [str(p) for p in self.overrides]}
         names = {"task": self.task, "encoder": self.encoder, "label": self.label}
         return {**names, **paths, "variables": dict(self.variables)}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Cell":
-        """Returns the cell that `to_dict` was called on."""
+    def from_dict(cls, content: dict[str, Any]) -> "Experiment":
+        """Returns the experiment that `to_dict` was called on."""
         paths = {"folder": Path(content["folder"]), "config": Path(content["config"])}
         return cls(**{**content, **paths, "overrides": tuple(Path(p) for p in content["overrides"])})
 
 
 @dataclass(frozen=True)
 class Order:
-    """A cell that a launcher wants run.
+    """An experiment that a launcher wants run.
 
     Attributes:
-        cell: The cell.
+        experiment: The experiment.
         attempts_seen: Attempts at it when the launcher looked; another one since is another launcher's.
         replace: Whether a record that is in the way may be put aside.
-        keep: What stays of its features once no cell needs them; see `tapct.features.keeping`.
+        keep: What stays of its features once no experiment needs them; see `tapct.features.keeping`.
     """
 
-    cell: Cell
+    experiment: Experiment
     attempts_seen: int = 0
     replace: bool = False
     keep: Keep = "all"
 
     def to_json(self) -> str:
         """Returns the order as a worker takes it."""
-        return json.dumps({**vars(self), "cell": self.cell.to_dict()})
+        return json.dumps({**vars(self), "experiment": self.experiment.to_dict()})
 
     @classmethod
     def from_json(cls, text: str) -> "Order":
         """Returns the order that `to_json` was called on."""
         content = json.loads(text)
-        return cls(**{**content, "cell": Cell.from_dict(content["cell"])})
+        return cls(**{**content, "experiment": Experiment.from_dict(content["experiment"])})
 
 
 def configs_by_task(folder: Path) -> dict[str, Path]:
@@ -228,8 +228,8 @@ def choose(what: str, asked: str, known: Mapping[str, bool]) -> list[str]:
 def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[str]:
     """Returns the tasks of a comma-separated list.
 
-    "all" means neither the quickstart, whose config lies in no folder of a kind, nor what ships beside the tasks of the
-    benchmark.
+    "all" means neither the quickstart, whose config lies in no folder of a kind, nor what ships next to the tasks of
+    the benchmark.
 
     Args:
         asked: Names, or "all".
@@ -259,7 +259,7 @@ def _without_config(task: str) -> str:
     except TaskError as error:
         return str(error)
     return (
-        f"the task {task} brings no config: put it beside its module, {module}, as configs/{task}.yaml, or name the "
+        f"the task {task} brings no config: put it next to its module, {module}, as configs/{task}.yaml, or name the "
         "folder that holds it with --configs"
     )
 

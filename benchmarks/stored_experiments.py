@@ -1,12 +1,12 @@
 """One session on stored features, in this process; CPU seconds as JSON. `benchmarks/probe.py --before` runs it.
 
-    PYTHONPATH=CHECKOUT:benchmarks python -m stored_cells FOLDER CELL RUNS STEPS
+    PYTHONPATH=CHECKOUT:benchmarks python -m stored_experiments FOLDER EXPERIMENT RUNS STEPS
 
 It keeps to names that this checkout and the one that it is compared with both have, so that one file measures both.
-Cells: "store classification" and "store segmentation" make data and fill the store, and are not measured;
+Experiments: "store classification" and "store segmentation" make data and fill the store, and are not measured;
 "segmentation"; "abmil", and where there are others, the name of any adaptor.
 
-The classification cell is the shipped FDG-PET-CT config's (three rates, 500 steps of 16 scans, ten looks at the
+The classification experiment is the shipped FDG-PET-CT config's (three rates, 500 steps of 16 scans, ten looks at the
 selection cases) on 800 small scans of 8 windows each with 384 features, whose label is planted in some of them.
 Segmentation is the quickstart's, three seeds of one rate.
 """
@@ -28,7 +28,7 @@ from tapct.encoders import Encoder, EncoderCard, Features
 
 CASES = {"train": 560, "val": 80, "test": 160}
 FEATURES, WINDOW, WINDOWS = 384, (8, 16, 16), 2
-"""Features of an encoder's cell, voxels of a window, and windows along each axis of a scan."""
+"""Features of an encoder's experiment, voxels of a window, and windows along each axis of a scan."""
 
 
 class Planted(Encoder):
@@ -77,7 +77,7 @@ def write_classification(folder: Path) -> None:
     (folder / "split.csv").write_text("\n".join([*split, ""]), encoding="utf-8")
 
 
-def session(folder: Path, cell: str, runs: int, steps: int) -> dict[str, Any]:
+def session(folder: Path, experiment: str, runs: int, steps: int) -> dict[str, Any]:
     """Runs a session, and returns its CPU seconds and scores."""
     from eva.core.trainers.functional import run_evaluation_session
 
@@ -85,12 +85,12 @@ def session(folder: Path, cell: str, runs: int, steps: int) -> dict[str, Any]:
     from tapct.tasks import TaskData
 
     store = {"feature_folder": f"{folder}/features"}
-    if cell == "segmentation":
+    if experiment == "segmentation":
         optimizer = functools.partial(optim.AdamW, lr=0.005)
         probe = SegmentationProbe("tap-t-3d", optimizer=optimizer, **store)
         data, settings, metric = TaskData("quickstart"), {"accumulate_grad_batches": 1}, "dice_native"
     else:
-        more = {} if cell == "abmil" else {"adaptor": cell}
+        more = {} if experiment == "abmil" else {"adaptor": experiment}
         probe = ClassificationProbe(Planted("random"), learning_rates=[0.0003, 0.003, 0.03], **more, **store)
         data = TaskData("fdg_pet_ct", str(folder), split_file=str(folder / "split.csv"), batch_size=4)
         settings, metric = {"accumulate_grad_batches": 4, "val_check_interval": 0.1}, "MicroAUROC"
@@ -102,7 +102,7 @@ def session(folder: Path, cell: str, runs: int, steps: int) -> dict[str, Any]:
         (path,) = Path(logs).glob("*/record.json")
         of_runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
     scores = [run["metrics"]["test"][metric] for run in of_runs]
-    return {"cell": cell, "runs": runs, "steps": steps, "cpu_s": taken, "scores": scores}
+    return {"experiment": experiment, "runs": runs, "steps": steps, "cpu_s": taken, "scores": scores}
 
 
 def cpu_s() -> float:
@@ -112,15 +112,15 @@ def cpu_s() -> float:
 
 
 def main() -> None:
-    folder, cell, runs, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, experiment, runs, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     folder.mkdir(parents=True, exist_ok=True)
-    if cell.startswith("store "):
-        cell = "segmentation" if cell.endswith("segmentation") else "abmil"
-        if cell == "abmil":
+    if experiment.startswith("store "):
+        experiment = "segmentation" if experiment.endswith("segmentation") else "abmil"
+        if experiment == "abmil":
             write_classification(folder)
         runs, steps = 1, 10
     torch.set_num_threads(1)
-    result = session(folder, cell, runs, steps)
+    result = session(folder, experiment, runs, steps)
     print(json.dumps({**result, "process_cpu_s": cpu_s()}))
 
 

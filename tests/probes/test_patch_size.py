@@ -1,4 +1,4 @@
-"""The cell-size reference: against pooling and interpolation by torch, and in the record."""
+"""The patch-size reference: against pooling and interpolation by torch, and in the record."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from tapct.metrics import confusion_matrix, dice_per_class
-from tapct.probes.cell_size import CellSizes, cell_size_confusion
-from tapct.probes.cells import class_shares
-from tapct.records.record import CellSize
+from tapct.probes.patch_size import PatchSizes, patch_size_confusion
+from tapct.probes.patches import class_shares
+from tapct.records.record import PatchSize
 from tapct.volumes import Grid
 from tests.small import abdomen
 
@@ -24,14 +24,14 @@ def labels() -> torch.Tensor:
 
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 4, 4), (4, 8, 10), (1, 2, 5)])
 def test_it_is_what_pooling_and_interpolation_by_torch_give(labels, stride):
-    cells = NATIVE.cells(stride)
+    patches = NATIVE.patches(stride)
     shares = F.avg_pool3d(F.one_hot(labels.long(), 5).movedim(-1, 0)[None].double(), stride)
-    assert torch.allclose(class_shares(labels, NATIVE, cells, 5), shares[0].float(), atol=1e-6)
+    assert torch.allclose(class_shares(labels, NATIVE, patches, 5), shares[0].float(), atol=1e-6)
     voxels = F.interpolate(shares, labels.shape, mode="trilinear", align_corners=False)[0]
     first, second = voxels.topk(2, dim=0).values
     open_ones = int((first - second < 1e-5).sum())  # two classes have the same share there: either may win
     ours, theirs = (
-        cell_size_confusion(labels, NATIVE, cells, 5),
+        patch_size_confusion(labels, NATIVE, patches, 5),
         confusion_matrix(voxels.argmax(0), labels.long(), 5),
     )
     assert (ours - theirs).abs().sum() <= 2 * open_ones
@@ -41,28 +41,28 @@ def test_it_is_what_pooling_and_interpolation_by_torch_give(labels, stride):
 
 
 def test_shares_are_of_the_box_also_where_it_cuts_voxels_or_leaves_the_scan(labels):
-    """Cells of 2.5 voxels, the last ones half outside, one row wholly outside; brute force on a finer lattice."""
+    """Patches of 2.5 voxels, the last ones half outside, one row wholly outside; brute force on a finer lattice."""
     step = np.diag([2.5, 2.5, 2.5, 1.0])
     step[:3, 3] = (2.5 - 1) / 2
-    cells = Grid.of((6, 7, 8), NATIVE.affine @ step)
-    shares = class_shares(labels, NATIVE, cells, 5)
-    assert torch.allclose(shares.sum(0), torch.ones(tuple(cells.shape)), atol=1e-6)
+    patches = Grid.of((6, 7, 8), NATIVE.affine @ step)
+    shares = class_shares(labels, NATIVE, patches, 5)
+    assert torch.allclose(shares.sum(0), torch.ones(tuple(patches.shape)), atol=1e-6)
     fine = labels.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)  # half voxels
-    for cell in ((0, 0, 0), (3, 2, 5), (4, 6, 7), (2, 5, 1)):
-        block = fine[tuple(slice(5 * i, 5 * i + 5) for i in cell)].long().flatten()
+    for patch in ((0, 0, 0), (3, 2, 5), (4, 6, 7), (2, 5, 1)):
+        block = fine[tuple(slice(5 * i, 5 * i + 5) for i in patch)].long().flatten()
         expected = torch.bincount(block, minlength=5) / len(block)
-        assert shares[(slice(None), *cell)].numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+        assert shares[(slice(None), *patch)].numpy() == pytest.approx(expected.numpy(), abs=1e-6)
     beyond = shares[:, 5, 0, 0]  # z from 12.5 on: the labels of the last slice
     nearest = torch.bincount(fine[-1, :5, :5].long().flatten(), minlength=5) / 25
     assert beyond.numpy() == pytest.approx(nearest.numpy(), abs=1e-6)
 
 
-def test_larger_cells_hold_less_of_real_organs():
+def test_larger_patches_hold_less_of_real_organs():
     ct, organs = abdomen((slice(None),) * 3)
     labels, classes = torch.from_numpy(organs.labels), int(organs.labels.max()) + 1
     dice = []
     for edge_mm in (3.0, 12.0, 48.0):
-        confusion = cell_size_confusion(labels, ct.grid, ct.grid.respaced((edge_mm,) * 3), classes)
+        confusion = patch_size_confusion(labels, ct.grid, ct.grid.respaced((edge_mm,) * 3), classes)
         dice.append(float(np.nanmean(dice_per_class(confusion.numpy())[1:])))
     assert dice[0] == pytest.approx(1, abs=1e-3)  # the scan's own voxels
     assert 0.6 < dice[1] < 0.9
@@ -73,7 +73,7 @@ def test_the_summary_is_of_median_sizes_and_of_means_over_the_reported_cases():
     whole, cut, sizes = (
         [[5, 0, 0, 0], [1, 3, 0, 0], [0] * 4, [0] * 4],
         [[5, 1, 0, 0], [0, 2, 0, 0], [0, 1, 1, 0], [0] * 4],
-        CellSizes(),
+        PatchSizes(),
     )
     of_cases = {
         "a": ((3.0, 4.0, 5.0), whole),
@@ -95,6 +95,8 @@ def test_the_summary_is_of_median_sizes_and_of_means_over_the_reported_cases():
 
 
 def test_without_a_reference_the_summary_is_of_sizes_alone():
-    sizes = CellSizes()
+    sizes = PatchSizes()
     sizes.add("a", (1.0, 2.0, 3.0))
-    assert sizes.summary(["a"], ("background", "liver")) == CellSize(size_mm=(1, 2, 3), dice=None, by_class={}, cases=1)
+    assert sizes.summary(["a"], ("background", "liver")) == PatchSize(
+        size_mm=(1, 2, 3), dice=None, by_class={}, cases=1
+    )
