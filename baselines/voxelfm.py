@@ -65,7 +65,7 @@ class VoxelFM(Encoder):
 
     def build(self) -> nn.Module:
         """Returns the vision transformer."""
-        return RotaryViT()
+        return VoxelFMViT()
 
     def input_sheet(self) -> InputSheet:
         """Returns where its input was read."""
@@ -103,7 +103,7 @@ class VoxelFM(Encoder):
         return state
 
 
-class RotaryViT(nn.Module):
+class VoxelFMViT(nn.Module):
     """The vision transformer, under the names of the published checkpoint; `depth` is the number of its blocks."""
 
     def __init__(self, depth: int = DEPTH) -> None:

@@ -36,7 +36,7 @@ from tapct.encoders import Encoder
 from tapct.features import extract
 from tapct.records import environment, git_state
 from tapct.tasks import TaskData
-from tapct.viz.feature_maps import Scan
+from tapct.viz.feature_maps import EncodedScan
 from tapct.viz.retrieval import lesion_embedding, retrieve
 from tapct.volumes import LabelMap, Volume, read_ct, read_labels, resample_labels
 
@@ -66,10 +66,10 @@ def dice(encoder: Encoder, steps: int) -> list[float]:
     return [run["metrics"]["test"]["dice_native"] for run in runs]
 
 
-def encoded(encoder: Encoder, ct: Volume) -> Scan:
+def encoded(encoder: Encoder, ct: Volume) -> EncodedScan:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(encoder.to(device), torch.from_numpy(ct.hu).to(device), ct.grid)
-    return Scan(ct, features)
+    return EncodedScan(ct, features)
 
 
 def patches(encoder: Encoder, ct: Volume, labels: LabelMap) -> Patches:

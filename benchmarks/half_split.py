@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tapct.metrics.retrieval import Chance, Ranking, ordered, unit
+from tapct.metrics.retrieval import RandomOrder, Ranking, ordered, unit
 
 TASKS: Mapping[str, Sequence[Sequence[int]]] = {
     "c4kc_kits_retrieval": ((18, 79), (36, 10)),
@@ -88,7 +88,7 @@ def chance(task: str) -> None:
     counts = TASKS[task]
     queries = [sum(n // 2 for n in of) for of in counts]
     gallery = [sum(n - n // 2 for n in of) for of in counts]
-    expected = [Chance(relevant, sum(gallery)) for relevant in gallery]
+    expected = [RandomOrder(relevant, sum(gallery)) for relevant in gallery]
     precision = np.average([one.average_precision() for one in expected], weights=queries)
     hit = np.average([one.hit(5) for one in expected], weights=queries)
     said = np.average([relevant / sum(gallery) for relevant in gallery], weights=queries)

@@ -29,7 +29,7 @@ from tapct.statistics.intervals import bca, tail
 from tapct.statistics.levels import Levels, levels
 from tapct.statistics.mean_ranks import decided, ends
 from tapct.statistics.resampling import draw_patients, draw_swaps, evaluate, mean_over_cases
-from tapct.statistics.summary import Comparison, compare
+from tapct.statistics.summary import ModelComparison, compare
 from tapct.statistics.thin import of_model
 
 Sample = tuple[Callable[[np.ndarray], np.ndarray], float]
@@ -170,7 +170,7 @@ def of_labels(
     )
 
 
-def compared(inputs: TaskInputs, resamples: int) -> Comparison:
+def compared(inputs: TaskInputs, resamples: int) -> ModelComparison:
     """As `summarise_task` compares, without the intervals of each number."""
     value = evaluate(inputs, np.ones((inputs.num_patients, 1))).mean(axis=1)[:, 0]
     return compare(inputs, value, ~np.isnan(value), resamples)[0]

@@ -35,7 +35,7 @@ from pretrain.data.encoding import CHUNK_SLICES
 from pretrain.data.identity import StoreIdentity
 from pretrain.data.index import StoredVolume, write_index
 from pretrain.data.prepare import CLIP_HU, Settings, convert
-from pretrain.data.reader import Job, Reader
+from pretrain.data.reader import ReadJob, SampleReader
 from pretrain.data.sampling import SampleOrder
 from pretrain.data.sources import find_scans
 from pretrain.data.store import Box, Store, write_settings
@@ -127,10 +127,10 @@ def checksum_cost(config: Config, store: Store, number: int) -> dict[str, dict[s
     """What a checksum of every chunk would cost where it is read: time of the processor, and bytes from the files."""
     found = {}
     for name, kind in (("plain", Store), ("checked", Checked)):
-        reader = Reader(config, StoreIdentity.of(store))
+        reader = SampleReader(config, StoreIdentity.of(store))
         reader._opened = kind(store.folder), SampleOrder(len(store), config.run.seed)
         before = read_so_far()
-        rate = per_second(lambda n: reader[Job(0, 0, n)], number)  # noqa: B023
+        rate = per_second(lambda n: reader[ReadJob(0, 0, n)], number)  # noqa: B023
         size, reads = ((read_so_far() - before) / (number + min(3, number))).tolist()
         found[name] = {"samples_per_s": rate, "megabytes_per_sample": size / 1e6, "reads_per_sample": reads}
     return found
@@ -199,19 +199,19 @@ def simulations(config: Config, figures: dict[str, Any], given: argparse.Namespa
 
 def sample_rate(config: Config, store: Store, number: int) -> dict[str, float]:
     """Samples per second of one worker, the bytes that it sends, and how its memory grows."""
-    reader = Reader(config, StoreIdentity.of(store))
+    reader = SampleReader(config, StoreIdentity.of(store))
     sizes, used = [], []
 
     def one(n: int) -> None:
         batch, sample = divmod(n, config.run.micro_batch_size)
-        part = reader[Job(0, batch, sample)]
+        part = reader[ReadJob(0, batch, sample)]
         part.slab.share_memory_()  # as the loader does to send it
         sizes.append(part.slab.numel() * 2)
         used.append(resident_bytes())
 
     rate = per_second(one, number)
     later = np.array(used[len(used) // 3 :])
-    masks = per_second(lambda n: reader[Job(0, n, None)], 20)
+    masks = per_second(lambda n: reader[ReadJob(0, n, None)], 20)
     return {
         "samples_per_s": rate,
         "samples_per_s_with_masks": 1 / (1 / rate + 1 / (masks * config.run.micro_batch_size)),

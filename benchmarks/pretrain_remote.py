@@ -28,7 +28,7 @@ from pretrain.config import Config
 from pretrain.data.identity import StoreIdentity
 from pretrain.data.index import read_index
 from pretrain.data.locations import open_store
-from pretrain.data.reader import Job, Reader
+from pretrain.data.reader import ReadJob, SampleReader
 from pretrain.data.shards import pack
 from pretrain.settings import load_config
 from tapct.records import environment
@@ -55,21 +55,21 @@ def serve(folder: Path, latency_s: float, parent: Connection) -> None:
     asyncio.run(start())
 
 
-def cost(reader: Reader, samples: int, before: Callable[[], None] = lambda: None) -> dict[str, float]:
+def cost(reader: SampleReader, samples: int, before: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Milliseconds of a sample, on the wall and of the processor."""
-    reader[Job(0, 0, 0)]
+    reader[ReadJob(0, 0, 0)]
     wall_s = processor_s = 0.0
     for n in range(samples):
         before()
         wall, processor = time.perf_counter(), time.process_time()
-        reader[Job(n, 0, 0)]
+        reader[ReadJob(n, 0, 0)]
         wall_s += time.perf_counter() - wall
         processor_s += time.process_time() - processor
     return {"wall_ms": wall_s / samples * 1e3, "processor_ms": processor_s / samples * 1e3}
 
 
-def reader_of(config: Config) -> Reader:
-    return Reader(config, StoreIdentity.of(open_store(config.data)))
+def reader_of(config: Config) -> SampleReader:
+    return SampleReader(config, StoreIdentity.of(open_store(config.data)))
 
 
 def main() -> None:

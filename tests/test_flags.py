@@ -454,7 +454,7 @@ def test_a_check_that_cannot_be_made_is_a_flag_and_no_error(tmp_path, monkeypatc
     def broken(*_):
         raise KeyError("/home/ann/results/x.json\x1b[2J")
 
-    monkeypatch.setattr("tapct.flags.beside.equal", broken)
+    monkeypatch.setattr("tapct.flags.pairs.equal", broken)
     monkeypatch.setattr("tapct.flags.alone.CHECKS", (broken,))
     flags = with_cross_checks(with_own_checks(MINE), tmp_path).flags
     assert ids(flags) == ["check-failed"] * 2

@@ -1,7 +1,11 @@
-"""Words: docs/glossary.md says which ones are not written here; no page, help text, message or docstring has one."""
+"""Words: docs/glossary.md says which ones are not written here; no page, help text, message or docstring has one.
+
+And a name is of one class.
+"""
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,9 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 (BLOCK,) = re.findall(r"^```words\n(.*?)^```", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 INSTEAD = dict(line.split(" -> ") for line in BLOCK.strip().splitlines())
 PAGES = [*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").glob("*.md") if page != GLOSSARY)]
-TEMPLATES = sorted((ROOT / "tapct").rglob("*.j2"))
+TEMPLATES = sorted(
+    path for top in ("tapct", "pretrain") for end in ("j2", "html") for path in (ROOT / top).rglob(f"*.{end}")
+)
 MODULES = sorted(path for top in ("tapct", "pretrain", "baselines") for path in (ROOT / top).rglob("*.py"))
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|\{[^{}]*\}|<[^>]*>", re.DOTALL)  # names of files and keys stay
 FINE = re.compile(r"[tT]able cells?|[cC]ell by cell|[tT]here is no")
@@ -50,3 +56,12 @@ def test_messages_docstrings_and_help_have_none_of_these_words():
     found = {path.relative_to(ROOT).as_posix(): forbidden("\n".join(strings(path)), words) for path in MODULES}
     found |= {path.name: forbidden(path.read_text(encoding="utf-8"), words) for path in TEMPLATES}
     assert {path: of for path, of in found.items() if of} == {}
+
+
+def test_a_name_is_of_one_class():
+    homes = defaultdict(list)
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(path.relative_to(ROOT).as_posix())
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

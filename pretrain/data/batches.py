@@ -26,7 +26,7 @@ from pretrain.data.counters import Stream, generator
 from pretrain.data.crops import crop_depth, cut_crops
 from pretrain.data.identity import StoreIdentity
 from pretrain.data.locations import open_store
-from pretrain.data.reader import ATTEMPTS, Job, Lost, Part, Reader, Sample, Visit, jobs_of
+from pretrain.data.reader import ATTEMPTS, LostSample, Part, ReadJob, Sample, SampleReader, Visit, jobs_of
 from pretrain.data.store import Store
 from pretrain.errors import PretrainError, StoreError
 from pretrain.setting_types import is_url
@@ -81,7 +81,7 @@ class Batches:
         self._device = torch.device(device)
         self._side = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self.identity = StoreIdentity.of(self.store)
-        self._reader = Reader(config, self.identity)
+        self._reader = SampleReader(config, self.identity)
         self._streams: list[Iterator[MicroBatch]] = []
         _check(self.store, config)
         if is_url(config.data.store) and self.store[0].shard is None:
@@ -137,7 +137,7 @@ class Batches:
             if len(ready) > ahead:
                 yield self._wait(*ready.popleft())
 
-    def _loader(self, jobs: Iterator[Job]) -> DataLoader[Part]:
+    def _loader(self, jobs: Iterator[ReadJob]) -> DataLoader[Part]:
         data = self._config.data
         parallel: dict[str, Any] = {}
         if data.workers:
@@ -256,7 +256,7 @@ class Batches:
                 f"data.max_quarantined_fraction {self._config.data.max_quarantined_fraction:g} allows {int(allowed)}. "
                 f"The last: {next(reversed(self.unreadable.values()))}"
             )
-        if any(isinstance(part, Lost) for part in parts):
+        if any(isinstance(part, LostSample) for part in parts):
             raise PretrainError(
                 f"{ATTEMPTS} volumes in a row cannot be read: is the disk of {self.store.location} gone? The last: "
                 f"{next(reversed(failures.values()))}"
@@ -297,7 +297,7 @@ def _check(store: Store, config: Config) -> None:
 
 
 def _check_store(part: Part) -> None:
-    if isinstance(part, Lost) and part.store_fault is not None:
+    if isinstance(part, LostSample) and part.store_fault is not None:
         raise StoreError(part.store_fault)
 
 

@@ -127,7 +127,7 @@ class _Summary:
     format: int = _FORMAT
 
 
-class Index:
+class StoreIndex:
     """The index of a store, open.
 
     Attributes:

@@ -43,7 +43,7 @@ class Sample:
         return f"{self.source} (volume {self.volume}{instead}), crops (z, y, x, d, h, w) {self.plan.boxes.tolist()}"
 
 
-class Job(NamedTuple):
+class ReadJob(NamedTuple):
     """What a worker does at a time: one sample; or, without one, the masks of a micro-batch."""
 
     step: int
@@ -77,7 +77,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostSample:
     """A sample for which no volume could be read.
 
     Attributes:
@@ -89,10 +89,10 @@ class Lost:
     store_fault: str | None = None
 
 
-Part = Tensor | Visit | Lost
+Part = Tensor | Visit | LostSample
 
 
-class Reader(Dataset[Part]):
+class SampleReader(Dataset[Part]):
     """Does jobs, in a worker or here; opens the store when the first comes."""
 
     def __init__(self, config: Config, identity: StoreIdentity) -> None:
@@ -104,7 +104,7 @@ class Reader(Dataset[Part]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
-    def __getitem__(self, job: Job) -> Part:
+    def __getitem__(self, job: ReadJob) -> Part:
         run = self._config.run
         if job.sample is None:
             masks = generator(run.seed, job.step, job.micro_batch, Stream.MASKS)
@@ -114,9 +114,9 @@ class Reader(Dataset[Part]):
                 return self._visit(job.step, job.micro_batch, job.sample)
             except StoreError as error:
                 self._fault = str(error)  # every job would wait as long for the same
-        return Lost({}, self._fault)
+        return LostSample({}, self._fault)
 
-    def _visit(self, step: int, index: int, number: int) -> Visit | Lost:
+    def _visit(self, step: int, index: int, number: int) -> Visit | LostSample:
         run = self._config.run
         store, order = self._open()
         sample = (step * run.micro_batches + index) * run.micro_batch_size + number
@@ -140,7 +140,7 @@ class Reader(Dataset[Part]):
                 failures[volume.id] = str(error)
                 continue
             return Visit(slab, Sample(volume.id, volume.source, plan, tuple(failures)), failures)
-        return Lost(failures)
+        return LostSample(failures)
 
     def _open(self) -> tuple[Store, SampleOrder]:
         if self._opened is None:
@@ -155,6 +155,6 @@ class Reader(Dataset[Part]):
         return self._opened
 
 
-def jobs_of(step: int, index: int, micro_batch_size: int) -> list[Job]:
+def jobs_of(step: int, index: int, micro_batch_size: int) -> list[ReadJob]:
     """Returns the jobs of a micro-batch: its masks, then its samples."""
-    return [Job(step, index, sample) for sample in (None, *range(micro_batch_size))]
+    return [ReadJob(step, index, sample) for sample in (None, *range(micro_batch_size))]

@@ -22,7 +22,7 @@ import numpy as np
 
 from pretrain.data.encoding import GEOMETRY, HISTOGRAM
 from pretrain.data.fingerprint import Histogram
-from pretrain.data.index import Index, StoredVolume
+from pretrain.data.index import StoredVolume, StoreIndex
 from pretrain.data.shards import bytes_of
 from pretrain.errors import PretrainError
 from pretrain.files import write
@@ -74,7 +74,7 @@ class Store:
         self.folder = Path(folder)
         self.location = str(folder)
         self.clip_hu = read_settings(self.folder)
-        self._index = Index(self.folder)
+        self._index = StoreIndex(self.folder)
         self.index_sha256, self.digest = self._index.sha256, self._index.digest
         if not self._index:
             raise PretrainError(f"{self.location} holds no volume. See its quarantine.jsonl, and prepare it again.")

@@ -74,7 +74,7 @@ class Monitor:
         """
         elapsed_s = round(time.monotonic() - self._began, 3)
         head = {"event": kind, "time_s": round(time.time(), 3), "elapsed_s": elapsed_s, "step": step}
-        line = json.dumps(head | {name: _plain(value) for name, value in fields.items()}) + "\n"
+        line = json.dumps(head | {name: _finite_or_none(value) for name, value in fields.items()}) + "\n"
         try:
             self._file.write(line)
             self._file.flush()
@@ -218,5 +218,5 @@ def _cut_torn_line(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _plain(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -59,7 +59,7 @@ class _Scan:
     organs: Tensor
 
 
-class Probe:
+class OnlineProbe:
     """Scans that are not trained on, shared out over the processes; each keeps its own in memory.
 
     Args:

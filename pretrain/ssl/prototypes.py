@@ -112,7 +112,7 @@ def cross_entropy(
         The loss and the teacher's mean entropy; both 0 where there are no rows.
     """
     if chunk_rows is None:
-        return _plain(
+        return _unfused(
             student, student_prototypes, teacher, teacher_prototypes, centre, weights, student_temperature,
             teacher_temperature, lengths_count,
         )  # fmt: skip
@@ -129,7 +129,7 @@ def sum_of_logits(vectors: Tensor, prototypes: Tensor, chunk_rows: int | None) -
     return total
 
 
-def _plain(
+def _unfused(
     student: Tensor, student_prototypes: Tensor, teacher: Tensor, teacher_prototypes: Tensor, centre: Tensor,
     weights: Tensor, student_temperature: float, teacher_temperature: float, lengths_count: bool,
 ) -> CrossEntropy:  # fmt: skip

@@ -25,13 +25,13 @@ from pretrain.distributed import World
 from pretrain.errors import PretrainError
 from pretrain.observe.collapse import CollapseAlarm
 from pretrain.observe.monitor import Monitor, Pace, console_line, effective_rank, peak_flops
-from pretrain.observe.probe import Probe
+from pretrain.observe.probe import OnlineProbe
 from pretrain.observe.replay import dump_faults
 from pretrain.settings import dump_config
 from pretrain.ssl.model import HEADS, Losses, Pretrainer
 from pretrain.state_files import load_checkpoint
 from pretrain.training.checkpoint import CheckpointWriter, newest_checkpoint
-from pretrain.training.exchange import Flat, Report
+from pretrain.training.exchange import Flat, StepReport
 from pretrain.training.flops import run_flops, step_flops
 from pretrain.training.optim import apply_schedules, build_optimizer, clip_per_module
 from pretrain.training.phases import grown
@@ -74,10 +74,10 @@ class Engine:
         self._adopts = False
         self._saved_step: int | None = None
         self._skipped, self._skipped_in_a_row = 0, 0
-        self._pending: Report | None = None
+        self._pending: StepReport | None = None
         self._embeddings, self._last_pace = list[Tensor](), dict[str, float]()
         self._collapse = CollapseAlarm(config, world)
-        self._probe = None if config.run.probe.folder is None else Probe(config, world)
+        self._probe = None if config.run.probe.folder is None else OnlineProbe(config, world)
         self._monitor = Monitor(config.run.output) if world.is_first else None
         self._writer = CheckpointWriter(self._folder.checkpoints, config.run.keep) if world.is_first else None
 
@@ -207,7 +207,7 @@ class Engine:
         self._pace.stepped()
         if self._is_logged(self._step):
             self._last_pace = self._pace.take(self._steps_left())
-        self._pending = Report.of(self._step, values, self._moments() if self._is_logged(self._step) else None)
+        self._pending = StepReport.of(self._step, values, self._moments() if self._is_logged(self._step) else None)
 
     def _settle(self) -> bool:
         """Reads what the device says of the last step taken.

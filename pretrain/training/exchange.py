@@ -33,7 +33,7 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What the device will have to say of a step.
 
     Attributes:
@@ -51,7 +51,7 @@ class Report:
     arrived: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, step: int, values: dict[str, Tensor], matrix: Tensor | None = None) -> "Report":
+    def of(cls, step: int, values: dict[str, Tensor], matrix: Tensor | None = None) -> "StepReport":
         """Starts copying scalars, and a matrix, to the host."""
         stacked = torch.stack([value.detach().double() for value in values.values()])
         if not stacked.is_cuda:

@@ -113,7 +113,7 @@ def check_same_run(
     Raises:
         PretrainError: If they differ; names each setting with both values.
     """
-    before, now = (_flat(c.model_dump(mode="json")) for c in (saved_config(state, str(source)), config))
+    before, now = (_dotted(c.model_dump(mode="json")) for c in (saved_config(state, str(source)), config))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -155,9 +155,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _dotted(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested settings as "section.key"."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -109,13 +109,13 @@ def keep_words_whole(table: Table) -> None:
     for column in table.columns:
         if column.overflow == "fold":
             continue
-        texts = (_plain(one) for one in (column.header, column.footer, *column.cells))
+        texts = (_text_of(one) for one in (column.header, column.footer, *column.cells))
         lines = (line for text in texts for line in text.splitlines())
         parts = (part for line in lines for part in ([line] if column.no_wrap else line.split()))
         column.min_width = max([column.min_width or 0, *map(cell_len, parts)])
 
 
-def _plain(cell: RenderableType) -> str:
+def _text_of(cell: RenderableType) -> str:
     if isinstance(cell, str):
         return Text.from_markup(cell).plain
     return cell.plain if isinstance(cell, Text) else ""

@@ -16,7 +16,7 @@ from tapct import vit
 from tapct.encoders.base import Encoder, Features
 from tapct.encoders.card import EncoderCard, InPlaneFilter, Weights
 from tapct.encoders.input_sheet import Declared, HuWindow, InputSheet
-from tapct.encoders.places import CARD_FILE, Place, exported
+from tapct.encoders.places import CARD_FILE, EncoderFolder, exported
 from tapct.errors import EncoderError, WeightsError
 
 CONFIG_FILE = "config.json"
@@ -57,7 +57,7 @@ class Exported(Encoder):
             EncoderError: If the folder's descriptions are missing or not understood.
             WeightsError: If the weights do not fit.
         """
-        place = exported(str(folder)) or Place(Path(folder), None)
+        place = exported(str(folder)) or EncoderFolder(Path(folder), None)
         self.card = read_card(place)
         config = _config(place.folder)
         self.architecture: dict[str, Any] = config["architecture"]
@@ -132,7 +132,7 @@ def check_trained_like(weights: Path, used: Intensities, in_plane_filter: InPlan
         )
 
 
-def read_card(place: Place) -> EncoderCard:
+def read_card(place: EncoderFolder) -> EncoderCard:
     """Reads the card of an exported encoder; where it was given a name, that is the card's.
 
     Raises:

@@ -113,7 +113,7 @@ class InputSheet:
                 _check_source(value)
 
 
-class Row(NamedTuple):
+class InputRow(NamedTuple):
     """A row of a sheet.
 
     Attributes:
@@ -127,7 +127,7 @@ class Row(NamedTuple):
     source: str
 
 
-def rows(encoder: "Encoder") -> Iterator[Row]:
+def rows(encoder: "Encoder") -> Iterator[InputRow]:
     """Yields the sheet of an encoder, as it is built and set; a deferred one need not be built.
 
     Raises:
@@ -135,11 +135,13 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     """
     card, sheet, axes, options = encoder.card, encoder.input_sheet(), encoder.axes, encoder.options
 
-    def of_card(name: str, text: str, source: str | None, option: str) -> Row:
+    def of_card(name: str, text: str, source: str | None, option: str) -> InputRow:
         return _said(name, text, f"ours: the option {option}" if option in options else source)
 
     if encoder.mistake is not None:
-        yield Row("Mistake", f"{encoder.mistake}: {in_words(encoder)}", "ours: the option mistake, over all rows below")
+        yield InputRow(
+            "Mistake", f"{encoder.mistake}: {in_words(encoder)}", "ours: the option mistake, over all rows below"
+        )
     yield _said("Axis order", ", ".join(map(_axis, axes)), sheet.orientation)
     yield _said("Orientation", f"axes grow towards {', '.join(axes)}", sheet.orientation)
     spacing = "the scan's own" if card.spacing_mm is None else f"{_times(card.spacing_mm)} mm (z, y, x)"
@@ -152,7 +154,7 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
     yield _declared("Resizing filter, authors'", sheet.resizing)
     yield _declared("HU window", sheet.hu_window)
     yield _declared("Normalisation", sheet.normalisation)
-    yield Row("Scan statistics", _statistics(encoder), "ours: scan_statistics of the adapter")
+    yield InputRow("Scan statistics", _statistics(encoder), "ours: scan_statistics of the adapter")
     yield of_card(
         "Padding",
         f"{card.pad_hu:g} HU behind the last voxel, where a scan is smaller than its windows",
@@ -169,17 +171,17 @@ def rows(encoder: "Encoder") -> Iterator[Row]:
         "Embedding", f"{what}, {card.embedding_dim:,} numbers", sheet.embedding.source if sheet.embedding else None
     )
     if sheet.region is not None:
-        yield Row("Region", sheet.region.text, sheet.region.source)
+        yield InputRow("Region", sheet.region.text, sheet.region.source)
     yield _said("Map", f"{card.feature_dim:,} channels", sheet.patches)
-    yield Row("Data type", f"float32 HU; the network computes in {_precision(encoder)}", "ours: precision")
+    yield InputRow("Data type", f"float32 HU; the network computes in {_precision(encoder)}", "ours: precision")
 
 
-def _said(name: str, text: str, source: str | None) -> Row:
-    return Row(name, text, source or NOT_DECLARED)
+def _said(name: str, text: str, source: str | None) -> InputRow:
+    return InputRow(name, text, source or NOT_DECLARED)
 
 
-def _declared(name: str, said: Declared | HuWindow | None) -> Row:
-    return Row(name, NOT_DECLARED, NOT_DECLARED) if said is None else Row(name, said.text, said.source)
+def _declared(name: str, said: Declared | HuWindow | None) -> InputRow:
+    return InputRow(name, NOT_DECLARED, NOT_DECLARED) if said is None else InputRow(name, said.text, said.source)
 
 
 def _axis(letter: str) -> str:

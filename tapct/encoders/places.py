@@ -11,7 +11,7 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names that folders of results may have."""
 
 
-class Place(NamedTuple):
+class EncoderFolder(NamedTuple):
     """The folder of an exported encoder.
 
     Attributes:
@@ -29,11 +29,11 @@ class Place(NamedTuple):
         return folder if self.name is None else f"{self.name}={folder}"
 
 
-def exported(name: str) -> Place | None:
+def exported(name: str) -> EncoderFolder | None:
     """Returns the folder that a name of an encoder is of; None of any other name."""
     if (Path(name) / CARD_FILE).is_file():
-        return Place(Path(name), None)
+        return EncoderFolder(Path(name), None)
     given, equals, folder = name.partition("=")
     if equals and SAFE.fullmatch(given) and (Path(folder).expanduser() / CARD_FILE).is_file():
-        return Place(Path(folder).expanduser(), given)
+        return EncoderFolder(Path(folder).expanduser(), given)
     return None

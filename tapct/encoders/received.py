@@ -33,7 +33,7 @@ class _Call(NamedTuple):
     handed_over: bool
 
 
-class Orientation(NamedTuple):
+class ReceivedOrientation(NamedTuple):
     """How the array lies that a network received, found by likeness to the scan.
 
     Attributes:
@@ -93,7 +93,7 @@ def in_spl(encoder: Encoder, found: torch.Tensor) -> torch.Tensor:
     return from_axes(found, encoder.axes)[:, 0]
 
 
-def orientation_of(encoder: Encoder, window_hu: torch.Tensor, found: torch.Tensor) -> Orientation | None:
+def orientation_of(encoder: Encoder, window_hu: torch.Tensor, found: torch.Tensor) -> ReceivedOrientation | None:
     """Returns how what was received lies, by which of all 48 turns of the window it is most like.
 
     Args:
@@ -118,7 +118,7 @@ def orientation_of(encoder: Encoder, window_hu: torch.Tensor, found: torch.Tenso
         return None
     best = max(likeness, key=lambda axes: likeness[axes])
     fits = encoder.axes in likeness and likeness[encoder.axes] >= likeness[best] - _SAME
-    return Orientation(encoder.axes if fits else best, fits)
+    return ReceivedOrientation(encoder.axes if fits else best, fits)
 
 
 def window_fits(encoder: Encoder, declared: HuWindow, size: tuple[int, int, int]) -> bool | None:

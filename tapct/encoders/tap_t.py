@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tapct.encoders.exported import Exported, read_card
-from tapct.encoders.places import Place
+from tapct.encoders.places import EncoderFolder
 
 FOLDER = Path(__file__).parent / "tap_t_3d"
 """What `python -m pretrain.export` wrote, in bf16."""
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "tap_t_3d"
 class TapT3D(Exported):
     """A ViT-Ti that this package pretrained on eight openly licensed scans, on two CPU cores."""
 
-    card = read_card(Place(FOLDER, None))
+    card = read_card(EncoderFolder(FOLDER, None))
 
     def __init__(self, weights: str | Path | None = None, **options: Any) -> None:
         """Builds the network and loads its weights; see `Exported`."""

@@ -48,7 +48,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class AdapterComparison:
     """An adapter next to its authors' code.
 
     Attributes:
@@ -96,7 +96,7 @@ class Verification:
 
     status: Status
     why: str | None = None
-    comparison: Comparison | None = None
+    comparison: AdapterComparison | None = None
 
     @property
     def text(self) -> str:
@@ -143,7 +143,7 @@ def who(encoder: "Encoder") -> dict[str, Any]:
     return json.loads(json.dumps(told | {"harness_sha256": code_of(HARNESS).sha256}))
 
 
-def write(comparison: Comparison) -> Path:
+def write(comparison: AdapterComparison) -> Path:
     """Keeps a comparison in place of an earlier one of the same name, and returns its file."""
     path = _path(comparison.encoder)
     write_atomically(path, json.dumps(asdict(comparison), indent=1, allow_nan=False))
@@ -187,7 +187,7 @@ def verification_of(encoder: "Encoder", weights_sha256: str | None = None) -> Ve
     return Verification(status="verified", comparison=found)
 
 
-def differs(fault: Stage, of: Comparison) -> str:
+def differs(fault: Stage, of: AdapterComparison) -> str:
     """Returns in words where an adapter and its authors' code part."""
     limit = "" if fault.difference is None else f", more than {of.tolerance:.0e}"
     return f"it differs from its authors' code ({of.source}) at the stage '{fault.name}': {fault.said}{limit}"
@@ -197,6 +197,6 @@ def _path(name: str) -> Path:
     return cache_folder() / "verifications" / f"{in_folders(name)}.json"
 
 
-def _read(content: str) -> Comparison:
+def _read(content: str) -> AdapterComparison:
     fields = json.loads(content)
-    return Comparison(**fields | {"stages": tuple(Stage(**stage) for stage in fields["stages"])})
+    return AdapterComparison(**fields | {"stages": tuple(Stage(**stage) for stage in fields["stages"])})

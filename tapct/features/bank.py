@@ -13,7 +13,7 @@ from tapct.errors import FeatureError
 from tapct.features import leases
 from tapct.features.cases import EncodedCase, StoredFeatures
 from tapct.features.entries import StoredEntries
-from tapct.features.filling import Extraction, Filling, Missing
+from tapct.features.filling import Extraction, Filling, MissingEntries
 from tapct.features.identity import key_of
 from tapct.features.keeping import embeddings_key
 from tapct.features.keys import FeatureKeys, KeyedCase
@@ -93,7 +93,7 @@ class FeatureBank:
             self._take_lease(cases)
             needed = pool.map(needs_map or (lambda keyed: self.with_maps), cases)
             without = {keyed.features_key for keyed, is_needed in zip(cases, needed, strict=True) if not is_needed}
-            missing = Missing(self.entries, self.mode, without)
+            missing = MissingEntries(self.entries, self.mode, without)
             todo = [keyed for keyed, keys in zip(cases, pool.map(missing, cases), strict=True) if keys]
         if todo and self.mode is CacheMode.ONLY_CACHED:
             names = ", ".join(keyed.case for keyed in todo[:3])
@@ -115,7 +115,7 @@ class FeatureBank:
         labels = [keyed.labels_key for keyed in cases if keyed.labels_key is not None]
         leases.take(self.store.folder, features, [*map(embeddings_key, features), *labels])
 
-    def _extract(self, todo: Sequence[KeyedCase], missing: Missing) -> None:
+    def _extract(self, todo: Sequence[KeyedCase], missing: MissingEntries) -> None:
         how = Extraction(self.encoder, self.overlap, self.fit_windows, self.num_workers, self.device)
         filling = Filling(how, self._keys, self.store, missing, with_maps=self.with_maps)
         try:

@@ -8,7 +8,7 @@ import torch
 
 from tapct.errors import FeatureError
 from tapct.features.extract import CaseFeatures
-from tapct.features.store import Entry
+from tapct.features.store import StoredEntry
 from tapct.features.values import as_values
 from tapct.volumes import Grid, Size
 
@@ -39,7 +39,7 @@ class StoredFeatures:
     padding: Size
 
     @classmethod
-    def of(cls, entry: Entry, *, with_map: bool) -> "StoredFeatures":
+    def of(cls, entry: StoredEntry, *, with_map: bool) -> "StoredFeatures":
         """Returns what an entry holds, with its map only if that is wanted."""
         about, tensors = entry.about, entry.tensors
         grids = {grid: Grid.from_json(about[grid]) for grid in ("native_grid", "encoder_grid", "feature_grid")}

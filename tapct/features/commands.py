@@ -21,7 +21,7 @@ DAY_S = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Stored:
+class ListedEntry:
     """An entry of the store.
 
     Attributes:
@@ -67,7 +67,7 @@ class EncoderRow:
     last_used: str
 
 
-def entries(store: TensorStore) -> Iterator[Stored]:
+def entries(store: TensorStore) -> Iterator[ListedEntry]:
     """Yields what is in a store, the least recently used first."""
     for file in store.files():
         try:
@@ -77,12 +77,12 @@ def entries(store: TensorStore) -> Iterator[Stored]:
                 continue
             about = {"card": UNKNOWN, "task": UNKNOWN, "case": UNKNOWN}
         encoder = LABELS if about.get("kind") == "labels" else about["card"]
-        yield Stored(
+        yield ListedEntry(
             file.key, encoder, about["task"], about["case"], about.get("kind", UNKNOWN), file.nbytes, file.used_at_s
         )
 
 
-def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> list[EncoderRow]:
+def summarise(stored: Sequence[ListedEntry], in_use: Collection[str] | None = ()) -> list[EncoderRow]:
     """Returns a row for each encoder and task, by name.
 
     Args:
@@ -109,7 +109,7 @@ def summarise(stored: Sequence[Stored], in_use: Collection[str] | None = ()) -> 
     return rows
 
 
-def broken(store: TensorStore, stored: Sequence[Stored]) -> dict[str, str]:
+def broken(store: TensorStore, stored: Sequence[ListedEntry]) -> dict[str, str]:
     """Reads entries in full, and returns what is wrong with each broken one, by key."""
     found = {}
     for entry in terminal.track(stored, f"reading {store.folder}", total=len(stored)):
@@ -125,7 +125,7 @@ def select(
     encoder: str | None = None,
     task: str | None = None,
     unused_days: float | None = None,
-) -> list[Stored]:
+) -> list[ListedEntry]:
     """Returns the entries that meet every condition.
 
     Args:
@@ -156,9 +156,9 @@ def select(
     return chosen
 
 
-def _encoder_names(entry: Stored) -> set[str]:
+def _encoder_names(entry: ListedEntry) -> set[str]:
     return {entry.encoder, encoder_of(entry.encoder)}
 
 
-def _task_names(entry: Stored) -> set[str]:
+def _task_names(entry: ListedEntry) -> set[str]:
     return {entry.task}

@@ -20,7 +20,7 @@ from tapct.encoders.identity import identity
 from tapct.encoders.promises import require_parameters
 from tapct.errors import EncoderError, FeatureError, TapctError
 from tapct.features.extract import CaseFeatures, are_finite, encoder_grid, extract
-from tapct.features.identity import ContentHashes, key_of
+from tapct.features.identity import ScanHashes, key_of
 from tapct.features.values import DTYPES
 from tapct.volumes import Grid, Volume, WindowPlan, read_ct
 
@@ -114,7 +114,7 @@ def embed(
     for path, target in targets.items():
         if (other := next(p for p in targets if targets[p] == target)) != path:
             raise FeatureError(f"{other} and {path} would both be written to {target}: embed them into two folders")
-    who, hashes = identity(encoder, torch.device(device)), ContentHashes(features_folder() / "hashes")
+    who, hashes = identity(encoder, torch.device(device)), ScanHashes(features_folder() / "hashes")
     for path, target in targets.items():
         try:
             if not path.exists():

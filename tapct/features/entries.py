@@ -7,7 +7,7 @@ from loguru import logger
 from tapct.errors import FeatureError
 from tapct.features.keeping import embeddings_key
 from tapct.features.keys import KeyedCase
-from tapct.features.store import Entry, TensorStore
+from tapct.features.store import StoredEntry, TensorStore
 
 
 class StoredEntries:
@@ -17,7 +17,7 @@ class StoredEntries:
         self.store = store
         self._damaged: set[str] = set()
 
-    def find(self, key: str, of: str) -> Entry | None:
+    def find(self, key: str, of: str) -> StoredEntry | None:
         """Returns an entry; None where it is not there or damaged, which is said once.
 
         Args:
@@ -32,7 +32,7 @@ class StoredEntries:
             self._damaged.add(key)
             return None
 
-    def features(self, keyed: KeyedCase, *, with_map: bool) -> Entry:
+    def features(self, keyed: KeyedCase, *, with_map: bool) -> StoredEntry:
         """Returns the entry of a case's features, or that of its embeddings alone where those are enough.
 
         Raises:
@@ -43,7 +43,7 @@ class StoredEntries:
             return self.of_case(keyed, "embeddings", alone)
         return self.of_case(keyed, "features", keyed.features_key)
 
-    def of_case(self, keyed: KeyedCase, kind: str, key: str) -> Entry:
+    def of_case(self, keyed: KeyedCase, kind: str, key: str) -> StoredEntry:
         """Returns the entry of a kind ("features", "embeddings", "labels") of a case, which must be there.
 
         Raises:
@@ -54,7 +54,7 @@ class StoredEntries:
             raise FeatureError(f"the features of {keyed.case} are no longer in {self.store.folder}; run again")
         return self.require(entry, {"kind": kind, "task": keyed.dataset.spec.folder, "case": keyed.case}, key)
 
-    def require(self, entry: Entry, wanted: Mapping[str, str], key: str) -> Entry:
+    def require(self, entry: StoredEntry, wanted: Mapping[str, str], key: str) -> StoredEntry:
         """Returns an entry that says of itself that it is what is wanted.
 
         Raises:

@@ -43,7 +43,7 @@ class Extraction(NamedTuple):
     device: torch.device
 
 
-class Missing:
+class MissingEntries:
     """Says which entries of a case are to be computed."""
 
     def __init__(self, entries: StoredEntries, mode: CacheMode, without_map: Collection[str]) -> None:
@@ -75,7 +75,7 @@ class Filling:
     """
 
     def __init__(
-        self, extraction: Extraction, keys: FeatureKeys, store: TensorStore, missing: Missing, *, with_maps: bool
+        self, extraction: Extraction, keys: FeatureKeys, store: TensorStore, missing: MissingEntries, *, with_maps: bool
     ) -> None:
         """Initializes the filling; nothing is read or written yet.
 
@@ -144,7 +144,7 @@ class _Unheld(Sampler):
         found: Cases that another process has finished meanwhile.
     """
 
-    def __init__(self, store: TensorStore, missing: Missing, cases: Sequence[KeyedCase], wait: bool) -> None:
+    def __init__(self, store: TensorStore, missing: MissingEntries, cases: Sequence[KeyedCase], wait: bool) -> None:
         self._store, self._missing, self._cases, self._wait = store, missing, cases, wait
         self.held: dict[str, tuple[ExitStack, list[str]]] = {}
         self.busy: list[KeyedCase] = []

@@ -41,7 +41,7 @@ def shared_code() -> dict[str, Any]:
     return {"sha256": code.sha256, "libraries": code.libraries | decoders}
 
 
-class ContentHashes(content_hashes.ContentHashes):
+class ScanHashes(content_hashes.ContentHashes):
     """SHA-256 of what a task reads, remembered while its files stay the same."""
 
     def of(self, paths: Sequence[Path]) -> str:

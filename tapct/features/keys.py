@@ -11,7 +11,7 @@ from tapct.encoders import Encoder
 from tapct.encoders.identity import identity
 from tapct.errors import FeatureError
 from tapct.features import values
-from tapct.features.identity import ContentHashes, key_of
+from tapct.features.identity import ScanHashes, key_of
 from tapct.features.nbytes import require_dtype
 from tapct.source_code import sources_sha256
 
@@ -93,7 +93,7 @@ class FeatureKeys:
         self.identity: dict[str, Any] = {}
         self._encoder, self._device = encoder, device
         self._windows = {"overlap": overlap, "fit": fit_windows}
-        self._hashes = ContentHashes(store / "hashes")
+        self._hashes = ScanHashes(store / "hashes")
 
     def identify(self) -> None:
         """Takes down what the encoder is, as the keys hold it: its weights are read for that, but not loaded."""

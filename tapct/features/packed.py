@@ -12,7 +12,7 @@ from tapct.errors import FeatureError
 from tapct.features.bank import FeatureBank
 from tapct.features.entries import StoredEntries
 from tapct.features.keys import KeyedCase
-from tapct.features.store import CacheMode, Entry, TensorStore
+from tapct.features.store import CacheMode, StoredEntry, TensorStore
 from tapct.tasks.pack import Pack
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ class PackedEntries(StoredEntries):
         self._pack = pack
 
     @override
-    def features(self, keyed: KeyedCase, *, with_map: bool) -> Entry:
+    def features(self, keyed: KeyedCase, *, with_map: bool) -> StoredEntry:
         return self.of_case(keyed, "features", keyed.features_key)
 
     @override
-    def of_case(self, keyed: KeyedCase, kind: str, key: str) -> Entry:
+    def of_case(self, keyed: KeyedCase, kind: str, key: str) -> StoredEntry:
         entry = super().of_case(keyed, kind, key)
         if entry.sha256 != self._pack.manifest.entries[key].sha256:
             raise FeatureError(

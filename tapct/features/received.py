@@ -9,7 +9,7 @@ import torch
 
 from tapct.encoders import Encoder
 from tapct.encoders.axes import OPPOSITE, from_axes, turn_of
-from tapct.encoders.received import Orientation, in_spl, orientation_of, received
+from tapct.encoders.received import ReceivedOrientation, in_spl, orientation_of, received
 from tapct.errors import EncoderError
 from tapct.features.extract import NamedScan, encoder_grid, glimpse
 from tapct.volumes import Volume
@@ -44,7 +44,7 @@ class Received:
     shape: tuple[int, ...]
     same_channels: bool
     spacing_mm: tuple[float, float, float]
-    orientation: Orientation | None
+    orientation: ReceivedOrientation | None
     grows: str
     sha256: str
 

@@ -61,7 +61,7 @@ class CacheMode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredEntry:
     """A stored entry.
 
     Attributes:
@@ -109,7 +109,7 @@ class TensorStore:
         except FileNotFoundError:
             return 0
 
-    def load(self, key: str) -> Entry | None:
+    def load(self, key: str) -> StoredEntry | None:
         """Returns an entry, or None if it is not there.
 
         Raises:
@@ -279,7 +279,7 @@ def _checksum(tensors: dict[str, torch.Tensor], key: str, about: str) -> str:
     return hashlib.sha256(f"{content_sha256(tensors)} {key} {about}".encode()).hexdigest()
 
 
-def _read(path: Path, key: str, *, check: bool) -> Entry:
+def _read(path: Path, key: str, *, check: bool) -> StoredEntry:
     """Maps an entry.
 
     Raises:
@@ -298,7 +298,7 @@ def _read(path: Path, key: str, *, check: bool) -> Entry:
             )
         if check and _checksum(tensors, key, metadata["about"]) != metadata["sha256"]:
             raise FeatureError(f"{path} does not match its checksum. {_FIX}")
-        return Entry(tensors, json.loads(metadata["about"]), metadata["sha256"])
+        return StoredEntry(tensors, json.loads(metadata["about"]), metadata["sha256"])
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:

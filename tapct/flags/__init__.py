@@ -8,7 +8,7 @@ that fails is a flag itself, and never fails an experiment that has trained.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tapct.flags import alone, beside
+from tapct.flags import alone, pairs
 from tapct.flags.chance import against_chance
 from tapct.flags.messages import CROSS, MESSAGES, Found, flag
 from tapct.records import Flag, Record, Recorded, find_records
@@ -50,9 +50,9 @@ def own_flags(record: Record) -> list[Flag]:
 
 def cross_flags(record: Record, others: Sequence[Recorded]) -> list[Flag]:
     """Returns the flags of a record next to others; of another task or split they say nothing."""
-    comparable = [other for other in others if beside.same_question(record, other)]
-    equal = [one for other in comparable for one in _found(beside.equal, record, other)]
-    random = [one for other in comparable for one in _found(beside.random_weights, record, other)]
+    comparable = [other for other in others if pairs.same_question(record, other)]
+    equal = [one for other in comparable for one in _found(pairs.equal, record, other)]
+    random = [one for other in comparable for one in _found(pairs.random_weights, record, other)]
     return [*equal, *random[:1]]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tapct import numeric
 from tapct.errors import TaskError, nearest
 from tapct.metrics import ranks
-from tapct.metrics.left_out import Lost
+from tapct.metrics.left_out import PatientLoss
 
 TARGET = "target"
 """As a metric's unit: that of the task's targets."""
@@ -124,7 +124,7 @@ class Statistic:
 
     of: Callable[[Cases, np.ndarray], np.ndarray]
     without: Callable[[Cases, np.ndarray], np.ndarray] | None = None
-    lost: Callable[[Cases, np.ndarray], Sequence[Lost]] | None = None
+    lost: Callable[[Cases, np.ndarray], Sequence[PatientLoss]] | None = None
 
 
 @dataclass(frozen=True)
@@ -286,8 +286,8 @@ class Kind:
         deals: Whether predictions may be dealt out to other patients, to see what chance gives.
         chance: Gives the cases of a run as somebody would answer them who knows nothing, where that can be said.
         on_paper_grid: By name of a metric, the one that takes its place under the protocol `paper`.
-        next to it: Rows to beat: encoders, "random weights" of any, or what its records hold of themselves; tables are
-            each task's own (`TaskSpec.rows_to_beat`). Pages say which of them nobody ran.
+        rows_to_beat: What a model should beat: encoders, "random weights" of any, or what its records hold of
+            themselves; tables are each task's own (`TaskSpec.rows_to_beat`). Pages say which of them nobody ran.
     """
 
     name: str
@@ -316,7 +316,7 @@ class Kind:
     deals: bool = False
     chance: Callable[[Cases], Cases] | None = None
     on_paper_grid: Mapping[str, str] | None = None
-    beside: tuple[str, ...] = ()
+    rows_to_beat: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):

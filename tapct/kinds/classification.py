@@ -148,5 +148,5 @@ KIND = Kind(
     labels=True,
     heads=("abmil", "linear", "knn", "prototype"),
     usual_head="abmil",
-    beside=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

@@ -138,5 +138,5 @@ KIND = Kind(
     head_fault=linear_head_fault,
     matched=_matched,
     settings=("apart_mm",),
-    beside=("chance", "intensity", "organ-centre", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "organ-centre", "random-pyramid", "random weights"),
 )

@@ -112,5 +112,5 @@ KIND = Kind(
     loss=squared_error,
     heads=("ridge", "attention"),
     chance=_training_mean,
-    beside=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
 )

@@ -19,7 +19,7 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number, Statistic
 from tapct.metrics.reliability import EXCELLENT, GOOD, LEAST, agreement, icc_in_blocks
-from tapct.metrics.retrieval import Chance
+from tapct.metrics.retrieval import RandomOrder
 
 DIGITS = 5
 """Decimals of a standardised feature in a record: what is lost moves an intraclass correlation by 1e-6 or so."""
@@ -148,7 +148,7 @@ def at_chance(cases: Cases) -> Cases:
     second = np.array([partner(cases, row) for row in first])
     features = cases[FEATURES].copy()
     features[second] = cases[FEATURES][np.roll(second, 1)]
-    chances = [Chance(1, int(others) + 1) for others in cases["others"][:, 0]]
+    chances = [RandomOrder(1, int(others) + 1) for others in cases["others"][:, 0]]
     said = {
         "cosine": np.zeros(len(cases)),
         "identified": np.array([one.hit(1) for one in chances]),
@@ -252,5 +252,5 @@ KIND = Kind(
     heads=("cosine",),
     trains=False,
     chance=at_chance,
-    beside=("chance", "body-size", "intensity", "radiomics", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "body-size", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

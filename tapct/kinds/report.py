@@ -213,5 +213,5 @@ KIND = Kind(
     labels=True,
     heads=("nearest", "vote", "generated"),
     deals=True,
-    beside=("most common report", "random report", "chance", "intensity", "random-pyramid", "random weights"),
+    rows_to_beat=("most common report", "random report", "chance", "intensity", "random-pyramid", "random weights"),
 )

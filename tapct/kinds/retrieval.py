@@ -18,12 +18,12 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds.base import Cases, Field, Kind, Mean, Metric, Number, Statistic
-from tapct.metrics.retrieval import Chance, Ranking, Untied, ordered, ranking
+from tapct.metrics.retrieval import RandomOrder, Ranking, Untied, ordered, ranking
 
 PRECISIONS, HITS = (5, 10), (1, 5, 10)
 """How many of the nearest are looked at."""
 
-Scores = Callable[[Ranking | Untied | Chance], float]
+Scores = Callable[[Ranking | Untied | RandomOrder], float]
 
 SCORES: Mapping[str, Scores] = {
     "average_precision": methodcaller("average_precision"),
@@ -158,7 +158,7 @@ def _chance(score: Scores, relevant: np.ndarray, items: np.ndarray) -> np.ndarra
     found = np.full(pairs.shape[1], np.nan)
     there = (pairs[0] > 0) & ~np.isnan(pairs[1])
     unique, back = np.unique(pairs[:, there], axis=1, return_inverse=True)
-    of_pair = np.array([score(Chance(int(one), int(all_of))) for one, all_of in unique.T])
+    of_pair = np.array([score(RandomOrder(int(one), int(all_of))) for one, all_of in unique.T])
     if len(of_pair):
         found[there] = of_pair[back.ravel()]
     return found.reshape(relevant.shape)
@@ -214,5 +214,5 @@ KIND = Kind(
     heads=("cosine",),
     trains=False,
     chance=at_chance,
-    beside=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "radiomics", "random-pyramid", "random weights"),
 )

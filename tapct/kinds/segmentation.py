@@ -131,5 +131,5 @@ KIND = Kind(
     background=True,
     dense=True,
     on_paper_grid={"dice_native": "dice_paper"},
-    beside=("chance", "intensity", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "random-pyramid", "random weights"),
 )

@@ -134,5 +134,5 @@ KIND = Kind(
     loss=loss,
     heads=("cox",),
     deals=True,
-    beside=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
+    rows_to_beat=("chance", "intensity", "body-size", "radiomics", "random-pyramid", "random weights"),
 )

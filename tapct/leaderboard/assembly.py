@@ -12,8 +12,8 @@ from tapct.leaderboard.board import LONGEST_REASON, Board, Model, Own, Task, fam
 from tapct.leaderboard.compared import (
     PROTOCOLS,
     Contest,
-    Entry,
     LeftOut,
+    ListedRecord,
     Named,
     contest,
     usual_adaptor,
@@ -22,7 +22,7 @@ from tapct.leaderboard.compared import (
 from tapct.leaderboard.official import ranked_adaptor, why_own
 from tapct.leaderboard.paper import AVERAGE, read_paper
 from tapct.leaderboard.reproduction import Known, reproduce
-from tapct.leaderboard.suite import Suite, core, declared
+from tapct.leaderboard.suite import RankedSuite, core, declared
 from tapct.leaderboard.text import LONGEST_NAME, plain
 from tapct.records import Protocol, Recorded, RecordsFound
 from tapct.statistics.inputs import adaptor_of, from_records, ranked_metrics
@@ -101,12 +101,12 @@ def alone(record: Recorded, resamples: int = RESAMPLES) -> tuple[Task, Model]:
         RecordError: If it has no number.
     """
     name = record.task.name
-    found = contest(name, [(_names([record])[0], Entry(name, record))], adaptor_of(record), resamples)
+    found = contest(name, [(_names([record])[0], ListedRecord(name, record))], adaptor_of(record), resamples)
     (task,), (model,) = _tasks({name: found}, resamples), _models({name: found}, set())
     return task, model
 
 
-def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[Entry], list[LeftOut]]:
+def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[ListedRecord], list[LeftOut]]:
     """Returns the records of all folders in the order of their names, and what cannot be used."""
     entries, left_out = [], []
     for name, (folder, of_folder) in zip(_folder_names([*found]), found.items(), strict=True):
@@ -117,7 +117,7 @@ def _entries(found: Mapping[Path, RecordsFound]) -> tuple[list[Entry], list[Left
 
         for path, record in of_folder.valid.items():
             own, experiment = shown(path)
-            entries.append(Entry(own, record, experiment))
+            entries.append(ListedRecord(own, record, experiment))
         for path, reason in of_folder.invalid.items():
             own, experiment = shown(path)
             left_out.append(
@@ -156,7 +156,7 @@ def _merged(one: Mapping[str, list[Named]], other: Mapping[str, list[Named]]) ->
 
 def _own(task: str, why: str, found: Contest, anchors: set[str], resamples: int) -> Own:
     """Returns a board of records that are compared with each other alone."""
-    tasks, alone = _tasks({task: found}, resamples), Suite((task,), declared=True)
+    tasks, alone = _tasks({task: found}, resamples), RankedSuite((task,), declared=True)
     board = Board(
         models=_models({task: found}, anchors),
         tasks=tasks,
@@ -256,7 +256,7 @@ def _summaries(records: Mapping[str, Recorded], resamples: int) -> dict[Protocol
     return {protocol: done[metric] for protocol, metric in ranked_metrics(next(iter(records.values()))).items()}
 
 
-def _overall(tasks: Sequence[Task], suite: Suite) -> dict[tuple[str, Protocol], Mapping[str, OverallModel]]:
+def _overall(tasks: Sequence[Task], suite: RankedSuite) -> dict[tuple[str, Protocol], Mapping[str, OverallModel]]:
     found: dict[tuple[str, Protocol], Mapping[str, OverallModel]] = {}
     for family in families():
         members = [task for task in tasks if task.summaries and family in ("all", task.family)]

@@ -13,8 +13,8 @@ from tapct.kinds import Kind, Metric
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import AdaptorGrid
 from tapct.leaderboard.compared import (
-    Entry,
     LeftOut,
+    ListedRecord,
 )
 from tapct.leaderboard.eva_results import EvaNumber
 from tapct.leaderboard.imported import Reference
@@ -23,7 +23,7 @@ from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.overlap import known_overlap
 from tapct.leaderboard.paper import AVERAGE, PaperRow
 from tapct.leaderboard.reproduction import METRICS, Reproduction
-from tapct.leaderboard.suite import Suite
+from tapct.leaderboard.suite import RankedSuite
 from tapct.leaderboard.text import plain
 from tapct.records import Protocol, Recorded
 from tapct.records.encoder import CardRecord
@@ -70,7 +70,7 @@ class Model:
     name: str
     anchor: str
     card: CardRecord
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ListedRecord]
 
     @property
     def random(self) -> bool:
@@ -197,7 +197,7 @@ class Board:
 
     models: tuple[Model, ...]
     tasks: tuple[Task, ...]
-    suite: Suite
+    suite: RankedSuite
     overall: Mapping[tuple[str, Protocol], Mapping[str, OverallModel]]
     left_out: tuple[LeftOut, ...]
     set_aside: int

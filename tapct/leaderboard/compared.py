@@ -20,7 +20,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedRecord:
     """A record.
 
     Attributes:
@@ -64,7 +64,7 @@ class LeftOut:
         return self.experiment.startswith(f"{task}/") and (self.experiment == folder or self.model == model.name)
 
 
-Named = tuple[str, Entry]
+Named = tuple[str, ListedRecord]
 """A model's name and its record."""
 
 
@@ -80,7 +80,7 @@ class Contest:
         left_out: What is shown nowhere.
     """
 
-    experiments: Mapping[str, Entry]
+    experiments: Mapping[str, ListedRecord]
     grid: AdaptorGrid | None
     crossed: Mapping[tuple[str, str], Recorded]
     rest: Mapping[str, list[Named]]
@@ -102,7 +102,7 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
     by_adaptor: dict[str | None, list[Named]] = defaultdict(list)
     for name, entry in found:
         by_adaptor[adaptor_of(entry.record)].append((name, entry))
-    compared: dict[str | None, dict[str, Entry]] = {}
+    compared: dict[str | None, dict[str, ListedRecord]] = {}
     rest: dict[str, list[Named]] = defaultdict(list)
     left_out: list[LeftOut] = []
     for adaptor, of_adaptor in by_adaptor.items():
@@ -125,7 +125,7 @@ def usual_adaptor(found: Sequence[Named]) -> str | None:
 
 
 def grid_of(
-    ranked: str, found: Mapping[str, Mapping[str, Entry]], resamples: int
+    ranked: str, found: Mapping[str, Mapping[str, ListedRecord]], resamples: int
 ) -> tuple[AdaptorGrid | None, dict[tuple[str, str], Recorded], list[LeftOut]]:
     """Returns a task's encoders under its adaptors, their records, and what does not compare with the ranked."""
     first_name, first = next(iter(found[ranked].items()))
@@ -147,13 +147,13 @@ def grid_of(
     return adaptor_grid(experiments, metric, ranked, controls=controls, resamples=resamples), experiments, left_out
 
 
-def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, Entry], dict[str, list[Named]], list[LeftOut]]:
+def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, ListedRecord], dict[str, list[Named]], list[LeftOut]]:
     """Returns the records that compare with each other, by model; the others by the reason; and copies.
 
     Where there are several such sets, it is one with as many cases as the shipped split; of these the largest, and of
     equally large ones the first in order of the paths.
     """
-    sets: list[dict[str, Entry]] = []
+    sets: list[dict[str, ListedRecord]] = []
     copies = []
     for name, entry in found:
         for own in sets:
@@ -175,7 +175,7 @@ def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, Entry], dict[str
     return best, rest, copies
 
 
-def _copy(task: str, name: str, one: Entry, other: Entry) -> LeftOut:
+def _copy(task: str, name: str, one: ListedRecord, other: ListedRecord) -> LeftOut:
     """Returns that a record is left out as a copy of another.
 
     Raises:

@@ -23,7 +23,7 @@ ALL_TASKS = "(mean rank)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ExportedRow:
     """A number of the leaderboard; or the lack of it, with the reason.
 
     Attributes:
@@ -101,18 +101,18 @@ class Row:
     record: str = ""
 
 
-def rows(board: Board) -> list[Row]:
+def rows(board: Board) -> list[ExportedRow]:
     """Returns the mean ranks, then every experiment, then what is in sections of its own, then the paper's numbers."""
     own = (replace(row, own_because=own.why) for own in board.own for row in _experiments(own.board))
     return [*_mean_ranks(board), *_experiments(board), *own, *map(_reference, board.references)]
 
 
-def _mean_ranks(board: Board) -> Iterator[Row]:
+def _mean_ranks(board: Board) -> Iterator[ExportedRow]:
     for (family, protocol), models in board.overall.items():
         for model in board.models:
             if model.name in models:
                 rank = models[model.name].mean_rank
-                yield Row(
+                yield ExportedRow(
                     source="record",
                     model=model.name,
                     task=ALL_TASKS,
@@ -125,14 +125,14 @@ def _mean_ranks(board: Board) -> Iterator[Row]:
                 )
 
 
-def _experiments(board: Board) -> Iterator[Row]:
+def _experiments(board: Board) -> Iterator[ExportedRow]:
     for task in board.tasks:
         for protocol in PROTOCOLS if task.by_protocol else PROTOCOLS[:1]:
             for model in board.models if task.summaries else ():
                 yield _experiment(board, model, task, protocol)
 
 
-def _experiment(board: Board, model: Model, task: Task, protocol: Protocol) -> Row:
+def _experiment(board: Board, model: Model, task: Task, protocol: Protocol) -> ExportedRow:
     summary, one = task.summaries[protocol], task.summary(model.name, protocol)
     base: dict[str, Any] = {
         "source": "record",
@@ -147,10 +147,10 @@ def _experiment(board: Board, model: Model, task: Task, protocol: Protocol) -> R
         "adaptor": task.adaptor or "",
     }
     if one is None:
-        return Row(**base, reason=board.why_missing(model, task))
+        return ExportedRow(**base, reason=board.why_missing(model, task))
     record = model.entries[task.name].record
     low, high = task.rank_interval(model.name, protocol) or (None, None)
-    return Row(
+    return ExportedRow(
         **base,
         **_numbers(one.estimate),
         rank_low=low,
@@ -201,10 +201,10 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
     return {**asdict(estimate), "reason": estimate.reason or ""}
 
 
-def _reference(row: PaperRow) -> Row:
+def _reference(row: PaperRow) -> ExportedRow:
     family = family_of(row.metric)
     where = ", ".join(filter(None, (f"Table {row.table}", row.settings, *sorted(row.notes))))
-    return Row(
+    return ExportedRow(
         source="paper",
         model=row.model,
         task=row.task,
@@ -338,7 +338,7 @@ def to_json(board: Board) -> str:
         "eva": {"note": NOT_RANKED, "rows": as_rows(board.eva)} if board.eva else None,
         "left_out": [asdict(out) for out in board.left_out],
     }
-    return json.dumps(_plain(numeric.rounded(content)), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_printable(numeric.rounded(content)), indent=1, ensure_ascii=False) + "\n"
 
 
 def _reproduction(found: Reproduction | None) -> dict[str, Any] | None:
@@ -348,15 +348,15 @@ def _reproduction(found: Reproduction | None) -> dict[str, Any] | None:
     return {"note": SPLITS_DIFFER, "cells": _reproduction_rows(found), "of_no_cell": found.other}
 
 
-def _plain(content: Any) -> Any:
+def _printable(content: Any) -> Any:
     """Returns content in which no text holds what cannot be seen."""
     match content:
         case str():
             return plain(content)
         case dict():
-            return {key: _plain(value) for key, value in content.items()}
+            return {key: _printable(value) for key, value in content.items()}
         case list() | tuple():
-            return [_plain(value) for value in content]
+            return [_printable(value) for value in content]
     return content
 
 

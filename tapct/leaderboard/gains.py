@@ -28,7 +28,7 @@ Columns = frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class GainOver:
     """A table alone, or an encoder alone, and what both together are above it.
 
     Attributes:
@@ -57,8 +57,8 @@ class Gain:
     adaptor: str
     table: str
     together: Estimate
-    over_table: Part | None
-    over_encoder: Part | None
+    over_table: GainOver | None
+    over_encoder: GainOver | None
 
 
 def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, Columns], Key]:
@@ -103,12 +103,12 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
     found, place = resample(inputs, resamples), {key: row for row, key in enumerate(needed)}
     said = functools.partial(estimate, patients=inputs.num_patients, undefined=inputs.undefined)
 
-    def part(key: Key, alone: Key | None) -> Part | None:
+    def part(key: Key, alone: Key | None) -> GainOver | None:
         if alone is None:
             return None
         value, bootstrap, without = found.difference(place[key], place[alone])
         gain = said(inputs.sign * value, inputs.sign * bootstrap, inputs.sign * without)
-        return Part(alone=said(*found.mean(place[alone])), gain=gain)
+        return GainOver(alone=said(*found.mean(place[alone])), gain=gain)
 
     return [
         Gain(

@@ -20,7 +20,7 @@ from tapct.records import EncoderRecord, InputSheetRecord
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
     from tapct.features.received import Received
-    from tapct.viz.received import Picture
+    from tapct.viz.received import SlicePicture
     from tapct.volumes import Volume
 
 _LONGEST = 300
@@ -42,7 +42,7 @@ class Sheet:
 
     said: InputSheetRecord | None
     others: int = 0
-    pictures: "tuple[Picture, ...]" = ()
+    pictures: "tuple[SlicePicture, ...]" = ()
     values: str = ""
     contradiction: str = ""
     no_picture: str = ""
@@ -123,6 +123,6 @@ class _Drawing:
         return received_of(encoder, self._scan)
 
 
-def different_pictures(sheets: Iterable[Sheet]) -> "list[Picture]":
+def different_pictures(sheets: Iterable[Sheet]) -> "list[SlicePicture]":
     """Returns the pictures of sheets, each once: encoders of one family are given the same."""
     return list(dict.fromkeys(picture for sheet in sheets for picture in sheet.pictures))

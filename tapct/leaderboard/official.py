@@ -199,7 +199,9 @@ def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named
     keys = (*_OF_ALL, *kinds.kind(shipped.kind).settings)
     yield from (((key, ours[key]), (key, probe.get(key, "not said"))) for key in keys)
     if not is_solved(record):
-        yield from (((key, _plain(key, ours[key])), (key, _plain(key, _stepped(record, key)))) for key in _OF_STEPS)
+        yield from (
+            ((key, _as_compared(key, ours[key])), (key, _as_compared(key, _stepped(record, key)))) for key in _OF_STEPS
+        )
         said = probe.get("optimizer") or {}
         for key in (one for one in OF_ADAMW if one in said):
             found = [*said[key]] if isinstance(said[key], list | tuple) else said[key]
@@ -228,7 +230,7 @@ def _schedule(schedule: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
     return " with ".join([str(schedule.get("class")), *odd])
 
 
-def _plain(key: str, value: Any) -> Any:
+def _as_compared(key: str, value: Any) -> Any:
     """Returns a setting as it is compared: of learning rates their number."""
     return len(value or [None]) if key == "learning_rates" and not isinstance(value, str) else value
 

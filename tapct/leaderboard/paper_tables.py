@@ -7,7 +7,7 @@ from statistics import median
 
 from tapct import numeric
 from tapct.leaderboard.paper import AVERAGE, PaperRow
-from tapct.leaderboard.reproduction import Cell, Reproduction
+from tapct.leaderboard.reproduction import PaperCell, Reproduction
 
 TITLES = {
     2: "Table 2: segmentation, TAP-B-3D and published encoders",
@@ -36,11 +36,11 @@ class Line:
 
     model: str
     size: str
-    cells: list[Cell]
+    cells: list[PaperCell]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PaperTable:
     """A table of the paper, with ours.
 
     Attributes:
@@ -68,19 +68,19 @@ class Table:
         return median(self.gaps)
 
 
-def tables(found: Reproduction) -> list[Table]:
+def tables(found: Reproduction) -> list[PaperTable]:
     """Returns the paper's tables."""
     return [_table(number, found.of_table(number)) for number in TITLES]
 
 
-def _table(number: int, cells: Sequence[Cell]) -> Table:
-    rows: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+def _table(number: int, cells: Sequence[PaperCell]) -> PaperTable:
+    rows: dict[tuple[str, str], list[PaperCell]] = defaultdict(list)
     for cell in cells:
         size = f"{cell.row.setup.in_plane_size} pixels" if number == 3 else ""
         rows[cell.row.model, size].append(cell)
     of_tasks = [cell for cell in cells if cell.row.task != AVERAGE]
     differences = [one.difference for cell in of_tasks for one in cell.ours[:1]]
-    return Table(
+    return PaperTable(
         number=number,
         title=TITLES[number],
         rows=[Line(model=model, size=size, cells=own) for (model, size), own in rows.items()],

@@ -16,7 +16,7 @@ from statistics import fmean
 from tapct import kinds
 from tapct.encoders import encoder_class
 from tapct.leaderboard import marks
-from tapct.leaderboard.compared import Entry, Named
+from tapct.leaderboard.compared import ListedRecord, Named
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.official import ranked_adaptor, shipped, why_own
 from tapct.leaderboard.overlap import known_overlap
@@ -79,7 +79,7 @@ class Ours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PaperCell:
     """A cell of the paper, with ours.
 
     Attributes:
@@ -100,7 +100,7 @@ class Reproduction:
         other: How many records of its encoders and tasks are of none of its cells, by the reason.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[PaperCell, ...]
     other: Mapping[str, int]
 
     @property
@@ -108,7 +108,7 @@ class Reproduction:
         """Whether any cell was run."""
         return any(cell.ours for cell in self.cells)
 
-    def of_table(self, table: int) -> list[Cell]:
+    def of_table(self, table: int) -> list[PaperCell]:
         """Returns the cells of a table."""
         return [cell for cell in self.cells if cell.row.table == table]
 
@@ -123,11 +123,11 @@ class Known:
         resamples: Resamples of the patients.
     """
 
-    experiments: Mapping[str, Mapping[str, Entry]]
+    experiments: Mapping[str, Mapping[str, ListedRecord]]
     summaries: Mapping[tuple[str, str], TaskSummary]
     resamples: int
 
-    def number(self, name: str, entry: Entry, metric: str) -> tuple[TaskSummary, ModelSummary]:
+    def number(self, name: str, entry: ListedRecord, metric: str) -> tuple[TaskSummary, ModelSummary]:
         """Returns the statistics of a record under a metric, and those of its task that they are among."""
         task = entry.record.task.name
         summary = self.summaries.get((task, metric)) if self.experiments.get(task, {}).get(name) is entry else None
@@ -164,7 +164,7 @@ def reproduce(found: Mapping[str, Sequence[Named]], known: Known) -> Reproductio
                 for row in own:
                     of_row[row].append((name, entry))
     made: dict[PaperRow, tuple[Ours, ...]] = {row: _ours(row, named, known) for row, named in of_row.items()}
-    cells = (Cell(row=row, ours=made.get(row, ()) or _average(row, rows, made)) for row in rows)
+    cells = (PaperCell(row=row, ours=made.get(row, ()) or _average(row, rows, made)) for row in rows)
     return Reproduction(cells=tuple(cells), other=dict(sorted(other.items())))
 
 
@@ -211,7 +211,7 @@ def _ours(row: PaperRow, named: Sequence[Named], known: Known) -> tuple[Ours, ..
     return tuple(sorted(found, key=lambda one: (len(one.said), one.path)))
 
 
-def _one(row: PaperRow, name: str, entry: Entry, known: Known) -> Ours:
+def _one(row: PaperRow, name: str, entry: ListedRecord, known: Known) -> Ours:
     record, metric = entry.record, METRICS[row.metric]
     summary, number = known.number(name, entry, metric)
     seen = known_overlap(row.task, record.encoder.card.pretraining_data)
@@ -238,7 +238,7 @@ def _one(row: PaperRow, name: str, entry: Entry, known: Known) -> Ours:
     )
 
 
-def _differs(row: PaperRow, entry: Entry) -> Iterator[str]:
+def _differs(row: PaperRow, entry: ListedRecord) -> Iterator[str]:
     """Yields how a record's protocol differs from the shipped one, and its windows from the paper's."""
     if (why := why_own(entry.record)) is not None:
         yield why
@@ -251,7 +251,7 @@ def _by(sizes: Sequence[float]) -> str:
     return " × ".join(f"{size:g}" for size in sizes)
 
 
-def _ranked(row: PaperRow, name: str, entry: Entry, known: Known) -> Estimate | None:
+def _ranked(row: PaperRow, name: str, entry: ListedRecord, known: Known) -> Estimate | None:
     """Returns the number that the task is ranked by here, where it is another one and there."""
     if row.metric == "DSC":
         return known.number(name, entry, "dice_native")[1].estimate

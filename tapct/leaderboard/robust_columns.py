@@ -55,7 +55,7 @@ FEWEST_MODELS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class RankCell:
     """A model in a column.
 
     Attributes:
@@ -68,7 +68,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class RankedColumn:
     """A ranked column.
 
     Attributes:
@@ -85,7 +85,7 @@ class Column:
     measure: str
     digits: int
     over: tuple[str, ...]
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, RankCell]
 
     @property
     def rank_digits(self) -> int:
@@ -121,7 +121,7 @@ class RobustnessBoard:
         tasks: What perturbed scans cost on each task.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[RankedColumn, ...]
     tasks: tuple[TaskDrops, ...]
 
 
@@ -168,7 +168,7 @@ def assemble(board: Board, perturbed: Sequence[Perturbed], names: Mapping[str, s
 # -- Repeated scans --------------------------------------------------------------------------------------
 
 
-def _repeated(task: Task) -> Column:
+def _repeated(task: Task) -> RankedColumn:
     """Returns the column of a task of repeated scans, ranked as the task is."""
     summary, metric = task.summaries["native"], task.of_metric
     rows = [row for row, model in enumerate(summary.models) if model.estimate.value is not None]
@@ -178,10 +178,12 @@ def _repeated(task: Task) -> Column:
         ends = task.rank_interval(model.name, "native")
         why = model.estimate.reason if row not in ranks else summary.comparison.reason
         low, high = (None, None) if ends is None else map(float, ends)
-        cells[model.name] = Cell(rank=Estimate(ranks.get(row), low, high, why), number=model.estimate)
+        cells[model.name] = RankCell(rank=Estimate(ranks.get(row), low, high, why), number=model.estimate)
     says = "two scans of a patient, between which nothing changed"
     measure = metric.column or metric.title
-    return Column(title=task.title, says=says, measure=measure, digits=metric.digits, over=(task.title,), cells=cells)
+    return RankedColumn(
+        title=task.title, says=says, measure=measure, digits=metric.digits, over=(task.title,), cells=cells
+    )
 
 
 # -- Perturbed scans -------------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ def _blind(clean: TaskSummary, chance: set[str]) -> set[str]:
     return {name for name in models for row in chance & {*models} if better.get(frozenset((name, row))) != name}
 
 
-def _by_sort(sort: type[perturb.Perturbation], contests: Sequence[_Contest], controls: set[str]) -> Column:
+def _by_sort(sort: type[perturb.Perturbation], contests: Sequence[_Contest], controls: set[str]) -> RankedColumn:
     """Returns the column of perturbations of a sort."""
     title, says = SORTS[sort]
     why = dict.fromkeys(controls, "a control: nobody trained it, and it has nothing to lose")
@@ -210,13 +212,13 @@ def _by_sort(sort: type[perturb.Perturbation], contests: Sequence[_Contest], con
     cells = {}
     for name in dict.fromkeys(model.name for one in contests for model in one.change.models):
         rank = Estimate(None, None, None, why[name]) if name in why else ranks.get(name, nothing) if ranked else nothing
-        cells[name] = Cell(rank=rank, number=_mean_lost(name, contests))
+        cells[name] = RankCell(rank=rank, number=_mean_lost(name, contests))
     metrics = {(one.change.metric, one.task.heading): one for one in contests}
     one = next(iter(metrics.values()))
     measure = f"lost: {one.task.heading}" if len(metrics) == 1 else "lost"
     digits = one.task.of_metric.digits
     over = tuple(contests[place].title for place in ranked)
-    return Column(title=title, says=says, measure=measure, digits=digits, over=over, cells=cells)
+    return RankedColumn(title=title, says=says, measure=measure, digits=digits, over=over, cells=cells)
 
 
 def _mean_lost(model: str, contests: Sequence[_Contest]) -> Estimate:

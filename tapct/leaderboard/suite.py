@@ -25,7 +25,7 @@ FEWEST_MODELS = 2
 
 
 @dataclass(frozen=True)
-class Suite:
+class RankedSuite:
     """The tasks of mean ranks.
 
     Attributes:
@@ -37,7 +37,7 @@ class Suite:
     declared: bool = False
 
 
-def core(tasks: Sequence["Task"], shipped: Collection[str]) -> Suite:
+def core(tasks: Sequence["Task"], shipped: Collection[str]) -> RankedSuite:
     """Returns the tasks of the benchmark that half of the models have a number on.
 
     Args:
@@ -52,12 +52,12 @@ def core(tasks: Sequence["Task"], shipped: Collection[str]) -> Suite:
     of_family: dict[str, set[str]] = defaultdict(set)
     for _, family, models in found:
         of_family[family] |= models
-    return Suite(
+    return RankedSuite(
         tuple(name for name, family, models in found if len(models) >= max(FEWEST_MODELS, len(of_family[family]) / 2))
     )
 
 
-def declared(names: Sequence[str], tasks: Sequence["Task"]) -> Suite:
+def declared(names: Sequence[str], tasks: Sequence["Task"]) -> RankedSuite:
     """Returns a suite of named tasks.
 
     Args:
@@ -73,4 +73,4 @@ def declared(names: Sequence[str], tasks: Sequence["Task"]) -> Suite:
             raise RecordError(f"--suite: no record is of {name}. There are some of {', '.join(there) or 'no task'}")
         if notice := there[name].summaries["native"].notice:
             raise RecordError(f"--suite: {name} enters no mean rank: {notice}")
-    return Suite(tuple(name for name in there if name in names), declared=True)
+    return RankedSuite(tuple(name for name in there if name in names), declared=True)

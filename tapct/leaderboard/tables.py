@@ -12,7 +12,7 @@ from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.mistakes import MistakeTable
 from tapct.leaderboard.paper import AVERAGE, PAPER
-from tapct.leaderboard.reproduction import SPLITS_DIFFER, Cell
+from tapct.leaderboard.reproduction import SPLITS_DIFFER, PaperCell
 from tapct.leaderboard.text import for_latex, for_markdown
 from tapct.statistics.intervals import Estimate
 
@@ -34,7 +34,7 @@ BESIDE = (
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table in plain text: each cell is of lines.
 
     Attributes:
@@ -50,7 +50,7 @@ class Table:
     rows: list[list[list[str]]]
 
 
-def tables(board: Board) -> list[Table]:
+def tables(board: Board) -> list[TextTable]:
     """Returns a table per family, those of what is in a section of its own, and the paper's with ours."""
     found = [_of_family(board, family) for family in families()[1:] if board.family(family)]
     found += [_of_own(own.task, own.why, own.board) for own in board.own]
@@ -63,7 +63,7 @@ def tables(board: Board) -> list[Table]:
     )
 
 
-def _of_family(board: Board, family: str) -> Table:
+def _of_family(board: Board, family: str) -> TextTable:
     tasks, models = board.family(family), ordered(board, family)
     ranks = [_rank(board, family, model) for model in models]
     is_ranked = any(rank != NONE for rank in ranks)
@@ -73,16 +73,16 @@ def _of_family(board: Board, family: str) -> Table:
     ]
     columns = [f"{task.title}, {task.heading}" for task in tasks]
     heads = ["Model", *(["Mean rank"] if is_ranked else []), *columns]
-    return Table(kinds.kind(family).title, _notices(board, tasks), heads, rows)
+    return TextTable(kinds.kind(family).title, _notices(board, tasks), heads, rows)
 
 
-def _of_own(task: Task, why: str, board: Board) -> Table:
+def _of_own(task: Task, why: str, board: Board) -> TextTable:
     rows = [[[_named(model)], _cell(board, task, model)] for model in ordered(board, task.family)]
     heads = ["Model", f"{task.title}, {task.heading}"]
-    return Table(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
+    return TextTable(f"{task.title}, not comparable: {why}", _notices(board, [task]), heads, rows)
 
 
-def _of_mistakes(table: MistakeTable) -> Table:
+def _of_mistakes(table: MistakeTable) -> TextTable:
     """Returns what mistakes cost on a task."""
     rows = [
         [
@@ -93,14 +93,16 @@ def _of_mistakes(table: MistakeTable) -> Table:
         for cost in table.costs
     ]
     heads = ["Model, mistake", "Right input", "Wrong input", "Lost", "Scans that it changes"]
-    return Table(f"{mistakes.TITLE}: {table.title}, {table.heading}", [*table.notices, mistakes.READ_AS], heads, rows)
+    return TextTable(
+        f"{mistakes.TITLE}: {table.title}, {table.heading}", [*table.notices, mistakes.READ_AS], heads, rows
+    )
 
 
-def _of_paper(board: Board) -> list[Table]:
+def _of_paper(board: Board) -> list[TextTable]:
     """Returns the paper's tables of which a cell was run, with the rows that have one."""
     titles = {task.name: task.title for task in board.tasks} | {AVERAGE: "Average"}
     return [
-        Table(
+        TextTable(
             f"The paper and this run. {table.title}",
             [f"{PAPER}. {SPLITS_DIFFER}", BESIDE],
             ["Model", *(f"{titles[cell.row.task]}, {cell.row.metric}" for cell in table.rows[0].cells)],
@@ -115,7 +117,7 @@ def _of_paper(board: Board) -> list[Table]:
     ]
 
 
-def _of_imported(board: Board) -> list[Table]:
+def _of_imported(board: Board) -> list[TextTable]:
     """Returns imported predictions, with the best ranked model of their task."""
     heads = ["Reference", "Task", "Metric", "Mean and interval", "Best ranked model", "Model minus reference", "About"]
     rows = [
@@ -129,7 +131,7 @@ def _of_imported(board: Board) -> list[Table]:
         ]
         for one in board.imported
     ]
-    return [Table(imported.TITLE, [imported.NOT_RANKED], heads, rows)] if rows else []
+    return [TextTable(imported.TITLE, [imported.NOT_RANKED], heads, rows)] if rows else []
 
 
 def _best(of: imported.Reference) -> list[list[str]]:
@@ -140,7 +142,7 @@ def _best(of: imported.Reference) -> list[list[str]]:
     return [[model], [_with_interval(apart, of.digits)]]
 
 
-def _of_eva(board: Board) -> list[Table]:
+def _of_eva(board: Board) -> list[TextTable]:
     """Returns the numbers of stock runs of eva's."""
     heads = ["Model", "Data", "Metric", "Mean ± SD over runs", "Runs", "Protocol"]
     rows = [
@@ -154,10 +156,10 @@ def _of_eva(board: Board) -> list[Table]:
         ]
         for one in board.eva
     ]
-    return [Table("eva's own runs, for reference", [NOT_RANKED], heads, rows)] if rows else []
+    return [TextTable("eva's own runs, for reference", [NOT_RANKED], heads, rows)] if rows else []
 
 
-def _beside(cell: Cell) -> Iterator[str]:
+def _beside(cell: PaperCell) -> Iterator[str]:
     """Yields the paper's number, and the lines of each of ours."""
     row = cell.row
     theirs = "" if row.mean is None else _with_spread(row.mean, row.std)

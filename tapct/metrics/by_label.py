@@ -13,7 +13,7 @@ import numpy as np
 
 from tapct import numeric
 from tapct.metrics import ranks
-from tapct.metrics.left_out import Lost, Without, without_each
+from tapct.metrics.left_out import PatientLoss, Without, without_each
 from tapct.metrics.resampled import OfCounts, in_resamples
 
 FEW = 20
@@ -111,20 +111,20 @@ def mean_without_each(metric: str, scores: np.ndarray, targets: np.ndarray, pati
     return numeric.means(np.stack(left, axis=1)) if left else np.full(number, np.nan)
 
 
-def lost_by_mean(metric: str, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray) -> list[Lost]:
+def lost_by_mean(metric: str, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray) -> list[PatientLoss]:
     """Returns what the mean over labels loses without each patient's cases of a label, two for each label of the mean.
 
     For the arguments see `mean_without_each`, and for what is lost `lost_of_pairs`.
     """
-    chosen, number, found = is_in_means(targets), int(patients.max()) + 1, list[Lost]()
+    chosen, number, found = is_in_means(targets), int(patients.max()) + 1, list[PatientLoss]()
     for cases, s, t in stated(scores[:, chosen], targets[:, chosen]):
         found += lost_of_pairs(metric, s, t, patients[cases], number)
-    return [Lost(one.lost / chosen.sum(), one.cases) for one in found]
+    return [PatientLoss(one.lost / chosen.sum(), one.cases) for one in found]
 
 
 def lost_of_pairs(
     metric: str, scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, number: int
-) -> tuple[Lost, Lost]:
+) -> tuple[PatientLoss, PatientLoss]:
     """Returns what a rank metric loses without each patient's positives, and without their negatives.
 
     Args:
@@ -137,9 +137,9 @@ def lost_of_pairs(
     rank = RANKS[metric]
     value = in_resamples([rank.of_counts], scores, targets, np.zeros(len(targets), dtype=int), np.ones((1, 1)))[0, 0]
 
-    def lost(answer: int) -> Lost:
+    def lost(answer: int) -> PatientLoss:
         own = targets == answer
         left = rank.without(without_each(scores, targets, np.where(own, patients, -1), number))
-        return Lost(value - left, np.bincount(patients[own], minlength=number))
+        return PatientLoss(value - left, np.bincount(patients[own], minlength=number))
 
     return lost(1), lost(0)

@@ -32,7 +32,7 @@ class Without(NamedTuple):
         return ranks.skill(self.average_precision, self.share)
 
 
-class Lost(NamedTuple):
+class PatientLoss(NamedTuple):
     """What a statistic loses without the cases of one sort (a label's positives) of each of n patients.
 
     Attributes:

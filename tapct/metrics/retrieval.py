@@ -123,7 +123,7 @@ def _none_of(size: int, hits: int, drawn: int) -> float:
 
 
 @dataclass(frozen=True)
-class Chance:
+class RandomOrder:
     """What an order at random gives, in expectation: all items are one tie.
 
     Attributes:

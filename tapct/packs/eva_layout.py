@@ -70,7 +70,7 @@ class EvaLayout:
             raise FeatureError(f"no file can be called after {name!r}, which {wrong}")
         path = file_in(self.folder, name, ".pt")
         buffer = io.BytesIO()
-        torch.save([_plain(t) for t in content] if isinstance(content, list) else _plain(content), buffer)
+        torch.save([_standalone(t) for t in content] if isinstance(content, list) else _standalone(content), buffer)
         self._write(path, buffer.getvalue())
         self.written += 1
         return path.relative_to(self.folder).as_posix()
@@ -112,6 +112,6 @@ class EvaLayout:
             raise FeatureError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
+def _standalone(tensor: torch.Tensor) -> torch.Tensor:
     """Returns a tensor as torch.load takes it back: no subclass, no view of a larger one."""
     return tensor.detach().cpu().as_subclass(torch.Tensor).clone(memory_format=torch.contiguous_format)

@@ -16,7 +16,7 @@ from tapct.encoders import Encoder, load_encoder
 from tapct.encoders.options import is_spellable, parse_options, spell_options, with_precision
 from tapct.errors import FeatureError, TaskError
 from tapct.features import CacheMode, FeatureBank, TensorStore
-from tapct.features.store import Entry
+from tapct.features.store import StoredEntry
 from tapct.tasks import CTDataset, TaskData
 from tapct.tasks.pack import MANIFEST_FILE, Manifest, PackedCase, PackedEntry, as_packed
 
@@ -153,7 +153,7 @@ def _copied(store: TensorStore, keys: list[str], own: TensorStore, archive: tarf
         own.remove(key)
 
 
-def _loaded(store: TensorStore, key: str) -> Entry:
+def _loaded(store: TensorStore, key: str) -> StoredEntry:
     entry = store.load(key)
     assert entry is not None
     return entry

@@ -13,7 +13,7 @@ from tapct._utils import terminal
 from tapct.errors import FeatureError
 from tapct.features import TensorStore, values
 from tapct.features.extract import are_finite
-from tapct.features.store import Entry
+from tapct.features.store import StoredEntry
 from tapct.tasks import task_class
 from tapct.tasks.pack import MANIFEST_FILE, MOST_BYTES, Manifest, Pack, PackedCase, packs_folder, parsed
 
@@ -121,7 +121,7 @@ def _write_entries(
                 raise FeatureError(f"{path}, case {case.case}: {problem}. It was not made by `tapct pack`")
 
 
-def _problem(entry: Entry, key: str, case: PackedCase, manifest: Manifest) -> str | None:
+def _problem(entry: StoredEntry, key: str, case: PackedCase, manifest: Manifest) -> str | None:
     """Returns what is wrong with an entry that is as its maker stored it; None where nothing is."""
     kind = "features" if key == case.features else "labels"
     wanted = {"kind": kind, "task": task_class(manifest.task["name"]).spec.folder, "case": case.case}
@@ -134,7 +134,7 @@ def _problem(entry: Entry, key: str, case: PackedCase, manifest: Manifest) -> st
         return f"its {kind} lack {error} ({shapes})"
 
 
-def _problem_of_features(entry: Entry, manifest: Manifest) -> str | None:
+def _problem_of_features(entry: StoredEntry, manifest: Manifest) -> str | None:
     card = manifest.identity["card"]
     features, embeddings = entry.tensors["map"], entry.tensors["embeddings"]
     patches = tuple(entry.about["feature_grid"]["shape"])
@@ -147,7 +147,7 @@ def _problem_of_features(entry: Entry, manifest: Manifest) -> str | None:
     return None if are_finite(features, embeddings) else "its features are not finite"
 
 
-def _problem_of_labels(entry: Entry, manifest: Manifest) -> str | None:
+def _problem_of_labels(entry: StoredEntry, manifest: Manifest) -> str | None:
     classes = len(task_class(manifest.task["name"]).spec.classes)
     for name in ("native", "encoder"):
         labels = entry.tensors[name]

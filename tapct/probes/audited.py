@@ -20,7 +20,7 @@ Targets = Callable[[PooledCases], np.ndarray]
 """Gives (N, K) what cases are members of: 1, 0, or NaN where that is not known."""
 
 
-class Part(NamedTuple):
+class AuditedHead(NamedTuple):
     """A head of the linear probe.
 
     Attributes:
@@ -33,10 +33,10 @@ class Part(NamedTuple):
     selection: PooledCases | None
     rows: np.ndarray
 
-    def of_targets(self, columns: Sequence[int]) -> "Part":
+    def of_targets(self, columns: Sequence[int]) -> "AuditedHead":
         """Returns the head of these columns of the targets alone."""
         selection = None if self.selection is None else self.selection.of_targets(columns)
-        return Part(self.train.of_targets(columns), selection, self.rows)
+        return AuditedHead(self.train.of_targets(columns), selection, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +104,7 @@ class Audited:
         """Returns what gives the membership of cases in these levels of a column."""
         return lambda cases: shortcuts.members(self.said(column, cases), names)
 
-    def parts(self, targets: Targets) -> list[Part]:
+    def parts(self, targets: Targets) -> list[AuditedHead]:
         """Returns the heads of the linear probe, with the targets that they are to read."""
         reported = replace(self.reported, targets=targets(self.reported))
         if self.folds is not None:
@@ -116,8 +116,8 @@ class Audited:
             train = replace(self.train, targets=targets(self.train))
             of = self.selection
             selection = None if of is None else replace(of, targets=targets(of))
-            return [Part(train, selection, np.arange(len(reported.names)))]
-        return [Part(reported.some(rows), None, held) for rows, held in sides]
+            return [AuditedHead(train, selection, np.arange(len(reported.names)))]
+        return [AuditedHead(reported.some(rows), None, held) for rows, held in sides]
 
 
 def patients_with(targets: np.ndarray, patients: Sequence[str] | np.ndarray, answer: float = 1) -> list[int]:

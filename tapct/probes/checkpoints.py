@@ -21,7 +21,7 @@ from loguru import logger
 
 from tapct._utils.files import write_atomically
 from tapct.errors import TaskError
-from tapct.probes.heads import Candidates, SharedByRuns
+from tapct.probes.heads import CandidateHeads, SharedByRuns
 from tapct.probes.recording import probe_record, task_record, training_settings
 from tapct.records import EncoderRecord
 from tapct.source_code import code_of
@@ -31,7 +31,7 @@ FOLDER = "checkpoints"
 
 
 def decides(
-    trainer: pl.Trainer, candidates: Candidates, encoder: EncoderRecord, probe: Mapping[str, Any], module: str
+    trainer: pl.Trainer, candidates: CandidateHeads, encoder: EncoderRecord, probe: Mapping[str, Any], module: str
 ) -> dict[str, Any]:
     """Returns all that decides the numbers of a fit, as JSON has it, from the objects that are about to run.
 
@@ -69,7 +69,7 @@ class Checkpoints:
     def __init__(
         self,
         trainer: pl.Trainer,
-        candidates: Candidates,
+        candidates: CandidateHeads,
         session: SharedByRuns,
         *,
         of: Mapping[str, Any],

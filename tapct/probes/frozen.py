@@ -24,7 +24,7 @@ from tapct.probes.base import Probe
 from tapct.probes.checkpoints import Checkpoints, decides
 from tapct.probes.finishing import finish
 from tapct.probes.folds import folds_of, head_for, head_of_state, require_repeat, solve_runs
-from tapct.probes.heads import Candidates, State
+from tapct.probes.heads import CandidateHeads, State
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
 from tapct.probes.selecting import ValidationEvaluations, has_selection, require_selectable, selection_patients
@@ -111,7 +111,7 @@ class FrozenEncoderProbe(Probe):
             return
         require_selectable(self.trainer, self.settings)
         self.prepare()
-        self.candidates = Candidates(
+        self.candidates = CandidateHeads(
             runs,
             self.settings.learning_rates,
             lambda: self.build_head(self.classes),

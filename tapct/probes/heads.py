@@ -99,7 +99,7 @@ class Candidate:
     scores: list[tuple[int, float | None]] = field(default_factory=list)
 
 
-class Candidates:
+class CandidateHeads:
     """The heads of several runs and learning rates, which see the same cases in the same order.
 
     Each has its own loss and its own parameters, and the optimizer works on each number alone, so that the heads

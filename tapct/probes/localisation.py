@@ -17,7 +17,7 @@ from tapct.features.channels import Channels, scan_patches
 from tapct.kinds.localisation import CANDIDATE, POINT
 from tapct.probes.heatmap import Heatmap, Stamp, focal_loss, heatmap, stamps
 from tapct.probes.map_probe import MapProbe, PictureOf
-from tapct.probes.peaks import APART_MM, Candidates, candidates
+from tapct.probes.peaks import APART_MM, CandidatePlaces, candidates
 from tapct.records import CaseResult, PatchSize
 from tapct.viz.marks import draw_marks
 from tapct.volumes import Findings, Grid
@@ -103,7 +103,7 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
     def cell_size(self) -> PatchSize | None:
         return self.session.patches.summary([case.case for case in self.recorder.cases[self.split]], ())
 
-    def _outcome(self, case: EncodedCase, found: Sequence[Candidates]) -> dict[str, dict[str, list[float]]]:
+    def _outcome(self, case: EncodedCase, found: Sequence[CandidatePlaces]) -> dict[str, dict[str, list[float]]]:
         """Returns what the record holds of a case: what is to be found, and the candidates, places to 0.01 mm."""
         findings = self._findings(case)
         outcome: dict[str, dict[str, list[float]]] = {}
@@ -120,7 +120,7 @@ class LocalisationProbe(MapProbe, eva_head.HeadModule):
                 outcome.setdefault(field, {})[name] = values.tolist()
         return outcome
 
-    def _draw(self, picture: PictureOf, case: EncodedCase, found: Sequence[Candidates]) -> None:
+    def _draw(self, picture: PictureOf, case: EncodedCase, found: Sequence[CandidatePlaces]) -> None:
         best = np.argsort(-np.concatenate([one.scores for one in found]), kind="stable")
         places = np.concatenate([one.places_mm for one in found])[best]
         window = getattr(getattr(self.trainer.datamodule.datasets, self.split), "window", "soft-tissue")

@@ -14,7 +14,7 @@ APART_MM = 10.0
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
-class Candidates(NamedTuple):
+class CandidatePlaces(NamedTuple):
     """Places that may be what is looked for, the best first.
 
     Attributes:
@@ -26,7 +26,7 @@ class Candidates(NamedTuple):
     scores: np.ndarray
 
 
-def candidates(scores: np.ndarray, patches: Grid, apart_mm: float = APART_MM, limit: int = LIMIT) -> Candidates:
+def candidates(scores: np.ndarray, patches: Grid, apart_mm: float = APART_MM, limit: int = LIMIT) -> CandidatePlaces:
     """Returns the peaks of a score map.
 
     A peak is a patch that none of its 26 neighbours exceeds, or a plateau of equal ones, which counts as its middle: a
@@ -50,7 +50,7 @@ def candidates(scores: np.ndarray, patches: Grid, apart_mm: float = APART_MM, li
             kept.append(one)
     if len(kept) > limit:
         kept = [one for one in kept if values[one] > values[kept[limit]]]
-    return Candidates(places[kept], values[kept])
+    return CandidatePlaces(places[kept], values[kept])
 
 
 def _peaks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from tapct.metrics.by_label import is_defined, mean_in_resamples, stated
 from tapct.metrics.left_out import without_each
 from tapct.metrics.resampled import in_resamples
 from tapct.probes import label_heads
-from tapct.probes.audited import Audited, Part, Targets, patients_with
+from tapct.probes.audited import Audited, AuditedHead, Targets, patients_with
 from tapct.probes.solved import LinearHead
 from tapct.records.shortcuts import Estimated, LevelRead, Read
 from tapct.statistics.intervals import Estimate, estimate
@@ -58,7 +58,7 @@ def read(of: Audited, names: Sequence[str], targets: Targets) -> dict[str, Any]:
     return {"read": Read(auroc=mean, levels=levels), "left_out": left_out}
 
 
-def _few(parts: Sequence[Part], reported: np.ndarray, of: Audited, place: int) -> str | None:
+def _few(parts: Sequence[AuditedHead], reported: np.ndarray, of: Audited, place: int) -> str | None:
     """Returns why a level cannot be read: too few patients have it, or too few have it not; None if it can."""
     sides = [("training", part.train.targets[:, place], part.train.patients) for part in parts]
     for side, targets, patients in (*sides, ("reported", reported, of.reported.patients)):
@@ -69,7 +69,7 @@ def _few(parts: Sequence[Part], reported: np.ndarray, of: Audited, place: int) -
     return None
 
 
-def _logits(of: Audited, parts: Sequence[Part]) -> np.ndarray:
+def _logits(of: Audited, parts: Sequence[AuditedHead]) -> np.ndarray:
     """Returns (N, K) logits of the reported cases, each by the head that reads it, less its mean over who trained it.
 
     Heads of several folds have slightly different rates behind them, and those must rank nobody: where features say

@@ -196,8 +196,8 @@ def training_settings(trainer: pl.Trainer) -> dict[str, Any]:
     group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "initial_lr")}
     group["lr"] = optimizer.param_groups[0].get("initial_lr", group["lr"])  # a schedule has lowered it since
     return {
-        "optimizer": {"class": type(optimizer).__name__, **_plain(group)},
-        "lr_scheduler": [{"class": type(s).__name__, **_without_rates(_plain(s.state_dict()))} for s in schedules],
+        "optimizer": {"class": type(optimizer).__name__, **_for_json(group)},
+        "lr_scheduler": [{"class": type(s).__name__, **_without_rates(_for_json(s.state_dict()))} for s in schedules],
         "steps": trainer.global_step,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "precision": str(trainer.precision),
@@ -210,7 +210,7 @@ def _without_rates(state: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key not in ("base_lrs", "_last_lr")}
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+def _for_json(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings that JSON can hold; "inf" and "nan" as text, for they are not numbers there."""
     kept = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str | list | tuple | None)}
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}

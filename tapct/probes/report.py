@@ -35,14 +35,14 @@ TEXTS_FILE = "texts.jsonl"
 """In the folder of a run, where texts are asked for. They are under the licence of the data, and in no record."""
 
 
-class Shared:
+class SharedReports:
     """What the runs of a session share: eva copies the probe for each, and a copy of this is itself."""
 
     reports: TaskReports | None = None
     writer: Writer | None = None
     cut_reports: int | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SharedReports":
         return self
 
 
@@ -88,7 +88,7 @@ class ReportProbe(ScanProbe):
             self.generator.require()
             self.source.most_cells, self.feature_weights = self.generator.most_cells, FEATURE_WEIGHTS
         self.reader_weights, self.reader_backbone, self.write_texts = reader_weights, reader_backbone, write_texts
-        self._shared = Shared()
+        self._shared = SharedReports()
         self._texts: dict[str, dict[str, str | None]] = {}
         self._ahead = WrittenAhead()
 

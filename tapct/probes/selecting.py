@@ -11,7 +11,7 @@ from torch import nn
 from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.probes.folds import folds_of
-from tapct.probes.heads import Candidates, DivergedError
+from tapct.probes.heads import CandidateHeads, DivergedError
 from tapct.probes.settings import ProbeSettings
 from tapct.records import CaseResult
 
@@ -61,7 +61,7 @@ class ValidationEvaluations:
 
     def __init__(
         self,
-        candidates: Candidates,
+        candidates: CandidateHeads,
         evaluate: Callable[[nn.Module, EncodedCase], Evaluation],
         score: Callable[[list[CaseResult]], float | None],
     ) -> None:

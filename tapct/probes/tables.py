@@ -32,7 +32,7 @@ CONSTANT = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Filling:
+class TableEncoding:
     """How the numbers of a table become columns of a head.
 
     Attributes:
@@ -51,7 +51,7 @@ class Filling:
     levels: np.ndarray
 
     @classmethod
-    def of(cls, table: np.ndarray, coded: Sequence[int] = ()) -> "Filling":
+    def of(cls, table: np.ndarray, coded: Sequence[int] = ()) -> "TableEncoding":
         """Returns how a table is filled in.
 
         Args:
@@ -90,7 +90,7 @@ class Filling:
 
 
 def _levels(table: np.ndarray, place: int) -> list[tuple[float, float, float]]:
-    """Returns the rows of `Filling.levels` of a number: the most common level first, of equally common ones by code."""
+    """Returns the rows of `TableEncoding.levels` of a number: the most common level first, equally common by code."""
     codes, counts = np.unique(table[~np.isnan(table[:, place]), place], return_counts=True)
     codes, counts = codes[counts >= FEWEST], counts[counts >= FEWEST]
     return [(place, float(codes[one]), float(counts[one] / counts.sum())) for one in np.lexsort((codes, -counts))]
@@ -125,7 +125,7 @@ class TabledHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Returns what the head says of (P + T,) features and numbers."""
         features, numbers = pooled.double().tensor_split([len(pooled) - len(self.mean)])
-        filling = Filling(*(self.get_buffer(one.name).cpu().numpy() for one in fields(Filling)))
+        filling = TableEncoding(*(self.get_buffer(one.name).cpu().numpy() for one in fields(TableEncoding)))
         columns = torch.from_numpy(filling(numbers.cpu().numpy()[None])[0]).to(pooled.device)
         return self.head(torch.cat([features, columns]))
 
@@ -134,7 +134,7 @@ def solved(solve: Solve, train: PooledCases, selection: PooledCases | None) -> S
     """Returns the head of training cases, behind their table where they have one."""
     if not train.table:
         return solve(train, selection)
-    filling = Filling.of(train.features[:, -train.table :], train.coded)
+    filling = TableEncoding.of(train.features[:, -train.table :], train.coded)
     solution = solve(filling.filled(train), None if selection is None else filling.filled(selection))
     head = TabledHead(solution.head, train.table, len(filling.indicated), len(filling.coded), len(filling.levels))
     for name, values in vars(filling).items():

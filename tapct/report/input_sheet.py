@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tapct._utils.files import write_atomically
 from tapct.encoders import Encoder
-from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, Row, rows
+from tapct.encoders.input_sheet import NOT_DECLARED, SOURCES, InputRow, rows
 from tapct.encoders.mistakes import in_words
 from tapct.encoders.received import BEYOND_HU, window_fits
 from tapct.encoders.verified import verification_of
@@ -50,10 +50,10 @@ def as_table(encoder: Encoder) -> Table:
     return table
 
 
-def _rows(encoder: Encoder) -> Iterator[Row]:
+def _rows(encoder: Encoder) -> Iterator[InputRow]:
     """Yields the sheet, and what is known here of the adapter next to its authors' code."""
     yield from rows(encoder)
-    yield Row("Next to its authors' code", verification_of(encoder).text, "ours: tapct verify-encoder")
+    yield InputRow("Next to its authors' code", verification_of(encoder).text, "ours: tapct verify-encoder")
 
 
 def write_sheet(encoder: Encoder, path: Path) -> list[Finding]:
@@ -120,7 +120,7 @@ def _hu_window(encoder: Encoder) -> Finding:
     return Finding("HU window", f"{declared.text}, as declared: what lies beyond changes nothing ({tried})")
 
 
-def _kind(row: Row) -> str:
+def _kind(row: InputRow) -> str:
     """Returns what a source is of, for its colour."""
     kind = row.source.partition(": ")[0]
     return kind if kind in SOURCES else NOT_DECLARED

@@ -15,7 +15,7 @@ from tapct.errors import RecordError
 from tapct.kinds import kind
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.page import sections
-from tapct.leaderboard.page.sections import SPLIT, Shown, Table
+from tapct.leaderboard.page.sections import SPLIT, DrawnTask, PageTable
 from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
@@ -87,13 +87,13 @@ def render(found: Found) -> str:
         pictures=_pictures(found),
         notes=_notes(found),
         settings=_settings(record),
-        execution=dict(_flat(record.execution.content())),
+        execution=dict(_by_path(record.execution.content())),
     )
 
 
 def _settings(record: Record) -> dict[str, dict[str, Any]]:
     """Returns what was set, by part of the record; the input sheet is a part of its own."""
-    flat = {name: dict(_flat(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
+    flat = {name: dict(_by_path(getattr(record, name).content())) for name in ("encoder", "task", "probe")}
     encoder, sheet = record.encoder, record.encoder.input_sheet
     flat["encoder"] = {k: v for k, v in flat["encoder"].items() if not k.startswith(("input_sheet.", "verification."))}
     flat["encoder"]["weights"] = encoder.weights_name
@@ -152,8 +152,8 @@ def _of_kind(found: Found) -> list[tuple[str, Any]]:
     if not found.record.complete or found.split != SPLIT or task.kind is None:
         return []
     of_task, model = alone(found.record, RESAMPLES)
-    drawn = sections.pictures(Shown(of=of_task, drawn=[model]))
-    named = [("table" if isinstance(one, Table) else "picture", one) for one in drawn]
+    drawn = sections.pictures(DrawnTask(of=of_task, drawn=[model]))
+    named = [("table" if isinstance(one, PageTable) else "picture", one) for one in drawn]
     return [pair for pair in named if pair[0] == "table" or kind(task.kind).outcome]
 
 
@@ -226,13 +226,13 @@ def _pictures(found: Found) -> dict[str, Markup]:
     }
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _by_path(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yields every setting by its path, as text."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _by_path(value, f"{prefix}{key}.")
         elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-            yield from _flat({str(index): one for index, one in enumerate(value)}, f"{prefix}{key}.")
+            yield from _by_path({str(index): one for index, one in enumerate(value)}, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", _text(value)
 

@@ -20,13 +20,13 @@ FEWEST_PATIENTS = 10
 Text = Annotated[str, Field(min_length=1, max_length=400)]
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     """Holds what it was made with, and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Described(Frozen):
+class Described(StrictModel):
     """An encoder whose features were compared.
 
     Attributes:
@@ -42,7 +42,7 @@ class Described(Frozen):
     features: int = Field(ge=1)
 
 
-class Pair(Frozen):
+class EncoderPair(StrictModel):
     """Two encoders.
 
     Attributes:
@@ -65,7 +65,7 @@ class Pair(Frozen):
         return (self.cka or 0) >= SAME_CKA and (self.neighbours or 0) >= SAME_NEIGHBOURS
 
 
-class Similarity(Frozen):
+class Similarity(StrictModel):
     """What the encoders of a task have in common.
 
     Attributes:
@@ -82,7 +82,7 @@ class Similarity(Frozen):
     patients: int = Field(ge=1)
     neighbours: int = Field(ge=1)
     encoders: tuple[Described, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[EncoderPair, ...]
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Similarity":
@@ -98,12 +98,12 @@ class Similarity(Frozen):
         """About what share of nearest cases two have in common that have nothing in common."""
         return min(1.0, self.neighbours / max(self.cases - 1, 1))
 
-    def pair(self, one: str, other: str) -> Pair | None:
+    def pair(self, one: str, other: str) -> EncoderPair | None:
         """Returns a pair by its labels, None of an encoder with itself."""
         return next((pair for pair in self.pairs if {pair.first, pair.second} == {one, other}), None)
 
     @property
-    def same(self) -> tuple[Pair, ...]:
+    def same(self) -> tuple[EncoderPair, ...]:
         """Pairs of which one is the other under a new name."""
         return tuple(pair for pair in self.pairs if pair.is_same)
 

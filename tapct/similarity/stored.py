@@ -11,7 +11,7 @@ from tapct.features import FeatureBank
 from tapct.metrics.similarity import linear_cka, neighbour_overlap
 from tapct.probes.adaptors import Pooling
 from tapct.probes.vectors import pooling_of, stored_vectors
-from tapct.similarity.found import FEWEST_PATIENTS, Described, Pair, Similarity
+from tapct.similarity.found import FEWEST_PATIENTS, Described, EncoderPair, Similarity
 from tapct.tasks import TaskData
 
 
@@ -75,7 +75,9 @@ def _parts(data: TaskData) -> list:
     return [data.datasets.test] if data.folds is not None else list(data.parts)
 
 
-def _pair(vectors: Mapping[str, np.ndarray], first: str, second: str, patients: np.ndarray, neighbours: int) -> Pair:
+def _pair(
+    vectors: Mapping[str, np.ndarray], first: str, second: str, patients: np.ndarray, neighbours: int
+) -> EncoderPair:
     alike = linear_cka(vectors[first], vectors[second])
     overlap = neighbour_overlap(vectors[first], vectors[second], patients, neighbours)
-    return Pair(first=first, second=second, cka=alike.cka, cka_biased=alike.cka_biased, neighbours=overlap)
+    return EncoderPair(first=first, second=second, cka=alike.cka, cka_biased=alike.cka_biased, neighbours=overlap)

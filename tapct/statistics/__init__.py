@@ -7,8 +7,8 @@ from tapct.statistics.overall import OverallModel, summarise_tasks
 from tapct.statistics.robustness import Drop, Robustness, robustness
 from tapct.statistics.summary import (
     RESAMPLES,
-    Comparison,
     Difference,
+    ModelComparison,
     ModelSummary,
     TaskSummary,
     summarise_task,
@@ -16,12 +16,12 @@ from tapct.statistics.summary import (
 
 __all__ = [
     "RESAMPLES",
-    "Comparison",
     "Difference",
     "Drop",
     "Estimate",
     "LabelEfficiency",
     "LabelPoint",
+    "ModelComparison",
     "ModelSummary",
     "OverallModel",
     "Robustness",

@@ -9,12 +9,12 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds import PairRank, Statistic
 from tapct.metrics.by_label import lost_of_pairs
-from tapct.metrics.left_out import Lost
+from tapct.metrics.left_out import PatientLoss
 from tapct.statistics.inputs import TaskInputs
 from tapct.statistics.resampling import evaluate, left_out
 
 
-class Part(NamedTuple):
+class Contribution(NamedTuple):
     """What a metric is made of, a mean over cases to first order: of all; of AUROC and AP of positives, of negatives.
 
     Attributes:
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     share: np.ndarray
 
 
-def of_means(scores: np.ndarray, patients: np.ndarray, number: int) -> Part:
+def of_means(scores: np.ndarray, patients: np.ndarray, number: int) -> Contribution:
     """Returns the part of a mean over cases.
 
     Args:
@@ -38,10 +38,10 @@ def of_means(scores: np.ndarray, patients: np.ndarray, number: int) -> Part:
     mean = numeric.exact_sums(scores, np.ones((cases, 1))) / cases
     belongs = np.zeros((cases, number))
     belongs[np.arange(cases), patients] = 1
-    return Part(numeric.exact_sums(scores - mean, belongs) / cases, belongs.sum(axis=0) / cases)
+    return Contribution(numeric.exact_sums(scores - mean, belongs) / cases, belongs.sum(axis=0) / cases)
 
 
-def of_statistic(inputs: TaskInputs) -> list[Part]:
+def of_statistic(inputs: TaskInputs) -> list[Contribution]:
     """Returns the parts of a statistic of all cases: what it loses without each patient (the jackknife).
 
     Of a mean over cases it is what `of_means` gives. Of a statistic that says itself what it is made of
@@ -55,10 +55,10 @@ def of_statistic(inputs: TaskInputs) -> list[Part]:
         return [_of_seeds([[seed[sort] for seed in model] for model in each]) for sort in range(len(each[0][0]))]
     whole = evaluate(inputs, np.ones((inputs.num_patients, 1), dtype=np.int32))
     lost, cases = whole - left_out(inputs), np.bincount(inputs.patient_index, minlength=inputs.num_patients)
-    return [_of_seeds([[Lost(seed, cases) for seed in model] for model in lost])]
+    return [_of_seeds([[PatientLoss(seed, cases) for seed in model] for model in lost])]
 
 
-def of_pairs(inputs: TaskInputs) -> list[Part]:
+def of_pairs(inputs: TaskInputs) -> list[Contribution]:
     """Returns the parts of AUROC or average precision: positives and negatives.
 
     What a patient adds to either is what the metric loses without their pairs of that class (the jackknife), less the
@@ -76,9 +76,9 @@ def of_pairs(inputs: TaskInputs) -> list[Part]:
     return [_of_seeds([[seed[sort] for seed in model] for model in each]) for sort in range(2)]
 
 
-def _of_seeds(found: Sequence[Sequence[Lost]]) -> Part:
+def _of_seeds(found: Sequence[Sequence[PatientLoss]]) -> Contribution:
     """Returns the part of what is lost, the mean over seeds, of the same cases in all models and seeds."""
     share = found[0][0].cases / found[0][0].cases.sum()
     lost = np.nan_to_num(np.mean([[seed.lost for seed in model] for model in found], axis=1))
     added = lost * (1 - share)
-    return Part(added - share * np.array([[math.fsum(of_model)] for of_model in added]), share)
+    return Contribution(added - share * np.array([[math.fsum(of_model)] for of_model in added]), share)

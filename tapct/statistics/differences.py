@@ -7,7 +7,7 @@ import numpy as np
 
 from tapct import numeric
 from tapct.kinds import Mean, PairRank, Statistic
-from tapct.statistics.contributions import Part, of_means, of_pairs, of_statistic
+from tapct.statistics.contributions import Contribution, of_means, of_pairs, of_statistic
 from tapct.statistics.inputs import TaskInputs
 
 FEWEST_PATIENTS = 6
@@ -98,7 +98,7 @@ def measure(
         parts = _parts(inputs)
         if before is not None:
             now_and_then = zip(parts, _parts(before), strict=True)
-            parts = [Part(now.added - then.added, now.share) for now, then in now_and_then]
+            parts = [Contribution(now.added - then.added, now.share) for now, then in now_and_then]
         error, chance = studentised(parts, first, second, swaps)
         if isinstance(of, Statistic) or (of == PairRank("average_precision") and _has_several_pairs(inputs)):
             chance = as_of_few(parts, first, second, chance)
@@ -112,7 +112,7 @@ def measure(
     return Pairs(*(of[order] for of in joined))
 
 
-def _parts(inputs: TaskInputs) -> list[Part]:
+def _parts(inputs: TaskInputs) -> list[Contribution]:
     return of_pairs(inputs) if isinstance(inputs.of_metric.of, PairRank) else of_statistic(inputs)
 
 
@@ -160,7 +160,7 @@ def _pairs(
 
 
 def studentised(
-    parts: Sequence[Part], first: np.ndarray, second: np.ndarray, swaps: np.ndarray
+    parts: Sequence[Contribution], first: np.ndarray, second: np.ndarray, swaps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the standard errors of differences, and the differences in turned signs over their own errors.
 
@@ -198,12 +198,12 @@ def studentised(
     return np.sqrt(square), chance
 
 
-def _scaled(parts: Sequence[Part]) -> np.ndarray:
+def _scaled(parts: Sequence[Contribution]) -> np.ndarray:
     """Returns (M, n) what patients add, so that the sum of squares is the square of the standard error."""
     return np.sum([part.added / np.sqrt(1 - part.share) for part in parts], axis=0)
 
 
-def as_of_few(parts: Sequence[Part], first: np.ndarray, second: np.ndarray, chance: np.ndarray) -> np.ndarray:
+def as_of_few(parts: Sequence[Contribution], first: np.ndarray, second: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Returns chance as it is where the error itself is not known well: Student's instead of normal, to first order.
 
     For statistics that are far from linear in patients. It was found for average precision of several pairs a patient,

@@ -76,7 +76,7 @@ class Reported:
     @property
     def identities(self) -> dict[str, Any]:
         """What must be the same of each case in every record, by name."""
-        rows = {name: [[_plain(value) for value in row] for row in values] for name, values in self.given.items()}
+        rows = {name: [[_in_message(value) for value in row] for row in values] for name, values in self.given.items()}
         return {
             f"case {case}": (
                 patient,
@@ -117,7 +117,7 @@ def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one == other) | (np.isnan(one) & np.isnan(other))
 
 
-def _plain(value: Any) -> Any:
+def _in_message(value: Any) -> Any:
     """Returns a number, or a list of them, as it stands in a message."""
     if isinstance(value, np.ndarray):
         return value.tolist()

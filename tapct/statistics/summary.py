@@ -46,7 +46,7 @@ class Difference:
         p_value: Two-sided, of this pair alone: 5 % or less if and only if the interval is without 0.
         corrected: Two-sided, corrected for all pairs of the task: the one to judge by.
         better: The better of the two beyond chance; None if they cannot be told apart.
-        cases: Cases on which both are defined, which it is of: all, or `Comparison.reason` says so.
+        cases: Cases on which both are defined, which it is of: all, or `ModelComparison.reason` says so.
     """
 
     first: str
@@ -59,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """How the models of a task compare.
 
     Attributes:
@@ -103,7 +103,7 @@ class TaskSummary:
     num_patients: int
     warnings: tuple[str, ...]
     models: tuple[ModelSummary, ...]
-    comparison: Comparison
+    comparison: ModelComparison
     value: np.ndarray
     bootstrap: np.ndarray
     jackknife: np.ndarray
@@ -191,7 +191,7 @@ def _summary(
 
 def compare(
     inputs: TaskInputs, value: np.ndarray, comparable: np.ndarray, resamples: int, before: TaskInputs | None = None
-) -> tuple[Comparison, Levels]:
+) -> tuple[ModelComparison, Levels]:
     """Returns the differences between the models of a task, what follows from them, and their levels.
 
     Args:
@@ -204,7 +204,7 @@ def compare(
     chosen = np.flatnonzero(comparable)
     reason = too_few(inputs) or ("fewer than two models have a score to compare" if len(chosen) < 2 else None)
     if reason:
-        return Comparison(rank_intervals={}, reason=reason), no_levels(resamples)
+        return ModelComparison(rank_intervals={}, reason=reason), no_levels(resamples)
     swaps = resampling.draw_swaps(inputs.num_patients, resamples, inputs.key)
     found = measure(inputs, chosen, value, swaps, before)
     sizes, count = np.abs(found.chance), len(inputs.models)
@@ -227,7 +227,7 @@ def compare(
     names = [inputs.models[index] for index in chosen]
     ends = comparison.rank_intervals(better).tolist()
     groups = comparison.tie_groups(better, numeric.best_first(value[chosen], inputs.sign))
-    return Comparison(
+    return ModelComparison(
         differences=tuple(differences),
         rank_intervals={name: (best, worst) for name, (best, worst) in zip(names, ends, strict=True)},
         groups=tuple(tuple(names[index] for index in group) for group in groups),

@@ -20,7 +20,7 @@ from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.options import encoder_of, parse_spec
 from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
-from tapct.sweep.bill import Shown
+from tapct.sweep.bill import BillOptions
 from tapct.sweep.bill.cards import card_named
 from tapct.sweep.experiment import Experiment, Keep, Order, SweepError, choose, runnable
 from tapct.sweep.lock import LOCK_FILE
@@ -42,7 +42,7 @@ def run(
     jobs: Annotated[int | None, WHOLE] = None,
     detach: bool = False,
     resources: Annotated[Resources, SETTINGS] = Resources(),  # noqa: B008
-    shown: Annotated[Shown, SETTINGS] = Shown(),  # noqa: B008
+    shown: Annotated[BillOptions, SETTINGS] = BillOptions(),  # noqa: B008
     start: Annotated[local.Start, NOT_AN_OPTION] = local.Worker,
     refused: Annotated[Callable[[Sequence[Experiment]], Mapping[str, str]] | None, NOT_AN_OPTION] = None,
 ) -> int:
@@ -71,7 +71,7 @@ def run(
     Raises:
         SweepError: If what the experiments would store has no room, or on Windows; nothing is started.
     """
-    if shown != Shown() and not dry_run:
+    if shown != BillOptions() and not dry_run:
         raise SweepError("--card, --measure and --json say how a dry run shows its bill: add --dry-run")
     if resources.gpus is None and _accelerator(sweep) == "cpu":
         resources = replaced(resources, gpus=0)
@@ -274,7 +274,7 @@ def _report(states: list[State]) -> int:
 
 
 def _show_bill(
-    sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: Shown, keep: Keep
+    sweep: Sweep, states: Sequence[State], orders: Sequence[Order], jobs: int, shown: BillOptions, keep: Keep
 ) -> None:
     """Shows the matrix, and the bill of what would run.
 

@@ -246,8 +246,8 @@ def choose_tasks(asked: str, configs: Mapping[str, Path], folder: Path) -> list[
             if task not in configs and task in map(str.strip, asked.split(",")):
                 raise SweepError(_without_config(task))
         return choose("task", asked, dict.fromkeys(configs, False))
-    beside = {*further_tasks(), *third_party_tasks()}
-    return [task for task, path in configs.items() if path.parent != folder and task not in beside]
+    elsewhere = {*further_tasks(), *third_party_tasks()}
+    return [task for task, path in configs.items() if path.parent != folder and task not in elsewhere]
 
 
 def _without_config(task: str) -> str:

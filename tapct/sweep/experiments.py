@@ -52,14 +52,14 @@ def experiments_of(asked: Sweep) -> list[Experiment]:
     return experiments
 
 
-def _blocks(asked: Sweep) -> Sequence[suites.Block]:
+def _blocks(asked: Sweep) -> Sequence[suites.SuiteBlock]:
     """Returns what is asked for: the suite's blocks, or the one of the command line."""
     if asked.suite is None:
         if asked.encoders is None or asked.tasks is None:
             raise SweepError("name encoders and tasks (-e and -t), or a suite (--suite; `tapct list suites`)")
         on = {"adaptors": asked.adaptors or os.environ.get("ADAPTOR"), "bags": asked.bags or os.environ.get("BAG")}
         options = os.environ.get("ENCODER_OPTIONS")
-        return [suites.Block(encoders=asked.encoders, tasks=asked.tasks, options=options, **on)]
+        return [suites.SuiteBlock(encoders=asked.encoders, tasks=asked.tasks, options=options, **on)]
     for option, value in {"--adaptors": asked.adaptors, "--bags": asked.bags}.items():
         if value is not None:
             raise SweepError(f"{option}: a suite says itself what stands on the features; leave it out, or --suite")
@@ -72,7 +72,7 @@ def _blocks(asked: Sweep) -> Sequence[suites.Block]:
     return suite.blocks
 
 
-def _variants(asked: Sweep, of: TaskConfig, block: suites.Block) -> list[Variant]:
+def _variants(asked: Sweep, of: TaskConfig, block: suites.SuiteBlock) -> list[Variant]:
     """Returns what a block has of a task, without what cannot be pooled."""
     varied = variants(
         block.encoders,

@@ -31,7 +31,7 @@ _TAIL = 20
 
 
 @dataclass(frozen=True)
-class Job:
+class SubmittedJob:
     """A job that was submitted, as the file in its experiment's folder says.
 
     Attributes:
@@ -119,7 +119,7 @@ def submit(orders: Sequence[Order], resources: Resources, folder: Path, start: S
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
         raise SweepError(f"Slurm does not take the jobs: {_last_line(str(error))}") from error
     for order, job in zip(orders, jobs, strict=True):
-        about = Job(job.job_id, lock.now(), str(job.paths.stderr))
+        about = SubmittedJob(job.job_id, lock.now(), str(job.paths.stderr))
         write_atomically(order.experiment.folder / SUBMITTED_FILE, json.dumps(asdict(about), indent=1))
     return {job.job_id: order for order, job in zip(orders, jobs, strict=True)}
 

@@ -55,7 +55,7 @@ class _File(_Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class SuiteBlock:
     """Encoders that cross tasks, adaptors and bags, in the words of the command line.
 
     Attributes:
@@ -89,7 +89,7 @@ class Suite:
 
     name: str
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[SuiteBlock, ...]
     unspecified: tuple[tuple[str, str], ...]
 
 
@@ -128,7 +128,7 @@ def tasks_of(names: str, known: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def told_of(block: Block) -> Iterator[None]:
+def told_of(block: SuiteBlock) -> Iterator[None]:
     """Says in errors which part of a suite asks for it."""
     try:
         yield
@@ -196,7 +196,7 @@ def _read(path: Path, within: tuple[Path, ...]) -> Suite:
         for i, name in enumerate(content.include)
     ]
     own = [
-        Block(
+        SuiteBlock(
             encoders=",".join(experiments.encoders),
             tasks=",".join(experiments.tasks),
             adaptors=None if experiments.adaptors is None else ",".join(experiments.adaptors),

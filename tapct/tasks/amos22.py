@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -51,8 +51,10 @@ class AMOS22(SegmentationDataset):
     scan_patterns = tuple(f"{top}images{part}/amos_0[0-4]??.nii.gz" for top in ("", "*/") for part in ("Tr", "Va"))
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, [f"{kind}{part}/amos_*.nii*" for kind in ("images", "labels") for part in ("Tr", "Va")])
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(
+            self.root, [f"{kind}{part}/amos_*.nii*" for kind in ("images", "labels") for part in ("Tr", "Va")]
+        )
 
     @override
     def ct_path(self, case: str) -> Path:

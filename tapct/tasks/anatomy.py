@@ -47,7 +47,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Orientation:
+class AnatomicalOrientation:
     """What the organs of a case say of its orientation.
 
     Attributes:
@@ -70,7 +70,7 @@ class _Pair(NamedTuple):
     found_mm: np.ndarray
 
 
-def judge(ct: Volume, labels: np.ndarray, classes: Sequence[str]) -> Orientation:
+def judge(ct: Volume, labels: np.ndarray, classes: Sequence[str]) -> AnatomicalOrientation:
     """Returns what the labelled organs of a case say of its orientation.
 
     Args:
@@ -159,18 +159,18 @@ def _votes(pairs: Sequence[_Pair], axis: int, along: int) -> _Votes:
     return votes
 
 
-def _verdict(pairs: Sequence[_Pair]) -> Orientation:
+def _verdict(pairs: Sequence[_Pair]) -> AnatomicalOrientation:
     votes = [_votes(pairs, axis, axis) for axis in range(3)]
     judged = tuple(name for name, of in zip(AXES, votes, strict=True) if of.total)
     if turned := _turned(pairs, votes):
-        return Orientation(judged, turned)
+        return AnatomicalOrientation(judged, turned)
     wrong = [axis for axis in range(3) if votes[axis].is_against]
     if wrong:
         what = " and ".join(_WRONG[axis] for axis in wrong)
         exchanged = "; ".join(f"{AXES[axis]} are exchanged: {_evidence(votes[axis], axis)}" for axis in wrong)
-        return Orientation(judged, f"{what}: {exchanged}")
+        return AnatomicalOrientation(judged, f"{what}: {exchanged}")
     odd = [_evidence(of, axis) for axis, of in enumerate(votes) if of.contradict]
-    return Orientation(judged, odd="; ".join(odd))
+    return AnatomicalOrientation(judged, odd="; ".join(odd))
 
 
 def _turned(pairs: Sequence[_Pair], votes: Sequence[_Votes]) -> str:

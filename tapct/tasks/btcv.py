@@ -6,7 +6,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.tasks.eva_task import EvaTask
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -54,8 +54,8 @@ class BTCV(EvaTask, SegmentationDataset):
     scan_patterns = tuple(top + scans for top in _TOPS for scans in _SCANS)
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, (*_SCANS, *_LABELS), _TOPS)
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (*_SCANS, *_LABELS), _TOPS)
 
     @override
     def ct_path(self, case: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.shortcuts import AGE, KERNEL, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS, VOLUME
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import by_name, read_table
@@ -77,13 +77,13 @@ class C4KCKiTSRetrieval(TumourRetrieval):
     in_groups = (97, 46)
 
     @cached_property
-    def _tables(self) -> Index:
-        return Index(self.root, (CLINICAL_FILES,), ("", "*/", "*/*/"))
+    def _tables(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (CLINICAL_FILES,), ("", "*/", "*/*/"))
 
     @cached_property
-    def _kits(self) -> Index:
+    def _kits(self) -> ReleaseFiles:
         files = ("case_*/imaging.nii*", "images/case_*.nii*", "case_*/segmentation.nii*")
-        return Index(self.root, (*files, *KITS_FILES))
+        return ReleaseFiles(self.root, (*files, *KITS_FILES))
 
     @property
     @override

@@ -14,7 +14,7 @@ from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.eva_task import EvaTask, split_of
 from tapct.tasks.npy import open_npy
 from tapct.tasks.own_split import SplitPin
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import read_table
@@ -48,7 +48,7 @@ EXTENT_MM = (300.0, 350.0, 350.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class ListedScan:
     """A scan in eva's lists.
 
     Attributes:
@@ -114,18 +114,18 @@ class CCCCII(EvaTask, ClassificationDataset):
         super().__init__(root, split, split_file)
 
     @cached_property
-    def _files(self) -> Index:
+    def _files(self) -> ReleaseFiles:
         lists = [f"{folder}{name}" for name in self.parts.values() for folder in ("", "csv/")]
-        return Index(self.root, ["data/p*-s*.npy", *lists])
+        return ReleaseFiles(self.root, ["data/p*-s*.npy", *lists])
 
     @cached_property
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, ListedScan]:
         """Case to what the lists say of it.
 
         Raises:
             TaskError: If a list cannot be read, a scan is there twice, or its target and label do not agree.
         """
-        rows: dict[str, Row] = {}
+        rows: dict[str, ListedScan] = {}
         for part, path in self._lists.items():
             for row in read_table(path, ("patient_id", "scan_id", "target", "label")):
                 case = f"p{row['patient_id']}-s{row['scan_id']}"
@@ -133,7 +133,7 @@ class CCCCII(EvaTask, ClassificationDataset):
                     raise TaskError(f"{path}: the scan {case} is in the lists twice. Use eva's own files")
                 if (row["target"], row["label"]) not in (("0", "Normal"), ("1", "CP"), ("2", "NCP")):
                     raise TaskError(f"{path}: {case} has the target {row['target']!r} and the label {row['label']!r}")
-                rows[case] = Row(f"p{row['patient_id']}", int(row["target"]), part)
+                rows[case] = ListedScan(f"p{row['patient_id']}", int(row["target"]), part)
         return rows
 
     @property

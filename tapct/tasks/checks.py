@@ -17,7 +17,7 @@ from tapct._utils.files import cache_folder, stamp_of, write_atomically
 from tapct.errors import TapctError, TaskError
 from tapct.source_code import code_of
 from tapct.tasks import alignment, anatomy
-from tapct.tasks.anatomy import Orientation
+from tapct.tasks.anatomy import AnatomicalOrientation
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.look import Look, look_at
 from tapct.volumes import files_of
@@ -81,7 +81,7 @@ class CaseCheck:
 
     of: CaseOf
     broken: str = ""
-    orientation: Orientation = field(default_factory=Orientation)
+    orientation: AnatomicalOrientation = field(default_factory=AnatomicalOrientation)
     notes: tuple[str, ...] = ()
     look: Look | None = None
 
@@ -90,7 +90,7 @@ class _Found(NamedTuple):
     """What reading a case gave; see `CaseCheck`."""
 
     broken: str = ""
-    orientation: Orientation = Orientation()
+    orientation: AnatomicalOrientation = AnatomicalOrientation()
     notes: tuple[str, ...] = ()
     look: Look | None = None
 
@@ -120,7 +120,7 @@ class _Reader(Dataset):
     def _read(self, dataset: CTDataset, case: str, chosen: bool) -> _Found:
         ct, target = dataset.read(case)
         labels = target.numpy() if dataset.spec.of_kind.dense else None
-        orientation = Orientation() if labels is None else anatomy.judge(ct, labels, dataset.classes)
+        orientation = AnatomicalOrientation() if labels is None else anatomy.judge(ct, labels, dataset.classes)
         wanted = chosen or (self._looks and orientation.wrong)
         look = look_at(ct, labels, dataset.point_mm(case)) if wanted else None
         return _Found("", orientation, ct.notes, look)
@@ -252,7 +252,7 @@ def _recall(memory: Path) -> dict[str, _Found]:
     """Returns what is remembered of the valid cases, by key."""
 
     def valid(found: dict[str, Any]) -> _Found:
-        orientation = Orientation(tuple(found["judged"]), found["wrong"], found["odd"])
+        orientation = AnatomicalOrientation(tuple(found["judged"]), found["wrong"], found["odd"])
         return _Found("", orientation, tuple(map(str, found["notes"])))
 
     try:

@@ -18,7 +18,7 @@ from typing import Literal
 from tapct._utils.files import Stamp, stamp_of
 from tapct.errors import TaskError
 from tapct.tasks.columns import Value
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.shortcuts import AGE, KERNEL, MANUFACTURER, SCANNER_MODEL, SEX, of_tags
 from tapct.tasks.tables import flag, read_table
 
@@ -94,7 +94,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Scan:
+class CTRateScan:
     """A scan of the release.
 
     Attributes:
@@ -108,7 +108,7 @@ class Scan:
     left_out: str | None
 
 
-class Release:
+class CTRateRelease:
     """The files of CT-RATE under a folder: the repository of the data page, or its `dataset/`."""
 
     def __init__(self, root: Path, parts: tuple[Part, ...] = PARTS) -> None:
@@ -120,8 +120,8 @@ class Release:
         """
         self.root, self.parts = root, parts
         tables = ("multi_abnormality_labels/*.csv", "metadata/*.txt", "metadata/*.csv", "radiology_text_reports/*.csv")
-        self._tables = Index(root, tables, ("", "dataset/"))
-        self._volumes = Index(root, [f"{part}_fixed/*/*/*.nii.gz" for part in parts], ("", "dataset/"))
+        self._tables = ReleaseFiles(root, tables, ("", "dataset/"))
+        self._volumes = ReleaseFiles(root, [f"{part}_fixed/*/*/*.nii.gz" for part in parts], ("", "dataset/"))
 
     def labels(self, part: Part) -> Path:
         """Returns the label file of a part; it need not be there."""
@@ -190,7 +190,7 @@ class Release:
         return rows
 
     @cached_property
-    def scans(self) -> Mapping[str, Scan]:
+    def scans(self) -> Mapping[str, CTRateScan]:
         """The scans of the parts by name, in the order of the label files.
 
         Raises:
@@ -202,14 +202,16 @@ class Release:
                 volumes.setdefault(name.scan, []).append((name, findings))
         return {scan: self._scan(of_scan) for scan, of_scan in volumes.items()}
 
-    def _scan(self, volumes: list[tuple[Name, tuple[int, ...]]]) -> Scan:
+    def _scan(self, volumes: list[tuple[Name, tuple[int, ...]]]) -> CTRateScan:
         ordered = sorted(volumes, key=lambda one: one[0].reconstruction)
         chests = [one for one in ordered if one[0].volume not in self.heads]
         name, findings = (chests or ordered)[0]
         if not chests:
-            return Scan(name, findings, f"no_chest_{name.part}.txt lists it: it is a head, not a chest")
+            return CTRateScan(name, findings, f"no_chest_{name.part}.txt lists it: it is a head, not a chest")
         differ = len({found for _, found in ordered}) > 1
-        return Scan(name, findings, "its reconstructions have different labels, and one report" if differ else None)
+        return CTRateScan(
+            name, findings, "its reconstructions have different labels, and one report" if differ else None
+        )
 
     @cached_property
     def about(self) -> Mapping[str, Mapping[str, Value]]:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.names import listed
 from tapct.tasks.columns import Value
-from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, Name, Part, Release, Scan
+from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, CTRateRelease, CTRateScan, Name, Part
 from tapct.tasks.dataset import Finding
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.splits import Split, SplitTable, uniform
@@ -56,9 +56,9 @@ class CTRATEScans(ReleaseScans):
     """Parts of the release that the task is made of: no file of the other is needed."""
 
     @cached_property
-    def release(self) -> Release:
+    def release(self) -> CTRateRelease:
         """The files of the release."""
-        return Release(self.root, self.parts)
+        return CTRateRelease(self.root, self.parts)
 
     @override
     def left_out(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ class CTRATEScans(ReleaseScans):
         """
         return self.of_release(case).name
 
-    def of_release(self, case: str) -> Scan:
+    def of_release(self, case: str) -> CTRateScan:
         """Returns what the release says of a case.
 
         Raises:

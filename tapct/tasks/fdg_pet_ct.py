@@ -11,7 +11,7 @@ from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.columns import Value
 from tapct.tasks.own_split import SplitPin
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.shortcuts import AGE, MANUFACTURER, SEX, of_tags
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable, stratified
@@ -93,11 +93,11 @@ class FDGPETCT(ClassificationDataset):
     @cached_property
     def label_file(self) -> Path:
         """The clinical table, one row a DICOM series; where it belongs, if it is not there."""
-        return Index(self.root, LABEL_FILES, _TOPS).only("Clinical Metadata FDG PET_CT Lesions.csv")
+        return ReleaseFiles(self.root, LABEL_FILES, _TOPS).only("Clinical Metadata FDG PET_CT Lesions.csv")
 
     @cached_property
-    def _scans(self) -> Index:
-        return Index(self.root, ("PETCT_*/*/CT*.nii*",), _TOPS)
+    def _scans(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("PETCT_*/*/CT*.nii*",), _TOPS)
 
     @cached_property
     def labels(self) -> dict[str, int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.regression import Missing, RegressionDataset
-from tapct.tasks.release_files import Index
+from tapct.tasks.regression import MissingTarget, RegressionDataset
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, hash_rule, hashed
@@ -59,8 +59,8 @@ class ICTCFLab(RegressionDataset):
     window = "lung"
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, (TABLE, "ct/*/"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (TABLE, "ct/*/"))
 
     @property
     def table_path(self) -> Path:
@@ -103,7 +103,7 @@ class ICTCFLab(RegressionDataset):
         return [self.table_path]
 
     @override
-    def numbers(self, case: str) -> Sequence[float | Missing]:
+    def numbers(self, case: str) -> Sequence[float | MissingTarget]:
         if case not in self.lab:
             raise TaskError(f"{self.table_path} has no row with the ID {case}")
-        return [Missing(f"{TABLE} has none") if value is None else value for value in self.lab[case]]
+        return [MissingTarget(f"{TABLE} has none") if value is None else value for value in self.lab[case]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -35,8 +35,8 @@ class KiTS23(SegmentationDataset):
     scan_patterns = ("case_*/imaging.nii.gz", "*/case_*/imaging.nii.gz", "images/case_*.nii.gz")
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("case_*/imaging.nii*", "images/case_*.nii*", "case_*/segmentation.nii*"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("case_*/imaging.nii*", "images/case_*.nii*", "case_*/segmentation.nii*"))
 
     @override
     def ct_path(self, case: str) -> Path:

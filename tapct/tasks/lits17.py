@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -38,8 +38,8 @@ class LiTS17(SegmentationDataset):
     scan_patterns = tuple(f"**/{pattern}" for pattern in _SCANS)
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, (*_SCANS, *_LABELS), tops=("**/",))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (*_SCANS, *_LABELS), tops=("**/",))
 
     @override
     def ct_path(self, case: str) -> Path:

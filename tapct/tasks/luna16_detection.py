@@ -14,7 +14,7 @@ from tapct.tasks.dataset import CTDataset
 from tapct.tasks.localisation import LocalisationDataset
 from tapct.tasks.luna16_scans import LICENCE, RELEASE, SOURCE, LUNA16Scans
 from tapct.tasks.nodules import lps_to_ras_point
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import read_table
@@ -86,9 +86,9 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
             )
 
     @cached_property
-    def _tables(self) -> Index:
+    def _tables(self) -> ReleaseFiles:
         tops = [f"{top}{folder}" for top in ("", "LUNA16/") for folder in ("", "CSVFILES/")]
-        return Index(self.root, ("annotations.csv", "annotations_excluded.csv"), tops)
+        return ReleaseFiles(self.root, ("annotations.csv", "annotations_excluded.csv"), tops)
 
     @property
     def annotations_path(self) -> Path:
@@ -101,7 +101,7 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
         if beside.is_file():
             return beside
         tops = ("", "LUNA16/", "*/", "LUNA16/*/")
-        found = Index(self.root, ("annotations/annotations_excluded.csv",), tops)
+        found = ReleaseFiles(self.root, ("annotations/annotations_excluded.csv",), tops)
         return next((path for path in [found.find("annotations/annotations_excluded.csv")] if path.is_file()), beside)
 
     @override

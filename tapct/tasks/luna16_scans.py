@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tapct.errors import VolumeError
 from tapct.tasks.dataset import CTDataset
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.volumes.metaimage import data_files
 
 RELEASE = "luna16"
@@ -27,9 +27,9 @@ class LUNA16Scans(CTDataset):
     window = "lung"
 
     @cached_property
-    def _scans(self) -> Index:
+    def _scans(self) -> ReleaseFiles:
         tops = [f"{top}{folder}" for top in ("", "LUNA16/") for folder in ("", "subset[0-9]/")]
-        return Index(self.root, ("*.mhd", "*.mha"), tops)
+        return ReleaseFiles(self.root, ("*.mhd", "*.mha"), tops)
 
     def series_path(self, series: str) -> Path:
         """Returns the scan of a series; it need not be there."""

@@ -10,7 +10,7 @@ from tapct.errors import TaskError
 from tapct.tasks.columns import Value
 from tapct.tasks.luna25_blocks import block_grid, read_block
 from tapct.tasks.nodules import NoduleColumns, NoduleDataset
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.shortcuts import AGE, SEX
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split
@@ -80,8 +80,8 @@ class LUNA25(NoduleDataset):
         return self.root / LIST
 
     @cached_property
-    def _scans(self) -> Index:
-        return Index(self.root, ("luna25_images/*.mha", "luna25_images/*.mhd"), tops=("",))
+    def _scans(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("luna25_images/*.mha", "luna25_images/*.mhd"), tops=("",))
 
     @override
     def ct_path(self, case: str) -> Path:

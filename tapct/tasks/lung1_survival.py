@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.survival import Outcome, SurvivalDataset
@@ -141,8 +141,8 @@ class LUNG1Survival(SurvivalDataset):
     window = "lung"
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("LUNG1-*",), ("", "*/", f"*/{RELEASE}/"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("LUNG1-*",), ("", "*/", f"*/{RELEASE}/"))
 
     @cached_property
     def clinical(self) -> Mapping[str, Clinical]:
@@ -152,7 +152,7 @@ class LUNG1Survival(SurvivalDataset):
     @cached_property
     def label_file(self) -> Path:
         """The clinical table; where it belongs, if it is not there."""
-        return Index(self.root, (CLINICAL_FILE, CLINICAL_FILE.replace("-", "?")), ("", "*/", "*/*/")).only(
+        return ReleaseFiles(self.root, (CLINICAL_FILE, CLINICAL_FILE.replace("-", "?")), ("", "*/", "*/*/")).only(
             CLINICAL_FILE
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Column, Value
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.sheets import read_sheet
 from tapct.tasks.shortcuts import AGE, KVP, MANUFACTURER, SCANNER_MODEL, SEX, SLICE_THICKNESS, of_tags
 from tapct.tasks.splits import Split
@@ -67,12 +67,12 @@ class Study:
     left_out: str | None
 
 
-class Release:
+class MerlinRelease:
     """The files of the release under a folder, or under the one in it that the download makes."""
 
     def __init__(self, root: Path) -> None:
         """Initializes the release; nothing is read yet."""
-        self._files = Index(root, ("merlin_data/*.nii*", LABELS, SHEET, METADATA))
+        self._files = ReleaseFiles(root, ("merlin_data/*.nii*", LABELS, SHEET, METADATA))
 
     def scan(self, study: str) -> Path:
         """Returns the scan of a study; it need not be there."""

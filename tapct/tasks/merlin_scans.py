@@ -9,7 +9,7 @@ from typing_extensions import override
 from tapct.names import listed
 from tapct.tasks.columns import Value
 from tapct.tasks.dataset import Finding
-from tapct.tasks.merlin_release import LABELS, METADATA, SHEET, Release
+from tapct.tasks.merlin_release import LABELS, METADATA, SHEET, MerlinRelease
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.splits import Split, SplitTable
 
@@ -43,9 +43,9 @@ class MerlinScans(ReleaseScans):
     scan_patterns = ("merlin_data/*.nii*", "*/merlin_data/*.nii*")
 
     @cached_property
-    def release(self) -> Release:
+    def release(self) -> MerlinRelease:
         """The files of the release."""
-        return Release(self.root)
+        return MerlinRelease(self.root)
 
     @override
     def left_out(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -32,8 +32,8 @@ class MSDPancreas(SegmentationDataset):
     scan_patterns = ("imagesTr/pancreas_*.nii.gz", "*/imagesTr/pancreas_*.nii.gz")
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("imagesTr/pancreas_*.nii*", "labelsTr/pancreas_*.nii*"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("imagesTr/pancreas_*.nii*", "labelsTr/pancreas_*.nii*"))
 
     @override
     def ct_path(self, case: str) -> Path:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.tables import by_name, read_table
@@ -78,7 +78,7 @@ class NSCLCRadiogenomicsRetrieval(TumourRetrieval):
     @property
     @override
     def label_file(self) -> Path:
-        return Index(self.root, (CLINICAL_FILES,), ("", "*/", "*/*/")).only(CLINICAL_FILE)
+        return ReleaseFiles(self.root, (CLINICAL_FILES,), ("", "*/", "*/*/")).only(CLINICAL_FILE)
 
     @cached_property
     @override

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tapct.tasks.landmarks import LUNGS, MIDDLE, SPINE
 
 
-class Place(NamedTuple):
+class UsualPlace(NamedTuple):
     """Where an organ usually lies: mm to the left of, behind and above the first lumbar vertebra of an adult.
 
     None where that varies with breath, posture, or how much of the organ is in the scan.
@@ -19,62 +19,62 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    "liver": Place(-65, -70, 20),
-    "spleen": Place(95, -10, 20),
-    "stomach": Place(45, -85, 10),
-    "gallbladder": Place(-60, -95, -20),
-    "pancreas": Place(10, -75, -10),
-    "duodenum": Place(-30, -70, -40),
-    "esophagus": Place(5, -35, 70),
-    "small bowel": Place(None, -85, -110),
-    "colon": Place(None, -85, -95),
-    "bladder": Place(0, -60, -240),
-    "prostate/uterus": Place(0, None, -270),
-    "prostate": Place(0, -25, -275),
-    "uterus": Place(0, None, -235),
-    "aorta": Place(15, -45, None),
-    "inferior vena cava": Place(-20, -55, None),
-    "superior vena cava": Place(-25, None, 210),
-    "portal vein and splenic vein": Place(0, -75, 0),
-    "heart": Place(25, -60, 130),
-    "pulmonary vein": Place(None, None, 180),
-    "brachiocephalic trunk": Place(-15, None, 260),
-    "trachea": Place(0, None, 250),
-    "thyroid gland": Place(0, None, 320),
-    "sternum": Place(0, -120, 180),
-    "costal cartilage": Place(None, -115, 40),
-    "rib": Place(None, None, 80),
-    "vertebrae": Place(0, 0, None),
-    "spinal cord": Place(0, 10, None),
-    "sacrum": Place(0, 25, -180),
-    "brain": Place(0, None, 580),
-    "skull": Place(0, None, 570),
-    SPINE: Place(0, 0, None),
-    MIDDLE: Place(0, -60, None),
-    LUNGS: Place(None, None, 100),
+    "liver": UsualPlace(-65, -70, 20),
+    "spleen": UsualPlace(95, -10, 20),
+    "stomach": UsualPlace(45, -85, 10),
+    "gallbladder": UsualPlace(-60, -95, -20),
+    "pancreas": UsualPlace(10, -75, -10),
+    "duodenum": UsualPlace(-30, -70, -40),
+    "esophagus": UsualPlace(5, -35, 70),
+    "small bowel": UsualPlace(None, -85, -110),
+    "colon": UsualPlace(None, -85, -95),
+    "bladder": UsualPlace(0, -60, -240),
+    "prostate/uterus": UsualPlace(0, None, -270),
+    "prostate": UsualPlace(0, -25, -275),
+    "uterus": UsualPlace(0, None, -235),
+    "aorta": UsualPlace(15, -45, None),
+    "inferior vena cava": UsualPlace(-20, -55, None),
+    "superior vena cava": UsualPlace(-25, None, 210),
+    "portal vein and splenic vein": UsualPlace(0, -75, 0),
+    "heart": UsualPlace(25, -60, 130),
+    "pulmonary vein": UsualPlace(None, None, 180),
+    "brachiocephalic trunk": UsualPlace(-15, None, 260),
+    "trachea": UsualPlace(0, None, 250),
+    "thyroid gland": UsualPlace(0, None, 320),
+    "sternum": UsualPlace(0, -120, 180),
+    "costal cartilage": UsualPlace(None, -115, 40),
+    "rib": UsualPlace(None, None, 80),
+    "vertebrae": UsualPlace(0, 0, None),
+    "spinal cord": UsualPlace(0, 10, None),
+    "sacrum": UsualPlace(0, 25, -180),
+    "brain": UsualPlace(0, None, 580),
+    "skull": UsualPlace(0, None, 570),
+    SPINE: UsualPlace(0, 0, None),
+    MIDDLE: UsualPlace(0, -60, None),
+    LUNGS: UsualPlace(None, None, 100),
 }
 """Rounded centres of one scan (s9001 of TotalSegmentator's reference files); of what it does not show, by anatomy, to
 the next 10 mm. Of what a scan may show more or less of, so that pairs hold for all such scans."""
 
 PAIRED = {
-    "kidney": Place(65, -15, -30),
-    "adrenal gland": Place(38, -38, 17),
-    "lung": Place(80, None, 100),
-    "hip": Place(75, -20, -205),
-    "femur": Place(100, -20, -280),
-    "gluteus maximus": Place(90, 25, -230),
-    "gluteus medius": Place(120, -10, -190),
-    "gluteus minimus": Place(115, -35, -210),
-    "iliopsoas": Place(68, -45, -160),
-    "iliac artery": Place(40, -60, -185),
-    "iliac vein": Place(40, -50, -190),
-    "autochthon": Place(38, 40, None),
-    "scapula": Place(120, None, 230),
-    "clavicle": Place(75, None, 270),
-    "humerus": Place(180, None, None),
-    "subclavian artery": Place(50, None, 270),
-    "common carotid artery": Place(25, None, 290),
-    "brachiocephalic vein": Place(30, None, 250),
+    "kidney": UsualPlace(65, -15, -30),
+    "adrenal gland": UsualPlace(38, -38, 17),
+    "lung": UsualPlace(80, None, 100),
+    "hip": UsualPlace(75, -20, -205),
+    "femur": UsualPlace(100, -20, -280),
+    "gluteus maximus": UsualPlace(90, 25, -230),
+    "gluteus medius": UsualPlace(120, -10, -190),
+    "gluteus minimus": UsualPlace(115, -35, -210),
+    "iliopsoas": UsualPlace(68, -45, -160),
+    "iliac artery": UsualPlace(40, -60, -185),
+    "iliac vein": UsualPlace(40, -50, -190),
+    "autochthon": UsualPlace(38, 40, None),
+    "scapula": UsualPlace(120, None, 230),
+    "clavicle": UsualPlace(75, None, 270),
+    "humerus": UsualPlace(180, None, None),
+    "subclavian artery": UsualPlace(50, None, 270),
+    "common carotid artery": UsualPlace(25, None, 290),
+    "brachiocephalic vein": UsualPlace(30, None, 250),
 }
 """The left one of each pair."""
 
@@ -126,11 +126,11 @@ def without_side(name: str) -> tuple[str, int]:
     return (organ, {"right": -1, "left": 1}[side]) if side in ("right", "left") else (name, 0)
 
 
-def place(name: str) -> Place | None:
+def place(name: str) -> UsualPlace | None:
     """Returns where an organ usually lies, if that is known."""
     if vertebra := _VERTEBRA.fullmatch(name):
         height, above, number = _VERTEBRAE_MM[vertebra[1]]
-        return Place(0, None, above - height * (int(vertebra[2]) - number))
+        return UsualPlace(0, None, above - height * (int(vertebra[2]) - number))
     organ, side = without_side(name)
     if organ in PAIRED:
         left = PAIRED[organ].left

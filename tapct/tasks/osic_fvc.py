@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.regression import RegressionDataset
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, hash_rule, hashed
 from tapct.tasks.tables import number, read_table
@@ -46,8 +46,8 @@ class OSICFVC(RegressionDataset):
     window = "lung"
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, (TABLE, "ct/*_0.nii*"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (TABLE, "ct/*_0.nii*"))
 
     @property
     def table_path(self) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.volumes import LabelMap, Volume, read_ct
@@ -53,8 +53,8 @@ class Quickstart(SegmentationDataset):
     shipped_root = Path(str(files("tapct.tasks"))) / "quickstart_data"
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("*/ct.nii*", "*/ct_dicom", "*/organs.nii*"), tops=("",))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("*/ct.nii*", "*/ct_dicom", "*/organs.nii*"), tops=("",))
 
     @override
     def ct_path(self, case: str) -> Path:

@@ -13,7 +13,7 @@ from tapct.tasks.ct_rate_release import FINDINGS
 from tapct.tasks.ct_rate_scans import MACHINE_READ
 from tapct.tasks.dataset import Finding
 from tapct.tasks.npy import npz_shape, read_npz
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import Split, SplitTable
 from tapct.tasks.tables import header_of, read_table
@@ -109,8 +109,8 @@ class RADChestCT(ClassificationDataset):
     scan_patterns = ("*.npz", "*/*.npz")
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("*.npz", "*.csv"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("*.npz", "*.csv"))
 
     @cached_property
     def rows(self) -> Mapping[str, tuple[Split, tuple[int | None, ...]]]:

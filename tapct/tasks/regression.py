@@ -18,7 +18,7 @@ FIFTHS = 5
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingTarget:
     """A target that a case does not have, and why."""
 
     reason: str
@@ -32,7 +32,7 @@ class RegressionDataset(MaskedDataset):
     """
 
     @abc.abstractmethod
-    def numbers(self, case: str) -> Sequence[float | Missing]:
+    def numbers(self, case: str) -> Sequence[float | MissingTarget]:
         """Returns each target of a case in its unit, or why it has none."""
 
     @override
@@ -48,16 +48,16 @@ class RegressionDataset(MaskedDataset):
         values = list(self.numbers(case))
         if len(values) != len(self.spec.classes):
             raise TaskError(f"there are {len(values)} targets for {', '.join(self.spec.classes)}")
-        numbers = [np.nan if isinstance(value, Missing) else float(value) for value in values]
+        numbers = [np.nan if isinstance(value, MissingTarget) else float(value) for value in values]
         for name, value, number in zip(self.spec.classes, values, numbers, strict=True):
-            if not isinstance(value, Missing) and not np.isfinite(number):
+            if not isinstance(value, MissingTarget) and not np.isfinite(number):
                 raise TaskError(f"{name} is {number}, which is not a number. Say that it is missing, and why")
         return torch.tensor(numbers, dtype=torch.float64)
 
     def missing(self, case: str) -> tuple[str, ...]:
         """Returns, of each target that a case does not have, a sentence that says why."""
         named = zip(self.spec.classes, self.numbers(case), strict=True)
-        return tuple(f"{name} is missing: {value.reason}." for name, value in named if isinstance(value, Missing))
+        return tuple(f"{name} is missing: {value.reason}." for name, value in named if isinstance(value, MissingTarget))
 
     @override
     def strata(self, case: str) -> frozenset[str]:

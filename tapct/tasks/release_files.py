@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from tapct.errors import TaskError
 
 
-class Index:
+class ReleaseFiles:
     """Finds files and folders of a release by name, wherever a mirror has put them (it may even make each a folder).
 
     Two of one scan are an error that names both: neither is taken by chance.

@@ -17,7 +17,7 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError
 from tapct.names import listed
 from tapct.tasks.dataset import Finding
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.shortcuts import DICOM, positive_mm
 from tapct.tasks.spec import TaskSpec
@@ -103,28 +103,28 @@ class Acquired:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RetestPair:
     """The two scans of a patient.
 
     Attributes:
         scans: The first and the second; None where there are not two.
         reason: Why there are not; None where the patient's folder is not there.
         is_odd: Whether that is for somebody to fix, and no lack of the download.
-        next to it: CT series that are passed over.
+        passed_over: CT series that are passed over.
         doubts: What makes it doubtful that they are two scans within minutes.
     """
 
     scans: tuple[Path, Path] | None
     reason: str | None = None
     is_odd: bool = False
-    beside: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
 
-def pair_of(patient: Path) -> Pair:
+def pair_of(patient: Path) -> RetestPair:
     """Returns the two scans of a patient's folder, which is named as the PatientID."""
     if not patient.is_dir():
-        return Pair(None)
+        return RetestPair(None)
     files = [next((path for name in nifti(one) if (path := patient / name).exists()), None) for one in OCCASIONS]
     try:
         scans = [Acquired.of(series) for series in series_of(patient) if series.is_scan]
@@ -133,36 +133,42 @@ def pair_of(patient: Path) -> Pair:
         if scans:
             raise TaskError(f"is there as NIfTI and as DICOM ({listed(scans)}). Leave one of both")
     except TapctError as error:
-        return Pair(None, str(error).replace(f"{patient}/", ""), is_odd=True)
+        return RetestPair(None, str(error).replace(f"{patient}/", ""), is_odd=True)
     first, second = files
     if first is None or second is None:
-        return Pair(None, f"has one scan alone, {OCCASIONS[0 if first else 1]}: there is nothing to compare it with")
-    return Pair((first, second))
+        return RetestPair(
+            None, f"has one scan alone, {OCCASIONS[0 if first else 1]}: there is nothing to compare it with"
+        )
+    return RetestPair((first, second))
 
 
-def _pair(patient: str, scans: Sequence[Acquired]) -> Pair:
+def _pair(patient: str, scans: Sequence[Acquired]) -> RetestPair:
     """Returns the pair of a patient's CT series.
 
     Raises:
         TaskError: If there are more than two of the first upload, or one is of another patient.
     """
     meant = sorted((one for one in scans if one.series.uid.startswith(FIRST_UPLOAD)), key=lambda one: one.place)
-    beside = tuple(one.series.folder.name for one in scans if one not in meant)
+    passed_over = tuple(one.series.folder.name for one in scans if one not in meant)
     for one in meant:
         if one.series.patient not in ("", patient):
             raise TaskError(f"{one.series.folder.name} is of the patient {one.series.patient}. Put it where it belongs")
     if len(meant) < 2:
         here = f"one CT series of the first upload, {meant[0]}" if meant else "no CT series of the first upload"
-        others = f" (others: {listed(beside)})" if beside else ""
-        return Pair(
-            None, f"has {here}{others}, and two are compared, whose UIDs begin with {FIRST_UPLOAD}", beside=beside
+        others = f" (others: {listed(passed_over)})" if passed_over else ""
+        return RetestPair(
+            None,
+            f"has {here}{others}, and two are compared, whose UIDs begin with {FIRST_UPLOAD}",
+            passed_over=passed_over,
         )
     if len(meant) > 2:
         raise TaskError(
             f"has {len(meant)} CT series of the first upload: {listed(meant)}. Leave the two of the release"
         )
     first, second = meant
-    return Pair((first.series.folder, second.series.folder), beside=beside, doubts=tuple(_doubts(first, second)))
+    return RetestPair(
+        (first.series.folder, second.series.folder), passed_over=passed_over, doubts=tuple(_doubts(first, second))
+    )
 
 
 def _doubts(first: Acquired, second: Acquired) -> Iterator[str]:
@@ -188,14 +194,14 @@ class RIDERLungRetest(ReliabilityDataset):
     scan_patterns = tuple(f"{top}RIDER-*" for top in ("", f"{COLLECTION}/", f"*/{COLLECTION}/"))
 
     @cached_property
-    def _folders(self) -> Index:
-        return Index(self.root, ("RIDER-*",), ("", f"{COLLECTION}/", f"*/{COLLECTION}/"))
+    def _folders(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("RIDER-*",), ("", f"{COLLECTION}/", f"*/{COLLECTION}/"))
 
     @cached_property
-    def _pairs(self) -> dict[str, Pair]:
+    def _pairs(self) -> dict[str, RetestPair]:
         return {}
 
-    def pair(self, patient: str) -> Pair:
+    def pair(self, patient: str) -> RetestPair:
         """Returns the two scans of a patient.
 
         Raises:
@@ -241,7 +247,7 @@ class RIDERLungRetest(ReliabilityDataset):
         passed_over = 0
         for patient in self.patients:
             pair = self.pair(patient)
-            passed_over += len(pair.beside)
+            passed_over += len(pair.passed_over)
             if pair.reason is not None:
                 yield "fail", f"{patient} {pair.reason}", "fetch both, or leave the patient out with a split_file"
             for doubt in pair.doubts:
@@ -258,6 +264,6 @@ def _state(folder: Path) -> tuple[Path, tuple[tuple[str, int], ...]]:
 
 
 @functools.lru_cache(maxsize=128)
-def _remembered(folder: Path, state: tuple[tuple[str, int], ...]) -> Pair:
+def _remembered(folder: Path, state: tuple[tuple[str, int], ...]) -> RetestPair:
     """Returns the pair of a folder in this state, whose headers are read once for all datasets of a process."""
     return pair_of(folder)

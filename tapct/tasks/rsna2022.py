@@ -8,7 +8,7 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.own_split import SplitPin
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.shortcuts import DICOM
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, stratified
@@ -56,8 +56,8 @@ class RSNA2022(ClassificationDataset):
     scan_patterns = ("train_images/*", f"{RELEASE}/train_images/*")
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("train.csv", "train_images/*"), ("", f"{RELEASE}/"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("train.csv", "train_images/*"), ("", f"{RELEASE}/"))
 
     @property
     def label_file(self) -> Path:

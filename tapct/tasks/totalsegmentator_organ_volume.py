@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tapct.tasks.regression import Missing, RegressionDataset
+from tapct.tasks.regression import MissingTarget, RegressionDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.totalsegmentator_scans import LICENCE, RELEASE, SHORTCUTS, SOURCE
 from tapct.tasks.totalsegmentator_volumes import ORGANS, OrganVolumes
@@ -37,5 +37,5 @@ class TotalSegmentatorOrganVolume(OrganVolumes, RegressionDataset):
         return self.organ_paths(case)
 
     @override
-    def numbers(self, case: str) -> Sequence[float | Missing]:
-        return [Missing(value) if isinstance(value, str) else value for value in self.volumes_ml(case)]
+    def numbers(self, case: str) -> Sequence[float | MissingTarget]:
+        return [MissingTarget(value) if isinstance(value, str) else value for value in self.volumes_ml(case)]

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tapct.errors import TaskError
 from tapct.tasks.columns import Value
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.shortcuts import AGE, INSTITUTE, KVP, MANUFACTURER, SCANNER_MODEL, SEX, manufacturer
 from tapct.tasks.tables import number, read_table
@@ -36,13 +36,13 @@ class TotalSegmentatorScans(ReleaseScans):
     scan_patterns = ("s[0-9]*/ct.nii.gz", "*/s[0-9]*/ct.nii.gz")
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, ("s[0-9]*/ct.nii*", "meta.csv"))
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, ("s[0-9]*/ct.nii*", "meta.csv"))
 
     @cached_property
-    def _mask_files(self) -> Index:
+    def _mask_files(self) -> ReleaseFiles:
         """The masks, 117 a scan, which take seconds to list: only where they are asked for."""
-        return Index(self.root, ("s[0-9]*/segmentations/*.nii*",))
+        return ReleaseFiles(self.root, ("s[0-9]*/segmentations/*.nii*",))
 
     @override
     def ct_path(self, case: str) -> Path:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.columns import UNKNOWN, Value, in_one_spelling
 from tapct.tasks.dataset import Finding
-from tapct.tasks.release_files import Index
+from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.tables import OLDEST_YEARS, number
 from tapct.tasks.tcia import DrawnScan, drawn_scan
@@ -83,8 +83,8 @@ class TumourRetrieval(RetrievalDataset):
     # -- Files -----------------------------------------------------------------------------------------
 
     @cached_property
-    def _folders(self) -> Index:
-        return Index(self.root, (self.folders,), ("", "*/", f"*/{self.collection}/"))
+    def _folders(self) -> ReleaseFiles:
+        return ReleaseFiles(self.root, (self.folders,), ("", "*/", f"*/{self.collection}/"))
 
     @cached_property
     def _known(self) -> dict[str, DrawnScan | None]:

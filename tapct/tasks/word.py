@@ -6,7 +6,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.tasks.eva_task import EvaTask
-from tapct.tasks.release_files import Index, nifti
+from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.segmentation import SegmentationDataset
 from tapct.tasks.spec import TaskSpec
 
@@ -55,8 +55,10 @@ class WORD(EvaTask, SegmentationDataset):
     scan_patterns = tuple(f"{top}images{part}/word_*.nii.gz" for top in ("", "*/") for part in _FOLDERS)
 
     @cached_property
-    def _files(self) -> Index:
-        return Index(self.root, [f"{kind}{part}/word_*.nii*" for kind in ("images", "labels") for part in _FOLDERS])
+    def _files(self) -> ReleaseFiles:
+        return ReleaseFiles(
+            self.root, [f"{kind}{part}/word_*.nii*" for kind in ("images", "labels") for part in _FOLDERS]
+        )
 
     @override
     def ct_path(self, case: str) -> Path:

@@ -11,7 +11,7 @@ from tapct.errors import EncoderError
 
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
-    from tapct.encoders.verified import Comparison
+    from tapct.encoders.verified import AdapterComparison
     from tapct.verification.compare import BothInputs
 
 NOT_COMPARED = 3
@@ -52,16 +52,16 @@ def verify_encoder(
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # whatever the authors' code says
             warnings.simplefilter("ignore")
-            encoder, found, beside = _compared(name, weights, code, code_revision, trust_remote_code)
+            encoder, found, inputs = _compared(name, weights, code, code_revision, trust_remote_code)
     except NotComparableError as error:
         print(f"tapct: {error}", file=sys.stderr)
         return NOT_COMPARED
-    return _shown(encoder, found, beside, None if out is None else Path(out))
+    return _shown(encoder, found, inputs, None if out is None else Path(out))
 
 
 def _compared(
     name: str, weights: str | None, code: str | None, revision: str | None, trusted: bool
-) -> "tuple[Encoder, Comparison, BothInputs]":
+) -> "tuple[Encoder, AdapterComparison, BothInputs]":
     from tapct.encoders.authors import counterpart_of, require
     from tapct.encoders.options import load_spec, parse_spec
     from tapct.tasks.quickstart import shipped_scan
@@ -74,8 +74,8 @@ def _compared(
     published = _published(asked)
     with checked_out(kind, name, None if code is None else Path(code), revision, trusted=trusted) as folder:
         encoder = load_spec(spec._replace(random=True).behind(spec.encoder))
-        found, beside = compare(encoder, kind, shipped_scan(), published=published, code=folder, revision=revision)
-    return encoder, found, beside
+        found, inputs = compare(encoder, kind, shipped_scan(), published=published, code=folder, revision=revision)
+    return encoder, found, inputs
 
 
 def _published(encoder: "Encoder") -> Path | None:
@@ -94,7 +94,7 @@ def _published(encoder: "Encoder") -> Path | None:
         return None
 
 
-def _shown(encoder: "Encoder", found: "Comparison", beside: "BothInputs", out: Path | None) -> int:
+def _shown(encoder: "Encoder", found: "AdapterComparison", inputs: "BothInputs", out: Path | None) -> int:
     """Prints, draws and keeps what was found; returns the exit status."""
     from rich import box
     from rich.table import Table
@@ -109,7 +109,7 @@ def _shown(encoder: "Encoder", found: "Comparison", beside: "BothInputs", out: P
     terminal.output().print(table)
     verified.write(found)
     if out is not None:
-        picture.write(encoder, found, beside, out)
+        picture.write(encoder, found, inputs, out)
         print(out)
     known = verified.verification_of(encoder, found.weights_sha256)
     weights = "random weights alone" if found.weights_sha256 is None else "random weights, and the published ones"

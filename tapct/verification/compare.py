@@ -25,7 +25,7 @@ from tapct.encoders.authors import Authors, NotComparableError, require
 from tapct.encoders.axes import from_axes
 from tapct.encoders.options import label
 from tapct.encoders.received import received
-from tapct.encoders.verified import Comparison, Stage, who
+from tapct.encoders.verified import AdapterComparison, Stage, who
 from tapct.errors import EncoderError
 from tapct.features.extract import encoder_grid
 from tapct.features.received import HEIGHTS
@@ -128,7 +128,7 @@ def compare(
     published: Path | None = None,
     code: Path | None = None,
     revision: str | None = None,
-) -> tuple[Comparison, BothInputs]:
+) -> tuple[AdapterComparison, BothInputs]:
     """Runs an adapter and its authors' code next to each other.
 
     Args:
@@ -166,7 +166,7 @@ def compare(
                 features = encoder(scan.windows_hu, judged=True), authors.encode(network, scan.given)
                 for stage in _features(*features, authors.axes):
                     found[stage.name].append(stage)
-    return Comparison(
+    return AdapterComparison(
         encoder=label(encoder.card.name, False, encoder.describe_options()),
         who=who(encoder),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

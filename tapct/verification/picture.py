@@ -11,7 +11,7 @@ from PIL import Image
 from tapct._utils.files import write_atomically
 from tapct.encoders import Encoder
 from tapct.encoders.axes import from_axes
-from tapct.encoders.verified import Comparison
+from tapct.encoders.verified import AdapterComparison
 from tapct.errors import EncoderError
 from tapct.features.received import Received, sha256_of
 from tapct.report.html import page
@@ -19,7 +19,7 @@ from tapct.verification.compare import BothInputs
 from tapct.viz.received import draw_received, shown_values
 
 
-def write(encoder: Encoder, comparison: Comparison, beside: BothInputs, path: Path) -> None:
+def write(encoder: Encoder, comparison: AdapterComparison, inputs: BothInputs, path: Path) -> None:
     """Draws both inputs as a PNG or, by the name of the file, as a page.
 
     Each is turned back by the axes that its own side declares: where the letters lie wrong on one, it is that one.
@@ -28,8 +28,8 @@ def write(encoder: Encoder, comparison: Comparison, beside: BothInputs, path: Pa
         EncoderError: If what was received is not an image, or the file cannot be written.
     """
     sides = {
-        "the adapter": _received(beside.ours, encoder.axes, beside),
-        "the authors": _received(beside.given, beside.axes, beside),
+        "the adapter": _received(inputs.ours, encoder.axes, inputs),
+        "the authors": _received(inputs.given, inputs.axes, inputs),
     }
     drawn = {whose: draw_received(found, f"{whose}: ") for whose, found in sides.items()}
     if path.suffix.lower() == ".html":
@@ -50,7 +50,7 @@ def write(encoder: Encoder, comparison: Comparison, beside: BothInputs, path: Pa
         raise EncoderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _received(found: torch.Tensor, axes: str, beside: BothInputs) -> Received:
+def _received(found: torch.Tensor, axes: str, inputs: BothInputs) -> Received:
     whole = found.unsqueeze(2) if found.ndim == 4 else found  # of a 2D network
     if whole.ndim != 5:
         raise EncoderError(f"a network receives {tuple(found.shape)}, which is no batch of images that can be drawn")
@@ -58,7 +58,7 @@ def _received(found: torch.Tensor, axes: str, beside: BothInputs) -> Received:
         images=from_axes(whole, axes)[:, 0].numpy(),
         shape=tuple(found.shape),
         same_channels=bool((found == found[:, :1]).all()),
-        spacing_mm=beside.spacing_mm,
+        spacing_mm=inputs.spacing_mm,
         orientation=None,
         grows="SPL",
         sha256=sha256_of(found),

@@ -11,7 +11,7 @@ from tapct.errors import TapctError
 
 if TYPE_CHECKING:
     from tapct.encoders import Encoder
-    from tapct.viz.feature_maps import Scan
+    from tapct.viz.feature_maps import EncodedScan
     from tapct.volumes import Volume
 
 
@@ -222,11 +222,11 @@ def _weights(encoder: "Encoder") -> str:
     return Path(str(encoder.weights_source)).name
 
 
-def _scan(encoder: "Encoder", ct: "Volume", device: str, overlap: float) -> "Scan":
+def _scan(encoder: "Encoder", ct: "Volume", device: str, overlap: float) -> "EncodedScan":
     from tapct.features.embed import device_of, encode
-    from tapct.viz.feature_maps import Scan
+    from tapct.viz.feature_maps import EncodedScan
 
-    return Scan(ct, encode(encoder, ct, device_of(device), overlap=overlap))
+    return EncodedScan(ct, encode(encoder, ct, device_of(device), overlap=overlap))
 
 
 def _point(text: str) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from PIL import Image
 from tapct._utils.files import write_atomically
 from tapct.viz import canvas
 from tapct.viz.canvas import PictureError
-from tapct.viz.feature_maps import Scan
+from tapct.viz.feature_maps import EncodedScan
 
 LAYERS = 64
 """Layers of patches that go into a page at most, evenly spread: with them it stays within a few megabytes."""
@@ -59,7 +59,7 @@ class Packed:
         return cls(codes, scales, float(error))
 
 
-def write_explorer(path: Path, scan: Scan, title: str, window: str = "soft-tissue") -> None:
+def write_explorer(path: Path, scan: EncodedScan, title: str, window: str = "soft-tissue") -> None:
     """Writes the page: one file, which needs no network.
 
     Args:

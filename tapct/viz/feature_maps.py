@@ -27,7 +27,7 @@ _PANEL_INCHES = 2.6
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class EncodedScan:
     """A scan with its features.
 
     Attributes:
@@ -109,7 +109,7 @@ class Basis:
     explained: tuple[float, float, float]
 
     @classmethod
-    def of(cls, scans: Sequence[Scan]) -> "Basis":
+    def of(cls, scans: Sequence[EncodedScan]) -> "Basis":
         """Returns the basis of the patients' patches of all scans together, so that one colour means one thing in all.
 
         Raises:
@@ -138,7 +138,7 @@ class Basis:
         shares = (values.flip(0)[:3] / values.clamp(min=0).sum()).tolist()
         return cls(mean.float(), directions, low, high, (shares[0], shares[1], shares[2]))
 
-    def colours(self, scan: Scan) -> np.ndarray:
+    def colours(self, scan: EncodedScan) -> np.ndarray:
         """Returns (d, h, w, 4) RGBA of a scan's patches; transparent outside the patient."""
         feature_map = scan.features.map
         projected = torch.einsum("kc,czyx->zyxk", self.directions, feature_map - self.mean[:, None, None, None])
@@ -146,7 +146,7 @@ class Basis:
         return np.concatenate([rgb.numpy(), scan.body()[..., None].astype(np.float32)], axis=-1)
 
 
-def draw_pca(path: Path, scans: Sequence[Scan], title: str, window: str = "soft-tissue") -> Basis:
+def draw_pca(path: Path, scans: Sequence[EncodedScan], title: str, window: str = "soft-tissue") -> Basis:
     """Draws the three principal components of the features as colours, on one basis for all slices and scans.
 
     Each scan has two rows: slices of the scan, and the same with its patches coloured. Four are axial, spread evenly
@@ -185,7 +185,7 @@ def draw_pca(path: Path, scans: Sequence[Scan], title: str, window: str = "soft-
     return basis
 
 
-def _patient_slices(scan: Scan, count: int) -> list[int]:
+def _patient_slices(scan: EncodedScan, count: int) -> list[int]:
     """Returns slices of the scan, evenly spread over those that show the patient, the highest first."""
     layers = np.flatnonzero(scan.body().any(axis=(1, 2)))
     z = scan.features.feature_grid.coordinates_in(scan.ct.grid)[0]
@@ -194,7 +194,7 @@ def _patient_slices(scan: Scan, count: int) -> list[int]:
     return [int(v) for v in np.rint(where).clip(0, scan.ct.shape[0] - 1)][::-1]
 
 
-def _middle(scan: Scan, axis: int) -> int:
+def _middle(scan: EncodedScan, axis: int) -> int:
     """Returns the slice of the scan through the middle of the patient along an axis."""
     found = np.flatnonzero(scan.body().any(axis=tuple({0, 1, 2} - {axis})))
     where = scan.features.feature_grid.coordinates_in(scan.ct.grid)[axis]
@@ -204,14 +204,14 @@ def _middle(scan: Scan, axis: int) -> int:
 # -- Cosine similarity ---------------------------------------------------------------------------------
 
 
-def similarity(scan: Scan, feature: torch.Tensor) -> np.ndarray:
+def similarity(scan: EncodedScan, feature: torch.Tensor) -> np.ndarray:
     """Returns (d, h, w) the cosine similarity of each patch to a feature (C,); NaN in padding."""
     found = F.cosine_similarity(scan.features.map.float(), feature.float()[:, None, None, None], dim=0).numpy()
     return np.where(scan.inside(), found, np.nan)
 
 
 def draw_similarity(
-    path: Path, scans: Sequence[Scan], point_mm: Sequence[float], title: str, window: str = "soft-tissue"
+    path: Path, scans: Sequence[EncodedScan], point_mm: Sequence[float], title: str, window: str = "soft-tissue"
 ) -> np.ndarray:
     """Draws how alike the patches of scans are to the one at a point of the first scan.
 

@@ -12,14 +12,14 @@ from tapct.tasks.quickstart import shipped_scan
 from tapct.viz import canvas
 from tapct.viz.canvas import AXIAL, CORONAL, SAGITTAL, View
 
-__all__ = ["Picture", "draw_received", "pictures", "received_of", "shipped_scan", "shown_values"]
+__all__ = ["SlicePicture", "draw_received", "pictures", "received_of", "shipped_scan", "shown_values"]
 
 _SHOWN = (0.5, 99.5)
 _WIDTH, _TALLEST, _MARGIN, _TITLE = 11.0, 4.2, 0.15, 0.35
 _PIXELS, _QUALITY = 224, 60
 
 
-class Picture(NamedTuple):
+class SlicePicture(NamedTuple):
     """A slice as a small picture.
 
     Attributes:
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
     letters: tuple[str, str, str, str]
 
 
-def pictures(found: Received) -> list[Picture]:
+def pictures(found: Received) -> list[SlicePicture]:
     """Returns the slices of `draw_received` one by one, some kilobytes each."""
     low, high = _window(found)
     made = []
@@ -50,7 +50,7 @@ def pictures(found: Received) -> list[Picture]:
         small = (max(1, round(columns * scale)), max(1, round(rows * scale)))
         written = io.BytesIO()
         picture.resize(small, Image.Resampling.LANCZOS).save(written, "webp", quality=_QUALITY, method=6)
-        made.append(Picture(title, written.getvalue(), width, height, view.letters))
+        made.append(SlicePicture(title, written.getvalue(), width, height, view.letters))
     return made
 
 

@@ -19,7 +19,7 @@ from tapct._utils.files import write_atomically
 from tapct.features import CaseFeatures
 from tapct.viz import canvas
 from tapct.viz.canvas import PictureError
-from tapct.viz.feature_maps import Scan, nearest_patch, similarity
+from tapct.viz.feature_maps import EncodedScan, nearest_patch, similarity
 from tapct.volumes import Grid, LabelMap
 
 FIGURE_SLICES = 10
@@ -92,7 +92,7 @@ def lesion_embedding(features: CaseFeatures, mask: np.ndarray) -> torch.Tensor:
 
 def retrieve(
     lesion: torch.Tensor,
-    followup: Scan,
+    followup: EncodedScan,
     *,
     top_k: int = 5,
     apart_mm: float = 0.0,
@@ -142,7 +142,7 @@ def retrieve(
     return matches
 
 
-def distance_mm(scan: Scan, mask: np.ndarray, point_mm: np.ndarray) -> float:
+def distance_mm(scan: EncodedScan, mask: np.ndarray, point_mm: np.ndarray) -> float:
     """Returns how far a point (x, y, z) lies from the nearest voxel of a mask, by its centre; 0 in such a voxel."""
     voxel = np.rint(scan.ct.world_to_index(point_mm[None])[0]).astype(int)
     if (voxel >= 0).all() and (voxel < np.array(mask.shape)).all() and mask[tuple(voxel)]:
@@ -189,9 +189,9 @@ def write_csv(path: Path, matches: Sequence[Match]) -> None:
 
 def draw_retrieval(
     path: Path,
-    baseline: Scan,
+    baseline: EncodedScan,
     lesion: np.ndarray,
-    followup: Scan,
+    followup: EncodedScan,
     matches: Sequence[Match],
     similarities: np.ndarray,
     title: str,
@@ -245,7 +245,7 @@ def draw_retrieval(
     canvas.save(figure, path, dpi=130)
 
 
-def _draw_lesion(axes: np.ndarray, scan: Scan, lesion: np.ndarray, slices: Sequence[int], window: str) -> None:
+def _draw_lesion(axes: np.ndarray, scan: EncodedScan, lesion: np.ndarray, slices: Sequence[int], window: str) -> None:
     rows, columns = _field(lesion, scan.ct.spacing_mm)
     hu, shape = scan.ct.hu[:, rows, columns], lesion[:, rows, columns]
     for axis, z in zip(axes, slices, strict=True):
@@ -270,7 +270,7 @@ def _outline(axis: Axes, layer: np.ndarray) -> None:
         axis.contour(layer.astype(float), levels=[0.5], colors=canvas.OKABE_ITO[0], linewidths=0.8)
 
 
-def _square(axis: Axes, scan: Scan, match: Match, colour: np.ndarray) -> None:
+def _square(axis: Axes, scan: EncodedScan, match: Match, colour: np.ndarray) -> None:
     step = np.abs(np.diag(np.linalg.inv(scan.ct.affine) @ scan.features.feature_grid.affine))
     _, y, x = scan.ct.world_to_index(np.array([match.point_mm]))[0]
     corner = (x - step[2] / 2, y - step[1] / 2)
@@ -282,12 +282,12 @@ def _lesion_slices(lesion: np.ndarray) -> list[int]:
     return [int(z) for z in found[np.unique(np.linspace(0, len(found) - 1, FIGURE_SLICES).round().astype(int))]]
 
 
-def _slice_of(scan: Scan, match: Match) -> int:
+def _slice_of(scan: EncodedScan, match: Match) -> int:
     z = scan.ct.world_to_index(np.array([match.point_mm]))[0, 0]
     return int(np.rint(z).clip(0, scan.ct.shape[0] - 1))
 
 
-def _match_slices(scan: Scan, matches: Sequence[Match]) -> list[int]:
+def _match_slices(scan: EncodedScan, matches: Sequence[Match]) -> list[int]:
     """Returns the slices of the best matches, in the order of the scan."""
     slices = list(dict.fromkeys(_slice_of(scan, match) for match in matches))
     return sorted(slices[:FIGURE_SLICES])

@@ -28,7 +28,7 @@ _POINT_MM = 12.0
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class SheetRow:
     """A case on the sheet.
 
     Attributes:
@@ -50,7 +50,7 @@ class Row:
         return [(line, colour) for text, colour in said for line in textwrap.wrap(text, _LETTERS)]
 
 
-def draw_sheet(path: Path, rows: Sequence[Row], classes: Sequence[str], title: str, window: str) -> None:
+def draw_sheet(path: Path, rows: Sequence[SheetRow], classes: Sequence[str], title: str, window: str) -> None:
     """Draws cases in three planes, each in true proportions, and writes them as a PNG.
 
     Args:
@@ -99,14 +99,14 @@ def draw_checks(path: Path, checks: Sequence[CaseCheck]) -> None:
     )
 
 
-def _row(check: CaseCheck) -> Row:
+def _row(check: CaseCheck) -> SheetRow:
     dataset, case = check.of
     assert check.look is not None
     voxels = " x ".join(str(n) for n in reversed(check.look.shape))
     mm = " x ".join(f"{edge:.3g}" for edge in reversed(check.look.spacing_mm))
     answers = f"   {', '.join(sorted(dataset.strata(case)))}" if not dataset.spec.of_kind.dense else ""
     name = f"{case}   {dataset.split}   {voxels} voxels of {mm} mm{answers}"
-    return Row(name, check.look, check.orientation.wrong, check.orientation.odd)
+    return SheetRow(name, check.look, check.orientation.wrong, check.orientation.odd)
 
 
 def _size_mm(plane: Plane) -> tuple[float, float]:
@@ -126,11 +126,11 @@ def _tallest(look: Look, scale: float) -> float:
     return max(_size_mm(plane)[1] for plane in look.planes) * scale
 
 
-def _row_height(row: Row, scale: float) -> float:
+def _row_height(row: SheetRow, scale: float) -> float:
     return _LINE * (1 + len(row.remarks)) + 0.1 + _tallest(row.look, scale) + 0.2
 
 
-def _draw_row(figure: Figure, row: Row, top: float, scale: float, colours: np.ndarray, window: str) -> None:
+def _draw_row(figure: Figure, row: SheetRow, top: float, scale: float, colours: np.ndarray, window: str) -> None:
     """Draws a case under a title; `top` is where it begins, in inches from the bottom of the figure."""
     width, height = figure.get_size_inches()
     lines = [(row.name, "black"), *row.remarks]

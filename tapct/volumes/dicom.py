@@ -15,7 +15,7 @@ from tapct.errors import VolumeError
 from tapct.volumes.dicom_files import UNREADABLE, ct_headers, read_dataset
 from tapct.volumes.dicom_header import TAGS, slice_of
 from tapct.volumes.one_scan import one_stack
-from tapct.volumes.orient import Stored
+from tapct.volumes.orient import FileContent
 from tapct.volumes.plausibility import implausible_hu
 from tapct.volumes.sizes import check_memory
 from tapct.volumes.slices import Slice, gantry_tilt_deg, stack_affine
@@ -30,7 +30,7 @@ LEAST_TILT_DEG = 0.5
 """Less is rounding of the positions; a gantry is tilted by whole degrees or halves."""
 
 
-def load_dicom(folder: Path) -> Stored:
+def load_dicom(folder: Path) -> FileContent:
     """Reads the one CT series of a folder.
 
     Args:
@@ -55,7 +55,7 @@ def load_dicom(folder: Path) -> Stored:
     _check_intercepts(hu, slices, folder)
     for note in notes:
         _say(f"{folder}: {note}")
-    return Stored(hu, affine, notes)
+    return FileContent(hu, affine, notes)
 
 
 def dicom_grid(folder: Path) -> tuple[tuple[int, ...], np.ndarray]:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from tapct.errors import VolumeError
-from tapct.volumes.metaimage_header import Header, unreadable
-from tapct.volumes.orient import Stored, as_3d, lps_to_ras
+from tapct.volumes.metaimage_header import MetaImageHeader, unreadable
+from tapct.volumes.orient import FileContent, as_3d, lps_to_ras
 from tapct.volumes.sizes import check_claim, check_memory, deflated
 
 TOLERANCE = 0.01
@@ -28,7 +28,7 @@ Posterior, Superior as MetaIO's manual has it. Next to a TransformMatrix it is p
 _CHUNK = 2**20
 
 
-def load_metaimage(path: Path) -> Stored:
+def load_metaimage(path: Path) -> FileContent:
     """Reads the voxels and where they lie.
 
     Args:
@@ -41,13 +41,13 @@ def load_metaimage(path: Path) -> Stored:
         VolumeError: The file is damaged or not MetaImage, contradicts itself, or claims more voxels than its files
             or memory can hold; a file that it names is missing; or it is not 3-D, not in mm, or of colours.
     """
-    header = Header.read(path)
-    return Stored(as_3d(_voxels(header), str(path)), _affine(header))
+    header = MetaImageHeader.read(path)
+    return FileContent(as_3d(_voxels(header), str(path)), _affine(header))
 
 
 def metaimage_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Reads only the header: the shape in axis order (x, y, z), and the affine as from `load_metaimage`."""
-    header = Header.read(path)
+    header = MetaImageHeader.read(path)
     return header.shape, _affine(header)
 
 
@@ -63,10 +63,10 @@ def data_files(path: Path) -> list[Path]:
     Raises:
         VolumeError: The header cannot be read, or lists another number of files than it has slices.
     """
-    return Header.read(path).files
+    return MetaImageHeader.read(path).files
 
 
-def _affine(header: Header) -> np.ndarray:
+def _affine(header: MetaImageHeader) -> np.ndarray:
     """Index (x, y, z) to mm in RAS+; a fourth axis of length one has no part in it."""
     axes = len(header.shape)
     unit = header.text("DistanceUnits")
@@ -87,7 +87,7 @@ def _affine(header: Header) -> np.ndarray:
     return lps_to_ras(affine)
 
 
-def _spacing(header: Header, axes: int) -> np.ndarray:
+def _spacing(header: MetaImageHeader, axes: int) -> np.ndarray:
     key = "ElementSpacing" if header.text("ElementSpacing") else "ElementSize"
     if not header.text(key):
         raise unreadable(header.path, "it has no ElementSpacing, so the size of its voxels is unknown; write it")
@@ -101,7 +101,7 @@ def _spacing(header: Header, axes: int) -> np.ndarray:
     return spacing
 
 
-def _directions(header: Header, axes: int) -> np.ndarray:
+def _directions(header: MetaImageHeader, axes: int) -> np.ndarray:
     """The directions of the axes, one a row."""
     unturned = np.eye(axes)
     rows = header.numbers(*_DIRECTION, count=axes**2, default=unturned.ravel().tolist()).reshape(axes, axes)
@@ -120,7 +120,7 @@ def _directions(header: Header, axes: int) -> np.ndarray:
     return rows
 
 
-def _voxels(header: Header) -> np.ndarray:
+def _voxels(header: MetaImageHeader) -> np.ndarray:
     """The voxels, the fastest axis first."""
     _check_values(header)
     shape, dtype = header.shape, header.dtype
@@ -148,7 +148,7 @@ def _voxels(header: Header) -> np.ndarray:
     return flat.reshape(shape[::-1]).T
 
 
-def _check_values(header: Header) -> None:
+def _check_values(header: MetaImageHeader) -> None:
     channels = header.text("ElementNumberOfChannels") or "1"
     if channels != "1":
         raise VolumeError(
@@ -165,7 +165,7 @@ def _check_values(header: Header) -> None:
         )
 
 
-def _encoding(header: Header) -> tuple[Callable[[BinaryIO, np.ndarray], None], Callable[[int], int]]:
+def _encoding(header: MetaImageHeader) -> tuple[Callable[[BinaryIO, np.ndarray], None], Callable[[int], int]]:
     """How voxels are read from a stream, and the most bytes of voxels that some bytes of the file can hold."""
     if header.flag("CompressedData"):
         return _inflate, deflated
@@ -174,7 +174,7 @@ def _encoding(header: Header) -> tuple[Callable[[BinaryIO, np.ndarray], None], C
     return _parse, lambda size: header.dtype.itemsize * ((size + 1) // 2)  # a digit and a space
 
 
-def _start(header: Header, file: Path, size: int) -> int:
+def _start(header: MetaImageHeader, file: Path, size: int) -> int:
     """The first byte of the voxels in a file, of which they take `size` if they are not compressed."""
     skip = int(header.numbers("HeaderSize", count=1, default=[0.0])[0])
     if skip == -1:  # they are at the end of the file

@@ -43,7 +43,7 @@ def unreadable(path: Path, reason: str) -> VolumeError:
 
 
 @dataclass(frozen=True)
-class Header:
+class MetaImageHeader:
     """A header as it is in the file.
 
     Attributes:
@@ -60,7 +60,7 @@ class Header:
     end: int
 
     @classmethod
-    def read(cls, path: Path) -> "Header":
+    def read(cls, path: Path) -> "MetaImageHeader":
         """Reads the header of a `.mha` or `.mhd` file.
 
         Raises:

@@ -15,8 +15,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from tapct._utils.content import HEAD, what_it_is
 from tapct.errors import VolumeError
-from tapct.volumes.nifti_header import Header, unreadable
-from tapct.volumes.orient import Stored, as_3d
+from tapct.volumes.nifti_header import NiftiHeader, unreadable
+from tapct.volumes.orient import FileContent, as_3d
 from tapct.volumes.sizes import check_claim, check_memory, deflated
 
 _GZIP = b"\x1f\x8b"
@@ -24,7 +24,7 @@ _GZIP = b"\x1f\x8b"
 _DAMAGED = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
 
 
-def load_nifti(path: Path) -> Stored:
+def load_nifti(path: Path) -> FileContent:
     """Reads the voxels, with the header's slope and intercept applied, and where they lie.
 
     Args:
@@ -39,20 +39,20 @@ def load_nifti(path: Path) -> Stored:
             itself, or claims more than the file or memory can hold.
     """
     with _opened(path) as stream:
-        header = Header.read(path, stream)
+        header = NiftiHeader.read(path, stream)
         affine = header.affine()
         _check_size(header)
         stream.seek(0)
         image: Any = header.image.from_stream(stream)  # type: ignore[arg-type]
         array = np.asanyarray(image.dataobj)
         _check_end(header, stream)
-    return Stored(as_3d(array, str(path)), affine, step=header.step)
+    return FileContent(as_3d(array, str(path)), affine, step=header.step)
 
 
 def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray | None]:
     """Reads only the header: the shape in the file's own axis order, and the affine as from `load_nifti`."""
     with _opened(path) as stream:
-        header = Header.read(path, stream)
+        header = NiftiHeader.read(path, stream)
     return header.shape, header.affine()
 
 
@@ -90,14 +90,14 @@ def _wrong_name(path: Path, head: bytes) -> str:
     return what_it_is(head) or "it is not gzip: Download it again"
 
 
-def _check_size(header: Header) -> None:
+def _check_size(header: NiftiHeader) -> None:
     size = header.path.stat().st_size
     held = deflated(size) if header.path.name.lower().endswith(".gz") else size
     check_claim(header.path, header.shape, header.dtype.itemsize, held - header.start)
     check_memory(header.path, header.shape, header.dtype.itemsize + 8 * (header.step > 0))  # scaled values are float64
 
 
-def _check_end(header: Header, stream: BinaryIO) -> None:
+def _check_end(header: NiftiHeader, stream: BinaryIO) -> None:
     """Reads to the end, where gzip compares its checksum; a slice or more that is left is part of the scan."""
     stream.seek(header.start + math.prod(header.shape) * header.dtype.itemsize)
     left = sum(len(piece) for piece in iter(lambda: stream.read(2**20), b""))

@@ -30,7 +30,7 @@ def unreadable(path: Path, reason: str) -> VolumeError:
 
 
 @dataclass(frozen=True)
-class Header:
+class NiftiHeader:
     """A header as it is in the file, nothing fixed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Header:
     image: type[nib.Nifti1Image]
 
     @classmethod
-    def read(cls, path: Path, stream: BinaryIO) -> "Header":
+    def read(cls, path: Path, stream: BinaryIO) -> "NiftiHeader":
         """Reads the header at the start of a stream, unpacked if it was packed.
 
         Raises:

@@ -10,7 +10,7 @@ from tapct.errors import VolumeError
 from tapct.volumes.geometry import Grid
 
 
-class Stored(NamedTuple):
+class FileContent(NamedTuple):
     """What a reader of one format finds in a file.
 
     Attributes:

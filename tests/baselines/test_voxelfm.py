@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.voxelfm import RotaryViT, VoxelFM, _rotated
+from baselines.voxelfm import VoxelFM, VoxelFMViT, _rotated
 from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import light
 
@@ -136,7 +136,7 @@ def encoder(state, tmp_path_factory):
 @pytest.fixture
 def shallow(monkeypatch):
     """Lets the adapter build one block, where a test is not of the network."""
-    monkeypatch.setattr(VoxelFM, "build", lambda self: RotaryViT(depth=1))
+    monkeypatch.setattr(VoxelFM, "build", lambda self: VoxelFMViT(depth=1))
     return random_state(depth=1)
 
 
@@ -156,7 +156,7 @@ def test_the_network_is_what_its_card_says(encoder):
 def test_the_network_equals_its_formulas_in_double_precision(grid):
     state = {key: value.double() for key, value in random_state(depth=2, seed=1).items()}
     state["rope_embed.periods"] = torch.from_numpy(PERIODS)
-    network = RotaryViT(depth=2).double()
+    network = VoxelFMViT(depth=2).double()
     network.load_state_dict(state)
     x = torch.randn(2, *(PATCH * n for n in grid), dtype=torch.float64)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_a_small_variance_shows_the_epsilon_of_the_norms():
     # 1e-5, where DINOv2 has 1e-6: seen where the tokens hardly vary.
     state = {key: value.double() for key, value in random_state(depth=0).items()}
     state["cls_token"] *= 0.002
-    network = RotaryViT(depth=0).double()
+    network = VoxelFMViT(depth=0).double()
     network.load_state_dict(state)
     x = torch.randn(1, PATCH, PATCH, PATCH, dtype=torch.float64)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_hu_are_clipped_to_the_range_of_pretraining(encoder):
 
 def test_the_class_token_and_registers_are_not_rotated():
     tokens = torch.randn(1, HEADS, SPECIAL + 6, DIM // HEADS)
-    turned = _rotated(tokens, *RotaryViT(depth=0).rope_embed(torch.Size((1, 2, 3))))
+    turned = _rotated(tokens, *VoxelFMViT(depth=0).rope_embed(torch.Size((1, 2, 3))))
     assert torch.equal(turned[:, :, :SPECIAL], tokens[:, :, :SPECIAL])
     assert (turned[:, :, SPECIAL:] != tokens[:, :, SPECIAL:]).any(-1).all()
 

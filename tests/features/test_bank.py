@@ -24,7 +24,7 @@ from tapct.errors import EncoderError, FeatureError
 from tapct.features import extract
 from tapct.features.bank import EncodedCases, FeatureBank
 from tapct.features.extract import WINDOWS_PER_BATCH
-from tapct.features.identity import ContentHashes
+from tapct.features.identity import ScanHashes
 from tapct.features.store import CacheMode, TensorStore
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.quickstart import Quickstart
@@ -222,13 +222,13 @@ def test_content_is_hashed_again_when_a_file_changed(tmp_path):
     (folder / "1.dcm").write_text("slice")
     voxels.write_text("one")
     header.write_text("NDims = 3\nDimSize = 1 1 1\nElementDataFile = voxels.bin\n")
-    hashes = ContentHashes(tmp_path / "hashes")
+    hashes = ScanHashes(tmp_path / "hashes")
     of_folder, of_header = hashes.of([folder]), hashes.of([header])
-    assert ContentHashes(tmp_path / "hashes").of([header]) == of_header
+    assert ScanHashes(tmp_path / "hashes").of([header]) == of_header
     voxels.write_text("two")
     (folder / "2.dcm").write_text("slice")
-    assert ContentHashes(tmp_path / "hashes").of([header]) != of_header
-    assert ContentHashes(tmp_path / "hashes").of([folder]) != of_folder
+    assert ScanHashes(tmp_path / "hashes").of([header]) != of_header
+    assert ScanHashes(tmp_path / "hashes").of([folder]) != of_folder
     with pytest.raises(FeatureError, match=r"cannot read .*missing.*tapct doctor"):
         hashes.of([tmp_path / "missing"])
 

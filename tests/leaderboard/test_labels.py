@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tapct.leaderboard.assembly import alone
-from tapct.leaderboard.compared import Entry
+from tapct.leaderboard.compared import ListedRecord
 from tapct.leaderboard.page.kinds.classification import RESAMPLES
-from tapct.leaderboard.page.sections import Picture, Shown, Table, pictures
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable, pictures
 from tapct.leaderboard.page.views import run_metric
 from tapct.metrics.ranks import average_precision_skill
 from tapct.records import Record
@@ -36,8 +36,8 @@ def record():
 @pytest.fixture(scope="module")
 def tables(record):
     task, model = alone(record, 100)
-    made = pictures(Shown(of=task, drawn=[model]))
-    assert isinstance(made[0], Picture)
+    made = pictures(DrawnTask(of=task, drawn=[model]))
+    assert isinstance(made[0], Figure)
     return {table.title: table for table in made[1:]}
 
 
@@ -99,7 +99,7 @@ def test_the_skill_is_0_at_chance_and_1_where_the_order_is_perfect():
 
 def test_a_number_without_a_head_of_its_own_is_refused():
     with pytest.raises(ValueError, match="AUROC: curia has 1 texts under 2 heads"):
-        Table(title="AUROC", heads=["model", "liver"], rows=[["curia", "0.9"]])
+        PageTable(title="AUROC", heads=["model", "liver"], rows=[["curia", "0.9"]])
 
 
 def test_every_table_says_how_it_is_read(tables):
@@ -114,9 +114,9 @@ def test_numbers_of_a_record_from_before_rare_labels_were_counted_are_made_of_it
     told = {"MicroAUROC": 0.7, "MacroAUROC": 0.123, "UndefinedLabels": 0.0}
     for run in content["runs"]:
         run["metrics"]["test"] = dict(told)
-    before = run_metric(Entry("before", Record(**content)), "MacroAUROC")
+    before = run_metric(ListedRecord("before", Record(**content)), "MacroAUROC")
     (now,) = summarise_task(from_records([record], "MacroAUROC"), 2).models
     assert before == pytest.approx(now.estimate.value, rel=1e-12)
     for run in content["runs"]:
         run["metrics"]["test"]["RareLabels"] = 1.0
-    assert run_metric(Entry("today", Record(**content)), "MacroAUROC") == 0.123
+    assert run_metric(ListedRecord("today", Record(**content)), "MacroAUROC") == 0.123

@@ -8,7 +8,7 @@ from tapct.kinds.report import COMMON, RANDOM, TEXT, case_loss, outcome
 from tapct.leaderboard import site
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page.kinds import report as section
-from tapct.leaderboard.page.sections import Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, PageTable
 from tapct.records import CaseResult, Record, read_records, write_record
 from tapct.statistics.inputs import from_records
 from tapct.tasks.ct_rate_report import READ_BY_MACHINE
@@ -72,10 +72,10 @@ def board(folder):
 @pytest.fixture(scope="module")
 def shown(board):
     (task,) = (task for task in board.tasks if task.name == TASK["name"])
-    return list(section.pictures(Shown(of=task, drawn=board.models)))
+    return list(section.pictures(DrawnTask(of=task, drawn=board.models)))
 
 
-def rows(table: Table) -> dict[str, dict[str, str]]:
+def rows(table: PageTable) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(table.heads, row[1:], strict=True)) for row in table.rows}
 
 

@@ -10,7 +10,7 @@ import pytest
 from tapct.leaderboard import site
 from tapct.leaderboard.assembly import assemble
 from tapct.leaderboard.page import shortcuts as section
-from tapct.leaderboard.page.sections import Picture, Shown
+from tapct.leaderboard.page.sections import DrawnTask, Figure
 from tapct.probes.audited import Audited
 from tapct.probes.shortcuts import audit
 from tapct.probes.solved import PooledCases
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(folder):
     (own,) = assemble({folder: read_records(folder)}, resamples=200).own
-    return Shown(of=own.board.tasks[0], drawn=own.board.models)
+    return DrawnTask(of=own.board.tasks[0], drawn=own.board.models)
 
 
 def test_a_record_keeps_its_audit(folder):
@@ -74,7 +74,7 @@ def test_a_record_keeps_its_audit(folder):
 
 def test_numbers_stand_beside_chance_with_intervals(shown):
     picture, shares, read = section.pictures(shown)
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, Figure)
     rows = {row[0]: dict(zip(shares.heads, row[1:], strict=True)) for row in shares.rows}
     assert set(rows) == {"label", "manufacturer", "kvp"}
     share, low, _, high = rows["manufacturer"]["Fooled"].replace("(", "").replace(")", "").split()

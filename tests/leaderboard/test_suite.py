@@ -5,7 +5,7 @@ import pytest
 
 from tapct.errors import RecordError
 from tapct.leaderboard.board import Task
-from tapct.leaderboard.suite import Suite, core, declared
+from tapct.leaderboard.suite import RankedSuite, core, declared
 from tapct.statistics.summary import summarise_task
 from tests.leaderboard.simulated import task
 
@@ -37,12 +37,12 @@ def run(name, models, family="segmentation", notice=None, undefined=0):
     ],
 )
 def test_the_core_is_what_ships_and_half_of_the_models_have(tasks, expected):
-    assert core(tasks, SHIPPED) == Suite(expected)
+    assert core(tasks, SHIPPED) == RankedSuite(expected)
 
 
 def test_a_suite_can_be_declared_of_any_task_that_is_no_demonstration():
     tasks = [run("amos22", 5), run("private", 1), run("quickstart", 5, notice="two patients")]
-    assert declared(["private", "amos22"], tasks) == Suite(("amos22", "private"), declared=True)
+    assert declared(["private", "amos22"], tasks) == RankedSuite(("amos22", "private"), declared=True)
     with pytest.raises(RecordError, match=r"no record is of lits17\. There are some of amos22, private, quickstart"):
         declared(["lits17"], tasks)
     with pytest.raises(RecordError, match="quickstart enters no mean rank: two patients"):

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from tapct.metrics import retrieval
-from tapct.metrics.retrieval import Chance, Ranking, Untied, ordered, similarities, unit
+from tapct.metrics.retrieval import RandomOrder, Ranking, Untied, ordered, similarities, unit
 
 
 def ranking(similarity, relevant) -> Ranking:
@@ -20,7 +20,7 @@ def ranking(similarity, relevant) -> Ranking:
 def test_the_smallest_galleries():
     assert Untied(np.empty(0, dtype=int), 3).hit(1) == 0
     assert (Untied(np.array([2]), 3).hit(1), Untied(np.array([2]), 3).hit(2)) == (0, 1)
-    assert [Chance(*one).average_precision() for one in ((1, 1), (2, 2), (1, 2))] == [1, 1, 0.75]
+    assert [RandomOrder(*one).average_precision() for one in ((1, 1), (2, 2), (1, 2))] == [1, 1, 0.75]
 
 
 def test_units_are_of_float64_whatever_the_vectors_are():
@@ -58,7 +58,7 @@ def test_a_tie_counts_as_the_mean_over_all_its_orders(seed):
 
 @pytest.mark.parametrize(("relevant", "items"), [(1, 1), (1, 6), (3, 6), (6, 6), (2, 9)])
 def test_chance_is_one_tie(relevant, items):
-    of, chance = ranking(np.zeros(items), np.arange(items) < relevant), Chance(relevant, items)
+    of, chance = ranking(np.zeros(items), np.arange(items) < relevant), RandomOrder(relevant, items)
     assert chance.average_precision() == pytest.approx(of.average_precision(), abs=1e-14)
     for k in (1, 5, 10):
         assert chance.precision(k) == pytest.approx(of.precision(k), abs=1e-14)

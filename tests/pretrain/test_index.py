@@ -13,7 +13,7 @@ import pytest
 
 from pretrain import files
 from pretrain.data.identity import StoreIdentity
-from pretrain.data.index import Index, StoredVolume, read_index, write_index
+from pretrain.data.index import StoredVolume, StoreIndex, read_index, write_index
 from pretrain.data.sampling import SampleOrder
 from pretrain.data.store import Store, write_settings
 from pretrain.errors import PretrainError
@@ -23,7 +23,7 @@ def digest_of(volumes: Iterable[StoredVolume]) -> str:
     """Returns the digest of an index that has just been written."""
     with tempfile.TemporaryDirectory() as folder:
         write_index(Path(folder), {str(number): volume for number, volume in enumerate(volumes)})
-        return Index(Path(folder)).digest
+        return StoreIndex(Path(folder)).digest
 
 
 def rows_of(number: int) -> dict[str, StoredVolume]:
@@ -184,15 +184,15 @@ def test_damaged_offsets_are_noticed(folder, place):
 
 
 def test_an_open_index_stays_what_it_is_while_prepare_writes_another(folder):
-    opened = Index(folder)
+    opened = StoreIndex(folder)
     before = list(read_index(folder).values())
     write_index(folder, rows_of(9))
     assert [opened[n] for n in range(5)] == before
-    assert len(Index(folder)) == 9
+    assert len(StoreIndex(folder)) == 9
 
 
 def test_an_index_that_is_cut_short_under_a_reader_is_named(folder):
-    opened = Index(folder)
+    opened = StoreIndex(folder)
     os.truncate(folder / "index.jsonl", 100)
     with pytest.raises(PretrainError, match=r"index\.jsonl is shorter than it was"):
         opened[4]

@@ -8,7 +8,7 @@ from baselines.intensity import Intensity
 from tapct.errors import TaskError
 from tapct.probes import ClassificationProbe, Trainer
 from tapct.probes.checkpoints import FOLDER, Checkpoints
-from tapct.probes.heads import Candidates, SharedByRuns
+from tapct.probes.heads import CandidateHeads, SharedByRuns
 from tapct.records import read_record
 from tapct.tasks import TaskData
 from tests.data import ct_rate
@@ -136,4 +136,4 @@ def test_other_settings_do_not_resume_and_what_cannot_be_read_is_named(data, tmp
 def test_checkpoints_that_cannot_be_are_refused(every, wrong):
     trainer = Trainer(logger=False, accelerator="cpu")  # without data whose order is known
     with pytest.raises(TaskError, match=wrong):
-        Checkpoints(trainer, Candidates([0], None, torch.nn.Flatten, 0), SharedByRuns(), of={}, every=every)
+        Checkpoints(trainer, CandidateHeads([0], None, torch.nn.Flatten, 0), SharedByRuns(), of={}, every=every)

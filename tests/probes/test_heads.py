@@ -9,23 +9,23 @@ import torch
 from torch import nn
 
 from tapct.errors import TaskError
-from tapct.probes.heads import Candidates, DivergedError, LossCurve, SharedByRuns, finite_loss
+from tapct.probes.heads import CandidateHeads, DivergedError, LossCurve, SharedByRuns, finite_loss
 
 RATES = (0.1, 0.01)
 
 
-def candidates(runs=(0,), rates=RATES, seed=7, **options) -> Candidates:
-    return Candidates(runs, rates, lambda: nn.Linear(3, 2), seed, **options)
+def candidates(runs=(0,), rates=RATES, seed=7, **options) -> CandidateHeads:
+    return CandidateHeads(runs, rates, lambda: nn.Linear(3, 2), seed, **options)
 
 
-def stamp(heads: Candidates, step: int) -> None:
+def stamp(heads: CandidateHeads, step: int) -> None:
     """Gives every head weights that say which it is, and at which step."""
     for number, candidate in enumerate(heads.all):
         for parameter in candidate.head.parameters():
             nn.init.constant_(parameter, 100 * number + step)
 
 
-def after(heads: Candidates, looks, losses=None) -> Candidates:
+def after(heads: CandidateHeads, looks, losses=None) -> CandidateHeads:
     """The heads after looks at the selection cases, one a step, each with weights of its own."""
     for step, scores in enumerate(looks, start=1):
         stamp(heads, step)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tapct.probes.heads import Candidates, DivergedError
+from tapct.probes.heads import CandidateHeads, DivergedError
 from tapct.probes.selecting import ValidationEvaluations
 from tapct.records import CaseResult
 
@@ -34,7 +34,7 @@ def head(weight: float, most: float) -> nn.Linear:
 
 
 def test_candidates_are_told_scores_and_mean_losses_and_a_diverged_head_has_none():
-    candidates = Candidates([0], [0.1, 0.2, 0.3], lambda: nn.Linear(1, 1), seed=0)
+    candidates = CandidateHeads([0], [0.1, 0.2, 0.3], lambda: nn.Linear(1, 1), seed=0)
     scored = []
 
     def score(results):
@@ -58,7 +58,7 @@ def test_candidates_are_told_scores_and_mean_losses_and_a_diverged_head_has_none
 
 def test_when_every_head_has_diverged_there_is_nothing_to_go_on_with():
     evaluations = ValidationEvaluations(
-        Candidates([0], None, lambda: nn.Linear(1, 1), seed=0), evaluated, lambda _: 0.0
+        CandidateHeads([0], None, lambda: nn.Linear(1, 1), seed=0), evaluated, lambda _: 0.0
     )
     evaluations.begin([head(1.0, 0.0)])
     with pytest.raises(DivergedError, match="every head has diverged at step 7"):

@@ -19,7 +19,7 @@ from tapct.probes.adaptors import Adaptor
 from tapct.probes.label_heads import solve
 from tapct.probes.solved import PooledCases, Solution
 from tapct.probes.table_columns import require_told
-from tapct.probes.tables import Filling
+from tapct.probes.tables import TableEncoding
 from tapct.records import read_record
 from tapct.tasks import luna16
 from tapct.tasks.columns import Column, code_of
@@ -40,7 +40,7 @@ def table(cases: int = 60, seed: int = 0) -> np.ndarray:
 
 def test_a_table_is_scaled_and_filled_as_by_scikit_learn():
     train, later = table(), table(20, 1)
-    filling = Filling.of(train)
+    filling = TableEncoding.of(train)
     mean = SimpleImputer().fit(train).transform(later)
     scaler = StandardScaler().fit(train)  # leaves out what is not known
     assert filling(later)[:, :4] == pytest.approx((mean - scaler.mean_) / scaler.scale_, abs=1e-12)
@@ -49,10 +49,10 @@ def test_a_table_is_scaled_and_filled_as_by_scikit_learn():
 
 def test_without_anything_missing_there_is_no_further_column():
     full = np.nan_to_num(table())
-    assert Filling.of(full)(full).shape == (60, 4)
+    assert TableEncoding.of(full)(full).shape == (60, 4)
     odd = full[:1].copy()
     odd[0, 0] = np.nan
-    assert Filling.of(full)(odd)[0, 0] == 0.0, "filled with the mean"
+    assert TableEncoding.of(full)(odd)[0, 0] == 0.0, "filled with the mean"
 
 
 LEVELS = np.array([code_of(name) for name in ("ge", "philips", "siemens", "canon")])
@@ -83,7 +83,7 @@ def by_hand(train: np.ndarray, table: np.ndarray) -> np.ndarray:
 def test_levels_are_told_apart_as_by_scikit_learn():
     train, later = coded(), coded(20, 4)
     later[0, 0] = code_of("toshiba")
-    filling = Filling.of(train, [0])
+    filling = TableEncoding.of(train, [0])
     assert sorted(filling.levels[1:, 1]) == sorted(code for code in LEVELS[:3] if code != filling.levels[0, 1])
     order = [0, *(1 + np.argsort(filling.levels[1:, 1])), 3]  # by scikit-learn in the order of codes
     assert filling(later)[:, order] == pytest.approx(by_hand(train, later), abs=1e-12)
@@ -92,9 +92,9 @@ def test_levels_are_told_apart_as_by_scikit_learn():
 
 def test_a_level_that_all_training_cases_have_and_one_that_none_has_say_nothing():
     one = np.stack([np.full(20, LEVELS[0]), np.arange(20.0)], axis=1)
-    assert Filling.of(one, [0])(one).shape == (20, 1)
+    assert TableEncoding.of(one, [0])(one).shape == (20, 1)
     none = np.stack([np.arange(20.0), np.arange(20.0)], axis=1)
-    columns = Filling.of(none, [0])(none)
+    columns = TableEncoding.of(none, [0])(none)
     assert columns[:, 1].tolist() == [1.0] * 20, "no level has five cases: it is known of none"
 
 
@@ -106,7 +106,7 @@ def planted(numbers: np.ndarray, seed: int = 5) -> np.ndarray:
 
 def head_and_columns(solution: Solution, train: PooledCases, output: int = 0) -> tuple[np.ndarray, float, np.ndarray]:
     """Weights and bias of an output, and the standardised columns, of a table alone."""
-    columns = Filling.of(train.features, train.coded)(train.features)
+    columns = TableEncoding.of(train.features, train.coded)(train.features)
     weight, bias = (of.numpy()[output] for of in (solution.head.head.weight, solution.head.head.bias))
     scaled = StandardScaler().fit_transform(columns)
     return weight * columns.std(axis=0), bias + weight @ columns.mean(axis=0), scaled
@@ -150,7 +150,7 @@ def test_features_beside_a_table_have_a_penalty_of_their_own():
     only = [0.1]
     score = lambda logits, of: float(np.corrcoef(logits.ravel(), of.ravel())[0, 1])  # noqa: E731
     solution = tables.solved(lambda a, b: solve("linear", a, b, score, scale=True, strengths=only), train, None)
-    columns = StandardScaler().fit_transform(np.hstack([features, Filling.of(numbers, [0])(numbers)]))
+    columns = StandardScaler().fit_transform(np.hstack([features, TableEncoding.of(numbers, [0])(numbers)]))
     # scikit-learn has one penalty: columns that are larger by a factor are penalised less by its square
     larger = np.array([1.0] * 10 + [np.sqrt(0.1 / solvers.TABLE_STRENGTH)] * (columns.shape[1] - 10))
     reference = LogisticRegression(C=1 / (0.1 * 200), tol=1e-12, max_iter=100_000).fit(columns * larger, targets[:, 0])
@@ -173,7 +173,7 @@ def test_a_head_fills_in_a_later_case_as_it_did_the_training_cases(features):
     train = cases(random.normal(size=(60, features)), numbers, targets)
     score = lambda logits, of: float(np.corrcoef(logits.ravel(), of.ravel())[0, 1])  # noqa: E731
     solution = tables.solved(lambda a, b: solve("linear", a, b, score, scale=True), train, None)
-    filled = Filling.of(numbers).filled(train)
+    filled = TableEncoding.of(numbers).filled(train)
     expected = solution.head.head.weight.numpy() @ filled.features.T + solution.head.head.bias.numpy()[:, None]
     state = dict(solution.head.state_dict())
     build = lambda inner: type(solution.head.head)(*reversed(inner["weight"].shape))  # noqa: E731

@@ -19,10 +19,10 @@ from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.count import bill_of
 from tapct.sweep.bill.counted import encodings, windows_of
 from tapct.sweep.bill.encoding import LABELS_PER_BYTE
-from tapct.sweep.bill.folder import Entry, Folder
+from tapct.sweep.bill.folder import Folder, MissingEntry
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Encoding
-from tapct.sweep.bill.stored import Stored
+from tapct.sweep.bill.stored import FolderEntries
 from tapct.sweep.bill.table import as_json, table
 from tapct.sweep.bill.weights import weights_check
 from tapct.sweep.experiment import SweepError
@@ -134,10 +134,10 @@ def test_experiments_without_data_are_left_to_say_so(lab, monkeypatch):
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
 def test_what_is_there_at_once_is_that_of_a_simulation(tmp_path, jobs):
-    folder = Folder(tmp_path, Stored(tmp_path, CPU))
+    folder = Folder(tmp_path, FolderEntries(tmp_path, CPU))
     needs = [("a", 10, 1), ("b", 7, 0), ("a", 10, 1), ("c", 30, 3), ("b", 7, 0), ("d", 4, 4)]
     for number, (group, nbytes, stays) in enumerate(needs):
-        folder.entries.setdefault(group, Entry(nbytes, stays, group, number))
+        folder.entries.setdefault(group, MissingEntry(nbytes, stays, group, number))
         folder.last[group] = number
     seen = []
     for now in range(len(needs) + jobs):

@@ -30,7 +30,7 @@ class Case:
         lookup[list(ids)] = list(ids.values())
         return lookup[self.organs]
 
-    def judge(self, ids, classes, flipped=(), affine=None) -> anatomy.Orientation:
+    def judge(self, ids, classes, flipped=(), affine=None) -> anatomy.AnatomicalOrientation:
         """Judges the case with some axes of its arrays turned round under the same header."""
         hu, labels = (np.ascontiguousarray(np.flip(one, flipped)) for one in (self.ct.hu, self.labels(ids)))
         return anatomy.judge(Volume(hu, self.ct.affine if affine is None else affine, "scan"), labels, classes)
@@ -60,7 +60,7 @@ def chest() -> Case:
     return quickstart("test")
 
 
-def is_right(found: anatomy.Orientation) -> bool:
+def is_right(found: anatomy.AnatomicalOrientation) -> bool:
     return not found.wrong and not found.odd
 
 
@@ -126,7 +126,7 @@ def test_lungs_above_the_liver_tell_head_from_feet(shared_data):
     z, y, x = np.indices(ct.shape)
     liver = (((z - 20) * 5) ** 2 + ((y - 130) * 1.5) ** 2 + ((x - 85) * 1.5) ** 2 < 45**2).astype(np.uint8)
     case, classes = Case(ct, liver), ["background", "liver"]
-    assert case.judge({1: 1}, classes) == anatomy.Orientation(ALL)
+    assert case.judge({1: 1}, classes) == anatomy.AnatomicalOrientation(ALL)
     for axis, word in WRONG.items():
         assert case.judge({1: 1}, classes, (axis,)).wrong.startswith(word)
 
@@ -149,7 +149,7 @@ def test_scans_of_totalsegmentator_are_right_as_they_are_and_wrong_turned_round(
     dataset = task_class("totalsegmentator")(shared_data / "totalsegmentator", "train", tmp_path / "split.csv")
     ct, target = dataset.read(name)
     labels = target.numpy()
-    assert anatomy.judge(ct, labels, dataset.classes) == anatomy.Orientation(ALL)
+    assert anatomy.judge(ct, labels, dataset.classes) == anatomy.AnatomicalOrientation(ALL)
     for axis, word in WRONG.items():
         flipped = Volume(np.ascontiguousarray(np.flip(ct.hu, axis)), ct.affine, "scan")
         assert anatomy.judge(flipped, np.flip(labels, axis), dataset.classes).wrong.startswith(word)
@@ -165,7 +165,7 @@ def test_the_release_names_of_totalsegmentator_are_known(shared_data):
         labels[read_labels(folder / "segmentations" / f"{name}.nii.gz", reference=ct).labels > 0] = label
     case = Case(ct, labels)
     ids = {label: label for label in range(1, len(names) + 1)}
-    assert case.judge(ids, ["background", *names]) == anatomy.Orientation(ALL)
+    assert case.judge(ids, ["background", *names]) == anatomy.AnatomicalOrientation(ALL)
     assert "rib right 8 " not in case.judge(ids, ["background", *names], (0,)).wrong, "of ribs only the sides are known"
     assert case.judge(ids, ["background", *names], (0, 2)).wrong.startswith("mirrored and upside down")
 
@@ -228,8 +228,10 @@ def test_a_part_of_a_scan_is_not_accused(abdomen, part):
 
 def test_classes_that_are_no_organs_say_nothing(abdomen):
     names = ["background", "tumor", "lesion", "contents", "GTV-1"]
-    assert abdomen.judge({5: 1, 1: 2, 6: 3, 3: 4}, names, (2,)) == anatomy.Orientation()
-    assert anatomy.judge(abdomen.ct, np.zeros(abdomen.ct.shape, dtype=np.uint8), AMOS) == anatomy.Orientation()
+    assert abdomen.judge({5: 1, 1: 2, 6: 3, 3: 4}, names, (2,)) == anatomy.AnatomicalOrientation()
+    assert (
+        anatomy.judge(abdomen.ct, np.zeros(abdomen.ct.shape, dtype=np.uint8), AMOS) == anatomy.AnatomicalOrientation()
+    )
 
 
 def test_names_are_known_however_they_are_written(abdomen):

@@ -10,7 +10,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks import SPLITS, TaskData
 from tapct.tasks.ct_rate import CTRATE
-from tapct.tasks.ct_rate_release import FINDINGS, Name, Release
+from tapct.tasks.ct_rate_release import FINDINGS, CTRateRelease, Name
 from tapct.tasks.ct_rate_scans import MACHINE_READ, side
 from tapct.tasks.findings import findings
 from tests.data import ct_rate
@@ -55,7 +55,7 @@ def test_the_whole_task_runs_in_eva(root, tmp_path):
 
 
 def test_one_volume_stands_for_the_reconstructions_of_a_scan_and_it_is_no_head(root):
-    release = Release(root)
+    release = CTRateRelease(root)
     assert {scan: of.name.volume for scan, of in release.scans.items() if scan.startswith("valid")} == {
         **{"valid_1_a": "valid_1_a_1", "valid_2_a": "valid_2_a_1", "valid_2_b": "valid_2_b_2"},
         **{"valid_3_a": "valid_3_a_1", "valid_3_b": "valid_3_b_1"},

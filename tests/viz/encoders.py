@@ -6,7 +6,7 @@ from torch import nn
 
 from tapct.encoders import Encoder, Features
 from tapct.features import extract
-from tapct.viz.feature_maps import Scan
+from tapct.viz.feature_maps import EncodedScan
 from tapct.volumes import Volume
 from tests.small import small_card
 
@@ -74,5 +74,5 @@ class Surroundings(Encoder):
         return Features(features, features.mean((2, 3, 4)), None)
 
 
-def encoded(ct: Volume, encoder: Encoder | None = None) -> Scan:
-    return Scan(ct, extract(encoder or Filters("random"), torch.from_numpy(ct.hu), ct.grid))
+def encoded(ct: Volume, encoder: Encoder | None = None) -> EncodedScan:
+    return EncodedScan(ct, extract(encoder or Filters("random"), torch.from_numpy(ct.hu), ct.grid))

@@ -5,7 +5,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from tapct.viz.canvas import PictureError
-from tapct.viz.feature_maps import Basis, Scan, draw_pca, draw_similarity, similarity
+from tapct.viz.feature_maps import Basis, EncodedScan, draw_pca, draw_similarity, similarity
 from tests.small import CubicMillimetres, abdomen
 from tests.viz.encoders import encoded
 
@@ -13,7 +13,7 @@ SLAB = (slice(40, 72), slice(None), slice(None))
 
 
 @pytest.fixture(scope="module")
-def scans() -> list[Scan]:
+def scans() -> list[EncodedScan]:
     lower, upper = (abdomen((slice(start, start + 32), slice(None), slice(None)))[0] for start in (20, 60))
     return [encoded(lower), encoded(upper)]
 
@@ -96,4 +96,4 @@ def test_features_that_cannot_be_coloured_are_refused():
     scan = encoded(ct)
     constant = scan.features.map.new_ones(scan.features.map.shape)
     with pytest.raises(PictureError, match="same everywhere"):
-        Basis.of([Scan(ct, type(scan.features)(**{**vars(scan.features), "map": constant}))])
+        Basis.of([EncodedScan(ct, type(scan.features)(**{**vars(scan.features), "map": constant}))])

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from tapct.viz import retrieval
 from tapct.viz.canvas import PictureError
-from tapct.viz.feature_maps import Scan, similarity
+from tapct.viz.feature_maps import EncodedScan, similarity
 from tapct.viz.retrieval import draw_retrieval, lesion_embedding, lesion_mask, retrieve
 from tapct.volumes import LabelMap, Volume, read_ct, read_labels
 from tests.small import abdomen
@@ -49,7 +49,7 @@ def centre_mm(ct: Volume, mask: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def case() -> tuple[Scan, np.ndarray]:
+def case() -> tuple[EncodedScan, np.ndarray]:
     """A slab of the abdomen, and as its lesion a ball of 9 mm at the edge of the liver."""
     ct, organs = abdomen(SLAB)
     liver = organs.labels == 2
@@ -112,7 +112,7 @@ def test_a_lesion_in_a_moved_and_turned_patient_is_found_within_a_patch(case):
     assert_found(scan, mask, followup, transform)
 
 
-def assert_found(baseline: Scan, mask: np.ndarray, followup: Scan, transform: np.ndarray) -> None:
+def assert_found(baseline: EncodedScan, mask: np.ndarray, followup: EncodedScan, transform: np.ndarray) -> None:
     """The best match is no further from where the lesion's centre went than the diagonal of a patch."""
     (match,) = retrieve(lesion_embedding(baseline.features, mask), followup, top_k=1)
     expected = apply(transform, centre_mm(baseline.ct, mask))

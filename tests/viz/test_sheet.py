@@ -7,7 +7,7 @@ from matplotlib.patches import Ellipse
 from tapct.tasks.look import look_at
 from tapct.viz import canvas
 from tapct.viz.canvas import AXIAL, CORONAL, SAGITTAL
-from tapct.viz.sheet import Row, draw_sheet
+from tapct.viz.sheet import SheetRow, draw_sheet
 from tapct.volumes import Volume
 
 CLASSES = ["background", "liver", "spleen", "kidney"]
@@ -42,7 +42,9 @@ def labelled(ct: Volume) -> np.ndarray:
 
 def test_the_three_planes_of_a_case_have_one_scale(figure):
     ct = scan()
-    drawn = figure(Row("first", look_at(ct, labelled(ct))), Row("thin", look_at(scan((5, 400, 400), (1, 1, 1)), None)))
+    drawn = figure(
+        SheetRow("first", look_at(ct, labelled(ct))), SheetRow("thin", look_at(scan((5, 400, 400), (1, 1, 1)), None))
+    )
     width, height = drawn.get_size_inches()
     inches = [(box.width * width, box.height * height) for box in (axes.get_position() for axes in drawn.axes)]
     scale = inches[0][0] / 120
@@ -55,7 +57,7 @@ def test_the_three_planes_of_a_case_have_one_scale(figure):
 
 
 def test_every_side_of_every_plane_has_its_letter(figure):
-    drawn = figure(Row("case", look_at(scan(), None)))
+    drawn = figure(SheetRow("case", look_at(scan(), None)))
     for axes, view in zip(drawn.axes, (AXIAL, CORONAL, SAGITTAL), strict=True):
         at = {text.get_text(): text.get_position() for text in axes.texts if len(text.get_text()) == 1}
         left, right, top, bottom = view.letters
@@ -66,7 +68,7 @@ def test_every_side_of_every_plane_has_its_letter(figure):
 
 def test_the_legend_has_the_classes_that_are_shown_and_remarks_stand_under_the_name(figure):
     ct = scan()
-    drawn = figure(Row("case", look_at(ct, labelled(ct)), "mirrored: liver on the left", "kidney in front"))
+    drawn = figure(SheetRow("case", look_at(ct, labelled(ct)), "mirrored: liver on the left", "kidney in front"))
     assert [text.get_text() for text in drawn.legends[0].texts] == ["liver", "kidney"]
     words = [text.get_text() for text in drawn.texts]
     assert words == ["title", "case", "mirrored: liver on the left", "kidney in front"]
@@ -75,7 +77,7 @@ def test_the_legend_has_the_classes_that_are_shown_and_remarks_stand_under_the_n
 def test_labels_lie_on_their_voxels_and_the_scan_shows_through(figure):
     ct = scan()
     labels = labelled(ct)
-    drawn = figure(Row("case", look_at(ct, labels)))
+    drawn = figure(SheetRow("case", look_at(ct, labels)))
     image = drawn.axes[0].images[1].get_array()
     index = look_at(ct, labels).planes[0].labels
     assert np.array_equal(image[..., 3] > 0, index > 0)
@@ -85,7 +87,7 @@ def test_labels_lie_on_their_voxels_and_the_scan_shows_through(figure):
 def test_a_point_is_circled_where_it_is_in_each_plane(figure):
     ct = scan()
     world = tuple(ct.index_to_world(np.array([[7, 30, 61]]))[0])
-    drawn = figure(Row("case", look_at(ct, None, world)))
+    drawn = figure(SheetRow("case", look_at(ct, None, world)))
     circles = [next(patch for patch in axes.patches if isinstance(patch, Ellipse)) for axes in drawn.axes]
     assert [circle.center for circle in circles] == [pytest.approx(p) for p in ((61, 30), (61, 7), (30, 7))]
     assert circles[0].width * 1.5 == pytest.approx(circles[0].height * 2.0), "round in millimetres"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tapct.encoders import is_installed
 from tapct.leaderboard.board import Model, Task
 from tapct.leaderboard.gains import columns_of, tables_alone
-from tapct.leaderboard.page.sections import Table
+from tapct.leaderboard.page.sections import PageTable
 from tapct.names import TABLE, adaptor_parts
 from tapct.statistics.inputs import from_records
 from tapct.statistics.summary import Difference, TaskSummary, summarise_task
@@ -24,7 +24,7 @@ OWN = "its own random weights"
 TITLE = "What is beaten by what"
 
 
-def beaten(task: Task, models: Sequence[Model]) -> Table | None:
+def beaten(task: Task, models: Sequence[Model]) -> PageTable | None:
     """Returns the table of a task; None where there is no row to beat.
 
     Args:
@@ -44,7 +44,7 @@ def beaten(task: Task, models: Sequence[Model]) -> Table | None:
         twin = [_said(task, name, own.get(name), pairs, values)] if own else []
         return [name, *twin, *(_said(task, name, other, pairs, values) for other in (*plain, *tables))]
 
-    return Table(
+    return PageTable(
         title=TITLE,
         corner="model",
         heads=[*([OWN] if own else []), *plain, *tables],
@@ -139,7 +139,7 @@ def _not_run(task: Task, models: Sequence[Model]) -> Iterator[str]:
     there = {model.card.name for model in models}
     if any(model.random for model in models):
         there.add("random weights")
-    for name in task.kind.beside:
+    for name in task.kind.rows_to_beat:
         if name not in there and (is_installed(name) or name == "random weights"):
             yield name
     head, tables = task.kind.table_head, {columns for _, columns in tables_alone(task.crossed)}

@@ -4,7 +4,7 @@ import matplotlib
 from matplotlib.patches import Rectangle
 
 from tapct.leaderboard.board import Task
-from tapct.leaderboard.page.sections import Picture
+from tapct.leaderboard.page.sections import Figure
 from tapct.leaderboard.page.svg import INK, STYLE, colour, figure, render
 from tapct.leaderboard.text import plain
 from tapct.similarity.found import Similarity
@@ -19,7 +19,7 @@ DARKEST = 0.6
 
 
 @matplotlib.rc_context(STYLE)
-def in_common(task: Task, alike: Similarity) -> Picture:
+def in_common(task: Task, alike: Similarity) -> Figure:
     """Returns the picture of a task: CKA below the diagonal, common neighbours above it."""
     titles = [plain(one.title, LONGEST) for one in alike.encoders]
     number = len(titles)
@@ -46,7 +46,7 @@ def in_common(task: Task, alike: Similarity) -> Picture:
     axes.tick_params(labelsize=8)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return Picture(
+    return Figure(
         title=TITLE,
         svg=render(made, f"in common {task.name}", f"{TITLE} on {plain(task.title)}"),
         note=_note(alike),

@@ -1,6 +1,6 @@
 """What the page and a report draw of a task next to its numbers: asked of the module that its kind names.
 
-Such a module has one function, `pictures(shown: Shown) -> Iterator[Picture | Table]`.
+Such a module has one function, `pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]`.
 """
 
 import functools
@@ -25,7 +25,7 @@ OF_ALL = ("tapct.leaderboard.page.tables", "tapct.leaderboard.page.shortcuts")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Figure:
     """A figure.
 
     Attributes:
@@ -40,7 +40,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PageTable:
     """A table of texts.
 
     Attributes:
@@ -69,7 +69,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class DrawnTask:
     """A task and the models that are drawn.
 
     Attributes:
@@ -136,8 +136,10 @@ class Shown:
         return f" Of {number + self.left_out} models, the {number} best." if self.left_out else ""
 
 
-def pictures(shown: Shown) -> list[Picture | Table]:
+def pictures(shown: DrawnTask) -> list[Figure | PageTable]:
     """Returns what the module of a task's kind draws, and of whatever kind tables and the shortcut audit."""
     modules = filter(None, (shown.kind.page, *OF_ALL))
-    draw: list[Callable[[Shown], Iterator[Picture | Table]]] = [importlib.import_module(of).pictures for of in modules]
+    draw: list[Callable[[DrawnTask], Iterator[Figure | PageTable]]] = [
+        importlib.import_module(of).pictures for of in modules
+    ]
     return [one for each in draw for one in each(shown)]

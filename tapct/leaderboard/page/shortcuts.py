@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tapct import numeric
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.leaderboard.page.svg import INK, LINE, MUTED, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.shortcuts import SHORTCUT, audited, reasons
 from tapct.leaderboard.text import plain
@@ -27,14 +27,14 @@ Audits = Mapping[str, Mapping[str, ShortcutRecord]]
 """By model and row, what its record says."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the picture and the tables, where records hold an audit."""
     audits = {name: found for name, record in shown.models.items() if (found := audited(record))}
     if not audits:
         return
     rows = list(dict.fromkeys(row for of_model in audits.values() for row in of_model))
     first = next(record.shortcuts for record in shown.models.values() if record.shortcuts is not None)
-    yield Picture(
+    yield Figure(
         title="What the nearest scan shares, and what can be read",
         svg=_panels(shown, dict(islice(audits.items(), DRAWN)), rows),
         note="Left, from 0 to 1: how often the nearest scan of another patient shares the label, and each column (dot, "
@@ -47,7 +47,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     yield _read(shown, audits, rows, first.read_by)
 
 
-def _shared(shown: Shown, audits: Audits, rows: list[str], left_out: str) -> Table:
+def _shared(shown: DrawnTask, audits: Audits, rows: list[str], left_out: str) -> PageTable:
     """Returns what the nearest scan shares in numbers."""
     found = []
     for row in rows:
@@ -57,7 +57,7 @@ def _shared(shown: Shown, audits: Audits, rows: list[str], left_out: str) -> Tab
             texts = [_text(of.nearest) if (of := shared.get(name)) else "" for name in audits]
             by_label = "" if one.by_label is None else numeric.fixed(one.by_label, 2)
             found.append([_name(row), str(one.scans), numeric.fixed(one.chance, 2), by_label, *texts])
-    return Table(
+    return PageTable(
         title="What the nearest scan shares, in numbers",
         corner="shared",
         heads=["scans", "chance", "by label", *audits],
@@ -68,7 +68,7 @@ def _shared(shown: Shown, audits: Audits, rows: list[str], left_out: str) -> Tab
     )
 
 
-def _read(shown: Shown, audits: Audits, rows: list[str], read_by: str) -> Table:
+def _read(shown: DrawnTask, audits: Audits, rows: list[str], read_by: str) -> PageTable:
     """Returns how well label and columns can be read, and below each column its levels."""
     found = []
     for row in rows:
@@ -83,7 +83,7 @@ def _read(shown: Shown, audits: Audits, rows: list[str], read_by: str) -> Table:
         why = {level: f"not read: {reason}" for level, reason in first.left_out.items()}
         why |= {level: f"not read: no training case has it; {n} reported patients" for level, n in first.unseen.items()}
         found += [[f"– {level}", reason, *([""] * len(audits))] for level, reason in why.items()]
-    return Table(
+    return PageTable(
         title="What a linear probe reads",
         corner="read",
         heads=["patients: training, reported", *audits],
@@ -93,7 +93,7 @@ def _read(shown: Shown, audits: Audits, rows: list[str], read_by: str) -> Table:
     )
 
 
-def _of_many(shown: Shown, drawn: int) -> str:
+def _of_many(shown: DrawnTask, drawn: int) -> str:
     """Returns what is to be said where there are more models than panels."""
     number = len(shown.models) + shown.left_out
     return f" Of {number} models, the {drawn} best." if number > drawn else ""
@@ -111,7 +111,7 @@ def _text(one: Estimated) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def _panels(shown: Shown, audits: Audits, rows: list[str]) -> str:
+def _panels(shown: DrawnTask, audits: Audits, rows: list[str]) -> str:
     """Returns a panel per model: a line for each row, with the two scales side by side."""
     height = 0.42 + ROW_IN * len(rows)
     across = WIDTH_IN / COLUMNS

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from tapct.leaderboard.gains import Part, of_task
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.gains import GainOver, of_task
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.names import adaptor_parts
 from tapct.statistics.intervals import Estimate
 
@@ -12,11 +12,11 @@ TITLE = "What encoders add to tables, and tables to encoders"
 HEADS = ("encoder and adaptor", "table alone", "encoder alone", "both", "gain over the table", "gain over the encoder")
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the table, where a head was run on a table and features together, and on either alone."""
     rows = list(_gains(shown))
     if rows:
-        yield Table(
+        yield PageTable(
             title=f"{TITLE} ({shown.of.heading})",
             corner="table",
             heads=HEADS,
@@ -28,7 +28,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         )
 
 
-def _gains(shown: Shown) -> Iterator[Sequence[str]]:
+def _gains(shown: DrawnTask) -> Iterator[Sequence[str]]:
     digits = shown.metric.digits
     for one in of_task(shown.of, [model.name for model in shown.drawn]):
         where = f"{one.model}, {adaptor_parts(one.adaptor)[1]}"
@@ -37,7 +37,7 @@ def _gains(shown: Shown) -> Iterator[Sequence[str]]:
         yield [one.table.replace("+", " + "), where, *alone, said(one.together, digits), *over]
 
 
-def _alone(part: Part | None, digits: int) -> str:
+def _alone(part: GainOver | None, digits: int) -> str:
     return "not run" if part is None else said(part.alone, digits)
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from tapct import kinds
 from tapct.leaderboard import marks
 from tapct.leaderboard.adaptors import Source
-from tapct.leaderboard.board import Board, Entry, Model, Task, families
+from tapct.leaderboard.board import Board, ListedRecord, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.page.beaten import beaten
 from tapct.leaderboard.page.in_common import in_common
-from tapct.leaderboard.page.sections import MANY, SPLIT, Picture, Shown, Table, pictures
+from tapct.leaderboard.page.sections import MANY, SPLIT, DrawnTask, Figure, PageTable, pictures
 from tapct.leaderboard.tables import patch_in_words
 from tapct.records import CardRecord, GitState, Protocol, Recorded
 from tapct.similarity.found import Similarity
@@ -25,7 +25,7 @@ _SHRINKING = {"antialias": "averaged", "linear": "interpolated, not averaged"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class ResultCell:
     """A model on a task under a protocol.
 
     Attributes:
@@ -51,14 +51,14 @@ class Cell:
     task_reason: bool = False
 
 
-def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> Cell:
+def cell(board: Board, model: Model, task: Task, protocol: Protocol) -> ResultCell:
     """Returns what a model has on a task under a protocol."""
     one = task.summary(model.name, protocol)
     if one is None:
-        return Cell(reason=board.why_missing(model, task))
+        return ResultCell(reason=board.why_missing(model, task))
     ranks, comparison = task.rank_interval(model.name, protocol), task.summaries[protocol].comparison
     among = len(comparison.rank_intervals)
-    return Cell(
+    return ResultCell(
         value=one.estimate.value,
         low=one.estimate.low,
         high=one.estimate.high,
@@ -180,7 +180,7 @@ class PatchSizeView:
     reached: float | None
 
 
-def cell_size(entry: Entry, value: float | None) -> PatchSizeView | None:
+def cell_size(entry: ListedRecord, value: float | None) -> PatchSizeView | None:
     """Returns what stands next to a Dice on the native grid; None where the record does not say it."""
     record = entry.record
     if record.cell_size is None:
@@ -217,7 +217,7 @@ task_marks = marks.of_task
 """What must stand next to every number of a task."""
 
 
-def run_metric(entry: Entry, key: str) -> float | None:
+def run_metric(entry: ListedRecord, key: str) -> float | None:
     """Returns the mean over runs of a metric of the reported cases; None unless every run has it."""
     values = [of_run.get(key) for of_run in run_metrics(entry.record)]
     defined = [value for value in values if value is not None]
@@ -253,17 +253,17 @@ def best_at(task: Task) -> str:
     return "ascending" if task.of_metric.lower_is_better else "descending"
 
 
-def section(task: Task, models: Sequence[Model], alike: Similarity | None = None) -> list[Picture | Table]:
+def section(task: Task, models: Sequence[Model], alike: Similarity | None = None) -> list[Figure | PageTable]:
     """Returns what is drawn of a task: of many models, the best; and what its encoders have in common, if known."""
-    shown = Shown(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0))
+    shown = DrawnTask(of=task, drawn=models[:MANY], left_out=max(len(models) - MANY, 0))
     table = beaten(task, models)
     common = [] if alike is None else [in_common(task, alike)]
     return [*([] if table is None else [table]), *pictures(shown), *common]
 
 
-def is_table(one: Picture | Table) -> bool:
+def is_table(one: Figure | PageTable) -> bool:
     """Returns whether it is a table."""
-    return isinstance(one, Table)
+    return isinstance(one, PageTable)
 
 
 def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
@@ -284,7 +284,7 @@ def preprocessing(card: CardRecord) -> list[tuple[str, str]]:
     ]
 
 
-def provenance(entry: Entry) -> dict[str, str]:
+def provenance(entry: ListedRecord) -> dict[str, str]:
     """Returns where a record was made, in short."""
     record, execution = entry.record, entry.record.execution
     git, seconds = execution.git or GitState(), execution.seconds

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class BillOptions:
     """How a dry run shows its bill: each field is an option of `tapct run`.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tapct._utils import terminal
 from tapct.errors import TapctError
-from tapct.sweep.bill import Shown
+from tapct.sweep.bill import BillOptions
 from tapct.sweep.bill.cards import Card
 from tapct.sweep.bill.count import bill_of
 from tapct.sweep.bill.fit import checks_of, refusals
@@ -19,7 +19,7 @@ from tapct.sweep.experiment import Experiment, Keep, SweepError
 def show(
     experiments: Sequence[Experiment],
     results: Path,
-    shown: Shown,
+    shown: BillOptions,
     card: Card | None,
     *,
     jobs: int,

@@ -14,12 +14,12 @@ from tapct.features.nbytes import entry_nbytes
 from tapct.sweep.bill.cards import UTILISATION, Card
 from tapct.sweep.bill.cost import SHIPPED, Costs
 from tapct.sweep.bill.encoding import Encoded, Encodings
-from tapct.sweep.bill.folder import Entry, Folder
+from tapct.sweep.bill.folder import Folder, MissingEntry
 from tapct.sweep.bill.memory import head_nbytes
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Data, Encoding, Wanted, wanted
-from tapct.sweep.bill.sizes import Scan, Scans, scans_of
-from tapct.sweep.bill.stored import Stored
+from tapct.sweep.bill.sizes import BilledScan, Scans, scans_of
+from tapct.sweep.bill.stored import FolderEntries
 from tapct.sweep.experiment import Experiment, Keep
 from tapct.tasks import task_class
 from tapct.volumes import Size
@@ -27,7 +27,7 @@ from tapct.volumes.perturb import perturbation
 
 
 @dataclass(frozen=True)
-class Row:
+class BillRow:
     """What an experiment takes; None is what is not known, and `why` says why.
 
     Attributes:
@@ -77,7 +77,7 @@ class Bill:
         wanted: What the experiments want, by name; none for those that are not known.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[BillRow]
     encoded: int
     windows: int
     tflop: float | None
@@ -140,7 +140,7 @@ class _Counting:
         self._windows: dict[tuple[Encoding, Size], tuple[float | None, float | None]] = {}
         self._wanted: dict[str, Wanted] = {}
 
-    def bill(self, rows: Sequence[Row]) -> Bill:
+    def bill(self, rows: Sequence[BillRow]) -> Bill:
         self._answers.keep()
         self._sizes.keep()
         jobs = self._jobs.values()
@@ -155,16 +155,16 @@ class _Counting:
             wanted=self._wanted,
         )
 
-    def row(self, number: int, experiment: Experiment) -> Row:
+    def row(self, number: int, experiment: Experiment) -> BillRow:
         try:
             asked = self._wanted[experiment.name] = wanted(experiment)
             if asked.data not in self._scans:
                 self._scans[asked.data] = scans_of(asked.data, self._sizes)
             return self._counted(number, experiment, asked, self._scans[asked.data])
         except TapctError as error:
-            return Row(experiment.label, experiment.task, why=str(error))
+            return BillRow(experiment.label, experiment.task, why=str(error))
 
-    def _counted(self, number: int, experiment: Experiment, asked: Wanted, scans: Scans) -> Row:
+    def _counted(self, number: int, experiment: Experiment, asked: Wanted, scans: Scans) -> BillRow:
         folder = self._folder(asked)
         anew = asked.mode == "refresh"
         stored = [(0, 0)] * len(scans.scans) if anew else folder.stored.of(asked.encoding, scans.scans)
@@ -172,7 +172,7 @@ class _Counting:
         disk, missing, guessed = self._store(number, folder, asked, scans, [job.encoded for job in jobs], stored)
         unknown = next((job for job in jobs if job.tflop is None), None) if self._arithmetic else None
         uncounted = "" if unknown is None else self._why(asked, unknown.encoded)
-        return Row(
+        return BillRow(
             label=experiment.label,
             task=experiment.task,
             scans=len(jobs),
@@ -188,7 +188,7 @@ class _Counting:
             why=uncounted,
         )
 
-    def _job(self, asked: Wanted, scan: Scan, is_stored: bool) -> _Job:
+    def _job(self, asked: Wanted, scan: BilledScan, is_stored: bool) -> _Job:
         key = (asked.encoding, *_place(asked.data), scan.case, scan.perturbation)
         if key not in self._jobs:
             encoded = self._encodings.of(asked.encoding, scan)
@@ -226,7 +226,7 @@ class _Counting:
     def _folder(self, asked: Wanted) -> Folder:
         path = Path(asked.folder).expanduser() if asked.folder else features_folder()
         if path not in self._folders:
-            self._folders[path] = Folder(path, Stored(path, self._device))
+            self._folders[path] = Folder(path, FolderEntries(path, self._device))
         folder = self._folders[path]
         folder.budget_gb = min((b for b in (folder.budget_gb, asked.budget_gb) if b is not None), default=None)
         return folder
@@ -258,13 +258,13 @@ class _Counting:
                 if not is_there:
                     missing += nbytes
                     guessed += nbytes if key[0] == "labels" and not seen else 0
-                    folder.entries.setdefault(key, Entry(nbytes, stays, group, number))
+                    folder.entries.setdefault(key, MissingEntry(nbytes, stays, group, number))
         folder.exact &= scans.typical is None
         folder.largest = max(folder.largest, total)
         return total, missing, guessed
 
     def _entries(
-        self, asked: Wanted, scan: Scan, takes: Encoded, there: tuple[int, int], of_guess: float
+        self, asked: Wanted, scan: BilledScan, takes: Encoded, there: tuple[int, int], of_guess: float
     ) -> Iterable[tuple[tuple[Hashable, ...], int, int, bool]]:
         """Yields the entries of a scan: what makes it one, its bytes, those that stay, and whether it is there."""
         place, nbytes = _place(asked.data), there[0] or takes.features_bytes

@@ -7,7 +7,7 @@ from tapct.features.extract import Tiling
 from tapct.features.nbytes import entry_nbytes
 from tapct.sweep.bill.cost import Costs
 from tapct.sweep.bill.settings import Encoding
-from tapct.sweep.bill.sizes import Scan
+from tapct.sweep.bill.sizes import BilledScan
 from tapct.volumes import Grid, Size
 
 HEADER_BYTES = 1290
@@ -57,7 +57,7 @@ class Encodings:
         self._headers: dict[Encoding, int] = {}
         self._known: dict[tuple[Encoding, Size, tuple[float, float, float]], Encoded] = {}
 
-    def of(self, encoding: Encoding, scan: Scan) -> Encoded:
+    def of(self, encoding: Encoding, scan: BilledScan) -> Encoded:
         """Returns what a scan takes.
 
         Args:

@@ -6,10 +6,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from tapct.sweep.bill.stored import Stored
+from tapct.sweep.bill.stored import FolderEntries
 
 
-class Entry(NamedTuple):
+class MissingEntry(NamedTuple):
     """An entry that is not there.
 
     Attributes:
@@ -40,9 +40,9 @@ class Folder:
     """
 
     path: Path
-    stored: Stored
+    stored: FolderEntries
     budget_gb: float | None = None
-    entries: dict[Hashable, Entry] = field(default_factory=dict)
+    entries: dict[Hashable, MissingEntry] = field(default_factory=dict)
     last: dict[Hashable, int] = field(default_factory=dict)
     exact: bool = True
     largest: int = 0

@@ -32,7 +32,7 @@ FEW = 100
 
 
 @dataclass(frozen=True)
-class Scan:
+class BilledScan:
     """A scan that is encoded.
 
     Attributes:
@@ -60,7 +60,7 @@ class Scans:
         parts: The datasets, by split; none where the scans are not there.
     """
 
-    scans: Sequence[Scan]
+    scans: Sequence[BilledScan]
     typical: str | None
     parts: Mapping[str, CTDataset] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ def _of_headers(data: Data, root: Path, remembered: Remembered) -> Scans:
     names = {split: data.perturbation if split == "test" else None for split in SPLITS}
     # Cases of a cross-validated task train and are reported: each is encoded once.
     scans = {
-        (part.cases[index], names[part.split]): Scan(
+        (part.cases[index], names[part.split]): BilledScan(
             part.cases[index], grid, grid.spacing_mm, names[part.split], (part, index)
         )
         for (part, index), grid in zip(places, grids, strict=True)
@@ -174,7 +174,7 @@ def _typical(data: Data) -> Scans:
     return Scans(list(_unread(data, grid)), f"{what} of {size} voxels: {row['source']}")
 
 
-def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
+def _unread(data: Data, grid: Grid) -> Iterator[BilledScan]:
     """Yields as many scans as the split has, under numbers; draws of patients take others of them in turn."""
     task, spacing_mm = task_class(data.task), grid.spacing_mm
     if data.split_file is None:
@@ -191,7 +191,7 @@ def _unread(data: Data, grid: Grid) -> Iterator[Scan]:
             first = number * data.draw
         perturbation = data.perturbation if split == "test" else None
         cases = (f"{split} {(first + n) % counts[split]}" for n in range(number))
-        yield from (Scan(case, grid, spacing_mm, perturbation) for case in cases)
+        yield from (BilledScan(case, grid, spacing_mm, perturbation) for case in cases)
 
 
 def _spacing(row: Mapping[str, str]) -> list[float]:

@@ -13,11 +13,11 @@ from tapct.errors import TapctError
 from tapct.features import TensorStore
 from tapct.features.keys import FeatureKeys
 from tapct.sweep.bill.settings import Encoding
-from tapct.sweep.bill.sizes import Scan
+from tapct.sweep.bill.sizes import BilledScan
 from tapct.sweep.bill.weights import with_weights
 
 
-class Stored:
+class FolderEntries:
     """The entries of a folder of features."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -36,12 +36,12 @@ class Stored:
         """Bytes of all that is there."""
         return sum(self._bytes.values())
 
-    def of(self, encoding: Encoding, scans: Sequence[Scan]) -> list[tuple[int, int]]:
+    def of(self, encoding: Encoding, scans: Sequence[BilledScan]) -> list[tuple[int, int]]:
         """Returns the bytes that are stored of each scan's features and labels; 0 where none are known to be."""
         keys = self._keys_of(encoding) if self._bytes else None
         return [(0, 0) if keys is None else self._of(keys, scan) for scan in scans]
 
-    def _of(self, keys: FeatureKeys, scan: Scan) -> tuple[int, int]:
+    def _of(self, keys: FeatureKeys, scan: BilledScan) -> tuple[int, int]:
         keyed = None if scan.place is None else keys.remembered(*scan.place)
         if keyed is None:
             return 0, 0

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tapct._utils.terminal import Columns
 from tapct.checks import Check
-from tapct.sweep.bill.count import Bill, Row
+from tapct.sweep.bill.count import Bill, BillRow
 from tapct.sweep.bill.fit import free_bytes, gb
 from tapct.sweep.bill.folder import Folder
 
@@ -63,7 +63,7 @@ def _uncounted(bill: Bill) -> int:
     return sum(row.scans is None for row in bill.rows)
 
 
-def _figures(row: Row) -> list[str]:
+def _figures(row: BillRow) -> list[str]:
     if row.scans is None:
         return [UNKNOWN] * len(COLUMNS)
     share = row.stored_scans / row.scans if row.scans else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.leaderboard.page.charts import reliability
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.metrics import by_label, classification
 from tapct.metrics.left_out import without_each
 from tapct.statistics.intervals import estimate
@@ -30,10 +30,10 @@ TITLES: Mapping[str, tuple[str, str]] = {
 """By metric of one label, its title and how it is read; all but the last are of `by_label.RANKS`."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the reliability diagrams, and a table a metric of each label by itself."""
     runs = {name: shown.cases(name) for name in shown.models}
-    yield Picture(
+    yield Figure(
         title="calibration",
         svg=reliability(shown.task, shown.title, shown.kind.name, runs),
         note="Calibration: share of positives against the mean predicted probability, in fifteen bins, all seeds and "
@@ -57,7 +57,7 @@ class _Numbers(NamedTuple):
     jackknife: np.ndarray
 
 
-def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Iterator[Table]:
+def _by_label(shown: DrawnTask, runs: Mapping[str, Sequence[Cases]]) -> Iterator[PageTable]:
     """Yields a table a metric: a line a label, and before them the means over those in means and over the others."""
     first = next(iter(runs.values()))[0]
     targets = first["target"]
@@ -80,7 +80,7 @@ def _by_label(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Iterator[Tab
         rows = [
             [*line, *(_text(of, metric, row, len(names)) for of in found.values())] for row, line in enumerate(lines)
         ]
-        yield Table(
+        yield PageTable(
             title=f"{title} of each label",
             corner="label",
             heads=["positives", *runs],

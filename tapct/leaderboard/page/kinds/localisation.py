@@ -10,7 +10,7 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds.localisation import detections
 from tapct.leaderboard.page.charts import SIDE_IN, panels
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.leaderboard.page.svg import LINE, MUTED, STYLE, colour, lines, render
 from tapct.metrics.froc import BANDS_MM, RATE_NAMES, RATES, Detections
 
@@ -23,17 +23,17 @@ Runs = Mapping[str, Sequence[Detections]]
 """By model, what the candidates of each run come to."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the curves, the errors, and a table by diameter."""
     runs = {name: [detections(cases) for cases in shown.cases(name)] for name in shown.models}
-    yield Picture(
+    yield Figure(
         title="FROC",
         svg=_curves(shown, runs),
         note="Share of the findings that are found, up from 0 to 1, against false positives a scan, a line for "
         f"each seed. Upright: {RATE_NAMES[0]} to {RATE_NAMES[-1]}, the rates over which sensitivity is averaged."
         f"{shown.of_many}",
     )
-    yield Picture(
+    yield Figure(
         title="errors",
         svg=_errors(shown, runs),
         note="How far candidates lie from the centres of the findings that they find, in shares of them, all seeds. "
@@ -42,7 +42,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
     )
     rows = list(by_diameter(runs))
     if len(rows) > 1:
-        yield Table(
+        yield PageTable(
             title="Sensitivity by diameter",
             heads=list(shown.models),
             rows=rows,
@@ -53,7 +53,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
 
 
 @matplotlib.rc_context(STYLE)
-def _curves(shown: Shown, runs: Runs) -> str:
+def _curves(shown: DrawnTask, runs: Runs) -> str:
     """Returns the curves of each model, a panel each; the rates are an octave apart."""
     rates, right = np.geomspace(RATES[0], RATES[-1], POINTS), np.linspace(0, SIDE_IN, POINTS)
     ticks = np.linspace(0, SIDE_IN, len(RATES))
@@ -72,7 +72,7 @@ def _curves(shown: Shown, runs: Runs) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def _errors(shown: Shown, runs: Runs) -> str:
+def _errors(shown: DrawnTask, runs: Runs) -> str:
     """Returns a histogram of each model's errors in mm, a panel each, all on one scale."""
     errors = [np.concatenate([one.errors_mm for one in found]) for found in runs.values()]
     errors = [found[~np.isnan(found)] for found in errors]

@@ -9,7 +9,7 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.leaderboard.page.charts import SIDE_IN, panels
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.leaderboard.page.svg import MUTED, STYLE, colour, dots, lines, render
 from tapct.metrics import regression
 
@@ -19,7 +19,7 @@ BINS = 25
 """Bars of a histogram of errors; the outermost hold everything beyond."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields two figures a target, and the table of targets where there are several."""
     runs = {name: shown.cases(name) for name in shown.models}
     drawn = {name: runs[name] for name in list(runs)[:DRAWN]}
@@ -28,13 +28,13 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         if not any(len(observed) for _, observed in pairs.values()):
             continue
         called = target if len(shown.classes) > 1 else f"{target}, {shown.unit}"
-        yield Picture(
+        yield Figure(
             title=f"{called}: predicted against true",
             svg=_against(shown, called, pairs),
             note="Up: predicted. To the right: true. On the line, both agree. Dots on the frame lie beyond. All seeds "
             f"and cases.{shown.of_many}",
         )
-        yield Picture(
+        yield Figure(
             title=f"{called}: errors",
             svg=_errors(shown, called, pairs),
             note="Predicted minus true, in shares of the cases; the outermost bars hold what lies beyond. A model that "
@@ -52,7 +52,7 @@ def _pairs(runs: Sequence[Cases], k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @matplotlib.rc_context(STYLE)
-def _against(shown: Shown, target: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+def _against(shown: DrawnTask, target: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Returns, per model, a dot for each case, and the line on which prediction and reference are equal."""
     low, high = _span(np.concatenate([observed for _, observed in pairs.values()]))
     made, axes, origins = panels(list(pairs))
@@ -68,7 +68,7 @@ def _against(shown: Shown, target: str, pairs: Mapping[str, tuple[np.ndarray, np
 
 
 @matplotlib.rc_context(STYLE)
-def _errors(shown: Shown, target: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+def _errors(shown: DrawnTask, target: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Returns, per model, the histogram of prediction minus reference, all on one scale."""
     errors = {name: predicted - observed for name, (predicted, observed) in pairs.items()}
     reach = _round_up(float(np.quantile(np.abs(np.concatenate(list(errors.values()))), 0.98)))
@@ -104,7 +104,7 @@ def _round_up(value: float) -> float:
     return next(power * step for step in (1, 2, 5, 10) if value <= power * step * (1 + 1e-9))
 
 
-def _by_target(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Table:
+def _by_target(shown: DrawnTask, runs: Mapping[str, Sequence[Cases]]) -> PageTable:
     """Returns the MAE of each target in its unit, and next to it that of the training mean."""
     targets, first = range(len(shown.classes)), next(iter(runs.values()))
 
@@ -112,7 +112,7 @@ def _by_target(shown: Shown, runs: Mapping[str, Sequence[Cases]]) -> Table:
         return [name, *(_text(_mae(of_model, k, field)) for k in targets)]
 
     known = [int((~np.isnan(first[0]["observed"][:, k])).sum()) for k in targets]
-    return Table(
+    return PageTable(
         title="MAE of each target, in its unit",
         corner="model",
         heads=[f"{name}, {cases} cases" for name, cases in zip(shown.classes, known, strict=True)],

@@ -7,7 +7,7 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.kinds.reliability import at_chance, correlations, in_pairs, partner
-from tapct.leaderboard.page.sections import Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, PageTable
 
 Runs = Mapping[str, Sequence[Cases]]
 
@@ -17,14 +17,14 @@ THICKER = 0.01
 """Share by which slices must differ in thickness to be told apart: headers round it."""
 
 
-def pictures(shown: Shown) -> Iterator[Table]:
+def pictures(shown: DrawnTask) -> Iterator[PageTable]:
     """Yields how correlations are spread, and pairs by what was set otherwise."""
     runs = {name: shown.cases(name) for name in shown.models}
     yield _spread(shown, runs)
     yield from _by_setting(shown, runs)
 
 
-def _spread(shown: Shown, runs: Runs) -> Table:
+def _spread(shown: DrawnTask, runs: Runs) -> PageTable:
     """Returns percentiles of the intraclass correlation over features, and what chance identifies."""
     first = next(iter(runs.values()))[0]
     chance = numeric.mean(at_chance(first)["identified"][:, 0])
@@ -35,7 +35,7 @@ def _spread(shown: Shown, runs: Runs) -> Table:
         spread = np.percentile(defined, PERCENTILES) if len(defined) else [np.nan] * len(PERCENTILES)
         features = len(of_model[0]["features"][0, 0])
         rows.append([name, str(features), str(features - len(defined)), *(_text(one) for one in spread)])
-    return Table(
+    return PageTable(
         title="ICC(2,1) over features",
         corner="model",
         heads=["features", "of which constant", *(f"{one} %" for one in PERCENTILES)],
@@ -48,7 +48,7 @@ def _spread(shown: Shown, runs: Runs) -> Table:
     )
 
 
-def _by_setting(shown: Shown, runs: Runs) -> Iterator[Table]:
+def _by_setting(shown: DrawnTask, runs: Runs) -> Iterator[PageTable]:
     """Yields the agreement of pairs with the same and with other kernel and thickness, where both kinds are there."""
     cases = next(iter(runs.values()))[0]
     groups = {name: rows for name, rows in settings_of(cases).items() if rows.any()}
@@ -63,7 +63,7 @@ def _by_setting(shown: Shown, runs: Runs) -> Iterator[Table]:
             )
             row.append(f"{_text(float(cosine))}, {100 * float(hit):.0f} %")
         rows.append(row)
-    yield Table(
+    yield PageTable(
         title="By what was set otherwise",
         corner="between the two scans",
         heads=["pairs", *runs],

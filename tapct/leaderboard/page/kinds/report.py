@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from tapct import numeric
 from tapct.kinds import Cases, Mean
 from tapct.kinds.report import COMMON, RANDOM, counts_of, findings_of, knowing_nothing
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.leaderboard.page.svg import INK, LINE, MUTED, STYLE, colour, dots, figure, lines, render
 from tapct.leaderboard.text import plain
 from tapct.metrics.by_label import FEW
@@ -36,14 +36,14 @@ BY_FINDING: dict[str, tuple[Callable[[Counts], np.ndarray], str]] = {
 """By title: the number of each finding, how it is read."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields every model next to what knows nothing, the figure of findings, and a table a number of each finding."""
     runs = _by_row(shown)
     first = next(iter(runs.values()))[0]
     nothing: Runs = {name: (knowing_nothing(first, name),) for name in (COMMON, RANDOM)}
     yield _beside(shown, {**runs, **nothing})
     drawn = {name: _of_findings(runs[name], Counts.f1) for name in list(runs)[: 3 * COLUMNS]}
-    yield Picture(
+    yield Figure(
         title="F1 of each finding",
         svg=_figure(shown, drawn, _of_findings(nothing[RANDOM], Counts.f1)),
         note=f"From 0 to 1: F1 of the model (dot) and of a random report (upright line).{shown.of_many}",
@@ -52,7 +52,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         yield _by_finding(shown, {**runs, **nothing}, title)
 
 
-def _by_row(shown: Shown) -> Runs:
+def _by_row(shown: DrawnTask) -> Runs:
     """Returns the runs of each model, and behind them those under the other adaptors of the board."""
     found = {name: shown.cases(name) for name in shown.models}
     others = {
@@ -63,7 +63,7 @@ def _by_row(shown: Shown) -> Runs:
     return {**found, **others}
 
 
-def _beside(shown: Shown, runs: Runs) -> Table:
+def _beside(shown: DrawnTask, runs: Runs) -> PageTable:
     """Returns all metrics of every row, the ranked one with its interval."""
     metrics = [metric for metric in shown.kind.metrics if metric.shown]
     ranked = shown.metric.name
@@ -74,7 +74,7 @@ def _beside(shown: Shown, runs: Runs) -> Table:
         place = [metric.name for metric in metrics].index(ranked)
         texts[place] = f"{texts[place]}{_interval(shown, of_model)}"
         rows.append([name, *texts])
-    return Table(
+    return PageTable(
         title="Next to what knows nothing of the scan",
         corner="model",
         heads=[metric.column or metric.title for metric in metrics],
@@ -87,7 +87,7 @@ def _beside(shown: Shown, runs: Runs) -> Table:
     )
 
 
-def _reader(shown: Shown) -> str:
+def _reader(shown: DrawnTask) -> str:
     """Returns who read the findings, and how far that is who made the labels of the release."""
     probe = next(iter(shown.models.values())).probe
     if probe.reader is None:
@@ -98,7 +98,7 @@ def _reader(shown: Shown) -> str:
     return f"{said}, which gives {probe.reader_agreement:.1%} of the release's own labels of the training reports."
 
 
-def _interval(shown: Shown, runs: Sequence[Cases]) -> str:
+def _interval(shown: DrawnTask, runs: Sequence[Cases]) -> str:
     """Returns the interval of the ranked metric, in brackets; nothing where there is none."""
     assert not isinstance(shown.metric.of, Mean)
     record = next(iter(shown.models.values()))
@@ -115,7 +115,7 @@ def _interval(shown: Shown, runs: Sequence[Cases]) -> str:
     return "" if found.low is None or found.high is None else f" ({_text(found.low)} to {_text(found.high)})"
 
 
-def _by_finding(shown: Shown, runs: Runs, title: str) -> Table:
+def _by_finding(shown: DrawnTask, runs: Runs, title: str) -> PageTable:
     """Returns a number of each finding, and its means over findings with enough positives and over the others."""
     metric, note = BY_FINDING[title]
     first = next(iter(runs.values()))[0]
@@ -132,7 +132,7 @@ def _by_finding(shown: Shown, runs: Runs, title: str) -> Table:
         values = _of_findings(of_model, metric)
         of_means = [numeric.mean(_defined(values[of])) for of in means.values()]
         rows.append([name, *map(_text, (*of_means, *values))])
-    return Table(
+    return PageTable(
         title=f"{title[:1].upper()}{title[1:]} of each finding, in numbers",
         corner="model",
         heads=[*means, *(f"{first.classes[k]}, {n} of {len(first)}" for k, n in zip(places, positives, strict=True))],
@@ -157,7 +157,7 @@ def _text(value: float) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def _figure(shown: Shown, f1: Mapping[str, np.ndarray], floor: np.ndarray) -> str:
+def _figure(shown: DrawnTask, f1: Mapping[str, np.ndarray], floor: np.ndarray) -> str:
     """Returns, per model, a row a finding: a line from 0 to 1, a dot of the model and a tick of a random report."""
     first = next(iter(shown.models.values()))
     findings = first.task.classes

@@ -8,19 +8,19 @@ import numpy as np
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.kinds.retrieval import at_chance, by_class
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 
 Runs = Mapping[str, Sequence[Cases]]
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the table of labels."""
     runs = {name: shown.cases(name) for name in shown.models}
     first = next(iter(runs.values()))[0]
     yield _by_label(shown, runs, first)
 
 
-def _by_label(shown: Shown, runs: Runs, first: Cases) -> Table:
+def _by_label(shown: DrawnTask, runs: Runs, first: Cases) -> PageTable:
     """Returns the mean average precision of each label, next to that of chance."""
     found = {name: np.mean([_of_labels(run) for run in of], axis=0) for name, of in runs.items()}
     chance = _of_labels(at_chance(first))
@@ -30,7 +30,7 @@ def _by_label(shown: Shown, runs: Runs, first: Cases) -> Table:
         queries, undefined = int((relevant > 0).sum()), int((relevant == 0).sum())
         said = f"{queries}{f', {undefined} undefined' if undefined else ''}"
         rows.append([name, said, _text(chance[row]), *(_text(of[row]) for of in found.values())])
-    return Table(
+    return PageTable(
         title="mAP of each label",
         corner="label",
         heads=["queries", "chance", *runs],

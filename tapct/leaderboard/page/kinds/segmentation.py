@@ -5,7 +5,7 @@ from statistics import fmean
 
 from tapct import numeric
 from tapct.leaderboard.page.charts import patient_strips
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.statistics.reported import reported
 
 BY_CLASS = (("dice_native", "Dice", 2), ("nsd_native", "NSD", 2), ("hd95_mm_native", "HD95, mm", 0))
@@ -15,10 +15,10 @@ _OPEN = 16
 """Up to so many models, the first table is open from the start."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the patients, and a table by class of each metric that the records have."""
     if shown.of.summaries["native"].num_patients > 1:
-        yield Picture(
+        yield Figure(
             title="every patient",
             svg=patient_strips(shown.of, shown.drawn),
             note="Every patient a dot, at the same height in all rows; black: the mean over cases with its 95 % "
@@ -28,7 +28,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
         rows = _rows(shown, field)
         if rows:
             mind = ". Entries without a surface in prediction or reference have none: read it with NSD"
-            yield Table(
+            yield PageTable(
                 title=f"{title} by class",
                 heads=list(shown.models),
                 rows=[[name, *("–" if v is None else numeric.fixed(v, digits) for v in row)] for name, row in rows],
@@ -38,7 +38,7 @@ def pictures(shown: Shown) -> Iterator[Picture | Table]:
             )
 
 
-def _rows(shown: Shown, field: str) -> list[tuple[str, list[float | None]]]:
+def _rows(shown: DrawnTask, field: str) -> list[tuple[str, list[float | None]]]:
     """Returns per class the mean over runs of each model's mean over cases; None where a run does not define it."""
     tables = [reported(record, shown.split).by_class(field) for record in shown.models.values()]
     return [

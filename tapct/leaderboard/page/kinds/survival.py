@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from tapct import numeric
 from tapct.kinds import Cases
 from tapct.kinds.survival import outcomes_of
-from tapct.leaderboard.page.sections import Picture, Shown, Table
+from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 from tapct.leaderboard.page.svg import LINE, MUTED, STYLE, colour, figure, render
 from tapct.leaderboard.text import plain
 from tapct.metrics.survival import HORIZONS_DAYS, YEAR_DAYS, Outcomes, at_risk_of, kaplan_meier, log_rank
@@ -28,17 +28,17 @@ PANEL_IN = (1.86, 1.15)
 """Width and height of a panel's axes."""
 
 
-def pictures(shown: Shown) -> Iterator[Picture | Table]:
+def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields the curves, and a table of them."""
     first = {name: shown.cases(name)[0] for name in shown.models}
-    yield Picture(
+    yield Figure(
         title="Kaplan-Meier",
         svg=curves(shown.task, first),
         note="Share of patients alive, by thirds of the risk that was predicted for them by heads that they did not "
         "train: low (solid), middle (dashed), high (dotted); below, how many of each are under observation. Of the "
         f"first repeat.{shown.of_many}",
     )
-    yield Table(
+    yield PageTable(
         title="Survival by thirds of predicted risk",
         heads=[*shown.models],
         rows=list(_by_thirds(first)),
