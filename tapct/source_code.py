@@ -11,15 +11,19 @@ import importlib.util
 import io
 import sys
 import threading
+import time
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
+
+from tapct._utils.content_hashes import SETTLED_S
+from tapct._utils.files import Stamp, stamp_of
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -75,37 +79,73 @@ def code_of(*roots: str) -> Code:
     library, such as a file next to theirs. Of an installed library the version is taken. Python's own modules are left
     out.
 
+    It is remembered while every module that was met is the same file, unchanged: sessions ask a hundred times.
+
     Args:
         roots: Names of modules.
 
     Raises:
         LookupError: If one has no source file, as in a notebook.
     """
-    own = {_top(roots[0]), _OURS}
+    known = _REMEMBERED.get(roots)
+    if known is None or any(_met(name, roots) != met for name, met in known.met.items()):
+        now_ns = time.time_ns()
+        known = _followed(roots)
+        changed_ns = max((max(met.stamp[1:3]) for met in known.met.values() if isinstance(met, _File)), default=0)
+        if now_ns - changed_ns > SETTLED_S * 1e9:
+            _REMEMBERED[roots] = known
+    return Code(dict(known.modules), dict(known.libraries))
+
+
+class _File(NamedTuple):
+    """A source file, and the stamp that it has while it is unchanged."""
+
+    path: Path
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
+class _Followed(Code):
+    """The code behind modules, and what was met on the way: all that it depends on."""
+
+    met: dict[str, str | _File | None]
+
+
+_REMEMBERED: dict[tuple[str, ...], _Followed] = {}
+
+
+def _followed(roots: tuple[str, ...]) -> _Followed:
     todo = list(roots)
-    modules: dict[str, str] = {}
-    libraries: dict[str, str] = {}
-    seen: set[str] = set()
+    found = _Followed({}, {}, {})
     while todo:
         name = todo.pop()
-        if name in seen or _top(name) in sys.stdlib_module_names or (name in WITHOUT_EFFECT and name not in roots):
-            continue
-        seen.add(name)
         top = _top(name)
-        if top not in own and (installed := _version(top)) is not None:
-            if top not in NO_NUMBERS:
-                libraries[top] = installed
+        if name in found.met or top in sys.stdlib_module_names or (name in WITHOUT_EFFECT and name not in roots):
             continue
-        if (file := _file(name)) is None:
-            if name in roots:
-                raise LookupError(f"the module {name} is in no file")
-            continue
-        source = _read(file.read_bytes())
-        modules[name] = source.sha256
-        # A package runs when a module of it is imported. Ours only pass names on, and are followed for these.
-        todo += [name.rpartition(".")[0]] if "." in name and top != _OURS else []
-        todo += source.imports(_package(name, file))
-    return Code(dict(sorted(modules.items())), dict(sorted(libraries.items())))
+        match met := _met(name, roots):
+            case str() as installed:
+                if top not in NO_NUMBERS:
+                    found.libraries[top] = installed
+            case None:
+                if name in roots:
+                    raise LookupError(f"the module {name} is in no file")
+            case _File(path=path):
+                source = _read(path.read_bytes())
+                found.modules[name] = source.sha256
+                # A package runs when a module of it is imported. Ours only pass names on, and are followed for these.
+                todo += [name.rpartition(".")[0]] if "." in name and top != _OURS else []
+                todo += source.imports(_package(name, path))
+        found.met[name] = met
+    return _Followed(dict(sorted(found.modules.items())), dict(sorted(found.libraries.items())), found.met)
+
+
+def _met(name: str, roots: tuple[str, ...]) -> str | _File | None:
+    """Returns what a name stands for: a file to follow, the version of a library; None if it is of no module."""
+    top = _top(name)
+    if top not in (_top(roots[0]), _OURS) and (installed := _version(top)) is not None:
+        return installed
+    stamp = None if (file := _file(name)) is None else stamp_of(file)
+    return None if file is None or stamp is None else _File(file, stamp)
 
 
 @functools.cache

@@ -134,6 +134,34 @@ def test_a_change_of_any_of_them_is_another_code(name, package):
     assert code_of("mypkg.encoder").sha256 != before
 
 
+def test_remembered_code_is_forgotten_once_a_file_changes_goes_comes_or_lies_elsewhere(package, tmp_path, monkeypatch):
+    monkeypatch.setattr("tapct.source_code.SETTLED_S", -1)
+    found = [code_of("mypkg.encoder").sha256]
+    assert code_of("mypkg.encoder").sha256 == found[0]
+    with (package / "late.py").open("a", encoding="utf-8") as file:
+        file.write("x = 2\n")
+    found.append(code_of("mypkg.encoder").sha256)
+    (package / "missing_extra.py").write_text("nothing = 0\n", encoding="utf-8")
+    importlib.invalidate_caches()
+    found.append(code_of("mypkg.encoder").sha256)
+    (package / "late.py").unlink()
+    importlib.invalidate_caches()
+    found.append(code_of("mypkg.encoder").sha256)
+    assert len(set(found)) == 4
+    moved = shutil.copytree(package.parent, tmp_path / "elsewhere")
+    (moved / "mypkg" / "clip.py").write_text("LOW = -1\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(moved), *(p for p in sys.path if p != str(package.parent))])
+    importlib.invalidate_caches()
+    assert code_of("mypkg.encoder").sha256 not in found
+
+
+def test_what_is_made_of_the_answer_changes_no_later_one(package, monkeypatch):
+    monkeypatch.setattr("tapct.source_code.SETTLED_S", -1)
+    before = code_of("mypkg.encoder")
+    code_of("mypkg.encoder").modules.clear()
+    assert code_of("mypkg.encoder") == before
+
+
 def test_neither_what_is_not_imported_nor_where_it_lies_counts(package, tmp_path, monkeypatch):
     before = code_of("mypkg.encoder")
     (package / "unused.py").write_text("x = 2\n", encoding="utf-8")
