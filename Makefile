@@ -17,7 +17,7 @@ endif
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart leaderboard pictures docs paper-dry-run test test-lowest test-newest lint mutants install clean
+.PHONY: quickstart leaderboard pictures docs paper-dry-run test test-thorough test-lowest test-newest lint mutants install clean
 
 quickstart: install ## Train and report a probe on the two scans that ship with the project
 	env -u DATA_ROOT $(BIN)/eva fit --config eva_configs/quickstart.yaml
@@ -50,8 +50,11 @@ $(VENV)/.docs: $(VENV)/.installed
 paper-dry-run: install ## The paper's tables as cells: what is done, and what there is to do. No data, no weights
 	$(BIN)/tapct run --suite paper --dry-run
 
-test: install ## The default test suite: CPU, no network
+test: install ## The default test suite: CPU, no network, minutes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-thorough: install ## What CI runs on top: more variants, full sizes, several processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'thorough and not slow and not gpu and not network'
 
 test-lowest test-newest: test-%: ## The same with the lowest, or newest, versions that are supported (tapct/tested)
 	"$(PYTHON)" -m venv $(VENV)-$*

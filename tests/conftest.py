@@ -1,7 +1,9 @@
 """What every test shares."""
 
+import gc
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,24 @@ OUTSIDE = re.compile(
     "|HF_(HUB|DATASETS)_OFFLINE|TRANSFORMERS_OFFLINE"
     "|ENCODER(_WEIGHTS|_OPTIONS)?|DATA_ROOT|OUTPUT_ROOT|RESULTS_ROOT|SPLIT_FILE|NUM_WORKERS|MAX_STEPS|N_RUNS|ACCELERATOR"
     "|READER_WEIGHTS|READER_BACKBONE|LANGUAGE_MODEL"
-    "|TRAIN_FRACTION|TRAIN_DRAW|PERTURBATION|ADAPTOR|PACK|FEATURE_DTYPE|TZ|PYTHONIOENCODING|PYTHONWARNINGS"
+    "|TRAIN_FRACTION|TRAIN_DRAW|PERTURBATION|ADAPTOR|PACK|FEATURE_DTYPE|TZ"
+    "|PYTHON(IOENCODING|WARNINGS|DONTWRITEBYTECODE)"
 )
 for _name in filter(OUTSIDE.fullmatch, list(os.environ)):
     del os.environ[_name]
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports eva
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take all cores wait for one another
+
+sys.dont_write_bytecode = False  # else each process compiles all modules and tests anew: half a minute
+gc.disable()  # while modules are imported and tests collected, nothing is garbage, and looking took a third of the time
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end: it is not looked at again."""
+    gc.enable()
+    gc.freeze()
+
 
 QUICKSTART = Path(__file__).parents[1] / "tapct" / "tasks" / "quickstart_data"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
