@@ -59,7 +59,7 @@ test-thorough: install ## What CI runs on top: more variants, full sizes, severa
 test-lowest test-newest: test-%: ## The same with the lowest, or newest, versions that are supported (tapct/tested)
 	"$(PYTHON)" -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --constraint tapct/tested/$*.txt --editable '.[test]'
-	$(VENV)-$*/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)-$*/bin/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not gpu and not network'
 
 lint: install ## Style and types
 	$(BIN)/ruff check .

@@ -117,10 +117,11 @@ _REMEMBERED: dict[tuple[str, ...], _Followed] = {}
 def _followed(roots: tuple[str, ...]) -> _Followed:
     todo = list(roots)
     found = _Followed({}, {}, {})
+    seen: set[str] = set()
     while todo:
         name = todo.pop()
         top = _top(name)
-        if name in found.met or top in sys.stdlib_module_names or (name in WITHOUT_EFFECT and name not in roots):
+        if name in seen or top in sys.stdlib_module_names or (name in WITHOUT_EFFECT and name not in roots):
             continue
         match met := _met(name, roots):
             case str() as installed:
@@ -135,7 +136,9 @@ def _followed(roots: tuple[str, ...]) -> _Followed:
                 # A package runs when a module of it is imported. Ours only pass names on, and are followed for these.
                 todo += [name.rpartition(".")[0]] if "." in name and top != _OURS else []
                 todo += source.imports(_package(name, path))
-        found.met[name] = met
+        if met is not None or top != _OURS:  # of ours it was looked for once and for all
+            found.met[name] = met
+        seen.add(name)
     return _Followed(dict(sorted(found.modules.items())), dict(sorted(found.libraries.items())), found.met)
 
 
