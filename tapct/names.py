@@ -11,6 +11,9 @@ SHIPPED_SPLITS = ("eva",)
 """What stands for a file as another split than a task's own: "eva" is the lists of eva's class, for the tasks that ship
 them (`splits/<task>-<name>.csv`)."""
 
+ABOUT_FILE = "cell.json"
+"""Next to a sweep's record: the settings that it was asked under, and its fingerprint, which binds the two."""
+
 LISTED = 5
 """Names that a message lists."""
 

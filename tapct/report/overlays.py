@@ -11,7 +11,7 @@ import torch
 from tapct._utils.files import write_atomically
 from tapct.errors import RecordError, nearest
 from tapct.names import file_in
-from tapct.report.predictions import Found, Prediction, predict
+from tapct.probes.predictions import Found, Prediction, predict
 from tapct.viz.overlay import draw_overlay
 
 RULES = ("best", "median", "worst")

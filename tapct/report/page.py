@@ -16,10 +16,10 @@ from tapct.kinds import kind
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.page import sections
 from tapct.leaderboard.page.sections import SPLIT, DrawnTask, PageTable
+from tapct.probes.predictions import Found
 from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
-from tapct.report.predictions import Found
 from tapct.statistics import Estimate, from_records, summarise_task
 
 TRAIN_LOSS = "train/AverageLoss"

@@ -27,8 +27,8 @@ from tapct.metrics import confusion_matrix, dice_per_class, surface_metrics
 from tapct.probes.dense import predict_labels
 from tapct.probes.folds import head_for, head_of_state
 from tapct.probes.frozen import FrozenEncoderProbe
+from tapct.probes.predictions import chosen_cases, rebuilt_encoder, require_encoder
 from tapct.records import CaseResult, Record, RunRecord
-from tapct.report.predictions import chosen_cases, rebuilt_encoder, require_encoder
 from tapct.submission.folder import Submission
 from tapct.tasks import TaskData
 from tapct.volumes import LinearMap

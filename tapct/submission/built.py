@@ -13,9 +13,9 @@ from tapct.encoders.identity import identity
 from tapct.encoders.options import options_of
 from tapct.errors import TapctError
 from tapct.features.extract import fitted_window
+from tapct.probes.predictions import rebuilt_encoder
 from tapct.records import Record
 from tapct.records.paths import without_folders
-from tapct.report.predictions import rebuilt_encoder
 from tapct.volumes import Size
 
 _ABSENT = {"inputs_as_declared": False}

@@ -35,7 +35,7 @@ def submit(
         The exit status: 1 if a maintainer's check would refuse it; nothing is left then.
     """
     from tapct.encoders.registry import places_of
-    from tapct.report.predictions import Found
+    from tapct.probes.predictions import Found
     from tapct.submission import folder
 
     places = places_of(encoders)

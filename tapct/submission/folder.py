@@ -20,9 +20,9 @@ from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
 from tapct.leaderboard.marks import DEMONSTRATED
 from tapct.probes.loaded import HEAD_FILE
+from tapct.probes.predictions import Found
 from tapct.records import CASES_FILE, RECORD_FILE, Record, RunRecord, read_record, write_record
 from tapct.records.paths import base_name, without_folders
-from tapct.report.predictions import Found
 
 README_FILE = "README.md"
 MOST_BYTES = 2**30

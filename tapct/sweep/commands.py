@@ -18,6 +18,7 @@ from tapct.arguments import ENCODERS, NOT_AN_OPTION, SETTINGS, TASKS, WHOLE
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.options import encoder_of, parse_spec
+from tapct.names import ABOUT_FILE
 from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import BillOptions
@@ -26,7 +27,7 @@ from tapct.sweep.experiment import Experiment, Keep, Order, SweepError, choose, 
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.resources import Resources
-from tapct.sweep.state import ABOUT_FILE, SUBMITTED_FILE, State, state_of
+from tapct.sweep.state import SUBMITTED_FILE, State, state_of
 from tapct.sweep.variants import meant, one_spelling
 
 WATCH_S = 5.0

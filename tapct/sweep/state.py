@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from tapct._utils.files import write_atomically
 from tapct.errors import RecordError
+from tapct.names import ABOUT_FILE
 from tapct.sweep import lock
 from tapct.sweep.experiment import WEIGHTS_CONTENT
 from tapct.sweep.progress import Progress, progress_of
 
 LOG_FILE = "log.txt"
 FAILURE_FILE = "failure.json"
-ABOUT_FILE = "cell.json"
-"""Next to a record: the settings that it was asked under, and its fingerprint, which binds the two."""
 SUBMITTED_FILE = "slurm.json"
 
 NOT_STARTED = 0

@@ -23,10 +23,11 @@ from tapct._utils.files import write_atomically
 from tapct.encoders.eva_names import encoder_name
 from tapct.encoders.options import parse_options
 from tapct.errors import TapctError
+from tapct.names import ABOUT_FILE
 from tapct.sweep import launches, lock, matrix
 from tapct.sweep.experiment import Experiment, Order, SweepError, set_variables
 from tapct.sweep.progress import PROGRESS_FILE, Reports
-from tapct.sweep.state import ABOUT_FILE, FAILURE_FILE, LOG_FILE, NOT_STARTED, Failure, recorded_state
+from tapct.sweep.state import FAILURE_FILE, LOG_FILE, NOT_STARTED, Failure, recorded_state
 
 DONE, FAILED, HELD = 0, 10, 11
 """Exit statuses. Any other one, or a signal, is an end without a word."""

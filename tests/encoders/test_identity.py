@@ -14,8 +14,8 @@ from torch import nn
 import tapct
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError
+from tapct.probes.predictions import rebuilt_encoder
 from tapct.records import EncoderRecord
-from tapct.report.predictions import rebuilt_encoder
 from tests.small import CubicMillimetres, Small3D
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ from tapct.encoders import registry
 from tapct.encoders.registry import places_of
 from tapct.errors import RecordError
 from tapct.features.filling import Filling
+from tapct.names import ABOUT_FILE
+from tapct.probes.predictions import Found, predict
 from tapct.records import read_record
 from tapct.report.overlays import choose, draw_overlays, ranked
-from tapct.report.predictions import Found, predict
-from tapct.sweep.state import ABOUT_FILE
 from tests.records.made import changed
 from tests.small import Small3D
 

@@ -9,9 +9,9 @@ import pytest
 
 from tapct.errors import RecordError
 from tapct.features.received import received_of
+from tapct.probes.predictions import Found
 from tapct.records import CaseResult, Record, RunRecord, read_record
 from tapct.report.page import write_report
-from tapct.report.predictions import Found
 from tapct.tasks.quickstart import shipped_scan
 from tests.records.made import card, encoder
 from tests.small import Small3D

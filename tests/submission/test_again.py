@@ -21,8 +21,8 @@ from tapct.encoders.weights import content_sha256
 from tapct.features import CaseFeatures, EncodedCase
 from tapct.kinds import kind
 from tapct.probes import SegmentationProbe, Trainer
+from tapct.probes.predictions import Found
 from tapct.records import RECORD_FILE, read_record
-from tapct.report.predictions import Found
 from tapct.submission import again as again_module
 from tapct.submission import built
 from tapct.submission.again import chosen, recompute

@@ -19,8 +19,8 @@ from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
 from tapct.kinds import kind
+from tapct.probes.predictions import Found
 from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, parquet, read_record, read_records, write_record
-from tapct.report.predictions import Found
 from tapct.submission import built, commands, rules
 from tapct.submission.folder import README_FILE, Submission, submissions_below, submit
 from tapct.submission.rules import expected_metrics

@@ -24,10 +24,10 @@ from tapct.encoders.weights import RANDOM, content_sha256
 from tapct.errors import RecordError
 from tapct.features import EncodedCase, FeatureBank, TensorStore
 from tapct.metrics import confusion_matrix, dice_per_class
+from tapct.names import ABOUT_FILE
 from tapct.probes.dense import predict_labels
 from tapct.records import RECORD_FILE, CaseResult, EncoderRecord, IdentityRecord, Record, RunRecord, read_record
 from tapct.records.paths import without_folders
-from tapct.sweep.state import ABOUT_FILE
 from tapct.tasks import TaskData
 from tapct.tasks.splits import SplitTable
 from tapct.volumes import LinearMap, Volume
