@@ -129,6 +129,7 @@ class Chosen:
 def run_tests(tests: Sequence[str], work: Path, plugin: object) -> int:
     """Runs tests in this process and returns pytest's exit status."""
     options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={work / 'tests'}", f"--rootdir={REPOSITORY}"]
+    options += ["-m", "not slow and not gpu and not network"]  # with those that CI alone runs
     return int(pytest.main([*options, *tests], plugins=[plugin]))
 
 
