@@ -153,7 +153,9 @@ def status(
     else:
         try:
             console = terminal.output()
-            with Live(console.laid_out(matrix.table(look())), console=console, auto_refresh=False) as live:
+            shown = console.laid_out(matrix.table(look()))
+            # Taller than the terminal it scrolls: what runs and the summary are the last lines.
+            with Live(shown, console=console, auto_refresh=False, vertical_overflow="visible") as live:
                 while True:
                     time.sleep(WATCH_S)
                     live.update(console.laid_out(matrix.table(look())), refresh=True)

@@ -29,7 +29,7 @@ class TaskSpec:
             mask of every case, or none that does not give the answer away.
         table: What is known of each case besides its scan (`CTDataset.read_value`) and is not a shortcut, such as a
             stage; and shortcuts of which heads are to know more than the audit (levels in an order). See `columns`.
-        rows: Columns that a model should beat, a row each, next to those of every task (`rows_to_beat`).
+        rows: Columns that a model should beat, a row each, in addition to those of every task (`rows_to_beat`).
         shortcuts: What scans may be sorted by in place of what is asked, next to their geometry, which every scan has:
             columns (`tapct.tasks.shortcuts`) that `CTDataset.read_value` reads. What is asked itself is none.
         known_size: Whether the release says how large scans are in mm; where that is assumed, it is audited by nobody.

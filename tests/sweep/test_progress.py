@@ -1,5 +1,6 @@
 """How far an experiment has come, as whoever sees its folder is told."""
 
+import io
 import json
 import os
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from tapct._utils import progress, terminal
-from tapct.sweep import matrix
+from tapct.sweep import commands, matrix
 from tapct.sweep.lock import attempt
 from tapct.sweep.progress import PROGRESS_FILE, Reports, progress_of, span
 from tapct.sweep.state import State, state_of
@@ -136,3 +137,20 @@ def test_the_whole_experiment_is_estimated_by_those_that_are_done(folder, clock)
 )
 def test_spans_in_words(seconds, words):
     assert span(seconds) == words
+
+
+def test_a_watched_table_that_is_taller_than_the_terminal_is_not_cut(tmp_path, monkeypatch):
+    screen = terminal._Whole(file=io.StringIO(), force_terminal=True, width=80, height=6)
+    monkeypatch.setattr(terminal, "output", lambda: screen)
+    seen = []
+
+    def wait(seconds: float) -> None:
+        seen.append(screen.file.getvalue())
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.time, "sleep", wait)
+    encoders = ("astra", "body-size", "chance", "colipri", "ct-clip", "ct-fm", "curia", "fmcib", "merlin", "voco-b")
+    assert commands.status(results=str(tmp_path), encoders=",".join(encoders), tasks="amos22", watch=True) == 0
+    assert all(f"{name} " in seen[1] for name in encoders)
+    assert "10 to do" in seen[1]
