@@ -77,17 +77,16 @@ def dump_config(config: Config) -> str:
 
 def _merged(content: DictConfig, overrides: Sequence[str]) -> Any:
     """Returns settings with changes in OmegaConf's dot list."""
-    merged: Any = content
+    changes = []
     for override in overrides:
         key, equals, _ = override.removeprefix("--").partition("=")
         if not equals or not all(key.split(".")):
             raise PretrainError(f"an override reads section.key=value, got {override!r}")
         try:
-            change = OmegaConf.from_dotlist([override.removeprefix("--")])
+            changes.append(OmegaConf.from_dotlist([override.removeprefix("--")]))
         except yaml.YAMLError as error:
             raise PretrainError(f"{key}: cannot read the value of {override!r} as YAML: {error}") from error
-        merged = OmegaConf.merge(merged, change)
-    return merged
+    return OmegaConf.merge(content, *changes)
 
 
 def _explain(error: ValidationError) -> list[str]:

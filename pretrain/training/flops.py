@@ -6,6 +6,7 @@ settings leave out does not count either: samples that stochastic depth drops, a
 last block skips. Fewer FLOPs for the same step then show as fewer seconds, not as a higher MFU.
 """
 
+import functools
 import math
 from dataclasses import dataclass, fields
 
@@ -65,6 +66,7 @@ def masked_patches_per_sample(config: Config) -> float:
     return config.crops.num_global * masking.probability * sum(masking.ratio) / 2 * math.prod(config.global_grid)
 
 
+@functools.lru_cache(maxsize=16)  # it is asked for at each logged step
 def sample_flops(config: Config) -> SampleFlops:
     """Counts the FLOPs of one sample of one phase (`Config.phases`); a step has ``config.batch_size`` of them.
 
