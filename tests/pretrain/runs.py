@@ -24,15 +24,15 @@ PROJECT = Path(__file__).parents[2]
 TINY = (
     *("--crops.global_size=[4, 32, 32]", "--crops.local_size=[4, 16, 16]", "--crops.num_local=2"),
     *("--heads.prototypes=64", "--heads.hidden_dim=32", "--heads.bottleneck_dim=16"),
-    *("--optim.warmup_steps=2", "--optim.freeze_last_layer_steps=1", "--losses.teacher_temperature_warmup_steps=4"),
-    *("--model.drop_path_rate=0.3", "--run.micro_batch_size=2", "--run.micro_batches=4", "--run.steps=8"),
-    *("--run.checkpoint_every=4", "--run.log_every=1", "--data.slab_slices=4"),
+    *("--optim.warmup_steps=2", "--optim.freeze_last_layer_steps=1", "--losses.teacher_temperature_warmup_steps=3"),
+    *("--model.drop_path_rate=0.3", "--run.micro_batch_size=2", "--run.micro_batches=4", "--run.steps=6"),
+    *("--run.checkpoint_every=3", "--run.log_every=1", "--data.slab_slices=4"),
 )
-STEPS = 8
+STEPS = 6
 
 # Processes are forked from one that has imported everything and computed nothing: torch's import alone takes seconds.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.pretrain.runs", "torch._dynamo", "pretrain.data.batches"])
+_SERVER.set_forkserver_preload(["tests.pretrain.runs", "torch._dynamo", "pretrain.data.batches", "pretrain.prepare"])
 
 
 def arguments(store: Path | str, output: Path, *more: str) -> list[str]:

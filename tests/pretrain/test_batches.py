@@ -178,22 +178,23 @@ def test_a_store_that_changes_under_a_run_is_noticed(small_config, store, tmp_pa
         take(batches, 1)
 
 
-def resident_bytes(config) -> list[int]:
-    """Resident size after each of some micro-batches."""
+def resident_bytes(config, micro_batches: int) -> list[int]:
+    """Resident size after each micro-batch."""
     stream = Batches(config, "cpu").stream(0, [0, 1])
     used = []
-    for _ in range(90):
+    for _ in range(micro_batches):
         next(stream)
         used.append(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE"))
     return used
 
 
-def test_memory_does_not_grow(small_config):
+@pytest.mark.parametrize("often", [10, pytest.param(30, marks=pytest.mark.thorough)])
+def test_memory_does_not_grow(small_config, often):
     # A process of its own: what tests before this one left to the allocator would grow and shrink beneath it.
     with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as process:
-        used = process.submit(resident_bytes, small_config()).result()
-    growth = np.median(used[60:]) - np.median(used[30:60])
-    assert growth < 20e6  # bytes; the slabs of one micro-batch are 15 MB, so a leak of one in thirty would show
+        used = process.submit(resident_bytes, small_config(), 3 * often).result()
+    growth = np.median(used[2 * often :]) - np.median(used[often : 2 * often])
+    assert growth < 20e6  # bytes; the slabs of one micro-batch are 15 MB, so a leak of one in `often` would show
 
 
 def test_samples_can_be_sent_and_shown(small_config):

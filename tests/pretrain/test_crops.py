@@ -40,8 +40,8 @@ EVEN = (3 / 4, 4 / 3)
     [
         ((512, 512), (0.32, 1.0), EVEN),
         ((512, 512), (0.05, 0.32), EVEN),
-        ((90, 512), (0.3, 1.0), EVEN),
-        ((512, 90), (0.3, 1.0), EVEN),
+        pytest.param((90, 512), (0.3, 1.0), EVEN, marks=pytest.mark.thorough),  # most fit in none of ten tries
+        pytest.param((512, 90), (0.3, 1.0), EVEN, marks=pytest.mark.thorough),
         ((400, 512), (0.05, 0.9), (1.2, 2.0)),  # wider than high: the two are not to be mistaken
     ],
 )
@@ -253,7 +253,9 @@ def _cut(slabs, boxes, flips, size, antialias=True):
 
 
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("size", [(12, 224, 224), (12, 96, 96), (6, 96, 96), (12, 7, 301)])
+@pytest.mark.parametrize(
+    "size", [pytest.param((12, 224, 224), marks=pytest.mark.thorough), (12, 96, 96), (6, 96, 96), (12, 7, 301)]
+)
 def test_crops_are_those_of_torchvision_slice_by_slice(chest, size, antialias):
     boxes = [(3, 0, 0, size[0], 512, 512), (0, 100, 37, size[0], 300, 250), (8, 460, 470, size[0], 52, 42)]
     crops = _cut(chest.to(torch.int16).expand(3, -1, -1, -1), boxes, [(False,) * 3] * 3, size, antialias)

@@ -1,5 +1,6 @@
 """What a run exports is what the benchmark loads: the teacher's backbone, with its own intensities."""
 
+import functools
 import json
 import sys
 
@@ -22,11 +23,14 @@ from tests.pretrain.runs import PROJECT, checkpoint, run_here
 from tests.pretrain.tiny import CONFIGS
 from tests.small import abdomen
 
+ONE = ("--run.micro_batches=1",)
+OTHERS = ("tap_s_2_5d", "tap_s_2d")
+
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run_here(store, output, "--run.steps=4", "--run.checkpoint_every=2", "--data.mean_hu=-50.0") == 0
+    assert run_here(store, output, "--run.steps=4", "--run.checkpoint_every=2", *ONE, "--data.mean_hu=-50.0") == 0
     return output
 
 
@@ -37,14 +41,26 @@ def exported(run, tmp_path):
     return folder
 
 
-def fake_run(folder, name: str, *overrides: str):
+SMALL_HEADS = ("heads.prototypes=8", "heads.hidden_dim=8", "heads.bottleneck_dim=8", "run.compile=false")
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Makes the network of a shipped architecture, once."""
+
+    @functools.cache
+    def of_name(name: str) -> Pretrainer:
+        with pytest.MonkeyPatch.context() as patch:  # which numbers they are is no matter, and these are drawn fast
+            patch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, std: torch.nn.init.normal_(tensor, std=std))
+            return Pretrainer(load_config(CONFIGS / f"{name}.yaml", SMALL_HEADS))
+
+    return of_name
+
+
+def fake_run(folder, model: Pretrainer, name: str, *overrides: str):
     """A run of a shipped architecture that has not trained: the checkpoint of its first step."""
-    small_heads = ("heads.prototypes=8", "heads.hidden_dim=8", "heads.bottleneck_dim=8", "run.compile=false")
-    config = load_config(CONFIGS / f"{name}.yaml", [*small_heads, *overrides])
+    config = load_config(CONFIGS / f"{name}.yaml", [*SMALL_HEADS, *overrides])
     (folder / "checkpoints").mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:  # which numbers they are is no matter, and these are drawn fast
-        patch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, std: torch.nn.init.normal_(tensor, std=std))
-        model = Pretrainer(config)
     state = {
         "format": 1,
         "step": 0,
@@ -107,7 +123,7 @@ def test_the_folder_is_ready_for_the_hub(exported):
     assert front["library_name"] == "tapct-bench"
     assert front["pipeline_tag"] == "image-feature-extraction"
     assert "the whole schedule" in text
-    assert "32, 8 a step" in text, "4 steps of 4 micro-batches of 2 samples"
+    assert "8, 2 a step" in text, "4 steps of a micro-batch of 2 samples"
     assert "process hours on CPUs" in text
     with safetensors.safe_open(exported / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -140,9 +156,9 @@ def test_an_earlier_checkpoint_and_the_student(run, tmp_path, capsys):
     assert "Steps that are kept: 4, 2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["tap_s_3d", "tap_s_2_5d", "tap_s_2d"])
-def test_a_tap_architecture_takes_its_weights_by_name(name, tmp_path):
-    state = fake_run(tmp_path / "run", name)
+@pytest.mark.parametrize("name", ["tap_s_3d", *(pytest.param(n, marks=pytest.mark.thorough) for n in OTHERS)])
+def test_a_tap_architecture_takes_its_weights_by_name(untrained, name, tmp_path):
+    state = fake_run(tmp_path / "run", untrained(name), name)
     assert export.main([str(tmp_path / "run"), "-o", str(tmp_path / "out")]) == 0
     tap = name.replace("_", "-").replace("2-5d", "2.5d")
     by_name = tapct.load_encoder(tap, tmp_path / "out", in_plane_filter="antialias")
@@ -164,8 +180,8 @@ def test_a_tap_architecture_takes_its_weights_by_name(name, tmp_path):
         assert getattr(ours, field) == getattr(theirs, field)
 
 
-def test_weights_of_other_intensities_are_refused_by_name(tmp_path):
-    fake_run(tmp_path / "run", "tap_s_3d", "data.std_hu=300.0")
+def test_weights_of_other_intensities_are_refused_by_name(untrained, tmp_path):
+    fake_run(tmp_path / "run", untrained("tap_s_3d"), "tap_s_3d", "data.std_hu=300.0")
     assert export.main([str(tmp_path / "run"), "-o", str(tmp_path / "out")]) == 0
     with pytest.raises(WeightsError, match=r"std_hu=300.0.*ENCODER="):
         tapct.load_encoder("tap-s-3d", tmp_path / "out")
@@ -175,9 +191,9 @@ def test_weights_of_other_intensities_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("antialias", "cut", "benchmark"), [("true", "antialias", "linear"), ("false", "linear", None)]
 )
-def test_an_encoder_is_fed_as_its_crops_were_cut_or_refused_by_name(tmp_path, antialias, cut, benchmark):
+def test_an_encoder_is_fed_as_its_crops_were_cut_or_refused_by_name(untrained, tmp_path, antialias, cut, benchmark):
     """Nothing else would show it: an encoder of noisy crops on smooth slices, or the other way."""
-    fake_run(tmp_path / "run", "tap_s_3d", f"data.antialias={antialias}")
+    fake_run(tmp_path / "run", untrained("tap_s_3d"), "tap_s_3d", f"data.antialias={antialias}")
     assert export.main([str(tmp_path / "run"), "-o", str(tmp_path / "out")]) == 0
     assert tapct.load_encoder(str(tmp_path / "out")).card.in_plane_filter == cut
     if benchmark is None:

@@ -1,6 +1,7 @@
 """What goes wrong in a run stops before it spoils anything, and says what it was."""
 
-import functools
+import contextlib
+import io
 import os
 import random
 import shutil
@@ -18,46 +19,67 @@ from pretrain.training.checkpoint import checkpoints_in, newest_checkpoint
 from tests.pretrain.poisoned_batches import poison as poison_batches
 from tests.pretrain.runs import Running, checkpoint, differing, logged, run_here, tensors
 
-EVERY_STEP = ("--run.checkpoint_every=1", "--run.keep=20", "--run.steps=5")
+EVERY_STEP = ("--run.checkpoint_every=1", "--run.keep=20", "--run.steps=5", "--run.micro_batches=2")
+SKIP = (*EVERY_STEP, "--run.on_nonfinite=skip")
 
 
-@pytest.fixture
-def poison(monkeypatch):
-    """Puts a NaN into one micro-batch of the runs in this process."""
-    return functools.partial(poison_batches, set_attribute=monkeypatch.setattr)
+@pytest.fixture(scope="module")
+def poisoned(store, tmp_path_factory):
+    """Trains in this process with a NaN in one micro-batch; returns the folder, the exit status and what was said."""
+
+    def train(step: int, index: int, *options: str) -> tuple[Path, int, str]:
+        output = tmp_path_factory.mktemp("poisoned")
+        with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stderr(io.StringIO()) as said:
+            poison_batches(step, index, set_attribute=patched.setattr)
+            return output, run_here(store, output, *options), said.getvalue()
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def skipped(poisoned):
+    """The folder of a run that leaves out its fourth step."""
+    output, status, _ = poisoned(3, 1, *SKIP)
+    assert status == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def stopped(poisoned):
+    """The folder of a run that ends in its third step, and what it said."""
+    output, status, said = poisoned(2, 1, *EVERY_STEP)
+    assert status == 1
+    return output, said
 
 
 def events(output: Path, kind: str) -> list[dict]:
     return [event for event in read_events(output) if event["event"] == kind]
 
 
-def test_a_nan_is_skipped_before_anything_is_touched(store, tmp_path, poison):
-    poison(3, 1)
-    assert run_here(store, tmp_path, *EVERY_STEP, "--run.on_nonfinite=skip") == 0
-    before, after = checkpoint(tmp_path, 3), checkpoint(tmp_path, 4)
+def test_a_nan_is_skipped_before_anything_is_touched(skipped):
+    before, after = checkpoint(skipped, 3), checkpoint(skipped, 4)
     assert differing(before, after) == []
     assert after["counters"] == {"skipped": 1, "skipped_in_a_row": 1}
-    assert checkpoint(tmp_path, 5)["counters"] == {"skipped": 1, "skipped_in_a_row": 0}
-    assert "model.dino_centre" in differing(after, checkpoint(tmp_path, 5)), "the step after it continues"
-    assert all(tensor.isfinite().all() for tensor in tensors(checkpoint(tmp_path, 5)).values())
-    (skipped,) = events(tmp_path, "skipped")
-    assert skipped["step"] == 4
-    assert "micro-batch 1" in skipped["message"]
+    end = checkpoint(skipped, 5)
+    assert end["counters"] == {"skipped": 1, "skipped_in_a_row": 0}
+    assert "model.dino_centre" in differing(after, end), "the step after it continues"
+    assert all(tensor.isfinite().all() for tensor in tensors(end).values())
+    (told,) = events(skipped, "skipped")
+    assert told["step"] == 4
+    assert "micro-batch 1" in told["message"]
 
 
-def test_a_nan_stops_the_run_and_its_batch_can_be_replayed(store, tmp_path, poison, capsys):
-    poison(2, 3)
-    assert run_here(store, tmp_path, *EVERY_STEP) == 1
-    said = capsys.readouterr().err
-    (dump,) = (tmp_path / "dumps").iterdir()
+def test_a_nan_stops_the_run_and_its_batch_can_be_replayed(stopped, capsys):
+    output, said = stopped
+    (dump,) = (output / "dumps").iterdir()
     assert f"python -m pretrain.replay {dump}" in said
     assert "step 3: a loss or a gradient is not finite, and nothing was updated" in said
-    assert events(tmp_path, "end")[-1]["reason"].startswith("PretrainError")
-    assert checkpoints_in(tmp_path / "checkpoints")[0].name == "step_00000002.pt"
+    assert events(output, "end")[-1]["reason"].startswith("PretrainError")
+    assert checkpoints_in(output / "checkpoints")[0].name == "step_00000002.pt"
 
     assert main([str(dump), "--device", "cpu"]) == 0
     again = capsys.readouterr().out
-    assert "step 2, micro-batch 3" in again
+    assert "step 2, micro-batch 1" in again
     recorded, replayed = (line.split(": ", 1)[1] for line in again.splitlines() if line.startswith(("step 2", "repl")))
     assert replayed == recorded.removeprefix("recorded: ")
     assert "global_crops is not finite itself" in replayed
@@ -65,15 +87,14 @@ def test_a_nan_stops_the_run_and_its_batch_can_be_replayed(store, tmp_path, pois
     assert "quickstart_data" in again, "the scans are named"
 
 
-def test_the_dump_of_a_finite_batch_says_so(store, tmp_path, poison, capsys):
-    poison(2, 3)
-    assert run_here(store, tmp_path, *EVERY_STEP) == 1
-    (dump,) = (tmp_path / "dumps").iterdir()
+def test_the_dump_of_a_finite_batch_says_so(stopped, capsys):
+    output, _ = stopped
+    (dump,) = (output / "dumps").iterdir()
     model, batch, state = replay.read_dump(dump, "cpu")
     batch.global_crops.nan_to_num_(0.0)
     fixed = replay.diagnose(model, batch, teacher_temperature=state["teacher_temperature"], scale=state["scale"])
     assert fixed.is_finite
-    assert main([str(tmp_path / "checkpoints" / "step_00000002.pt")]) == 1
+    assert main([str(output / "checkpoints" / "step_00000002.pt")]) == 1
     assert "not the dump of a batch" in capsys.readouterr().err
 
 
@@ -96,16 +117,13 @@ def test_too_many_in_a_row_stop_the_run(store, tmp_path, monkeypatch, capsys):
     assert differing(checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)) == []
 
 
-def test_a_nan_on_one_process_stops_all_of_them(store, tmp_path, poison):
-    poison(3, 1)
-    options = (*EVERY_STEP, "--run.on_nonfinite=skip")
-    run = Running(store, tmp_path / "two", *options, processes=2, poison="3,1")  # a micro-batch of process 1
+def test_a_nan_on_one_process_stops_all_of_them(store, tmp_path, skipped):
+    run = Running(store, tmp_path, *SKIP, processes=2, poison="3,1")  # a micro-batch of process 1
     assert run.wait() == [0, 0], run.said
-    assert differing(checkpoint(tmp_path / "two", 3), checkpoint(tmp_path / "two", 4)) == []
-    assert [path.name for path in (tmp_path / "two" / "dumps").iterdir()] == ["step_00000003_micro_batch_0001.pt"]
-    assert run_here(store, tmp_path / "one", *options) == 0
-    for step, values in logged(tmp_path / "one").items():
-        assert logged(tmp_path / "two")[step] == pytest.approx(values, rel=2e-3, abs=1e-5)
+    assert differing(checkpoint(tmp_path, 3), checkpoint(tmp_path, 4)) == []
+    assert [path.name for path in (tmp_path / "dumps").iterdir()] == ["step_00000003_micro_batch_0001.pt"]
+    for step, values in logged(skipped).items():
+        assert logged(tmp_path)[step] == pytest.approx(values, rel=2e-3, abs=1e-5)
 
 
 def test_a_number_of_processes_that_does_not_divide_is_refused(store, tmp_path):
@@ -151,9 +169,9 @@ def test_a_dead_worker_ends_in_a_word(store, tmp_path):
 
 def test_a_full_disk_ends_in_a_word(store, tmp_path):
     """The limit on the size of a file stands for the disk: the kernel refuses the write half-way."""
-    run = Running(store, tmp_path, "--run.steps=100000", most_file_bytes=1_000_000)
+    run = Running(store, tmp_path, "--run.steps=100000", "--run.checkpoint_every=1", most_file_bytes=1_000_000)
     assert run.wait() == [1], run.said
-    assert "step_00000004.pt could not be written" in run.said
+    assert "step_00000001.pt could not be written" in run.said
     assert "Make room on the disk" in run.said
     assert "Traceback" not in run.said
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -46,7 +46,7 @@ def age(store) -> None:
 
 
 def trained(store, output, *more: str) -> int:
-    return run_here(store, output, "--run.checkpoint_every=2", *more)
+    return run_here(store, output, "--run.checkpoint_every=1", "--run.micro_batches=1", *more)
 
 
 def as_of_before(path, index_sha256: str) -> None:
@@ -65,19 +65,19 @@ def test_a_touch_of_the_sources_changes_nothing(sources, own_store, tmp_path, ag
     if aged:
         age(own_store)
     before, index = digest(own_store), (own_store / "index.jsonl").read_bytes()
-    assert trained(own_store, tmp_path / "run", "--run.stop_at=2") == 0
+    assert trained(own_store, tmp_path / "run", "--run.stop_at=1") == 0
     for path in sources.iterdir():
         os.utime(path, ns=(0, 1_000_000_000))
     assert run(sources, "-o", own_store) == 0
     assert ((own_store / "index.jsonl").read_bytes() == index) is not aged, "the case of the issue: times are in it"
     assert digest(own_store) == before
-    assert trained(own_store, tmp_path / "run", "--run.stop_at=4") == 0
+    assert trained(own_store, tmp_path / "run", "--run.stop_at=2") == 0
 
 
 def test_moved_sources_keep_their_volumes_and_the_run(sources, own_store, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert trained(own_store, whole, "--run.stop_at=4") == 0
-    assert trained(own_store, parts, "--run.stop_at=2") == 0
+    assert trained(own_store, whole, "--run.stop_at=2") == 0
+    assert trained(own_store, parts, "--run.stop_at=1") == 0
     before = digest(own_store)
     (tmp_path / "elsewhere").mkdir()
     sources = sources.rename(tmp_path / "elsewhere" / "in")
@@ -89,8 +89,8 @@ def test_moved_sources_keep_their_volumes_and_the_run(sources, own_store, tmp_pa
     assert digest(own_store) == before
     assert [row.source for row in rows(own_store)] == [str(sources / f"{name}.nii.gz") for name in "abc"]
     assert {row.patient for row in rows(own_store)} == {"a", "b", "c"}
-    assert trained(own_store, parts, "--run.stop_at=4") == 0
-    assert differing(checkpoint(whole, 4), checkpoint(parts, 4)) == []
+    assert trained(own_store, parts, "--run.stop_at=2") == 0
+    assert differing(checkpoint(whole, 2), checkpoint(parts, 2)) == []
 
 
 def test_what_lies_where_another_scan_lay_is_stored_beside_it(sources, own_store):
@@ -134,31 +134,32 @@ def test_the_digest_covers_what_decides_samples_and_nothing_else(own_store):
     assert digest_of(before[:2]) != digest_of(before)
 
 
-def test_a_grown_store_is_adopted_on_demand_and_noted(sources, own_store, tmp_path, capsys):
+def test_a_grown_store_is_adopted_on_demand_and_noted(sources, own_store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pretrain.observe.report._pictures", lambda _: [])  # test_report looks at them
     output = tmp_path / "run"
-    assert trained(own_store, output, "--run.stop_at=2") == 0
+    assert trained(own_store, output, "--run.stop_at=1") == 0
     first = digest(own_store)
     write(sources / "d.nii.gz", scan(seed=4))
     assert run(sources, "-o", own_store) == 0
-    assert trained(own_store, output, "--run.stop_at=4") == 1
+    assert trained(own_store, output, "--run.stop_at=2") == 1
     assert "(3 then, 4 now)" in (said := capsys.readouterr().err)
     assert "--run.adopt_store=true" in said
-    assert trained(own_store, output, "--run.stop_at=4", "--run.adopt_store=true") == 0
-    stores = [{"step": 0, "digest": first, "volumes": 3}, {"step": 2, "digest": digest(own_store), "volumes": 4}]
-    assert checkpoint(output, 4)["stores"] == stores
-    assert trained(own_store, output, "--run.stop_at=6") == 0
-    assert checkpoint(output, 6)["stores"] == stores
+    assert trained(own_store, output, "--run.stop_at=2", "--run.adopt_store=true") == 0
+    stores = [{"step": 0, "digest": first, "volumes": 3}, {"step": 1, "digest": digest(own_store), "volumes": 4}]
+    assert checkpoint(output, 2)["stores"] == stores
+    assert trained(own_store, output, "--run.stop_at=3") == 0
+    assert checkpoint(output, 3)["stores"] == stores
     (told,) = (event for event in read_events(output) if event["event"] == "store")
-    assert (told["step"], told["before"], told["now"], told["volumes"]) == (2, first, digest(own_store), 4)
+    assert (told["step"], told["before"], told["now"], told["volumes"]) == (1, first, digest(own_store), 4)
     assert "another store from here on: 3 volumes before, 4 now" in render(output)
 
 
 def test_a_checkpoint_of_before_resumes_with_the_very_index(own_store, tmp_path):
     output = tmp_path / "run"
-    assert trained(own_store, output, "--run.stop_at=2") == 0
+    assert trained(own_store, output, "--run.stop_at=1") == 0
     as_of_before(newest(output), hashlib.sha256((own_store / "index.jsonl").read_bytes()).hexdigest())
-    assert trained(own_store, output, "--run.stop_at=4") == 0
-    assert checkpoint(output, 4)["stores"] == [{"step": 0, "digest": digest(own_store), "volumes": 3}]
+    assert trained(own_store, output, "--run.stop_at=2") == 0
+    assert checkpoint(output, 2)["stores"] == [{"step": 0, "digest": digest(own_store), "volumes": 3}]
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -166,27 +167,27 @@ def test_a_checkpoint_of_before_resumes_where_its_index_is_noted(sources, own_st
     age(own_store)
     (own_store / "digests.json").unlink()  # as a store of that time
     output = tmp_path / "run"
-    assert trained(own_store, output, "--run.stop_at=2") == 0
+    assert trained(own_store, output, "--run.stop_at=1") == 0
     as_of_before(newest(output), hashlib.sha256((own_store / "index.jsonl").read_bytes()).hexdigest())
     for path in sources.iterdir():
         os.utime(path, ns=(0, 1_000_000_000))
     assert run(sources, "-o", own_store) == 0
     if not noted:  # the index was written by a version that noted nothing
         (own_store / "digests.json").write_text("{}", encoding="utf-8")
-    assert trained(own_store, output, "--run.stop_at=4") == (0 if noted else 1)
+    assert trained(own_store, output, "--run.stop_at=2") == (0 if noted else 1)
     if not noted:
         said = capsys.readouterr().err
         assert "cannot be told" in said
         assert "--run.adopt_store=true" in said
-        assert trained(own_store, output, "--run.stop_at=4", "--run.adopt_store=true") == 0
+        assert trained(own_store, output, "--run.stop_at=2", "--run.adopt_store=true") == 0
 
 
 def test_chunks_may_change_on_resume_but_not_the_formula(own_store, tmp_path, capsys):
     output = tmp_path / "run"
-    assert trained(own_store, output, "--run.stop_at=2", "--losses.chunk_rows=64") == 0
-    assert trained(own_store, output, "--run.stop_at=4", "--losses.chunk_rows=null") == 1
+    assert trained(own_store, output, "--run.stop_at=1", "--losses.chunk_rows=64") == 0
+    assert trained(own_store, output, "--run.stop_at=2", "--losses.chunk_rows=null") == 1
     assert "losses.chunk_rows was 64, is None" in capsys.readouterr().err
-    assert trained(own_store, output, "--run.stop_at=4", "--losses.chunk_rows=32") == 0
+    assert trained(own_store, output, "--run.stop_at=2", "--losses.chunk_rows=32") == 0
 
 
 def test_every_setting_that_may_change_exists_and_has_a_reason(small_config):

@@ -52,17 +52,17 @@ def test_numbers_that_are_given_stay_and_a_store_far_from_them_is_named(bright, 
 
 def test_a_run_keeps_its_numbers_when_its_store_grows(bright, tmp_path, capsys):
     output = tmp_path / "run"
-    ours = ("--data.intensities=store", "--run.checkpoint_every=2", "--run.adopt_store=true")
-    assert run_here(bright, output, *ours, "--run.stop_at=2") == 0
+    ours = ("--data.intensities=store", "--run.micro_batches=1", "--run.adopt_store=true")
+    assert run_here(bright, output, *ours, "--run.stop_at=1") == 0
     numbers = load_config(output / "config.yaml").data
     assert numbers.std_hu < 25
     write(tmp_path / "in" / "c.nii.gz", np.where(scan() > -500, scan() * 4, scan()))
     assert run(tmp_path / "in", "-o", bright) == 0
     assert with_intensities(config_of(bright, tmp_path / "other", *ours)).data.std_hu > 25
-    assert run_here(bright, output, *ours, "--run.stop_at=4") == 0
+    assert run_here(bright, output, *ours, "--run.stop_at=2") == 0
     assert load_config(output / "config.yaml").data == numbers
-    assert f"std_hu: {numbers.std_hu}" in checkpoint(output, 4)["config"]
-    assert run_here(bright, output, *ours[1:], "--run.stop_at=6") == 1
+    assert f"std_hu: {numbers.std_hu}" in checkpoint(output, 2)["config"]
+    assert run_here(bright, output, *ours[1:], "--run.stop_at=3") == 1
     assert "data.std_hu was" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from tests.vit.helpers import noise, randomise
 
 EARLY = ("early.global_size=[4, 16, 16]", "early.local_size=[4, 8, 8]", "early.full_size_last=0.5")
 STEPS, CHANGE = 4, 2
-OPTIONS = (*(f"--{option}" for option in EARLY), f"--run.steps={STEPS}", "--run.micro_batches=2")
+OPTIONS = (*(f"--{option}" for option in EARLY), f"--run.steps={STEPS}", "--run.micro_batches=1")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 import gzip
 import json
+import multiprocessing
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from pretrain.data.store import Box, Store
 from pretrain.errors import PretrainError
 from pretrain.prepare import main
 from tests.conftest import QUICKSTART
+from tests.pretrain.runs import start
 from tests.volumes.dicom_files import write_series
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
@@ -210,7 +210,10 @@ def test_verify_makes_damaged_files_again(tmp_path):
     assert run(source, "-o", store, "--verify") == 0
 
 
-def test_one_worker_and_two_give_the_same_store(tmp_path):
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.thorough)])
+def test_one_worker_and_two_give_the_same_store(tmp_path, monkeypatch, method):
+    """Workers import everything anew, as users' do, in CI alone."""
+    monkeypatch.setattr(module, "get_context", lambda _: multiprocessing.get_context(method))
     source = tmp_path / "in"
     for name in "abc":
         write(source / name / "ct.nii.gz", scan(seed=ord(name)))
@@ -223,26 +226,27 @@ def test_one_worker_and_two_give_the_same_store(tmp_path):
     assert [row.patient for row in rows(stores[1])] == ["a", "b", "c"]
 
 
+def _save_after_each(*arguments) -> None:
+    module.SAVE_EVERY_S = 0.0
+    sys.exit(run(*arguments))
+
+
 def test_a_killed_run_leaves_a_good_store_and_can_go_on(tmp_path):
     source, store = tmp_path / "in", tmp_path / "store"
-    for number in range(40):
+    for number in range(20):
         write(source / f"{number:02}.nii.gz", scan((40, 96, 96), seed=number))
-    code = (
-        "import sys; from pretrain import prepare; from pretrain.data import prepare as p; p.SAVE_EVERY_S = 0.0; "
-        f"sys.exit(prepare.main([{str(source)!r}, '-o', {str(store)!r}, '--workers', '1']))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    process = start(_save_after_each, source, "-o", store)
     deadline = time.monotonic() + 60
     while len(list(store.glob("volumes/*/*.b2nd"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     left = Store(store)
-    assert 0 < len(left) < 40
+    assert 0 < len(left) < 20
     for number in range(len(left)):
         left.verify(left[number])
     assert run(source, "-o", store) == 0
-    assert len(Store(store)) == 40
+    assert len(Store(store)) == 20
     assert not list(store.glob("volumes/*/.*"))
 
 

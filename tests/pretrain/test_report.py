@@ -118,7 +118,7 @@ def test_of_a_step_that_came_twice_the_last_counts():
 
 
 def test_the_page_of_a_real_run(store, tmp_path, capsys):
-    assert run_here(store, tmp_path / "run", "--run.steps=4") == 0
+    assert run_here(store, tmp_path / "run", "--run.steps=4", "--run.micro_batches=1") == 0
     assert main([str(tmp_path / "run")]) == 0
     page = Checker((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
     assert page.pictures >= 9

@@ -1,6 +1,9 @@
 """A run that is interrupted is the run that is not: to the bit with as many processes, else up to summation order."""
 
+import json
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +26,28 @@ def straight(store, tmp_path_factory):
     assert run_here(store, output) == 0
     yield output
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def by_two(store, tmp_path_factory):
+    """All steps without interruption, by two processes."""
+    output = tmp_path_factory.mktemp("by_two")
+    run = Running(store, output, processes=2)
+    assert run.wait() == [0, 0], run.said
+    return output
+
+
+def half_of(whole: Path, folder: Path) -> Path:
+    """Copies a run as it was when its first half was done."""
+    shutil.copytree(whole, folder)
+    (folder / "checkpoints" / f"step_{STEPS:08d}.pt").unlink()
+    (metrics := folder / "metrics.jsonl").unlink()
+    for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        if json.loads(line)["step"] <= STEPS // 2 and json.loads(line)["event"] != "end":
+            with metrics.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    assert max(logged(folder)) == STEPS // 2
+    return folder
 
 
 def assert_close(ours: dict[int, dict[str, float]], theirs: dict[int, dict[str, float]]) -> None:
@@ -52,8 +77,7 @@ def test_kill_9_and_resumed_is_bitwise_the_same(store, straight, tmp_path):
 
 def test_a_run_resumes_where_its_store_was_copied_to(store, straight, tmp_path):
     """From the network, of which the cache here keeps but a part."""
-    run = tmp_path / "run"
-    assert run_here(store, run, f"--run.stop_at={STEPS // 2}") == 0
+    run = half_of(straight, tmp_path / "run")
     cache = (f"--data.cache={tmp_path / 'cache'}", "--data.cache_gb=0.0005")
     assert run_here(f"file://{store}", run, "--data.workers=0", *cache) == 0
     assert differing(checkpoint(run, STEPS), checkpoint(straight, STEPS)) == []
@@ -73,28 +97,24 @@ def test_sigterm_saves_the_step_and_asks_to_be_started_again(store, straight, tm
     assert differing(checkpoint(tmp_path, STEPS), checkpoint(straight, STEPS)) == []
 
 
-def test_two_processes_see_the_same_and_resume_to_the_bit(store, straight, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    runs = [Running(store, whole, processes=2), Running(store, parts, "--run.stop_at=4", processes=2)]
-    for run in runs:
-        assert run.wait() == [0, 0], run.said
+def test_two_processes_see_the_same_and_resume_to_the_bit(store, straight, by_two, tmp_path):
+    parts = half_of(by_two, tmp_path / "parts")
     again = Running(store, parts, processes=2)
     assert again.wait() == [0, 0], again.said
-    assert differing(checkpoint(parts, STEPS), checkpoint(whole, STEPS)) == []
-    assert logged(parts) == logged(whole)
-    assert_close(logged(whole), logged(straight))
+    assert differing(checkpoint(parts, STEPS), checkpoint(by_two, STEPS)) == []
+    assert logged(parts) == logged(by_two)
+    assert_close(logged(by_two), logged(straight))
 
 
-def test_a_run_goes_on_with_another_number_of_processes(store, straight, tmp_path):
-    run = Running(store, tmp_path, "--run.stop_at=4", processes=2)
-    assert run.wait() == [0, 0], run.said
-    assert run_here(store, tmp_path) == 0
-    assert_close(logged(tmp_path), logged(straight))
+def test_a_run_goes_on_with_another_number_of_processes(store, straight, by_two, tmp_path):
+    run = half_of(by_two, tmp_path / "run")
+    assert run_here(store, run) == 0
+    assert_close(logged(run), logged(straight))
 
 
 @pytest.mark.slow
 def test_one_process_may_become_two(store, straight, tmp_path):
-    assert run_here(store, tmp_path, "--run.stop_at=4") == 0
+    assert run_here(store, tmp_path, f"--run.stop_at={STEPS // 2}") == 0
     run = Running(store, tmp_path, processes=2)
     assert run.wait() == [0, 0], run.said
     assert_close(logged(tmp_path), logged(straight))
@@ -134,21 +154,22 @@ def test_other_settings_are_another_run(store, straight, change, capsys):
 
 def test_a_run_from_before_crops_could_be_averaged_was_cut_without(store, tmp_path, capsys):
     """Its checkpoint says nothing of it: it neither becomes another run in silence nor is it lost."""
-    plain = "--data.antialias=false"
-    assert run_here(store, tmp_path, plain, "--run.stop_at=1") == 0
+    plain = ("--data.antialias=false", "--run.micro_batches=1")
+    assert run_here(store, tmp_path, *plain, "--run.stop_at=1") == 0
     (path,) = checkpoints_in(tmp_path / "checkpoints")
     state = load_checkpoint(path)
     settings = yaml.safe_load(state["config"])
     del settings["data"]["antialias"]
     write_whole(path, {**state, "config": yaml.safe_dump(settings)})
-    assert run_here(store, tmp_path, "--run.stop_at=2") == 1
+    assert run_here(store, tmp_path, *plain[1:], "--run.stop_at=2") == 1
     assert "data.antialias was False, is True" in capsys.readouterr().err
-    assert run_here(store, tmp_path, plain, "--run.stop_at=2") == 0
+    assert run_here(store, tmp_path, *plain, "--run.stop_at=2") == 0
 
 
 def test_what_changes_nothing_may_change(store, tmp_path):
-    assert run_here(store, tmp_path, "--run.stop_at=1") == 0
-    assert run_here(store, tmp_path, "--run.stop_at=2", "--run.log_every=2", "--run.keep=1") == 0
+    one = "--run.micro_batches=1"
+    assert run_here(store, tmp_path, one, "--run.stop_at=1") == 0
+    assert run_here(store, tmp_path, one, "--run.stop_at=2", "--run.log_every=2", "--run.keep=1") == 0
     assert checkpoint(tmp_path, 2)["step"] == 2
 
 

@@ -102,14 +102,15 @@ def test_it_refuses_falls_back_or_does_not_look(monkeypatch):
 
 def test_a_run_refuses_or_falls_back_aloud(monkeypatch, store, tmp_path, capsys):
     miscompile(monkeypatch, of_terms=wrong_loss)
-    ours = ("--run.compile=true", "--run.steps=3")
+    small = ("--run.micro_batches=1", "--run.steps=3")
+    ours = ("--run.compile=true", *small)
     assert run_here(store, tmp_path / "refused", *ours) == 1
     assert "the loss of 4 rows is off by 0.05 (at most 0.0001)" in capsys.readouterr().err
     assert not list((tmp_path / "refused" / "checkpoints").iterdir())
     assert run_here(store, tmp_path / "fallen", *ours, "--run.compile_check=fall_back") == 0
     (told,) = (event for event in read_events(tmp_path / "fallen") if event["event"] == "plain")
     assert "falls back to plain code" in told["message"]
-    assert run_here(store, tmp_path / "plain", "--run.compile=false", "--run.steps=3") == 0
+    assert run_here(store, tmp_path / "plain", "--run.compile=false", *small) == 0
     assert logged(tmp_path / "fallen") == logged(tmp_path / "plain")
 
 

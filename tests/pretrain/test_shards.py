@@ -2,8 +2,6 @@
 
 import random
 import re
-import signal
-import subprocess
 import sys
 import time
 
@@ -16,7 +14,7 @@ from pretrain.data.index import read_index
 from pretrain.data.store import Box, Store
 from pretrain.errors import PretrainError
 from pretrain.files import CannotWriteError
-from tests.pretrain.runs import checkpoint, differing, run_here
+from tests.pretrain.runs import checkpoint, differing, run_here, start
 from tests.pretrain.test_prepare import run, scan, write
 
 SMALL = 6e-5  # GB: two of the volumes below
@@ -79,13 +77,13 @@ def test_the_same_volumes_in_fewer_files(plain, packed):
 
 def test_a_store_of_single_files_is_packed_later_and_its_run_resumes(sources, plain, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run_here(plain, whole, "--run.checkpoint_every=2", "--run.stop_at=4") == 0
-    assert run_here(plain, parts, "--run.checkpoint_every=2", "--run.stop_at=2") == 0
+    assert run_here(plain, whole, "--run.micro_batches=1", "--run.stop_at=2") == 0
+    assert run_here(plain, parts, "--run.micro_batches=1", "--run.stop_at=1") == 0
     monkeypatch.setattr(module, "convert", lambda *_: pytest.fail("made again"))
     assert run(sources, "-o", plain, "--shard-gb", SMALL) == 0
     assert all(name.startswith("shards/") for name in files_of(plain))
-    assert run_here(plain, parts, "--run.checkpoint_every=2", "--run.stop_at=4") == 0
-    assert differing(checkpoint(whole, 4), checkpoint(parts, 4)) == []
+    assert run_here(plain, parts, "--run.micro_batches=1", "--run.stop_at=2") == 0
+    assert differing(checkpoint(whole, 2), checkpoint(parts, 2)) == []
 
 
 def test_the_same_command_again_changes_nothing(sources, packed):
@@ -192,25 +190,25 @@ def test_a_full_disk_while_a_shard_is_written_is_said(sources, plain, monkeypatc
     check_all(plain, 5)
 
 
+def _save_after_each(*arguments) -> None:
+    module.SAVE_EVERY_S = module._SAVING = 0.0
+    sys.exit(run(*arguments))
+
+
 def test_kills_leave_a_good_store(tmp_path):
     """`kill -9` at some moments of packing while converting; what is there can be read each time."""
     source, store = tmp_path / "in", tmp_path / "store"
     for number in range(30):
         write(source / f"{number:02}.nii.gz", scan((40, 96, 96), seed=number))
-    code = (
-        "import sys; from pretrain import prepare; from pretrain.data import prepare as p; "
-        "p.SAVE_EVERY_S = p._SAVING = 0.0; "
-        f"sys.exit(prepare.main([{str(source)!r}, '-o', {str(store)!r}, '--workers', '1', '--shard-gb', '0.0008']))"
-    )
     wait = random.Random(0)
     for shards_before in (1, 3):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start(_save_after_each, source, "-o", store, "--shard-gb", 0.0008)
         deadline = time.monotonic() + 60
         while len(list(store.glob("shards/*.shard"))) < shards_before and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(wait.random() / 10)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         check_all(store, len(Store(store)))
     assert 0 < len(Store(store)) < 30
     assert run(source, "-o", store, "--shard-gb", 0.0008) == 0

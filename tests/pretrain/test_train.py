@@ -61,7 +61,7 @@ def test_gradients_are_the_mean_over_the_micro_batches(alone, mean_gradients):
     assert largest_error(alone, mean_gradients) < 5e-3, "float32, four blocks, logarithms of small distances"
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_gradients_are_the_same_whoever_computes_them(processes, alone, store, tmp_path):
     shared = gradients(store, tmp_path, processes)
     assert largest_error(shared, alone) < 1e-5, "only the order of sums may differ"
@@ -70,7 +70,8 @@ def test_gradients_are_the_same_whoever_computes_them(processes, alone, store, t
 def test_a_run_leaves_what_it_says(store, tmp_path, caplog):
     caplog.set_level("INFO")
     probe = (f"--run.probe.folder={QUICKSTART}", "--run.probe.every_steps=2", "--crops.global_size=[4, 96, 96]")
-    assert run_here(store, tmp_path, "--run.steps=4", *probe) == 0
+    small = ("--run.steps=4", "--run.checkpoint_every=4", "--run.micro_batches=2")
+    assert run_here(store, tmp_path, *small, *probe) == 0
     kinds = [event["event"] for event in read_events(tmp_path)]
     assert kinds == ["start", "probe", "metrics", "metrics", "probe", "metrics", "checkpoint", "metrics", "end"] or (
         sorted(kinds) == sorted(["start", "end", "checkpoint", *["metrics"] * 4, *["probe"] * 3])
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_says(store, tmp_path, caplog):
     ):
         assert name in values
     assert 0 < values["entropy_dino"] <= 1
-    assert 1 <= values["effective_rank"] <= 16, "16 class tokens: two views of eight samples"
+    assert 1 <= values["effective_rank"] <= 8, "8 class tokens: two views of four samples"
     scores = [event for event in read_events(tmp_path) if event["event"] == "probe"]
     assert [event["step"] for event in scores] == [0, 2, 4]
     assert all(event["organs"] >= 4 and 0 <= event["accuracy"] <= 1 for event in scores)
@@ -100,7 +101,7 @@ def test_a_run_leaves_what_it_says(store, tmp_path, caplog):
 
 
 def test_collapse_is_told_and_can_stop_the_run(store, tmp_path, capsys):
-    limits = ("--run.collapse.after_steps=1", "--run.collapse.min_entropy=0.9999")
+    limits = ("--run.collapse.after_steps=1", "--run.collapse.min_entropy=0.9999", "--run.micro_batches=1")
     assert run_here(store, tmp_path / "told", "--run.steps=4", *limits) == 0
     alarms = [event for event in read_events(tmp_path / "told") if event["event"] == "alarm"]
     assert alarms

@@ -20,6 +20,7 @@ from tests.pretrain.tiny import tiny_config
 from tests.vit.helpers import noise, randomise
 
 SIZES = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "layer_norm_eps": 1e-6}
+ONE = ("--run.micro_batches=1",)
 
 
 def dinov2(folder, *, registers: int = 0, image: int = 32, patch: int = 8, **sizes):
@@ -127,10 +128,10 @@ def test_dinov2s_own_patches_become_those_of_the_recipe(tmp_path):
 
 def test_an_own_encoder_is_begun_with_told_and_not_needed_again(store, tmp_path):
     first, exported, second = tmp_path / "first", tmp_path / "exported", tmp_path / "second"
-    assert run_here(store, first, "--run.stop_at=1") == 0
+    assert run_here(store, first, *ONE, "--run.stop_at=1") == 0
     assert export.main([str(first), "-o", str(exported)]) == 0
     begins = f"--init.from={exported}"
-    assert run_here(store, second, begins, "--run.stop_at=1") == 0
+    assert run_here(store, second, begins, *ONE, "--run.stop_at=1") == 0
     (told,) = (event for event in read_events(second) if event["event"] == "init")
     assert told["layout"] == "pretrain.export"
     assert told["brought"] == []
@@ -139,7 +140,7 @@ def test_an_own_encoder_is_begun_with_told_and_not_needed_again(store, tmp_path)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())
 
     (exported / "model.safetensors").unlink()
-    assert run_here(store, second, begins, "--run.stop_at=2") == 0
+    assert run_here(store, second, begins, *ONE, "--run.stop_at=2") == 0
     assert checkpoint(second, 2)["init"]["sha256"] == told["sha256"]
     assert export.main([str(second), "-o", str(tmp_path / "out")]) == 0
     for file in ("card.json", "README.md"):
@@ -150,7 +151,7 @@ def test_an_own_encoder_is_begun_with_told_and_not_needed_again(store, tmp_path)
 
 def test_an_own_2d_encoder_grows_a_depth(store, tmp_path):
     flat = ("--model.patch_size=[8, 8]", "--crops.global_size=[32, 32]", "--crops.local_size=[16, 16]")
-    assert run_here(store, tmp_path / "flat", *flat, "--run.stop_at=1") == 0
+    assert run_here(store, tmp_path / "flat", *flat, *ONE, "--run.stop_at=1") == 0
     assert export.main([str(tmp_path / "flat"), "-o", str(tmp_path / "out")]) == 0
     model, said = begun(tmp_path / "out")
     assert said.endswith("patch (8, 8) to (4, 8, 8); positions (4, 4) to (1, 4, 4)")
