@@ -102,6 +102,7 @@ def flare22(root: Path, split: str, *more: dict) -> dict:
     return {"class_path": "eva.vision.datasets.FLARE22", "init_args": settings}
 
 
+@pytest.mark.thorough
 def test_eva_fit_on_crops_and_windows_of_its_inferer_as_its_own_configs_have_it(monkeypatch, tmp_path, watched):
     root = miniatures.write(tmp_path / "data", "flare22")
     kwargs = {"out_indices": 1, "windows": True, "encoder_options": {"in_plane_size": None}}

@@ -314,7 +314,7 @@ class Slow(CubicMillimetres):
         return super()._encode(windows_hu)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.thorough)])
 def test_two_processes_share_the_cases_and_extract_each_once(num_workers, original, tmp_path):
     parts = parts_of(original)
 

@@ -91,7 +91,11 @@ def zero_and_one(hu: torch.Tensor) -> torch.Tensor:
     return (hu > 0).float()
 
 
-@pytest.mark.parametrize("fill", [0.0, 1.0, zero_and_one], ids=["zeros", "ones", "zeros and ones"])
+@pytest.mark.parametrize(
+    "fill",
+    [0.0, pytest.param(1.0, marks=pytest.mark.thorough), zero_and_one],
+    ids=["zeros", "ones", "zeros and ones"],
+)
 @pytest.mark.parametrize("encoder_class", [Small3D, CubicMillimetres, Intensity])
 def test_a_window_of_fill_passes_with_any_number_of_windows_a_batch(fill, encoder_class):
     """A window of plain 0, the fill of SimpleITK and scipy, ended extraction alone and passed next to others."""

@@ -20,7 +20,9 @@ def gallery(data):
     ("write", "kind", "task", "missing", "targets"),
     [
         (findings, "classification", "rad_chest_ct", 6, True),
-        (findings, "classification", "rad_chest_ct", 6, False),  # with the label file that is here
+        pytest.param(  # with the label file that is here
+            *(findings, "classification", "rad_chest_ct", 6, False), marks=pytest.mark.thorough
+        ),
         (gallery, "retrieval", "totalsegmentator_retrieval", 0, True),
     ],
     ids=["findings", "findings without targets", "gallery"],

@@ -65,7 +65,7 @@ def fused(request):
 
 
 @pytest.mark.parametrize("slab", [3, None])
-@pytest.mark.parametrize("classes", [2, 5, 49])
+@pytest.mark.parametrize("classes", [2, 5, pytest.param(49, marks=pytest.mark.thorough)])  # 201 below
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_fused_loss_and_gradient_equal_monai(fused, classes, slab, dtype, tolerance):
     logits, target, to_voxels = case(classes, dtype)
@@ -115,8 +115,8 @@ def test_half_precision_is_refused(fused):
         fused(*case(5, torch.bfloat16))
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.thorough), 90])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("fp64", marks=pytest.mark.thorough)])
 def test_kernels_compile_for_a_gpu(monkeypatch, tmp_path, capability, dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -1,8 +1,12 @@
 """Regression through `eva fit`, on tiny trees of the releases, down to the record."""
 
+import contextlib
+import io
 import itertools
 import math
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +34,41 @@ def written(tmp_path_factory):
     return folder
 
 
+@dataclass(frozen=True)
+class Both:
+    """What one process made of two tasks of a release, one after the other."""
+
+    folder: Path
+    age: Record
+    organ_volume: Record
+    said: str
+    """On the screen, of the first."""
+    windows: tuple[int, int]
+    """Windows that were encoded for each."""
+
+
+@pytest.fixture(scope="module")
+def both(written, tmp_path_factory) -> Both:
+    folder, encoded, encode = tmp_path_factory.mktemp("both"), [], Small3D._encode
+    split, said = write_split(folder / "split.csv", **SIDES), io.StringIO()
+
+    def counted(self, windows_hu):
+        encoded.append(len(windows_hu))
+        return encode(self, windows_hu)
+
+    def fitted(task: str) -> Record:
+        return run(f"regression/totalsegmentator_{task}.yaml", written, split, folder, "regression")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTOR", "ridge")
+        patch.setenv("TAPCT_CACHE", str(folder / "cache"))
+        patch.setattr(Small3D, "_encode", counted)
+        with contextlib.redirect_stdout(said):
+            age = fitted("age")
+        first = sum(encoded)
+        return Both(folder, age, fitted("organ_volume"), said.getvalue(), (first, sum(encoded) - first))
+
+
 @pytest.fixture
 def data(written, tmp_path):
     return shutil.copytree(written, tmp_path / "data")
@@ -55,8 +94,8 @@ def outcome(record: Record, field: str, split: str = "test") -> dict[str, dict[s
     return {case.case: case.outcome[field] for case in record.runs[0].cases[split]}
 
 
-def test_ages_are_predicted_in_years_and_every_number_is_that_of_the_cases(fit):
-    record = fit("totalsegmentator_age")
+def test_ages_are_predicted_in_years_and_every_number_is_that_of_the_cases(both):
+    record = both.age
     assert (record.task.unit, record.task.metric, record.probe.adaptor) == ("years", "MAE", "ridge")
     assert outcome(record, "observed") == {case: {"age": AGES[case]} for case in SIDES["test"]}
     assert {row["age"] for row in outcome(record, "baseline").values()} == {TRAINING_MEAN}
@@ -72,26 +111,16 @@ def test_ages_are_predicted_in_years_and_every_number_is_that_of_the_cases(fit):
     assert record.runs[0].selection.patients == 5, "four that train, by cross-validation, and the one that selects"
 
 
-def test_the_tasks_of_a_release_share_one_encoding(fit, monkeypatch):
+def test_the_tasks_of_a_release_share_one_encoding(both):
     """Their features have one key: the second task encodes no case (a window shows what the network receives)."""
-    encoded, encode = [], Small3D._encode
-
-    def counted(self, windows_hu):
-        encoded.append(len(windows_hu))
-        return encode(self, windows_hu)
-
-    monkeypatch.setattr(Small3D, "_encode", counted)
-    fit("totalsegmentator_age")
-    first = sum(encoded)
+    first, second = both.windows
     assert first >= len(AGES)
-    fit("totalsegmentator_organ_volume")
-    assert sum(encoded) - first <= 1
+    assert second <= 1
 
 
-def test_the_unit_stands_beside_the_number_on_the_screen_and_in_the_report(fit, capsys, tmp_path):
-    fit("totalsegmentator_age")
-    assert "MAE, years" in capsys.readouterr().out
-    (path,) = tmp_path.glob("logs/*/*/record.json")
+def test_the_unit_stands_beside_the_number_on_the_screen_and_in_the_report(both):
+    assert "MAE, years" in both.said
+    (path,) = both.folder.glob("logs/*age/*/record.json")
     page = write_report(path).read_text(encoding="utf-8")
     for text in ("MAE, years", "RMSE, years", "age, years: predicted against true", "age, years: errors"):
         assert text in page
@@ -125,8 +154,8 @@ def test_sex_is_an_ordinary_classification_of_the_same_scans(data, split, tmp_pa
     assert {case.case: case.target["female"] for case in record.runs[0].cases["test"]} == {"s0029": 0, "s0235": 1}
 
 
-def test_volumes_are_in_ml_their_error_in_deviations_and_what_is_missing_has_a_reason(fit):
-    record = fit("totalsegmentator_organ_volume")
+def test_volumes_are_in_ml_their_error_in_deviations_and_what_is_missing_has_a_reason(both):
+    record = both.organ_volume
     ml = {case: release.volume_ml(case) for case in AGES}
     known = [ml[case] for case in SIDES["train"]]
     scales = {
