@@ -118,7 +118,7 @@ def test_a_run_refuses_or_falls_back_aloud(monkeypatch, store, tmp_path, capsys)
     ("options", "teacher_blocks"),
     [
         ((), 1),
-        (("masking.drop=0.375",), 1),
+        pytest.param(("masking.drop=0.375",), 1, marks=pytest.mark.thorough),  # as in the two phases
         (("early.global_size=[4, 16, 32]", "early.local_size=[4, 8, 16]", "masking.drop=0.25"), 2),
     ],
     ids=["plain", "patches left out", "two phases"],
