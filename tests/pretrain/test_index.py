@@ -92,8 +92,12 @@ def test_identity_and_order_are_those_of_before_there_were_offsets(folder):
     assert [order[sample] for sample in range(15)] == [2, 1, 4, 0, 3, 2, 1, 0, 4, 3, 0, 1, 3, 4, 2]
 
 
-@pytest.mark.parametrize("number", [1, 5, 40_000], ids=["one", "few", "more than a block"])
-def test_rows_shapes_and_digest_are_those_of_the_lines(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "block"),
+    [(1, 1 << 15), (5, 1 << 15), (250, 100), pytest.param(40_000, 1 << 15, marks=pytest.mark.thorough)],
+)
+def test_rows_shapes_and_digest_are_those_of_the_lines(tmp_path, monkeypatch, number, block):
+    monkeypatch.setattr("pretrain.data.index._BLOCK_ROWS", block)
     rows = rows_of(number)
     write_settings(tmp_path, (-1008.0, 822.0))
     write_index(tmp_path, rows)
