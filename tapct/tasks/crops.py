@@ -46,6 +46,7 @@ class CroppedDataset(ClassificationDataset):
         """
         super().__init__(root, split, split_file)
         self._last: tuple[list[Any], Volume] | None = None
+        self._last_grid: tuple[list[Any], Grid] | None = None
 
     @abc.abstractmethod
     @override
@@ -70,15 +71,22 @@ class CroppedDataset(ClassificationDataset):
     def volume_grid(self, case: str) -> Grid:
         """Returns the grid of `read_volume`, from headers alone where that can be."""
         if type(self).read_volume is CroppedDataset.read_volume:
-            return read_grid(self.ct_path(case))
+            which = self._which(case)
+            if self._last_grid is None or self._last_grid[0] != which:
+                self._last_grid = which, read_grid(self.ct_path(case))
+            return self._last_grid[1]
         return self.read_volume(case).grid
 
     @override
     def scan_grid(self, case: str) -> Grid:
         return crop_grid(self.volume_grid(case), self.point_mm(case), self.size_mm, str(self.ct_path(case)))
 
+    def _which(self, case: str) -> list[Any]:
+        """Returns which scan a case is cut out of, and whether its files are as they were."""
+        return [(file, stamp_of(file)) for path in self.scan_paths(case) for file in files_of(path)]
+
     def _volume(self, case: str) -> Volume:
-        which = [(file, stamp_of(file)) for path in self.scan_paths(case) for file in files_of(path)]
+        which = self._which(case)
         if self._last is None or self._last[0] != which:
             self._last = None  # lets go of the old scan before the new one comes
             self._last = which, self.read_volume(case)

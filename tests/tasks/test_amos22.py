@@ -55,6 +55,7 @@ def test_every_direction_is_read_to_the_same_order(root, tmp_path, top):
         assert right < left, "x grows to the patient's left"
 
 
+@pytest.mark.thorough
 def test_the_task_runs_through_eva(root, tmp_path):
     amos22.write(root)
     record = run("segmentation/amos22.yaml", tmp_path, split_file(tmp_path), tmp_path, "segmentation")

@@ -184,6 +184,7 @@ def test_scanner_and_patient_are_told_by_headers_and_table(root, tmp_path):
     assert (levels["manufacturer"], levels["sex"]) == (None, "male"), "a NIfTI file does not say who made it"
 
 
+@pytest.mark.thorough
 def test_the_tumour_alone_is_ranked_and_the_whole_scan_is_another_adaptor(root, tmp_path, monkeypatch):
     record = run(CONFIG, root, root / "split.csv", tmp_path, "retrieval", encoder=INTENSITY)
     assert (record.probe.adaptor, record.probe.pooling) == ("cosine:mask", "mask")

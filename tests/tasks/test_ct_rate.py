@@ -36,6 +36,7 @@ def parts(root):
     return {split: CTRATE(root, split) for split in SPLITS}
 
 
+@pytest.mark.thorough
 def test_the_whole_task_runs_in_eva(root, tmp_path):
     record = run("classification/ct_rate.yaml", root.parent, None, tmp_path, "classification", encoder=PATCHES)
     cases = {case.case: case for case in record.runs[0].cases["test"]}

@@ -34,6 +34,7 @@ def of_valid_alone(root):
     (root / "dataset/metadata/train_metadata.csv").unlink()
 
 
+@pytest.mark.thorough
 def test_eva_fit_searches_all_of_valid_and_no_scan_of_the_querys_patient(root, tmp_path):
     of_valid_alone(root)
     record = run(CONFIG, root.parent, None, tmp_path, "retrieval", encoder=INTENSITY)

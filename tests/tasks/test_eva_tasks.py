@@ -192,6 +192,7 @@ def test_the_doctor_reads_them(data, tmp_path, task):
     assert [message.split(";")[0] for message in messages] == [f"3 of {total} cases are there"]
 
 
+@pytest.mark.thorough
 def test_btcv_runs_through_eva(data, tmp_path):
     record = run("segmentation/btcv.yaml", data, few(tmp_path, "btcv"), tmp_path, "segmentation")
     (case,) = record.runs[0].cases["test"]
@@ -327,6 +328,7 @@ def test_lists_that_disagree_with_themselves_are_refused(ccii, tmp_path):
             cc_ccii(tmp_path / "copy").targets("p364-s1880")
 
 
+@pytest.mark.thorough
 def test_cc_ccii_runs_through_eva_and_says_what_it_assumes(ccii, tmp_path):
     root, _ = ccii
     record = run("classification/cc_ccii.yaml", root, root / "split.csv", tmp_path, "classification")

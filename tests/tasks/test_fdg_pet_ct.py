@@ -42,6 +42,7 @@ def few(tmp_path):
     return path
 
 
+@pytest.mark.thorough
 def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     record = run("classification/fdg_pet_ct.yaml", root.parent, few, tmp_path, "classification", encoder=PATCHES)
     cases = record.runs[0].cases["test"]
@@ -52,11 +53,20 @@ def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     assert record.runs[0].metrics["test"]["MicroAUROC"] in (0, 1), "one pair is in order or not"
 
 
+@pytest.mark.thorough
 def test_the_ct_on_the_grid_of_the_pet_is_an_option_and_recorded(root, few, tmp_path):
     for path in root.glob("*/*/CT.nii.gz"):
         path.unlink()
     record = run("classification/fdg_pet_ct.yaml", root.parent, few, tmp_path, "classification", ct_file="CTres.nii.gz")
     assert record.task.options == {"ct_file": "CTres.nii.gz"}
+
+
+def test_the_ct_on_the_grid_of_the_pet_is_read_where_it_is_asked_for_alone(root, few):
+    for path in root.glob("*/*/CT.nii.gz"):
+        path.unlink()
+    asked = TaskData("fdg_pet_ct", str(root.parent), split_file=str(few), options={"ct_file": "CTres.nii.gz"})
+    asked.setup("fit")
+    assert asked.describe()["options"] == {"ct_file": "CTres.nii.gz"}
     with pytest.raises(TaskError, match=r"have a CTres\.nii\.gz but no CT\.nii\.gz.*set data\.init_args\.options"):
         TaskData("fdg_pet_ct", str(root.parent), split_file=str(few)).setup("fit")
     with pytest.raises(TaskError, match=r"ct_file is 'CT\.nii', but must be one of CT\.nii\.gz, CTres\.nii\.gz"):

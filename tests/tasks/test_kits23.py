@@ -58,6 +58,7 @@ def test_the_root_may_be_the_folder_dataset_itself(root, tmp_path):
     assert len(dataset.cases) > 0
 
 
+@pytest.mark.thorough
 def test_the_task_runs_through_eva(root, tmp_path):
     kits23.write(root)
     record = run("segmentation/kits23.yaml", tmp_path, split_file(tmp_path), tmp_path, "segmentation")

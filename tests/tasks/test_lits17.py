@@ -95,6 +95,7 @@ def test_a_mask_without_a_place_of_another_shape_is_refused(root, tmp_path):
         LiTS17(root, "test", split_file(tmp_path))[0]
 
 
+@pytest.mark.thorough
 def test_the_task_runs_through_eva(root, tmp_path):
     lits17.write(root)
     record = run("segmentation/lits17.yaml", tmp_path, split_file(tmp_path), tmp_path, "segmentation")

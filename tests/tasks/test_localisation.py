@@ -90,6 +90,7 @@ def test_a_table_in_voxels_ends_the_run_before_it_starts(tmp_path):
     assert "As voxel indices it would lie inside" in str(said.value)
 
 
+@pytest.mark.thorough
 def test_centres_of_vertebrae_are_looked_for_in_the_scans_of_totalsegmentator(tmp_path):
     totalsegmentator.write(tmp_path / "totalsegmentator", slices=60, names=totalsegmentator.VERTEBRAE)
     split = write_split(tmp_path / "split.csv", train=["s0001"], val=["s0029"], test=["s0013"])

@@ -311,6 +311,7 @@ def test_an_unknown_source_is_refused(tree):
 # -- The whole task ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("source", ["blocks", "scans"])
 def test_the_whole_task_runs_through_eva(source, tmp_path):
     parts = {

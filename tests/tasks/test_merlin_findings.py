@@ -37,6 +37,7 @@ def sheet(root, *rows, header=HEADER):
     release.write_sheet(root / TOP / SHEET, [header, *studies, *rows])
 
 
+@pytest.mark.thorough
 def test_the_whole_task_runs_in_eva(root, tmp_path):
     record = run("classification/merlin_findings.yaml", root.parent, None, tmp_path, "classification", encoder=PATCHES)
     cases = {case.case: case for case in record.runs[0].cases["test"]}

@@ -211,6 +211,7 @@ def test_the_doctor_says_of_a_valid_release_that_it_is(said):
     assert set(found.values()) == {"ok"}
 
 
+@pytest.mark.thorough
 def test_eva_fit_reports_the_correlations_of_its_own_features(root, split, tmp_path):
     record = run(CONFIG, root.parent, split, tmp_path, "reliability", encoder="intensity")
     assert record.task.cases == {"train": 0, "val": 0, "test": 8}

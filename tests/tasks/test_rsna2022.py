@@ -40,6 +40,7 @@ def few(tmp_path):
     return write_split(tmp_path / "split.csv", **sides)
 
 
+@pytest.mark.thorough
 def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     record = run("classification/rsna2022.yaml", root.parent, few, tmp_path, "classification", encoder=PATCHES)
     cases = {case.case: case for case in record.runs[0].cases["test"]}
@@ -69,6 +70,12 @@ def test_every_study_is_read_by_position_whatever_its_numbers_and_compression(fo
         dataset.validate()
         for index, number in enumerate(numbers):
             assert_is_slab(dataset[index], number)
+
+
+def test_labels_are_those_of_the_studys_row(root, few):
+    dataset = RSNA2022(root, "test", few)
+    assert dataset.classes == list(LABELS)
+    assert [dataset.target(case).tolist() for case in dataset.cases] == [[1, 0, 1, 0, 0, 0, 0, 0], [0] * 8]
 
 
 def test_reversed_names_make_the_same_scan(tmp_path):

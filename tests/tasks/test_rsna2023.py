@@ -47,6 +47,7 @@ def few(tmp_path):
     return path
 
 
+@pytest.mark.thorough
 def test_the_whole_task_runs_in_eva(root, few, tmp_path):
     record = run("classification/rsna2023.yaml", root.parent, few, tmp_path, "classification", encoder=PATCHES)
     cases = {case.case: case for case in record.runs[0].cases["test"]}

@@ -1,6 +1,7 @@
 """TotalSegmentator on a tiny tree of release 2.0.1, with all 117 masks of each case."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -20,9 +21,27 @@ TotalSegmentator = task_class("totalsegmentator")
 CLASSES = list(TotalSegmentator.spec.classes)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A release, 351 masks that take seconds to write, and its blocks: to be read alone."""
+    folder = tmp_path_factory.mktemp("release") / "totalsegmentator"
+    return folder, totalsegmentator.write(folder)
+
+
 @pytest.fixture
-def root(tmp_path):
-    return tmp_path / "totalsegmentator"
+def release(written):
+    return written[0]
+
+
+@pytest.fixture
+def blocks(written):
+    return written[1]
+
+
+@pytest.fixture
+def root(release, tmp_path):
+    """A copy of the release of which something can be spoilt."""
+    return shutil.copytree(release, tmp_path / "totalsegmentator")
 
 
 def split_file(tmp_path):
@@ -55,8 +74,9 @@ def test_the_classes_are_those_of_table_8():
 
 
 @pytest.mark.parametrize("top", ["", "Totalsegmentator_dataset_v201"])
-def test_117_masks_become_one_label_map(root, tmp_path, top):
-    blocks = totalsegmentator.write(root / top)
+def test_117_masks_become_one_label_map(release, blocks, tmp_path, top):
+    root = tmp_path / "data"
+    shutil.copytree(release, root / top)
     for split in ("train", "val", "test"):
         dataset = TotalSegmentator(root, split, split_file(tmp_path))
         dataset.validate()
@@ -69,24 +89,22 @@ def test_117_masks_become_one_label_map(root, tmp_path, top):
     assert abs(sheared[:, 1] @ sheared[:, 2]) > 0.1, "the axes are kept as they are, not orthonormalised"
 
 
-def test_the_side_of_s1_is_an_option(root, tmp_path):
-    totalsegmentator.write(root)
-    masks = {s1: np.asarray(TotalSegmentator(root, "train", split_file(tmp_path), s1)[0][1]) for s1 in STRUCTURES_OF_S1}
-    s1 = nib.load(root / "s0001" / "segmentations" / "vertebrae_S1.nii.gz")
+def test_the_side_of_s1_is_an_option(release, tmp_path):
+    masks = {s1: np.asarray(TotalSegmentator(release, "train", split_file(tmp_path), s1)[0][1]) for s1 in STRUCTURES_OF_S1}
+    s1 = nib.load(release / "s0001" / "segmentations" / "vertebrae_S1.nii.gz")
     voxels = spl(np.asanyarray(s1.dataobj))[:, None] > 0
     assert voxels.any()
     for name, mask in masks.items():
         assert set(mask[voxels]) == {CLASSES.index(name)}
     assert np.array_equal(masks["vertebrae"][~voxels], masks["sacrum"][~voxels])
     with pytest.raises(TapctError, match="s1 is 'vertebrae' or 'sacrum', not 'sacrun'"):
-        TaskData("totalsegmentator", str(tmp_path), options={"s1": "sacrun"})
+        TaskData("totalsegmentator", str(release.parent), options={"s1": "sacrun"})
 
 
 STRUCTURES_OF_S1 = ("vertebrae", "sacrum")
 
 
 def test_where_masks_overlap_the_later_class_has_the_voxel(root, tmp_path):
-    totalsegmentator.write(root)
     folder = root / "s0013" / "segmentations"
     liver = nib.load(folder / "liver.nii.gz")
     for earlier in ("spleen", "aorta"):  # before and behind the liver in the order of the classes
@@ -95,10 +113,10 @@ def test_where_masks_overlap_the_later_class_has_the_voxel(root, tmp_path):
     assert set(mask[spl(np.asanyarray(liver.dataobj))[:, None] > 0]) == {CLASSES.index("aorta")}
 
 
-def test_the_task_runs_through_eva(root, tmp_path):
-    totalsegmentator.write(root)
+@pytest.mark.thorough
+def test_the_task_runs_through_eva(release, tmp_path):
     config = "segmentation/totalsegmentator.yaml"
-    record = run(config, tmp_path, split_file(tmp_path), tmp_path, "segmentation", s1="sacrum")
+    record = run(config, release.parent, split_file(tmp_path), tmp_path, "segmentation", s1="sacrum")
     (case,) = record.runs[0].cases["test"]
     assert (case.case, list(case.dice["native"])) == ("s0013", CLASSES[1:])
     assert record.task.options == {"s1": "sacrum"}
@@ -106,7 +124,6 @@ def test_the_task_runs_through_eva(root, tmp_path):
 
 
 def test_the_doctor_names_a_case_that_lacks_a_mask(root, tmp_path):
-    totalsegmentator.write(root)
     (root / "s0013" / "segmentations" / "rib_left_7.nii.gz").unlink()
     report = [f"{status}: {message}" for status, message, _ in findings("totalsegmentator", str(tmp_path))]
     assert any(line.startswith("fail: 2 of 1228 cases are there") for line in report)
@@ -116,8 +133,7 @@ def test_the_doctor_names_a_case_that_lacks_a_mask(root, tmp_path):
         TotalSegmentator(root, "test", split_file(tmp_path))[0]
 
 
-def test_a_mask_that_is_no_mask_is_refused(root, tmp_path):
-    blocks = totalsegmentator.write(root)
+def test_a_mask_that_is_no_mask_is_refused(root, blocks, tmp_path):
     path = root / "s0013" / "segmentations" / "liver.nii.gz"
     affine = nib.load(path).affine
     nib.save(nib.Nifti1Image(blocks["s0013"].organs, affine), path)
