@@ -92,7 +92,9 @@ class CoralBay(Encoder):
         self.axes, self.merging, self.stride = orientation, merging, stride
         super().__init__(weights, **options)
         if stride == 16:
-            self.card = dataclasses.replace(self.card, feature_stride=(16, 16, 16), feature_dim=384)
+            self.card = dataclasses.replace(
+                self.card, feature_stride=(16, 16, 16), feature_dim=self.card.feature_dim // 2
+            )
 
     def build(self) -> nn.Module:
         """Returns the encoder.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import pytest
 import torch
 
 from tapct.encoders import Encoder
@@ -43,6 +44,14 @@ def views(
         name: numbers[kinds[name]][31 * i :][: math.prod(shape)].view(shape)
         for i, (name, shape) in enumerate(shapes.items())
     }
+
+
+def on_meta(adapter: type[Encoder], **options: object) -> torch.nn.Module:
+    """The network that an adapter builds, without its numbers and the memory that they take."""
+    linspace = torch.linspace
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(torch, "linspace", lambda *of, **how: linspace(*of, **how | {"device": "cpu"}))
+        return adapter("random", deferred=True, **options).build()
 
 
 def uninitialised(adapter: type[Encoder]) -> type[Encoder]:

@@ -2,10 +2,12 @@
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import conv3d, max_pool3d
 
 BLOCKS = (3, 8, 36, 3)
+DEPTHS = [pytest.param((1, 2, 2, 3), id="shallow"), pytest.param(BLOCKS, id="whole", marks=pytest.mark.thorough)]
 
 
 def random_state(blocks=BLOCKS, seed=0) -> dict[str, torch.Tensor]:
@@ -72,13 +74,15 @@ def recomputed(state: dict[str, torch.Tensor], x: torch.Tensor, blocks=BLOCKS) -
     return x
 
 
-def upstream(state: dict[str, torch.Tensor], spl_hu: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def upstream(
+    state: dict[str, torch.Tensor], spl_hu: torch.Tensor, low: float, high: float, blocks=BLOCKS
+) -> torch.Tensor:
     """What upstream's pipeline makes of a window (B, 1, D, H, W): MONAI's RAS array, permuted; the map turned back."""
     maps = []
     for window in spl_hu[:, 0].double().numpy():
         ras = turned(window, "SPL", "RAS")  # (x, y, z)
         scaled = (np.clip(ras, low, high) - low) / (high - low)
-        zxy = recomputed(state, torch.from_numpy(scaled.transpose(2, 0, 1).copy())[None, None])[0]
+        zxy = recomputed(state, torch.from_numpy(scaled.transpose(2, 0, 1).copy())[None, None], blocks)[0]
         maps.append(np.stack([turned(channel, "RAS", "SPL") for channel in zxy.permute(0, 2, 3, 1).numpy()]))
     return torch.from_numpy(np.stack(maps))
 

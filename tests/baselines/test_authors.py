@@ -20,7 +20,8 @@ DEPTHS["nnfoundation-vit"] = "baselines.nnfoundation.DEPTH"
 
 FROM_A_REGISTRY = [
     *("colipri", "colipri+orientation=SAR", "colipri+features=aligned+normalise=true"),
-    *("spectre", "spectre+embedding=cls_and_mean", "nnfoundation-vit", "ct-fm"),
+    *("spectre", "spectre+embedding=cls_and_mean", "nnfoundation-vit"),
+    pytest.param("ct-fm", marks=pytest.mark.thorough),  # at its full size: test_ct_fm.py has it by its formulas
 ]
 TOLERANCE = 1e-5
 """Tighter than the command's: shallow networks round less."""

@@ -1,5 +1,7 @@
 """CoralBay against eva's own class, with MONAI's patch merging of today and that of 1.3 as VoCo's tests slice it."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,16 +12,24 @@ from monai.networks.nets.swin_unetr import PatchMergingV2
 from baselines.coralbay import CoralBay
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import assert_same, light, views
-from tests.baselines.test_voco import with_old_merging
+from tests.baselines.golden import assert_same, light, on_meta, views
+from tests.baselines.test_voco import WIDTHS, channels, with_old_merging
 
 SIZE = (32, 64, 64)
+CARD = CoralBay.card
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def width(request) -> Iterator[int]:
+    """Channels of the first stage, by default a quarter of the published 48."""
+    with channels(CoralBay, request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="module")
-def eva() -> SwinUNETREncoder:
+def eva(width) -> SwinUNETREncoder:
     """eva's class as its registry builds it, every parameter random: norms too."""
-    network = SwinUNETREncoder().eval().requires_grad_(False)
+    network = SwinUNETREncoder(feature_size=width).eval().requires_grad_(False)
     shapes = {key: tensor.shape for key, tensor in network.named_parameters()}
     state = network.state_dict()
     for key, shape in shapes.items():
@@ -70,11 +80,13 @@ READINGS = [(o, m) for o in ("RAS", "LPS") for m in ("monai-1.5", "monai-1.4")]
 
 
 @pytest.fixture(scope="module")
-def readings(file) -> dict[tuple[str, str], Features]:
-    return {(o, m): CoralBay(file, orientation=o, merging=m)(scan()) for o, m in READINGS}
+def readings(file, width) -> dict[tuple[str, str], Features]:
+    """All four at full width, else two, in which each orientation and each merging comes once."""
+    some = READINGS if width == 48 else READINGS[::3]
+    return {(o, m): CoralBay(file, orientation=o, merging=m)(scan()) for o, m in some}
 
 
-def test_each_reading_is_evas_class_so_fed_and_the_four_differ(readings, eva):
+def test_each_reading_is_evas_class_so_fed_and_all_differ(readings, eva, width):
     assert {type(m) for m in eva.modules() if isinstance(m, PatchMergingV2)} == {OfMonai}
     forwards = {m: m.forward for m in eva.modules() if isinstance(m, PatchMergingV2)}
     for (orientation, merging), found in readings.items():
@@ -86,29 +98,31 @@ def test_each_reading_is_evas_class_so_fed_and_the_four_differ(readings, eva):
         assert_same(found.map, turned_back(maps[-1], orientation))
         assert_same(found.embedding, embedding)
         assert found.cls is None
-    assert readings["RAS", "monai-1.5"].map.shape == (1, 768, 1, 2, 2)
-    assert readings["RAS", "monai-1.5"].embedding.shape == (1, 1152)
+    assert readings["RAS", "monai-1.5"].map.shape == (1, 16 * width, 1, 2, 2)
+    assert readings["RAS", "monai-1.5"].embedding.shape == (1, 24 * width)
     maps = [found.map for found in readings.values()]
     assert all((one - other).abs().max() > 0.05 for i, one in enumerate(maps) for other in maps[:i])
 
 
-def test_the_map_of_stride_16_is_the_transformers_with_the_same_embedding(file, eva, readings):
+def test_the_map_of_stride_16_is_the_transformers_with_the_same_embedding(file, eva, readings, width):
     encoder = CoralBay(file, stride=16)
     found = encoder(scan())
     _, maps = eva.forward_intermediates(prepared(scan(), "RAS"))
     assert_same(found.map, turned_back(maps[4], "RAS"))
     assert_same(found.embedding, readings["RAS", "monai-1.5"].embedding)
-    assert (encoder.card.feature_dim, encoder.card.feature_stride) == (384, (16, 16, 16))
+    assert (encoder.card.feature_dim, encoder.card.feature_stride) == (8 * width, (16, 16, 16))
     assert encoder.feature_centre() == (7.5,) * 3
     with pytest.raises(EncoderError, match="multiple of 32, and one of them more than 32"):
         encoder(scan()[..., :48])
 
 
-def test_the_encoder_is_what_its_card_says(file, published):
-    encoder = CoralBay(file)
-    assert len(published) == 145
-    card = encoder.card
-    assert card.num_params == 53_164_146 == sum(p.numel() for p in encoder.parameters())
+def test_the_encoder_is_what_its_card_says(monkeypatch):
+    with channels(CoralBay, 48):
+        network = on_meta(CoralBay)
+    assert len(network.state_dict()) == 145
+    assert CARD.num_params == 53_164_146 == sum(p.numel() for p in network.parameters())
+    monkeypatch.setattr(CoralBay, "card", CARD)
+    encoder, card = CoralBay("random", deferred=True), CARD
     assert (card.window_size, card.spacing_mm, card.feature_stride) == ((192,) * 3, (1.5,) * 3, (32,) * 3)
     assert (card.feature_dim, card.embedding_dim, card.pad_hu, card.in_plane_filter) == (768, 1152, -1000.0, "linear")
     assert encoder.feature_centre() == (15.5,) * 3

@@ -1,5 +1,6 @@
 """FMCiB against a recomputation in double precision, from the names and shapes of the published file."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -8,26 +9,28 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.networks.nets import resnet
 
 from baselines.fmcib import FMCIB
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import assert_close, light, uninitialised
+from tests.baselines.golden import assert_close, light, on_meta, uninitialised
 
 BLOCKS = (3, 4, 6, 3)
+CARD, INPLANES = FMCIB.card, resnet.get_inplanes
 
 
-def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trunk in `model_weights.torch`: a bottleneck ResNet-50 of double width."""
-    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (128, 1, 7, 7, 7)}
+def published_shapes(first: int = 128) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the trunk in `model_weights.torch`: a bottleneck ResNet-50 of double width, 128 at first."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (first, 1, 7, 7, 7)}
 
     def norm(name, width):
         shapes.update({f"{name}.{k}": (width,) for k in ("weight", "bias", "running_mean", "running_var")})
         shapes[f"{name}.num_batches_tracked"] = ()
 
-    norm("bn1", 128)
-    inputs = 128
+    norm("bn1", first)
+    inputs = first
     for level, blocks in enumerate(BLOCKS):
-        width = 128 * 2**level
+        width = first * 2**level
         for block in range(blocks):
             at = f"layer{level + 1}.{block}"
             sizes = [(width, inputs, 1), (width, width, 3), (4 * width, width, 1)]
@@ -42,9 +45,9 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_state(seed: int = 0) -> dict[str, torch.Tensor]:
+def random_state(first: int, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = published_shapes()
+    shapes = published_shapes(first)
     state = {}
     for name, shape in shapes.items():
         is_norm = name.rsplit(".", 1)[0] + ".running_var" in shapes
@@ -105,9 +108,20 @@ def scan(*shape: int, seed: int = 1) -> np.ndarray:
 Uninitialised = uninitialised(FMCIB)
 
 
+@pytest.fixture(scope="module", params=[16, pytest.param(128, marks=pytest.mark.thorough)])
+def first(request):
+    """Channels of the first convolution, by default an eighth of the published 128; the others are multiples."""
+    of_card = dataclasses.replace(CARD, feature_dim=32 * request.param, embedding_dim=32 * request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        inplanes = [request.param // 2 * 2**level for level in range(4)]
+        patch.setattr("monai.networks.nets.resnet.get_inplanes", lambda: inplanes)  # widened by the factor
+        patch.setattr(FMCIB, "card", of_card)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def state():
-    return random_state()
+def state(first):
+    return random_state(first)
 
 
 @pytest.fixture(scope="module")
@@ -117,30 +131,37 @@ def encoder(state):
         return Uninitialised(folder)
 
 
-def test_map_and_embedding_are_those_of_the_authors_pipeline(encoder, state):
+def test_map_and_embedding_are_those_of_the_authors_pipeline(encoder, state, first):
     window = scan(64, 32, 32)
     both = np.stack([window, window[::-1, ::-1, ::-1]])  # flipped too, so that no turn can hide
     features = encoder(torch.from_numpy(both)[:, None])
     expected, pooled = reference(state, np.stack([as_upstream_sees_it(w) for w in both]))
-    assert expected.shape == (2, 4096, 2, 1, 1)
+    assert expected.shape == (2, 32 * first, 2, 1, 1)
     assert_close(features.map, expected)
     assert_close(features.embedding, pooled)
     assert features.cls is None
 
 
-def test_the_card_tells_the_truth(encoder):
+def test_the_network_is_the_published_one(monkeypatch):
+    monkeypatch.setattr("monai.networks.nets.resnet.get_inplanes", INPLANES)
+    network = on_meta(FMCIB)
+    assert CARD.num_params == sum(p.numel() for p in network.parameters()) == 184_477_824
+    assert (CARD.feature_dim, CARD.embedding_dim) == (4096, 4096)
+    assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == published_shapes()
+
+
+def test_the_card_tells_the_truth(encoder, first):
     card = encoder.card
-    assert card.num_params == sum(p.numel() for p in encoder.parameters()) == 184_477_824
     assert (card.window_size, card.feature_stride) == ((64, 64, 64), (32, 32, 32))
     assert (card.spacing_mm, card.in_plane_size) == ((1.0, 1.0, 1.0), None)
     features = encoder(torch.from_numpy(scan(1, 1, *card.window_size)))
     assert features.map.shape == (1, card.feature_dim, 2, 2, 2)
-    assert features.embedding.shape == (1, card.embedding_dim) == (1, 4096)
+    assert features.embedding.shape == (1, card.embedding_dim) == (1, 32 * first)
     assert not card.has_cls
 
 
-def test_the_authors_crop_of_50_gives_the_grid_of_64(encoder):
-    assert encoder(torch.from_numpy(scan(1, 1, 50, 50, 50))).map.shape == (1, 4096, 2, 2, 2)
+def test_the_authors_crop_of_50_gives_the_grid_of_64(encoder, first):
+    assert encoder(torch.from_numpy(scan(1, 1, 50, 50, 50))).map.shape == (1, 32 * first, 2, 2, 2)
     for size in ((50, 50, 48), (50, 64, 64), (33, 33, 33)):
         assert not encoder.supports(size)
     with pytest.raises(EncoderError, match="multiple of its stride"):

@@ -4,10 +4,11 @@ import torchvision
 
 from baselines.merlin import I3ResNet, Merlin
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import light
-from tests.baselines.i3resnet import assert_near, random_state, recomputed, upstream, windows
+from tests.baselines.golden import light, on_meta
+from tests.baselines.i3resnet import BLOCKS, DEPTHS, assert_near, random_state, recomputed, upstream, windows
 
 RANGE = (-1000.0, 1000.0)
+BUILD = Merlin.build
 
 
 def published(state):
@@ -24,9 +25,17 @@ def published(state):
     }
 
 
+@pytest.fixture(scope="module", params=DEPTHS)
+def blocks(request):
+    """Lets the adapter build fewer blocks than the published ones, which are of one kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Merlin, "build", lambda self: I3ResNet(request.param))
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def state():
-    return random_state()
+def state(blocks):
+    return random_state(blocks)
 
 
 @pytest.fixture(scope="module")
@@ -38,29 +47,30 @@ def encoder(state, tmp_path_factory):
     return encoder
 
 
-def test_the_network_is_what_its_card_says(encoder):
-    card = encoder.card
-    assert sum(p.numel() for p in encoder.parameters()) == card.num_params == 117_366_208
+def test_the_network_is_what_its_card_says(monkeypatch):
+    monkeypatch.setattr(Merlin, "build", BUILD)
+    card, network = Merlin.card, on_meta(Merlin)
+    assert sum(p.numel() for p in network.parameters()) == card.num_params == 117_366_208
     # encoders.md, section 10: with the running statistics.
-    statistics = sum(b.numel() for name, b in encoder.named_buffers() if "running" in name)
+    statistics = sum(b.numel() for name, b in network.named_buffers() if "running" in name)
     assert card.num_params + statistics == 117_517_632
-    assert [len(getattr(encoder.network, f"layer{i}")) for i in (1, 2, 3, 4)] == [3, 8, 36, 3]
+    assert [len(getattr(network, f"layer{i}")) for i in (1, 2, 3, 4)] == [*BLOCKS] == [3, 8, 36, 3]
     assert (card.window_size, card.spacing_mm, card.pad_hu) == ((160, 224, 224), (3.0, 1.5, 1.5), -1000.0)
 
 
-def test_features_are_those_of_the_upstream_pipeline(encoder, state):
+def test_features_are_those_of_the_upstream_pipeline(encoder, state, blocks):
     x = windows(1, 1, 32, 64, 32)
     features = encoder(x)
-    expected = upstream(state, x, *RANGE)
+    expected = upstream(state, x, *RANGE, blocks)
     assert features.map.shape == (1, 2048, 2, 2, 1)  # stride 16 along z, 32 in the plane
     assert_near(features.map, expected)
     assert_near(features.embedding, expected.mean((2, 3, 4)))
     assert features.cls is None
 
 
-def test_features_of_a_flipped_scan_are_those_of_the_upstream_pipeline(encoder, state):
+def test_features_of_a_flipped_scan_are_those_of_the_upstream_pipeline(encoder, state, blocks):
     x = windows(1, 1, 16, 32, 64).flip(2, 4)
-    assert_near(encoder(x).map, upstream(state, x, *RANGE))
+    assert_near(encoder(x).map, upstream(state, x, *RANGE, blocks))
 
 
 @pytest.mark.parametrize("axis", [2, 3, 4])
@@ -134,7 +144,7 @@ def test_a_window_that_is_no_multiple_of_the_stride_is_refused(encoder, size):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("encode_image.i3_resnet.layer3.35.conv2.weight"), r"1 missing: layer3\.35\.conv2\.weight"),
+        (lambda s: s.pop("encode_image.i3_resnet.layer3.1.conv2.weight"), r"1 missing: layer3\.1\.conv2\.weight"),
         (lambda s: s.pop("encode_image.i3_resnet.bn1.running_mean"), r"1 missing: bn1\.running_mean"),
         (lambda s: s.update({"encode_image.i3_resnet.fc.weight": torch.zeros(1)}), r"1 unexpected: fc\.weight"),
         (lambda s: s.update({"encode_image.other.weight": torch.zeros(1)}), "1 unexpected: encode_image.other"),

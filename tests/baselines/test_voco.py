@@ -1,6 +1,9 @@
 """VoCo-B against eva's own class and MONAI's SwinUNETR, both with the patch merging of MONAI 1.3.0 sliced out here."""
 
+import contextlib
+import dataclasses
 import types
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,13 +13,33 @@ from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2, SwinTra
 from torch import nn
 from torch.nn import functional as F
 
+from baselines import voco
 from baselines.voco import VoCoB
-from tapct.encoders import Features
+from tapct.encoders import Encoder, Features
 from tapct.encoders.patch_merging import LegacyPatchMerging, kinds_of
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import assert_same, light, views
+from tests.baselines.golden import assert_same, light, on_meta, views
 
 SIZE = (32, 64, 64)  # patches (1, 2, 2)
+WIDTHS = [12, pytest.param(48, marks=pytest.mark.thorough)]
+"""Channels of the first stage; the others have multiples of them. The published 48 take sixteen times as long."""
+CARD, SWIN_ENCODER = VoCoB.card, voco._SwinEncoder
+
+
+@contextlib.contextmanager
+def channels(adapter: type[Encoder], width: int) -> Iterator[None]:
+    """Lets an adapter build its network with so many channels in the first stage."""
+    card = dataclasses.replace(adapter.card, feature_dim=16 * width, embedding_dim=24 * width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voco, "_SwinEncoder", lambda features: SWIN_ENCODER(width))
+        patch.setattr(adapter, "card", card)
+        yield
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def width(request) -> Iterator[int]:
+    with channels(VoCoB, request.param):
+        yield request.param
 
 
 def merging_of_monai_13(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -45,9 +68,9 @@ def with_old_merging(network: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def unetr() -> SwinUNETR:
+def unetr(width) -> SwinUNETR:
     """The network of VoComni-B, as upstream's README.md builds it."""
-    return SwinUNETR(in_channels=1, out_channels=21, feature_size=48, use_v2=True).eval().requires_grad_(False)
+    return SwinUNETR(in_channels=1, out_channels=21, feature_size=width, use_v2=True).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +92,9 @@ def vocomni(unetr) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def eva() -> SwinUNETREncoder:
+def eva(width) -> SwinUNETREncoder:
     """What eva's `radiology/voco_b` is before it downloads its weights (radiology/voco.py)."""
-    return SwinUNETREncoder(in_channels=1, feature_size=48, spatial_dims=3).eval().requires_grad_(False)
+    return SwinUNETREncoder(in_channels=1, feature_size=width, spatial_dims=3).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +136,13 @@ def features(encoder) -> Features:
     return encoder(scans())
 
 
-def test_features_are_those_of_evas_class_with_the_old_merging(features, eva, ssl_head):
+def test_features_are_those_of_evas_class_with_the_old_merging(features, eva, ssl_head, width):
     eva.load_state_dict(ssl_head)
     embedding, maps = with_old_merging(eva).forward_intermediates(prepared(scans()[:1]))
     assert_same(features.map[:1], turned_back(maps[-1]))
     assert_same(features.embedding[:1], embedding)
-    assert features.map.shape == (2, 768, 1, 2, 2)
-    assert features.embedding.shape == (2, 1152)
+    assert features.map.shape == (2, 16 * width, 1, 2, 2)
+    assert features.embedding.shape == (2, 24 * width)
     assert features.cls is None
 
 
@@ -140,10 +163,10 @@ def test_the_map_is_swinunetrs_with_the_old_merging_and_not_with_the_new_for_a_s
     assert (features.map[1].flip(1, 2, 3) - features.map[0]).abs().max() > 0.1
 
 
-def test_monai_has_changed_the_merging_that_is_kept_here(encoder):
-    x = torch.randn(1, 4, 6, 8, 48, generator=torch.Generator().manual_seed(2))
+def test_monai_has_changed_the_merging_that_is_kept_here(encoder, width):
+    x = torch.randn(1, 4, 6, 8, width, generator=torch.Generator().manual_seed(2))
     ours = encoder.network.swinViT.layers1[0].downsample
-    current = PatchMerging(48)
+    current = PatchMerging(width)
     current.load_state_dict(ours.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(x), merging_of_monai_13(ours, x), rtol=1e-5, atol=1e-5)
@@ -151,6 +174,7 @@ def test_monai_has_changed_the_merging_that_is_kept_here(encoder):
 
 
 @pytest.mark.parametrize("merging", ["merging", "mergingv2"])
+@pytest.mark.usefixtures("width")
 def test_whichever_merging_monai_builds_the_old_one_is_in_its_place(monkeypatch, merging):
     def deaf(**options):
         return SwinTransformer(**options | {"downsample": merging})
@@ -159,6 +183,7 @@ def test_whichever_merging_monai_builds_the_old_one_is_in_its_place(monkeypatch,
     assert kinds_of(VoCoB("random").network) == [LegacyPatchMerging] * 4
 
 
+@pytest.mark.usefixtures("width")
 def test_a_monai_without_any_merging_that_is_known_is_refused(monkeypatch):
     class Unknown(nn.Module):
         def __init__(self, dim, norm_layer, spatial_dims):
@@ -172,9 +197,10 @@ def test_a_monai_without_any_merging_that_is_known_is_refused(monkeypatch):
         VoCoB("random")
 
 
-def test_the_encoder_is_what_its_card_says(encoder):
-    card = encoder.card
-    assert card.num_params == 53_164_146 == sum(p.numel() for p in encoder.parameters())
+def test_the_encoder_is_what_its_card_says():
+    with channels(VoCoB, 48):
+        assert CARD.num_params == 53_164_146 == sum(p.numel() for p in on_meta(VoCoB).parameters())
+        encoder, card = VoCoB("random", deferred=True), CARD
     assert (card.window_size, card.spacing_mm, card.feature_stride) == ((96,) * 3, (1.5,) * 3, (32,) * 3)
     assert (card.feature_dim, card.embedding_dim) == (768, 1152)
     assert card.pad_hu == -175.0  # what upstream scales to the 0 that it pads with

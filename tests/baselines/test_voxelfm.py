@@ -6,10 +6,11 @@ import torch
 
 from baselines.voxelfm import VoxelFM, VoxelFMViT, _rotated
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import light
+from tests.baselines.golden import light, on_meta
 
 DIM, HEADS, PATCH, SPECIAL = 864, 12, 14, 5  # the class token and four registers
 PERIODS = np.array([100 ** (2 * j / 24) for j in range(12)])
+BUILD = VoxelFM.build
 
 
 def random_state(depth=12, seed=0) -> dict[str, torch.Tensor]:
@@ -118,9 +119,17 @@ def placeholders(state):
     return light(state) | {"rope_embed.periods": state["rope_embed.periods"]}
 
 
+@pytest.fixture(scope="module", params=[2, pytest.param(12, marks=pytest.mark.thorough)])
+def depth(request):
+    """Lets the adapter build fewer blocks than the published twelve, which are of one kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VoxelFM, "build", lambda self: VoxelFMViT(depth=request.param))
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def state():
-    return random_state()
+def state(depth):
+    return random_state(depth)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +154,12 @@ def assert_near(actual, expected, tolerance):
     assert np.abs(actual.double().numpy() - expected).max() < tolerance * np.abs(expected).max()
 
 
-def test_the_network_is_what_its_card_says(encoder):
-    card = encoder.card
-    assert sum(p.numel() for p in encoder.parameters()) == card.num_params == 110_029_536
-    assert {name: b.numel() for name, b in encoder.named_buffers()} == {"network.rope_embed.periods": 12}
+def test_the_network_is_what_its_card_says(monkeypatch):
+    monkeypatch.setattr(VoxelFM, "build", BUILD)
+    card, network = VoxelFM.card, on_meta(VoxelFM)
+    assert sum(p.numel() for p in network.parameters()) == card.num_params == 110_029_536
+    assert {name: b.numel() for name, b in network.named_buffers()} == {"rope_embed.periods": 12}
+    assert len(network.state_dict()) == len(random_state(depth=0)) + 12 * 14
     assert (card.window_size, card.spacing_mm, card.pad_hu) == ((112, 112, 112), (1.0, 1.0, 1.0), -1000.0)
 
 
@@ -176,22 +187,22 @@ def test_a_small_variance_shows_the_epsilon_of_the_norms():
         assert_near(network(x[:, None])[0], recomputed(state, x, depth=0)[0], 1e-10)
 
 
-def test_features_are_those_of_the_formulas(encoder, state):
+def test_features_are_those_of_the_formulas(encoder, state, depth):
     x = windows(2, 1, 28, 42, 56)
     features = encoder(x)
-    cls, expected = recomputed(state, normalised(x))
+    cls, expected = recomputed(state, normalised(x), depth)
     assert features.map.shape == (2, 864, 2, 3, 4)
     assert_near(features.map, expected, 1e-4)
     assert_near(features.embedding, cls, 1e-4)
     assert torch.equal(features.cls, features.embedding)
 
 
-def test_features_of_a_flipped_scan_are_those_of_the_formulas(encoder, state):
+def test_features_of_a_flipped_scan_are_those_of_the_formulas(encoder, state, depth):
     x = windows(1, 1, 28, 42, 28)
     for axis in (2, 3, 4):
         flipped = encoder(x.flip(axis)).map
         assert (flipped.flip(axis) - encoder(x).map).abs().max() > 0.01 * flipped.abs().max()
-    _, expected = recomputed(state, normalised(x.flip(2, 4)))
+    _, expected = recomputed(state, normalised(x.flip(2, 4)), depth)
     assert_near(encoder(x.flip(2, 4)).map, expected, 1e-4)
 
 

@@ -143,7 +143,7 @@ def test_a_liver_is_judged_with_its_lesions(abdomen):
 # -- Real copies of a release ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["s9001", "s9004"])
+@pytest.mark.parametrize("name", ["s9001", pytest.param("s9004", marks=pytest.mark.thorough)])
 def test_scans_of_totalsegmentator_are_right_as_they_are_and_wrong_turned_round(shared_data, name, tmp_path):
     (tmp_path / "split.csv").write_text(f"case,patient,split\n{name},p,train\n")
     dataset = task_class("totalsegmentator")(shared_data / "totalsegmentator", "train", tmp_path / "split.csv")
@@ -254,7 +254,7 @@ def test_names_are_known_however_they_are_written(abdomen):
     ids=["amos22", "lits17", "kits23"],
 )
 @pytest.mark.parametrize("flipped", [(0,), (1,), (2,), (1, 2)])
-@pytest.mark.parametrize("of", ["labels", "scan"])
+@pytest.mark.parametrize("of", [pytest.param("labels", marks=pytest.mark.thorough), "scan"])
 def test_labels_and_scan_that_are_turned_against_each_other_are_named(fine, ids, classes, flipped, of):
     """A mask in another order than its scan: whatever is labelled, and whichever of the two is right."""
     hu, labels = fine.ct.hu, fine.labels(ids)

@@ -170,6 +170,7 @@ def test_a_head_is_reported_again_and_texts_are_written_if_asked(data, folder, m
     assert read_record(tested).probe.reader == record.probe.reader
 
 
+@pytest.mark.thorough
 def test_a_language_model_writes_by_the_shipped_config(data, folder, monkeypatch, tmp_path):
     """What it says is noise, of a model with random weights; what is reported again is the same."""
     monkeypatch.setenv("TAPCT_CACHE", str(folder / "cache"))

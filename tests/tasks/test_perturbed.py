@@ -73,13 +73,19 @@ def filled(folder, task: TaskData) -> FeatureBank:
     return bank
 
 
-def test_a_perturbed_scan_never_has_the_features_of_another_and_training_features_are_kept(root, tmp_path):
+ONE_OF_A_KIND = list({type(one): name for name, one in PERTURBATIONS.items()}.values())
+
+
+@pytest.mark.parametrize(
+    "names", [ONE_OF_A_KIND, pytest.param([*PERTURBATIONS], marks=pytest.mark.thorough)], ids=["one of a kind", "all"]
+)
+def test_a_perturbed_scan_never_has_the_features_of_another_and_training_features_are_kept(root, tmp_path, names):
     """A stale hit would report the unperturbed number, as perfect robustness."""
     plain = data(root)
     bank = filled(tmp_path, plain)
     assert bank.extracted == 4
     maps = [bank.case(plain.parts[2], 0).features.map]
-    for name in PERTURBATIONS:
+    for name in names:
         task = data(root, name)
         bank = filled(tmp_path, task)
         assert bank.extracted == 2, name

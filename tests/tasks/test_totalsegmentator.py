@@ -90,7 +90,9 @@ def test_117_masks_become_one_label_map(release, blocks, tmp_path, top):
 
 
 def test_the_side_of_s1_is_an_option(release, tmp_path):
-    masks = {s1: np.asarray(TotalSegmentator(release, "train", split_file(tmp_path), s1)[0][1]) for s1 in STRUCTURES_OF_S1}
+    masks = {
+        s1: np.asarray(TotalSegmentator(release, "train", split_file(tmp_path), s1)[0][1]) for s1 in STRUCTURES_OF_S1
+    }
     s1 = nib.load(release / "s0001" / "segmentations" / "vertebrae_S1.nii.gz")
     voxels = spl(np.asanyarray(s1.dataobj))[:, None] > 0
     assert voxels.any()
