@@ -5,6 +5,7 @@ come from plain convolutions and instance norms.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,34 +17,55 @@ from torch.nn import functional as F
 from baselines.vista3d import Vista3D
 from tapct.encoders import Features
 from tapct.errors import EncoderError, WeightsError
-from tests.baselines.golden import assert_same, views
+from tests.baselines.golden import assert_same, on_meta, views
 
 PREFIX = "image_encoder.encoder."
 SIZE = (32, 48, 16)  # patches (2, 3, 1)
 
 
-def layout() -> dict[str, torch.Size]:
+CARD = Vista3D.card
+
+
+@pytest.fixture(scope="module", params=[12, pytest.param(48, marks=pytest.mark.thorough)])
+def width(request) -> Iterator[int]:
+    """Channels of the first convolution, by default a quarter of the published 48; the others are multiples."""
+
+    def narrow(*, init_filters: int, **options: object) -> SegResEncoder:
+        assert init_filters == 48
+        return SegResEncoder(init_filters=request.param, **options)
+
+    of_card = dataclasses.replace(CARD, feature_dim=16 * request.param, embedding_dim=16 * request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai.networks.nets.segresnet_ds.SegResEncoder", narrow)
+        patch.setattr(Vista3D, "card", of_card)
+        yield request.param
+
+
+def layout(width: int = 48) -> dict[str, torch.Size]:
     """Names and shapes of `model_vista3d.pt` (MONAI 1.4)."""
     with torch.device("meta"):
-        return {key: value.shape for key, value in vista3d132(encoder_embed_dim=48, in_channels=1).state_dict().items()}
+        whole = vista3d132(encoder_embed_dim=48, in_channels=1).state_dict()
+        encoder = SegResEncoder(init_filters=width, blocks_down=(1, 2, 2, 4, 4), norm="instance").state_dict()
+    assert {f"{PREFIX}{key}" for key in encoder} == {key for key in whole if key.startswith(PREFIX)}
+    return {key: value.shape for key, value in (whole | {f"{PREFIX}{k}": v for k, v in encoder.items()}).items()}
 
 
-def layout_of_monai_13() -> dict[str, torch.Size]:
+def layout_of_monai_13(width: int = 48) -> dict[str, torch.Size]:
     """Names of `model_monai1.3.pt`: another point head, and a mapper that MONAI 1.4's model has not."""
     renamed = {
         key.replace(".mlp.linear1.", ".mlp.lin1.").replace(".mlp.linear2.", ".mlp.lin2."): shape
-        for key, shape in layout().items()
+        for key, shape in layout(width).items()
     }
     return renamed | {"weight_mapper.0.weight": torch.Size((192, 48)), "weight_mapper.0.bias": torch.Size((192,))}
 
 
 @pytest.fixture(scope="module")
-def weights() -> dict[str, torch.Tensor]:
+def weights(width) -> dict[str, torch.Tensor]:
     """The encoder's tensors, every one of them random, norms too.
 
     Kernels of one length of row are views of the same numbers, so that 700 MB fit a smaller file.
     """
-    shapes = {key: shape for key, shape in layout().items() if key.startswith(PREFIX)}
+    shapes = {key: shape for key, shape in layout(width).items() if key.startswith(PREFIX)}
     kernels = {key: shape for key, shape in shapes.items() if len(shape) == 5}
     tensors = {
         key: numbers + (1.0 if key.endswith("weight") else 0.0)
@@ -56,9 +78,9 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def encoder(weights, tmp_path_factory) -> Vista3D:
+def encoder(weights, width, tmp_path_factory) -> Vista3D:
     path = tmp_path_factory.mktemp("vista3d") / "model_monai1.3.pt"
-    return Vista3D(saved(path, views(layout_of_monai_13()) | weights))
+    return Vista3D(saved(path, views(layout_of_monai_13(width)) | weights))
 
 
 def upstream(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -113,11 +135,11 @@ def features(encoder) -> Features:
     return encoder(scans())
 
 
-def test_features_are_upstreams_whichever_way_the_scan_lies(features, weights):
+def test_features_are_upstreams_whichever_way_the_scan_lies(features, weights, width):
     expected = by_hand(weights, scans())
     assert_same(features.map, expected)
     assert_same(features.embedding, torch.from_numpy(expected.numpy().mean((2, 3, 4))))
-    assert features.map.shape == (2, 768, 2, 3, 1)
+    assert features.map.shape == (2, 16 * width, 2, 3, 1)
     assert features.cls is None
     # A network that could not tell the two scans apart would prove nothing.
     assert (expected[1].flip(1, 2, 3) - expected[0]).abs().max() > 0.1
@@ -129,9 +151,18 @@ def test_features_do_not_depend_on_the_batch(encoder, features):
     assert not list(encoder.network.buffers())
 
 
+def test_the_network_is_the_published_one(monkeypatch):
+    monkeypatch.setattr("monai.networks.nets.segresnet_ds.SegResEncoder", SegResEncoder)
+    network = on_meta(Vista3D)
+    assert CARD.num_params == 174_951_120 == sum(p.numel() for p in network.parameters())
+    found = {f"{PREFIX}{key}": value.shape for key, value in network.state_dict().items()}
+    with torch.device("meta"):
+        published = vista3d132(encoder_embed_dim=48, in_channels=1).state_dict()
+    assert found == {key: value.shape for key, value in published.items() if key.startswith(PREFIX)}
+
+
 def test_the_encoder_is_what_its_card_says(encoder):
-    card = encoder.card
-    assert card.num_params == 174_951_120 == sum(p.numel() for p in encoder.parameters())
+    card = CARD
     assert (card.window_size, card.spacing_mm, card.feature_stride) == ((128,) * 3, (1.5,) * 3, (16,) * 3)
     assert card.pad_hu == -963.8247715525971  # what upstream scales to the 0 that it pads with
     assert card.feature_dim == card.embedding_dim == 768
@@ -163,8 +194,9 @@ def test_a_patch_lies_where_the_adapter_says():
     assert encoder.feature_centre() == (0, 15, 15)
 
 
-@pytest.mark.parametrize("shapes", [layout(), layout_of_monai_13()], ids=["monai1.4", "monai1.3"])
-def test_both_published_layouts_load(encoder, weights, shapes):
+@pytest.mark.parametrize("published", [layout, layout_of_monai_13], ids=["monai1.4", "monai1.3"])
+def test_both_published_layouts_load(encoder, weights, width, published):
+    shapes = published(width)
     assert len(shapes) > len(weights) == len(encoder.network.state_dict())
     converted = encoder._convert(views(shapes))
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in encoder.network.state_dict().items()}
@@ -180,8 +212,8 @@ def test_both_published_layouts_load(encoder, weights, shapes):
         (lambda f: [f.update({f"module.{k}": f.pop(k)}) for k in list(f)], "missing: conv_init.weight"),
     ],
 )
-def test_loading_is_strict_inside_the_encoder(tmp_path, change, message):
-    tensors = views(layout())
+def test_loading_is_strict_inside_the_encoder(tmp_path, width, change, message):
+    tensors = views(layout(width))
     change(tensors)
     path = saved(tmp_path / "model_vista3d.pt", tensors)
     # On the meta device a network costs nothing to build; it is refused before a number is copied.

@@ -30,9 +30,9 @@ def test_the_six_tap_ct_encoders_are_found_by_entry_point():
     ("name", "window", "stride", "dim"),
     [
         ("tap-s-2d", (1, 224, 224), (1, 16, 16), 384),
-        ("tap-b-2d", (1, 224, 224), (1, 16, 16), 768),
+        pytest.param("tap-b-2d", (1, 224, 224), (1, 16, 16), 768, marks=pytest.mark.thorough),
         ("tap-s-2.5d", (6, 224, 224), (1, 16, 16), 384),
-        ("tap-b-2.5d", (6, 224, 224), (1, 16, 16), 768),
+        pytest.param("tap-b-2.5d", (6, 224, 224), (1, 16, 16), 768, marks=pytest.mark.thorough),
         ("tap-s-3d", (12, 224, 224), (4, 8, 8), 384),
         ("tap-b-3d", (12, 224, 224), (4, 8, 8), 768),
     ],

@@ -1,5 +1,6 @@
 """eva's backbones by their cards: against eva's own classes, our adapter and MONAI's networks, on the same weights."""
 
+import copy
 import re
 import types
 from pathlib import Path
@@ -22,7 +23,7 @@ from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.identity import identity
 from tapct.errors import EncoderError, WeightsError
 from tests.baselines.golden import assert_same, light
-from tests.baselines.test_voco import merging_of_monai_13
+from tests.baselines.test_voco import channels, merging_of_monai_13
 
 CPU = torch.device("cpu")
 
@@ -53,10 +54,21 @@ def published(network: torch.nn.Module, path: Path, inside: str | None, prefix: 
     return path
 
 
-@pytest.fixture(scope="module")
-def swin() -> SwinUNETREncoder:
+@pytest.fixture(scope="module", params=[12, pytest.param(48, marks=pytest.mark.thorough)])
+def swin(request) -> SwinUNETREncoder:
+    """eva's class, by default with a quarter of the channels."""
     torch.manual_seed(0)
-    return SwinUNETREncoder().eval().requires_grad_(False)
+    return SwinUNETREncoder(feature_size=request.param).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def voco_b(swin, own) -> str:
+    """The shipped card at full width; else a copy of it that differs by what hangs on the width."""
+    if (width := swin.state_dict()["encoder1.layer.conv1.conv.weight"].shape[0]) == 48:
+        return "eva:radiology/voco_b"
+    params = sum(parameter.numel() for parameter in swin.parameters())
+    narrow = {"backbone": "radiology/swin_unetr_encoder", "arguments": {"feature_size": width}, "num_params": params}
+    return own({**narrow, "feature_dim": 16 * width, "embedding_dim": 24 * width}, like="radiology/voco_b")
 
 
 @pytest.fixture
@@ -124,25 +136,30 @@ def test_a_card_says_what_the_network_has(name, of_docs, monkeypatch):
 # -- Equal to what we have of them ---------------------------------------------------------------------
 
 
-def test_voco_b_is_our_adapter_to_the_last_bit(swin, tmp_path):
-    file = published(swin, tmp_path / "VoCo_B_SSL_head.pt", None, "")
-    ours, evas = VoCoB(file), tapct.load_encoder("eva:radiology/voco_b", file)
-    hu = scan(32, 64, 64)
-    for one, other in zip(ours(hu)[:2], evas(hu)[:2], strict=True):
-        assert torch.equal(one, other)
+def test_the_card_of_voco_b_says_what_our_adapters_does():
+    ours, evas = VoCoB.card, encoder_class("eva:radiology/voco_b").card
     for field in ("window_size", "spacing_mm", "pad_hu", "num_params", "pretraining_data"):
-        assert getattr(ours.card, field) == getattr(evas.card, field)
-    assert ours.card.weights.repository == evas.card.weights.repository
+        assert getattr(ours, field) == getattr(evas, field)
+    assert ours.weights.repository == evas.weights.repository
 
 
-def test_evas_own_class_differs_by_axes_and_patch_merging_alone(swin, tmp_path):
+def test_voco_b_is_our_adapter_to_the_last_bit(swin, voco_b, tmp_path):
+    file = published(swin, tmp_path / "VoCo_B_SSL_head.pt", None, "")
+    hu = scan(32, 64, 64)
+    evas = tapct.load_encoder(voco_b, file)
+    with channels(VoCoB, evas.card.feature_dim // 16):
+        ours = VoCoB(file)(hu)
+    for one, other in zip(ours[:2], evas(hu)[:2], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_evas_own_class_differs_by_axes_and_patch_merging_alone(swin, voco_b, tmp_path):
     file = published(swin, tmp_path / "voco.pt", None, "")
     hu = scan(32, 64, 64)
-    found = tapct.load_encoder("eva:radiology/voco_b", file)(hu)
+    found = tapct.load_encoder(voco_b, file)(hu)
     stock, _ = swin.forward_intermediates(in_ras(hu))
     assert (found.embedding - stock).abs().max() > 0.01, "MONAI's new merging gives other features, without an error"
-    fixed = SwinUNETREncoder().eval().requires_grad_(False)
-    fixed.load_state_dict(swin.state_dict())
+    fixed = copy.deepcopy(swin)
     for module in fixed.modules():
         if isinstance(module, PatchMergingV2):
             module.forward = types.MethodType(merging_of_monai_13, module)

@@ -73,6 +73,7 @@ def test_nothing_is_drawn_where_all_are_kept(batch, rate):
     assert draw_kept_samples(batch, rate, 3, device=CPU) is None
 
 
+@pytest.mark.thorough
 def test_samples_are_kept_equally_often_and_branches_independently():
     generator = seeded(0)
     kept = torch.stack([draw_kept_samples(5, 0.4, 2, device=CPU, generator=generator) for _ in range(2000)])

@@ -339,6 +339,7 @@ def test_a_name_with_umlauts_is_found_whatever_wrote_the_header(tmp_path, encodi
     assert read_ct(path).shape == SHAPE
 
 
+@pytest.mark.thorough
 def test_such_a_name_is_read_under_the_c_locale(tmp_path):
     path = write(tmp_path)
     (tmp_path / "ct.raw").rename(tmp_path / named("Größe.raw"))
