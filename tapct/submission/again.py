@@ -97,8 +97,8 @@ def recompute(
 
 def chosen(record: Record, count: int, salt: str) -> list[str]:
     """Returns the cases to encode again: the same for everybody who knows record and salt."""
-    names = [case.case for case in record.runs[0].cases["test"]]
-    by_hash = {name: hashlib.sha256(f"{record.fingerprint}{salt}{name}".encode()).hexdigest() for name in names}
+    names, fingerprint = [case.case for case in record.runs[0].cases["test"]], record.fingerprint
+    by_hash = {name: hashlib.sha256(f"{fingerprint}{salt}{name}".encode()).hexdigest() for name in names}
     return sorted(names, key=by_hash.__getitem__)[:count]
 
 
