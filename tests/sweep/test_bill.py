@@ -219,7 +219,10 @@ def test_operations_of_a_transformer_are_those_of_its_matrices():
     assert found.map_shape == (768, 3, 28, 28)
 
 
-def test_shipped_counts_are_those_of_the_encoders_here():
+@pytest.mark.parametrize(
+    "counted", [("tap-t-3d",), pytest.param(("tap-t-3d", "suprem", "fmcib"), marks=pytest.mark.thorough)], ids=len
+)
+def test_shipped_counts_are_those_of_the_encoders_here(counted):
     shipped = json.loads(cost.SHIPPED.read_text(encoding="utf-8"))
     costs = Costs(Remembered("costs"), CPU)
     windows = {
@@ -230,7 +233,7 @@ def test_shipped_counts_are_those_of_the_encoders_here():
     keys = {costs.counted_key(one, window): (name, window) for (name, window), one in windows.items()}
     assert set(keys) == set(shipped), "architectures have changed: run `python -m tapct.sweep.bill.counted`"
     for key, (name, window) in keys.items():
-        if name in ("tap-t-3d", "suprem", "fmcib"):
+        if name in counted:
             count = costs.count(windows[name, window], window)
             assert [count.tflop, list(count.map_shape), count.why] == shipped[key]
 
@@ -286,9 +289,10 @@ def test_a_count_is_of_its_window_and_why_there_is_none_of_its_code(monkeypatch)
             assert (found.tflop is None) is (cls == "Curious")
 
 
-def test_a_first_bill_of_the_paper_counts_nothing_anew(monkeypatch):
+@pytest.mark.parametrize("suite", ["paper-table-4", pytest.param("paper", marks=pytest.mark.thorough)])
+def test_a_first_bill_of_the_paper_counts_nothing_anew(suite, monkeypatch):
     monkeypatch.setattr(cost, "_count", None)
-    bill = bill_of(commands.Sweep(suite="paper").experiments(), accelerator="cpu")
+    bill = bill_of(commands.Sweep(suite=suite).experiments(), accelerator="cpu")
     assert bill.tflop > 0
 
 

@@ -1,5 +1,6 @@
 """Counts what windows of the encoders here take, for `counted.json`: `python -m tapct.sweep.bill.counted`."""
 
+import functools
 import json
 
 import torch
@@ -7,12 +8,12 @@ import torch
 from tapct._utils.files import write_atomically
 from tapct.encoders import list_encoders
 from tapct.errors import TapctError
+from tapct.features.extract import Tiling
 from tapct.sweep.bill.cost import SHIPPED, Costs
-from tapct.sweep.bill.encoding import Encodings
 from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Data, Encoding
 from tapct.sweep.bill.sizes import scans_of
-from tapct.volumes import Size
+from tapct.volumes import Grid, Size
 
 OPTIONS = {"curia": ("in_plane_size=224+window_size=1x224x224",)}
 """Of encoders, those of the paper's suites with which windows take something else."""
@@ -22,11 +23,16 @@ def windows_of(name: str, costs: Costs, options: str = "") -> dict[Size, Encodin
     """Returns the windows of an encoder that the shipped tasks have where their scans are not there."""
     found: dict[Size, Encoding] = {}
     for task, fit_windows in (("lits17", False), ("luna16", True), ("luna25", True)):
-        data = Data(task, None, None, "{}", 1.0, 0, None, None)
         encoding = Encoding(name, options, None, "auto", 0.0, fit_windows, "bf16")
-        scan = scans_of(data, Remembered("sizes")).scans[0]
-        found.setdefault(Encodings(costs).of(encoding, scan).window, encoding)
+        tiling = Tiling.of(costs.encoder(encoding), _typical_grid(task), encoding.overlap, fit_windows)
+        found.setdefault(tiling.window, encoding)
     return found
+
+
+@functools.cache
+def _typical_grid(task: str) -> Grid:
+    data = Data(task, None, None, "{}", 1.0, 0, None, None)
+    return scans_of(data, Remembered("sizes")).scans[0].grid
 
 
 def encodings() -> list[tuple[str, str]]:
