@@ -5,16 +5,19 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 from filelock import FileLock
 
 from tapct.cli import main
 from tapct.records import Record, read_record
 from tapct.sweep import commands
+from tests.data import quickstart
 from tests.features.processes import Child
 from tests.sweep.fakes import Forked, Here
 
@@ -85,18 +88,35 @@ class Installed:
 SWEEP = ("-e", "small-3d,cubic", "-t", "quickstart", "--max-steps", "2", "--runs", "2", "--accelerator", "cpu")
 
 
+def weights(tapct: Installed) -> tuple[str, str]:
+    """Those of the two experiments: random ones, and a file that is not there."""
+    return "-w", f"small-3d=random,cubic={tapct.results}/none.pth"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As a worker has: the last digits of a sum depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProcess]:
-    """Two real experiments on the quickstart, one of which fails: its weights are not there.
+    """Two real experiments on a small quickstart, one of which fails: its weights are not there.
 
     They run once, whatever processes share the tests between them: only the tests of one file may change the folder.
     """
     common = tmp_path_factory.getbasetemp()
     common = common.parent if "PYTEST_XDIST_WORKER" in os.environ else common
     tapct, ended = Installed(site, common / "swept"), common / "swept.json"
+    tapct.environment["DATA_ROOT"] = str(common / "swept" / "data")
     with FileLock(ended.with_suffix(".lock")):
         if not ended.exists():
-            ran = tapct.here("run", *SWEEP, "--jobs", "2", "-w", f"small-3d=random,cubic={tapct.results}/none.pth")
+            quickstart.write(Path(tapct.environment["DATA_ROOT"]))
+            with one_thread():
+                ran = tapct.here("run", *SWEEP, "--jobs", "2", *weights(tapct), workers_too=True)
             ended.write_text(json.dumps([ran.args, ran.returncode, ran.stdout, ran.stderr]), encoding="utf-8")
         return tapct, subprocess.CompletedProcess(*json.loads(ended.read_text(encoding="utf-8")))
 

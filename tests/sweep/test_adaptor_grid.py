@@ -19,9 +19,10 @@ CASES = {"train": [0, 1, 0, 1], "val": [0, 1], "test": [1, 0]}
 ADAPTORS = "linear,knn,prototype,abmil,linear:mask,linear:table=volume,linear:own&table=volume,linear:table=age"
 
 
-@pytest.fixture
-def data(tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
     """Eight nodules, each in a scan of its own that shows less of the body than the one before."""
+    root = tmp_path_factory.mktemp("data")
     nodules = read_nodules(luna16.LIST, luna16.COLUMNS)
     alone = {of.series: case for case, of in nodules.items()}  # one a scan
     names = {malignant: [c for c in alone.values() if nodules[c].malignant == malignant] for malignant in (0, 1)}
@@ -30,10 +31,10 @@ def data(tmp_path):
         for label in labels:
             case = next(c for c in names[label] if nodules[c].patient not in patients)
             patients.add(nodules[case].patient)
-            luna16.write(tmp_path / "luna16", [case], field_of_view_mm=40 - 4 * number)
+            luna16.write(root / "luna16", [case], field_of_view_mm=40 - 4 * number)
             split[part].append(case)
             number += 1
-    return luna16.write_split(tmp_path / "split.csv", **split)
+    return luna16.write_split(root / "split.csv", **split)
 
 
 def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch, capsys):
@@ -53,7 +54,7 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     monkeypatch.setattr(input_sheet, "received_of", lambda *of: None)  # each record looks at what the network receives
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr("sys.argv", ["tapct"])
-    variables = {"DATA_ROOT": str(tmp_path), "SPLIT_FILE": str(data), "NUM_WORKERS": "0"}
+    variables = {"DATA_ROOT": str(data.parent), "SPLIT_FILE": str(data), "NUM_WORKERS": "0"}
     asked = commands.Sweep(
         encoders="small-3d",
         tasks="luna16",
@@ -95,9 +96,9 @@ def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monk
     for label in ("chance+adaptor=linear-table-volume", "small-3d+adaptor=linear-own-table-volume"):
         assert [(one.name, one.known) for one in records[label].probe.table] == [("volume", 4)]
     nodules = read_nodules(luna16.LIST, luna16.COLUMNS)
+    part = task_class("luna16")(data.parent / "luna16", "test", data)
     for case in records["chance+adaptor=linear-table-volume"].runs[0].cases["test"]:
         ml = np.pi / 6 * nodules[case.case].diameter_mm ** 3 / 1000
-        part = task_class("luna16")(tmp_path / "luna16", "test", data)
         assert 10 ** part.value(case.case, "volume") == pytest.approx(ml, rel=0.01), "of a sphere"
     masked = records["small-3d+adaptor=linear-mask"]
     assert masked.probe.adaptor == "linear:mask"

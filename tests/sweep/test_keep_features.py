@@ -60,7 +60,7 @@ def sweep(site, data, tmp_path, monkeypatch):  # noqa: F811
         found.encoded.extend([found.current] * len(windows_hu))
         return encode(self, windows_hu)
 
-    variables = {"DATA_ROOT": str(tmp_path), "SPLIT_FILE": str(data), "NUM_WORKERS": "0"}
+    variables = {"DATA_ROOT": str(data.parent), "SPLIT_FILE": str(data), "NUM_WORKERS": "0"}
     monkeypatch.setattr(Small3D, "_encode", counted)
     monkeypatch.setattr(input_sheet, "received_of", lambda *of: None)  # each record looks at what the network receives
     monkeypatch.syspath_prepend(str(site))

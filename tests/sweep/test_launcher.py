@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -91,6 +92,53 @@ def test_two_launchers_on_one_folder_run_each_experiment_once(lab):
     assert sorted(lab.ran()) == sorted(f"{encoder} on {task}" for encoder in E.split(",") for task in tasks.split(","))
     found = [state_of(lab.results / task / e).status for task in tasks.split(",") for e in E.split(",")]
     assert found == ["done", "done", "failed", "done", "done", "done", "done", "done"]
+
+
+EVA = """
+import os, pathlib, sys
+print("fitting with", sys.argv[1], "and telemetry off:", os.environ["ORT_DISABLE_TELEMETRY"])
+def main():
+    if os.environ["ENCODER"] == "fmcib":
+        raise RuntimeError("the GPU fell off the bus")
+    session = pathlib.Path(os.environ["OUTPUT_ROOT"]) / "session"
+    session.mkdir(parents=True)
+    (session / "record.json").write_bytes(pathlib.Path(os.environ["MADE"]).read_bytes())
+"""
+
+
+def test_workers_are_processes_of_their_own(lab, tmp_path, monkeypatch, capsys):
+    """Real ones, in which a module of eva's name leaves a record at once: eva itself takes long to import."""
+    experiment, _ = commands.Sweep(encoders=E, tasks="amos22", results=str(lab.results)).experiments()
+    (tmp_path / "made.json").write_text(lab.record(experiment).to_json(), encoding="utf-8")
+    (tmp_path / "stand_in" / "eva").mkdir(parents=True)
+    for name, content in {"__init__": "", "__main__": EVA}.items():
+        (tmp_path / "stand_in" / "eva" / f"{name}.py").write_text(content, encoding="utf-8")
+    monkeypatch.setenv("MADE", str(tmp_path / "made.json"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "stand_in"), *sys.path]))
+    lab.start = local.Worker
+    assert lab.run(E, "amos22", jobs=2) == 1
+    assert "1 done, 1 failed" in capsys.readouterr().out
+    assert state(lab, ALL[0]).status == "done"
+    assert "RuntimeError: the GPU fell off the bus" in state(lab, ALL[1]).detail
+    for name in ALL[:2]:
+        log = (lab.folder(name) / "log.txt").read_text(encoding="utf-8")
+        assert "fitting with fit and telemetry off: 1" in log
+        assert f"(pid {os.getpid()})" not in log
+
+
+def test_data_that_ship_with_a_task_are_used_where_the_folder_of_the_data_lacks_it(lab, tmp_path, monkeypatch):
+    seen = tmp_path / "seen"
+    fit = lab.fit
+    lab.fit = lambda experiment: seen.write_text(str(os.environ.get("DATA_ROOT"))) and fit(experiment)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    for there, root in ((False, "None"), (True, str(tmp_path))):
+        if there:
+            (tmp_path / "quickstart").mkdir()
+        assert lab.run("curia", "quickstart") == 0
+        assert seen.read_text(encoding="utf-8") == root
+        log = (lab.folder("curia on quickstart") / "log.txt").read_text(encoding="utf-8")
+        assert log.count("DATA_ROOT has no folder 'quickstart': the data that ship with it are used") == 1
+        lab.folder("curia on quickstart").joinpath("record.json").unlink()
 
 
 def test_an_experiment_that_another_runs_is_skipped_and_said(lab, capsys):
@@ -411,16 +459,18 @@ def test_status_and_dry_run_read_no_cases_and_a_run_reads_what_it_leaves_alone(l
 
 
 SETTINGS = ({"weights": "curia=random"}, {"max_steps": 7, "runs": 1}, {"fractions": [0.1, 1]}, {"perturbations": "all"})
+FEW = "amos22,lung1_survival"
 
 
+@pytest.mark.parametrize("tasks", [FEW, pytest.param("all", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("asked", SETTINGS, ids=lambda asked: next(iter(asked)))
-def test_settings_are_those_of_the_whole_config_resolved(asked, tmp_path, monkeypatch):
+def test_settings_are_those_of_the_whole_config_resolved(asked, tasks, tmp_path, monkeypatch):
     """Resolved value by value, for speed: an override that refers to other keys, and lists, are no exception."""
     override = tmp_path / "o.yaml"
     override.write_text("a: ${oc.env:ENCODER}\nb: {c: '${a}-x', d: [1, '${oc.env:MAX_STEPS, 3}'], e: }\n")
     for overrides in ((), (str(override),)):
         for experiment in commands.Sweep(
-            encoders="curia,fmcib", tasks="all", overrides=overrides, **asked
+            encoders="curia,fmcib", tasks=tasks, overrides=overrides, **asked
         ).experiments():
             whole = {}
             with environment({**experiment.environment, **dict.fromkeys(INCIDENTAL, "")}):

@@ -6,17 +6,27 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from eva.__main__ import main
 
 from tapct.features import TensorStore
 from tapct.leaderboard.assembly import assemble
 from tapct.records import Record, read_cases, read_record, read_records
-from tests.sweep.conftest import SWEEP
+from tests.sweep.conftest import SWEEP, Installed, one_thread, weights
 
 
 def test_a_good_experiment_beside_one_that_fails(swept):
-    tapct, ran = swept
+    assert_one_is_good(*swept)
+
+
+@pytest.mark.thorough
+def test_the_same_in_processes_of_their_own_on_the_data_that_ship(site, tmp_path):
+    tapct = Installed(site, tmp_path)
+    assert_one_is_good(tapct, tapct.here("run", *SWEEP, "--jobs", "2", *weights(tapct)))
+    log = (tapct.results / "quickstart" / "small-3d" / "log.txt").read_text(encoding="utf-8")
+    assert "DATA_ROOT has no folder 'quickstart': the data that ship with it are used" in log
+
+
+def assert_one_is_good(tapct, ran):
     assert ran.returncode == 1, ran.stderr
     assert "1 done, 1 failed" in ran.stdout
     reason = f"WeightsError: cubic: there is no weights file {tapct.results}/none.pth"
@@ -34,7 +44,6 @@ def test_a_good_experiment_beside_one_that_fails(swept):
     assert (good / about["session"] / "results.json").exists()
     log = (good / "log.txt").read_text(encoding="utf-8")
     assert "attempt 1 on " in log
-    assert "DATA_ROOT has no folder 'quickstart': the data that ship with it are used" in log
     assert "Dice" in log, "eva's own output is in the log"
     assert f"cubic on quickstart: not started: {reason}" in ran.stderr, (
         "nothing of an experiment runs whose weights are missing"
@@ -127,13 +136,12 @@ def test_it_is_what_eva_fit_gives(swept, site, monkeypatch, tmp_path):
 def eva_fit(tapct, monkeypatch, tmp_path, **more: str) -> Record:
     """Does in this process what an experiment does, and returns its record."""
     variables = {"ENCODER": "small-3d", "ENCODER_WEIGHTS": "random", "MAX_STEPS": "2", "N_RUNS": "2"} | more
-    for name, value in {**variables, "ACCELERATOR": "cpu", "TAPCT_CACHE": tapct.environment["TAPCT_CACHE"]}.items():
+    same = {name: tapct.environment[name] for name in ("DATA_ROOT", "TAPCT_CACHE")}
+    for name, value in {**variables, **same, "ACCELERATOR": "cpu"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["eva", "fit", "--config", "eva_configs/quickstart.yaml"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the experiment had: the last digits of a sum depend on them
-    main()
-    torch.set_num_threads(threads)
+    with one_thread():
+        main()
     (path,) = (tmp_path / "logs").glob("*/*/record.json")
     return read_record(path)
 
@@ -144,7 +152,8 @@ def test_options_are_an_experiment_a_record_and_a_row_of_their_own(swept, site, 
     label, plain = "small-3d+in_plane_size=96+precision=fp32", tapct.results / "quickstart" / "small-3d"
     results = tmp_path / "results"
     asked = ("-e", "small-3d+precision=fp32+in_plane_size=096", *SWEEP[2:], "-w", "random", "--results", str(results))
-    ran = tapct.here("run", *asked, workers_too=True)
+    with one_thread():
+        ran = tapct.here("run", *asked, workers_too=True)
     assert (ran.returncode, f"{label} on quickstart: done" in ran.stderr) == (0, True), ran.stdout + ran.stderr
     record = read_record(results / "quickstart" / label / "record.json")
     assert record.encoder.options == {"in_plane_size": 96, "precision": "fp32"}
