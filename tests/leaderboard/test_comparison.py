@@ -14,8 +14,12 @@ from tapct.statistics.resampling import draw_swaps, evaluate
 from tapct.statistics.summary import compare
 from tests.leaderboard.simulated import clusters, task, within
 
-SIMULATIONS = 250
-ERROR = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
+SIMULATIONS = [25, pytest.param(250, marks=pytest.mark.thorough)]
+
+
+def three_errors(simulations: int) -> float:
+    """Three standard errors of a share of 5 % of the simulations."""
+    return 3 * np.sqrt(0.95 * 0.05 / simulations)
 
 
 def step_down_by_hand(evidence, chance):
@@ -52,13 +56,15 @@ def test_the_p_value_of_a_pair_is_that_of_the_paired_t_test():
     assert stats.ttest_ind(*values).pvalue > 0.3
 
 
-def false_differences(models: int, patients: int, alike: int = 5, better: float = 0.0) -> tuple[float, float, float]:
+def false_differences(
+    simulations: int, models: int, patients: int, alike: int = 5, better: float = 0.0
+) -> tuple[float, float, float]:
     """Share of simulations with a false difference after correction and before, and with a true one found.
 
     The first model is better than the others by `better`; all others are equal. A patient has up to `alike` cases.
     """
     rng, after, before, found = np.random.default_rng(2), 0, 0, 0
-    for index in range(SIMULATIONS):
+    for index in range(simulations):
         patient = clusters(patients, rng, alike)
         values = within(patient, rng) + within(patient, rng, (models,))
         values[0] += better
@@ -67,34 +73,37 @@ def false_differences(models: int, patients: int, alike: int = 5, better: float 
         after += any(d.better for d in null)
         before += any(d.p_value <= 0.05 for d in null)
         found += any(d.better == "a" for d in differences if d.first == "a")
-    return after / SIMULATIONS, before / SIMULATIONS, found / SIMULATIONS
+    return after / simulations, before / simulations, found / simulations
 
 
+@pytest.mark.parametrize("simulations", SIMULATIONS)
 @pytest.mark.parametrize(("patients", "alike"), [(24, 1), (80, 5)])  # 24 scans of 24 patients: as in three tasks
-def test_equal_models_differ_in_no_more_than_one_of_twenty_tasks(patients, alike):
-    after, before, _ = false_differences(8, patients, alike)
-    assert after <= 0.05 + ERROR
+def test_equal_models_differ_in_no_more_than_one_of_twenty_tasks(patients, alike, simulations):
+    after, before, _ = false_differences(simulations, 8, patients, alike)
+    assert after <= 0.05 + three_errors(simulations)
     assert before > 0.3  # without the correction
 
 
+@pytest.mark.parametrize("simulations", SIMULATIONS)
 @pytest.mark.parametrize("metric", ["MicroAUROC", "MicroAP"])
 @pytest.mark.parametrize(("patients", "positives"), [(50, 5), (100, 10)])
-def test_equal_models_with_few_positives_are_not_told_apart_more_often(metric, patients, positives):
+def test_equal_models_with_few_positives_are_not_told_apart_more_often(metric, patients, positives, simulations):
     """More in `benchmarks/leaderboard_simulations.py equal`."""
     rng, apart = np.random.default_rng(7), 0
     targets = (np.arange(patients) < positives).astype(int)[:, None]
-    for index in range(SIMULATIONS):
+    for index in range(simulations):
         scores = rng.normal(size=patients) + rng.normal(size=(5, patients))
         inputs = task(scores[:, None, :, None] + targets, targets=targets, name=f"simulation {index}", metric=metric)
         value = evaluate(inputs, np.ones((patients, 1)))[:, 0, 0]
         apart += any(d.better for d in compare(inputs, value, np.ones(5, dtype=bool), 300)[0].differences)
-    assert apart / SIMULATIONS <= 0.05 + ERROR
+    assert apart / simulations <= 0.05 + three_errors(simulations)
 
 
-def test_a_true_difference_is_found_and_opens_no_door_to_false_ones():
-    after, _, found = false_differences(5, 80, better=0.8)
+@pytest.mark.parametrize("simulations", SIMULATIONS)
+def test_a_true_difference_is_found_and_opens_no_door_to_false_ones(simulations):
+    after, _, found = false_differences(simulations, 5, 80, better=0.8)
     assert found > 0.9
-    assert after <= 0.05 + ERROR
+    assert after <= 0.05 + three_errors(simulations)
 
 
 def test_models_of_clear_order_get_one_rank_each():

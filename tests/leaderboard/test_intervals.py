@@ -8,9 +8,10 @@ from tapct.statistics import resampling, summarise_task
 from tapct.statistics.intervals import bca, estimate, tail
 from tests.leaderboard.simulated import clusters, task, within
 
-SIMULATIONS = 300
-ERROR = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
-"""Three standard errors of a share of 95 % (or 5 %) of the simulations."""
+
+def three_errors(simulations: int) -> float:
+    """Three standard errors of a share of 95 % of the simulations."""
+    return 3 * np.sqrt(0.95 * 0.05 / simulations)
 
 
 SKEWED = np.random.default_rng(0).exponential(size=30)
@@ -49,14 +50,14 @@ def holds(inputs, truth: float) -> bool:
     return interval.low <= truth <= interval.high
 
 
-def coverage(simulate, ignore_clusters: bool) -> float:
+def coverage(simulate, ignore_clusters: bool, simulations: int) -> float:
     rng, held = np.random.default_rng(1), 0
-    for index in range(SIMULATIONS):
+    for index in range(simulations):
         patients = clusters(60, rng)
         values, targets, truth = simulate(patients, rng)
         own = np.arange(len(patients)) if ignore_clusters else patients
         held += holds(task(values, own, targets, name=f"simulation {index}"), truth)
-    return held / SIMULATIONS
+    return held / simulations
 
 
 def mean_of_skewed_scores(patients, rng):
@@ -70,10 +71,11 @@ def auroc_of_alike_scans(patients, rng):
     return values[None, None], targets, float(stats.norm.cdf(1.2 / np.sqrt(2)))
 
 
+@pytest.mark.parametrize("simulations", [40, pytest.param(300, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("simulate", [mean_of_skewed_scores, auroc_of_alike_scans])
-def test_intervals_hold_the_truth_as_often_as_they_say_and_only_by_patients(simulate):
-    assert coverage(simulate, ignore_clusters=False) >= 0.95 - ERROR
-    assert coverage(simulate, ignore_clusters=True) < 0.95 - 3 * ERROR
+def test_intervals_hold_the_truth_as_often_as_they_say_and_only_by_patients(simulate, simulations):
+    assert coverage(simulate, ignore_clusters=False, simulations=simulations) >= 0.95 - three_errors(simulations)
+    assert coverage(simulate, ignore_clusters=True, simulations=simulations) < 0.95 - 3 * three_errors(300)
 
 
 def test_intervals_are_not_too_long_either():

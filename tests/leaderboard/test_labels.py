@@ -76,14 +76,23 @@ def test_the_mean_is_the_ranked_number(record, tables):
     assert ends == pytest.approx([ours.estimate.low, ours.estimate.high], abs=0.02)  # of fewer resamples
 
 
+def weighted_auroc(targets, scores, counts):
+    """Of each column of counts, the share of pairs in which the positive has the higher score."""
+    ahead = np.sign(scores[targets == 1][:, None] - scores[targets == 0]) / 2 + 0.5
+    positives, negatives = counts[targets == 1], counts[targets == 0]
+    return np.einsum("pr,pn,nr->r", positives, ahead, negatives, optimize=True) / (positives.sum(0) * negatives.sum(0))
+
+
 def test_intervals_of_a_label_are_of_its_patients(record, tables):
     logits, targets = stated(record, "liver")
     drawn = draw_patients(PATIENTS, RESAMPLES, "rsna2023 by label").astype(int)
     names = [case.patient for case in record.runs[0].cases["test"]]
     place = np.argsort(np.argsort(names))
-    bootstrap = [
-        np.mean([roc_auc_score(targets, of_run, sample_weight=of[place]) for of_run in logits]) for of in drawn.T
-    ]
+    counts = drawn[place].astype(float)
+    bootstrap = np.mean([weighted_auroc(targets, of_run, counts) for of_run in logits], axis=0)
+    for number in (0, 1, 2):
+        expected = [roc_auc_score(targets, of_run, sample_weight=counts[:, number]) for of_run in logits]
+        assert bootstrap[number] == pytest.approx(np.mean(expected))
     (row,) = (row for row in tables["AUROC of each label"].rows if row[0] == "liver")
     ends = [float(end) for end in re.findall(r"\((.*) to (.*)\)", row[2])[0]]
     assert ends == pytest.approx(np.quantile(bootstrap, [0.025, 0.975]), abs=0.03)

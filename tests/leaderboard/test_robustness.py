@@ -52,8 +52,9 @@ def test_what_makes_patients_easy_or_hard_cancels():
     assert drop.drop.value == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_interval_holds_the_truth():
-    rng, held, simulations = np.random.default_rng(0), 0, 150
+@pytest.mark.parametrize("simulations", [20, pytest.param(150, marks=pytest.mark.thorough)])
+def test_the_interval_holds_the_truth(simulations):
+    rng, held = np.random.default_rng(0), 0
     for index in range(simulations):
         patient = clusters(60, rng, 3)
         clean = within(patient, rng)
