@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,7 +226,20 @@ LIES = {
 ABOUT_THE_ENCODER = [what for what, (_, check) in LIES.items() if check == "encoder"]
 
 
-@pytest.mark.parametrize("what", [what for what in LIES if what not in ABOUT_THE_ENCODER])
+ABOUT_A_KIND = ("a number of a case", "a metric", "a metric that is left out", "another reference in one run")
+
+
+def of_each_kind(names: Sequence[str]) -> list:
+    """Each name on either kind of task; by default on both where what it changes is of a kind."""
+    of_any = [
+        pytest.param(CLASSIFICATION, name, marks=() if name in ABOUT_A_KIND else pytest.mark.thorough) for name in names
+    ]
+    return [*((SEGMENTATION, name) for name in names), *of_any]
+
+
+@pytest.mark.parametrize(
+    ("made", "what"), of_each_kind([what for what in LIES if what not in ABOUT_THE_ENCODER]), indirect=["made"]
+)
 def test_a_lie_in_the_record_is_found_also_where_it_is_signed(what, submission):
     answer = told(submission, what)
     assert (answer.name, answer.status) == (LIES[what][1], "fail"), answer
@@ -307,7 +321,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("what", FILES)
+@pytest.mark.parametrize(("made", "what"), of_each_kind(list(FILES)), indirect=["made"])
 def test_a_file_that_is_not_what_the_record_says_is_found(what, submission):
     spoil, check = FILES[what]
     spoil(submission)
