@@ -1,6 +1,7 @@
 """A stand-in for Windows and macOS: our packages find nothing there that only Linux, or only Unix, has.
 
-Run as a program, it imports all of them and then runs the commands that it is given on stdin as JSON.
+Run as a program, it imports all of them, or those of the packages that it is told, and then runs the commands that it
+is given on stdin as JSON.
 """
 
 import builtins
@@ -10,7 +11,7 @@ import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 OURS = ("tapct", "baselines", "pretrain")
@@ -22,9 +23,13 @@ NAMES = {
 }
 
 
-def leave() -> None:
+QUICK = ("torch", "submitit", "filelock", "blosc2")
+"""What our packages below eva import of others."""
+
+
+def leave(others: Iterable[str]) -> None:
     """Takes away what other systems lack: modules from our packages alone, since others' builds for Linux have them."""
-    for module in ("torch", "lightning", "eva.vision", "submitit", "transformers", "filelock", "blosc2"):
+    for module in others:
         importlib.import_module(module)
     whole = builtins.__import__
 
@@ -41,20 +46,17 @@ def leave() -> None:
 
 
 def main() -> None:
-    leave()
-    for package in map(importlib.import_module, OURS):
+    packages = sys.argv[1:] or OURS
+    leave(QUICK if sys.argv[1:] else (*QUICK, "lightning", "eva.vision", "transformers"))
+    for package in map(importlib.import_module, packages):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name != "tapct.probes.dense_triton":
                 importlib.import_module(module.name)
-    from eva.__main__ import main as eva
-
-    from tapct.cli import main as tapct
-
     statuses = []
     for program, *arguments in json.load(sys.stdin):
         sys.argv = [program, *arguments]
         try:
-            {"eva": eva, "tapct": tapct}[program]()
+            importlib.import_module({"eva": "eva.__main__", "tapct": "tapct.cli"}[program]).main()
             statuses.append(0)
         except SystemExit as ended:
             statuses.append(ended.code)

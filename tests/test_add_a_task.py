@@ -1,13 +1,16 @@
 """docs/add-a-task.md, followed: a package of somebody's own, installed next to ours."""
 
-import os
+import io
+import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tapct.cli import main
 from tapct.leaderboard.overlap import known_overlap
 from tapct.sweep.asked import Sweep
 from tapct.sweep.experiment import SweepError
@@ -33,6 +36,17 @@ def experiments(tasks: str) -> dict[str, str] | str:
         return str(error)
 
 
+def said(*words: str) -> str:
+    """What `tapct` prints, run in this process."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(sys, "argv", ["tapct", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
+    return out.getvalue().strip()
+
+
 @pytest.fixture(scope="module")
 def slabs() -> dict[str, Block]:
     return {case: block(first) for case, first in FIRST.items()}
@@ -47,9 +61,10 @@ def report(tmp_path_factory, slabs) -> dict:
     package = lay_out(checkout, blocks(GUIDE, "toml")[0], modules)
     for name in modules:
         (package / "splits" / f"{name}.csv").write_text(blocks(GUIDE, "csv")[0])
-    make_config = blocks(GUIDE, "sh")[0].replace("tapct config", f"'{sys.executable}' -m tapct.cli config")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run(["sh", "-euc", make_config], cwd=checkout, check=True, env=environment, timeout=60)
+    make_config = re.sub(
+        r"tapct (config \w+)", lambda asked: f"echo '{said(*asked[1].split())}'", blocks(GUIDE, "sh")[0]
+    )
+    subprocess.run(["sh", "-euc", make_config], cwd=checkout, check=True, timeout=60)
     for case, slab in slabs.items():
         for task in ("spleen", "spleen_injury"):
             save(data / task / "scans" / f"{case}.nii.gz", slab.hu, slab.affine)

@@ -1,5 +1,6 @@
 """The `tapct` command as a user starts it: in a process of its own where that makes a difference, else in this one."""
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from tapct.arguments import commands_below
 from tapct.cli import app, main
 from tapct.encoders import list_declared, list_encoders
 from tapct.errors import EncoderError, VolumeError, in_one_message
+from tapct.probes.config_errors import say_mistakes_in_one_message
 
 
 @pytest.fixture
@@ -56,6 +58,18 @@ def test_encoders_fit_80_columns_with_names_whole(monkeypatch, capsys):
     assert max(len(line.rstrip()) for line in lines) <= 80
 
 
+def test_a_stream_without_the_letters_of_a_table_ends_no_command(monkeypatch):
+    """As Python opens stdout in such a locale."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["tapct", "list", "encoders"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert b"87.1 M" in written.getvalue()
+
+
+@pytest.mark.thorough
 def test_a_locale_without_the_letters_of_a_table_ends_no_command():
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     listed = tapct("list", "encoders", **ascii_only)
@@ -63,12 +77,23 @@ def test_a_locale_without_the_letters_of_a_table_ends_no_command():
     assert "87.1 M" in listed.stdout
 
 
-def test_doctor_demands_that_the_telemetry_is_off_and_says_how():
+def test_doctor_demands_that_the_telemetry_is_off_and_says_how(here, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    assert_telemetry_is_demanded(*here("doctor", "--json"))
+
+
+@pytest.mark.thorough
+def test_doctor_demands_it_in_a_process_of_its_own():
     without = tapct("doctor", "--json", FORCE_COLOR="1")
-    (check,) = (c for c in json.loads(without.stdout) if c["name"] == "telemetry")
+    assert_telemetry_is_demanded(without.returncode, without.stdout)
+
+
+def assert_telemetry_is_demanded(status: int, printed: str) -> None:
+    (check,) = (c for c in json.loads(printed) if c["name"] == "telemetry")
     assert check["status"] == "fail"
     assert "export ORT_DISABLE_TELEMETRY=1" in check["fix"]
-    assert without.returncode == 1
+    assert status == 1
 
 
 def test_doctor_reads_a_task_and_loads_an_encoder(here, monkeypatch):
@@ -195,6 +220,30 @@ def test_a_shell_completes_commands_options_and_names(here, tmp_path, shell):
         assert set(expected.split()) <= set(found[words].split())
 
 
+def test_a_mistake_is_one_message_where_eva_is_the_command(monkeypatch, capsys):
+    """What our trainer sets up once eva imports it, asked as Python asks it at the end of a process."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/eva", "fit"])
+    mistake = EncoderError("there is no encoder 'crua'")
+    say_mistakes_in_one_message()
+    sys.excepthook(EncoderError, mistake, None)
+    assert capsys.readouterr().err == "tapct: there is no encoder 'crua'\n"
+    sys.excepthook(KeyError, KeyError("ours"), None)
+    assert "KeyError: 'ours'" in capsys.readouterr().err
+    monkeypatch.setenv("TAPCT_TRACEBACK", "1")
+    sys.excepthook(EncoderError, mistake, None)
+    assert "tapct.errors.EncoderError: there is no encoder 'crua'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["/somewhere/bin/tapct", "notebook.py"])
+def test_traces_of_other_programs_are_left_alone(program, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", [program])
+    say_mistakes_in_one_message()
+    assert sys.excepthook is sys.__excepthook__
+
+
+@pytest.mark.thorough
 def test_a_mistake_is_one_message_through_eva_as_well(tmp_path):
     config = Path(__file__).parents[1] / "eva_configs" / "quickstart.yaml"
     env = os.environ | {"ENCODER": "crua", "ORT_DISABLE_TELEMETRY": "1", "OUTPUT_ROOT": str(tmp_path)}
@@ -226,10 +275,11 @@ def test_the_message_of_a_process_that_reads_is_its_own_and_not_its_trace():
     assert in_one_message(VolumeError("ct.nii.gz is cut off")) == "tapct: ct.nii.gz is cut off"
 
 
-def test_a_reader_that_has_had_enough_is_no_error():
+@pytest.mark.parametrize("words", [["record-schema"], pytest.param(["cite", "curia"], marks=pytest.mark.thorough)])
+def test_a_reader_that_has_had_enough_is_no_error(words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "tapct.cli", "cite", "curia"]
+    command = [sys.executable, "-m", "tapct.cli", *words]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, encoding="utf-8", check=False, timeout=120)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonargparse
@@ -14,12 +15,14 @@ from eva.__main__ import main
 
 import tapct.probes.frozen
 from tapct.encoders import Encoder
+from tapct.probes.settings import ProbeSettings
 from tapct.records import Record, read_record
 from tapct.report.page import write_report
 from tests.data import quickstart
 
 CONFIGS = Path(__file__).parents[1] / "eva_configs"
 SMALL = {"class_path": "tests.small.Small3D", "init_args": {"weights": "random"}}
+DEFERRED = {**SMALL, "init_args": {"weights": "random", "deferred": True}}
 DRIFTING = {**SMALL, "class_path": "tests.small.Drifting"}
 OVERRIDES_PARSE = jsonargparse.__version__ < "4.51"
 
@@ -65,6 +68,29 @@ def short(monkeypatch, short_on_shipped_data, small_data):
     monkeypatch.setenv("DATA_ROOT", str(small_data))
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit left; no test changes it."""
+
+    record: Record
+    cache: str
+    builds: int
+
+
+@pytest.fixture(scope="module")
+def fitted(small_data, tmp_path_factory) -> Fitted:
+    """Two runs of two steps under the defaults, by an encoder that is built only where it is needed."""
+    folder, builds = tmp_path_factory.mktemp("fitted"), list[int]()
+    variables = {"MAX_STEPS": "2", "N_RUNS": "2", "ACCELERATOR": "cpu", "DATA_ROOT": small_data}
+    places = {"OUTPUT_ROOT": folder / "logs", "TAPCT_CACHE": folder / "cache"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (variables | places).items():
+            patch.setenv(name, str(value))
+        patch.setattr("tests.small.Small3D.load", lambda self: builds.append(1) or Encoder.load(self))
+        eva_fit(patch, folder, encoder=DEFERRED)
+    return Fitted(record(folder), str(folder / "cache"), len(builds))
+
+
 def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_shipped_data, capsys):
     eva_fit(monkeypatch, tmp_path, is_drawn=True)
     out, folder = capsys.readouterr().out, session(tmp_path)
@@ -95,10 +121,9 @@ def test_the_quickstart_leaves_what_it_says(monkeypatch, tmp_path, short_on_ship
     assert experiment.runs[0].metrics["test"]["dice_native"] == pytest.approx(mean)
 
 
-def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monkeypatch, tmp_path, short):
+def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monkeypatch, tmp_path, short, fitted):
     """eva 0.4.5 copies one initialised head: its three "runs" differ only by shuffling."""
-    eva_fit(monkeypatch, tmp_path)
-    both = record(tmp_path)
+    both = fitted.record
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, seed=1)
     alone = record(tmp_path)
     assert both.runs[0].probe_sha256 != both.runs[1].probe_sha256
@@ -108,11 +133,9 @@ def test_runs_start_from_different_weights_and_each_can_be_reproduced_alone(monk
     assert alone.runs[0].cases == both.runs[1].cases
 
 
-def test_the_same_seed_gives_the_same_record(monkeypatch, tmp_path, short):
-    for _ in range(2):
-        eva_fit(monkeypatch, tmp_path)
-    assert record(tmp_path, 0).fingerprint == record(tmp_path, 1).fingerprint
-    assert session(tmp_path, 0) != session(tmp_path, 1)
+def test_the_same_seed_gives_the_same_record(monkeypatch, tmp_path, short, fitted):
+    eva_fit(monkeypatch, tmp_path)
+    assert record(tmp_path).fingerprint == fitted.record.fingerprint
 
 
 def test_a_crash_in_the_last_run_loses_nothing(monkeypatch, tmp_path, short):
@@ -154,16 +177,14 @@ def test_the_encoder_is_frozen_in_every_stage(monkeypatch, tmp_path, short):
     assert set(seen) == {(False, False, False)}
 
 
-def test_features_are_extracted_once_and_the_encoder_is_not_even_built_again(monkeypatch, tmp_path, short):
+def test_features_are_extracted_once_and_the_encoder_is_not_even_built_again(monkeypatch, tmp_path, short, fitted):
     built = []
+    assert fitted.builds
     monkeypatch.setattr("tests.small.Small3D.load", lambda self: built.append(1) or Encoder.load(self))
-    lazy = {**SMALL, "init_args": {"weights": "random", "deferred": True}}
-    eva_fit(monkeypatch, tmp_path, encoder=lazy)
-    assert built
-    built.clear()
-    eva_fit(monkeypatch, tmp_path, encoder=lazy, features="only-cached")
+    monkeypatch.setenv("TAPCT_CACHE", fitted.cache)
+    eva_fit(monkeypatch, tmp_path, encoder=DEFERRED, features="only-cached")
     assert not built
-    assert record(tmp_path, 1).fingerprint == record(tmp_path, 0).fingerprint
+    assert record(tmp_path).fingerprint == fitted.record.fingerprint
 
 
 def test_stored_features_train_as_those_made_on_the_way(monkeypatch, tmp_path, short):
@@ -182,10 +203,10 @@ def test_stored_features_train_as_those_made_on_the_way(monkeypatch, tmp_path, s
         )
 
 
-def test_runs_that_train_side_by_side_give_what_they_give_one_after_the_other(monkeypatch, tmp_path, short):
-    eva_fit(monkeypatch, tmp_path, runs_together=True)
+def test_runs_that_train_side_by_side_give_what_they_give_one_after_the_other(monkeypatch, tmp_path, short, fitted):
+    assert ProbeSettings.runs_together
     eva_fit(monkeypatch, tmp_path, runs_together=False)
-    together, apart = record(tmp_path, 0), record(tmp_path, 1)
+    together, apart = fitted.record, record(tmp_path)
     assert [run.seed for run in apart.runs] == [0, 1]
     assert together.runs == apart.runs
     assert together.probe == apart.probe
@@ -232,6 +253,7 @@ def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_pa
     linear = {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 3}}
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
     eva_fit(monkeypatch, tmp_path, {"n_runs": 1}, lr_scheduler=linear)
+    assert session(tmp_path, 0) != session(tmp_path, 1)
     default, chosen = (record(tmp_path, index).probe for index in (0, 1))
     assert default.lr_scheduler[0]["class"] == "CosineAnnealingLR"
     assert (default.lr_scheduler[0]["T_max"], default.lr_scheduler[0]["eta_min"]) == (4, 0)
@@ -241,13 +263,11 @@ def test_a_schedule_steps_with_the_optimizer_and_is_recorded(monkeypatch, tmp_pa
         assert probe.optimizer["lr"] == 0.005, "the rate that it started from"
 
 
-def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, short):
-    eva_fit(monkeypatch, tmp_path, {"n_runs": 1})
-    full = record(tmp_path)
-    eva_fit(monkeypatch, tmp_path, {"n_runs": 1, "precision": "bf16-mixed"})
+def test_sums_over_voxels_are_never_in_half_precision(monkeypatch, tmp_path, short, fitted):
+    eva_fit(monkeypatch, tmp_path, {"precision": "bf16-mixed"})
     mixed = record(tmp_path)
     assert mixed.probe.precision == "bf16-mixed"
-    assert mixed.runs == full.runs
+    assert mixed.runs == fitted.record.runs
 
 
 def test_every_step_sees_a_full_accumulation(monkeypatch, tmp_path, short):
@@ -374,12 +394,13 @@ def test_how_a_scan_was_read_is_in_the_record_and_said_once(monkeypatch, tmp_pat
     hu = np.asanyarray(scan.dataobj).copy()
     hu[:20] = -2000
     nib.save(nib.Nifti1Image(hu, scan.affine, scan.header), path)
+    monkeypatch.setenv("N_RUNS", "1")
     for mode, workers in (("off", "0"), ("use", "1"), ("only-cached", "0")):
         monkeypatch.setenv("NUM_WORKERS", workers)
         eva_fit(monkeypatch, tmp_path, features=mode)
         assert capfd.readouterr().err.count(f"chest: {PADDED}") == 1, mode
     experiments = [record(tmp_path, index) for index in range(3)]
-    assert [run.cases["test"][0].notes for experiment in experiments for run in experiment.runs] == [(PADDED,)] * 6
+    assert [run.cases["test"][0].notes for experiment in experiments for run in experiment.runs] == [(PADDED,)] * 3
     page = write_report(session(tmp_path) / "record.json").read_text(encoding="utf-8")
     assert "How scans were read" in page
     assert PADDED in page

@@ -1,6 +1,7 @@
 """Imports point down: what docs/architecture.md lists is what the code does."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def package(module: str) -> str | None:
     return module.split(".")[1] if "." in module else None
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """The modules that a file imports, wherever in it, those for types included."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -34,7 +36,7 @@ def imported(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" if is_top else node.module for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def files(root: str) -> list[Path]:

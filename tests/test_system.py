@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ CT = str(Path(Quickstart.shipped_root) / "abdomen" / "ct.nii.gz")
 SETTINGS = {"MAX_STEPS": "1", "N_RUNS": "1", "ENCODER": "intensity", "ORT_DISABLE_TELEMETRY": "1"}
 
 
-def elsewhere(folder: Path, *commands: list[str]) -> tuple[list, str]:
-    """Runs commands as on Windows; returns their exit statuses, or messages, and all that was printed."""
+def elsewhere(folder: Path, *commands: list[str], packages: Sequence[str] = ()) -> tuple[list, str]:
+    """Runs commands as on Windows; returns their exit statuses, or messages, and all that was printed.
+
+    All of our modules are imported there, or all those of some packages.
+    """
     places = {name: str(folder / name.lower()) for name in ("TAPCT_CACHE", "OUTPUT_ROOT", "RESULTS_ROOT")}
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.elsewhere"],
+        [sys.executable, "-m", "tests.elsewhere", *packages],
         input=json.dumps(commands),
         env={**os.environ, **places, **SETTINGS, "COLUMNS": "200"},
         cwd=Path(__file__).parents[1],
@@ -35,6 +39,22 @@ def elsewhere(folder: Path, *commands: list[str]) -> tuple[list, str]:
     return json.loads(ran.stdout.splitlines()[-1]), ran.stdout
 
 
+def test_what_needs_no_eva_imports_and_its_commands_run(tmp_path):
+    results = tmp_path / "results_root"
+    write(results, "tap-s-3d", record("tap-s-3d", "amos22", patients=4, seeds=2))
+    statuses, printed = elsewhere(
+        tmp_path,
+        ["tapct", "status"],
+        ["tapct", "run", "-e", "intensity", "-t", "quickstart"],
+        packages=("tapct._utils", "tapct.features", "tapct.records", "tapct.sweep"),
+    )
+    fine, refused = statuses
+    assert fine == 0, printed
+    assert "1 done" in printed
+    assert "experiments cannot be run on Windows" in refused
+
+
+@pytest.mark.thorough
 def test_all_modules_import_and_encoders_are_doctored_embedded_and_ranked(tmp_path):
     results = tmp_path / "results_root"
     write(results, "tap-s-3d", record("tap-s-3d", "amos22", patients=4, seeds=2))

@@ -4,6 +4,7 @@ And a name is of one class.
 """
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,9 +25,16 @@ CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|\{[^{}]*\}|<[^>]*>", re.DOTA
 FINE = re.compile(r"[tT]able cells?|[cC]ell by cell|[tT]here is no")
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def forbidden(text: str, words: list[str]) -> list[str]:
     """The words that a text has and should not, each with what to write instead."""
     prose = FINE.sub("", CODE.sub("", text))
+    if not re.search(rf"(?<![\w-])(?:{'|'.join(words)})(?![\w-])", prose, re.IGNORECASE):
+        return []  # as nearly always: each word by itself takes long
     return [
         f"{word} -> {INSTEAD[word]}" for word in words if re.search(rf"(?<![\w-]){word}(?![\w-])", prose, re.IGNORECASE)
     ]
@@ -34,7 +42,7 @@ def forbidden(text: str, words: list[str]) -> list[str]:
 
 def strings(path: Path) -> Iterator[str]:
     """The texts of a module: docstrings and messages, not keys or names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.value
 
@@ -61,7 +69,7 @@ def test_messages_docstrings_and_help_have_none_of_these_words():
 def test_a_name_is_of_one_class():
     homes = defaultdict(list)
     for path in MODULES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(path.relative_to(ROOT).as_posix())
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
