@@ -1,11 +1,12 @@
 """A submitted result goes round; each kind of lie about it is found, by the check that should find it."""
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +37,22 @@ def _encoders():
         yield
 
 
-@pytest.fixture(scope="module", params=[SEGMENTATION, CLASSIFICATION])
-def made(request, tmp_path_factory) -> Path:
-    """A session, and the submission of it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    record = session(folder / "session", request.param)
-    return submit(Found.at(record), folder / "results", demonstration=False)
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> Callable[[str], Path]:
+    """Makes a session on a task and the submission of it, once for all tests, in whatever order they come."""
+
+    @functools.cache
+    def make(task: str) -> Path:
+        folder = tmp_path_factory.mktemp(task)
+        return submit(Found.at(session(folder / "session", task)), folder / "results", demonstration=False)
+
+    return make
+
+
+@pytest.fixture(params=[SEGMENTATION, CLASSIFICATION])
+def made(request, made_once) -> Path:
+    """A submission on either kind of task, next to its session; no test changes it."""
+    return made_once(request.param)
 
 
 @pytest.fixture
