@@ -6,7 +6,6 @@ settings leave out does not count either: samples that stochastic depth drops, a
 last block skips. Fewer FLOPs for the same step then show as fewer seconds, not as a higher MFU.
 """
 
-import functools
 import math
 from dataclasses import dataclass, fields
 
@@ -15,6 +14,9 @@ import torch
 from pretrain.config import Config
 from pretrain.ssl.model import build_backbone
 from tapct.vit.blocks import num_kept_samples
+
+_SIZES: dict[str, tuple[int, int]] = {}
+"""Width and depth by the name of a size. A network is built once to know them: they are asked for at each step."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,6 @@ def masked_patches_per_sample(config: Config) -> float:
     return config.crops.num_global * masking.probability * sum(masking.ratio) / 2 * math.prod(config.global_grid)
 
 
-@functools.lru_cache(maxsize=16)  # it is asked for at each logged step
 def sample_flops(config: Config) -> SampleFlops:
     """Counts the FLOPs of one sample of one phase (`Config.phases`); a step has ``config.batch_size`` of them.
 
@@ -90,11 +91,13 @@ class _Backbone:
     """Counts one crop through the backbone."""
 
     def __init__(self, config: Config) -> None:
-        with torch.device("meta"):
-            backbone = build_backbone(config)
+        if config.model.size not in _SIZES:
+            with torch.device("meta"):
+                backbone = build_backbone(config)
+            _SIZES[config.model.size] = backbone.embed_dim, len(backbone.blocks)
         self.config = config
-        self.dim, self.depth = backbone.embed_dim, len(backbone.blocks)
-        self.extra_tokens = 1 + backbone.num_register_tokens
+        self.dim, self.depth = _SIZES[config.model.size]
+        self.extra_tokens = 1 + config.model.num_register_tokens
 
     def forward(self, grid: tuple[int, ...], chosen_patches: float) -> float:
         """Counts a forward pass without stochastic depth; ``chosen_patches`` and the CLS token are read."""

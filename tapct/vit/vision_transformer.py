@@ -120,8 +120,7 @@ class VisionTransformer(nn.Module):
             Block(embed_dim, num_heads, mlp_ratio, layer_scale_init, norm_eps) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
-        if not self.cls_token.is_meta:  # which holds no weights, and draws none slowly
-            self._init_weights()
+        self._init_weights()
 
     def _init_weights(self) -> None:
         """Initialises as DINOv2 does.
