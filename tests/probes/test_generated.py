@@ -59,7 +59,7 @@ def path(files, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tapct.report_texts.radbert.RadBERT", written_reports.Words)
         patch.setenv("TAPCT_CACHE", str(out / "cache"))
-        return fit(files, out / "logs", max_steps=100, learning_rates=[0.003, 0.006])
+        return fit(files, out / "logs", max_steps=80, learning_rates=[0.003, 0.006])
 
 
 def test_the_loss_falls_and_findings_come_out_above_the_floor_on_scans_that_were_not_trained_on(path):
