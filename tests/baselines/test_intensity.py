@@ -102,7 +102,7 @@ def test_a_card_that_denies_its_parameters_is_refused():
         Liar()
 
 
-@pytest.mark.parametrize("name", ["chance", "intensity"])
+@pytest.mark.parametrize("name", ["chance", pytest.param("intensity", marks=pytest.mark.thorough)])
 def test_a_baseline_is_an_ordinary_patch(name, monkeypatch, tmp_path):
     monkeypatch.setenv("DATA_ROOT", str(quickstart.write(tmp_path / "data")))
     for variable, value in (("ENCODER", name), ("MAX_STEPS", "4"), ("N_RUNS", "1"), ("ACCELERATOR", "cpu")):
