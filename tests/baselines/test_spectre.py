@@ -86,7 +86,7 @@ def test_the_whole_network_is_that_of_the_file_and_what_the_card_says(monkeypatc
     assert (card.weights.licence or "").startswith("CC BY-NC-SA 4.0")
 
 
-@pytest.mark.parametrize("grid", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize("grid", [(1, 2, 3), pytest.param((3, 2, 1), marks=pytest.mark.thorough)])
 def test_the_network_equals_its_formulas_in_double_precision(grid, encoder, state):
     network = encoder.build().double()
     network.load_state_dict({key: value.double() for key, value in encoder.network.state_dict().items()})

@@ -170,7 +170,10 @@ def test_evas_own_class_differs_by_axes_and_patch_merging_alone(swin, voco_b, tm
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [("radiology/suprem_swin_unetr", "module.backbone."), ("radiology/universal_swinunetr", "module.")],
+    [
+        ("radiology/suprem_swin_unetr", "module.backbone."),
+        pytest.param("radiology/universal_swinunetr", "module.", marks=pytest.mark.thorough),
+    ],
 )
 def test_swin_encoders_without_v2_load_from_their_checkpoints(name, prefix, tmp_path):
     network = SwinUNETREncoder(use_v2=False).eval().requires_grad_(False)

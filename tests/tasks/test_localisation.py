@@ -65,6 +65,7 @@ def test_the_report_shows_findings_and_candidates(nodules):
     assert results["test/FROC"]["mean"] == pytest.approx(record.runs[0].metrics["test"]["FROC"])
 
 
+@pytest.mark.thorough
 def test_a_row_to_beat_says_one_place_a_scan(nodules, tmp_path):
     _, root = nodules
     centre = {"class_path": "baselines.organ_centre.OrganCentre"}
