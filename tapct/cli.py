@@ -251,6 +251,7 @@ COMMANDS: dict[str, Callable[..., int] | str] = {
 """What does each command, or where that is: it is imported only where it is called, or its help shown."""
 
 app = arguments.app(COMMANDS, groups={"cache": "Looks after stored features."})
+app.console = terminal.Output()
 
 FIRST = """\
 The first five commands:

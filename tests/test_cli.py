@@ -275,7 +275,10 @@ def test_the_message_of_a_process_that_reads_is_its_own_and_not_its_trace():
     assert in_one_message(VolumeError("ct.nii.gz is cut off")) == "tapct: ct.nii.gz is cut off"
 
 
-@pytest.mark.parametrize("words", [["record-schema"], pytest.param(["cite", "curia"], marks=pytest.mark.thorough)])
+THOROUGH = (["cite", "curia"], ["--help"], ["--version"], ["list", "encoders"])
+
+
+@pytest.mark.parametrize("words", [["record-schema"], *(pytest.param(w, marks=pytest.mark.thorough) for w in THOROUGH)])
 def test_a_reader_that_has_had_enough_is_no_error(words):
     reader, writer = os.pipe()
     os.close(reader)

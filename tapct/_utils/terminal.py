@@ -60,7 +60,15 @@ class Columns(Table):
     """A table whose columns may be shown in several tables below one another, each with the first column in front."""
 
 
-class _Whole(Console):
+class Output(Console):
+    """A console that leaves it to the command to end where who reads has had enough; rich would end with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises what other ways of writing raise."""
+        raise BrokenPipeError
+
+
+class _Whole(Output):
     """A console that cuts no word of a table, however narrow the terminal: names, paths and addresses are copied."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
