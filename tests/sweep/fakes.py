@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import ClassVar, TextIO
+from unittest import mock
 
 from tapct.encoders.eva_names import encoder_name
 from tapct.records import Record
@@ -31,7 +32,13 @@ class Here:
     def __init__(self, order, variables) -> None:
         kept = [os.dup(number) for number in (1, 2)]  # a worker sends both to its log
         try:
-            with _printing_to(1) as out, _printing_to(2) as err, redirect_stdout(out), redirect_stderr(err):
+            with (
+                mock.patch.dict(os.environ),  # a worker sets the variables of its experiment, for its own process
+                _printing_to(1) as out,
+                _printing_to(2) as err,
+                redirect_stdout(out),
+                redirect_stderr(err),
+            ):
                 self._status = work(order)
         finally:
             for number, copy in zip((1, 2), kept, strict=True):
