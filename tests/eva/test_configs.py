@@ -82,6 +82,7 @@ def watched(monkeypatch) -> list[tuple[tuple[int, ...], bool, bool]]:
     return seen
 
 
+@pytest.mark.thorough
 def test_eva_fit_trains_a_decoder_on_whole_scans(monkeypatch, tmp_path, btcv, watched):
     eva(monkeypatch, tmp_path, "fit", "btcv.yaml", root=btcv)
     assert 0 <= results(tmp_path)["val/DiceScore"] <= 1

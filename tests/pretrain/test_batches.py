@@ -188,8 +188,9 @@ def resident_bytes(config, micro_batches: int) -> list[int]:
     return used
 
 
-@pytest.mark.parametrize("often", [10, pytest.param(30, marks=pytest.mark.thorough)])
-def test_memory_does_not_grow(small_config, often):
+@pytest.mark.thorough
+def test_memory_does_not_grow(small_config):
+    often = 30
     # A process of its own: what tests before this one left to the allocator would grow and shrink beneath it.
     with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as process:
         used = process.submit(resident_bytes, small_config(), 3 * often).result()

@@ -63,6 +63,7 @@ def test_everything_that_is_trained_moves(straight):
     assert {"model.dino_centre", "model.ibot_centre", "model.teacher.backbone.cls_token"} <= half.keys()
 
 
+@pytest.mark.thorough
 def test_kill_9_and_resumed_is_bitwise_the_same(store, straight, tmp_path):
     run = Running(store, tmp_path)
     run.wait_for(lambda: checkpoints_in(tmp_path / "checkpoints"))
@@ -134,6 +135,7 @@ def test_twenty_steps_are_ten_a_kill_and_ten_more(store, tmp_path):
     assert logged(parts) == logged(whole)
 
 
+@pytest.mark.thorough
 def test_sigterm_to_one_process_stops_all_at_one_step(store, straight, tmp_path):
     run = Running(store, tmp_path, "--run.checkpoint_every=1000", processes=2)
     run.wait_for(lambda: logged(tmp_path))

@@ -195,6 +195,7 @@ def _save_after_each(*arguments) -> None:
     sys.exit(run(*arguments))
 
 
+@pytest.mark.thorough
 def test_kills_leave_a_good_store(tmp_path):
     """`kill -9` at some moments of packing while converting; what is there can be read each time."""
     source, store = tmp_path / "in", tmp_path / "store"

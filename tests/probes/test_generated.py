@@ -106,6 +106,7 @@ def test_written_one_by_one_and_from_the_encoder_reports_are_those_of_a_batch(fi
     assert read_record(floor).probe.generator is None
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_with_lora_is_the_unbroken_one_and_its_checkpoint_holds_what_is_trained(files, tmp_path):
     settings = {"generator": {"lora": LORA}, "checkpoint_every": 1}
     whole = read_record(fit(files, tmp_path / "whole", **settings))

@@ -37,6 +37,7 @@ def data(tmp_path_factory):
     return luna16.write_split(root / "split.csv", **split)
 
 
+@pytest.mark.thorough
 def test_no_case_is_encoded_twice_over_the_whole_grid(site, data, tmp_path, monkeypatch, capsys):
     encoded, encode = [], Small3D._encode
 

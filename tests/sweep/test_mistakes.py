@@ -94,6 +94,7 @@ def test_an_encoder_with_which_it_can_be_made_is_enough(capsys):
     assert "left out: curia cannot be given the mistake 'spacing-1mm'" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_real_experiments_come_to_the_page_as_costs_and_in_no_ranking(site, tmp_path, monkeypatch):
     quickstart.write(tmp_path)
     monkeypatch.syspath_prepend(str(site))

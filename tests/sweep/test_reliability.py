@@ -27,6 +27,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_from_scans_to_the_page(data, tmp_path, monkeypatch):
     results = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["tapct"])

@@ -25,6 +25,7 @@ def folds(tmp_path):
     return tmp_path / "folds.csv"
 
 
+@pytest.mark.thorough
 def test_from_scans_to_the_page(folds, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["tapct"])

@@ -153,6 +153,7 @@ def eva(command, data, folder, monkeypatch, **model):
     return path
 
 
+@pytest.mark.thorough
 def test_a_head_is_reported_again_and_texts_are_written_if_asked(data, folder, monkeypatch, tmp_path, record):
     """A vote too, which is chosen on the training and the selection patients."""
     monkeypatch.setenv("TAPCT_CACHE", str(folder / "cache"))
