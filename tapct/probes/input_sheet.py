@@ -7,6 +7,7 @@ from typing import Any
 from tapct.encoders import Encoder
 from tapct.encoders.input_sheet import rows
 from tapct.features.received import received_of
+from tapct.records.encoder import RECORDED_NAMES
 from tapct.tasks.quickstart import shipped_scan
 from tapct.volumes import Volume
 
@@ -15,7 +16,8 @@ NEVER_CALLED = "its network is never called"
 
 def recorded_sheet(encoder: Encoder) -> dict[str, Any]:
     """Returns what `tapct.records.encoder.InputSheetRecord` holds of an encoder; its network need not be built."""
-    sheet: dict[str, Any] = {"rows": [row._asdict() for row in rows(encoder)]}
+    said = (row._replace(name=RECORDED_NAMES.get(row.name, row.name)) for row in rows(encoder))
+    sheet: dict[str, Any] = {"rows": [row._asdict() for row in said]}
     try:
         found = received_of(encoder, _scan())
     except Exception as error:  # noqa: BLE001 whatever building a third-party network needs: no experiment fails for its sheet

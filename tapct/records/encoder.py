@@ -84,12 +84,21 @@ class IdentityRecord(Frozen):
     settings: dict[str, Setting]
 
 
+RECORDED_NAMES = {"Centre of a patch": "Centre of a cell"}
+"""What records call a row of a sheet, as they did before it had its name: the same experiment leaves the same one."""
+
+
 class InputSheetRow(Frozen):
     """A row of `tapct.encoders.input_sheet`, whose fields it has."""
 
     name: Name
     text: Text
     source: Text
+
+    @property
+    def shown_name(self) -> str:
+        """What the row is called where it is shown."""
+        return next((now for now, before in RECORDED_NAMES.items() if before == self.name), self.name)
 
 
 class InputSheetRecord(Frozen):

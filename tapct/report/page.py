@@ -100,7 +100,7 @@ def _settings(record: Record) -> dict[str, dict[str, Any]]:
     known = encoder.verification
     flat["encoder"]["next to its authors' code"] = "not recorded" if known is None else known.text
     if sheet is not None:
-        rows: dict[str, Any] = {row.name: f"{row.text} ({row.source})" for row in sheet.rows}
+        rows: dict[str, Any] = {row.shown_name: f"{row.text} ({row.source})" for row in sheet.rows}
         flat["input"] = rows | {"received, sha256": sheet.received_sha256 or sheet.not_received}
     return flat
 

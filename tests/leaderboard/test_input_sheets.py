@@ -120,6 +120,15 @@ def test_what_most_records_of_a_model_say_is_shown(tmp_path):
     assert "ours: a slip" not in html
 
 
+def test_a_word_that_changed_is_shown_and_makes_no_other_record(tmp_path):
+    said = results.sheet_of("tap-t-3d")
+    assert "Centre of a cell" in [row["name"] for row in said["rows"]], "what records have held from the first"
+    results.write(tmp_path, "a", results.record("tap-t-3d", "lits17", sheet=said))
+    html = page(tmp_path)
+    assert "Centre of a patch</th>" in html
+    assert "Centre of a cell" not in html
+
+
 def test_a_contradiction_is_said_and_its_letters_are_true(tmp_path, monkeypatch):
     from baselines.suprem import SuPreM
 
