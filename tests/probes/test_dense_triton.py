@@ -1,9 +1,7 @@
 """The fused dense loss: run by Triton's interpreter on the CPU (in a process of its own, which the variable that turns
-it on does not leave, forked with all but Triton imported), on the GPU where there is one, and compiled for GPUs that
-are not there."""
+it on does not leave), on the GPU where there is one, and compiled for GPUs that are not there."""
 
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -12,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
 
-from tapct import probes
 from tapct.errors import TaskError
 from tapct.probes.dense import dice_ce_loss
 from tapct.volumes import Grid, LinearMap
@@ -55,22 +52,17 @@ def run(device, logits, target, to_voxels, slab=None, programs=5):
     return loss.detach().cpu(), logits.grad.cpu()
 
 
-def interpret() -> None:
-    """Turns the interpreter on in this process: Triton, which looks when it is imported, is imported anew."""
-    os.environ["TRITON_INTERPRET"] = "1"
-    torch.set_num_threads(1)  # OpenMP's threads did not come along
-    python = [name for name in sys.modules if name.partition(".")[0] == "triton" and not name.startswith("triton._C")]
-    for name in (*python, "tapct.probes.dense_triton"):
-        sys.modules.pop(name, None)
-    vars(probes).pop("dense_triton", None)
-
-
 @pytest.fixture(scope="module", params=["interpreter", pytest.param("cuda", marks=GPU)])
 def fused(request):
     if request.param == "cuda":
         yield lambda *args: run("cuda", *args)
         return
-    with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=interpret) as pool:
+    # Not forked: once this process has computed a gradient, a fork of it cannot.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRITON_INTERPRET", "1")  # Triton looks when it is imported
+            patch.setenv("OMP_NUM_THREADS", "1")
+            pool.submit(os.getpid).result()
         yield lambda *args: pool.submit(run, "cpu", *args).result()
 
 

@@ -102,6 +102,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """As if files had been written long ago: what is in them is remembered, however fast the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("tapct._utils.content_hashes", "tapct.features.inventory"):
+            patch.setattr(f"{module}.SETTLED_S", -1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProcess]:
     """Two real experiments on a small quickstart, one of which fails: its weights are not there.
@@ -115,7 +124,7 @@ def swept(site, tmp_path_factory) -> tuple[Installed, subprocess.CompletedProces
     with FileLock(ended.with_suffix(".lock")):
         if not ended.exists():
             quickstart.write(Path(tapct.environment["DATA_ROOT"]))
-            with one_thread():
+            with one_thread(), settled():
                 ran = tapct.here("run", *SWEEP, "--jobs", "2", *weights(tapct), workers_too=True)
             ended.write_text(json.dumps([ran.args, ran.returncode, ran.stdout, ran.stderr]), encoding="utf-8")
         return tapct, subprocess.CompletedProcess(*json.loads(ended.read_text(encoding="utf-8")))
