@@ -22,7 +22,7 @@ from torch import nn
 
 from baselines.voco import multiscale, swin_encoder
 from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
-from tapct.encoders.patch_merging import Merging
+from tapct.encoders.patch_merging import MergingVersion
 from tapct.errors import EncoderError
 
 CLIP_HU = (-1000.0, 1000.0)  # to 0..1: the model card
@@ -63,7 +63,7 @@ class CoralBay(Encoder):
         weights: str | Path | None = None,
         *,
         orientation: Literal["RAS", "LPS"] = "RAS",
-        merging: Merging = "monai-1.5",
+        merging: MergingVersion = "monai-1.5",
         stride: Literal[32, 16] = 32,
         **options: Any,
     ) -> None:
@@ -82,7 +82,7 @@ class CoralBay(Encoder):
         """
         for name, value, known in (
             ("orientation", orientation, ORIENTATIONS),
-            ("merging", merging, get_args(Merging)),
+            ("merging", merging, get_args(MergingVersion)),
             ("stride", stride, (32, 16)),
         ):
             if value not in known:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from tapct.encoders import Declared, Encoder, EncoderCard, Features, HuWindow, InputSheet, Weights
-from tapct.encoders.patch_merging import Merging, set_merging
+from tapct.encoders.patch_merging import MergingVersion, set_merging
 
 CLIP_HU = (-175.0, 250.0)  # to 0..1: voco_train.py, a_min and a_max
 
@@ -95,7 +95,7 @@ class VoCoB(Encoder):
         return {key: tensor for key, tensor in flat.items() if not re.match(r"(decoder[1-5]|out)\.", key)}
 
 
-def swin_encoder(name: str, merging: Merging) -> nn.Module:
+def swin_encoder(name: str, merging: MergingVersion) -> nn.Module:
     """Returns the encoder of SwinUNETR under the names of MONAI; it gives six maps, the deepest last.
 
     The maps have 48, 48, 96, 192, 384 and 768 channels at strides 1, 2, 4, 8, 16 and 32. The fifth is the transformer's

@@ -11,16 +11,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pretrain.setting_types import (
-    Count,
+    AboveZero,
+    AtLeastOne,
+    CropSize,
     Fractions,
+    Interval,
     Location,
     NonNegative,
-    Positive,
     PositiveRange,
     Probability,
-    Range,
     Section,
-    Size,
     Steps,
     is_url,
 )
@@ -32,11 +32,11 @@ class ModelConfig(Section):
 
     size: Literal["debug", "t", "s", "b"]
     """ViT-Ti (192 wide), ViT-S (384) or ViT-B (768), 12 blocks each; "debug": 96 wide, 4 blocks."""
-    patch_size: Size
+    patch_size: CropSize
     """The patch, ([D,] H, W); two axes make a 2D model."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)]
     """Stochastic depth, uniform over the blocks, by batch subset: 0.2 for ViT-B, 0.1 for ViT-S (A.1)."""
-    layer_scale_init: Positive = 1e-5
+    layer_scale_init: AboveZero = 1e-5
     """First value of the LayerScales (Table 7)."""
     num_register_tokens: Steps = 4
     """Register tokens (Table 7)."""
@@ -58,16 +58,16 @@ class DataConfig(Section):
     (``s3://bucket/store``, ``gs://``, ``https://``)."""
     cache: Path | None = None
     """Folder on each node's own disk that keeps what was read from a URL; all processes of a node share it."""
-    cache_gb: Positive = 100.0
+    cache_gb: AboveZero = 100.0
     """What that folder holds at most, in 10^9 bytes; what was used least recently goes first."""
     intensities: Literal["given", "store"] = "given"
     """Where the next three come from: "given" takes them as they are here, "store" the store's own fingerprint, as the
     run begins."""
-    clip_hu: Range = (-1008.0, 822.0)
+    clip_hu: Interval = (-1008.0, 822.0)
     """Values are clipped to this range: the 0.5 and 99.5 percentiles of the foreground (Appendix B)."""
     mean_hu: float = -86.8086
     """Mean of the foreground; subtracted after clipping (Appendix B)."""
-    std_hu: Positive = 322.6347
+    std_hu: AboveZero = 322.6347
     """Standard deviation of the foreground; divides last (Appendix B)."""
     antialias: bool = True
     """Whether crops are averaged in the plane where they shrink, as DINOv2's are and as the benchmark resizes scans.
@@ -75,14 +75,14 @@ class DataConfig(Section):
     False takes the two voxels next to each pixel's centre: the encoder is then trained on noisier images than most
     readers of CT see. The paper does not say; runs from before this setting did without.
     """
-    slab_slices: Count
+    slab_slices: AtLeastOne
     """Neighbouring slices that one visit to a volume reads; its ten crops lie at random depths inside them.
 
     The paper does not say how far apart in depth the crops of a volume are (A.1); this is our choice.
     """
     workers: Steps = 4
     """Processes that decode slabs, for each training process; 0 decodes in the training process."""
-    prefetch: Count = 2
+    prefetch: AtLeastOne = 2
     """Micro-batches that the workers of a training process keep ready, all together."""
     max_quarantined_fraction: Probability = 0.01
     """The run stops when more of the store's volumes than this turn out to be unreadable.
@@ -103,13 +103,13 @@ class DataConfig(Section):
 class CropsConfig(Section):
     """Multi-crop and augmentation, on the device."""
 
-    global_size: Size
+    global_size: CropSize
     """Global crop after resizing, ([D,] H, W); the depth is never resized (section 3.1)."""
-    local_size: Size
+    local_size: CropSize
     """Local crop after resizing, ([D,] H, W)."""
     num_global: Literal[2] = 2
     """Global crops a sample; the losses are written for two, as DINOv2's."""
-    num_local: Count = 8
+    num_local: AtLeastOne = 8
     """Local crops a sample (DINOv2)."""
     global_scale: Fractions = (0.32, 1.0)
     """Area of a global crop over that of the axial slice (Table 7)."""
@@ -135,9 +135,9 @@ class CropsConfig(Section):
 class EarlyConfig(Section):
     """Smaller crops for the first steps of a run (multi-resolution); off where no size is given. Not in the paper."""
 
-    global_size: Size | None = None
+    global_size: CropSize | None = None
     """Global crop of the first steps after resizing, ([D,] H, W); null for `crops.global_size` in all."""
-    local_size: Size | None = None
+    local_size: CropSize | None = None
     """Local crop of the first steps after resizing, ([D,] H, W); goes with `global_size`."""
     full_size_last: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the run's steps, the last ones, whose crops have the full size."""
@@ -154,7 +154,7 @@ class MaskingConfig(Section):
     """Height over width of a block, in patches, log-uniform (DINOv2)."""
     aspect_hd: PositiveRange = (0.3, 1 / 0.3)
     """Height over depth of a block, in patches, log-uniform; its range is our choice (section 3.1 gives none)."""
-    min_patches: Count = 4
+    min_patches: AtLeastOne = 4
     """Smallest block (DINOv2)."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a global crop's patches that the student does not compute, drawn from those that are not masked; as many
@@ -164,13 +164,13 @@ class MaskingConfig(Section):
 class HeadsConfig(Section):
     """The two projection heads, DINO's and iBOT's, with weights of their own (untied, Table 7)."""
 
-    prototypes: Count = 65536
+    prototypes: AtLeastOne = 65536
     """Rows of the last layer (Table 7)."""
-    hidden_dim: Count = 2048
+    hidden_dim: AtLeastOne = 2048
     """Width of the hidden layers (Table 7)."""
     num_layers: Annotated[int, Field(ge=2)] = 3
     """Linear layers before the prototypes (Table 7)."""
-    bottleneck_dim: Count = 256
+    bottleneck_dim: AtLeastOne = 256
     """Width before the prototypes, where the vectors are brought to length 1 (Table 7)."""
     train_gain: bool = False
     """Trains the lengths of the prototypes, from 1, as DINOv2 does; false keeps them at 1, as DINO's
@@ -186,15 +186,15 @@ class LossesConfig(Section):
     """Weight of the iBOT loss (Table 7)."""
     koleo_weight: NonNegative = 0.1
     """Weight of the KoLeo regulariser (Table 7)."""
-    student_temperature: Positive = 0.1
+    student_temperature: AboveZero = 0.1
     """Temperature of the student's softmax (DINOv2)."""
-    teacher_temperature: tuple[Positive, Positive] = (0.04, 0.07)
+    teacher_temperature: tuple[AboveZero, AboveZero] = (0.04, 0.07)
     """Temperature of the teacher's softmax at the start and after its warm-up (Table 7)."""
     teacher_temperature_warmup_steps: Steps = 37_500
     """Steps over which the teacher's temperature rises, linearly (Table 7)."""
     centre_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of the centres (DINOv2)."""
-    chunk_rows: Count | None = 2048
+    chunk_rows: AtLeastOne | None = 2048
     """Tokens whose prototype logits exist at one time; null holds those of all tokens (exact either way)."""
     centre_from_bottleneck: bool = True
     """Takes the mean of the teacher's logits from the mean of its bottleneck vectors; false sums the logits (equal)."""
@@ -203,9 +203,9 @@ class LossesConfig(Section):
 class OptimConfig(Section):
     """AdamW and its schedules."""
 
-    base_lr: Positive = 0.0035
+    base_lr: AboveZero = 0.0035
     """Learning rate at a batch of `reference_batch`; multiplied by sqrt(batch / reference_batch) (Table 7)."""
-    reference_batch: Count = 1024
+    reference_batch: AtLeastOne = 1024
     """Batch at which `base_lr` holds (DINOv2)."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end of the cosine (DINOv2); not scaled."""
@@ -219,7 +219,7 @@ class OptimConfig(Section):
     """Further factor on the learning rate of the patch embedding (DINOv2)."""
     freeze_last_layer_steps: Steps = 1250
     """Steps during which the prototypes do not move: DINOv2's first epoch of 1,250 iterations."""
-    clip_norm: Positive = 3.0
+    clip_norm: AboveZero = 3.0
     """Largest norm of the gradient of the backbone and of each head, clipped separately (Table 7, DINOv2)."""
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     """AdamW's betas (DINOv2)."""
@@ -232,9 +232,9 @@ class ProbeConfig(Section):
 
     folder: Path | None = None
     """Held-out volumes with labels; null for no probe."""
-    every_steps: Count = 2500
+    every_steps: AtLeastOne = 2500
     """Steps between two probes."""
-    neighbours: Count = 20
+    neighbours: AtLeastOne = 20
     """Neighbours that vote (DINO's k-NN)."""
 
 
@@ -256,13 +256,13 @@ class RunConfig(Section):
 
     output: Path
     """Folder of checkpoints, logs and reports."""
-    steps: Count = 125_000
+    steps: AtLeastOne = 125_000
     """Optimizer steps of the whole schedule (Table 7)."""
-    stop_at: Count | None = None
+    stop_at: AtLeastOne | None = None
     """Stops (and saves) at this step, with the schedules of the whole run; null runs to the end."""
-    micro_batch_size: Count = 32
+    micro_batch_size: AtLeastOne = 32
     """Samples of a micro-batch, the unit of meaning: it has its own random numbers and KoLeo groups."""
-    micro_batches: Count = 64
+    micro_batches: AtLeastOne = 64
     """Micro-batches of a step, over all processes; `micro_batch_size` times this is the batch (2048, Table 7)."""
     seed: Steps = 0
     """Seed of initialisation, samples, crops, masks and stochastic depth."""
@@ -284,15 +284,15 @@ class RunConfig(Section):
     adopt_store: bool = False
     """Resumes with a store whose volumes are others than before, such as a grown one; noted in the run. Its samples
     are then those of the new order; false refuses."""
-    checkpoint_every: Count = 500
+    checkpoint_every: AtLeastOne = 500
     """Steps between two checkpoints."""
-    keep: Count = 3
+    keep: AtLeastOne = 3
     """Newest checkpoints that are kept."""
-    log_every: Count = 10
+    log_every: AtLeastOne = 10
     """Steps between two lines of the log."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """After a non-finite loss or gradient, and the dump of its batch: stop the run, or leave out the step."""
-    max_skipped_steps: Count = 3
+    max_skipped_steps: AtLeastOne = 3
     """With "skip": steps in a row that may be left out before the run stops."""
     collapse: CollapseConfig = CollapseConfig()
     """The collapse alarm."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pretrain.command import ExitStatus, run
-from pretrain.data.prepare import CLIP_HU, MIN_SLICES_OF_A_CROP, Settings, prepare
+from pretrain.data.prepare import CLIP_HU, MIN_SLICES_OF_A_CROP, PrepareSettings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.errors import PretrainError
 from pretrain.setting_types import is_url
@@ -62,7 +62,7 @@ def _prepare(given: argparse.Namespace) -> ExitStatus:
         raise PretrainError(f"--patient {given.patient!r} is not a regular expression ({error})") from error
     sources = find_scans([Path(place) for place in given.sources], given.include or ["*"], given.exclude or [], pattern)
     clip_hu = (float(given.clip_hu[0]), float(given.clip_hu[1]))
-    settings = Settings(
+    settings = PrepareSettings(
         Path(given.output), clip_hu, given.min_slices, pattern is not None, _shard_bytes(given.shard_gb)
     )
     refused = prepare(sources, settings, given.workers, verify=given.verify, console=Console())

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
-Size = tuple[Count, Count] | tuple[Count, Count, Count]
+CropSize = tuple[AtLeastOne, AtLeastOne] | tuple[AtLeastOne, AtLeastOne, AtLeastOne]
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -20,8 +20,8 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ascending)]
 Fractions = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
 
 

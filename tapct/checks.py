@@ -14,7 +14,7 @@ from tapct._utils import locks, terminal
 from tapct._utils.files import innermost_existing
 from tapct.errors import LockError
 
-Status = Literal["ok", "warn", "fail"]
+CheckStatus = Literal["ok", "warn", "fail"]
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -30,7 +30,7 @@ class Check:
         fix: What to do about it; empty where nothing is to be done.
     """
 
-    status: Status
+    status: CheckStatus
     name: str
     message: str
     fix: str = ""

@@ -221,7 +221,7 @@ def _tried(encoder: "Encoder", size: tuple[int, int, int]) -> str | None:
     noise = torch.Generator().manual_seed(0)
     windows = torch.randn((1, 1, *size), generator=noise) * 300 - 300
     try:
-        features = encoder(windows, handed_over=True)  # what a card says holds with a mistake as without
+        features = encoder(windows, mistake_made=True)  # what a card says holds with a mistake as without
         require_parameters(encoder)
     except TapctError as error:
         return str(error)

@@ -1,11 +1,12 @@
 """Names of cases, patients, splits: which can be told apart by eye and on any disk, and stay in their folder.
 
-And how names of adaptors are put together.
+How names of adaptors are put together, and a few names that several packages share.
 """
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 SHIPPED_SPLITS = ("eva",)
 """What stands for a file as another split than a task's own: "eva" is the lists of eva's class, for the tasks that ship
@@ -20,6 +21,9 @@ LISTED = 5
 LONGEST_NAME = 100
 """Characters. With what a file is called next to it, it fits into the 255 bytes of a file's name."""
 
+Keep = Literal["all", "embeddings", "none"]
+"""What stays of stored features once every head of an experiment is scored: all; embeddings of windows without maps; or
+nothing. Labels, pooled vectors and channel moments stay: they are small, and other experiments need them."""
 
 TABLE = "table="
 """How an adaptor names columns of a table: `HEAD:table=COLUMN+COLUMN`, `HEAD:POOLING&table=COLUMN+COLUMN`."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from tapct._utils.content_hashes import SETTLED_S
-from tapct._utils.files import Stamp, stamp_of
+from tapct._utils.files import FileStamp, stamp_of
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -101,7 +101,7 @@ class _File(NamedTuple):
     """A source file, and the stamp that it has while it is unchanged."""
 
     path: Path
-    stamp: Stamp
+    stamp: FileStamp
 
 
 @dataclass(frozen=True)

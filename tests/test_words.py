@@ -1,6 +1,6 @@
 """Words: docs/glossary.md says which ones are not written here; no page, help text, message or docstring has one.
 
-And a name is of one class.
+And a name is of one class or type.
 """
 
 import ast
@@ -66,10 +66,21 @@ def test_messages_docstrings_and_help_have_none_of_these_words():
     assert {path: of for path, of in found.items() if of} == {}
 
 
-def test_a_name_is_of_one_class():
+def named(node: ast.stmt) -> Iterator[str]:
+    """The class or type that a statement of a module gives a public name."""
+    if isinstance(node, ast.ClassDef):
+        yield node.name
+    for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+        if isinstance(target, ast.Name) and target.id[0].isupper() and target.id != target.id.upper():
+            yield target.id
+
+
+def test_a_name_is_of_one_class_or_type():
     homes = defaultdict(list)
     for path in MODULES:
         for node in parsed(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                homes[node.name].append(path.relative_to(ROOT).as_posix())
+            for name in named(node):
+                if not name.startswith("_"):
+                    homes[name].append(path.relative_to(ROOT).as_posix())
+    assert len(homes) > 500
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

@@ -26,7 +26,7 @@ from pretrain.data.counters import Stream, generator
 from pretrain.data.crops import crop_depth, cut_crops
 from pretrain.data.identity import StoreIdentity
 from pretrain.data.locations import open_store
-from pretrain.data.reader import ATTEMPTS, LostSample, Part, ReadJob, Sample, SampleReader, Visit, jobs_of
+from pretrain.data.reader import ATTEMPTS, LostSample, ReadJob, Sample, SamplePart, SampleReader, Visit, jobs_of
 from pretrain.data.store import Store
 from pretrain.errors import PretrainError, StoreError
 from pretrain.setting_types import is_url
@@ -137,7 +137,7 @@ class Batches:
             if len(ready) > ahead:
                 yield self._wait(*ready.popleft())
 
-    def _loader(self, jobs: Iterator[ReadJob]) -> DataLoader[Part]:
+    def _loader(self, jobs: Iterator[ReadJob]) -> DataLoader[SamplePart]:
         data = self._config.data
         parallel: dict[str, Any] = {}
         if data.workers:
@@ -161,7 +161,7 @@ class Batches:
             **parallel,
         )
 
-    def _receive(self, items: Iterator[Part]) -> "Part":
+    def _receive(self, items: Iterator[SamplePart]) -> "SamplePart":
         try:
             part = next(items)
         except (RuntimeError, OSError, EOFError) as error:  # a worker died, or gave nothing for PATIENCE_S
@@ -173,7 +173,9 @@ class Batches:
         _check_store(part)
         return part
 
-    def _assemble(self, step: int, index: int, parts: Sequence[Part]) -> tuple[MicroBatch, "torch.cuda.Event | None"]:
+    def _assemble(
+        self, step: int, index: int, parts: Sequence[SamplePart]
+    ) -> tuple[MicroBatch, "torch.cuda.Event | None"]:
         """Puts the parts of a micro-batch together on the device; the event marks when that is done."""
         self._account(parts)
         masks, *rest = parts
@@ -239,7 +241,7 @@ class Batches:
         low, high = data.clip_hu
         return unit * ((high - low) / data.std_hu) + (low - data.mean_hu) / data.std_hu
 
-    def _account(self, parts: Sequence[Part]) -> None:
+    def _account(self, parts: Sequence[SamplePart]) -> None:
         """Reports what could not be read, and stops when it is too much."""
         for part in parts:
             _check_store(part)
@@ -296,7 +298,7 @@ def _check(store: Store, config: Config) -> None:
         )
 
 
-def _check_store(part: Part) -> None:
+def _check_store(part: SamplePart) -> None:
     if isinstance(part, LostSample) and part.store_fault is not None:
         raise StoreError(part.store_fault)
 

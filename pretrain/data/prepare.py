@@ -49,7 +49,7 @@ _SAVING = 20
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareSettings:
     """What the conversion of one scan needs.
 
     Attributes:
@@ -72,7 +72,12 @@ class _NotCT(PretrainError):
 
 
 def prepare(
-    sources: Sequence[Source], settings: Settings, workers: int, *, verify: bool = False, console: Console | None = None
+    sources: Sequence[Source],
+    settings: PrepareSettings,
+    workers: int,
+    *,
+    verify: bool = False,
+    console: Console | None = None,
 ) -> dict[str, str]:
     """Brings scans into a store.
 
@@ -126,7 +131,7 @@ def prepare(
     return tally.refused
 
 
-def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
+def convert(source: Source, settings: PrepareSettings, id_: str) -> StoredVolume:
     """Reads one scan and stores it under an id.
 
     Returns:
@@ -173,7 +178,7 @@ def convert(source: Source, settings: Settings, id_: str) -> StoredVolume:
 
 def _convert_all(
     todo: Sequence[Source],
-    settings: Settings,
+    settings: PrepareSettings,
     workers: int,
     rows: dict[str, StoredVolume],
     tally: Tally,
@@ -204,7 +209,7 @@ def _convert_all(
         write_index(settings.store, rows)
 
 
-def _save(settings: Settings, rows: dict[str, StoredVolume]) -> None:
+def _save(settings: PrepareSettings, rows: dict[str, StoredVolume]) -> None:
     """Writes the index, and packs what fills shards: there are never many more files than there will be."""
     if settings.shard_bytes is None:
         write_index(settings.store, rows)
@@ -243,7 +248,7 @@ def _still_to_do(
         return [s for s in watched if not is_stored(s, stored.get(str(s.path)), store, code_sha256)]
 
 
-def _patient(source: Source, settings: Settings) -> str:
+def _patient(source: Source, settings: PrepareSettings) -> str:
     return source.patient if settings.patient_given else patient_of_series(source.path) or source.patient
 
 
@@ -253,7 +258,7 @@ def _code_sha256() -> str:
     return code_of("pretrain.data.encoding", "pretrain.data.fingerprint", "tapct.volumes.read").sha256
 
 
-def _begin(settings: Settings) -> None:
+def _begin(settings: PrepareSettings) -> None:
     if not (settings.store / "store.json").exists():
         if (settings.store / "index.jsonl").exists():
             raise PretrainError(f"{settings.store} has an index and no store.json. Prepare into an empty folder.")

@@ -89,10 +89,10 @@ class LostSample:
     store_fault: str | None = None
 
 
-Part = Tensor | Visit | LostSample
+SamplePart = Tensor | Visit | LostSample
 
 
-class SampleReader(Dataset[Part]):
+class SampleReader(Dataset[SamplePart]):
     """Does jobs, in a worker or here; opens the store when the first comes."""
 
     def __init__(self, config: Config, identity: StoreIdentity) -> None:
@@ -104,7 +104,7 @@ class SampleReader(Dataset[Part]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
-    def __getitem__(self, job: ReadJob) -> Part:
+    def __getitem__(self, job: ReadJob) -> SamplePart:
         run = self._config.run
         if job.sample is None:
             masks = generator(run.seed, job.step, job.micro_batch, Stream.MASKS)

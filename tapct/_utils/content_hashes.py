@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapct._utils.files import Stamp, cache_folder, stamp_of, write_atomically
+from tapct._utils.files import FileStamp, cache_folder, stamp_of, write_atomically
 
 SETTLED_S = 2.0
 """A file that changed less than this ago may change again without another stamp: file systems keep time in ticks, the
@@ -68,7 +68,7 @@ class ContentHashes:
         return self.of_files(sorted(path for path in folder.rglob("*") if not path.is_dir()), folder)
 
 
-def _recalled(memory: Path, stamps: Sequence[Stamp | None]) -> str | None:
+def _recalled(memory: Path, stamps: Sequence[FileStamp | None]) -> str | None:
     try:
         remembered = json.loads(memory.read_text(encoding="utf-8"))
         if remembered["settled"] and remembered["stamps"] == [stamp and list(stamp) for stamp in stamps]:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-Stamp = tuple[int, int, int, int]
+FileStamp = tuple[int, int, int, int]
 """What changes when a file does: size, modification and change time (ns), inode. A program may put the modification
 time back, and copying tools do; the change time it cannot."""
 
@@ -22,7 +22,7 @@ def features_folder() -> Path:
     return Path(os.environ.get("TAPCT_FEATURES") or cache_folder() / "features").expanduser()
 
 
-def stamp_of(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> FileStamp | None:
     """Returns the stamp of a file; None where it cannot be looked at, as one that is not there."""
     try:
         stat = path.stat()

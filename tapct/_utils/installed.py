@@ -11,11 +11,11 @@ from importlib.metadata import EntryPoint
 OURS = "tapct-bench"
 """The distribution whose names are taken."""
 
-Found = tuple[dict[str, EntryPoint], dict[str, str]]
+SortedEntryPoints = tuple[dict[str, EntryPoint], dict[str, str]]
 """Entry points by name, in alphabetical order, and by name what is refused and why."""
 
 
-def sorted_out(points: Iterable[EntryPoint], what: str) -> Found:
+def sorted_out(points: Iterable[EntryPoint], what: str) -> SortedEntryPoints:
     """Returns the entry points of a group that can be used, and those that cannot.
 
     Args:

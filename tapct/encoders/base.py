@@ -50,8 +50,8 @@ RENAMED = {
 class Encoder(nn.Module, metaclass=_NotesArguments):
     """Base class of every encoder: a card, a network, and the way from HU to features.
 
-    A new encoder sets `card` and implements `build` and `_encode`. `axes` says how its network wants the
-    array turned, and `_convert` renames the keys of its published checkpoint. This class owns the checks of
+    A new encoder sets `card` and implements `build` and `_encode`. `axes` says how its network takes the
+    array, and `_convert` renames the keys of its published checkpoint. This class owns the checks of
     the input, orientation, precision, loading and freezing.
 
     An encoder is sealed: always in eval mode, without gradients, and a copy of it is itself, since nothing
@@ -182,12 +182,12 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """
         if self.is_built:
             return
-        held = self._held()
+        before = self._attribute_names()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = self.build()
         if self._deferred:
-            self._of_build = self._held() - held
+            self._set_while_building = self._attribute_names() - before
         if self.weights_source == weights_lib.NONE and self.network.state_dict():
             del self.network
             raise EncoderError(f"{self.card.name} has parameters, but its card says weights=Weights(needed=False)")
@@ -197,7 +197,7 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         self.requires_grad_(False)
         self.eval()
 
-    _of_build: frozenset[str] = frozenset()
+    _set_while_building: frozenset[str] = frozenset()
 
     @property
     def set_while_building(self) -> frozenset[str]:
@@ -205,9 +205,9 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
 
         They are not settings: before there were windows they were not there, and it is the same encoder.
         """
-        return self._of_build
+        return self._set_while_building
 
-    def _held(self) -> frozenset[str]:
+    def _attribute_names(self) -> frozenset[str]:
         return frozenset().union(vars(self), self._parameters, self._buffers, self._modules)
 
     @abc.abstractmethod
@@ -244,19 +244,19 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         """Returns what `tapct describe` cannot take from the built encoder; here nothing, as it may be left out."""
         return InputSheet()
 
-    def statistics_of(self, scan_hu: torch.Tensor, *, judged: bool = False) -> dict[str, torch.Tensor]:
+    def statistics_of(self, scan_hu: torch.Tensor, *, checked: bool = False) -> dict[str, torch.Tensor]:
         """Returns its `scan_statistics`, checked.
 
         Args:
             scan_hu: As there.
-            judged: Whether not to look whether they are finite, as in `forward`.
+            checked: Whether the scan's values were checked already, as in `forward`: then these are not.
 
         Raises:
             EncoderError: If they are not what they must be.
         """
         with torch.no_grad(), torch.autocast(scan_hu.device.type, enabled=False):
             statistics = self.scan_statistics(scan_hu)
-        if problem := problem_with(statistics, scan_hu.shape[0], judged=judged):
+        if problem := problem_with(statistics, scan_hu.shape[0], checked=checked):
             raise EncoderError(f"{self.card.name}: scan_statistics gave {problem}")
         return statistics
 
@@ -302,19 +302,19 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
         self,
         windows_hu: torch.Tensor,
         *,
-        judged: bool = False,
+        checked: bool = False,
         statistics: dict[str, torch.Tensor] | None = None,
-        handed_over: bool = False,
+        mistake_made: bool = False,
     ) -> Features:
         """Encodes a batch of windows.
 
         Args:
             windows_hu: (B, 1, D, H, W) float32 HU, at the card's spacing, in SPL order; any size that is
                 a multiple of the feature stride.
-            judged: Whether the values were judged already, as extraction judges a whole scan: one window of it may
+            checked: Whether the values were checked already, as extraction checks a whole scan: one window of it may
                 hold anything (a fill of 0 and 1, say), and what it gives must not depend on those next to it.
             statistics: What `statistics_of` says of the scan of each window, (B,) each; None takes each window's own.
-            handed_over: Whether a mistake was made already, as extraction makes it with the whole scan.
+            mistake_made: Whether a mistake was made already, as extraction makes it with the whole scan.
 
         Returns:
             Their features, float32.
@@ -323,19 +323,19 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             EncoderError: If the input cannot be such windows, or the features are not what the card says.
         """
         self._check_shape(windows_hu)
-        if not judged and (problem := not_hu(windows_hu)):
+        if not checked and (problem := not_hu(windows_hu)):
             raise EncoderError(f"{self.card.name}: {problem}")
-        if self.mistake is not None and not handed_over:
+        if self.mistake is not None and not mistake_made:
             return self.way.encoded(self, windows_hu, statistics)
         if not self.is_built:
             self.load()
             self.to(windows_hu.device)
         device = windows_hu.device.type
-        beside = self._beside(windows_hu, statistics, judged=judged)
+        more = self._statistics_argument(windows_hu, statistics, checked=checked)
         bf16 = self.precision_on(device) == "bf16"
         # An enclosing autocast (Lightning's) is overruled: features must not depend on the stage.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-            features = self._encode(to_axes(windows_hu, self.axes), *beside)
+            features = self._encode(to_axes(windows_hu, self.axes), *more)
         cls = None if features.cls is None else features.cls.float()
         feature_map = from_axes(features.map, self.axes) if features.map.ndim == 5 else features.map
         found = Features(feature_map.float(), features.embedding.float(), cls)
@@ -343,28 +343,28 @@ class Encoder(nn.Module, metaclass=_NotesArguments):
             raise EncoderError(f"{self.card.name}: {problem}")
         return found
 
-    def _beside(
-        self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, *, judged: bool
+    def _statistics_argument(
+        self, windows_hu: torch.Tensor, statistics: dict[str, torch.Tensor] | None, *, checked: bool
     ) -> list[dict[str, torch.Tensor]]:
-        """Returns what `_encode` gets next to the windows."""
+        """Returns what `_encode` gets after the windows: nothing, or the statistics."""
         if type(self).scan_statistics is Encoder.scan_statistics:
             return []
         if statistics is None:
-            statistics = self.statistics_of(windows_hu, judged=judged)
-        elif problem := problem_with(statistics, windows_hu.shape[0], judged=judged):
+            statistics = self.statistics_of(windows_hu, checked=checked)
+        elif problem := problem_with(statistics, windows_hu.shape[0], checked=checked):
             raise EncoderError(f"{self.card.name} was given {problem}")
         return [{name: value.view(-1, 1, 1, 1, 1) for name, value in statistics.items()}]
 
     def _check_shape(self, x: torch.Tensor) -> None:
         name = self.card.name
         if x.ndim != 5 or x.shape[1] != 1 or x.shape[0] == 0:
-            raise EncoderError(f"{name} wants windows (B, 1, D, H, W), but got {tuple(x.shape)}")
+            raise EncoderError(f"{name} takes windows (B, 1, D, H, W), but got {tuple(x.shape)}")
         if x.dtype != torch.float32:
-            raise EncoderError(f"{name} wants float32 Hounsfield units, but got {x.dtype}")
+            raise EncoderError(f"{name} takes float32 Hounsfield units, but got {x.dtype}")
         if not self.supports((x.shape[2], x.shape[3], x.shape[4])):
             raise EncoderError(f"{name} cannot take windows of {tuple(x.shape[2:])}: {self.input_requirement()}")
         if self.card.window_size[0] == 1 and x.shape[2] != 1:
-            raise EncoderError(f"{name} is a 2D encoder: it wants windows with D = 1, but got D = {x.shape[2]}")
+            raise EncoderError(f"{name} is a 2D encoder: it takes windows with D = 1, but got D = {x.shape[2]}")
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode: a frozen encoder in train mode drops paths and drifts batch statistics."""

@@ -20,14 +20,14 @@ from tapct.errors import EncoderError, nearest
 
 SHIPPED = Path(__file__).with_name("eva_cards")
 
-Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
-Name = Annotated[
+_Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+_Name = Annotated[
     str, StringConstraints(strict=True, max_length=60, pattern=r"^[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?(/[a-z0-9_-]+)*$")
 ]
 """Lower case, since some file systems take 'A' and 'a' for one."""
-Sizes = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+_Sizes = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-Range = tuple[float, float]
+_Range = tuple[float, float]
 
 
 class _Model(BaseModel):
@@ -37,20 +37,20 @@ class _Model(BaseModel):
 class DeclaredWeights(_Model):
     """Where the weights are, and how the names in their file become the network's."""
 
-    repository: Text | None = None
+    repository: _Text | None = None
     """Such as `huggingface.co/Luffy503/VoCo`."""
-    revision: Text | None = None
+    revision: _Text | None = None
     """Commit of the repository; null is the newest."""
-    file: Text | None = None
+    file: _Text | None = None
     """Path of the file in the repository."""
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
     """Of that file, as eva has it."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-    licence: Text | None = None
+    licence: _Text | None = None
     gated: bool = False
-    inside: Text | None = None
+    inside: _Text | None = None
     """Key of the checkpoint under which the state dict is; null where it is the checkpoint."""
-    keep: Text | None = None
+    keep: _Text | None = None
     """Regular expression of the names that are the backbone's, of what else is in the file; null is all of them."""
     strip: str = ""
     """What these names begin with in the file, and not in the network."""
@@ -59,11 +59,11 @@ class DeclaredWeights(_Model):
 class DeclaredCard(_Model):
     """A backbone of eva's, its inputs and its outputs. Sizes and spacings are along (z, y, x) unless said otherwise."""
 
-    name: Name
+    name: _Name
     """By which it is loaded, behind `eva:`. Of a card that ships, its path below `eva_cards/`."""
-    display_name: Text
+    display_name: _Text
     """The name in tables."""
-    backbone: Text
+    backbone: _Text
     """Name in eva's `backbone_registry`, of a class whose `forward_intermediates` gives an embedding and 3D maps."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Of its constructor."""
@@ -78,20 +78,20 @@ class DeclaredCard(_Model):
     """Pixels (square) that slices are resized to; null keeps theirs."""
     in_plane_filter: InPlaneFilter = "antialias"
     """How scans shrink along every axis: averaged, or ("linear") interpolated, as MONAI's `Spacing` does."""
-    window_size: Sizes
+    window_size: _Sizes
     """Voxels of one window."""
-    window_multiple: Sizes | None = None
+    window_multiple: _Sizes | None = None
     """What windows must be multiples of; null is `feature_stride`. Larger where an earlier map is read."""
-    clip_hu: Range
+    clip_hu: _Range
     """HU at which values are clipped."""
-    scaled_to: Range = (0.0, 1.0)
+    scaled_to: _Range = (0.0, 1.0)
     """What these two become; between them it is linear."""
     pad_hu: float
     """HU of the padding where a scan is smaller than a window."""
 
     feature: int
     """Which of the backbone's maps is the feature map, by its index in their list; -1 is the last."""
-    feature_stride: Sizes
+    feature_stride: _Sizes
     """Voxels between neighbouring features of that map."""
     feature_dim: Annotated[int, Field(gt=0)]
     """Its channels."""
@@ -112,9 +112,9 @@ class DeclaredCard(_Model):
     """Parameters of the network."""
 
     weights: DeclaredWeights = DeclaredWeights()
-    pretraining_data: tuple[Text, ...] = ()
+    pretraining_data: tuple[_Text, ...] = ()
     """Names of the data it was trained on, to tell overlap with a task."""
-    reference: Text
+    reference: _Text
     """Paper or page, and where the inputs are declared."""
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class DeclaredCard(_Model):
         return [self.feature_stride["SIPALR".index(letter) // 2] for letter in self.axes]
 
     @property
-    def multiple(self) -> Sizes:
+    def multiple(self) -> _Sizes:
         """What the sizes of windows must be multiples of."""
         return self.window_multiple or self.feature_stride
 

@@ -38,7 +38,15 @@ HARNESS = "tapct.encoders.base"
 _INTERNALS = frozenset(vars(nn.Module()))
 _ELSEWHERE = frozenset(
     {
-        *("card", "precision", "weights_source", "_weights_source", "awaits_weights", "_deferred", "_of_build"),
+        *(
+            "card",
+            "precision",
+            "weights_source",
+            "_weights_source",
+            "awaits_weights",
+            "_deferred",
+            "_set_while_building",
+        ),
         *("_given", "authors", "mistake"),
     }
 )

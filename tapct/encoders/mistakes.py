@@ -155,7 +155,7 @@ class Way:
                 "and windows alone are not: give whole scans, to tapct.features.extract or `tapct run`"
             )
         handed_over = self.values(encoder, to_axes(windows_hu, self.axes))
-        found = encoder(handed_over, judged=True, statistics=statistics, handed_over=True)
+        found = encoder(handed_over, checked=True, statistics=statistics, mistake_made=True)
         return found._replace(map=self.on_labels(found.map))
 
 
@@ -367,4 +367,4 @@ def _is_blind(encoder: "Encoder") -> bool:
     from tapct.encoders.received import received
 
     window = torch.zeros(1, 1, *encoder.card.window_size)
-    return received(encoder, window, encoder.statistics_of(window), handed_over=True) is None
+    return received(encoder, window, encoder.statistics_of(window), mistake_made=True) is None

@@ -147,7 +147,7 @@ def _within(limit_s: float, what: Callable[[], _Answer]) -> _Answer:
 def _why(error: httpx2.HTTPError, status: int | None, hop: Hop) -> str:
     if status is not None or (isinstance(error, httpx2.ProxyError) and str(error).startswith("407")):
         return (
-            f"{hop.words} wants a user name and a password (407). Name them in "
+            f"{hop.words} asks for a user name and a password (407). Name them in "
             "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, special characters as %XX"
         )
     if isinstance(error, httpx2.TimeoutException):

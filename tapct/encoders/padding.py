@@ -55,7 +55,7 @@ def _tried(encoder: Encoder, statistics: Mapping[str, torch.Tensor]) -> tuple[np
     ramp = torch.linspace(-BEYOND_HU, BEYOND_HU, int(np.prod(size))).reshape(1, 1, *size)
     of_both = {name: value.cpu().expand(2) for name, value in statistics.items()}
     other = ramp / 2 + _APART_HU  # another mean and another spread
-    found = received(encoder, torch.cat([ramp, other]), of_both, handed_over=True)
+    found = received(encoder, torch.cat([ramp, other]), of_both, mistake_made=True)
     if found is None:
         raise EncoderError("its network is never called")
     if not bool((found == found[:, :1]).all()):

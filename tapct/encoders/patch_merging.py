@@ -11,7 +11,7 @@ from torch import nn
 
 from tapct.errors import EncoderError
 
-Merging = Literal["monai-1.4", "monai-1.5"]
+MergingVersion = Literal["monai-1.4", "monai-1.5"]
 """The last release of MONAI with the old patch merging, and the first with the new one."""
 
 # PatchMerging of MONAI 1.3.0's networks/nets/swin_unetr.py: (0, 1, 0) and (0, 0, 1) come twice.
@@ -39,7 +39,7 @@ def kinds_of(network: nn.Module) -> list[type[nn.Module]]:
     return [type(m) for m in network.modules() if isinstance(m, (PatchMergingV2, LegacyPatchMerging))]
 
 
-def set_merging(network: nn.Module, merging: Merging | None, name: str) -> None:
+def set_merging(network: nn.Module, merging: MergingVersion | None, name: str) -> None:
     """Gives every patch merging of a network the arithmetic that its weights were trained with.
 
     Args:

@@ -30,7 +30,7 @@ class _ReachedError(Exception):
 class _Call(NamedTuple):
     windows_hu: torch.Tensor
     statistics: dict[str, torch.Tensor] | None
-    handed_over: bool
+    mistake_made: bool
 
 
 class ReceivedOrientation(NamedTuple):
@@ -50,7 +50,7 @@ def received(
     windows_hu: torch.Tensor,
     statistics: dict[str, torch.Tensor] | None = None,
     *,
-    handed_over: bool = False,
+    mistake_made: bool = False,
 ) -> torch.Tensor | None:
     """Returns what the encoder gives its network: the first tensor that the network, or a part of it, is called with.
 
@@ -61,7 +61,7 @@ def received(
         encoder: The encoder.
         windows_hu: (B, 1, D, H, W) float32 HU, as for a call of the encoder.
         statistics: As there.
-        handed_over: As there: whether the encoder's mistake, if it has one, was made already.
+        mistake_made: As there: whether the encoder's mistake, if it has one, was made already.
 
     Returns:
         The tensor, its axes as the network has them; None where the network is never called.
@@ -71,7 +71,7 @@ def received(
     """
     place = next((held.device for held in (*encoder.parameters(), *encoder.buffers())), torch.device("cpu"))
     statistics = None if statistics is None else {name: value.to(place) for name, value in statistics.items()}
-    call = _Call(windows_hu.to(place), statistics, handed_over)
+    call = _Call(windows_hu.to(place), statistics, mistake_made)
     if encoder.is_built:
         return _caught(encoder, call)
     try:
@@ -138,7 +138,7 @@ def window_fits(encoder: Encoder, declared: HuWindow, size: tuple[int, int, int]
     low, high = max(declared.low_hu, -BEYOND_HU), min(declared.high_hu, BEYOND_HU)
     ends = ((low, high), (low + _INSIDE_HU, high), (low, high - _INSIDE_HU))
     windows = torch.cat([ramp, *(ramp.clamp(*both) for both in ends)])
-    found = received(encoder, encoder.way.values(encoder, windows), handed_over=True)
+    found = received(encoder, encoder.way.values(encoder, windows), mistake_made=True)
     if found is None:
         return None
     whole, clipped, raised, lowered = found
@@ -161,7 +161,7 @@ def _of_built(encoder: Encoder, call: _Call, device: torch.device) -> torch.Tens
 def _caught(encoder: Encoder, call: _Call) -> torch.Tensor | None:
     hooks = [part.register_forward_pre_hook(_stop, with_kwargs=True) for part in encoder.network.modules()]
     try:
-        encoder(call.windows_hu, judged=True, statistics=call.statistics, handed_over=call.handed_over)
+        encoder(call.windows_hu, checked=True, statistics=call.statistics, mistake_made=call.mistake_made)
     except _ReachedError as reached:
         return reached.found.detach().float().cpu()
     finally:

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapct._utils.installed import Found, distribution, sorted_out
+from tapct._utils.installed import SortedEntryPoints, distribution, sorted_out
 from tapct.encoders import eva_names
 from tapct.encoders.card import EncoderCard
 from tapct.encoders.places import SAFE, exported
@@ -169,13 +169,13 @@ def load_encoder(
     return encoder_class(name)(weights, **options).to(device)
 
 
-def _entry_points() -> Found:
+def _entry_points() -> SortedEntryPoints:
     """Returns the entry points by name, and by name what is refused and why."""
     return _read(entry_points, tuple(sys.path))
 
 
 @functools.lru_cache(maxsize=4)
-def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
+def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> SortedEntryPoints:
     """Returns the same of a search path, looked through once: a sweep asks hundreds of times."""
     of_eva: list[EntryPoint] = []
     others: list[EntryPoint] = []

@@ -34,19 +34,19 @@ def mean_and_std(
     return {"mean": mean.squeeze(1).float(), "std": std.float()}
 
 
-def problem_with(statistics: object, scans: int, *, judged: bool) -> str | None:
+def problem_with(statistics: object, scans: int, *, checked: bool) -> str | None:
     """Returns why values cannot be the statistics of so many scans, None where they can.
 
     Args:
         statistics: By name.
         scans: How many.
-        judged: Whether their values are not looked at, for which a GPU would have to be waited for.
+        checked: Whether to leave out the look at their values, for which a GPU would have to be waited for.
     """
     if not isinstance(statistics, Mapping) or not all(isinstance(v, torch.Tensor) for v in statistics.values()):
         return f"a {type(statistics).__name__} instead of a dictionary of tensors"
     for name, value in statistics.items():
         if value.shape != (scans,) or value.dtype != torch.float32:
             return f"'{name}' as {tuple(value.shape)} {value.dtype} instead of ({scans},) float32, one of each scan"
-        if not judged and not bool(torch.isfinite(value).all()):
+        if not checked and not bool(torch.isfinite(value).all()):
             return f"'{name}' that is NaN or infinite: {value.tolist()}"
     return None

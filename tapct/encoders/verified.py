@@ -18,9 +18,9 @@ from tapct.source_code import code_of
 if TYPE_CHECKING:
     from tapct.encoders.base import Encoder
 
-Status = Literal["verified", "randomised", "none"]
+VerificationStatus = Literal["verified", "randomised", "none"]
 
-WORDS: dict[Status, str] = {
+WORDS: dict[VerificationStatus, str] = {
     "verified": "verified here against the authors' code",
     "randomised": "tested on randomised weights only",
     "none": "neither verified here against the authors' code nor tested on randomised weights",
@@ -94,7 +94,7 @@ class Verification:
         comparison: The comparison, where there is one that holds.
     """
 
-    status: Status
+    status: VerificationStatus
     why: str | None = None
     comparison: AdapterComparison | None = None
 
@@ -115,7 +115,7 @@ class Verification:
 
 
 def in_words(
-    status: Status,
+    status: VerificationStatus,
     source: str | None = None,
     date: str | None = None,
     differences: Sequence[float] = (),

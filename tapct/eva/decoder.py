@@ -29,7 +29,7 @@ class LinearDecoder(Decoder):
         shapes = [tuple(level.shape) for level in features]
         wanted = self.classifier.in_channels
         if len(features) != 1 or features[0].ndim != 5 or features[0].shape[1] != wanted:
-            raise EncoderError(f"LinearDecoder wants one map (B, {wanted}, d, h, w), but got {shapes}: see in_features")
+            raise EncoderError(f"LinearDecoder takes one map (B, {wanted}, d, h, w), but got {shapes}: see in_features")
         if len(size) != 3:
-            raise EncoderError(f"LinearDecoder wants scans, but the image has the size {tuple(size)}: spatial_dims: 3")
+            raise EncoderError(f"LinearDecoder takes scans, but the image has the size {tuple(size)}: spatial_dims: 3")
         return F.interpolate(self.classifier(features[0]), size=tuple(size), mode="trilinear", align_corners=False)

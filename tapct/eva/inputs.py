@@ -37,7 +37,7 @@ def check_layout(scans: torch.Tensor, name: str) -> None:
     Raises:
         EncoderError: If it cannot be such a batch.
     """
-    got = f"{name} wants scans as (B, 1, slices, rows, columns), but got {tuple(scans.shape)}"
+    got = f"{name} takes scans as (B, 1, slices, rows, columns), but got {tuple(scans.shape)}"
     if scans.ndim == 4:
         raise EncoderError(f"{got}: slices one by one. 2D encoders take whole scans too: use eva's 3D data sets")
     if scans.ndim == 5 and scans.shape[1] != 1 and scans.shape[2] == 1:
@@ -55,7 +55,7 @@ def check_layout(scans: torch.Tensor, name: str) -> None:
         )
     if scans.dtype is not torch.float32 and scans.is_floating_point():
         raise EncoderError(
-            f"{name} wants scans in float32, but got {scans.dtype}, which rounds HU. Set the trainer's precision to "
+            f"{name} takes scans in float32, but got {scans.dtype}, which rounds HU. Set the trainer's precision to "
             "32-true or bf16-mixed; the encoder has its own"
         )
 

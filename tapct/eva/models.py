@@ -14,7 +14,7 @@ from tapct.errors import EncoderError, nearest
 from tapct.eva.inputs import check_layout, check_size, check_windows, readable_hu
 from tapct.features import CaseFeatures, NamedScan, extract_many
 from tapct.features.extract import WINDOWS_PER_BATCH, are_finite
-from tapct.features.outside import Output, over_image, said_of
+from tapct.features.outside import OutputName, over_image, said_of
 from tapct.probes.base import loaded_encoder
 from tapct.volumes import Grid
 
@@ -48,7 +48,7 @@ class FrozenModel(base.BaseModel[torch.Tensor, OutputType]):
             precision: Of the encoder: "auto" (bf16 on a GPU, else fp32), "fp32", "bf16".
             encoder_options: Settings of the card to change, such as {in_plane_size: 512}, or the same as text.
             spacing_mm: Of the voxels that come, along (slices, rows, columns): the `pixdim` of eva's `Spacing`. eva's
-                loaders drop the affine, so an encoder that wants a spacing must be told; from another one than its own
+                loaders drop the affine, so an encoder that needs a spacing must be told; from another one than its own
                 it resamples. An encoder that takes scans at their own spacing makes no use of it.
             window_overlap: Share of overlap between windows, in [0, 1).
             fit_windows: Whether windows shrink to a scan that is smaller than they are: for crops of nodules.
@@ -133,7 +133,7 @@ class DenseEncoder(FrozenModel[list[torch.Tensor]]):
         wanted = self.model.card.spacing_mm
         if windows and wanted is not None and not np.allclose(wanted, self.spacing_mm, rtol=0.01):
             raise EncoderError(
-                f"{self.model.card.name} wants windows of {_mm(wanted)} voxels, but the config says spacing_mm "
+                f"{self.model.card.name} takes windows of {_mm(wanted)} voxels, but the config says spacing_mm "
                 f"{list(self.spacing_mm)}. Give eva's Spacing and spacing_mm the encoder's, or leave windows out"
             )
 
@@ -144,7 +144,7 @@ class DenseEncoder(FrozenModel[list[torch.Tensor]]):
             return [torch.stack([over_image(f.map, f.feature_grid, grid) for f in self._features(scans)])]
         check_windows(scans, self.model.card.name)
         pieces = scans.split(WINDOWS_PER_BATCH[scans.device.type])
-        found = torch.cat([self.model(piece, judged=True).map for piece in pieces])
+        found = torch.cat([self.model(piece, checked=True).map for piece in pieces])
         stride = self.model.card.feature_stride
         covered = [n * s for n, s in zip(found.shape[2:], stride, strict=True)]
         patches = grid.padded(covered).patches(stride, self.model.feature_centre())
@@ -155,7 +155,7 @@ class Backbone(FrozenModel[torch.Tensor]):
     """An encoder for the heads of eva's `HeadModule`: an embedding of each scan, or a bag for `ABMIL`."""
 
     def __init__(
-        self, encoder: str | Encoder, weights: str | None = None, output: Output = "embedding", **settings: Any
+        self, encoder: str | Encoder, weights: str | None = None, output: OutputName = "embedding", **settings: Any
     ) -> None:
         """Builds the encoder and loads its weights.
 
@@ -170,8 +170,8 @@ class Backbone(FrozenModel[torch.Tensor]):
         Raises:
             EncoderError: If there is no such output.
         """
-        if output not in get_args(Output):  # eva's registry checks no types
-            raise EncoderError(f"output is {output!r}. {nearest(str(output), get_args(Output))}")
+        if output not in get_args(OutputName):  # eva's registry checks no types
+            raise EncoderError(f"output is {output!r}. {nearest(str(output), get_args(OutputName))}")
         super().__init__(encoder, weights, **settings)
         self.output = output
 
@@ -184,7 +184,7 @@ def _spacing(encoder: Encoder, given: Sequence[float] | None) -> tuple[float, fl
     wanted, name = encoder.card.spacing_mm, encoder.card.name
     if given is None and wanted is not None:
         raise EncoderError(
-            f"{name} wants voxels of {_mm(wanted)}, and eva's loaders drop the spacing of a scan. Put eva.vision.data."
+            f"{name} takes voxels of {_mm(wanted)}, and eva's loaders drop the spacing of a scan. Put eva.vision.data."
             f"transforms.Spacing with pixdim: {list(wanted)} among the transforms of every data set, and say so: "
             f"spacing_mm: {list(wanted)}"
         )

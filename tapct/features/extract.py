@@ -312,7 +312,7 @@ def extract_many(
         windows = torch.stack([job.window_at(origin) for job, origin in waiting])[:, None]
         of_scans = [job.statistics for job, _ in waiting]
         statistics = {name: torch.cat([of[name] for of in of_scans]) for name in of_scans[0]}
-        features = encoder(windows, judged=True, statistics=statistics, handed_over=True)
+        features = encoder(windows, checked=True, statistics=statistics, mistake_made=True)
         for (job, origin), feature_map, embedding in zip(waiting, features.map, features.embedding, strict=True):
             job.add(origin, feature_map, embedding)
         waiting.clear()

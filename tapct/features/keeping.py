@@ -3,14 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tapct.features import leases
 from tapct.features.store import TensorStore
-
-Keep = Literal["all", "embeddings", "none"]
-"""All features; embeddings of windows without the maps; or none. Labels, pooled vectors and channel moments stay: they
-are small, and other experiments need them."""
+from tapct.names import Keep
 
 
 @dataclass(frozen=True)

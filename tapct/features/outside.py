@@ -11,13 +11,13 @@ from tapct.features.channels import scan_patches
 from tapct.features.extract import CaseFeatures
 from tapct.volumes import Grid, LinearMap
 
-Output = Literal["embedding", "windows", "patches"]
+OutputName = Literal["embedding", "windows", "patches"]
 """What is said of a scan. "embedding": the mean of the embeddings of its windows, (E,). "windows": a bag of these, (N,
 E), class tokens where the encoder has some. "patches": a bag of the features of all patches that do not lie in the
 padding, (N, C)."""
 
 
-def said_of(features: CaseFeatures | StoredFeatures, output: Output) -> torch.Tensor:
+def said_of(features: CaseFeatures | StoredFeatures, output: OutputName) -> torch.Tensor:
     """Returns the embedding or the bag of a scan, float32."""
     if output == "embedding":
         return features.embeddings.double().mean(dim=0).float()

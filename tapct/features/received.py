@@ -59,7 +59,7 @@ def received_of(encoder: Encoder, ct: Volume) -> Received | None:
     _require_room(encoder, ct)
     heights = HEIGHTS if encoder.card.window_size[0] == 1 else (0.5,)
     seen = glimpse(encoder, NamedScan(ct.source, torch.from_numpy(ct.hu), ct.grid), heights)
-    found = received(encoder, seen.windows_hu, seen.statistics, handed_over=True)
+    found = received(encoder, seen.windows_hu, seen.statistics, mistake_made=True)
     if found is None:
         return None
     window = from_axes(seen.windows_hu[:1], encoder.way.axes)  # as it lies in the scan

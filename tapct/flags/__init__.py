@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tapct.flags import alone, pairs
 from tapct.flags.chance import against_chance
-from tapct.flags.messages import CROSS, MESSAGES, Found, flag
+from tapct.flags.messages import CROSS, MESSAGES, RaisedFlags, flag
 from tapct.records import Flag, Record, Recorded, find_records
 from tapct.records.paths import without_folders
 from tapct.records.types import shown
@@ -33,7 +33,7 @@ def with_cross_checks(record: Record, results: Path) -> Record:
     """
     others: list[Recorded] = []
 
-    def reading_the_other_experiments() -> Found:
+    def reading_the_other_experiments() -> RaisedFlags:
         if results.is_dir():
             others.extend(find_records(results, record.task.name).valid.values())
         yield from ()
@@ -56,7 +56,7 @@ def cross_flags(record: Record, others: Sequence[Recorded]) -> list[Flag]:
     return [*equal, *random[:1]]
 
 
-def _found(check: Callable[..., Found], *records: Recorded) -> list[Flag]:
+def _found(check: Callable[..., RaisedFlags], *records: Recorded) -> list[Flag]:
     """Returns what a check finds; where it fails, that."""
     try:
         return [flag(*found) for found in check(*records)]

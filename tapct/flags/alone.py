@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapct import numeric
-from tapct.flags.messages import Found, reported
+from tapct.flags.messages import RaisedFlags, reported
 from tapct.flags.numbers import numbers
 from tapct.kinds import kind
 from tapct.names import listed
@@ -26,12 +26,12 @@ STILL_FALLING = 0.1
 """Share of the whole fall of the training loss that may be left to its last third."""
 
 
-def _pack(record: Record) -> Found:
+def _pack(record: Record) -> RaisedFlags:
     if record.feature_pack is not None:
         yield "features-from-pack", f"pack {record.feature_pack.sha256[:12]}"
 
 
-def _features(record: Record) -> Found:
+def _features(record: Record) -> RaisedFlags:
     seen = record.execution.features
     if seen is None:
         return
@@ -44,7 +44,7 @@ def _features(record: Record) -> Found:
         yield "repeated-features", f"{seen.repeated_cases} of {seen.cases} training cases"
 
 
-def _cases(record: Record) -> Found:
+def _cases(record: Record) -> RaisedFlags:
     expected = record.task.cases
     for split in {split: None for run in record.runs for split in run.cases}:
         fewest = min(len(run.cases.get(split, [])) for run in record.runs)
@@ -52,7 +52,7 @@ def _cases(record: Record) -> Found:
             yield "cases-missing", f"{fewest} of {expected[split]} {split} cases"
 
 
-def _undefined(record: Record) -> Found:
+def _undefined(record: Record) -> RaisedFlags:
     fewer = [found for metric in CLASS_METRICS if (found := _fewest_defined(record, metric))]
     if fewer:
         yield "metric-on-fewer-cases", "; ".join(fewer)
@@ -72,7 +72,7 @@ def _fewest_defined(record: Record, metric: ClassMetric) -> str | None:
     return f"{metric} on {defined} of {cases} cases" if defined < cases else None
 
 
-def _constant(record: Record) -> Found:
+def _constant(record: Record) -> RaisedFlags:
     if record.task.kind is None or len(runs := [reported(run) for run in record.runs]) == 0:
         return
     for field in kind(record.task.kind).fields:
@@ -89,13 +89,13 @@ def _are_equal(values: Sequence[Any]) -> bool:
     return len(set(values)) == 1 or bool(numeric.equal(min(values), max(values)))
 
 
-def _reader(record: Record) -> Found:
+def _reader(record: Record) -> RaisedFlags:
     agreement = record.probe.reader_agreement
     if agreement is not None and agreement < AGREES:
         yield "another-reader", f"{agreement:.1%} of the labels of the training reports"
 
 
-def _seeds(record: Record) -> Found:
+def _seeds(record: Record) -> RaisedFlags:
     if is_solved(record):  # no seed decides anything
         return
     for what, of in (("heads", [run.probe_sha256 for run in record.runs]), ("numbers", numbers(record))):
@@ -108,7 +108,7 @@ def _runs(found: Sequence[RunRecord]) -> str:
     return f"run{'s' * (len(found) > 1)} {listed([run.run for run in found])}"
 
 
-def _training(record: Record) -> Found:
+def _training(record: Record) -> RaisedFlags:
     of_run = {run.run: run.training for run in record.execution.runs if run.training is not None}
     known = [(run, of_run[run.run]) for run in record.runs if run.run in of_run]
     if flat := [(run, training.loss) for run, training in known if _never_fell(training.loss)]:
@@ -140,7 +140,7 @@ def _still_falls(losses: Sequence[float | None]) -> bool:
     return middle - last > STILL_FALLING * (known[0] - last)
 
 
-def _solved(record: Record) -> Found:
+def _solved(record: Record) -> RaisedFlags:
     chosen = [one for run in record.runs for one in solved_selections(run.selection)]
     if any(one.is_solved is False for one in chosen):
         yield "not-converged", f"a gradient of {max(one.gradient or 0 for one in chosen):.1g} is left"
@@ -152,7 +152,7 @@ def _solved(record: Record) -> Found:
         yield "penalty-at-edge", f"{settings.pop():g} of {min(grid):g} to {max(grid):g}"
 
 
-def _selection(record: Record) -> Found:
+def _selection(record: Record) -> RaisedFlags:
     looked = [run.selection for run in record.runs if isinstance(run.selection, SteppedSelection)]
     chosen = [one for one in looked if one.score is not None]
     if not chosen or len(chosen) < len(record.runs):

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from tapct import numeric
 from tapct.flags import dealt
-from tapct.flags.messages import ONE_PATIENT, Found, reported
+from tapct.flags.messages import ONE_PATIENT, RaisedFlags, reported
 from tapct.kinds import Kind, Mean, PairRank, kind
 from tapct.metrics.by_label import RANKS, is_in_means
 from tapct.metrics.classification import OVER_LABELS
@@ -44,7 +44,7 @@ RESAMPLES = 500
 """Fewer than the leaderboard's: a flag needs to know on which side of 0 an interval ends, not where."""
 
 
-def against_chance(record: Record) -> Found:
+def against_chance(record: Record) -> RaisedFlags:
     """Compares with what knows nothing of the cases, on the ranked metric alone."""
     runs = [reported(run) for run in record.runs]
     cases = {tuple((case.case, case.patient) for case in run) for run in runs}
@@ -63,7 +63,7 @@ def against_chance(record: Record) -> Found:
 # -- Scores --------------------------------------------------------------------------------------------
 
 
-def _dealt(metric: str, runs: list[list[CaseResult]]) -> Found:
+def _dealt(metric: str, runs: list[list[CaseResult]]) -> RaisedFlags:
     scores = np.array([[list((case.scores or {}).values()) for case in run] for run in runs])
     targets = np.array([list((case.target or {}).values()) for case in runs[0]], dtype=np.float64)  # NaN: missing
     if not (labels := _ranked_together(metric, targets)):
@@ -154,7 +154,7 @@ def _places(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 # -- Answers of somebody who knows nothing --------------------------------------------------------------
 
 
-def _against_nothing(record: Record, runs: list[list[CaseResult]], of: Kind) -> Found:
+def _against_nothing(record: Record, runs: list[list[CaseResult]], of: Kind) -> RaisedFlags:
     assert of.chance is not None
     metric = of.metric(record.task.metric or of.ranked[0])
     own = tuple(as_cases(of, run) for run in runs)
@@ -171,14 +171,14 @@ def _against_nothing(record: Record, runs: list[list[CaseResult]], of: Kind) -> 
 # -- Voxels --------------------------------------------------------------------------------------------
 
 
-def _against_one_class(record: Record, runs: list[list[CaseResult]]) -> Found:
+def _against_one_class(record: Record, runs: list[list[CaseResult]]) -> RaisedFlags:
     dice = np.array([[numeric.mean((case.by_class("dice_native") or {}).values()) for case in run] for run in runs])
     constant = _constant_dice(runs[0])
     gap = _gap(record, runs, "dice_native", values=np.stack([dice, np.broadcast_to(constant, dice.shape)]))
     yield from _judged(gap, (1 - numeric.mean(constant)) / 2, "dice_native above the best single class")
 
 
-def _judged(gap: Estimate, half_way: float, what: str) -> Found:
+def _judged(gap: Estimate, half_way: float, what: str) -> RaisedFlags:
     """Judges by how much a record is above what knows nothing, in `what` words.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from tapct import numeric
-from tapct.flags.messages import ONE_PATIENT, Found
+from tapct.flags.messages import ONE_PATIENT, RaisedFlags
 from tapct.kinds import Cases, Kind
 from tapct.records import CaseResult
 from tapct.records.case import as_cases
@@ -22,7 +22,7 @@ BY_LUCK = 0.025
 """Share of deals that may reach what is better than chance."""
 
 
-def against_chance(kind: Kind, ranked: str | None, runs: Sequence[Sequence[CaseResult]]) -> Found:
+def against_chance(kind: Kind, ranked: str | None, runs: Sequence[Sequence[CaseResult]]) -> RaisedFlags:
     """Compares the outcomes of runs, which are of the same cases, with chance.
 
     Args:

@@ -59,7 +59,7 @@ MESSAGES = {
 CROSS = frozenset({"equal-to-another-encoder", "setting-without-effect", "no-better-than-random-weights"})
 """Flags that show only next to other experiments."""
 
-Found = Iterator[tuple[str, str]]
+RaisedFlags = Iterator[tuple[str, str]]
 """Ids of flags, and what was found."""
 
 

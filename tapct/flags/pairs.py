@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapct.errors import RecordError
-from tapct.flags.messages import Found
+from tapct.flags.messages import RaisedFlags
 from tapct.flags.numbers import numbers
 from tapct.names import listed
 from tapct.records import Recorded
@@ -24,7 +24,7 @@ def same_question(one: Recorded, other: Recorded) -> bool:
     return all(getattr(one.task, key) == getattr(other.task, key) for key in ("name", "version", "split_sha256"))
 
 
-def equal(record: Recorded, other: Recorded) -> Found:
+def equal(record: Recorded, other: Recorded) -> RaisedFlags:
     """Looks for what two experiments that differ in a setting must not have in common."""
     changed = _changed_settings(record, other)
     found = _common(record, other, changed)
@@ -65,7 +65,7 @@ def _common(one: Recorded, other: Recorded, changed: Sequence[str]) -> str | Non
     return "the heads" if heads and set(changed) != {"task.perturbation"} else None
 
 
-def random_weights(record: Recorded, other: Recorded) -> Found:
+def random_weights(record: Recorded, other: Recorded) -> RaisedFlags:
     """Compares with the same network of random weights."""
     if record.task.metric is None or record.encoder.is_random or record.encoder.weights == NONE:
         return

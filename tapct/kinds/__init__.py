@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 
-from tapct._utils.installed import OURS, Found, distribution, sorted_out
+from tapct._utils.installed import OURS, SortedEntryPoints, distribution, sorted_out
 from tapct.errors import TaskError, nearest
 from tapct.kinds.base import (
     ATTENTION_HEADS,
@@ -140,7 +140,7 @@ def _usable() -> Iterator[Kind]:
 
 
 @functools.cache
-def _third_parties() -> Found:
+def _third_parties() -> SortedEntryPoints:
     """Returns third-party entry points by name, and by name what is refused and why; a name of ours is ours."""
     found, refused = sorted_out(entry_points(group=GROUP), "kind of task")
     for name in found.keys() & set(KINDS):

@@ -27,7 +27,7 @@ def _errors(cases: Cases) -> np.ndarray:
     return regression.absolute_errors(predicted, observed)
 
 
-def _over_targets(metric: regression.Metric) -> Statistic:
+def _over_targets(metric: regression.RegressionMetric) -> Statistic:
     return Statistic(lambda cases, counts: regression.mean_over_targets(metric, *_scaled(cases), counts))
 
 

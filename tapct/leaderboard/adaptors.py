@@ -16,10 +16,10 @@ from tapct.statistics.intervals import Estimate, estimate, no_interval
 from tapct.statistics.resampling import Resampled, draw_patients, resample
 from tapct.statistics.summary import RESAMPLES
 
-Source = Literal["encoder", "adaptor", "encoder x adaptor", "seed", "patients"]
-SOURCES: tuple[Source, ...] = get_args(Source)
+VarianceSource = Literal["encoder", "adaptor", "encoder x adaptor", "seed", "patients"]
+SOURCES: tuple[VarianceSource, ...] = get_args(VarianceSource)
 
-Key = tuple[str, str]
+_Key = tuple[str, str]
 """A model and an adaptor."""
 
 
@@ -50,7 +50,7 @@ class Component:
         share: Its share of the variance of one run's number.
     """
 
-    source: Source
+    source: VarianceSource
     sd: Estimate
     share: Estimate
 
@@ -82,14 +82,14 @@ class AdaptorGrid:
     warnings: tuple[str, ...]
     models: tuple[str, ...]
     adaptors: tuple[str, ...]
-    experiments: Mapping[Key, AdaptorExperiment]
+    experiments: Mapping[_Key, AdaptorExperiment]
     components: tuple[Component, ...] = ()
     crossed: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     reason: str | None = None
 
 
 def adaptor_grid(
-    records: Mapping[Key, Recorded],
+    records: Mapping[_Key, Recorded],
     metric: str,
     ranked: str,
     *,
@@ -143,7 +143,7 @@ def adaptor_grid(
     )
 
 
-def _crossed(keys: Sequence[Key]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _crossed(keys: Sequence[_Key]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the models and the adaptors of the largest complete part of a grid, two by two at least; else none."""
     of = {adaptor: {model for model, other in keys if other == adaptor} for adaptor in sorted({a for _, a in keys})}
     best: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -179,7 +179,7 @@ def mean_squares(table: np.ndarray) -> MeanSquares:
 
 
 def _of_crossed(
-    found: Resampled, keys: Sequence[Key], crossed: tuple[tuple[str, ...], tuple[str, ...]], inputs: TaskInputs
+    found: Resampled, keys: Sequence[_Key], crossed: tuple[tuple[str, ...], tuple[str, ...]], inputs: TaskInputs
 ) -> tuple[tuple[Component, ...], str | None]:
     """Returns the components of the complete part of a grid, or why there are none."""
     if not crossed[0]:

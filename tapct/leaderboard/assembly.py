@@ -14,7 +14,7 @@ from tapct.leaderboard.compared import (
     Contest,
     LeftOut,
     ListedRecord,
-    Named,
+    NamedRecord,
     contest,
     usual_adaptor,
     why_no_number,
@@ -54,7 +54,7 @@ def assemble(found: Mapping[Path, RecordsFound], *, suite: Sequence[str] = (), r
             f"was expected ({len(left_out)} cannot be used, {len(entries)} are of label efficiency, robustness or "
             f"mistakes alone, {len(every) - len(entries)} imported)"
         )
-    by_task: dict[str, list[Named]] = defaultdict(list)
+    by_task: dict[str, list[NamedRecord]] = defaultdict(list)
     named = zip(_names([entry.record for entry in main]), main, strict=True)
     for name, entry in terminal.track(named, "cases of records", len(main)):
         if (reason := why_no_number(name, entry.record)) is not None:
@@ -136,10 +136,10 @@ def _folder_names(folders: Sequence[Path]) -> list[Path]:
     return [Path(*own[-needed:]) for own in parts]
 
 
-def _by_standing(task: str, found: Sequence[Named]) -> tuple[list[Named], dict[str, list[Named]]]:
+def _by_standing(task: str, found: Sequence[NamedRecord]) -> tuple[list[NamedRecord], dict[str, list[NamedRecord]]]:
     """Returns the comparable records of a task, and the others by why they are not."""
-    official: list[Named] = []
-    others: dict[str, list[Named]] = defaultdict(list)
+    official: list[NamedRecord] = []
+    others: dict[str, list[NamedRecord]] = defaultdict(list)
     for name, entry in found:
         why = why_own(entry.record)
         (official if why is None else others[why]).append((name, entry))
@@ -150,7 +150,9 @@ def _by_standing(task: str, found: Sequence[Named]) -> tuple[list[Named], dict[s
     return official, dict(others)
 
 
-def _merged(one: Mapping[str, list[Named]], other: Mapping[str, list[Named]]) -> dict[str, list[Named]]:
+def _merged(
+    one: Mapping[str, list[NamedRecord]], other: Mapping[str, list[NamedRecord]]
+) -> dict[str, list[NamedRecord]]:
     return {why: [*one.get(why, []), *other.get(why, [])] for why in [*one, *(w for w in other if w not in one)]}
 
 

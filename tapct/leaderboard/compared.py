@@ -64,7 +64,7 @@ class LeftOut:
         return self.experiment.startswith(f"{task}/") and (self.experiment == folder or self.model == model.name)
 
 
-Named = tuple[str, ListedRecord]
+NamedRecord = tuple[str, ListedRecord]
 """A model's name and its record."""
 
 
@@ -83,11 +83,11 @@ class Contest:
     experiments: Mapping[str, ListedRecord]
     grid: AdaptorGrid | None
     crossed: Mapping[tuple[str, str], Recorded]
-    rest: Mapping[str, list[Named]]
+    rest: Mapping[str, list[NamedRecord]]
     left_out: list[LeftOut]
 
 
-def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: int) -> Contest:
+def contest(task: str, found: Sequence[NamedRecord], ranked: str | None, resamples: int) -> Contest:
     """Returns what compares of a task's records.
 
     Args:
@@ -99,11 +99,11 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
     Raises:
         RecordError: If two records are of one experiment.
     """
-    by_adaptor: dict[str | None, list[Named]] = defaultdict(list)
+    by_adaptor: dict[str | None, list[NamedRecord]] = defaultdict(list)
     for name, entry in found:
         by_adaptor[adaptor_of(entry.record)].append((name, entry))
     compared: dict[str | None, dict[str, ListedRecord]] = {}
-    rest: dict[str, list[Named]] = defaultdict(list)
+    rest: dict[str, list[NamedRecord]] = defaultdict(list)
     left_out: list[LeftOut] = []
     for adaptor, of_adaptor in by_adaptor.items():
         first, others, copies = _sets(task, of_adaptor)
@@ -118,7 +118,7 @@ def contest(task: str, found: Sequence[Named], ranked: str | None, resamples: in
     return Contest(experiments=compared[ranked], grid=grid, crossed=crossed, rest=rest, left_out=left_out)
 
 
-def usual_adaptor(found: Sequence[Named]) -> str | None:
+def usual_adaptor(found: Sequence[NamedRecord]) -> str | None:
     """Returns the adaptor of the most records; one that is told where to look (`:mask`) only if there is no other."""
     counts = Counter(adaptor_of(entry.record) for _, entry in found)
     return min(counts, key=lambda one: ((one or "").endswith(":mask"), -counts[one], one or ""))
@@ -147,7 +147,9 @@ def grid_of(
     return adaptor_grid(experiments, metric, ranked, controls=controls, resamples=resamples), experiments, left_out
 
 
-def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, ListedRecord], dict[str, list[Named]], list[LeftOut]]:
+def _sets(
+    task: str, found: Sequence[NamedRecord]
+) -> tuple[dict[str, ListedRecord], dict[str, list[NamedRecord]], list[LeftOut]]:
     """Returns the records that compare with each other, by model; the others by the reason; and copies.
 
     Where there are several such sets, it is one with as many cases as the shipped split; of these the largest, and of
@@ -167,7 +169,7 @@ def _sets(task: str, found: Sequence[Named]) -> tuple[dict[str, ListedRecord], d
             sets.append({name: entry})
     best = max(sets, key=lambda own: (is_whole(next(iter(own.values())).record), len(own)))
     first, one = next(iter(best.items()))
-    rest: dict[str, list[Named]] = defaultdict(list)
+    rest: dict[str, list[NamedRecord]] = defaultdict(list)
     for own in sets:
         if own is not best:
             other, another = next(iter(own.items()))

@@ -21,10 +21,10 @@ from tapct.statistics.summary import RESAMPLES
 
 FILE = "gains.csv"
 
-Key = tuple[str, str]
+_Key = tuple[str, str]
 """A model and an adaptor."""
 
-Columns = frozenset[str]
+_Columns = frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class Gain:
     over_encoder: GainOver | None
 
 
-def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, Columns], Key]:
+def tables_alone(records: Mapping[_Key, Recorded]) -> dict[tuple[str, _Columns], _Key]:
     """Returns the experiment of each head on each table alone: no features are read, so any model's is that of all."""
-    found: dict[tuple[str, Columns], Key] = {}
+    found: dict[tuple[str, _Columns], _Key] = {}
     for model, adaptor in sorted(records):
         if reads_no_features(adaptor):
             head, _, table = adaptor_parts(adaptor)
@@ -71,12 +71,12 @@ def tables_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, Columns], K
     return found
 
 
-def columns_of(table: str) -> Columns:
+def columns_of(table: str) -> _Columns:
     """Returns the columns of a table, whatever their order."""
     return frozenset(table.split("+"))
 
 
-def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPLES) -> list[Gain]:
+def gains(records: Mapping[_Key, Recorded], metric: str, resamples: int = RESAMPLES) -> list[Gain]:
     """Returns what each model and each table add to each other, where either was run alone as well.
 
     Args:
@@ -103,7 +103,7 @@ def gains(records: Mapping[Key, Recorded], metric: str, resamples: int = RESAMPL
     found, place = resample(inputs, resamples), {key: row for row, key in enumerate(needed)}
     said = functools.partial(estimate, patients=inputs.num_patients, undefined=inputs.undefined)
 
-    def part(key: Key, alone: Key | None) -> GainOver | None:
+    def part(key: _Key, alone: _Key | None) -> GainOver | None:
         if alone is None:
             return None
         value, bootstrap, without = found.difference(place[key], place[alone])
@@ -168,9 +168,9 @@ def _ends(name: str, of: Estimate | None) -> dict[str, float | None]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _encoders_alone(records: Mapping[Key, Recorded]) -> dict[tuple[str, str, str | None], Key]:
+def _encoders_alone(records: Mapping[_Key, Recorded]) -> dict[tuple[str, str, str | None], _Key]:
     """Returns the experiment of each model without a table, by head and by how its features are pooled."""
-    found: dict[tuple[str, str, str | None], Key] = {}
+    found: dict[tuple[str, str, str | None], _Key] = {}
     for model, adaptor in sorted(records):
         head, pooling, table = adaptor_parts(adaptor)
         if not table:

@@ -176,10 +176,10 @@ def is_whole(record: Recorded) -> bool:
         return False
 
 
-Named = tuple[str, Any]
+_Named = tuple[str, Any]
 
 
-def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[Named, Named]]:
+def _compared(record: Recorded, shipped: Shipped) -> Iterator[tuple[_Named, _Named]]:
     """Yields what is compared, as it ships and as the record has it."""
     task, probe, ours = record.task.content(), record.probe.content(), shipped.settings
     of_task = {"version": shipped.version, "classes": [*shipped.classes]}

@@ -16,7 +16,7 @@ from statistics import fmean
 from tapct import kinds
 from tapct.encoders import encoder_class
 from tapct.leaderboard import marks
-from tapct.leaderboard.compared import ListedRecord, Named
+from tapct.leaderboard.compared import ListedRecord, NamedRecord
 from tapct.leaderboard.marks import Marked
 from tapct.leaderboard.official import ranked_adaptor, shipped, why_own
 from tapct.leaderboard.overlap import known_overlap
@@ -136,7 +136,7 @@ class Known:
         return summary, next(model for model in summary.models if model.name == name)
 
 
-def reproduce(found: Mapping[str, Sequence[Named]], known: Known) -> Reproduction:
+def reproduce(found: Mapping[str, Sequence[NamedRecord]], known: Known) -> Reproduction:
     """Returns the paper's cells with the records that are of them.
 
     Args:
@@ -148,7 +148,7 @@ def reproduce(found: Mapping[str, Sequence[Named]], known: Known) -> Reproductio
     for row in rows:
         if row.task != AVERAGE:
             by_setup[row.setup.encoder, row.task].append(row)
-    of_row: dict[PaperRow, list[Named]] = defaultdict(list)
+    of_row: dict[PaperRow, list[NamedRecord]] = defaultdict(list)
     other: Counter[str] = Counter()
     for task, named in found.items():
         seen: set[str] = set()
@@ -205,7 +205,7 @@ def cells_of(record: Recorded, candidates: Sequence[PaperRow]) -> list[PaperRow]
     return [row for row in of_grid if row.adaptor == adaptor] or "an adaptor that is not the paper's"
 
 
-def _ours(row: PaperRow, named: Sequence[Named], known: Known) -> tuple[Ours, ...]:
+def _ours(row: PaperRow, named: Sequence[NamedRecord], known: Known) -> tuple[Ours, ...]:
     """Returns the records of a cell of the paper, those of the shipped protocol first."""
     found = [_one(row, name, entry, known) for name, entry in named]
     return tuple(sorted(found, key=lambda one: (len(one.said), one.path)))

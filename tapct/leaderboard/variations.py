@@ -20,7 +20,7 @@ LABEL_EFFICIENCY_FILE = "label_efficiency.csv"
 ROBUSTNESS_FILE = "robustness.csv"
 FILES = (LABEL_EFFICIENCY_FILE, ROBUSTNESS_FILE)
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> Variat
         records: All records of results folders; a copy counts once.
         resamples: Resamples of the patients.
     """
-    rows: dict[str, list[Row]] = {name: [] for name in FILES}
+    rows: dict[str, list[_Row]] = {name: [] for name in FILES}
     left_out: list[str] = []
     perturbed: list[Perturbed] = []
     groups: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
@@ -89,7 +89,7 @@ def tables(records: Sequence[Recorded], *, resamples: int = RESAMPLES) -> Variat
     return Variations(files, left_out, perturbed)
 
 
-def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[Row]:
+def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: int) -> Iterator[_Row]:
     found, older = label_efficiency(records, _ranked_metric(records), resamples=resamples), _older_protocols(records)
     for model, points in found.curves.items():
         for point in points:
@@ -103,7 +103,7 @@ def _label_rows(records: Sequence[Recorded], adaptor: str, why: str, resamples: 
             }
 
 
-def _drop_rows(records: Sequence[Recorded], found: Robustness, adaptor: str, why: str) -> Iterator[Row]:
+def _drop_rows(records: Sequence[Recorded], found: Robustness, adaptor: str, why: str) -> Iterator[_Row]:
     older = _older_protocols(records)
     for drop in found.drops:
         yield {
@@ -120,7 +120,7 @@ def _drop_rows(records: Sequence[Recorded], found: Robustness, adaptor: str, why
         }
 
 
-def _whose(records: Sequence[Recorded], model: str, adaptor: str, why: str) -> Row:
+def _whose(records: Sequence[Recorded], model: str, adaptor: str, why: str) -> _Row:
     """Returns what a number is of."""
     task, metric = records[0].task, _ranked_metric(records)
     unit = kinds.metric(metric).unit_of(task.unit) or ""
@@ -142,7 +142,7 @@ def _ranked_metric(records: Sequence[Recorded]) -> str:
     return metric
 
 
-def _numbers(name: str, of: Estimate) -> Row:
+def _numbers(name: str, of: Estimate) -> _Row:
     prefix = f"{name}_" if name else ""
     return {name or "value": of.value, f"{prefix}low": of.low, f"{prefix}high": of.high}
 

@@ -17,7 +17,7 @@ from tapct import numeric
 _CONSTANT = 1e-12
 """Values whose variance is within this share of their mean square about the median are constant but for rounding."""
 
-Metric = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+RegressionMetric = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Of (N,) predictions, references and training means, and (N, R) how often each case counts: (R,)."""
 
 
@@ -32,7 +32,7 @@ def absolute_errors(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def mean_over_targets(
-    metric: Metric, predictions: np.ndarray, targets: np.ndarray, baseline: np.ndarray, counts: np.ndarray
+    metric: RegressionMetric, predictions: np.ndarray, targets: np.ndarray, baseline: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
     """Returns the mean of a metric over the targets of which it is defined, (R,); NaN where it is of none.
 

@@ -12,13 +12,13 @@ from tapct._utils import terminal
 from tapct.errors import FeatureError, nearest
 from tapct.features import EncodedCase, FeatureBank
 from tapct.features.channels import scan_patches
-from tapct.features.outside import Output, over_image, said_of
+from tapct.features.outside import OutputName, over_image, said_of
 from tapct.packs.eva_layout import EvaLayout
 from tapct.source_code import sources_sha256
 from tapct.tasks import ClassificationDataset, CTDataset, TaskData
 
-What = Literal["map"] | Output
-"""What is exported of a case: "map", the feature map with the labels, else what `Output` says."""
+What = Literal["map"] | OutputName
+"""What is exported of a case: "map", the feature map with the labels, else what `OutputName` says."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ Head = Literal[
 Pooling = Literal["cls", "mean", "max", "mean+max", "mask", "none"]
 """How the features of a scan become one vector; "none" is that of a table alone, which reads none of them."""
 
-Bag = Literal["cls", "patch"]
+BagName = Literal["cls", "patch"]
 
-BAGS: dict[Bag, str] = {
+BAGS: dict[BagName, str] = {
     "cls": "the class tokens of a scan's windows",
     "patch": "the patch features of a scan, all patches of its map that do not lie in the padding",
 }
@@ -80,7 +80,7 @@ class Adaptor:
 
     head: Head
     pooling: Pooling | None = None
-    bag: Bag | None = None
+    bag: BagName | None = None
     table: tuple[str, ...] = ()
 
     @classmethod
@@ -155,7 +155,7 @@ class Adaptor:
             raise TaskError(f"{card.name} has no class token to pool by ({self.name}); use {self.head}:mean")
         return self.pooling or ("cls" if card.has_cls else "mean")
 
-    def with_bag(self, bag: Bag | Literal["auto"]) -> "Adaptor":
+    def with_bag(self, bag: BagName | Literal["auto"]) -> "Adaptor":
         """Returns the adaptor on a bag; "auto" leaves it as it is.
 
         Raises:
@@ -184,19 +184,19 @@ class Adaptor:
             raise TaskError(f"{card.name} has no class tokens for {self.name}: use bag=patch, which is its auto")
         return replace(self, bag=None) if self.bag == own_bag(card) else self
 
-    def bag_of(self, card: EncoderCard) -> Bag | None:
+    def bag_of(self, card: EncoderCard) -> BagName | None:
         """Returns what heads attend to; None of an adaptor that pools."""
         if self.head not in ATTENTION_HEADS:
             return None if self.is_solved else "patch"
         return self.bag or own_bag(card)
 
 
-def own_bag(card: EncoderCard) -> Bag:
+def own_bag(card: EncoderCard) -> BagName:
     """Returns the bag of an encoder where none is named: its class tokens where it has some, else its patches."""
     return "cls" if card.has_cls else "patch"
 
 
-def instances(features: CaseFeatures | StoredFeatures, bag: Bag) -> Channels:
+def instances(features: CaseFeatures | StoredFeatures, bag: BagName) -> Channels:
     """Returns the instances of a scan, (C, n, ...), as they are stored.
 
     Patches in the padding are left out, as they are of pooled features.

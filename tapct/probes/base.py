@@ -21,7 +21,7 @@ from tapct.features import EncodedCase, Seen
 from tapct.features.channels import Channels, map_of
 from tapct.kinds import Metric, kind
 from tapct.probes.adaptors import Pooling
-from tapct.probes.heads import SharedByRuns, State, finite_loss
+from tapct.probes.heads import HeadState, SharedByRuns, finite_loss
 from tapct.probes.loaded import LoadedHead
 from tapct.probes.of_training import channel_scale
 from tapct.probes.recording import RunRecorder
@@ -100,7 +100,7 @@ class Probe(module.ModelModule):
     def require_data(self) -> None:
         """Refuses data that do not have what heads see; asked before anything is encoded."""
 
-    def head_of(self, state: State) -> nn.Module:
+    def head_of(self, state: HeadState) -> nn.Module:
         """Returns a head that these weights fit into."""
         return self.build_head(self.classes)
 
@@ -153,7 +153,7 @@ class Probe(module.ModelModule):
         """Returns a case with what heads see of it on a device."""
         return case.to(device, [self.seen], self.seen_dtype)
 
-    def folded(self, state: State) -> dict[str, torch.Tensor]:
+    def folded(self, state: HeadState) -> dict[str, torch.Tensor]:
         """Returns the weights of a head for features that are not scaled."""
         return dict(state) if self.session.scale is None else self.session.scale.folded(state, self.feature_weights)
 

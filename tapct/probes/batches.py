@@ -40,7 +40,7 @@ def scan_of(batch: Any) -> ScanBatch:
     """
     data, target, metadata = batch
     if data.shape[0] != 1 or data.ndim != 5 or data.shape[2] != 1:
-        raise TaskError(f"a probe wants one scan a batch, (1, D, 1, H, W), but got {tuple(data.shape)}")
+        raise TaskError(f"a probe takes one scan a batch, (1, D, 1, H, W), but got {tuple(data.shape)}")
     if not metadata or "affine" not in metadata:
         raise TaskError(
             "the batch has no 'affine' in its metadata, so its voxels have no size. eva's collate drops the "

@@ -24,7 +24,7 @@ from tapct.probes.base import Probe
 from tapct.probes.checkpoints import Checkpoints, decides
 from tapct.probes.finishing import finish
 from tapct.probes.folds import folds_of, head_for, head_of_state, require_repeat, solve_runs
-from tapct.probes.heads import CandidateHeads, State
+from tapct.probes.heads import CandidateHeads, HeadState
 from tapct.probes.loaded import HEAD_FILE, LoadedHead
 from tapct.probes.recording import RunRecorder, encoder_record, probe_record, require_recordable, training_settings
 from tapct.probes.selecting import ValidationEvaluations, has_selection, require_selectable, selection_patients
@@ -206,7 +206,7 @@ class FrozenEncoderProbe(Probe):
         """Puts the head that this run reports in place."""
         setattr(self, self.head_name, nn.ModuleList([self._head(self.session.by_run[self.run].state)]))
 
-    def _head(self, state: State) -> nn.Module:
+    def _head(self, state: HeadState) -> nn.Module:
         """Returns the head of these weights, to be evaluated.
 
         Raises:

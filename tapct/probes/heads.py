@@ -20,7 +20,7 @@ from tapct.probes.scaling import ChannelScale
 from tapct.records import RateScores, Selection, SteppedSelection
 from tapct.records.shortcuts import ShortcutsRecord
 
-State = Mapping[str, torch.Tensor]
+HeadState = Mapping[str, torch.Tensor]
 """The weights of a head by name."""
 
 
@@ -112,7 +112,7 @@ class CandidateHeads:
         rates: Sequence[float] | None,
         build: Callable[[], nn.Module],
         seed: int,
-        folded: Callable[[State], dict[str, torch.Tensor]] = dict,
+        folded: Callable[[HeadState], dict[str, torch.Tensor]] = dict,
         patients: int = 0,
         sign: int = 1,
     ) -> None:

@@ -70,7 +70,7 @@ class LoadedHead:
             state = safetensors.torch.load_file(file)
         except (SafetensorError, OSError) as error:
             raise TaskError(f"{file} cannot be read as a head: {error}") from error
-        record, origin = _record_beside(file)
+        record, origin = _record_next_to(file)
         if record is not None:
             known = {one.run: one.probe_sha256 for one in record.runs}
             if known.get(origin) != content_sha256(state):
@@ -146,7 +146,7 @@ def _before(adaptor: str | None, has_cls: bool) -> dict[str, Any]:
     return {"adaptor": "abmil"} | ({"bag": "cls" if has_cls else "patch, with the padding"} if attends else {})
 
 
-def _record_beside(file: Path) -> tuple[Record | None, int]:
+def _record_next_to(file: Path) -> tuple[Record | None, int]:
     """Returns the record of the session that a head lies in, and which run it is of."""
     folder = file.resolve().parent
     if folder.name.startswith("run_") and folder.name[4:].isdigit() and (folder.parent / RECORD_FILE).is_file():

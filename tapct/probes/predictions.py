@@ -40,7 +40,7 @@ DICE_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LocatedRecord:
     """A record and where it lies.
 
     Attributes:
@@ -54,7 +54,7 @@ class Found:
     session: Path
 
     @classmethod
-    def at(cls, path: Path) -> "Found":
+    def at(cls, path: Path) -> "LocatedRecord":
         """Reads a record, or the one in a folder.
 
         Raises:
@@ -121,7 +121,7 @@ class Prediction:
 
 
 def predict(
-    found: Found,
+    found: LocatedRecord,
     cases: Sequence[str],
     data_root: str | None,
     device: torch.device,
@@ -170,7 +170,7 @@ def _labels(head: nn.Module, case: EncodedCase) -> torch.Tensor:
         return predict_labels(head(case.features.map), LinearMap.between(*grids))
 
 
-def _head(found: Found, run: RunRecord) -> nn.Module:
+def _head(found: LocatedRecord, run: RunRecord) -> nn.Module:
     path = found.run_folder(run) / "head.safetensors"
     if not path.is_file():
         raise RecordError(f"the head of run {run.run} of {found.path} is not at {path}: keep a record with its runs")
@@ -316,7 +316,7 @@ def _check_settings(record: Record, expected: IdentityRecord, there: dict[str, A
         )
 
 
-def _check_dice(found: Found, case: str, labels: torch.Tensor, target: torch.Tensor) -> float | None:
+def _check_dice(found: LocatedRecord, case: str, labels: torch.Tensor, target: torch.Tensor) -> float | None:
     recorded = found.cases()[case].by_class("dice_native") or {}
     confusion = confusion_matrix(labels, target, len(recorded) + 1)
     dice = dict(zip(recorded, dice_per_class(confusion.cpu().numpy())[1:], strict=True))

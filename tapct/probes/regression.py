@@ -16,7 +16,7 @@ from tapct.errors import TaskError
 from tapct.features import EncodedCase
 from tapct.kinds.regression import squared_error
 from tapct.probes import attention, ridge
-from tapct.probes.heads import State
+from tapct.probes.heads import HeadState
 from tapct.probes.ridge import BASELINE, RidgeHead
 from tapct.probes.scan_probe import ScanProbe
 from tapct.probes.solved import PooledCases, Solution
@@ -109,7 +109,7 @@ class RegressionProbe(ScanProbe):
         return squares.sum(dim=(1, 2)) / there.sum().clamp(min=1)
 
     @override
-    def folded(self, state: State) -> dict[str, torch.Tensor]:
+    def folded(self, state: HeadState) -> dict[str, torch.Tensor]:
         own, targets = super().folded(state), self._targets
         assert targets is not None
         weight, bias = (own[f"{LAST_LAYER}.{name}"] for name in ("weight", "bias"))

@@ -20,7 +20,7 @@ from tapct.kinds import kind
 from tapct.probes import attention, shortcuts, tables
 from tapct.probes.adaptors import Adaptor, instances
 from tapct.probes.frozen import FrozenEncoderProbe
-from tapct.probes.heads import State
+from tapct.probes.heads import HeadState
 from tapct.probes.scaling import ChannelScale
 from tapct.probes.solved import LinearHead, PooledCases, Solution
 from tapct.probes.source import needed_parts
@@ -152,7 +152,7 @@ class ScanProbe(FrozenEncoderProbe, eva_head.HeadModule):
         return LinearHead(*reversed(state["weight"].shape))
 
     @override
-    def head_of(self, state: State) -> nn.Module:
+    def head_of(self, state: HeadState) -> nn.Module:
         return tables.head_of(self.solved_head, state) if self.is_solved else super().head_of(state)
 
     @override

@@ -15,8 +15,8 @@ from tapct.records.record import (
     PatchSize,
     Record,
     Recorded,
+    RecordedSplit,
     RunRecord,
-    Split,
 )
 from tapct.records.schema import SCHEMA_VERSION
 from tapct.records.selection import FoldedSelection, RateScores, Selection, SolvedSelection, SteppedSelection
@@ -48,11 +48,11 @@ __all__ = [
     "Record",
     "RecordHeader",
     "Recorded",
+    "RecordedSplit",
     "RecordsFound",
     "RunRecord",
     "Selection",
     "SolvedSelection",
-    "Split",
     "SteppedSelection",
     "StoredRecord",
     "TaskRecord",

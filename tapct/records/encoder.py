@@ -7,14 +7,14 @@ from pydantic import ConfigDict, Field
 from tapct.encoders.card import InPlaneFilter
 from tapct.encoders.mistake_names import OPTION as MISTAKE
 from tapct.encoders.options import full_name, label
-from tapct.encoders.verified import Status, in_words
+from tapct.encoders.verified import VerificationStatus, in_words
 from tapct.records.paths import base_name
 from tapct.records.types import (
     Count,
+    FiniteFloat,
     Frozen,
     Name,
     NotNegative,
-    Number,
     Positive,
     Setting,
     Settings,
@@ -56,7 +56,7 @@ class CardRecord(Frozen):
     spacing_mm: Triple | None
     in_plane_size: Count | None
     in_plane_filter: InPlaneFilter = "antialias"
-    pad_hu: Number
+    pad_hu: FiniteFloat
     feature_stride: Sizes
     feature_dim: Count
     embedding_dim: Count
@@ -129,7 +129,7 @@ class VerificationRecord(Frozen):
         left_out: What of the authors' preparation was not compared.
     """
 
-    status: Status
+    status: VerificationStatus
     why: Text | None = optional()
     date: Text | None = optional()
     source: Text | None = optional()
@@ -172,7 +172,7 @@ class EncoderRecord(Frozen):
     precision: Name | None = None
     precision_used: Name | None = None
     parameters: Count | None = None
-    feature_centre_voxel: tuple[Number, Number, Number] | None = None
+    feature_centre_voxel: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     options: Settings | None = None
     identity: IdentityRecord | None = None
     input_sheet: InputSheetRecord | None = optional()

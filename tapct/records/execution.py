@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from tapct.records.types import Count, Finite, Frozen, Index, Name, NotNegative, Number, Sha256, Switch, Text
+from tapct.records.types import Count, Finite, FiniteFloat, Frozen, Index, Name, NotNegative, Sha256, Switch, Text
 
 Seconds = dict[Name, NotNegative]
 """By stage: extract, fit, val, test; `surfaces` is part of the last two."""
@@ -40,10 +40,10 @@ class FeaturesSeen(Frozen):
     non_finite: Count
     repeated_cases: Count
     constant_channels: Count | None = None
-    min: Number | None = None
-    max: Number | None = None
-    mean: Number | None = None
-    std: Number | None = None
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+    mean: FiniteFloat | None = None
+    std: FiniteFloat | None = None
 
 
 class GitState(Frozen):

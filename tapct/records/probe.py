@@ -3,11 +3,11 @@
 from tapct.records.types import (
     AtLeast1,
     Count,
+    FiniteFloat,
     Fraction,
     Frozen,
     Name,
     NotNegative,
-    Number,
     Setting,
     Settings,
     Sha256,
@@ -196,7 +196,7 @@ class ProbeRecord(Frozen):
     mask: Text | None = None
     table: tuple[TableColumn, ...] | None = optional()
     seed: Whole | None = None
-    learning_rates: tuple[Number, ...] | None = None
+    learning_rates: tuple[FiniteFloat, ...] | None = None
     scale_features: Switch | None = None
     feature_scale: FeatureScale | None = None
     select: Name | None = None
@@ -206,7 +206,7 @@ class ProbeRecord(Frozen):
     steps: Count | None = None
     accumulate_grad_batches: Count | None = None
     precision: Name | None = None
-    gradient_clip_val: Number | None = None
+    gradient_clip_val: FiniteFloat | None = None
     nsd_tolerance_mm: NotNegative | None = None
     fused_loss: Switch | None = None
     start_bias: Name | None = None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from tapct.errors import RecordError
 from tapct.records.types import shown
 
-Model = TypeVar("Model", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _value(value: Any) -> str:
     return f", not {shown(repr(value), 60)}"
 
 
-def checked(make: Callable[..., Model], content: dict[str, Any], what: str) -> Model:
+def checked(make: Callable[..., _Model], content: dict[str, Any], what: str) -> _Model:
     """Returns a part of a record of what is to be recorded.
 
     Args:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-Split = Annotated[str, Field(strict=True, pattern="^(train|val|test)$")]
+RecordedSplit = Annotated[str, Field(strict=True, pattern="^(train|val|test)$")]
 
 
 class Flag(Frozen):
@@ -114,7 +114,7 @@ class RunHeader(Frozen):
     seed: Whole
     probe_sha256: Sha256
     selection: Selection | None = None
-    metrics: dict[Split, dict[Name, Finite | None]]
+    metrics: dict[RecordedSplit, dict[Name, Finite | None]]
 
 
 class RunRecord(RunHeader):
@@ -124,7 +124,7 @@ class RunRecord(RunHeader):
         cases: Split to per-case results.
     """
 
-    cases: dict[Split, list[CaseResult]]
+    cases: dict[RecordedSplit, list[CaseResult]]
 
     @model_validator(mode="after")
     def _check(self) -> "RunRecord":

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from tapct.records.types import Count, Finite, Frozen, Name, NotNegative, Number, Switch
+from tapct.records.types import Count, Finite, FiniteFloat, Frozen, Name, NotNegative, Switch
 
 
 class RateScores(Frozen):
@@ -16,7 +16,7 @@ class RateScores(Frozen):
             undefined.
     """
 
-    learning_rate: Number | None = None
+    learning_rate: FiniteFloat | None = None
     scores: tuple[tuple[Count, Finite | None], ...] = ()
 
 
@@ -32,7 +32,7 @@ class SteppedSelection(Frozen):
         candidates: Per rate, every validation evaluation.
     """
 
-    learning_rate: Number | None
+    learning_rate: FiniteFloat | None
     step: Count
     score: Finite | None
     loss: Finite | None = None
@@ -43,7 +43,7 @@ class SteppedSelection(Frozen):
 class Solved(Frozen):
     """A candidate of a solved head: its setting, and how it did."""
 
-    setting: Number
+    setting: FiniteFloat
     score: Finite
     loss: Finite
 
@@ -63,7 +63,7 @@ class SolvedSelection(Frozen):
         targets: Where each target has a setting of its own: what that was chosen from, by target.
     """
 
-    setting: Number | None = None
+    setting: FiniteFloat | None = None
     score: Finite | None = None
     loss: Finite | None = None
     patients: Count | None = None

@@ -19,11 +19,11 @@ MOST_BYTES = 2**30
 """What a record's file may have; 118 classes of 1,000 cases in five runs take a tenth of it."""
 
 
-Found = TypeVar("Found", bound=Recorded)
+_Record = TypeVar("_Record", bound=Recorded)
 
 
 @dataclass(frozen=True)
-class RecordsFound(Generic[Found]):
+class RecordsFound(Generic[_Record]):
     """The records of a results folder.
 
     Attributes:
@@ -31,11 +31,11 @@ class RecordsFound(Generic[Found]):
         invalid: Path to why it cannot be used.
     """
 
-    valid: dict[Path, Found]
+    valid: dict[Path, _Record]
     invalid: dict[Path, str]
 
     @classmethod
-    def of(cls, paths: Iterable[Path], read: Callable[[Path], Found]) -> "RecordsFound[Found]":
+    def of(cls, paths: Iterable[Path], read: Callable[[Path], _Record]) -> "RecordsFound[_Record]":
         """Reads records; what cannot be read, or is not complete, is invalid."""
         found = cls({}, {})
         for path in paths:

@@ -139,7 +139,7 @@ def _fraction(value: Any) -> Any:
     return value
 
 
-Number = Annotated[float, PlainValidator(_number), SerializeAsAny(), WithJsonSchema({"type": "number"})]
+FiniteFloat = Annotated[float, PlainValidator(_number), SerializeAsAny(), WithJsonSchema({"type": "number"})]
 Positive = Annotated[
     float, PlainValidator(_positive), SerializeAsAny(), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})
 ]

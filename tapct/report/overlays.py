@@ -11,7 +11,7 @@ import torch
 from tapct._utils.files import write_atomically
 from tapct.errors import RecordError, nearest
 from tapct.names import file_in
-from tapct.probes.predictions import Found, Prediction, predict
+from tapct.probes.predictions import LocatedRecord, Prediction, predict
 from tapct.viz.overlay import draw_overlay
 
 RULES = ("best", "median", "worst")
@@ -50,7 +50,7 @@ def draw_overlays(
     Raises:
         RecordError: If the records do not go together, or their predictions cannot be made again.
     """
-    found = [Found.at(path) for path in records]
+    found = [LocatedRecord.at(path) for path in records]
     _check_together(found)
     chosen = choose(found, cases, judge)
     names = _names(found)
@@ -84,7 +84,7 @@ def draw_overlays(
     yield path
 
 
-def choose(found: Sequence[Found], cases: Sequence[str], judge: str) -> dict[str, str]:
+def choose(found: Sequence[LocatedRecord], cases: Sequence[str], judge: str) -> dict[str, str]:
     """Returns the cases to draw, in the order asked for, each with the rule that picked it (empty for a name).
 
     Raises:
@@ -105,7 +105,7 @@ def choose(found: Sequence[Found], cases: Sequence[str], judge: str) -> dict[str
     return chosen
 
 
-def ranked(found: Sequence[Found], judge: str = "mean") -> list[str]:
+def ranked(found: Sequence[LocatedRecord], judge: str = "mean") -> list[str]:
     """Returns the cases from the worst to the best.
 
     A case's score is its Dice on the scan's grid: the mean over the classes that it defines, then over the runs of a
@@ -124,7 +124,7 @@ def ranked(found: Sequence[Found], judge: str = "mean") -> list[str]:
     return sorted(shared, key=lambda case: (statistics.mean(table[case] for table in tables), case))
 
 
-def _scores(found: Found) -> dict[str, float]:
+def _scores(found: LocatedRecord) -> dict[str, float]:
     """Returns the mean Dice of each case over the runs, where every run has one."""
     scores: dict[str, list[float]] = {}
     for run in found.record.runs:
@@ -135,8 +135,8 @@ def _scores(found: Found) -> dict[str, float]:
     return {case: statistics.mean(of) for case, of in scores.items() if len(of) == len(found.record.runs)}
 
 
-def _check_together(found: Sequence[Found]) -> None:
-    def what(one: Found) -> list[object]:
+def _check_together(found: Sequence[LocatedRecord]) -> None:
+    def what(one: LocatedRecord) -> list[object]:
         task = one.record.task
         return [task.name, task.version, task.classes, task.options]
 
@@ -144,7 +144,7 @@ def _check_together(found: Sequence[Found]) -> None:
         raise RecordError(f"{found[0].path} and {other.path} are of other tasks, versions or options: draw them apart")
 
 
-def _names(found: Sequence[Found]) -> list[str]:
+def _names(found: Sequence[LocatedRecord]) -> list[str]:
     """Returns what stands above each column; two of one name are told apart by their folders."""
     names = [one.model for one in found]
     return [

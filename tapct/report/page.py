@@ -16,7 +16,7 @@ from tapct.kinds import kind
 from tapct.leaderboard.assembly import alone
 from tapct.leaderboard.page import sections
 from tapct.leaderboard.page.sections import SPLIT, DrawnTask, PageTable
-from tapct.probes.predictions import Found
+from tapct.probes.predictions import LocatedRecord
 from tapct.records import ClassMetric, Record, SteppedSelection
 from tapct.report import charts
 from tapct.report.html import page
@@ -62,7 +62,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     Raises:
         RecordError: If the record is not there or not valid, or the page cannot be written.
     """
-    found = Found.at(path)
+    found = LocatedRecord.at(path)
     out = found.path.parent / "report.html" if out is None else out
     try:
         write_atomically(out, render(found))
@@ -71,7 +71,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     return out
 
 
-def render(found: Found) -> str:
+def render(found: LocatedRecord) -> str:
     """Returns the page of a record."""
     record = found.record
     return page(
@@ -105,7 +105,7 @@ def _settings(record: Record) -> dict[str, dict[str, Any]]:
     return flat
 
 
-def _headline(found: Found) -> tuple[str, Estimate] | None:
+def _headline(found: LocatedRecord) -> tuple[str, Estimate] | None:
     """Returns the ranked metric with its interval over patients; None before every run has ended."""
     if not found.record.complete or found.record.task.metric is None:
         return None
@@ -114,14 +114,14 @@ def _headline(found: Found) -> tuple[str, Estimate] | None:
     return found.record.task.with_unit(metric), model.estimate
 
 
-def _metrics(found: Found) -> dict[str, list[float | None]]:
+def _metrics(found: LocatedRecord) -> dict[str, list[float | None]]:
     """Returns what eva logged of the reported split: by metric, the number of each run."""
     runs = [run.metrics.get(found.split, {}) for run in found.record.runs]
     names = sorted({name for run in runs for name in run})
     return {found.record.task.with_unit(name): [run.get(name) for run in runs] for name in names}
 
 
-def _results(found: Found) -> Iterator[Chart]:
+def _results(found: LocatedRecord) -> Iterator[Chart]:
     record = found.record
     for metric, (label, end) in CLASS_METRICS.items():
         if table := record.class_table(found.split, metric):
@@ -143,7 +143,7 @@ def _results(found: Found) -> Iterator[Chart]:
         yield Chart("Loss of each case", charts.case_strip("cases loss", losses, "loss"))
 
 
-def _of_kind(found: Found) -> list[tuple[str, Any]]:
+def _of_kind(found: LocatedRecord) -> list[tuple[str, Any]]:
     """Returns what the page of a leaderboard draws of the task's kind, each with what it is: a picture or a table.
 
     Of the kinds without an outcome it is the tables alone: their pictures are drawn here, run by run.
@@ -157,7 +157,7 @@ def _of_kind(found: Found) -> list[tuple[str, Any]]:
     return [pair for pair in named if pair[0] == "table" or kind(task.kind).outcome]
 
 
-def _by_case(found: Found, metric: ClassMetric) -> dict[str, list[float]]:
+def _by_case(found: LocatedRecord, metric: ClassMetric) -> dict[str, list[float]]:
     """Returns, for each case, the mean over its defined classes of each run that defines any."""
     cases: dict[str, list[float]] = {}
     for run in found.record.runs:
@@ -167,7 +167,7 @@ def _by_case(found: Found, metric: ClassMetric) -> dict[str, list[float]]:
     return cases
 
 
-def _curves(found: Found) -> Iterator[Chart]:
+def _curves(found: LocatedRecord) -> Iterator[Chart]:
     """Yields the training loss, and the looks at the selection cases that learning rate and step were chosen by."""
     record = found.record
     losses = {f"run {run.run}": loss for run in record.runs if (loss := _train_loss(found.run_folder(run)))}
@@ -208,7 +208,7 @@ def _train_loss(folder: Path) -> list[tuple[float, float]]:
     return sorted(points.items())
 
 
-def _notes(found: Found) -> dict[str, list[str]]:
+def _notes(found: LocatedRecord) -> dict[str, list[str]]:
     """Returns the cases of which there is something to know, by what that is."""
     notes: dict[str, list[str]] = {}
     for case in found.cases().values():
@@ -217,7 +217,7 @@ def _notes(found: Found) -> dict[str, list[str]]:
     return notes
 
 
-def _pictures(found: Found) -> dict[str, Markup]:
+def _pictures(found: LocatedRecord) -> dict[str, Markup]:
     """Returns the overlays of the runs as data, by what they are."""
     paths = [path for run in found.record.runs for path in sorted(found.run_folder(run).glob("overlays/*.png"))]
     return {

@@ -17,7 +17,7 @@ SAME_CKA, SAME_NEIGHBOURS = 0.999, 0.9
 FEWEST_PATIENTS = 10
 """Of fewer, models cannot be told to be alike: any two are on three cases."""
 
-Text = Annotated[str, Field(min_length=1, max_length=400)]
+_Text = Annotated[str, Field(min_length=1, max_length=400)]
 
 
 class StrictModel(BaseModel):
@@ -36,9 +36,9 @@ class Described(StrictModel):
         features: Their number.
     """
 
-    label: Text
-    title: Text
-    pooling: Text
+    label: _Text
+    title: _Text
+    pooling: _Text
     features: int = Field(ge=1)
 
 
@@ -53,8 +53,8 @@ class EncoderPair(StrictModel):
         neighbours: Share of nearest cases that both have; None likewise.
     """
 
-    first: Text
-    second: Text
+    first: _Text
+    second: _Text
     cka: float | None = Field(le=1)
     cka_biased: float | None = Field(ge=0, le=1)
     neighbours: float | None = Field(ge=0, le=1)
@@ -77,7 +77,7 @@ class Similarity(StrictModel):
         pairs: All pairs of them.
     """
 
-    task: Text
+    task: _Text
     cases: int = Field(ge=1)
     patients: int = Field(ge=1)
     neighbours: int = Field(ge=1)

@@ -33,7 +33,7 @@ from tapct.submission.folder import Submission
 from tapct.tasks import TaskData
 from tapct.volumes import LinearMap
 
-Places = Mapping[str, str]
+EncoderPlaces = Mapping[str, str]
 """Where encoders are that are not installed, by the names of their cards."""
 
 
@@ -66,7 +66,7 @@ def recompute(
     weights: str | None,
     salt: str,
     device: torch.device,
-    places: Places | None = None,
+    places: EncoderPlaces | None = None,
 ) -> Iterator[Check]:
     """Yields a check for each case that is encoded again.
 
@@ -125,7 +125,7 @@ def _encoded(
             yield whole, bank.case(data.parts[0], index)
 
 
-def _head(submission: Submission, run: RunRecord, places: Places) -> nn.Module:
+def _head(submission: Submission, run: RunRecord, places: EncoderPlaces) -> nn.Module:
     record, state = submission.record, submission.head(run)
     probe = _probe(record, places)
     classes = list(record.task.classes)
@@ -135,7 +135,7 @@ def _head(submission: Submission, run: RunRecord, places: Places) -> nn.Module:
     return head.eval()
 
 
-def _probe(record: Record, places: Places) -> FrozenEncoderProbe:
+def _probe(record: Record, places: EncoderPlaces) -> FrozenEncoderProbe:
     kind = _kind(record)
     adaptor = {"adaptor": record.probe.adaptor or kind.usual_head} if kind.heads else {}
     said = {name: value for name in kind.settings if (value := getattr(record.probe, name, None)) is not None}
@@ -150,7 +150,7 @@ def _kind(record: Record) -> Kind:
 
 def _compared(
     record: Record,
-    places: Places,
+    places: EncoderPlaces,
     heads: Mapping[int, nn.Module],
     data: TaskData,
     case: EncodedCase,
@@ -185,14 +185,14 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-Pairs = dict[str, tuple[float | None, float | None]]
+_Pairs = dict[str, tuple[float | None, float | None]]
 """What came out and what the record says, by name."""
 
 
-def _dice(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult) -> Pairs:
+def _dice(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult) -> _Pairs:
     features, classes = case.features, list(record.task.classes)
     assert case.labels is not None
-    pairs: Pairs = {}
+    pairs: _Pairs = {}
     with torch.inference_mode():
         logits = head(features.map)
         for protocol, grid, labels in (
@@ -209,7 +209,7 @@ def _dice(record: Record, head: nn.Module, data: TaskData, case: EncodedCase, sa
     return pairs
 
 
-def _pairs(what: str, classes: list[str], found: object, said: Mapping[str, float | None] | None) -> Pairs:
+def _pairs(what: str, classes: list[str], found: object, said: Mapping[str, float | None] | None) -> _Pairs:
     values = list(found)[1:]  # type: ignore[call-overload]
     return {
         f"{what} of {name}": (None if math.isnan(value) else float(value), (said or {}).get(name))
@@ -226,8 +226,8 @@ class _Reporting(NamedTuple):
 
 
 def _fields(
-    places: Places, record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult
-) -> Pairs:
+    places: EncoderPlaces, record: Record, head: nn.Module, data: TaskData, case: EncodedCase, said: CaseResult
+) -> _Pairs:
     """Returns every number by field and class that the probe of the record's kind gives a case.
 
     Before them stands how far the features are from those that a head holds of the case, where it holds any.
@@ -236,7 +236,7 @@ def _fields(
     probe.trainer = _Reporting(data)
     with torch.inference_mode(), probe.full_precision():
         _, result = probe.evaluate(head, case, reported=False)
-        pairs: Pairs = {what: (value, 0.0) for what, value in probe.apart(head, case).items()}
+        pairs: _Pairs = {what: (value, 0.0) for what, value in probe.apart(head, case).items()}
     both = _kind(record).matched(result.by_field, said.by_field)
     for field in _kind(record).fields:
         now, then = (of.get(field.name, {}) for of in both)

@@ -35,11 +35,11 @@ def submit(
         The exit status: 1 if a maintainer's check would refuse it; nothing is left then.
     """
     from tapct.encoders.registry import places_of
-    from tapct.probes.predictions import Found
+    from tapct.probes.predictions import LocatedRecord
     from tapct.submission import folder
 
     places = places_of(encoders)
-    place = folder.submit(Found.at(Path(record)), Path(out), demonstration=demonstration)
+    place = folder.submit(LocatedRecord.at(Path(record)), Path(out), demonstration=demonstration)
     found = list(_checks(place, places))
     checks.print_table(found)
     if checks.exit_status(found):

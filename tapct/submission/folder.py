@@ -20,7 +20,7 @@ from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
 from tapct.leaderboard.marks import DEMONSTRATED
 from tapct.probes.loaded import HEAD_FILE
-from tapct.probes.predictions import Found
+from tapct.probes.predictions import LocatedRecord
 from tapct.records import CASES_FILE, RECORD_FILE, Record, RunRecord, read_record, write_record
 from tapct.records.paths import base_name, without_folders
 
@@ -114,7 +114,7 @@ def submissions_below(path: Path) -> list[Path]:
     return found
 
 
-def submit(found: Found, out: Path, *, demonstration: bool) -> Path:
+def submit(found: LocatedRecord, out: Path, *, demonstration: bool) -> Path:
     """Writes the folder of a submission, OUT/TASK/ENCODER-FINGERPRINT.
 
     Args:
@@ -140,7 +140,7 @@ def submit(found: Found, out: Path, *, demonstration: bool) -> Path:
     return place
 
 
-def _fit(found: Found, *, demonstration: bool) -> Record:
+def _fit(found: LocatedRecord, *, demonstration: bool) -> Record:
     """Returns the record as it may be published.
 
     Raises:
@@ -170,7 +170,7 @@ def _fit(found: Found, *, demonstration: bool) -> Record:
     return flags.with_own_checks(Record.model_validate(clean))
 
 
-def _write(submission: Submission, found: Found) -> None:
+def _write(submission: Submission, found: LocatedRecord) -> None:
     submission.folder.mkdir()
     write_record(submission.record, submission.folder)
     for run in submission.record.runs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from tapct import flags, kinds, numeric
-from tapct.checks import Check, Status
+from tapct.checks import Check, CheckStatus
 from tapct.encoders.mistake_names import OPTION
 from tapct.errors import RecordError, TapctError
 from tapct.kinds import Kind
@@ -40,7 +40,7 @@ class Rule:
     look: Callable[[Submission], Iterator[str]]
     valid: str
     fix: str
-    otherwise: Status = "fail"
+    otherwise: CheckStatus = "fail"
 
     def check(self, submission: Submission) -> Check:
         """Returns what was found, the first of it and how much more there is."""

@@ -18,12 +18,12 @@ from tapct.arguments import ENCODERS, NOT_AN_OPTION, SETTINGS, TASKS, WHOLE
 from tapct.encoders import list_declared, list_encoders
 from tapct.encoders.eva_names import encoder_name, from_folders, in_folders
 from tapct.encoders.options import encoder_of, parse_spec
-from tapct.names import ABOUT_FILE
+from tapct.names import ABOUT_FILE, Keep
 from tapct.sweep import launches, local, matrix
 from tapct.sweep.asked import Sweep, results_folder
 from tapct.sweep.bill import BillOptions
 from tapct.sweep.bill.cards import card_named
-from tapct.sweep.experiment import Experiment, Keep, Order, SweepError, choose, runnable
+from tapct.sweep.experiment import Experiment, Order, SweepError, choose, runnable
 from tapct.sweep.lock import LOCK_FILE
 from tapct.sweep.notices import Notices
 from tapct.sweep.resources import Resources

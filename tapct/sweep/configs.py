@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tapct._utils.files import Stamp, stamp_of
+from tapct._utils.files import FileStamp, stamp_of
 
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
 _WHOLE = re.compile(rf"{_VARIABLE.pattern}[^{{}}]*\}}")
@@ -52,7 +52,7 @@ def variables_of(path: Path) -> dict[str, str]:
 
 
 @functools.lru_cache
-def _read(path: Path, stamp: Stamp | None) -> tuple[dict[str, str], dict[str, tuple[str, list[str]]] | None]:
+def _read(path: Path, stamp: FileStamp | None) -> tuple[dict[str, str], dict[str, tuple[str, list[str]]] | None]:
     """Returns the keys of a config that are fixed, and those of variables as they are written, with the variables.
 
     The latter are None where a value depends on more than variables: on other keys, or on what a resolver does.

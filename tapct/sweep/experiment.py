@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -17,6 +17,7 @@ from tapct._utils.installed import is_ours
 from tapct.encoders.eva_names import card_file
 from tapct.encoders.places import exported
 from tapct.errors import TapctError, TaskError, nearest
+from tapct.names import Keep
 from tapct.sweep.configs import resolved
 
 VARIABLES = (
@@ -47,10 +48,6 @@ SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "eva_configs"
 
 SUITES_FOLDER = "suites"
 """The folder next to the configs that holds no tasks (see `tapct.sweep.suites`)."""
-
-
-Keep = Literal["all", "embeddings", "none"]
-"""What stays of stored features; `tapct.features.keeping` says more, and imports torch."""
 
 
 class SweepError(TapctError, ValueError):

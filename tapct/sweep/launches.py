@@ -19,7 +19,8 @@ from typing import Any
 from tapct._utils import locks
 from tapct._utils.files import features_folder, write_atomically
 from tapct.errors import TapctError
-from tapct.sweep.experiment import WEIGHTS_CONTENT, Experiment, Keep, SweepError
+from tapct.names import Keep
+from tapct.sweep.experiment import WEIGHTS_CONTENT, Experiment, SweepError
 from tapct.sweep.state import recorded_state
 
 FEATURES_FILE = "features.json"

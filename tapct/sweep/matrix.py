@@ -13,9 +13,9 @@ from rich.text import Text
 from tapct._utils.terminal import Columns
 from tapct.encoders.options import encoder_of
 from tapct.sweep.progress import span
-from tapct.sweep.state import State, Status
+from tapct.sweep.state import ExperimentStatus, State
 
-COLOURS: dict[Status, str] = {
+COLOURS: dict[ExperimentStatus, str] = {
     "done": "green",
     "running": "cyan",
     "queued": "cyan",
@@ -26,7 +26,7 @@ COLOURS: dict[Status, str] = {
     "missing": "dim",
 }
 
-WORDS: dict[Status, str] = {"missing": "to do"}
+WORDS: dict[ExperimentStatus, str] = {"missing": "to do"}
 """How a status is shown where it is not shown as itself."""
 
 BUDGET = (
@@ -106,7 +106,7 @@ def summary(states: Sequence[State], estimates: Mapping[str, float | None] | Non
     return f"{words}{sure}" + (f"; no estimate for {unknown}: nothing like them has finished" if unknown else "")
 
 
-def _word(status: Status) -> str:
+def _word(status: ExperimentStatus) -> str:
     return WORDS.get(status, status)
 
 

@@ -20,7 +20,7 @@ SUBMITTED_FILE = "slurm.json"
 NOT_STARTED = 0
 """Attempt of a failure that was known before there was one."""
 
-Status = Literal["done", "running", "queued", "unknown", "other", "broken", "failed", "missing"]
+ExperimentStatus = Literal["done", "running", "queued", "unknown", "other", "broken", "failed", "missing"]
 """`other`: a record of other settings than those asked for. `broken`: a record that cannot be read. `unknown`: an
 attempt that runs or was killed, which cannot be told where the file system refuses locks."""
 
@@ -47,7 +47,7 @@ class State:
 
     label: str
     task: str
-    status: Status
+    status: ExperimentStatus
     detail: str = ""
     attempts: int = 0
     log: str | None = None

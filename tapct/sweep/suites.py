@@ -16,8 +16,8 @@ from tapct.errors import nearest
 from tapct.sweep.experiment import SHIPPED_CONFIGS, SUITES_FOLDER, SweepError, choose
 from tapct.sweep.variants import Variant, meant
 
-Name = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^,\s][^,]*$")]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+_Name = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"^[^,\s][^,]*$")]
+_Names = Annotated[tuple[_Name, ...], Field(min_length=1)]
 
 
 class _Model(BaseModel):
@@ -27,13 +27,13 @@ class _Model(BaseModel):
 class _Experiments(_Model):
     """Experiments of a suite's file: each encoder on each task under each adaptor and bag."""
 
-    encoders: Names
+    encoders: _Names
     """As `tapct run -e` takes them: `tap-b-3d+in_plane_size=512`, `all`."""
-    tasks: Names
+    tasks: _Names
     """Names of tasks, or `all`."""
-    adaptors: Names | None = None
+    adaptors: _Names | None = None
     """As `--adaptors`; without, each task's own."""
-    bags: Names | None = None
+    bags: _Names | None = None
     """As `--bags`; without, each encoder's own."""
 
 
@@ -46,7 +46,7 @@ class _File(_Model):
 
     title: Annotated[str, StringConstraints(strict=True, min_length=1)]
     """What it is, for `tapct list suites`."""
-    include: tuple[Name, ...] = ()
+    include: tuple[_Name, ...] = ()
     """Suites whose experiments it has too: names of shipped ones, or paths from the file's folder."""
     experiments: tuple[_Experiments, ...] = Field(default=(), validation_alias=AliasChoices("experiments", *OLDER_KEYS))
     """Its own."""

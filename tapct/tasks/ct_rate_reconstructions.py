@@ -7,9 +7,9 @@ from functools import cached_property
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.ct_rate_release import SHORTCUTS, Name
+from tapct.tasks.ct_rate_release import SHORTCUTS, VolumeName
 from tapct.tasks.ct_rate_scans import CITATION, LICENCE, RELEASE, SOURCE, SOURCE_DATA, CTRATEScans
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.spec import TaskSpec
 from tapct.tasks.splits import SplitTable, uniform
@@ -51,9 +51,9 @@ class CTRATEReconstructions(CTRATEScans, ReliabilityDataset):
     split_rule = f"of official valid, the {PATIENTS} patients with a pair whose names come first by hash, seed '{SEED}'"
 
     @cached_property
-    def _chests(self) -> Mapping[str, tuple[Name, ...]]:
+    def _chests(self) -> Mapping[str, tuple[VolumeName, ...]]:
         """The reconstructions of each scan that are a chest, in their order."""
-        found: dict[str, list[Name]] = defaultdict(list)
+        found: dict[str, list[VolumeName]] = defaultdict(list)
         for part in self.parts:
             for name, _ in self.release.rows(part).values():
                 if name.volume not in self.release.heads:
@@ -61,9 +61,9 @@ class CTRATEReconstructions(CTRATEScans, ReliabilityDataset):
         return {scan: tuple(sorted(names, key=lambda name: name.reconstruction)) for scan, names in found.items()}
 
     @cached_property
-    def _pairs(self) -> Mapping[str, tuple[Name, Name]]:
+    def _pairs(self) -> Mapping[str, tuple[VolumeName, VolumeName]]:
         """The two reconstructions of each patient who has them, in the order of the label file."""
-        found: dict[str, tuple[Name, Name]] = {}
+        found: dict[str, tuple[VolumeName, VolumeName]] = {}
         for scan, names in self._chests.items():
             if len(names) > 1 and self.release.scans[scan].left_out is None:
                 found.setdefault(names[0].patient, names[:2])  # type: ignore[arg-type]
@@ -89,10 +89,10 @@ class CTRATEReconstructions(CTRATEScans, ReliabilityDataset):
         return SplitTable.of(rows, self.split_rule, where=str(self.release.root))
 
     @override
-    def volume_of(self, case: str) -> Name:
+    def volume_of(self, case: str) -> VolumeName:
         if case in self.release.scans:
             return self.release.scans[case].name
-        name = Name.parse(case, f"{self.spec.name}, the split")
+        name = VolumeName.parse(case, f"{self.spec.name}, the split")
         if name not in self._chests.get(name.scan, ()):
             raise TaskError(
                 f"no label file of CT-RATE under {self.root} has the volume {case}, or it is a head. Leave the case out"
@@ -109,7 +109,7 @@ class CTRATEReconstructions(CTRATEScans, ReliabilityDataset):
         return spacing[-1] if len(spacing) == 3 else None
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         yield from super().release_findings()
         if (there := len(self._pairs)) < PATIENTS:
             yield "warn", f"{there} patients have a pair of reconstructions, and {PATIENTS} are reported", "fetch more"

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from tapct._utils.files import Stamp, stamp_of
+from tapct._utils.files import FileStamp, stamp_of
 from tapct.errors import TaskError
 from tapct.tasks.columns import Value
 from tapct.tasks.release_files import ReleaseFiles
@@ -30,13 +30,13 @@ FINDINGS = (
 )
 """Columns of the label files, in their order."""
 
-Part = Literal["train", "valid"]
+ReleasePart = Literal["train", "valid"]
 
-PARTS: tuple[Part, ...] = ("train", "valid")
+PARTS: tuple[ReleasePart, ...] = ("train", "valid")
 
-REPORTS: dict[Part, str] = {"train": "train_reports.csv", "valid": "validation_reports.csv"}
+REPORTS: dict[ReleasePart, str] = {"train": "train_reports.csv", "valid": "validation_reports.csv"}
 
-METADATA: dict[Part, str] = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
+METADATA: dict[ReleasePart, str] = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
 
 SHORTCUTS = (MANUFACTURER, SCANNER_MODEL, KERNEL, SEX, AGE)
 """What the metadata say of a volume, from the headers of its DICOM files; they hold no tube voltage."""
@@ -47,16 +47,16 @@ _TAGS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientS
 SECTIONS = ("Findings_EN", "Impressions_EN")
 """What a radiologist saw, and concluded: of the other columns one says why the scan was taken, and one how."""
 
-VOLUMES: dict[Part, int] = {"train": 47_149, "valid": 3_039}
+VOLUMES: dict[ReleasePart, int] = {"train": 47_149, "valid": 3_039}
 """Rows of the label files, and `NO_CHEST` of the lists, as the data page and its discussion 75 have them."""
 
-NO_CHEST: dict[Part, int] = {"train": 752, "valid": 37}
+NO_CHEST: dict[ReleasePart, int] = {"train": 752, "valid": 37}
 
 _NAME = re.compile(r"(train|valid)_([1-9]\d*)_([a-z]+)_([1-9]\d*)(\.nii\.gz)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Name:
+class VolumeName:
     """What the name of a volume says.
 
     Attributes:
@@ -66,13 +66,13 @@ class Name:
         reconstruction: From 1.
     """
 
-    part: Part
+    part: ReleasePart
     patient: str
     scan: str
     reconstruction: int
 
     @classmethod
-    def parse(cls, name: str, where: str) -> "Name":
+    def parse(cls, name: str, where: str) -> "VolumeName":
         """Reads a name, with or without .nii.gz and folders before it.
 
         Raises:
@@ -84,7 +84,7 @@ class Name:
                 f"{where}: '{name}' is not a volume of CT-RATE, such as train_1_a_1.nii.gz. Use the release's own file"
             )
         number, letter, reconstruction = found.groups()[1:4]
-        part: Part = "train" if found[1] == "train" else "valid"
+        part: ReleasePart = "train" if found[1] == "train" else "valid"
         return cls(part, f"{part}_{number}", f"{part}_{number}_{letter}", int(reconstruction))
 
     @property
@@ -103,7 +103,7 @@ class CTRateScan:
         left_out: Why it cannot be a case; None of one that can.
     """
 
-    name: Name
+    name: VolumeName
     findings: tuple[int, ...]
     left_out: str | None
 
@@ -111,7 +111,7 @@ class CTRateScan:
 class CTRateRelease:
     """The files of CT-RATE under a folder: the repository of the data page, or its `dataset/`."""
 
-    def __init__(self, root: Path, parts: tuple[Part, ...] = PARTS) -> None:
+    def __init__(self, root: Path, parts: tuple[ReleasePart, ...] = PARTS) -> None:
         """Initializes the release; nothing is read yet.
 
         Args:
@@ -123,27 +123,27 @@ class CTRateRelease:
         self._tables = ReleaseFiles(root, tables, ("", "dataset/"))
         self._volumes = ReleaseFiles(root, [f"{part}_fixed/*/*/*.nii.gz" for part in parts], ("", "dataset/"))
 
-    def labels(self, part: Part) -> Path:
+    def labels(self, part: ReleasePart) -> Path:
         """Returns the label file of a part; it need not be there."""
         return self._tables.find(f"multi_abnormality_labels/{part}_predicted_labels.csv")
 
-    def no_chest(self, part: Part) -> Path:
+    def no_chest(self, part: ReleasePart) -> Path:
         """Returns the list of the volumes of a part that are heads; it need not be there."""
         return self._tables.find(f"metadata/no_chest_{part}.txt")
 
-    def reports(self, part: Part) -> Path:
+    def reports(self, part: ReleasePart) -> Path:
         """Returns the reports of a part; they need not be there."""
         return self._tables.find(f"radiology_text_reports/{REPORTS[part]}")
 
-    def metadata(self, part: Part) -> Path:
+    def metadata(self, part: ReleasePart) -> Path:
         """Returns what stood in the headers of a part's volumes; it need not be there."""
         return self._tables.find(f"metadata/{METADATA[part]}")
 
-    def volume(self, name: Name) -> Path:
+    def volume(self, name: VolumeName) -> Path:
         """Returns the file of a volume, of the second upload; it need not be there."""
         return self._volumes.find(f"{name.part}_fixed/{name.patient}/{name.scan}/{name.volume}.nii.gz")
 
-    def first_upload(self, name: Name) -> Path | None:
+    def first_upload(self, name: VolumeName) -> Path | None:
         """Returns the file of a volume in the first upload, whose voxels are no HU; None where it is not there."""
         below = f"{name.part}/{name.patient}/{name.scan}/{name.volume}.nii.gz"
         return next((path for top in ("", "dataset/") if (path := self.root / (top + below)).exists()), None)
@@ -158,7 +158,7 @@ class CTRateRelease:
         """
         return frozenset(name.volume for part in self.parts for name in self.listed_heads(part))
 
-    def listed_heads(self, part: Part) -> list[Name]:
+    def listed_heads(self, part: ReleasePart) -> list[VolumeName]:
         """Returns the volumes of a part that are listed as no chest.
 
         Raises:
@@ -173,14 +173,14 @@ class CTRateRelease:
             raise TaskError(f"{path} is not text in UTF-8 ({error}). Fetch it again") from error
         return [_of_part(line, part, str(path)) for line in lines if line.strip()]
 
-    def rows(self, part: Part) -> dict[str, tuple[Name, tuple[int, ...]]]:
+    def rows(self, part: ReleasePart) -> dict[str, tuple[VolumeName, tuple[int, ...]]]:
         """Returns the volumes of a part in the order of its label file: by name, with the findings.
 
         Raises:
             TaskError: If the file cannot be read, a volume is there twice or of the other part, or a value is neither
                 0 nor 1.
         """
-        path, rows = self.labels(part), dict[str, tuple[Name, tuple[int, ...]]]()
+        path, rows = self.labels(part), dict[str, tuple[VolumeName, tuple[int, ...]]]()
         for row in read_table(path, ("VolumeName", *FINDINGS)):
             name = _of_part(row["VolumeName"], part, str(path))
             where, whole = f"{path}, {name.volume}", _whole(row)
@@ -196,13 +196,13 @@ class CTRateRelease:
         Raises:
             TaskError: As `rows` and `heads`.
         """
-        volumes: dict[str, list[tuple[Name, tuple[int, ...]]]] = {}
+        volumes: dict[str, list[tuple[VolumeName, tuple[int, ...]]]] = {}
         for part in self.parts:
             for name, findings in self.rows(part).values():
                 volumes.setdefault(name.scan, []).append((name, findings))
         return {scan: self._scan(of_scan) for scan, of_scan in volumes.items()}
 
-    def _scan(self, volumes: list[tuple[Name, tuple[int, ...]]]) -> CTRateScan:
+    def _scan(self, volumes: list[tuple[VolumeName, tuple[int, ...]]]) -> CTRateScan:
         ordered = sorted(volumes, key=lambda one: one[0].reconstruction)
         chests = [one for one in ordered if one[0].volume not in self.heads]
         name, findings = (chests or ordered)[0]
@@ -243,7 +243,7 @@ class CTRateRelease:
                     raise TaskError(f"{path}, {volume}: two rows have it, and differ. Use the release's own file")
         return found
 
-    def reported(self, part: Part) -> Iterator[Name]:
+    def reported(self, part: ReleasePart) -> Iterator[VolumeName]:
         """Yields the volumes of a part that have a report: its text may hold quotes, commas and line ends.
 
         Raises:
@@ -253,7 +253,7 @@ class CTRateRelease:
         for row in read_table(path, ("VolumeName", "Findings_EN"), what="file of reports"):
             yield _of_part(row["VolumeName"], part, str(path))
 
-    def texts(self, part: Part) -> Mapping[str, str]:
+    def texts(self, part: ReleasePart) -> Mapping[str, str]:
         """Returns the reports of a part by volume: findings, then impression, on one line; empty where both are.
 
         Raises:
@@ -264,7 +264,7 @@ class CTRateRelease:
 
 
 @functools.lru_cache(maxsize=2 * len(PARTS))
-def _texts(path: Path, part: Part, stamp: Stamp | None) -> Mapping[str, str]:
+def _texts(path: Path, part: ReleasePart, stamp: FileStamp | None) -> Mapping[str, str]:
     """Returns the reports of a file with this stamp, read once for all datasets of a process: it takes seconds."""
     found: dict[str, str] = {}
     for row in read_table(path, ("VolumeName", *SECTIONS), what="file of reports"):
@@ -275,9 +275,9 @@ def _texts(path: Path, part: Part, stamp: Stamp | None) -> Mapping[str, str]:
     return found
 
 
-def _of_part(text: str, part: Part, where: str) -> Name:
+def _of_part(text: str, part: ReleasePart, where: str) -> VolumeName:
     """Reads the name of a volume of a part: a patient of the other one would train and be reported."""
-    name = Name.parse(text, where)
+    name = VolumeName.parse(text, where)
     if name.part != part:
         raise TaskError(f"{where}: {name.volume} is of the other part, '{name.part}'. Use the release's own file")
     return name

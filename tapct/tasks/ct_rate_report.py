@@ -7,7 +7,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tapct.errors import TaskError
-from tapct.tasks.ct_rate_release import FINDINGS, PARTS, SHORTCUTS, Name
+from tapct.tasks.ct_rate_release import FINDINGS, PARTS, SHORTCUTS, VolumeName
 from tapct.tasks.ct_rate_scans import CITATION, LICENCE, RELEASE, SOURCE, SOURCE_DATA, CTRATEScans
 from tapct.tasks.report import ReportDataset
 from tapct.tasks.spec import TaskSpec
@@ -36,12 +36,12 @@ class CTRATEReport(CTRATEScans, ReportDataset):
     )
 
     @cached_property
-    def _volumes(self) -> Mapping[str, list[Name]]:
+    def _volumes(self) -> Mapping[str, list[VolumeName]]:
         """The volumes that have a report, by scan."""
-        found: dict[str, list[Name]] = {}
+        found: dict[str, list[VolumeName]] = {}
         for part in PARTS:
             for volume in self.release.texts(part):
-                name = Name.parse(volume, "")
+                name = VolumeName.parse(volume, "")
                 found.setdefault(name.scan, []).append(name)
         return found
 

@@ -11,8 +11,8 @@ from typing_extensions import override
 from tapct.errors import TaskError
 from tapct.names import listed
 from tapct.tasks.columns import Value
-from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, CTRateRelease, CTRateScan, Name, Part
-from tapct.tasks.dataset import Finding
+from tapct.tasks.ct_rate_release import NO_CHEST, PARTS, VOLUMES, CTRateRelease, CTRateScan, ReleasePart, VolumeName
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.splits import Split, SplitTable, uniform
 from tapct.volumes import Grid, Volume, read_grid
@@ -52,7 +52,7 @@ class CTRATEScans(ReleaseScans):
     window = "lung"
     split_rule = f"official valid is reported; ours: a tenth of train selects, by hash of the patient, seed '{SEED}'"
     scan_patterns: tuple[str, ...] = ("*_fixed/*/*", "dataset/*_fixed/*/*")
-    parts: ClassVar[tuple[Part, ...]] = PARTS
+    parts: ClassVar[tuple[ReleasePart, ...]] = PARTS
     """Parts of the release that the task is made of: no file of the other is needed."""
 
     @cached_property
@@ -103,7 +103,7 @@ class CTRATEScans(ReleaseScans):
     def scan_grid(self, case: str) -> Grid:
         return read_grid(self.ct_path(case))
 
-    def volume_of(self, case: str) -> Name:
+    def volume_of(self, case: str) -> VolumeName:
         """Returns the volume that is read of a case.
 
         Raises:
@@ -134,12 +134,12 @@ class CTRATEScans(ReleaseScans):
         _ = self.release.about  # what is wrong with the metadata shows before anything is encoded
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         for part in self.parts:
             yield from self._counts(part)
             yield from self._reports(part)
 
-    def _counts(self, part: Part) -> Iterator[Finding]:
+    def _counts(self, part: ReleasePart) -> Iterator[DoctorFinding]:
         rows, heads = self.release.rows(part), {name.volume for name in self.release.listed_heads(part)}
         for what, here, there in (
             ("volumes with labels", len(rows), VOLUMES[part]),
@@ -159,7 +159,7 @@ class CTRATEScans(ReleaseScans):
         if strange := sorted(heads - rows.keys()):
             yield "warn", f"no_chest_{part}.txt lists {listed(strange)}, without labels", "fetch both files again"
 
-    def _reports(self, part: Part) -> Iterator[Finding]:
+    def _reports(self, part: ReleasePart) -> Iterator[DoctorFinding]:
         path = self.release.reports(part)
         if not path.is_file():
             yield "ok", f"{part}: the reports are not there ({path.name}); this task needs none", ""
@@ -184,7 +184,7 @@ class CTRATEScans(ReleaseScans):
                 )
 
 
-def side(name: Name) -> Split:
+def side(name: VolumeName) -> Split:
     """Returns the side of a volume's patient: who else is in the release changes nobody's."""
     if name.part == "valid":
         return "test"

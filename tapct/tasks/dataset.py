@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MIN_SLICES_OF_A_SCAN = 5
 """A scan of fewer slices is taken for a broken export. The shortest of the ten releases have tens."""
 
-Finding = tuple[Literal["ok", "warn", "fail"], str, str]
+DoctorFinding = tuple[Literal["ok", "warn", "fail"], str, str]
 """What the doctor found: status ("warn": a run continues), message, how to fix it."""
 
 ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.7z", "*.zip.0*")
@@ -146,7 +146,7 @@ class CTDataset(OwnSplit, CaseColumns, Dataset["tuple[eva_tv_tensors.Volume, Any
         """
         return {}
 
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         """Yields what a task's tables say against its release, for the doctor; it is asked once, of any split.
 
         Raises:

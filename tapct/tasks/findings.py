@@ -10,7 +10,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.names import LISTED, listed
 from tapct.tasks.anatomy import AXES
 from tapct.tasks.checks import WRONG_FIX, Accepted, CaseCheck, CaseOf, cases_of, examine
-from tapct.tasks.dataset import ARCHIVES, CTDataset, Finding
+from tapct.tasks.dataset import ARCHIVES, CTDataset, DoctorFinding
 from tapct.tasks.registry import task_class, task_datasets, task_root
 from tapct.tasks.table_findings import table_findings
 
@@ -26,7 +26,7 @@ def findings(
     split_file: str | None = None,
     accept_orientation: Collection[str] = (),
     show: Callable[[CaseCheck], None] | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[DoctorFinding]:
     """Compares a task's folder with its release, and reads every case.
 
     Args:
@@ -73,7 +73,7 @@ def findings(
 
 def _files(
     root: Path, parts: list[CTDataset], missing: Mapping[str, str], doubled: Mapping[str, str], obtain: str
-) -> Iterator[Finding]:
+) -> Iterator[DoctorFinding]:
     total = sum(len(part) for part in parts)
     whole = total - len(missing) - len(doubled)
     if missing:
@@ -110,7 +110,7 @@ def _spread(cases: Sequence[CaseOf]) -> list[CaseOf]:
     return [cases[i * (len(cases) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
+def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[DoctorFinding]:
     broken = [check.broken for check in checks if check.broken]
     for message in broken:
         yield "fail", message, "fetch the file again, or leave the case out with a split_file of your own"
@@ -125,7 +125,7 @@ def _reading(checks: Sequence[CaseCheck], is_whole: bool) -> Iterator[Finding]:
         )
 
 
-def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Iterator[Finding]:
+def _orientation(checks: Sequence[CaseCheck], accepted: Container[str]) -> Iterator[DoctorFinding]:
     """What the labelled organs say of right and left, front and back, head and feet."""
     for check in checks:
         if wrong := check.orientation.wrong:
@@ -169,7 +169,7 @@ def _absent(parts: list[CTDataset]) -> tuple[dict[str, str], dict[str, str]]:
     return missing, doubled
 
 
-def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
+def _hints(parts: list[CTDataset]) -> Iterator[DoctorFinding]:
     """What a task itself says of its files: more than that some are missing, or that nothing can be learnt of them."""
     for part in parts:
         if type(part).validate is not CTDataset.validate:
@@ -180,7 +180,7 @@ def _hints(parts: list[CTDataset]) -> Iterator[Finding]:
                 return
 
 
-def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[Finding]:
+def _unexpected(root: Path, parts: list[CTDataset]) -> Iterator[DoctorFinding]:
     """Scans that no split names, or folders of patients with none: another release, or what does not belong here."""
     named = [part.ct_path(case) for part in parts for case in part.cases]
     named += [parts[0].ct_path(case) for case in parts[0].excluded]

@@ -41,7 +41,7 @@ LEAST_MM = 3.0
 UNMEASURED_MM = 10.0
 """Diameter of an excluded finding that nobody measured, -1 in the list: what LUNA16's evaluation takes it for."""
 
-Row = tuple[float, float, float, float, float, float]
+_Row = tuple[float, float, float, float, float, float]
 
 
 class LUNA16Detection(LUNA16Scans, LocalisationDataset):
@@ -131,9 +131,9 @@ class LUNA16Detection(LUNA16Scans, LocalisationDataset):
         return Findings.of(self._rows.get(case, []))
 
     @cached_property
-    def _rows(self) -> dict[str, list[Row]]:
+    def _rows(self) -> dict[str, list[_Row]]:
         """Rows of findings by series."""
-        rows: dict[str, list[Row]] = {}
+        rows: dict[str, list[_Row]] = {}
         known = self._series
         for series, row in _read(self.annotations_path, unmeasured_mm=None):
             if series not in known:

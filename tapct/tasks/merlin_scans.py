@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tapct.names import listed
 from tapct.tasks.columns import Value
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.merlin_release import LABELS, METADATA, SHEET, MerlinRelease
 from tapct.tasks.release_scans import ReleaseScans
 from tapct.tasks.splits import Split, SplitTable
@@ -79,7 +79,7 @@ class MerlinScans(ReleaseScans):
         _ = self.release.about  # what is wrong with the metadata shows before anything is encoded
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         studies, labelled = self.release.studies, self.release.findings
         for split, there in SCANS.items():
             here = sum(of.split == split for of in studies.values())

@@ -11,7 +11,7 @@ from tapct.errors import TaskError
 from tapct.tasks.classification import ClassificationDataset
 from tapct.tasks.ct_rate_release import FINDINGS
 from tapct.tasks.ct_rate_scans import MACHINE_READ
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.npy import npz_shape, read_npz
 from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.spec import TaskSpec
@@ -197,7 +197,7 @@ class RADChestCT(ClassificationDataset):
         return self.rows[case][1]
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         there = sum(self.ct_path(case).exists() for case in self.rows)
         if there == SCANS:
             yield "ok", f"{SCANS:,} scans with labels are there", ""

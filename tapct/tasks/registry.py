@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from tapct._utils.installed import OURS, Found, distribution, is_ours, sorted_out
+from tapct._utils.installed import OURS, SortedEntryPoints, distribution, is_ours, sorted_out
 from tapct.errors import TaskError, nearest
 from tapct.tasks.dataset import CTDataset
 from tapct.tasks.release_scans import ReleaseScans
@@ -118,13 +118,13 @@ def _loaded(point: EntryPoint) -> type[CTDataset]:
     return task
 
 
-def _entry_points() -> Found:
+def _entry_points() -> SortedEntryPoints:
     """Returns the entry points by name, and by name what is refused and why."""
     return _read(entry_points, tuple(sys.path))
 
 
 @functools.lru_cache(maxsize=4)
-def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> Found:
+def _read(listed: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> SortedEntryPoints:
     """Returns the same of a search path, looked through once.
 
     Raises:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from tapct.errors import TapctError, TaskError
 from tapct.names import listed
 from tapct.tasks.columns import in_one_spelling
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.masked import MaskedDataset
 from tapct.tasks.splits import SplitTable
 from tapct.volumes import Volume
@@ -95,7 +95,7 @@ class ReliabilityDataset(MaskedDataset):
             )
         super().validate()
 
-    def pair_findings(self) -> Iterator[Finding]:
+    def pair_findings(self) -> Iterator[DoctorFinding]:
         """Yields what differs between the scans of pairs that are there, for the doctor."""
         kernels, slices, unknown = [], [], 0
         first = [case for case in self.cases if self.occasion(case) == 1 and self._is_there(case)]

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
 from tapct.names import listed
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.release_files import ReleaseFiles, nifti
 from tapct.tasks.reliability import ReliabilityDataset
 from tapct.tasks.shortcuts import DICOM, positive_mm
@@ -243,7 +243,7 @@ class RIDERLungRetest(ReliabilityDataset):
         return None if value is None else float(value)
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         passed_over = 0
         for patient in self.patients:
             pair = self.pair(patient)

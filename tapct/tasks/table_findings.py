@@ -7,13 +7,13 @@ from tapct.errors import TapctError
 from tapct.names import listed
 from tapct.tasks.checks import CaseOf
 from tapct.tasks.columns import Column
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.shortcuts import VOLUME
 
 HINT = "rows of tables (HEAD:table=COLUMNS) and the shortcut audit lack it; nothing else does"
 
 
-def table_findings(cases: Sequence[CaseOf]) -> Iterator[Finding]:
+def table_findings(cases: Sequence[CaseOf]) -> Iterator[DoctorFinding]:
     """Yields of how many cases each column is known; of volumes, which take long to measure, whether masks are there.
 
     Args:

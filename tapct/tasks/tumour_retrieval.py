@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tapct.errors import TapctError, TaskError
 from tapct.tasks.columns import UNKNOWN, Value, in_one_spelling
-from tapct.tasks.dataset import Finding
+from tapct.tasks.dataset import DoctorFinding
 from tapct.tasks.release_files import ReleaseFiles
 from tapct.tasks.retrieval import RetrievalDataset
 from tapct.tasks.tables import OLDEST_YEARS, number
@@ -191,7 +191,7 @@ class TumourRetrieval(RetrievalDataset):
         return [self.label_file] if column in self.of_table else super().value_paths(case, column)
 
     @override
-    def release_findings(self) -> Iterator[Finding]:
+    def release_findings(self) -> Iterator[DoctorFinding]:
         again = f"fetch {self.label_file.name} again"
         if (patients := len(self.table_rows)) != self.rows:
             yield "warn", f"{self.label_file.name} has {patients} patients, and the release has {self.rows}", again
@@ -205,7 +205,7 @@ class TumourRetrieval(RetrievalDataset):
                 yield "warn", f"{label}: {here} patients of the split, and the release has {count}", again
         yield from self._mask_findings()
 
-    def _mask_findings(self) -> Iterator[Finding]:
+    def _mask_findings(self) -> Iterator[DoctorFinding]:
         whole = []
         for case in self.cases:
             with suppress(TaskError):  # which scan is meant is not known: the doctor says so of the case

@@ -163,7 +163,7 @@ def compare(
             ours = encoder._converted(state)
             weights_lib.load_strict(encoder.network, ours, where=f"{encoder.card.name}, as its authors save it")
             for scan in few:
-                features = encoder(scan.windows_hu, judged=True), authors.encode(network, scan.given)
+                features = encoder(scan.windows_hu, checked=True), authors.encode(network, scan.given)
                 for stage in _features(*features, authors.axes):
                     found[stage.name].append(stage)
     return AdapterComparison(

@@ -24,13 +24,13 @@ OFF_STEP = 0.01
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
-Names = tuple[str, ...]
+_Names = tuple[str, ...]
 """Of one thing; none of the only thing."""
 
-_Reader = Callable[[pydicom.Dataset, Names, Grid], np.ndarray]
+_Reader = Callable[[pydicom.Dataset, _Names, Grid], np.ndarray]
 
 
-def read_drawn(path: Path, name: str | Names, scan: Grid) -> Mask:
+def read_drawn(path: Path, name: str | _Names, scan: Grid) -> Mask:
     """Returns what an RTSTRUCT or a SEG file draws under a name.
 
     Args:
@@ -78,11 +78,11 @@ def _series_named(dataset: pydicom.Dataset) -> Iterator[str]:
             yield str(element.value)
 
 
-def _called(names: Names) -> str:
+def _called(names: _Names) -> str:
     return " or ".join(names) or "one thing"
 
 
-def _one(found: dict[Any, str], names: Names) -> tuple[Any, str]:
+def _one(found: dict[Any, str], names: _Names) -> tuple[Any, str]:
     """Returns the number of what has one of these names, or of the only thing, and what it is called."""
     wanted = {name.casefold() for name in names}
     numbers = [number for number, title in found.items() if not wanted or title.casefold() in wanted]
@@ -101,7 +101,7 @@ def _index(scan: Grid, points_mm: np.ndarray) -> np.ndarray:
 # -- RTSTRUCT ------------------------------------------------------------------------------------------
 
 
-def _contours(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
+def _contours(dataset: pydicom.Dataset, names: _Names, scan: Grid) -> np.ndarray:
     regions = {item.ROINumber: str(item.ROIName).strip() for item in dataset.StructureSetROISequence}
     number, name = _one(regions, names)
     drawn = [item for item in dataset.ROIContourSequence if item.ReferencedROINumber == number]
@@ -157,7 +157,7 @@ def filled(polygons: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 # -- SEG -----------------------------------------------------------------------------------------------
 
 
-def _segment(dataset: pydicom.Dataset, names: Names, scan: Grid) -> np.ndarray:
+def _segment(dataset: pydicom.Dataset, names: _Names, scan: Grid) -> np.ndarray:
     number, name = _segment_number(dataset, names)
     kind = str(dataset.SegmentationType)
     least = number if kind == "LABELMAP" else 1 if kind == "BINARY" else float(dataset.MaximumFractionalValue) / 2
@@ -187,7 +187,7 @@ def _frames(dataset: pydicom.Dataset) -> np.ndarray:
     return dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
 
 
-def _segment_number(dataset: pydicom.Dataset, names: Names) -> tuple[int, str]:
+def _segment_number(dataset: pydicom.Dataset, names: _Names) -> tuple[int, str]:
     wanted, titles = {name.casefold() for name in names}, {}
     for item in dataset.SegmentSequence:
         own = [str(item.get(key) or "").strip() for key in ("SegmentDescription", "SegmentLabel")]

@@ -163,7 +163,7 @@ class MetaImageHeader:
             names = self._numbered(value)
         else:
             names = [value]
-        return [_beside(self.path, name) for name in names]
+        return [_next_to(self.path, name) for name in names]
 
     def _check_list(self, names: list[bytes]) -> list[bytes]:
         """A LIST may say how many axes a file has; else it has one fewer than the scan."""
@@ -218,7 +218,7 @@ def _format(pattern: bytes, number: int) -> bytes:
     return re.sub(rb"%(0?\d*)[diu]", lambda found: (b"%" + found[1] + b"d") % number, pattern)
 
 
-def _beside(header: Path, name: bytes) -> Path:
+def _next_to(header: Path, name: bytes) -> Path:
     """The file of this name next to a header, whether it is in this machine's encoding or in another's."""
     readings = [os.fsdecode(name)]
     for encoding in ("utf-8", "cp1252"):

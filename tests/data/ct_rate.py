@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tapct.tasks.ct_rate_release import FINDINGS, METADATA, Name
+from tapct.tasks.ct_rate_release import FINDINGS, METADATA, VolumeName
 from tapct.tasks.ct_rate_scans import side
 from tests.data.abdomen import block, save
 
@@ -40,7 +40,7 @@ SCANNERS = (
 
 def train() -> tuple[str, ...]:
     """Volumes of six training patients, the last two of which select; the first has two scans, one of two volumes."""
-    sides = {n: side(Name.parse(f"train_{n}_a_1", "")) for n in range(1, 200)}
+    sides = {n: side(VolumeName.parse(f"train_{n}_a_1", "")) for n in range(1, 200)}
     trains, selects = ([n for n, of in sides.items() if of == one] for one in ("train", "val"))
     first, *others = [*trains[:4], *selects[:2]]
     own = (f"train_{first}_a_1", f"train_{first}_a_2", f"train_{first}_b_1")
@@ -49,14 +49,14 @@ def train() -> tuple[str, ...]:
 
 def findings(volume: str) -> list[int]:
     """Invented labels, the same of each reconstruction of a scan; of every label both answers are there."""
-    scan = Name.parse(volume, "").scan
+    scan = VolumeName.parse(volume, "").scan
     number = sum(map(ord, scan))
     return [(number + k) % 3 % 2 for k in range(len(FINDINGS))]
 
 
 def metadata(volume: str) -> list[object]:
     """Returns a row of the metadata; of patients whose number is a multiple of three, sex and age are not known."""
-    name = Name.parse(volume, "")
+    name = VolumeName.parse(volume, "")
     number = int(name.patient.split("_")[1])
     manufacturer, series, model, kernel = SCANNERS[(number + name.reconstruction) % len(SCANNERS)]
     whom = ["", ""] if number % 3 == 0 else ["MF"[number % 2], f"{30 + number % 60:03d}Y"]
@@ -69,7 +69,7 @@ def report(volume: str) -> tuple[str, str]:
     there = dict(zip(FINDINGS, findings(volume), strict=True))
     seen = [f"{name}, {'is' if found else 'not'} seen" for name, found in there.items()]
     lines = "\n".join(f"{line}." for line in seen)
-    size_mm = sum(map(ord, Name.parse(volume, "").scan)) % 97  # no two scans have one report
+    size_mm = sum(map(ord, VolumeName.parse(volume, "").scan)) % 97  # no two scans have one report
     impression = "; ".join(name for name, found in there.items() if found)
     return f'Trachea is "open", {size_mm} mm.\n\n{lines}\n', f'{impression}\n""'
 
@@ -108,7 +108,7 @@ def write(root: Path, *, volumes: bool = True, more: Sequence[str] = ()) -> Path
 
 def path_of(top: Path, volume: str, upload: str = "_fixed") -> Path:
     """The file of a volume, of the second upload or (with "") of the first."""
-    name = Name.parse(volume, "")
+    name = VolumeName.parse(volume, "")
     return top / f"{name.part}{upload}" / name.patient / name.scan / f"{volume}.nii.gz"
 
 

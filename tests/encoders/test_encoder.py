@@ -62,8 +62,8 @@ def test_hu_are_clipped_and_normalised_as_in_appendix_b():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda x: x[0], r"wants windows \(B, 1, D, H, W\)"),
-        (lambda x: x.expand(-1, 3, -1, -1, -1), r"wants windows \(B, 1, D, H, W\)"),
+        (lambda x: x[0], r"takes windows \(B, 1, D, H, W\)"),
+        (lambda x: x.expand(-1, 3, -1, -1, -1), r"takes windows \(B, 1, D, H, W\)"),
         (lambda x: x.double(), "float32"),
         (lambda x: x.short(), "float32"),
         (lambda x: x[..., :60], "multiple of its stride"),

@@ -84,7 +84,7 @@ def test_a_proxy_that_wants_a_password_is_asked_once_and_named_without_the_passw
     with pytest.raises(UnreachableError) as error:
         fetch(card(repository))
     message = str(error.value)
-    assert f"the proxy 127.0.0.1:{refusing.port} wants a user name and a password (407)" in message
+    assert f"the proxy 127.0.0.1:{refusing.port} asks for a user name and a password (407)" in message
     assert message.count("https://") == 1
     assert "secret" not in message
     assert "ENCODER_WEIGHTS=/path/to/w.safetensors" in message
@@ -99,7 +99,7 @@ def test_it_says_407_to_plain_http_too(refusing, monkeypatch):
     )
     monkeypatch.setenv("TAPCT_ZENODO", "http://mirror.test")
     for repository in (HUB, ZENODO):
-        with pytest.raises(UnreachableError, match=r"the proxy 127.0.0.1:\d+ wants a user name and a password"):
+        with pytest.raises(UnreachableError, match=r"the proxy 127.0.0.1:\d+ asks for a user name and a password"):
             fetch(card(repository))
 
 

@@ -237,7 +237,7 @@ def test_the_decoder_refuses_what_it_cannot_decode(scan):
     size = tuple(scan.shape[2:])
     assert LinearDecoder(48, 3)((maps, size, scan)).shape == (1, 3, *size)
     for decoder, features, image in ((LinearDecoder(47, 3), maps, size), (LinearDecoder(48, 3), maps * 2, size)):
-        with pytest.raises(EncoderError, match="wants one map"):
+        with pytest.raises(EncoderError, match="takes one map"):
             decoder((features, image, scan))
     with pytest.raises(EncoderError, match="spatial_dims: 3"):
         LinearDecoder(48, 3)((maps, size[1:], scan))

@@ -85,10 +85,10 @@ def test_letters_are_those_of_the_patient_also_where_the_axes_are_wrong(ct):
 
 def test_what_building_leaves_behind_is_not_left_on_a_deferred_encoder(ct):
     encoder = Leaving("random", deferred=True)
-    before = encoder._held()
+    before = encoder._attribute_names()
     assert received_of(encoder, ct) is not None
     assert not encoder.is_built
-    assert encoder._held() == before
+    assert encoder._attribute_names() == before
 
 
 def test_a_grid_of_any_size_is_refused_before_memory_is_asked_for(ct):

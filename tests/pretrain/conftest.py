@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pretrain.config import Config
-from pretrain.data.prepare import Settings, prepare
+from pretrain.data.prepare import PrepareSettings, prepare
 from pretrain.data.sources import find_scans
 from pretrain.settings import parse_config
 from tests.conftest import QUICKSTART
@@ -19,7 +19,7 @@ def store(tmp_path_factory):
     """The two scans that ship with the project, prepared: an abdomen and a chest."""
     folder = tmp_path_factory.mktemp("store")
     sources = find_scans([QUICKSTART], ["*"], ["*organs*"], re.compile("quickstart_data/([^/]+)"))
-    assert prepare(sources, Settings(folder, CLIP_HU, min_slices=12, patient_given=True), workers=1) == {}
+    assert prepare(sources, PrepareSettings(folder, CLIP_HU, min_slices=12, patient_given=True), workers=1) == {}
     return folder
 
 

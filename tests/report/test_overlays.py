@@ -16,7 +16,7 @@ from tapct.encoders.registry import places_of
 from tapct.errors import RecordError
 from tapct.features.filling import Filling
 from tapct.names import ABOUT_FILE
-from tapct.probes.predictions import Found, predict
+from tapct.probes.predictions import LocatedRecord, predict
 from tapct.records import read_record
 from tapct.report.overlays import choose, draw_overlays, ranked
 from tests.records.made import changed
@@ -37,7 +37,7 @@ def test_predictions_made_again_are_those_of_the_record(copies, data_root, monke
         raise AssertionError("the features are stored")
 
     monkeypatch.setattr(Filling, "run", never)
-    predictions = predict(Found.at(copies[0]), ["c3", "c2"], str(data_root), CPU)
+    predictions = predict(LocatedRecord.at(copies[0]), ["c3", "c2"], str(data_root), CPU)
     assert list(predictions) == ["c3", "c2"]
     for case, prediction in predictions.items():
         assert prediction.dice == pytest.approx(mean_dice(copies[0], case, run=0))
@@ -49,11 +49,11 @@ def test_an_encoder_of_other_settings_than_the_record_s_is_named(copies, data_ro
     monkeypatch.setattr(Small3D, "native_window", (8, 32, 64))
     monkeypatch.setattr(Small3D, "card", replace(Small3D.card, num_params=72_576))
     with pytest.raises(RecordError, match=r"made with another native_window of small-3d.*was \[8, 64, 64\], and is \["):
-        predict(Found.at(copies[0]), ["c3"], str(data_root), CPU)
+        predict(LocatedRecord.at(copies[0]), ["c3"], str(data_root), CPU)
 
 
 def test_cases_are_ranked_over_runs_and_records(copies):
-    found = [Found.at(path) for path in copies]
+    found = [LocatedRecord.at(path) for path in copies]
     scores = {case: [[mean_dice(p, case, run) for run in (0, 1)] for p in copies] for case in ("c2", "c3", "c4", "c5")}
     by_all = sorted(scores, key=lambda case: np.mean(scores[case]))
     by_first = sorted(scores, key=lambda case: np.mean(scores[case][0]))
@@ -92,7 +92,7 @@ def test_a_record_that_a_sweep_has_published_finds_its_session(copies, data_root
     shutil.copytree(copies[0], experiment / "sessions" / "x")
     shutil.copy(copies[0] / "record.json", experiment)
     (experiment / ABOUT_FILE).write_text(json.dumps({"session": "sessions/x"}))
-    assert predict(Found.at(experiment), ["c2"], str(data_root), CPU)["c2"].dice is not None
+    assert predict(LocatedRecord.at(experiment), ["c2"], str(data_root), CPU)["c2"].dice is not None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_record_that_a_sweep_has_published_finds_its_session(copies, data_root
 def test_a_head_that_is_not_the_reported_one_is_refused(damage, message, copies, data_root):
     damage(copies[0] / "run_0" / "head.safetensors")
     with pytest.raises(RecordError, match=message):
-        predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)
+        predict(LocatedRecord.at(copies[0]), ["c2"], str(data_root), CPU)
 
 
 def test_numbers_that_do_not_come_out_are_refused(copies, data_root, tmp_path):
@@ -119,7 +119,7 @@ def test_numbers_that_do_not_come_out_are_refused(copies, data_root, tmp_path):
     path.unlink()
     nib.save(nib.Nifti1Image(labels, image.affine), path)
     with pytest.raises(RecordError, match=r"made again, the Dice of .* in case c2"):
-        predict(Found.at(copies[0]), ["c2"], str(root), CPU)
+        predict(LocatedRecord.at(copies[0]), ["c2"], str(root), CPU)
 
 
 def test_records_of_different_tasks_are_not_drawn_together(copies, tmp_path, data_root):
@@ -135,13 +135,13 @@ def test_a_classification_has_nothing_to_overlay(copies, data_root):
     other = changed(record, task={"kind": "classification", "metric": "MicroAUROC"})
     (copies[0] / "record.json").write_text(other.to_json())
     with pytest.raises(RecordError, match="there is nothing to draw"):
-        predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)
+        predict(LocatedRecord.at(copies[0]), ["c2"], str(data_root), CPU)
 
 
 def test_an_encoder_that_is_not_installed_is_named_on_the_command_line(copies, data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [])
     with pytest.raises(RecordError, match=r"small-3d, is not installed here: .* --encoders package\.module:Class"):
-        predict(Found.at(copies[0]), ["c2"], str(data_root), CPU)
+        predict(LocatedRecord.at(copies[0]), ["c2"], str(data_root), CPU)
     drawn = draw_overlays(
         [copies[0]], tmp_path, ["c2"], data_root=str(data_root), places=places_of("tests.small:Small3D")
     )

@@ -9,7 +9,7 @@ import pytest
 
 from tapct.errors import RecordError
 from tapct.features.received import received_of
-from tapct.probes.predictions import Found
+from tapct.probes.predictions import LocatedRecord
 from tapct.records import CaseResult, Record, RunRecord, read_record
 from tapct.report.page import write_report
 from tapct.tasks.quickstart import shipped_scan
@@ -53,7 +53,7 @@ def test_an_experiment_whose_session_is_elsewhere_is_refused(content, copies, mo
     Path("cell.json").write_text(content, encoding="utf-8")
     for path in (Path("record.json"), Path("record.json").absolute()):
         with pytest.raises(RecordError, match=r"cell\.json cannot be used"):
-            Found.at(path)
+            LocatedRecord.at(path)
 
 
 def test_an_experiment_as_a_page(copies):

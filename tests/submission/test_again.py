@@ -21,7 +21,7 @@ from tapct.encoders.weights import content_sha256
 from tapct.features import CaseFeatures, EncodedCase
 from tapct.kinds import kind
 from tapct.probes import SegmentationProbe, Trainer
-from tapct.probes.predictions import Found
+from tapct.probes.predictions import LocatedRecord
 from tapct.records import RECORD_FILE, read_record
 from tapct.submission import again as again_module
 from tapct.submission import built
@@ -65,7 +65,7 @@ def submitted(root, tmp_path_factory) -> Path:
     data = TaskData("quickstart", str(root), split_file=str(root / "split.csv"))
     run_evaluation_session(trainer, probe, data, n_runs=1, verbose=False)
     (path,) = (tmp_path / "logs").glob("*/record.json")
-    return submit(Found.at(path), tmp_path / "out", demonstration=True)
+    return submit(LocatedRecord.at(path), tmp_path / "out", demonstration=True)
 
 
 @pytest.fixture

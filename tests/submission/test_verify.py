@@ -21,7 +21,7 @@ from tapct.encoders import registry
 from tapct.encoders.weights import content_sha256
 from tapct.errors import RecordError
 from tapct.kinds import kind
-from tapct.probes.predictions import Found
+from tapct.probes.predictions import LocatedRecord
 from tapct.records import CASES_FILE, RECORD_FILE, CaseResult, parquet, read_record, read_records, write_record
 from tapct.submission import built, commands, rules
 from tapct.submission.folder import README_FILE, Submission, submissions_below, submit
@@ -44,7 +44,7 @@ def made_once(tmp_path_factory) -> Callable[[str], Path]:
     @functools.cache
     def make(task: str) -> Path:
         folder = tmp_path_factory.mktemp(task)
-        return submit(Found.at(session(folder / "session", task)), folder / "results", demonstration=False)
+        return submit(LocatedRecord.at(session(folder / "session", task)), folder / "results", demonstration=False)
 
     return make
 
@@ -90,7 +90,7 @@ def test_a_submission_goes_round(made, capsys):
 
 
 def test_a_wrong_input_is_not_submitted(made, tmp_path):
-    found = Found.at(made.parents[2] / "session" / RECORD_FILE)
+    found = LocatedRecord.at(made.parents[2] / "session" / RECORD_FILE)
     encoder = found.record.encoder.model_copy(update={"options": {"mistake": "mirrored"}})
     wrong = replace(found, record=found.record.model_copy(update={"encoder": encoder}))
     with pytest.raises(RecordError, match="wrong input on purpose"):
@@ -393,15 +393,15 @@ def test_what_cannot_be_submitted_is_refused_and_leaves_nothing(tmp_path):
     (tmp_path / "half" / RECORD_FILE).unlink()
     write_record(record.model_copy(update={"runs_planned": 5}), tmp_path / "half")
     with pytest.raises(RecordError, match="3 of 5 runs"):
-        submit(Found.at(tmp_path / "half"), tmp_path / "out", demonstration=False)
+        submit(LocatedRecord.at(tmp_path / "half"), tmp_path / "out", demonstration=False)
     shutil.copytree(tmp_path / "session", tmp_path / "shown")
     (tmp_path / "shown" / RECORD_FILE).unlink()
     write_record(record.model_copy(update={"notice": "A demonstration."}), tmp_path / "shown")
     with pytest.raises(RecordError, match="not a result for a board: A demonstration"):
-        submit(Found.at(tmp_path / "shown"), tmp_path / "out", demonstration=False)
+        submit(LocatedRecord.at(tmp_path / "shown"), tmp_path / "out", demonstration=False)
     (tmp_path / "session" / "run_1" / "head.safetensors").unlink()
     with pytest.raises(RecordError, match="head of run 1 is not at"):
-        submit(Found.at(path), tmp_path / "out", demonstration=False)
+        submit(LocatedRecord.at(path), tmp_path / "out", demonstration=False)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -436,7 +436,7 @@ def test_a_submission_of_evas_backbone_has_a_folder_that_every_file_system_takes
     card = record.encoder.card.model_copy(update={"name": "eva:radiology/voco_l"})
     encoder = record.encoder.model_copy(update={"card": card})
     write_record(record.model_copy(update={"encoder": encoder}), path.parent)
-    place = submit(Found.at(path), tmp_path / "out", demonstration=False)
+    place = submit(LocatedRecord.at(path), tmp_path / "out", demonstration=False)
     assert place.relative_to(tmp_path / "out" / record.task.name).parts == (f"eva~radiology~voco_l-{place.name[-12:]}",)
 
 

@@ -243,7 +243,7 @@ def test_what_is_known_of_whole_scans_by_other_means_than_tensors_costs_no_opera
     asked = encoding(name)
     window = Size(*Costs(Remembered("costs"), CPU).encoder(asked).card.window_size)
     for costs in (Costs(Remembered("costs"), CPU), Costs(Remembered("costs", cost.SHIPPED), CPU)):
-        assert costs.count(asked, window) == cost.Count(0.0, map_shape)
+        assert costs.count(asked, window) == cost.WindowCost(0.0, map_shape)
 
 
 class Rewritten(Drifting):

@@ -10,7 +10,7 @@ from tapct.errors import TapctError, TaskError
 from tapct.leaderboard.overlap import known_overlap
 from tapct.tasks import SPLITS, TaskData
 from tapct.tasks.ct_rate import CTRATE
-from tapct.tasks.ct_rate_release import FINDINGS, CTRateRelease, Name
+from tapct.tasks.ct_rate_release import FINDINGS, CTRateRelease, VolumeName
 from tapct.tasks.ct_rate_scans import MACHINE_READ, side
 from tapct.tasks.findings import findings
 from tests.data import ct_rate
@@ -76,10 +76,12 @@ def test_the_order_of_rows_and_the_top_folder_decide_nothing(root, tmp_path):
 
 
 def test_a_tenth_of_the_training_patients_selects_and_a_patient_is_on_one_side():
-    sides = [side(Name.parse(f"train_{n}_a_1.nii.gz", "")) for n in range(1, 5001)]
+    sides = [side(VolumeName.parse(f"train_{n}_a_1.nii.gz", "")) for n in range(1, 5001)]
     assert 0.09 < sides.count("val") / len(sides) < 0.11
-    assert {side(Name.parse(f"train_7_{letter}_2", "")) for letter in "abc"} == {side(Name.parse("train_7_a_1", ""))}
-    assert side(Name.parse("valid_7_a_1", "")) == "test"
+    assert {side(VolumeName.parse(f"train_7_{letter}_2", "")) for letter in "abc"} == {
+        side(VolumeName.parse("train_7_a_1", ""))
+    }
+    assert side(VolumeName.parse("valid_7_a_1", "")) == "test"
 
 
 def test_a_volume_of_one_millimetre_is_read_where_the_metadata_say_so(root):

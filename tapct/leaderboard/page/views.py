@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tapct import kinds
 from tapct.leaderboard import marks
-from tapct.leaderboard.adaptors import Source
+from tapct.leaderboard.adaptors import VarianceSource
 from tapct.leaderboard.board import Board, ListedRecord, Model, Task, families
 from tapct.leaderboard.exports import ordered, share_reached
 from tapct.leaderboard.page.beaten import beaten
@@ -78,7 +78,7 @@ def no_intervals(task: Task, protocol: Protocol = "native") -> str | None:
     return next(iter(reasons)) if all(without) and len(reasons) == 1 else None
 
 
-Kind = Literal["pretrained", "control"]
+RowKind = Literal["pretrained", "control"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Overview:
 
     families: tuple[str, ...]
     mean_ranks: tuple[str, ...]
-    groups: tuple[tuple[Kind, str, list[Model]], ...]
+    groups: tuple[tuple[RowKind, str, list[Model]], ...]
     ranked: bool
     unranked: str
     intervals: bool
@@ -122,7 +122,7 @@ def overview(board: Board) -> Overview:
     ]
     sorted_by = "rank" if "all" in mean_ranks else run[0].name if len(run) == 1 else "model"
     models = [*board.models] if sorted_by == "model" else ordered(board, "all")
-    kinds: tuple[tuple[Kind, str, list[Model]], ...] = (
+    kinds: tuple[tuple[RowKind, str, list[Model]], ...] = (
         ("pretrained", "Pretrained encoders", [model for model in models if not model.is_control]),
         ("control", "Controls", [model for model in models if model.is_control]),
     )
@@ -193,7 +193,7 @@ def cell_size(entry: ListedRecord, value: float | None) -> PatchSizeView | None:
     )
 
 
-SOURCE_WORDS: Mapping[Source, str] = {
+SOURCE_WORDS: Mapping[VarianceSource, str] = {
     "encoder": "whose features they are, whatever adaptor stands on them",
     "adaptor": "what stands on the features, whosever they are",
     "encoder x adaptor": "which adaptor suits which encoder: what orders them anew from one adaptor to the next",

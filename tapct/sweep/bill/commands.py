@@ -6,6 +6,7 @@ from typing import Any
 
 from tapct._utils import terminal
 from tapct.errors import TapctError
+from tapct.names import Keep
 from tapct.sweep.bill import BillOptions
 from tapct.sweep.bill.cards import Card
 from tapct.sweep.bill.count import bill_of
@@ -13,7 +14,7 @@ from tapct.sweep.bill.fit import checks_of, refusals
 from tapct.sweep.bill.settings import wanted
 from tapct.sweep.bill.sizes import root_of
 from tapct.sweep.bill.table import as_json, table
-from tapct.sweep.experiment import Experiment, Keep, SweepError
+from tapct.sweep.experiment import Experiment, SweepError
 
 
 def show(

@@ -41,7 +41,7 @@ trace every network. It holds for the architectures that it was counted of; othe
 
 
 @dataclass(frozen=True)
-class Count:
+class WindowCost:
     """What one window takes.
 
     Attributes:
@@ -92,7 +92,7 @@ class Costs:
         who = identity(self.encoder(encoding), torch.device("cpu"), weights="any")
         return len(json.dumps(json.dumps({part: who[part] for part in ("class", "code_sha256", "settings")})))
 
-    def count(self, encoding: Encoding, window: Size) -> Count:
+    def count(self, encoding: Encoding, window: Size) -> WindowCost:
         """Returns what one window of a size takes."""
         key = self.counted_key(encoding, window)
         if (known := self._remembered.get(key)) is None:
@@ -103,7 +103,7 @@ class Costs:
                 known = [count.tflop, count.map_shape, count.why]
                 self._remembered.put(failed if count.why else key, known)
         tflop, shape, why = known
-        return Count(tflop, None if shape is None else (shape[0], shape[1], shape[2], shape[3]), why)
+        return WindowCost(tflop, None if shape is None else (shape[0], shape[1], shape[2], shape[3]), why)
 
     def counted_key(self, encoding: Encoding, window: Size) -> str:
         """Returns what a count depends on: the architecture by card and options, and the window.
@@ -158,11 +158,11 @@ def _model(encoding: Encoding) -> tuple[str, str, str]:
 
 def _timed(encoder: Encoder, batch: torch.Tensor) -> float:
     start = time.perf_counter()
-    encoder(batch, judged=True, handed_over=True).embedding.cpu()  # waits for the device
+    encoder(batch, checked=True, mistake_made=True).embedding.cpu()  # waits for the device
     return time.perf_counter() - start
 
 
-def _count(encoding: Encoding, window: Size) -> Count:
+def _count(encoding: Encoding, window: Size) -> WindowCost:
     """Runs a window through a network of tensors without content; where it cannot be built of them, it is built.
 
     What an encoder knows of whole scans is not of its network, and may be found by other means than tensors: it is that
@@ -176,11 +176,11 @@ def _count(encoding: Encoding, window: Size) -> Count:
                 encoder.load()
         except Exception:  # noqa: BLE001 whatever a third-party network asks of a tensor that has no content
             encoder = encoding.load(RANDOM, deferred=False)
-        statistics = encoder.statistics_of(torch.full((1, 1, *window), _AIR_HU), judged=True)
+        statistics = encoder.statistics_of(torch.full((1, 1, *window), _AIR_HU), checked=True)
         # Attention written out: the counter does not know the fused one of every device.
         with without_content, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             empty = torch.empty((1, 1, *window))
-            found = encoder(empty, judged=True, statistics=statistics, handed_over=True).map.shape
+            found = encoder(empty, checked=True, statistics=statistics, mistake_made=True).map.shape
     except Exception as error:  # noqa: BLE001 likewise; that its arithmetic is not known keeps nobody from running it
-        return Count(None, None, f"{type(error).__name__}: {error}".splitlines()[0])
-    return Count(counter.get_total_flops() / 1e12, (found[1], found[2], found[3], found[4]))
+        return WindowCost(None, None, f"{type(error).__name__}: {error}".splitlines()[0])
+    return WindowCost(counter.get_total_flops() / 1e12, (found[1], found[2], found[3], found[4]))

@@ -11,6 +11,7 @@ from tapct import kinds
 from tapct._utils.files import features_folder
 from tapct.errors import TapctError
 from tapct.features.nbytes import entry_nbytes
+from tapct.names import Keep
 from tapct.sweep.bill.cards import UTILISATION, Card
 from tapct.sweep.bill.cost import SHIPPED, Costs
 from tapct.sweep.bill.encoding import Encoded, Encodings
@@ -20,7 +21,7 @@ from tapct.sweep.bill.remembered import Remembered
 from tapct.sweep.bill.settings import Data, Encoding, Wanted, wanted
 from tapct.sweep.bill.sizes import BilledScan, Scans, scans_of
 from tapct.sweep.bill.stored import FolderEntries
-from tapct.sweep.experiment import Experiment, Keep
+from tapct.sweep.experiment import Experiment
 from tapct.tasks import task_class
 from tapct.volumes import Size
 from tapct.volumes.perturb import perturbation

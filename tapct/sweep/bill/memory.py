@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tapct import kinds
 from tapct.encoders import EncoderCard
-from tapct.probes.adaptors import Adaptor, Bag
+from tapct.probes.adaptors import Adaptor, BagName
 from tapct.probes.attention import INSTANCES, PADDED_VALUES
 from tapct.probes.dense import SLAB_BYTES
 from tapct.sweep.bill.encoding import Encoded
@@ -78,7 +78,7 @@ def _dense(wanted: Wanted, card: EncoderCard, largest: _Largest, classes: int, d
     return features + logits + voxels + SLABS * SLAB_BYTES[device_type]
 
 
-def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest, bag: Bag | None, device_type: str) -> int:
+def _attention(wanted: Wanted, card: EncoderCard, largest: _Largest, bag: BagName | None, device_type: str) -> int:
     instances, size = (largest.windows, card.embedding_dim) if bag == "cls" else (largest.patches, card.feature_dim)
     bags = wanted.batch_size * instances
     # As stored, float32 at most; on a CPU they are mapped from disk.

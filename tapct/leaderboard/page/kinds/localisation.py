@@ -19,7 +19,7 @@ POINTS = 97
 BINS = 12
 """Of the histogram of errors."""
 
-Runs = Mapping[str, Sequence[Detections]]
+_Runs = Mapping[str, Sequence[Detections]]
 """By model, what the candidates of each run come to."""
 
 
@@ -53,7 +53,7 @@ def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
 
 
 @matplotlib.rc_context(STYLE)
-def _curves(shown: DrawnTask, runs: Runs) -> str:
+def _curves(shown: DrawnTask, runs: _Runs) -> str:
     """Returns the curves of each model, a panel each; the rates are an octave apart."""
     rates, right = np.geomspace(RATES[0], RATES[-1], POINTS), np.linspace(0, SIDE_IN, POINTS)
     ticks = np.linspace(0, SIDE_IN, len(RATES))
@@ -72,7 +72,7 @@ def _curves(shown: DrawnTask, runs: Runs) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def _errors(shown: DrawnTask, runs: Runs) -> str:
+def _errors(shown: DrawnTask, runs: _Runs) -> str:
     """Returns a histogram of each model's errors in mm, a panel each, all on one scale."""
     errors = [np.concatenate([one.errors_mm for one in found]) for found in runs.values()]
     errors = [found[~np.isnan(found)] for found in errors]
@@ -92,7 +92,7 @@ def _errors(shown: DrawnTask, runs: Runs) -> str:
     return render(made, f"errors {shown.task}", f"Errors in mm of {shown.title}, one panel per model")
 
 
-def by_diameter(runs: Runs) -> Iterator[list[str]]:
+def by_diameter(runs: _Runs) -> Iterator[list[str]]:
     """Yields the bands that have findings, with the FROC of each model, mean over its runs."""
     for low, high in BANDS_MM:
         parts = [[one.within(low, high) for one in found] for found in runs.values()]

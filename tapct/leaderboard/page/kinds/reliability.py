@@ -9,7 +9,7 @@ from tapct.kinds import Cases
 from tapct.kinds.reliability import at_chance, correlations, in_pairs, partner
 from tapct.leaderboard.page.sections import DrawnTask, PageTable
 
-Runs = Mapping[str, Sequence[Cases]]
+_Runs = Mapping[str, Sequence[Cases]]
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -24,7 +24,7 @@ def pictures(shown: DrawnTask) -> Iterator[PageTable]:
     yield from _by_setting(shown, runs)
 
 
-def _spread(shown: DrawnTask, runs: Runs) -> PageTable:
+def _spread(shown: DrawnTask, runs: _Runs) -> PageTable:
     """Returns percentiles of the intraclass correlation over features, and what chance identifies."""
     first = next(iter(runs.values()))[0]
     chance = numeric.mean(at_chance(first)["identified"][:, 0])
@@ -48,7 +48,7 @@ def _spread(shown: DrawnTask, runs: Runs) -> PageTable:
     )
 
 
-def _by_setting(shown: DrawnTask, runs: Runs) -> Iterator[PageTable]:
+def _by_setting(shown: DrawnTask, runs: _Runs) -> Iterator[PageTable]:
     """Yields the agreement of pairs with the same and with other kernel and thickness, where both kinds are there."""
     cases = next(iter(runs.values()))[0]
     groups = {name: rows for name, rows in settings_of(cases).items() if rows.any()}

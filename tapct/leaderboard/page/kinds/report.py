@@ -26,7 +26,7 @@ RESAMPLES = 1_000
 COLUMNS, ROW_IN, PANEL_IN, LABEL_IN = 5, 0.155, 0.86, 2.1
 """Of the figure: models in a row; height of a finding, width of a model, width of the names, in inches."""
 
-Runs = Mapping[str, Sequence[Cases]]
+_Runs = Mapping[str, Sequence[Cases]]
 
 BY_FINDING: dict[str, tuple[Callable[[Counts], np.ndarray], str]] = {
     "F1": (Counts.f1, "Harmonic mean of precision and recall; undefined where neither text has the finding."),
@@ -40,7 +40,7 @@ def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     """Yields every model next to what knows nothing, the figure of findings, and a table a number of each finding."""
     runs = _by_row(shown)
     first = next(iter(runs.values()))[0]
-    nothing: Runs = {name: (knowing_nothing(first, name),) for name in (COMMON, RANDOM)}
+    nothing: _Runs = {name: (knowing_nothing(first, name),) for name in (COMMON, RANDOM)}
     yield _beside(shown, {**runs, **nothing})
     drawn = {name: _of_findings(runs[name], Counts.f1) for name in list(runs)[: 3 * COLUMNS]}
     yield Figure(
@@ -52,7 +52,7 @@ def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
         yield _by_finding(shown, {**runs, **nothing}, title)
 
 
-def _by_row(shown: DrawnTask) -> Runs:
+def _by_row(shown: DrawnTask) -> _Runs:
     """Returns the runs of each model, and behind them those under the other adaptors of the board."""
     found = {name: shown.cases(name) for name in shown.models}
     others = {
@@ -63,7 +63,7 @@ def _by_row(shown: DrawnTask) -> Runs:
     return {**found, **others}
 
 
-def _beside(shown: DrawnTask, runs: Runs) -> PageTable:
+def _beside(shown: DrawnTask, runs: _Runs) -> PageTable:
     """Returns all metrics of every row, the ranked one with its interval."""
     metrics = [metric for metric in shown.kind.metrics if metric.shown]
     ranked = shown.metric.name
@@ -115,7 +115,7 @@ def _interval(shown: DrawnTask, runs: Sequence[Cases]) -> str:
     return "" if found.low is None or found.high is None else f" ({_text(found.low)} to {_text(found.high)})"
 
 
-def _by_finding(shown: DrawnTask, runs: Runs, title: str) -> PageTable:
+def _by_finding(shown: DrawnTask, runs: _Runs, title: str) -> PageTable:
     """Returns a number of each finding, and its means over findings with enough positives and over the others."""
     metric, note = BY_FINDING[title]
     first = next(iter(runs.values()))[0]

@@ -10,7 +10,7 @@ from tapct.kinds import Cases
 from tapct.kinds.retrieval import at_chance, by_class
 from tapct.leaderboard.page.sections import DrawnTask, Figure, PageTable
 
-Runs = Mapping[str, Sequence[Cases]]
+_Runs = Mapping[str, Sequence[Cases]]
 
 
 def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
@@ -20,7 +20,7 @@ def pictures(shown: DrawnTask) -> Iterator[Figure | PageTable]:
     yield _by_label(shown, runs, first)
 
 
-def _by_label(shown: DrawnTask, runs: Runs, first: Cases) -> PageTable:
+def _by_label(shown: DrawnTask, runs: _Runs, first: Cases) -> PageTable:
     """Returns the mean average precision of each label, next to that of chance."""
     found = {name: np.mean([_of_labels(run) for run in of], axis=0) for name, of in runs.items()}
     chance = _of_labels(at_chance(first))
