@@ -160,7 +160,7 @@ class Pretrainer(nn.Module):
                 block.compile(dynamic=False)
         self.terms = torch.compile(chunk_terms, dynamic=False)
 
-    def compute_plainly(self) -> None:
+    def leave_compiled_code(self) -> None:
         """Leaves compiled code for good."""
         for network in (self.student, self.teacher):
             for block in network.backbone.blocks:

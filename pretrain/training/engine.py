@@ -1,9 +1,10 @@
 """The training loop: steps of micro-batches, shared out over processes, that stop before they spoil anything.
 
 A step accumulates the gradients of its micro-batches in one flat tensor, which also carries the centre statistics, the
-losses and the wish to stop; one all-reduce sums it over the processes. Whether all of it is finite is decided on the
-device: if not, the optimizer, the teacher and the centres leave everything as it is, on every process alike. The host
-reads this verdict, with the losses, one step later, when it is long there, so it never waits for the device.
+losses and whether a process was asked to stop; one all-reduce sums it over the processes. Whether all of it is finite
+is decided on the device: if not, the optimizer, the teacher and the centres leave everything as it is, on every process
+alike. The host reads this, with the losses, one step later, when it has long been there, so it never waits for the
+device.
 """
 
 import contextlib
@@ -66,12 +67,12 @@ class Engine:
         if world.is_first:
             self._folder.claim()
         self._schedules = Schedules(config)
-        self._step, self._plainly = 0, False
-        self._begun: WarmStart | None = None
+        self._step, self._uncompiled = 0, False
+        self._warm_start: WarmStart | None = None
         self._build(config.at(0))
         identity = self._batches.identity
         self._stores: list[dict[str, Any]] = [{"step": 0, "digest": identity.digest, "volumes": identity.volumes}]
-        self._adopts = False
+        self._adopts_store = False
         self._saved_step: int | None = None
         self._skipped, self._skipped_in_a_row = 0, 0
         self._pending: StepReport | None = None
@@ -86,8 +87,8 @@ class Engine:
         self._phase = phase
         self._batches = Batches(phase, self._world.device)
         self._model = Pretrainer(phase).to(self._world.device)
-        if self._plainly:
-            self._model.compute_plainly()
+        if self._uncompiled:
+            self._model.leave_compiled_code()
         self._optimizer = build_optimizer(self._model.student, phase)
         statistics = self._model.centre_statistics().numel()
         self._flat = Flat(list(self._model.student.parameters()), statistics, len(_LOSSES) + 1)
@@ -107,22 +108,22 @@ class Engine:
             finished = self._train()
         except BaseException as error:
             with contextlib.suppress(PretrainError):  # the disk may be full: the first error is the one to show
-                self._tell("end", reason=f"{type(error).__name__}: {error}")
+                self._record_event("end", reason=f"{type(error).__name__}: {error}")
             raise
         finally:
             self._batches.close()
-        self._tell("end", reason="finished" if finished else "asked to stop")
+        self._record_event("end", reason="finished" if finished else "asked to stop")
         if self._monitor is not None:
             self._monitor.close()
         return finished
 
     def _train(self) -> bool:
-        fallen = check_compiled(self._model, self._world, [phase for _, phase in self._config.phases])
-        if fallen is not None:
-            self._plainly = True
+        fault = check_compiled(self._model, self._world, [phase for _, phase in self._config.phases])
+        if fault is not None:
+            self._uncompiled = True
             if self._world.is_first:
-                log.warning("%s", fallen)
-            self._tell("plain", message=fallen)
+                log.warning("%s", fault)
+            self._record_event("plain", message=fault)
         self._pace = self._new_pace()
         if self._step == 0:
             self._run_probe()
@@ -152,7 +153,7 @@ class Engine:
         return self._step >= self._last_step
 
     def _enter_phase(self) -> None:
-        """Trains on with the crops of the step's phase; nothing of a step may be pending."""
+        """Continues with the crops of the step's phase; nothing of a step may be pending."""
         before, state = self._phase, {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
         self._batches.close()
         self._build(self._config.at(self._step))
@@ -160,7 +161,7 @@ class Engine:
         sizes = {name: getattr(self._phase.crops, name) for name in ("global_size", "local_size")}
         message = f"crops of {sizes['global_size']} and {sizes['local_size']} from here on (early)"
         log.info("step %d: %s", self._step, message)
-        self._tell("phase", message=message, **sizes)
+        self._record_event("phase", message=message, **sizes)
         self._pace = self._new_pace()
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -223,14 +224,14 @@ class Engine:
         values = report.read()
         stop = values.pop("stop") > 0
         if not values.pop("finite"):
-            self._not_finite(report.step)
+            self._handle_not_finite(report.step)
             return stop
         self._skipped_in_a_row = 0
         if report.matrix is not None:
             self._log(report.step, values | {"effective_rank": effective_rank(report.matrix)})
         return stop
 
-    def _not_finite(self, step: int) -> None:
+    def _handle_not_finite(self, step: int) -> None:
         """Dumps the micro-batches at fault of a step that was not taken, and follows the policy."""
         self._skipped += 1
         self._skipped_in_a_row += 1
@@ -244,10 +245,10 @@ class Engine:
         message = f"step {step + 1}: a loss or a gradient is not finite, and nothing was updated. {what}"
         if run.on_nonfinite == "stop" or self._skipped_in_a_row > run.max_skipped_steps:
             policy = "run.on_nonfinite = stop" if run.on_nonfinite == "stop" else f"{self._skipped_in_a_row} in a row"
-            self._tell("skipped", step + 1, message=f"{message}; stopped ({policy})")
+            self._record_event("skipped", step + 1, message=f"{message}; stopped ({policy})")
             raise PretrainError(f"{message}. The run stops ({policy}); the newest checkpoint is from before it")
         log.warning("%s. The step is left out (run.on_nonfinite = skip)", message)
-        self._tell("skipped", step + 1, message=message)
+        self._record_event("skipped", step + 1, message=message)
 
     def _find_fault(self, step: int) -> str:
         """Runs this process's micro-batches of a step one by one; dumps those that are not finite."""
@@ -285,7 +286,7 @@ class Engine:
     def _look_for_collapse(self, step: int, scalars: dict[str, float]) -> None:
         for alarm in self._collapse(step, scalars):
             log.warning("step %d: %s", step, alarm["message"])
-            self._tell("alarm", step, **alarm)
+            self._record_event("alarm", step, **alarm)
             if self._config.run.collapse.stop:
                 raise PretrainError(f"step {step}: {alarm['message']}. The run stops (run.collapse.stop)")
 
@@ -313,19 +314,19 @@ class Engine:
                 "counters": {"skipped": self._skipped, "skipped_in_a_row": self._skipped_in_a_row},
                 "config": dump_config(self._config),
                 "stores": self._stores,
-                "init": None if self._begun is None else asdict(self._begun),
+                "init": None if self._warm_start is None else asdict(self._warm_start),
                 "versions": versions(),
                 "processes": self._world.size,
             }
         )
-        self._tell("checkpoint")
+        self._record_event("checkpoint")
 
     def _resume(self) -> None:
         """Resumes from the newest checkpoint, if there is one."""
         newest = newest_checkpoint(self._folder.checkpoints) if self._world.is_first else None
         path = self._world.from_first(newest)
         if path is None:
-            self._begun = warm_start(self._model, self._phase)
+            self._warm_start = warm_start(self._model, self._phase)
             if self._world.is_first:
                 self._folder.write_config(self._config)
             return
@@ -337,13 +338,13 @@ class Engine:
             self._batches.close()
             self._build(self._config.at(self._step))
         self._load(state)
-        self._begun = WarmStart(**state["init"]) if state.get("init") else None
+        self._warm_start = WarmStart(**state["init"]) if state.get("init") else None
         self._skipped, self._skipped_in_a_row = (state["counters"][n] for n in ("skipped", "skipped_in_a_row"))
         if self._world.is_first:
             self._folder.write_config(self._config)
             log.info("resuming from %s", path)
         self._stores = trained_on(stores, identity, self._step)
-        self._adopts = len(self._stores) > len(stores)
+        self._adopts_store = len(self._stores) > len(stores)
 
     def _announce(self) -> None:
         config, world = self._config, self._world
@@ -356,7 +357,7 @@ class Engine:
                 *(model, world.size, device, volumes, config.batch_size, config.run.micro_batches),
                 *(config.run.micro_batch_size, len(self._share), self._step, self._last_step),
             )
-        self._tell(
+        self._record_event(
             "start",
             processes=world.size,
             device=device,
@@ -368,20 +369,20 @@ class Engine:
             volumes=volumes,
             versions=versions(),
         )
-        if self._adopts:
-            self._tell_adopted()
-        if self._begun is not None and self._step == 0:
-            message = f"the backbone begins with the weights of {self._begun}"
+        if self._adopts_store:
+            self._record_adoption()
+        if self._warm_start is not None and self._step == 0:
+            message = f"the backbone begins with the weights of {self._warm_start}"
             log.info("%s", message)
-            self._tell("init", message=message, **asdict(self._begun))
+            self._record_event("init", message=message, **asdict(self._warm_start))
 
-    def _tell_adopted(self) -> None:
-        """Says that the run is trained on with another store than before."""
+    def _record_adoption(self) -> None:
+        """Records that the run continues with another store than before."""
         before, now = self._stores[-2:]
         number = "" if before["volumes"] is None else f"{before['volumes']} volumes before, "
         message = f"run.adopt_store: another store from here on: {number}{now['volumes']} now, digest {now['digest']}"
         log.warning("step %d: %s", self._step, message)
-        self._tell("store", message=message, before=before["digest"], now=now["digest"], volumes=now["volumes"])
+        self._record_event("store", message=message, before=before["digest"], now=now["digest"], volumes=now["volumes"])
 
     def _new_pace(self) -> Pace:
         peak = peak_flops(self._world.device)
@@ -395,6 +396,6 @@ class Engine:
     def _is_logged(self, step: int) -> bool:
         return (step + 1) % self._config.run.log_every == 0 or step == 0
 
-    def _tell(self, kind: str, step: int | None = None, **fields: Any) -> None:
+    def _record_event(self, kind: str, step: int | None = None, **fields: Any) -> None:
         if self._monitor is not None:
             self._monitor.event(kind, self._step if step is None else step, **fields)

@@ -56,7 +56,7 @@ def check_compiled(model: Pretrainer, world: World, phases: Sequence[Config] = (
             f"{what}. Train with --run.compile=false (slower, more memory), let it fall back by itself with "
             "--run.compile_check=fall_back, or use another version of PyTorch"
         )
-    model.compute_plainly()
+    model.leave_compiled_code()
     return f"{what}. The run falls back to plain code (run.compile_check = fall_back): slower, with more memory"
 
 

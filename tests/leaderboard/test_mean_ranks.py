@@ -1,5 +1,7 @@
 """Mean ranks hold the truth, and are no wider than they need be (`benchmarks/leaderboard_simulations.py ranks`)."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,82 @@ def test_ends_count_those_that_are_decided_and_those_that_exceed_what_chance_doe
     one = Levels(first, second, np.array([3, 90, 90], dtype=np.int8), chance)
     assert [sure.tolist() for sure in decided([one, one])] == [[False, True, True]] * 2
     np.testing.assert_array_equal(ends([one, one], 3), [[1, 2], [1, 2], [3, 3]])
+
+
+STANDARD_DEVIATIONS = (0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.25, 3.5, 4)
+
+
+def as_written_decided(tasks, alpha):
+    """Pairs with a corrected p-value of `alpha` or less, one after the other: the step-down in its usual form."""
+    resamples = tasks[0].chance.shape[1]
+    left = {(t, p) for t, task in enumerate(tasks) for p in range(len(task.found))}
+    done = set()
+    while True:
+        largest = [max((abs(int(tasks[t].chance[p, r])) for t, p in left), default=0) for r in range(resamples)]
+        size = {(t, p): abs(int(tasks[t].found[p])) for t, p in left}
+        new = {one for one in left if 1 + sum(each >= size[one] for each in largest) <= alpha * (1 + resamples)}
+        if not new:
+            return done
+        left, done = left - new, done | new
+
+
+def as_written_ends(tasks, models):
+    """The docstring of `ends`, in loops: 80 % of the error decides pairs, 20 % is for the counts of the others.
+
+    And whether these counts added anything.
+    """
+    resamples = tasks[0].chance.shape[1]
+    sure, count, by_chance = as_written_decided(tasks, 0.8 * 0.05), {}, {}
+    surely = {(side, model): 0 for side in (1, -1) for model in range(models)}
+    for t, of in enumerate(tasks):
+        for p, (first, second) in enumerate(zip(of.first, of.second, strict=True)):
+            for side, (model, turn) in itertools.product((1, -1), ((first, 1), (second, -1))):
+                level, drawn = side * turn * int(of.found[p]), side * turn * of.chance[p].astype(int)
+                if (t, p) in sure:
+                    surely[side, model] += level > 0
+                    continue
+                for limit in STANDARD_DEVIATIONS:
+                    key = (side, model, limit)
+                    count[key] = count.get(key, 0) + (level > limit * STEPS)
+                    by_chance[key] = by_chance.get(key, 0) + (drawn > limit * STEPS)
+    allowed = dict.fromkeys(count, 0)
+    ordered = {key: sorted(numbers, reverse=True) for key, numbers in by_chance.items()}
+    for place in range(resamples):  # the lowest numbers that chance exceeds rarely enough, anywhere
+        numbers = {key: each[place] for key, each in ordered.items()}
+        exceeded = np.any([by_chance[key] > numbers[key] for key in numbers], axis=0).sum()
+        if place and 1 + exceeded > 0.2 * 0.05 * (1 + resamples):
+            break
+        allowed = numbers
+    real = {}
+    for side, model in surely:
+        exceeding = [count[key] - allowed[key] for key in count if key[:2] == (side, model)]
+        real[side, model] = surely[side, model] + max([0, *exceeding])
+    low_and_high = [[1 + real[-1, model] / len(tasks), models - real[1, model] / len(tasks)] for model in range(models)]
+    return low_and_high, real != surely
+
+
+def compared(rng, models, resamples, spread, most):
+    """A task of random levels, which neighbours share in part, as models of one task do."""
+    first, second = np.triu_indices(models, 1)
+    chance = rng.normal(size=(len(first), resamples)) + rng.normal(size=resamples)
+    found = rng.integers(-most, most + 1, size=len(first))
+    return Levels(first, second, found.astype(np.int8), np.clip(spread * chance, -127, 127).astype(np.int8))
+
+
+@pytest.mark.parametrize("resamples", [10, 98, 99, 198, 299])
+def test_decided_and_ends_are_what_is_written_of_them(resamples):
+    rng, sure, counted = np.random.default_rng(resamples), 0, 0
+    for models, tasks, spread, most in ((4, 2, 9, 70), (5, 3, 12, 60), (6, 3, 8, 45), (7, 2, 5, 40), (5, 4, 11, 120)):
+        some = [compared(rng, models, resamples, spread, most) for _ in range(tasks)]
+        for alpha in (0.04, 0.05, 0.25):
+            found = {(t, int(p)) for t, of in enumerate(decided(some, alpha)) for p in np.flatnonzero(of)}
+            assert found == as_written_decided(some, alpha)
+            sure += len(found) if alpha < 0.1 else 0
+        written, more = as_written_ends(some, models)
+        np.testing.assert_allclose(ends(some, models), written, rtol=1e-12)
+        counted += more
+    assert (sure > 0) == (resamples > 10)  # ten say nothing at 5 %
+    assert counted > 0  # in the place of what is decided one by one
 
 
 def test_a_clear_first_reads_so_among_many_whom_nothing_tells_apart_one_by_one():
