@@ -8,8 +8,8 @@ import numpy as np
 from tapct.statistics.comparison import ALPHA
 from tapct.statistics.levels import STEPS, Levels
 
-DECIDED = 0.8
-"""Share of `ALPHA` that is spent on pairs which are decided one by one; what is left counts the others."""
+DECIDED, COUNTED = 0.8, 0.2
+"""Shares of `ALPHA`: for the pairs that are decided one by one, and for the count of the others."""
 LIMITS = np.array([0, 8, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 64]) * STEPS // 16
 """Levels above which differences are counted: 0 to 4 standard deviations."""
 
@@ -67,7 +67,7 @@ def ends(tasks: Sequence[Levels], models: int) -> np.ndarray:
             for side, way in enumerate((1, -1)):
                 above[side, model] += ((way * found[~is_done])[:, None] > LIMITS).sum(axis=0)
                 chance[side, model] += _above((way * turn[~is_done])[:, None] * by_chance[~is_done])
-    counts += np.maximum(above - _allowed(chance, (1 - DECIDED) * ALPHA), 0).max(axis=2)
+    counts += np.maximum(above - _allowed(chance, COUNTED * ALPHA), 0).max(axis=2)
     better, worse = counts
     return np.stack([1 + worse / len(tasks), models - better / len(tasks)], axis=1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tapct.statistics.differences import Pairs, measure
 from tapct.statistics.levels import STEPS, Levels, levels
-from tapct.statistics.mean_ranks import decided, ends
+from tapct.statistics.mean_ranks import LIMITS, decided, ends
 from tapct.statistics.resampling import draw_swaps
 from tests.leaderboard.simulated import task
 
@@ -101,9 +101,10 @@ def as_written_ends(tasks, models):
 
 
 def compared(rng, models, resamples, spread, most):
-    """A task of random levels, which neighbours share in part, as models of one task do."""
+    """A task of random levels, which pairs share in part, as those of one task do; two are as far as levels go."""
     first, second = np.triu_indices(models, 1)
     chance = rng.normal(size=(len(first), resamples)) + rng.normal(size=resamples)
+    chance[0, rng.integers(resamples, size=2)] = 127 / spread, -127 / spread
     found = rng.integers(-most, most + 1, size=len(first))
     return Levels(first, second, found.astype(np.int8), np.clip(spread * chance, -127, 127).astype(np.int8))
 
@@ -120,8 +121,19 @@ def test_decided_and_ends_are_what_is_written_of_them(resamples):
         written, more = as_written_ends(some, models)
         np.testing.assert_allclose(ends(some, models), written, rtol=1e-12)
         counted += more
-    assert (sure > 0) == (resamples > 10)  # ten say nothing at 5 %
+    assert (sure > 0) == (resamples > 98)  # ten say nothing at 5 %, and of 98 the furthest levels take the most
     assert counted > 0  # in the place of what is decided one by one
+
+
+@pytest.mark.parametrize(("resamples", "seed"), [(998, 357), (999, 0), (1999, 5)])  # where one more or less shows
+def test_what_is_taken_off_is_exceeded_in_a_hundredth_of_the_resamples(resamples, seed):
+    rng = np.random.default_rng(seed)
+    some = [compared(rng, 3, resamples, 14, 40) for _ in range(3)]
+    np.testing.assert_allclose(ends(some, 3), as_written_ends(some, 3)[0], rtol=1e-12)
+
+
+def test_differences_are_counted_above_these_numbers_of_standard_deviations():
+    np.testing.assert_array_equal(LIMITS, np.multiply(STANDARD_DEVIATIONS, STEPS))
 
 
 def test_a_clear_first_reads_so_among_many_whom_nothing_tells_apart_one_by_one():
