@@ -80,6 +80,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     for name, tensor in _tensors(loaded):
         if reason := _incomplete(tensor):
             raise WeightsError(f"{path}: the tensor {name}, {tuple(tensor.shape)}, {reason}. Save the weights again")
+    _check_storages(path, loaded)
     return loaded
 
 
@@ -100,6 +101,24 @@ def _check_records(path: Path) -> None:
         raise WeightsError(
             f"{path} is an archive of {path.stat().st_size:,} bytes that claims {claimed:,}. It was packed again, or "
             "is damaged: take the file from its origin again"
+        )
+
+
+def _check_storages(path: Path, loaded: dict[str, Any]) -> None:
+    """Refuses an archive that has fewer bytes than the tensors read from it.
+
+    PyTorch 2.6 takes what lies behind a record that is too short in memory for the rest of it; newer versions refuse.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    storages = (tensor.untyped_storage() for _, tensor in _tensors(loaded))
+    read = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    with zipfile.ZipFile(path) as archive:
+        held = sum(record.file_size for record in archive.infolist() if "/data/" in record.filename)
+    if read > held:
+        raise WeightsError(
+            f"{path} is not a weights file that can be read (its tensors are {read:,} bytes, and it has {held:,} of "
+            "them). It is damaged: take the file from its origin again"
         )
 
 

@@ -142,7 +142,7 @@ def _of_means(
     scores = inputs.values[models][:, :, cases].mean(axis=1)
     one, other = np.split(place.ravel(), 2)
     means = value[models]
-    if not cases.all() or np.isnan(inputs.values[models]).any():
+    if not cases.all():
         means = numeric.exact_sums(scores, np.ones((scores.shape[1], 1)))[:, 0] / scores.shape[1]
     part = of_means(scores, inputs.patient_index[cases], inputs.num_patients)
     error, chance = studentised((part,), one, other, swaps)

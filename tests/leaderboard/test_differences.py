@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from tapct.statistics import contributions
-from tapct.statistics.differences import BLOCK, CERTAIN, FEWEST_PATIENTS, measure, too_few
+from tapct.statistics.differences import BLOCK, FEWEST_PATIENTS, as_of_few, measure, too_few
 from tapct.statistics.resampling import draw_swaps
 from tests.leaderboard.simulated import clusters, task, within
 
 RESAMPLES = 40
+CERTAIN = 1e6
 
 
 def of_a_mean(scores, patients, number):
@@ -69,18 +70,20 @@ def test_means_of_patients_with_several_cases_and_seeds(rng):
     patients = clusters(15, rng)
     values = within(patients, rng, (4, 3)) + within(patients, rng)
     inputs = task(values, patients)
-    swaps = draw_swaps(15, RESAMPLES, inputs.key)
-    found = measure(inputs, rows_of(inputs), values.mean(axis=(1, 2)), swaps)
+    swaps, value = draw_swaps(15, RESAMPLES, inputs.key), np.array([0.3, 0.1, 0.4, 0.1])
+    found = measure(inputs, rows_of(inputs), value, swaps)
     assert of_all(found) == list(combinations(range(4), 2))
     assert set(found.cases) == {len(patients)}
+    assert found.gap.tolist() == [value[one] - value[other] for one, other in of_all(found)]
     for place, (one, other) in enumerate(of_all(found)):
         added, share = of_a_mean((values[one] - values[other]).mean(axis=0), inputs.patient_index, 15)
         error, chance = studentised_as_written([(added, share)], swaps)
-        gap = values[one].mean() - values[other].mean()
-        assert found.gap[place] == pytest.approx(gap, rel=1e-9)
         assert found.error[place] == pytest.approx(error, rel=1e-9)
-        assert found.evidence[place] == pytest.approx(abs(gap) / error, rel=1e-9)
+        assert found.evidence[place] == pytest.approx(abs(found.gap[place]) / error, rel=1e-9)
         np.testing.assert_allclose(found.chance[place], chance, rtol=1e-7, atol=1e-12)
+    smaller = measure(task(1e-5 * values, patients), rows_of(inputs), 1e-5 * value, swaps)
+    np.testing.assert_allclose(smaller.chance, found.chance, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(smaller.evidence, found.evidence, rtol=1e-7)
 
 
 def test_pairs_are_of_the_cases_that_both_are_defined_on_in_every_seed(rng):
@@ -129,6 +132,26 @@ def test_ranks_are_of_positives_and_negatives(rng, metric, labels):
         assert found.gap[place] == pytest.approx(value[one] - value[other], rel=1e-9)
         assert found.error[place] == pytest.approx(error, rel=1e-9)
         np.testing.assert_allclose(found.chance[place], chance, rtol=1e-7, atol=1e-12)
+
+
+def test_few_patients_who_decide_make_chance_larger_as_students_distribution_does(rng):
+    share = np.full(12, 1 / 12)
+    parts = [contributions.Contribution(rng.normal(size=(3, 12)), share), contributions.Contribution(
+        np.zeros((3, 12)), share)]  # fmt: skip
+    chance = np.array([[-0.5, 2.0, 7.0, 8.0, 300.0, CERTAIN, -CERTAIN]] * 2)
+    found = as_of_few(parts, np.array([0, 1]), np.array([2, 2]), chance)
+    for place, (one, other) in enumerate([(0, 2), (1, 2)]):
+        squares = (parts[0].added[one] - parts[0].added[other]) ** 2 / (1 - share)
+        expected = student_as_written(chance[place], squares).clip(-CERTAIN, CERTAIN)
+        np.testing.assert_allclose(found[place], expected, rtol=1e-9)
+
+
+def test_turned_signs_that_leave_no_error_are_as_certain_as_a_difference_without_one():
+    values = np.stack([np.tile([1.0, -1.0], 4), np.zeros(8)])
+    alike = np.tile([1, -1], 4)  # turns all that is added to one side
+    swaps = np.stack([alike, -alike, np.repeat([1, -1], 4)], axis=1)
+    found = measure(task(values), np.arange(2), values.mean(axis=1), swaps)
+    assert found.chance[0].tolist() == [CERTAIN, -CERTAIN, 0]
 
 
 def test_a_change_is_what_patients_add_now_less_what_they_added_before(rng):
