@@ -63,7 +63,16 @@ def test_a_model_under_another_name_is_named_and_others_are_not(root):
     assert found.pair(labels[0], labels[2]).cka < 0.999, "each channel by a factor of its own is another"
     own = compare(banks(root), slabs(root), neighbours=3)
     assert [one.pooling for one in own.encoders] == ["cls", "cls", "cls", "mean"]
-    assert own.pair(labels[0], labels[3]).cka is None, "bf16 rounds class tokens of random weights to one"
+
+
+def test_an_encoder_that_says_the_same_of_every_case_has_nothing_in_common_with_others(root, tmp_path):
+    two = [
+        FeatureBank(one, TensorStore(tmp_path)) for one in (Rescaled(factor=0.0, shift=1.0), CubicMillimetres("random"))
+    ]
+    for bank in two:
+        bank.fill(slabs(root).parts)
+    (pair,) = compare(two, slabs(root), neighbours=3).pairs
+    assert (pair.cka, pair.cka_biased, pair.neighbours) == (None, None, None)
 
 
 def test_numbers_are_those_of_the_pooled_features(root):
