@@ -55,7 +55,7 @@ class ExportedRow:
         cell_z_mm: Distance between patches along z (segmentation), the median over the cases.
         cell_y_mm: Along y.
         cell_x_mm: Along x.
-        cell_size_dice: Dice of the patch-size reference, native grid: a reference and no bound.
+        cell_size_dice: Dice of the patch-size reference, native grid: a reference, not a bound.
         share_reached: The number as a share of it.
         flags: Ids of the record's red flags.
         weights_sha256: Hash of the weights.

@@ -23,8 +23,8 @@ READ_AS = (
     "letter cannot be told apart. Native grid. A dash: no number; leaderboard.csv says why."
 )
 CELLS = (
-    "Below a Dice: the size of a patch, and the Dice that perfect patches of this size would reach, a reference "
-    "and no bound."
+    "Below a Dice: the size of a patch, and the Dice that perfect patches of this size would reach: a "
+    "reference, not a bound."
 )
 
 BESIDE = (

@@ -2,7 +2,7 @@
 
 Each patch is given the true share of every class in its box, the shares are interpolated to voxels as logits are, and
 the largest one wins. An encoder with patches of 12 mm is so shown next to what patches of 12 mm hold of the task's
-organs. It is a reference and no bound: a probe may overshoot a share to move a boundary, and features see beyond their
+organs. It is a reference, not a bound: a probe may overshoot a share to move a boundary, and features see beyond their
 patch.
 """
 

@@ -44,7 +44,7 @@ def patch_size_line(patches: PatchSize, record: Record) -> str:
     share = "" if patches.dice == 0 else f", of which {statistics.mean(headlines) / patches.dice:.0%} is reached"
     return (
         f"patches: {size} mm (z, y, x); with perfect patches of this size Dice is {patches.dice:.3f}{share} "
-        "(a reference, no bound)"
+        "(a reference, not a bound)"
     )
 
 

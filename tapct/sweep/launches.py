@@ -127,7 +127,7 @@ def remove_unneeded(experiment: Experiment, keep: Keep) -> str | None:
     sharing = {other.folder: other for other in (*_announced(used), experiment)}
     waiting = [other.name for other in sharing.values() if not _is_done(other)]
     if waiting:
-        return f"features stay for {', '.join(waiting[:3])}{' ...' if len(waiting) > 3 else ''}"
+        return f"features are kept for {', '.join(waiting[:3])}{' ...' if len(waiting) > 3 else ''}"
     words = [_remove(other.folder / FEATURES_FILE, keep) for other in sharing.values()]
     return "; ".join(filter(None, words)) or None
 

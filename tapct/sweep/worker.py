@@ -113,7 +113,7 @@ def _remove_features(order: Order) -> None:
 
     leases.let_go()
     try:
-        print(launches.remove_unneeded(order.experiment, order.keep) or "all features stay", flush=True)
+        print(launches.remove_unneeded(order.experiment, order.keep) or "all features are kept", flush=True)
     except (TapctError, OSError) as error:
         print(f"features are not removed: {error}", flush=True)
 

@@ -342,4 +342,4 @@ def test_the_patch_size_and_the_share_reached_stand_beside_dice(tmp_path):
     page = (tmp_path / "s/index.html").read_text(encoding="utf-8")
     assert "12 × 6 × 6" in page
     assert f"{100 * float(native['share_reached']):.0f} %" in page
-    assert "reference and no bound" in page
+    assert "reference, not a bound" in page

@@ -254,7 +254,8 @@ def test_hostile_names_are_text_on_the_page(hostile):
     assert {name for _, attributes in page.elements for name in attributes if name.startswith("on")} == set()
     assert all(text.for_page(name) in "".join(page.text) for name in results.HOSTILE)
     allowed = re.compile(r"--[az]:\d+%(;--z:\d+%)?|((fill|opacity|stroke|stroke-width|stroke-linecap|stroke-dasharray|"
-                         r"stroke-dashoffset|font-size|text-anchor):[\w.,()#% -]+;?|font:[\d.]+px [\w', -]+;?)+")  # fmt: skip
+                         r"stroke-dashoffset|font-size|text-anchor):[\w.,()#% -]+;?|"
+                         r"font:[\d.]+px [\w', -]+;?)+")  # fmt: skip
     styles = {attributes["style"] for _, attributes in page.elements if "style" in attributes}
     assert [style for style in styles if not allowed.fullmatch(style)] == []
 
