@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,18 @@ def _what_it_is(path: Path) -> str | None:
     return None if head.startswith(_ZIP) else what_it_is(head)  # torch's own files are zip archives
 
 
-def _check_records(path: Path) -> None:
-    """Refuses an archive that unpacks to more bytes than it has, before any is: torch stores what it saves as it is."""
+def _records(path: Path) -> list[zipfile.ZipInfo]:
+    """Returns the records of an archive of `torch.save`; none of a file of its older format."""
     with path.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
-            return
+            return []
     with zipfile.ZipFile(path) as archive:
-        claimed = sum(record.file_size for record in archive.infolist())
+        return archive.infolist()
+
+
+def _check_records(path: Path) -> None:
+    """Refuses an archive that unpacks to more bytes than it has, before any is: torch stores what it saves as it is."""
+    claimed = sum(record.file_size for record in _records(path))
     if claimed > path.stat().st_size:
         raise WeightsError(
             f"{path} is an archive of {path.stat().st_size:,} bytes that claims {claimed:,}. It was packed again, or "
@@ -105,20 +111,17 @@ def _check_records(path: Path) -> None:
 
 
 def _check_storages(path: Path, loaded: dict[str, Any]) -> None:
-    """Refuses an archive that has fewer bytes than the tensors read from it.
+    """Refuses an archive that has no record of the size of what was read from it.
 
     PyTorch 2.6 takes what lies behind a record that is too short in memory for the rest of it; newer versions refuse.
     """
-    if not zipfile.is_zipfile(path):
-        return
+    records = _records(path)
     storages = (tensor.untyped_storage() for _, tensor in _tensors(loaded))
-    read = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-    with zipfile.ZipFile(path) as archive:
-        held = sum(record.file_size for record in archive.infolist() if "/data/" in record.filename)
-    if read > held:
+    read = Counter({storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}.values())
+    if records and (missing := read - Counter(record.file_size for record in records)):
         raise WeightsError(
-            f"{path} is not a weights file that can be read (its tensors are {read:,} bytes, and it has {held:,} of "
-            "them). It is damaged: take the file from its origin again"
+            f"{path} is not a weights file that can be read (no record of it has the {max(missing):,} bytes of a "
+            "tensor). It is damaged: take the file from its origin again"
         )
 
 

@@ -178,13 +178,15 @@ def test_values_that_are_no_weights_are_named_with_the_file(content, message, tm
     assert "w.pth" in str(raised.value)
 
 
-def test_a_record_shorter_than_its_tensor_is_refused(tmp_path):
+@pytest.mark.parametrize("padding", [0, 1000])
+def test_a_record_shorter_than_its_tensor_is_refused(tmp_path, padding):
     torch.save({"a": torch.arange(12.0)}, tmp_path / "w.pth")
     with zipfile.ZipFile(tmp_path / "w.pth") as whole:
         records = {name: whole.read(name) for name in whole.namelist()}
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
         for name, content in records.items():
             archive.writestr(name, content[:8] if name.endswith("data/0") else content)
+        archive.writestr("w/data/1", bytes(padding))  # that nothing refers to
     with pytest.raises(WeightsError, match=r"w\.pth is not a weights file that can be read"):
         Small3D(tmp_path / "w.pth")
 
